@@ -1,0 +1,144 @@
+"""The commit protocol: the one place where a block becomes part of a store.
+
+Shards are put create-only, the ticket (first array) before the others; then the commit, create-only too, describes what
+lies on disk. Whoever finds the ticket taken with other bytes leaves the block and comes back at the end with `adopt`.
+"""
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from kdcache.canonical import sha256_hex
+from kdcache.errors import DamagedError, MissingBlockError
+from kdcache.files import Folder
+from kdcache.layout import SegmentLayout
+from kdcache.manifest import Provenance, Record
+from kdcache.shards import encode_shard
+
+
+class Shard(Record):
+    """One file of a block."""
+
+    sha256: str
+    size: int
+
+
+class Counts(Record):
+    """What was seen while a block was extracted: rows are (position, view) pairs."""
+
+    clamped: int = 0
+    labelled: int = 0
+    correct: int = 0
+
+
+class Commit(Record):
+    """The record that a block is whole; `mixed` says that it adopted another writer's differing shard."""
+
+    block: int
+    rows: int
+    shards: dict[str, Shard]
+    counts: Counts
+    mixed: bool = False
+    provenance: Provenance
+
+
+def commit_block(
+    folder: Folder,
+    layout: SegmentLayout,
+    block: int,
+    *,
+    arrays: Mapping[str, npt.NDArray[Any]],
+    counts: Counts,
+    provenance: Provenance,
+    adopt: bool = False,
+) -> Commit | None:
+    """Write one block whole and commit it.
+
+    `arrays` hold the block's rows in the store's shapes and dtypes. Returns the commit that stands, or None where
+    another writer has taken the block with other bytes and `adopt` is off.
+    """
+    if (standing := read_commit(folder, layout, block)) is not None:
+        return standing
+    shards: dict[str, Shard] = {}
+    mixed = False
+    for name, spec in layout.arrays_of(block).items():
+        data = encode_shard(spec, arrays[name])
+        key = spec.key(block)
+        if not folder.put_new(key, data):
+            found = folder.require(key, "another process deleted it; extract again")
+            if found != data and not adopt and not shards:
+                return None
+            mixed |= found != data
+            data = found
+        shards[name] = Shard(sha256=sha256_hex(data), size=len(data))
+    first, last = layout.block_rows(block)
+    rows = (last - first) * (layout.stop - layout.start)
+    commit = Commit(block=block, rows=rows, shards=shards, counts=counts, mixed=mixed, provenance=provenance)
+    folder.put_new(layout.commit_key(block), commit.to_bytes())
+    return read_commit(folder, layout, block)
+
+
+def read_commit(folder: Folder, layout: SegmentLayout, block: int) -> Commit | None:
+    """The commit of one block, or None. Raises FormatError or DamagedError for a record that is not this block's."""
+    key = layout.commit_key(block)
+    data = folder.get(key)
+    return None if data is None else _parse(data, layout, block, str(folder.path(key)))
+
+
+def list_commits(folder: Folder, layout: SegmentLayout) -> dict[int, Commit]:
+    """Every commit of a segment, by listing: for writers and for stores without a seal."""
+    found = {}
+    for key in folder.keys(layout.commits_prefix):
+        block = int(key.rsplit("/", 1)[-1].removesuffix(".json"))
+        commit = read_commit(folder, layout, block)
+        if commit is not None:
+            found[block] = commit
+    return found
+
+
+def commits_bytes(commits: Mapping[int, Commit], layout: SegmentLayout) -> bytes:
+    """All commits of a whole segment as JSON lines, in the order of blocks. Raises MissingBlockError."""
+    if missing := [block for block in range(layout.blocks) if block not in commits]:
+        raise MissingBlockError(
+            f"{layout.name}: {len(missing)} of {layout.blocks} blocks have no commit, the first is {missing[0]}; "
+            "run the same `kdcache extract` again to finish them"
+        )
+    return b"".join(commits[block].to_bytes() for block in range(layout.blocks))
+
+
+def parse_commits(data: bytes, layout: SegmentLayout, name: str) -> dict[int, Commit]:
+    """The commits of a sealed segment from its one file."""
+    lines = data.splitlines()
+    if len(lines) != layout.blocks:
+        raise DamagedError(f"{name} lists {len(lines)} blocks, the segment has {layout.blocks}; restore the file")
+    return {block: _parse(line, layout, block, name) for block, line in enumerate(lines)}
+
+
+def _parse(data: bytes, layout: SegmentLayout, block: int, name: str) -> Commit:
+    commit = Commit.from_bytes(data, name)
+    expected = set(layout.arrays_of(block)) if 0 <= block < layout.blocks else set()
+    if commit.block != block or set(commit.shards) != expected:
+        said = f"block {commit.block} with {sorted(commit.shards)}"
+        raise DamagedError(f"{name} is of {said}, expected block {block} with {sorted(expected)}; restore the file")
+    return commit
+
+
+def totals(commits: Mapping[int, Commit]) -> dict[str, int]:
+    """Rows, bytes, clamped rows, labelled and correct rows, mixed blocks over all commits."""
+    values = list(commits.values())
+    return {
+        "rows": sum(commit.rows for commit in values),
+        "bytes": sum(shard.size for commit in values for shard in commit.shards.values()),
+        "clamped": sum(commit.counts.clamped for commit in values),
+        "labelled": sum(commit.counts.labelled for commit in values),
+        "correct": sum(commit.counts.correct for commit in values),
+        "mixed_blocks": sum(commit.mixed for commit in values),
+    }
+
+
+def positions_of(layout: SegmentLayout, blocks: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
+    """All positions of some blocks, ascending as the blocks are."""
+    spans = [np.arange(*layout.block_rows(int(block)), dtype=np.int64) for block in blocks]
+    return np.concatenate(spans) if spans else np.empty(0, dtype=np.int64)

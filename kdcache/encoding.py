@@ -1,0 +1,116 @@
+"""Quantising: reduced rows to the integers that a store holds and back, on numpy; every bound is stated here.
+
+Default precision: gaps in steps of 1/16 nat, so a kept logit is off by at most 1/32; mean KL added is below 1e-4 on
+real logits and below 4.9e-4 (range^2 / 8 with range 1/16, Hoeffding's lemma) for any row without clamped gaps. "high":
+1/64 nat, 1/128, 1e-5 and 3.1e-5. The tail is in steps of 1/128, label distances in steps of 1/64.
+
+Shape letters: Vs views, N rows, K kept classes, L labels a row (the axis is absent where L = 1), C classes.
+"""
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from kdcache.errors import BadLogitsError
+from kdcache.layout import class_dtype
+from kdcache.manifest import Encoding
+from kdcache.reduction import TopK
+
+Array = npt.NDArray[Any]
+
+GAPS_A_NAT = {"default": 16, "high": 64}
+GAP_DTYPE: dict[str, Any] = {"default": np.uint8, "high": np.uint16}
+TAIL_STEPS = 128
+NO_TAIL = -32768
+LABEL_STEPS = 64
+NO_LABEL = 65535
+LOWEST_F16 = -65504.0
+
+
+@dataclass(frozen=True)
+class Encoded:
+    """Arrays by name, as the store holds them, and `clamped` [Vs, N]: rows whose gaps did not fit their integers."""
+
+    arrays: dict[str, Array]
+    clamped: Array
+
+
+def encode_topk(rows: TopK, encoding: Encoding, classes: int) -> Encoded:
+    """Quantise reduced rows (numpy, leading axes [Vs, N])."""
+    if int(rows.classes.max(initial=0)) >= classes:
+        raise BadLogitsError(f"class id {int(rows.classes.max())} does not fit {classes} classes")
+    gaps, clamped = _quantise_gaps(rows.distances, encoding.precision)
+    label, far = _quantise_label(rows.label)
+    arrays = {"classes": rows.classes.astype(class_dtype(classes))}
+    if encoding.k != 1:
+        arrays["gaps"] = gaps
+    arrays["tail"] = np.moveaxis(_quantise_tail(rows.tail), -1, -2)
+    arrays["label"] = label[..., 0] if label.shape[-1] == 1 else label
+    return Encoded(arrays, np.asarray(clamped | far.any(axis=-1)))
+
+
+def encode_full(centred_VNC: Array) -> Encoded:
+    """Max-centred f32 logits as f16; masked classes stay -inf, anything else is kept above f16's lowest value."""
+    masked = np.isneginf(centred_VNC)
+    low = ~masked & (centred_VNC < LOWEST_F16)
+    logits = np.where(masked, -np.inf, np.maximum(centred_VNC, LOWEST_F16)).astype(np.float16)
+    return Encoded({"logits": logits}, np.asarray(low.any(axis=-1)))
+
+
+def _quantise_gaps(distances: Array, precision: str) -> tuple[Array, Array]:
+    """Gaps to the class before, clamped against the running sum, so that errors never add up.
+
+    gap_j = clip(round(s d_j) - (gaps stored so far), 0, largest); one huge gap does not shift those after it.
+    """
+    dtype, largest = GAP_DTYPE[precision], int(np.iinfo(GAP_DTYPE[precision]).max)
+    steps = np.rint(distances.astype(np.float64) * GAPS_A_NAT[precision])
+    gaps = np.diff(steps, axis=-1)
+    wide = (gaps > largest).any(axis=-1)
+    if wide.any():
+        gaps[wide] = _clamp_running(steps[wide], largest)
+    off = np.abs(np.cumsum(gaps, axis=-1) - steps[..., 1:]) > 0
+    return gaps.astype(dtype), off.any(axis=-1)
+
+
+def _clamp_running(steps: Array, largest: int) -> Array:
+    gaps = np.empty_like(steps[..., 1:])
+    stored = np.zeros(steps.shape[:-1])
+    for column in range(gaps.shape[-1]):
+        gaps[..., column] = np.clip(steps[..., column + 1] - stored, 0, largest)
+        stored += gaps[..., column]
+    return gaps
+
+
+def _quantise_tail(tail: Array) -> Array:
+    present = np.isfinite(tail)
+    steps = np.clip(np.rint(np.where(present, tail, 0.0).astype(np.float64) * TAIL_STEPS), NO_TAIL + 1, 32767)
+    return np.where(present, steps, NO_TAIL).astype(np.int16)
+
+
+def _quantise_label(label: Array) -> tuple[Array, Array]:
+    """Steps of 1/64 up to 65,534 (1,024 nats), and which labels were farther than that."""
+    none = np.isnan(label)
+    steps = np.rint(np.where(none, 0.0, label).astype(np.float64) * LABEL_STEPS)
+    far = steps > NO_LABEL - 1
+    return np.where(none, NO_LABEL, np.minimum(steps, NO_LABEL - 1)).astype(np.uint16), far
+
+
+def decode_logits(classes: Array, gaps: Array | None, precision: str) -> Array:
+    """Logits [..., K] f32 of the kept classes less the top one: 0 first, then minus the running sum of the gaps."""
+    logits = np.zeros(classes.shape, dtype=np.float32)
+    if gaps is not None:
+        np.cumsum(gaps, axis=-1, dtype=np.float32, out=logits[..., 1:])
+        logits[..., 1:] /= -GAPS_A_NAT[precision]
+    return logits
+
+
+def decode_tail(tail: Array) -> Array:
+    """Logsumexp f32 of the tail at the sketch's temperatures less the top logit; -inf where there is no tail."""
+    return np.where(tail == NO_TAIL, -np.inf, tail.astype(np.float32) / TAIL_STEPS).astype(np.float32)
+
+
+def decode_label(label: Array) -> Array:
+    """The hard label's logit f32 less the top one; NaN where there is no label."""
+    return np.where(label == NO_LABEL, np.nan, label.astype(np.float32) / -LABEL_STEPS).astype(np.float32)

@@ -1,0 +1,84 @@
+"""Every error a user can mend, as one tree; the command line turns each into a message and an exit code.
+
+KdcacheError                 exit 2: what is wrong, the two values, what to do next
+├── InvalidInputError        a setting, a spec or a file that cannot be used as given
+├── MismatchError            two identities that must be equal are not; names every field that differs
+├── StoreError               the store itself
+│   ├── StoreNotFoundError   there is no store at this place
+│   ├── FormatError          written by a newer kdcache, or not a store's metadata
+│   ├── MissingBlockError    rows were asked for that no commit covers
+│   └── DamagedError         a committed file is gone, cut or altered
+├── BadLogitsError           NaN, Inf or unusable class ids; names the samples
+├── ReplayError              a view that was drawn again is not the view the teacher saw
+├── TeacherSuspectError      a teacher that scores near chance on its own data set
+├── CheckFailedError         exit 1: a check ran and its verdict is no
+└── InterruptedRunError      exit 75: stopped on request; the same command goes on
+"""
+
+from collections.abc import Sequence
+
+
+class KdcacheError(Exception):
+    """Base of every error that kdcache raises on purpose. `exit_code` is what the command line exits with."""
+
+    exit_code = 2
+
+
+class InvalidInputError(KdcacheError):
+    """A setting, a spec or a file that cannot be used as given."""
+
+
+class MismatchError(KdcacheError):
+    """Two identities that must be equal are not.
+
+    `differences` lists (field, value in the store, value given), each as text.
+    """
+
+    def __init__(self, what: str, differences: Sequence[tuple[str, str, str]], advice: str) -> None:
+        self.differences = tuple(differences)
+        lines = [f"  {field}: the store has {stored}, this run has {given}" for field, stored, given in differences]
+        super().__init__("\n".join([what, *lines, advice]))
+
+
+class StoreError(KdcacheError):
+    """Something about the store itself."""
+
+
+class StoreNotFoundError(StoreError):
+    """There is no store at this place."""
+
+
+class FormatError(StoreError):
+    """The metadata is of a newer format, or is not what this format writes."""
+
+
+class MissingBlockError(StoreError):
+    """Rows were asked for that no commit covers."""
+
+
+class DamagedError(StoreError):
+    """A committed file is gone, cut or altered."""
+
+
+class BadLogitsError(KdcacheError):
+    """A teacher's answer that cannot be stored: NaN, Inf, or class ids that do not fit."""
+
+
+class ReplayError(KdcacheError):
+    """A view that was drawn again is not the view the teacher saw."""
+
+
+class TeacherSuspectError(KdcacheError):
+    """A teacher whose top-1 accuracy on its own data set is near chance: most likely fed wrongly."""
+
+
+class CheckFailedError(KdcacheError):
+    """A check ran to its end and its verdict is no."""
+
+    exit_code = 1
+
+
+class InterruptedRunError(KdcacheError):
+    """Stopped on request; what was committed stays, and the same command goes on from there."""
+
+    exit_code = 75

@@ -1,0 +1,206 @@
+"""Where every array of format 1 lies, and its exact Zarr v3 metadata: pure functions of identity and views.
+
+Shape letters: Vs views of a segment, N positions, K kept classes, C classes, L labels a row (2 under mixing), D width.
+"""
+
+from dataclasses import dataclass, field
+from typing import Any
+
+from kdcache.canonical import canonical_json
+from kdcache.manifest import Identity
+
+BLOCK_MAX = 8192
+BLOCK_MIN = 64  # one mixing group
+BLOCKS_WANTED = 64
+SHARD_BYTES = 64_000_000
+CHUNK_BYTES = 32_000_000
+PLAIN_CHUNK = 2**20
+CANARY_ROWS = 64
+WIDTH = {"uint8": 1, "uint16": 2, "int16": 2, "float16": 2, "uint32": 4, "int32": 4, "float32": 4, "uint64": 8}
+
+MANIFEST = "kdcache/manifest.json"
+CARD = "kdcache/card.json"
+LATEST_SEAL = "kdcache/seals/latest"
+
+
+@dataclass(frozen=True)
+class ArraySpec:
+    """One array: `block_axis` is the axis cut into blocks of `block` rows (None: one shard holds it all)."""
+
+    path: str
+    shape: tuple[int, ...]
+    dtype: str
+    shard: tuple[int, ...] | None
+    chunk: tuple[int, ...]
+    block_axis: int | None = None
+
+    def metadata(self) -> dict[str, Any]:
+        """The array's zarr.json as a dict; readers compare it with what lies on disk before Zarr sees it."""
+        outer = self.shard or self.chunk
+        return {
+            "zarr_format": 3,
+            "node_type": "array",
+            "shape": list(self.shape),
+            "data_type": self.dtype,
+            "chunk_grid": {"name": "regular", "configuration": {"chunk_shape": list(outer)}},
+            "chunk_key_encoding": {"name": "default", "configuration": {"separator": "/"}},
+            "fill_value": 0.0 if self.dtype.startswith("float") else 0,
+            "codecs": self._codecs(),
+            "attributes": {},
+            "storage_transformers": [],
+        }
+
+    def _codecs(self) -> list[dict[str, Any]]:
+        to_bytes = (
+            {"name": "bytes", "configuration": {"endian": "little"}} if WIDTH[self.dtype] > 1 else {"name": "bytes"}
+        )
+        blosc = {
+            "name": "blosc",
+            "configuration": {
+                "typesize": WIDTH[self.dtype],
+                "cname": "zstd",
+                "clevel": 5,
+                "shuffle": "bitshuffle",
+                "blocksize": 0,
+            },
+        }
+        inner: list[dict[str, Any]] = [to_bytes, blosc, {"name": "crc32c"}]
+        if self.shard is None:
+            return inner
+        index = [{"name": "bytes", "configuration": {"endian": "little"}}, {"name": "crc32c"}]
+        configuration = {
+            "chunk_shape": list(self.chunk),
+            "codecs": inner,
+            "index_codecs": index,
+            "index_location": "end",
+        }
+        return [{"name": "sharding_indexed", "configuration": configuration}]
+
+    def metadata_bytes(self) -> bytes:
+        return canonical_json(self.metadata())
+
+    def key(self, block: int) -> str:
+        """Key of the shard of one block (or of chunk `block` along the first axis of an array without blocks)."""
+        axis = self.block_axis if self.block_axis is not None else 0
+        cells = [str(block) if dim == axis else "0" for dim in range(len(self.shape))]
+        return "/".join([self.path, "c", *cells])
+
+
+@dataclass(frozen=True)
+class SegmentLayout:
+    """The arrays of one segment, in the order in which a block writes them: the first is the ticket."""
+
+    name: str
+    start: int
+    stop: int
+    rows: int
+    block: int
+    arrays: dict[str, ArraySpec] = field(hash=False)
+
+    @property
+    def blocks(self) -> int:
+        return -(-self.rows // self.block)
+
+    def block_rows(self, block: int) -> tuple[int, int]:
+        """First position of a block and the one after its last."""
+        return block * self.block, min((block + 1) * self.block, self.rows)
+
+    def arrays_of(self, block: int) -> dict[str, ArraySpec]:
+        """The arrays that have a shard in this block: the canary lies in block 0 only."""
+        return {name: spec for name, spec in self.arrays.items() if spec.block_axis is not None or block == 0}
+
+    def commit_key(self, block: int) -> str:
+        return f"kdcache/{self.name}/commits/{block // 1000:03d}/{block:06d}.json"
+
+    @property
+    def commits_prefix(self) -> str:
+        return f"kdcache/{self.name}/commits"
+
+    def commits_file(self, digest: str) -> str:
+        """All commits in one file, named by the first 32 hex digits of its sha256."""
+        return f"kdcache/{self.name}/commits-{digest[:32]}.jsonl"
+
+    @property
+    def record(self) -> str:
+        return f"kdcache/{self.name}/segment.json"
+
+
+def segment_name(start: int, stop: int) -> str:
+    """Directory name of the segment that holds views start:stop."""
+    return f"views-{start:05d}-{stop:05d}"
+
+
+def seal_key(content_id: str) -> str:
+    """Key of a seal: named by the first 32 hex digits of its content id."""
+    return f"kdcache/seals/{content_id[:32]}.json"
+
+
+def class_dtype(classes: int) -> str:
+    """Class ids need u32 above 65,536 classes."""
+    return "uint16" if classes <= 2**16 else "uint32"
+
+
+def _row_shapes(identity: Identity) -> dict[str, tuple[str, tuple[int, ...], tuple[int, ...]]]:
+    """Array name -> (dtype, axes before the positions, axes after them), ticket first."""
+    encoding, classes = identity.encoding, identity.teacher.classes
+    rows: dict[str, tuple[str, tuple[int, ...], tuple[int, ...]]] = {}
+    if encoding.k is None:
+        rows["logits"] = ("float16", (), (classes,))
+    else:
+        rows["classes"] = (class_dtype(classes), (), (encoding.k,))
+        if encoding.k > 1:
+            rows["gaps"] = ("uint16" if encoding.precision == "high" else "uint8", (), (encoding.k - 1,))
+        rows["tail"] = ("int16", (3,), ())
+        rows["label"] = ("uint16", (), () if identity.views.mix == "none" else (2,))
+    if encoding.features:
+        rows["features"] = ("float16", (), (encoding.features,))
+    rows["pixels"] = ("uint8", (), ())
+    return rows
+
+
+def _product(values: tuple[int, ...]) -> int:
+    product = 1
+    for value in values:
+        product *= value
+    return product
+
+
+def block_size(identity: Identity, views: int) -> int:
+    """The largest power of two to 8,192 within 64 MB a shard, 32 MB a chunk and 64 blocks or more; never under 64."""
+    widest = max(WIDTH[dtype] * _product(before + after) for dtype, before, after in _row_shapes(identity).values())
+    limit = min(
+        BLOCK_MAX, SHARD_BYTES // (views * widest), CHUNK_BYTES // widest, identity.dataset.rows // BLOCKS_WANTED
+    )
+    return max(BLOCK_MIN, 1 << max(limit, 1).bit_length() - 1)
+
+
+def segment_layout(identity: Identity, start: int, stop: int) -> SegmentLayout:
+    """The layout of views start:stop of a store."""
+    rows, views, name = identity.dataset.rows, stop - start, segment_name(start, stop)
+    block = block_size(identity, views)
+    arrays = {}
+    for array, (dtype, before, after) in _row_shapes(identity).items():
+        shape = (views, *before, rows, *after)
+        shard = (views, *before, block, *after)
+        arrays[array] = ArraySpec(f"{name}/{array}", shape, dtype, shard, (1, *shard[1:]), 1 + len(before))
+    canary = (views, min(CANARY_ROWS, rows), 3, 8, 8)
+    arrays["canary"] = ArraySpec(f"{name}/canary", canary, "uint8", canary, (1, *canary[1:]))
+    return SegmentLayout(name, start, stop, rows, block, arrays)
+
+
+def plain_array(path: str, shape: tuple[int, ...], dtype: str) -> ArraySpec:
+    """An array of the store as a whole (order, labels, head): plain chunks along the first axis."""
+    return ArraySpec(path, shape, dtype, None, (min(shape[0], PLAIN_CHUNK), *shape[1:]))
+
+
+def order_spec(rows: int) -> ArraySpec:
+    return plain_array("order", (rows,), "uint32" if rows <= 2**32 else "uint64")
+
+
+def labels_spec(rows: int) -> ArraySpec:
+    return plain_array("labels", (rows,), "int32")
+
+
+def group_bytes() -> bytes:
+    """zarr.json of the root, of each segment and of the head."""
+    return canonical_json({"zarr_format": 3, "node_type": "group", "attributes": {}})

@@ -1,0 +1,186 @@
+"""The manifest: identity (what must match), provenance (what is reported) and card (what people write)."""
+
+from collections.abc import Sequence
+from typing import Any, Literal, Self
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from kdcache.canonical import canonical_json, parse_json, sha256_hex
+from kdcache.errors import FormatError, InvalidInputError, MismatchError
+from kdcache.plan import ViewPlan
+
+FORMAT = 1
+
+
+class Record(BaseModel):
+    """A frozen record whose dict is what the store holds; unknown keys are refused."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    def to_bytes(self) -> bytes:
+        return canonical_json(self.model_dump(mode="json"))
+
+    @classmethod
+    def from_bytes(cls, data: bytes, name: str) -> Self:
+        """Raises FormatError, naming the file and the field."""
+        record = parse_json(data, name)
+        try:
+            return cls.model_validate(record)
+        except ValidationError as error:
+            first = error.errors()[0]
+            field = ".".join(str(part) for part in first["loc"])
+            raise FormatError(f"{name}: {field}: {first['msg']}; it was not written by format {FORMAT}") from error
+
+
+class DatasetIdentity(Record):
+    """Digests (sha256, hex) over the ordered sample ids, the labels (i32) and the contents of some samples."""
+
+    rows: int = Field(ge=1)
+    ids: str
+    labels: str
+    probes: str
+    class_names: tuple[str, ...] = ()
+
+
+class OrderIdentity(Record):
+    """How positions map to dataset indices; `sha256` is over the order array, little-endian."""
+
+    kind: Literal["shuffled", "given"]
+    seed: int = 0
+    sha256: str
+
+
+class TeacherIdentity(Record):
+    """Which network answered, and how it was fed. `weights` is a sha256 over names, shapes and values."""
+
+    name: str
+    arguments: dict[str, Any] = Field(default_factory=dict)
+    weights: str
+    classes: int = Field(ge=2)
+    mode: Literal["eval"] = "eval"
+    precision: Literal["float32", "bfloat16", "float16"] = "float32"
+    mean: tuple[float, ...] = ()
+    std: tuple[float, ...] = ()
+    masked_classes: tuple[int, ...] = ()
+
+
+class Encoding(Record):
+    """How soft labels become arrays. `k` counts the kept classes (topk); `features` and `head` are the
+    width D of the kept features and of the kept classifier, or 0."""
+
+    name: Literal["topk", "full"]
+    k: int | None = Field(default=None, ge=1)
+    precision: Literal["default", "high"] = "default"
+    features: int = Field(default=0, ge=0)
+    head: int = Field(default=0, ge=0)
+
+    @model_validator(mode="after")
+    def _k_belongs_to_topk(self) -> Self:
+        if (self.name == "topk") != (self.k is not None):
+            raise ValueError(f"k is {self.k} in the {self.name} encoding; topk needs k, full has none")
+        return self
+
+
+class Identity(Record):
+    """All that must be equal for two passes to belong to one store. Its canonical JSON is what seals hash."""
+
+    format: Literal[1] = 1
+    dataset: DatasetIdentity
+    order: OrderIdentity
+    views: ViewPlan
+    teacher: TeacherIdentity
+    encoding: Encoding
+    parents: tuple[str, ...] = ()
+
+    @property
+    def digest(self) -> str:
+        return sha256_hex(self.to_bytes())
+
+    @model_validator(mode="after")
+    def _k_fits(self) -> Self:
+        usable = self.teacher.classes - len(self.teacher.masked_classes)
+        if self.encoding.k is not None and self.encoding.k > usable:
+            raise ValueError(f"k is {self.encoding.k}, the teacher has {usable} classes that are not masked")
+        return self
+
+
+class Provenance(Record):
+    """Where a pass ran: reported, never refused, and free of times, hosts and paths."""
+
+    versions: dict[str, str] = Field(default_factory=dict)
+    device: str = "cpu"
+    cpu_capability: str = ""
+    decoder: str = ""
+    data: str = ""
+
+
+class Card(Record):
+    """What people write about a store; outside every hash, and free to change."""
+
+    name: str = ""
+    license: str = ""
+    notes: str = ""
+
+
+class Manifest(Record):
+    """kdcache/manifest.json, written once."""
+
+    identity: Identity
+    provenance: Provenance
+
+
+def parse_manifest(data: bytes, name: str) -> Manifest:
+    """Raises FormatError; a newer format is told from a broken file."""
+    identity = parse_json(data, name).get("identity")
+    number = identity.get("format") if isinstance(identity, dict) else None
+    if isinstance(number, int) and number > FORMAT:
+        raise FormatError(f"{name} is of store format {number}; this kdcache reads format {FORMAT}: upgrade kdcache")
+    return Manifest.from_bytes(data, name)
+
+
+def flatten(record: Any, prefix: str = "") -> dict[str, Any]:
+    """A nested dict as one level, keys joined by dots; lists stay whole."""
+    if not isinstance(record, dict) or not record:
+        return {prefix: record}
+    flat: dict[str, Any] = {}
+    for key, value in record.items():
+        flat.update(flatten(value, f"{prefix}.{key}" if prefix else str(key)))
+    return flat
+
+
+def _shorten(value: Any, limit: int = 160) -> str:
+    text = repr(value)
+    return text if len(text) <= limit else f"{text[: limit - 3]}..."
+
+
+def differences(stored: Record, given: Record, prefix: str = "") -> list[tuple[str, str, str]]:
+    """(field, stored, given) for every field that differs, fields named by their path."""
+    left, right = (flatten(record.model_dump(mode="json")) for record in (stored, given))
+    return [
+        (f"{prefix}{field}", _shorten(left.get(field, "nothing")), _shorten(right.get(field, "nothing")))
+        for field in sorted(left.keys() | right.keys())
+        if left.get(field, "nothing") != right.get(field, "nothing")
+    ]
+
+
+def require_equal(stored: Record, given: Record, what: str, advice: str, prefix: str = "") -> None:
+    """Raises MismatchError naming every field that differs, with both values."""
+    if found := differences(stored, given, prefix):
+        raise MismatchError(what, found, advice)
+
+
+def validated(model: type[Record], what: str, /, **fields: Any) -> Any:
+    """Build a record from a user's values; raises InvalidInputError with the field, the value and what is allowed."""
+    try:
+        return model(**fields)
+    except ValidationError as error:
+        raise InvalidInputError(f"{what}: {explain(error)}") from error
+
+
+def explain(error: ValidationError) -> str:
+    """A pydantic error as one line a field: its name, what is wrong, and the value that was given."""
+    lines: Sequence[str] = [
+        f"{'.'.join(str(part) for part in item['loc']) or 'settings'}: {item['msg']} (given {_shorten(item['input'])})"
+        for item in error.errors()
+    ]
+    return "; ".join(lines)

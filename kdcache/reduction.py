@@ -1,0 +1,107 @@
+"""From dense logits to what a store keeps of them: top-k and tail, on numpy or on torch, on the teacher's device.
+
+Shape letters: B any leading axes, C classes, K kept classes, L labels a row.
+"""
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from array_api_compat import array_namespace, device, is_numpy_namespace
+
+Array = Any  # a numpy array or a torch tensor; every function returns the kind that it was given
+
+SKETCH_TEMPERATURES = (1.0, 2.0, 4.0)
+
+
+@dataclass(frozen=True)
+class TopK:
+    """The kept part of B rows of logits, before quantising.
+
+    classes [B, K] ids, best first (equal logits by id); distances [B, K] f32 nats below the top logit, ascending from
+    0; tail [B, 3] f32 logsumexp at T = 1, 2, 4 of the logits outside the top k less the top, -inf where there are
+    none; label [B, L] f32 distance of the hard labels' logits to the top, NaN where there is no label.
+    """
+
+    classes: Array
+    distances: Array
+    tail: Array
+    label: Array
+
+
+def reduce_topk(logits_BC: Array, labels_BL: Array, k: int, masked: tuple[int, ...] = ()) -> TopK:
+    """Keep the k best classes of each row and the sketch of the rest.
+
+    `labels_BL` holds class ids, -1 for none. Classes in `masked` count as absent; a label that is masked is none. Work
+    is in the dtype of the logits, f32 at least.
+    """
+    xp = array_namespace(logits_BC)
+    centred_BC = centre(logits_BC, masked)
+    classes_BK = _best_classes(centred_BC, k)
+    values_BK = xp.take_along_axis(centred_BC, classes_BK, axis=-1)
+    rest_BC = _with(centred_BC, classes_BK, -xp.inf)
+    tail_B3 = xp.stack([logsumexp(rest_BC / temperature) for temperature in SKETCH_TEMPERATURES], axis=-1)
+    return TopK(classes_BK, -values_BK, tail_B3, label_distances(centred_BC, labels_BL))
+
+
+def centre(logits_BC: Array, masked: tuple[int, ...] = ()) -> Array:
+    """Logits less their row's maximum, f32 or wider, masked classes at -inf."""
+    xp = array_namespace(logits_BC)
+    if logits_BC.dtype != xp.float64:
+        logits_BC = xp.astype(logits_BC, xp.float32)
+    if masked:
+        hidden = xp.asarray(list(masked), device=device(logits_BC))
+        everywhere = xp.broadcast_to(hidden, (*logits_BC.shape[:-1], len(masked)))
+        logits_BC = _with(logits_BC, everywhere, -xp.inf)
+    return logits_BC - xp.max(logits_BC, axis=-1, keepdims=True)
+
+
+def label_distances(centred_BC: Array, labels_BL: Array) -> Array:
+    """Distance [B, L] of each label's logit to the top; NaN for label -1 and for a masked label."""
+    xp = array_namespace(centred_BC)
+    known_BL = labels_BL >= 0
+    ids_BL = xp.where(known_BL, labels_BL, xp.zeros_like(labels_BL))
+    distances_BL = -xp.take_along_axis(centred_BC, xp.astype(ids_BL, xp.int64), axis=-1)
+    usable_BL = known_BL & xp.isfinite(distances_BL)
+    return xp.where(usable_BL, distances_BL, xp.full_like(distances_BL, xp.nan))
+
+
+def finite_rows(logits_BC: Array, masked: tuple[int, ...] = ()) -> Array:
+    """[B] true where every logit that is not masked is a finite number."""
+    xp = array_namespace(logits_BC)
+    finite_BC = xp.isfinite(logits_BC)
+    if masked:
+        finite_BC = xp.asarray(finite_BC, copy=True)
+        finite_BC[..., list(masked)] = True
+    return xp.all(finite_BC, axis=-1)
+
+
+def logsumexp(values_BC: Array) -> Array:
+    """log sum exp over the last axis, -inf where every value is -inf."""
+    xp = array_namespace(values_BC)
+    top = xp.max(values_BC, axis=-1, keepdims=True)
+    top = xp.where(xp.isfinite(top), top, xp.zeros_like(top))
+    total = xp.sum(xp.exp(values_BC - top), axis=-1)
+    floor = xp.finfo(values_BC.dtype).smallest_normal
+    logs = xp.log(xp.where(total > 0, total, xp.full_like(total, floor))) + xp.squeeze(top, axis=-1)
+    return xp.where(total > 0, logs, xp.full_like(logs, -xp.inf))
+
+
+def _best_classes(values_BC: Array, k: int) -> Array:
+    """Ids [B, K] of the k largest values, descending; equal values among them by ascending id."""
+    xp = array_namespace(values_BC)
+    if is_numpy_namespace(xp):
+        return np.argsort(-values_BC, axis=-1, kind="stable")[..., :k].astype(np.int64)
+    ids_BK = xp.sort(xp.topk(values_BC, k, dim=-1).indices, dim=-1).values
+    ranks_BK = xp.argsort(xp.take_along_axis(values_BC, ids_BK, axis=-1), descending=True, stable=True)
+    return xp.take_along_axis(ids_BK, ranks_BK, axis=-1)
+
+
+def _with(values_BC: Array, ids_BK: Array, fill: float) -> Array:
+    """A copy of the values with `fill` at the given ids."""
+    xp = array_namespace(values_BC)
+    if is_numpy_namespace(xp):
+        filled = values_BC.copy()
+        np.put_along_axis(filled, ids_BK, fill, axis=-1)
+        return filled
+    return values_BC.scatter(-1, ids_BK, fill)

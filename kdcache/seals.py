@@ -1,0 +1,87 @@
+"""Seals: what one team tells another. A create-only list of segment digests; its sha256 is the content id."""
+
+import os
+
+from kdcache.canonical import sha256_hex
+from kdcache.errors import DamagedError, StoreNotFoundError
+from kdcache.files import Folder
+from kdcache.layout import LATEST_SEAL, seal_key, segment_layout
+from kdcache.manifest import Identity, Record
+from kdcache.segment import Segment
+
+PIN = 32  # hex digits from which a content id names one store for certain
+
+
+class SealedSegment(Record):
+    """What a seal says of one segment."""
+
+    views: tuple[int, int]
+    commits: str
+    digest: str
+
+
+class Seal(Record):
+    """A create-only list of digests; the sha256 of its bytes is the content id."""
+
+    format: int
+    identity: str
+    order: str
+    labels: str
+    head: str | None = None
+    segments: tuple[SealedSegment, ...]
+
+    @property
+    def content_id(self) -> str:
+        return sha256_hex(self.to_bytes())
+
+
+def split_pin(url: str) -> tuple[str, str | None]:
+    """`store.kd@1f2e...` as path and content id; an `@` that is part of an existing path is left alone."""
+    path, at, content_id = url.rpartition("@")
+    if not at or os.path.exists(url) or not content_id or set(content_id) - set("0123456789abcdef"):
+        return url, None
+    return path, content_id
+
+
+def read_seal(folder: Folder, identity: Identity, content_id: str | None) -> Seal | None:
+    """The seal that a content id names, the latest where it is None; None where there is no seal at all.
+
+    Raises StoreNotFoundError for an unknown id, DamagedError for a seal that is not what its name says.
+    """
+    if content_id is None:
+        latest = folder.get(LATEST_SEAL)
+        if latest is None:
+            return None
+        content_id = latest.decode("ascii", "replace").strip()
+    elif len(content_id) < PIN:
+        content_id = _complete(folder, content_id)
+    key = seal_key(content_id)
+    data = folder.get(key)
+    if data is None:
+        there = _sealed_ids(folder)
+        raise StoreNotFoundError(f"{folder.root} has no seal {content_id}; it has {', '.join(there) or 'none'}")
+    if not sha256_hex(data).startswith(content_id):
+        raise DamagedError(
+            f"{folder.path(key)} has sha256 {sha256_hex(data)}, its content id is {content_id}; restore it"
+        )
+    seal = Seal.from_bytes(data, str(folder.path(key)))
+    if seal.identity != identity.digest:
+        raise DamagedError(f"{folder.path(key)} seals identity {seal.identity}, the manifest's is {identity.digest}")
+    for entry in seal.segments:
+        segment = Segment(folder, identity, segment_layout(identity, *entry.views), entry.commits)
+        if segment.digest(entry.commits) != entry.digest:
+            raise DamagedError(f"{folder.path(key)}: the digest of {segment.layout.name} does not follow; restore it")
+    return seal
+
+
+def _sealed_ids(folder: Folder) -> list[str]:
+    names = [key.rsplit("/", 1)[-1] for key in folder.keys("kdcache/seals")]
+    return [name.removesuffix(".json") for name in names if name.endswith(".json")]
+
+
+def _complete(folder: Folder, prefix: str) -> str:
+    matches = [each for each in _sealed_ids(folder) if each.startswith(prefix)]
+    if len(matches) != 1:
+        found = ", ".join(matches) or "none"
+        raise StoreNotFoundError(f"{folder.root}: {prefix} names {len(matches)} seals ({found}); give more digits")
+    return matches[0]

@@ -1,0 +1,178 @@
+"""One segment of a store: which of its blocks exist, and the one reader of its arrays."""
+
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from kdcache.canonical import canonical_json, sha256_hex
+from kdcache.commits import Commit, Counts, commit_block, list_commits, parse_commits
+from kdcache.encoding import decode_label, decode_logits, decode_tail
+from kdcache.errors import DamagedError, InvalidInputError, MissingBlockError
+from kdcache.files import Folder
+from kdcache.layout import SegmentLayout, group_bytes
+from kdcache.manifest import Identity, Provenance
+from kdcache.shards import read_region
+from kdcache.softlabels import FullLabels, SoftLabels, TopKLabels
+
+Array = npt.NDArray[Any]
+IntArray = npt.NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class EncodedRows:
+    """Rows of one view as the store holds them, positions first: small in memory, decoded a batch at a time."""
+
+    identity: Identity
+    positions: IntArray
+    arrays: dict[str, Array]
+
+    @property
+    def nbytes(self) -> int:
+        return sum(array.nbytes for array in self.arrays.values())
+
+    def take(self, rows: IntArray) -> "EncodedRows":
+        """Some rows, by their place in `positions`."""
+        taken = {name: np.take(array, rows, axis=0) for name, array in self.arrays.items()}
+        return EncodedRows(self.identity, np.take(self.positions, rows), taken)
+
+    def soft_labels(self) -> SoftLabels:
+        """The rows decoded to f32; classes keep their dtype."""
+        encoding, teacher = self.identity.encoding, self.identity.teacher
+        label = decode_label(self.arrays["label"]) if encoding.k is not None else self._full_label()
+        if encoding.k is None:
+            logits = self.arrays["logits"].astype(np.float32)
+            return FullLabels(logits, label, teacher.classes, teacher.masked_classes)
+        logits = decode_logits(self.arrays["classes"], self.arrays.get("gaps"), encoding.precision)
+        tail = decode_tail(self.arrays["tail"])
+        return TopKLabels(self.arrays["classes"], logits, tail, label, teacher.classes, teacher.masked_classes)
+
+    def _full_label(self) -> Array:
+        """The full encoding keeps no label distance: it is read from the logits of the labels that came along."""
+        labels = self.arrays["hard"].astype(np.int64)
+        column = labels if labels.ndim == 2 else labels[:, None]
+        logits = np.take_along_axis(self.arrays["logits"], np.maximum(column, 0), axis=1).astype(np.float32)
+        known = np.where((column >= 0) & np.isfinite(logits), logits, np.float32(np.nan))
+        return known if labels.ndim == 2 else known[:, 0]
+
+
+class Segment:
+    """Views start:stop of a store. `commits_digest` is what a seal says of its commits, None where there is no seal."""
+
+    def __init__(self, folder: Folder, identity: Identity, layout: SegmentLayout, commits_digest: str | None) -> None:
+        self.folder = folder
+        self.identity = identity
+        self.layout = layout
+        self.commits_digest = commits_digest
+
+    @property
+    def views(self) -> range:
+        return range(self.layout.start, self.layout.stop)
+
+    def description(self) -> dict[str, Any]:
+        """What the segment digest covers besides the commits."""
+        return {
+            "identity": self.identity.digest,
+            "views": [self.layout.start, self.layout.stop],
+            "block": self.layout.block,
+            "arrays": {name: spec.metadata() for name, spec in self.layout.arrays.items()},
+        }
+
+    def digest(self, commits_digest: str) -> str:
+        return sha256_hex(canonical_json({"segment": self.description(), "commits": commits_digest}))
+
+    def create(self) -> None:
+        """Write the segment's metadata, or find it there; the record goes last."""
+        self.folder.put_same(f"{self.layout.name}/zarr.json", group_bytes())
+        for spec in self.layout.arrays.values():
+            self.folder.put_same(f"{spec.path}/zarr.json", spec.metadata_bytes())
+        self.folder.put_same(self.layout.record, canonical_json(self.description()))
+
+    def commit(
+        self, block: int, *, arrays: dict[str, Array], counts: Counts, provenance: Provenance, adopt: bool = False
+    ) -> Commit | None:
+        """Commit one block; see `commits.commit_block`."""
+        return commit_block(
+            self.folder, self.layout, block, arrays=arrays, counts=counts, provenance=provenance, adopt=adopt
+        )
+
+    @cached_property
+    def _sealed_commits(self) -> dict[int, Commit]:
+        assert self.commits_digest is not None
+        key = self.layout.commits_file(self.commits_digest)
+        data = self.folder.require(key, "restore it from another copy of the store")
+        if (found := sha256_hex(data)) != self.commits_digest:
+            path = self.folder.path(key)
+            raise DamagedError(f"{path} has sha256 {found}, the seal says {self.commits_digest}; restore the file")
+        return parse_commits(data, self.layout, str(self.folder.path(key)))
+
+    def commits(self) -> dict[int, Commit]:
+        """Block -> commit, from the seal's file, or by listing where there is no seal."""
+        if self.commits_digest is not None:
+            return self._sealed_commits
+        return list_commits(self.folder, self.layout)
+
+    def read(self, view: int, positions: IntArray, names: list[str]) -> EncodedRows:
+        """Arrays `names` of one view at `positions` [B], rows in that order.
+
+        Raises MissingBlockError where a block is not committed, DamagedError where a file is not what was committed.
+        """
+        self._check_range(view, positions)
+        blocks = np.unique(positions // self.layout.block)
+        self._check_blocks(blocks, names)
+        runs = np.split(blocks, np.flatnonzero(np.diff(blocks) > 1) + 1)
+        spans = [
+            (self.layout.block_rows(int(run[0]))[0], self.layout.block_rows(int(run[-1]))[1])
+            for run in runs
+            if len(run)
+        ]
+        loaded = np.concatenate([np.arange(*span, dtype=np.int64) for span in spans] or [positions])
+        arrays = {name: np.concatenate([self._span(name, view, span) for span in spans]) for name in names if spans}
+        rows = EncodedRows(self.identity, loaded, arrays)
+        return rows if np.array_equal(loaded, positions) else rows.take(np.searchsorted(loaded, positions))
+
+    def _span(self, name: str, view: int, span: tuple[int, int]) -> Array:
+        spec = self.layout.arrays[name]
+        assert spec.block_axis is not None
+        region = [slice(None)] * len(spec.shape)
+        region[0] = slice(view - self.layout.start, view - self.layout.start + 1)
+        region[spec.block_axis] = slice(*span)
+        return np.moveaxis(read_region(self.folder, spec, tuple(region))[0], spec.block_axis - 1, 0)
+
+    def canary(self, view: int) -> Array:
+        """Thumbnails [min(64, N), 3, 8, 8] u8 of the first positions' views."""
+        self._check_range(view, np.zeros(1, dtype=np.int64))
+        self._check_blocks(np.zeros(1, dtype=np.int64), ["canary"])
+        row = view - self.layout.start
+        region = (slice(row, row + 1), *[slice(None)] * 4)
+        return np.asarray(read_region(self.folder, self.layout.arrays["canary"], region)[0])
+
+    def _check_range(self, view: int, positions: IntArray) -> None:
+        if view not in self.views:
+            raise InvalidInputError(f"view {view} is not in {self.layout.name}")
+        if len(positions) and (positions.min() < 0 or positions.max() >= self.layout.rows):
+            span = f"{positions.min()} to {positions.max()}"
+            raise InvalidInputError(
+                f"positions {span} were asked of a store with positions 0 to {self.layout.rows - 1}"
+            )
+
+    def _check_blocks(self, blocks: IntArray, names: list[str]) -> None:
+        """Zarr returns fill values for what is missing: so ask the commits, and the sizes of the files."""
+        commits = self.commits()
+        for block in blocks.tolist():
+            if block not in commits:
+                first, last = self.layout.block_rows(block)
+                raise MissingBlockError(
+                    f"{self.layout.name}: positions {first} to {last - 1} (block {block}) are not committed; "
+                    "run the same `kdcache extract` again to finish the store"
+                )
+            for name in names:
+                key = self.layout.arrays[name].key(block)
+                found, wanted = self.folder.size(key), commits[block].shards[name].size
+                if found != wanted:
+                    what = "is missing" if found is None else f"has {found} bytes, committed were {wanted}"
+                    raise DamagedError(
+                        f"{self.folder.path(key)} {what}; run: kdcache verify {self.folder.root} --repair"
+                    )

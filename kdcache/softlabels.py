@@ -1,0 +1,209 @@
+"""Soft labels in use: log-probabilities at any temperature, the tail's mass, dense targets, a smaller k.
+
+One implementation for numpy and torch: every method returns the kind of array that the fields hold. Shape letters: B
+any leading axes, K kept classes, C classes, L hard labels a row (no axis without mixing, 2 with).
+"""
+
+from dataclasses import dataclass, replace
+from math import log
+from typing import Literal
+
+import numpy as np
+from array_api_compat import array_namespace, device, is_numpy_namespace
+
+from kdcache.errors import InvalidInputError
+from kdcache.reduction import SKETCH_TEMPERATURES, Array, TopK, logsumexp, reduce_topk
+
+Tail = Literal["uniform", "none"]
+
+
+@dataclass(frozen=True)
+class TopKLabels:
+    """The k best classes of B rows and three numbers for the rest.
+
+    classes [B, K] ids, best first; logits [B, K] less the top one; tail [B, 3] logsumexp of the other logits at T = 1,
+    2, 4 less the top logit (-inf: none); label [B] or [B, 2] the hard label's logit less the top (NaN: none).
+    `num_classes` counts all classes, `masked` those that count as absent.
+    """
+
+    classes: Array
+    logits: Array
+    tail: Array
+    label: Array
+    num_classes: int
+    masked: tuple[int, ...] = ()
+
+    @property
+    def k(self) -> int:
+        return int(self.classes.shape[-1])
+
+    @property
+    def tail_classes(self) -> int:
+        """How many classes the tail stands for."""
+        return self.num_classes - len(self.masked) - self.k
+
+    def tail_log_mass(self, temperature: float) -> Array:
+        """[B] logsumexp of the tail's logits / T less the top's / T: the cubic in 1/T through log n at 0 and the
+        sketch.
+
+        Exact at T = 1, 2, 4 up to 1/256 nat; exact at every T where the tail is one class.
+        """
+        check_temperature(temperature, full=False)
+        xp = array_namespace(self.logits)
+        if self.tail_classes == 0:
+            return xp.full_like(self.logits[..., 0], -xp.inf)
+        if self.tail_classes == 1:
+            return self.tail[..., 0] / temperature
+        weights = _lagrange(1.0 / temperature)
+        mass = weights[0] * log(self.tail_classes) + sum(w * self.tail[..., j] for j, w in enumerate(weights[1:]))
+        ceiling = log(self.tail_classes) + self.logits[..., -1] / temperature  # no tail logit exceeds the last kept one
+        return xp.minimum(mass, ceiling + 2.0**-4)
+
+    def log_normalizer(self, temperature: float) -> Array:
+        """[B] logsumexp over all classes of logits / T, the top logit being 0."""
+        xp = array_namespace(self.logits)
+        return xp.logaddexp(logsumexp(self.logits / temperature), self.tail_log_mass(temperature))
+
+    def log_probs(self, temperature: float) -> Array:
+        """[B, K] log-probabilities of `classes` at a temperature of 1 or more."""
+        return self.logits / temperature - self.log_normalizer(temperature)[..., None]
+
+    def tail_mass(self, temperature: float) -> Array:
+        """[B] probability of all classes outside the top k."""
+        xp = array_namespace(self.logits)
+        return xp.exp(self.tail_log_mass(temperature) - self.log_normalizer(temperature))
+
+    def label_log_prob(self, temperature: float) -> Array:
+        """[B] or [B, 2] log-probability of the hard label; NaN where there is none."""
+        return _label_log_prob(self, temperature)
+
+    def dense(self, temperature: float, *, tail: Tail = "uniform") -> Array:
+        """[B, C] probabilities: the tail's mass spread over its classes, or dropped and renormalised ("none")."""
+        xp = array_namespace(self.logits)
+        log_head = self.log_probs(temperature)
+        shape = (*self.logits.shape[:-1], self.num_classes)
+        if tail == "none":
+            head = xp.exp(log_head - logsumexp(log_head)[..., None])
+            base = xp.zeros(shape, dtype=head.dtype, device=device(head))
+        elif tail == "uniform":
+            head = xp.exp(log_head)
+            each = self.tail_mass(temperature) / max(self.tail_classes, 1)
+            base = xp.asarray(xp.broadcast_to(each[..., None], shape), copy=True)
+            if self.masked:
+                base[..., list(self.masked)] = 0.0
+        else:
+            raise InvalidInputError(f"tail is {tail!r}; it can be uniform or none")
+        return _put(base, self.classes, head)
+
+    def prefix(self, k: int) -> "TopKLabels":
+        """The same rows with k' < k classes; the logits that leave the head join the tail's sketch exactly."""
+        if not 1 <= k <= self.k:
+            raise InvalidInputError(f"top-k {k} was asked of soft labels that hold {self.k}: choose 1 to {self.k}")
+        if k == self.k:
+            return self
+        xp = array_namespace(self.logits)
+        moved = [logsumexp(self.logits[..., k:] / temperature) for temperature in SKETCH_TEMPERATURES]
+        tail = xp.logaddexp(self.tail, xp.stack(moved, axis=-1))
+        return replace(self, classes=self.classes[..., :k], logits=self.logits[..., :k], tail=tail)
+
+    def torch(self, device: str = "cpu") -> "TopKLabels":
+        """The same rows as torch tensors on a device; class ids become int64."""
+        return replace(self, **_tensors(self, device))
+
+
+@dataclass(frozen=True)
+class FullLabels:
+    """All logits of B rows: logits [B, C] less the top one, -inf where masked; label as in TopKLabels."""
+
+    logits: Array
+    label: Array
+    num_classes: int
+    masked: tuple[int, ...] = ()
+
+    @property
+    def classes(self) -> Array:
+        """[B, C] ids 0 to C - 1: what `log_probs` is aligned with."""
+        xp = array_namespace(self.logits)
+        return xp.broadcast_to(xp.arange(self.num_classes, device=device(self.logits)), self.logits.shape)
+
+    def log_normalizer(self, temperature: float) -> Array:
+        """[B] logsumexp of logits / T, the top logit being 0."""
+        check_temperature(temperature, full=True)
+        return logsumexp(self.logits / temperature)
+
+    def log_probs(self, temperature: float) -> Array:
+        """[B, C] log-probabilities at any temperature above 0."""
+        return self.logits / temperature - self.log_normalizer(temperature)[..., None]
+
+    def tail_mass(self, temperature: float) -> Array:
+        """[B] zeros: nothing lies outside."""
+        check_temperature(temperature, full=True)
+        return array_namespace(self.logits).zeros_like(self.logits[..., 0])
+
+    def label_log_prob(self, temperature: float) -> Array:
+        """[B] or [B, 2] log-probability of the hard label; NaN where there is none."""
+        return _label_log_prob(self, temperature)
+
+    def dense(self, temperature: float, *, tail: Tail = "uniform") -> Array:
+        """[B, C] probabilities; there is no tail to shape."""
+        return array_namespace(self.logits).exp(self.log_probs(temperature))
+
+    def prefix(self, k: int) -> TopKLabels:
+        """The same rows as top-k soft labels, reduced exactly as extract would have done."""
+        usable = self.num_classes - len(self.masked)
+        if not 1 <= k <= usable:
+            raise InvalidInputError(f"top-k {k} was asked of {usable} classes: choose 1 to {usable}")
+        xp = array_namespace(self.logits)
+        nobody = xp.full((*self.logits.shape[:-1], 1), -1, dtype=xp.int64, device=device(self.logits))
+        rows: TopK = reduce_topk(self.logits, nobody, k, self.masked)
+        return TopKLabels(rows.classes, -rows.distances, rows.tail, self.label, self.num_classes, self.masked)
+
+    def torch(self, device: str = "cpu") -> "FullLabels":
+        """The same rows as torch tensors on a device."""
+        return replace(self, **_tensors(self, device))
+
+
+SoftLabels = TopKLabels | FullLabels
+
+
+def check_temperature(temperature: float, *, full: bool) -> None:
+    """Raises InvalidInputError: below T = 1 the sketch would extrapolate, and no three numbers can carry the tail."""
+    if not (temperature > 0 if full else temperature >= 1):
+        limit = "above 0" if full else "1 or more: a top-k store's tail is known between T = 1 and infinity"
+        advice = "" if full else "; extract with --encoding full for lower temperatures"
+        raise InvalidInputError(f"temperature {temperature} was asked for; it must be {limit}{advice}")
+
+
+def _label_log_prob(soft: SoftLabels, temperature: float) -> Array:
+    normalizer = soft.log_normalizer(temperature)
+    if soft.label.ndim > normalizer.ndim:
+        normalizer = normalizer[..., None]
+    return soft.label / temperature - normalizer
+
+
+def _lagrange(x: float) -> list[float]:
+    """Weights at x of the cubic through the nodes 0, 1, 1/2, 1/4 in 1/T."""
+    nodes = [0.0, *(1.0 / temperature for temperature in SKETCH_TEMPERATURES)]
+    weights = []
+    for j, node in enumerate(nodes):
+        others = [other for i, other in enumerate(nodes) if i != j]
+        weights.append(float(np.prod([(x - other) / (node - other) for other in others])))
+    return weights
+
+
+def _put(base: Array, classes: Array, values: Array) -> Array:
+    if is_numpy_namespace(array_namespace(base)):
+        np.put_along_axis(base, classes.astype(np.int64), values, axis=-1)
+        return base
+    return base.scatter(-1, classes, values)
+
+
+def _tensors(soft: SoftLabels, device: str) -> dict[str, Array]:
+    import torch  # the store side stays importable without it
+
+    fields = {"logits": torch.float32, "tail": torch.float32, "label": torch.float32, "classes": torch.int64}
+    return {
+        name: torch.as_tensor(value).to(device=device, dtype=dtype)
+        for name, dtype in fields.items()
+        if (value := vars(soft).get(name)) is not None
+    }

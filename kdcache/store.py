@@ -1,0 +1,280 @@
+"""A store: create it, open it, read soft labels by view and positions, add views, seal it."""
+
+import os
+from functools import cached_property
+from typing import Any, Self
+
+import numpy as np
+import numpy.typing as npt
+
+from kdcache.canonical import canonical_json, sha256_hex
+from kdcache.commits import commits_bytes
+from kdcache.errors import DamagedError, FormatError, InvalidInputError, MissingBlockError, StoreNotFoundError
+from kdcache.files import Folder
+from kdcache.layout import (
+    CARD,
+    LATEST_SEAL,
+    MANIFEST,
+    group_bytes,
+    labels_spec,
+    order_spec,
+    plain_array,
+    seal_key,
+    segment_layout,
+)
+from kdcache.manifest import Card, Identity, Manifest, Provenance, parse_manifest, require_equal
+from kdcache.plan import partners_of
+from kdcache.seals import Seal, SealedSegment, read_seal, split_pin
+from kdcache.segment import EncodedRows, Segment
+from kdcache.shards import put_plain, read_whole, values_digest
+from kdcache.softlabels import SoftLabels
+
+Array = npt.NDArray[Any]
+IntArray = npt.NDArray[np.int64]
+
+
+class Store:
+    """One teacher's word on one data set split under one view plan. Readers take no lock and write nothing."""
+
+    def __init__(self, folder: Folder, manifest: Manifest, seal: Seal | None, segments: tuple[Segment, ...]) -> None:
+        self.folder = folder
+        self.manifest = manifest
+        self.seal_record = seal
+        self.segments = segments
+
+    @classmethod
+    def create(
+        cls,
+        path: str | os.PathLike[str],
+        identity: Identity,
+        *,
+        order: Array,
+        labels: Array,
+        provenance: Provenance,
+        head: dict[str, Array] | None = None,
+    ) -> Self:
+        """Make a store, or open the one of the same identity that is there, for writing.
+
+        `order` [N] dataset index of each position, `labels` [N] hard labels by position (-1 none), `head` weight [C, D]
+        and bias [C] f32. Raises MismatchError, naming both values, where another identity has the place.
+        """
+        folder = Folder(path)
+        _check_order(order, labels, identity)
+        folder.put_new(MANIFEST, Manifest(identity=identity, provenance=provenance).to_bytes())
+        standing = parse_manifest(folder.require(MANIFEST, "another process deleted it"), str(folder.path(MANIFEST)))
+        require_equal(standing.identity, identity, f"{folder.root} belongs to another extraction:", _OTHER)
+        folder.put_same("zarr.json", group_bytes())
+        put_plain(folder, order_spec(len(order)), order.astype(order_spec(len(order)).dtype))
+        put_plain(folder, labels_spec(len(labels)), labels.astype(np.int32))
+        for name, values in (head or {}).items():
+            folder.put_same("head/zarr.json", group_bytes())
+            put_plain(folder, plain_array(f"head/{name}", values.shape, "float32"), values.astype(np.float32))
+        return cls.open_for_writing(path)
+
+    @classmethod
+    def open(cls, url: str | os.PathLike[str], expect: Identity | None = None) -> Self:
+        """Open for reading; `url` may end in `@content-id`. A sealed store shows what its seal lists and nothing else.
+
+        Raises StoreNotFoundError, FormatError, DamagedError, and MismatchError where the identity is not `expect`.
+        """
+        path, content_id = split_pin(os.fspath(url))
+        folder = Folder(path)
+        manifest = _read_manifest(folder)
+        if expect is not None:
+            require_equal(manifest.identity, expect, f"{path} is not the store that was expected:", _OTHER)
+        seal = read_seal(folder, manifest.identity, content_id)
+        if seal is None:
+            return cls.open_for_writing(path)
+        segments = tuple(
+            Segment(folder, manifest.identity, segment_layout(manifest.identity, *entry.views), entry.commits)
+            for entry in seal.segments
+        )
+        return cls(folder, manifest, seal, segments)
+
+    @classmethod
+    def open_for_writing(cls, path: str | os.PathLike[str]) -> Self:
+        """Open what lies there now, sealed or not, by listing."""
+        folder = Folder(path)
+        manifest = _read_manifest(folder)
+        return cls(folder, manifest, None, tuple(_listed_segments(folder, manifest.identity)))
+
+    @property
+    def identity(self) -> Identity:
+        return self.manifest.identity
+
+    @property
+    def rows(self) -> int:
+        return self.identity.dataset.rows
+
+    @property
+    def content_id(self) -> str | None:
+        """sha256 of the seal that this store was opened by; None where it was opened without one."""
+        return None if self.seal_record is None else self.seal_record.content_id
+
+    @property
+    def views(self) -> tuple[int, ...]:
+        """Every view that has a segment, ascending."""
+        return tuple(sorted(view for segment in self.segments for view in segment.views))
+
+    @cached_property
+    def order(self) -> IntArray:
+        """[N] i64 dataset index of each position, checked against the manifest."""
+        order = read_whole(self.folder, order_spec(self.rows))
+        if (found := values_digest(order)) != self.identity.order.sha256:
+            path, wanted = self.folder.path("order"), self.identity.order.sha256
+            raise DamagedError(f"{path} has digest {found}, the manifest says {wanted}; restore it from another copy")
+        return order.astype(np.int64)
+
+    @cached_property
+    def labels(self) -> IntArray:
+        """[N] i64 hard label of each position, -1 for none, checked against the manifest."""
+        labels = read_whole(self.folder, labels_spec(self.rows))
+        by_index = np.empty_like(labels)
+        by_index[self.order] = labels
+        if values_digest(by_index) != self.identity.dataset.labels:
+            path = self.folder.path("labels")
+            raise DamagedError(f"{path} are not the labels of the manifest's data set; restore it from another copy")
+        return labels.astype(np.int64)
+
+    @property
+    def card(self) -> Card:
+        """What people wrote about the store."""
+        data = self.folder.get(CARD)
+        return Card() if data is None else Card.from_bytes(data, str(self.folder.path(CARD)))
+
+    def head(self) -> dict[str, Array]:
+        """The teacher's classifier, weight [C, D] and bias [C] f32. Raises MissingBlockError where it was not kept."""
+        if not self.identity.encoding.head:
+            raise MissingBlockError(f"{self.folder.root} holds no head; extract with --keep head")
+        digest = self.seal_record.head if self.seal_record else None
+        head = _read_head(self.folder, self.identity)
+        if digest is not None and (found := _head_digest(head)) != digest:
+            raise DamagedError(f"{self.folder.path('head')} has digest {found}, the seal says {digest}; restore it")
+        return head
+
+    def segment_of(self, view: int) -> Segment:
+        """The segment that holds a view. Raises InvalidInputError, naming the views there are."""
+        for segment in self.segments:
+            if view in segment.views:
+                return segment
+        there = ", ".join(segment.layout.name for segment in self.segments) or "none"
+        raise InvalidInputError(
+            f"{self.folder.root} has no view {view}; it has {there}; add views with kdcache extract"
+        )
+
+    def load(self, view: int, positions: IntArray, *, features: bool = False) -> EncodedRows:
+        """Rows of one view at `positions` [B], as stored: soft labels and pixel fingerprints, features on request."""
+        segment = self.segment_of(view)
+        wanted = [name for name in segment.layout.arrays if name != "canary" and (features or name != "features")]
+        if features and "features" not in wanted:
+            raise MissingBlockError(f"{self.folder.root} holds no features; extract with --keep features")
+        rows = segment.read(view, np.asarray(positions, dtype=np.int64), wanted)
+        if self.identity.encoding.k is None:
+            rows.arrays["hard"] = self.hard_labels(view, rows.positions)
+        return rows
+
+    def read(self, view: int, positions: IntArray) -> SoftLabels:
+        """Soft labels (numpy) of one view at `positions` [B]. An uncommitted or damaged block raises, never zeros."""
+        return self.load(view, positions).soft_labels()
+
+    def hard_labels(self, view: int, positions: IntArray) -> IntArray:
+        """Hard labels [B], or [B, 2] with the partner's under mixing."""
+        own = self.labels[positions]
+        if self.identity.views.mix == "none":
+            return own
+        return np.stack([own, self.labels[partners_of(self.identity.views, positions, view, self.rows)]], axis=1)
+
+    def add_segment(self, start: int, stop: int) -> Segment:
+        """The segment of views start:stop, made where it is missing. Raises InvalidInputError where views overlap."""
+        for segment in self.segments:
+            if (segment.layout.start, segment.layout.stop) == (start, stop):
+                return segment
+            if start < segment.layout.stop and segment.layout.start < stop:
+                raise InvalidInputError(
+                    f"views {start}:{stop} overlap {segment.layout.name}, which is there already; "
+                    f"extract {segment.layout.start}:{segment.layout.stop} to finish it, or views from "
+                    f"{max(each.layout.stop for each in self.segments)} on to add new ones"
+                )
+        segment = Segment(self.folder, self.identity, segment_layout(self.identity, start, stop), None)
+        segment.create()
+        self.segments = tuple(sorted((*self.segments, segment), key=lambda each: each.layout.start))
+        return segment
+
+    def seal(self) -> Seal:
+        """List every segment's digest, create-only; the latest seal is what `open` shows from now on.
+
+        Raises MissingBlockError where a block is not committed: all segments must be whole.
+        """
+        sealed = []
+        for segment in open_segments(self):
+            data = commits_bytes(segment.commits(), segment.layout)
+            digest = sha256_hex(data)
+            self.folder.put_same(segment.layout.commits_file(digest), data)
+            views = (segment.layout.start, segment.layout.stop)
+            sealed.append(SealedSegment(views=views, commits=digest, digest=segment.digest(digest)))
+        if not sealed:
+            raise MissingBlockError(f"{self.folder.root} has no segment to seal; run kdcache extract")
+        head = _head_digest(_read_head(self.folder, self.identity)) if self.identity.encoding.head else None
+        seal = Seal(
+            format=self.identity.format,
+            identity=self.identity.digest,
+            order=self.identity.order.sha256,
+            labels=values_digest(self.labels.astype(np.int32)),
+            head=head,
+            segments=tuple(sealed),
+        )
+        self.folder.put_same(seal_key(seal.content_id), seal.to_bytes())
+        self.folder.replace(LATEST_SEAL, seal.content_id.encode() + b"\n")
+        return seal
+
+
+_OTHER = "use another store path, or the settings that the store was made with (kdcache inspect shows them)"
+
+
+def open_segments(store: Store) -> list[Segment]:
+    """The store's segments as they lie on disk now, by listing."""
+    return list(Store.open_for_writing(store.folder.root).segments)
+
+
+def _check_order(order: Array, labels: Array, identity: Identity) -> None:
+    rows = identity.dataset.rows
+    if len(order) != rows or len(labels) != rows:
+        raise InvalidInputError(
+            f"order has {len(order)} and labels {len(labels)} entries, the data set has {rows} rows"
+        )
+    found = values_digest(order.astype(order_spec(rows).dtype))
+    assert found == identity.order.sha256, "the identity was built from another order"
+
+
+def _read_manifest(folder: Folder) -> Manifest:
+    data = folder.get(MANIFEST)
+    if data is None:
+        why = "holds no kdcache/manifest.json" if folder.root.is_dir() else "does not exist"
+        raise StoreNotFoundError(f"{folder.root} {why}; make a store with: kdcache extract {folder.root} ...")
+    return parse_manifest(data, str(folder.path(MANIFEST)))
+
+
+def _listed_segments(folder: Folder, identity: Identity) -> list[Segment]:
+    found = []
+    for name in folder.folders("kdcache"):
+        parts = name.split("-")
+        if len(parts) == 3 and parts[0] == "views" and parts[1].isdecimal() and parts[2].isdecimal():
+            segment = Segment(folder, identity, segment_layout(identity, int(parts[1]), int(parts[2])), None)
+            if (data := folder.get(segment.layout.record)) is not None:
+                if data != canonical_json(segment.description()):
+                    path = folder.path(segment.layout.record)
+                    raise FormatError(
+                        f"{path} is not what this store's manifest predicts; restore it from another copy"
+                    )
+                found.append(segment)
+    return sorted(found, key=lambda segment: segment.layout.start)
+
+
+def _read_head(folder: Folder, identity: Identity) -> dict[str, Array]:
+    classes, width = identity.teacher.classes, identity.encoding.head
+    shapes = {"weight": (classes, width), "bias": (classes,)}
+    return {name: read_whole(folder, plain_array(f"head/{name}", shape, "float32")) for name, shape in shapes.items()}
+
+
+def _head_digest(head: dict[str, Array]) -> str:
+    return sha256_hex(canonical_json({name: values_digest(values) for name, values in head.items()}))
