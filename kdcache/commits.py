@@ -91,10 +91,12 @@ def list_commits(folder: Folder, layout: SegmentLayout) -> dict[int, Commit]:
     """Every commit of a segment, by listing: for writers and for stores without a seal."""
     found = {}
     for key in folder.keys(layout.commits_prefix):
-        block = int(key.rsplit("/", 1)[-1].removesuffix(".json"))
-        commit = read_commit(folder, layout, block)
+        stem, _, ending = key.rsplit("/", 1)[-1].partition(".")
+        if ending != "json" or not stem.isdecimal():
+            continue  # file managers and network file systems leave files of their own
+        commit = read_commit(folder, layout, int(stem))
         if commit is not None:
-            found[block] = commit
+            found[int(stem)] = commit
     return found
 
 

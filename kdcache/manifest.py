@@ -153,7 +153,7 @@ def _shorten(value: Any, limit: int = 160) -> str:
     return text if len(text) <= limit else f"{text[: limit - 3]}..."
 
 
-def differences(stored: Record, given: Record, prefix: str = "") -> list[tuple[str, str, str]]:
+def differences(stored: BaseModel, given: BaseModel, prefix: str = "") -> list[tuple[str, str, str]]:
     """(field, stored, given) for every field that differs, fields named by their path."""
     left, right = (flatten(record.model_dump(mode="json")) for record in (stored, given))
     return [
@@ -163,7 +163,7 @@ def differences(stored: Record, given: Record, prefix: str = "") -> list[tuple[s
     ]
 
 
-def require_equal(stored: Record, given: Record, what: str, advice: str, prefix: str = "") -> None:
+def require_equal(stored: BaseModel, given: BaseModel, what: str, advice: str, prefix: str = "") -> None:
     """Raises MismatchError naming every field that differs, with both values."""
     if found := differences(stored, given, prefix):
         raise MismatchError(what, found, advice)

@@ -95,23 +95,24 @@ def mixing_of(plan: ViewPlan, positions: IntArray, view: int, rows: int, size: t
     partners = partners_of(plan, positions, view, rows)
     lam = np.ones(len(positions))
     boxes = np.zeros((len(positions), 4), dtype=np.int64)
+    # MT19937, whose stream numpy has frozen; one a call, since threads that share one draw each other's numbers
+    generator = np.random.RandomState(0)
     for row, (position, partner) in enumerate(zip(positions.tolist(), partners.tolist(), strict=True)):
         if position != partner:
-            lam[row], boxes[row] = _draw_mix(plan, min(position, partner), view, size)
+            lam[row], boxes[row] = _draw_mix(generator, plan, min(position, partner), view, size)
     return Mixing(partners, lam, boxes)
 
 
-_generator = np.random.RandomState(0)  # MT19937 with a stream that numpy has frozen; always seeded before it is drawn
-
-
-def _draw_mix(plan: ViewPlan, pair: int, view: int, size: tuple[int, int]) -> tuple[float, tuple[int, int, int, int]]:
+def _draw_mix(
+    generator: np.random.RandomState, plan: ViewPlan, pair: int, view: int, size: tuple[int, int]
+) -> tuple[float, tuple[int, int, int, int]]:
     word = key_word(plan.seed, pair, view, "mix")
-    _generator.seed([word & 0xFFFFFFFF, word >> 32])
-    lam = round(float(_generator.beta(plan.mix_alpha, plan.mix_alpha)) / LAMBDA_STEP) * LAMBDA_STEP
+    generator.seed([word & 0xFFFFFFFF, word >> 32])
+    lam = round(float(generator.beta(plan.mix_alpha, plan.mix_alpha)) / LAMBDA_STEP) * LAMBDA_STEP
     if plan.mix == "mixup":
         return lam, (0, 0, 0, 0)
     height, width = size
-    centre_x, centre_y = int(_generator.randint(width)), int(_generator.randint(height))
+    centre_x, centre_y = int(generator.randint(width)), int(generator.randint(height))
     reach = 0.5 * float(np.sqrt(1.0 - lam))
     half_x, half_y = int(reach * width), int(reach * height)
     x1, x2 = max(centre_x - half_x, 0), min(centre_x + half_x, width)

@@ -92,7 +92,7 @@ def _best_classes(values_BC: Array, k: int) -> Array:
     xp = array_namespace(values_BC)
     if is_numpy_namespace(xp):
         return np.argsort(-values_BC, axis=-1, kind="stable")[..., :k].astype(np.int64)
-    ids_BK = xp.sort(xp.topk(values_BC, k, dim=-1).indices, dim=-1).values
+    ids_BK = values_BC.topk(k, dim=-1).indices.sort(dim=-1).values
     ranks_BK = xp.argsort(xp.take_along_axis(values_BC, ids_BK, axis=-1), descending=True, stable=True)
     return xp.take_along_axis(ids_BK, ranks_BK, axis=-1)
 

@@ -10,6 +10,7 @@ from kdcache.manifest import Identity, Record
 from kdcache.segment import Segment
 
 PIN = 32  # hex digits from which a content id names one store for certain
+HEX = set("0123456789abcdef")
 
 
 class SealedSegment(Record):
@@ -38,7 +39,7 @@ class Seal(Record):
 def split_pin(url: str) -> tuple[str, str | None]:
     """`store.kd@1f2e...` as path and content id; an `@` that is part of an existing path is left alone."""
     path, at, content_id = url.rpartition("@")
-    if not at or os.path.exists(url) or not content_id or set(content_id) - set("0123456789abcdef"):
+    if not at or os.path.exists(url) or not content_id or set(content_id) - HEX:
         return url, None
     return path, content_id
 
@@ -53,6 +54,9 @@ def read_seal(folder: Folder, identity: Identity, content_id: str | None) -> Sea
         if latest is None:
             return None
         content_id = latest.decode("ascii", "replace").strip()
+        if len(content_id) != 64 or set(content_id) - HEX:
+            said = f"{folder.path(LATEST_SEAL)} holds {content_id[:80]!r}, which is not a content id"
+            raise DamagedError(f"{said}; restore it, or open the store by a pin: {folder.root}@<content id>")
     elif len(content_id) < PIN:
         content_id = _complete(folder, content_id)
     key = seal_key(content_id)

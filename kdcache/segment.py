@@ -129,9 +129,16 @@ class Segment:
             if len(run)
         ]
         loaded = np.concatenate([np.arange(*span, dtype=np.int64) for span in spans] or [positions])
-        arrays = {name: np.concatenate([self._span(name, view, span) for span in spans]) for name in names if spans}
+        arrays = {name: self._spans(name, view, spans) for name in names}
         rows = EncodedRows(self.identity, loaded, arrays)
         return rows if np.array_equal(loaded, positions) else rows.take(np.searchsorted(loaded, positions))
+
+    def _spans(self, name: str, view: int, spans: list[tuple[int, int]]) -> Array:
+        if spans:
+            return np.concatenate([self._span(name, view, span) for span in spans])
+        spec = self.layout.arrays[name]
+        row = [size for axis, size in enumerate(spec.shape) if axis not in (0, spec.block_axis)]
+        return np.empty((0, *row), dtype=spec.dtype)
 
     def _span(self, name: str, view: int, span: tuple[int, int]) -> Array:
         spec = self.layout.arrays[name]

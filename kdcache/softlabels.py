@@ -61,12 +61,13 @@ class TopKLabels:
 
     def log_normalizer(self, temperature: float) -> Array:
         """[B] logsumexp over all classes of logits / T, the top logit being 0."""
-        xp = array_namespace(self.logits)
-        return xp.logaddexp(logsumexp(self.logits / temperature), self.tail_log_mass(temperature))
+        tail = self.tail_log_mass(temperature)
+        return array_namespace(self.logits).logaddexp(logsumexp(self.logits / temperature), tail)
 
     def log_probs(self, temperature: float) -> Array:
         """[B, K] log-probabilities of `classes` at a temperature of 1 or more."""
-        return self.logits / temperature - self.log_normalizer(temperature)[..., None]
+        normalizer = self.log_normalizer(temperature)[..., None]
+        return self.logits / temperature - normalizer
 
     def tail_mass(self, temperature: float) -> Array:
         """[B] probability of all classes outside the top k."""
@@ -133,7 +134,8 @@ class FullLabels:
 
     def log_probs(self, temperature: float) -> Array:
         """[B, C] log-probabilities at any temperature above 0."""
-        return self.logits / temperature - self.log_normalizer(temperature)[..., None]
+        normalizer = self.log_normalizer(temperature)[..., None]
+        return self.logits / temperature - normalizer
 
     def tail_mass(self, temperature: float) -> Array:
         """[B] zeros: nothing lies outside."""

@@ -1,0 +1,72 @@
+"""The `kdcache` command: its subcommands, and how errors become messages and exit codes."""
+
+import importlib
+import sys
+from typing import Any
+
+import typer
+from typer.core import TyperGroup
+
+from kdcache.cli.console import print_error
+from kdcache.errors import KdcacheError
+
+COMMANDS = {
+    "extract": "Ask the teacher once: write its soft labels for views of a data set to a store.",
+    "train": "Train a student on a store's views and soft labels; without a store, plainly.",
+    "inspect": "Show what a store is, and some of its rows.",
+    "verify": "Check a store: structure, checksums, and on request its pixels and its teacher.",
+    "seal": "List a store's digests under one content id.",
+    "demo": "Teacher, store and two students on scikit-learn's digits.",
+}
+
+
+class _Lazy(TyperGroup):
+    """Imports a command's module when it is asked for, so that help answers at once."""
+
+    def list_commands(self, ctx: Any) -> list[str]:
+        return list(COMMANDS)
+
+    def get_command(self, ctx: Any, cmd_name: str) -> Any:
+        if cmd_name not in COMMANDS:
+            return None
+        module = importlib.import_module(f"kdcache.cli.{cmd_name}")
+        single = typer.Typer(add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None)
+        single.command(name=cmd_name, help=COMMANDS[cmd_name])(module.command)
+        command = typer.main.get_command(single)
+        command.name = cmd_name
+        return command
+
+    def format_commands(self, ctx: Any, formatter: Any) -> None:
+        with formatter.section("Commands"):
+            formatter.write_dl(list(COMMANDS.items()))
+
+
+app = typer.Typer(
+    cls=_Lazy,
+    add_completion=False,
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+    help="Cached soft labels for knowledge distillation: a label never meets the wrong picture.",
+)
+
+
+@app.callback(invoke_without_command=True)
+def _root(ctx: typer.Context, version: bool = typer.Option(False, "--version", help="Print the version.")) -> None:
+    if version:
+        import importlib.metadata
+
+        from kdcache.cli.console import print_line
+
+        print_line(importlib.metadata.version("kdcache"))
+        raise typer.Exit
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Run a command. Exit 0 done, 1 a check failed, 2 the user can mend it, 75 stopped and resumable."""
+    given = sys.argv[1:] if arguments is None else arguments
+    try:
+        app(given, prog_name="kdcache")
+    except KdcacheError as error:
+        print_error(str(error), as_json="--json" in given, exit_code=error.exit_code)
+        raise SystemExit(error.exit_code) from None

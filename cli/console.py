@@ -1,0 +1,132 @@
+"""Everything that is printed: results on stdout, progress and errors on stderr, JSON for programs."""
+
+import json
+import sys
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+from rich.console import Console
+from rich.markup import escape
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    SpinnerColumn,
+    TaskID,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
+from rich.progress import Task as ProgressTask
+from rich.table import Table
+from rich.text import Text
+
+_out = Console(soft_wrap=True, highlight=False)
+_err = Console(stderr=True, soft_wrap=True, highlight=False)
+
+Report = Callable[[str, int, int], None]
+
+
+class _Rate(TextColumn):
+    """Units a second since the task began."""
+
+    def __init__(self) -> None:
+        super().__init__("")
+
+    def render(self, task: ProgressTask) -> Text:
+        rate = task.finished_speed or task.speed
+        return Text("" if rate is None else f"{rate:,.0f}/s")
+
+
+@contextmanager
+def progress_bar(quiet: bool) -> Iterator[Report]:
+    """A callback for progress on stderr, with rate and ETA; on a pipe, a line each tenth of the way."""
+    if quiet:
+        yield lambda what, done, total: None
+    elif not _err.is_terminal:
+        yield _lines()
+    else:
+        columns = (
+            SpinnerColumn(), TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), _Rate(),
+            TimeElapsedColumn(), TextColumn("ETA"), TimeRemainingColumn(),
+        )  # fmt: skip
+        with Progress(*columns, console=_err, transient=False) as bars:
+            tasks: dict[str, TaskID] = {}
+
+            def report(what: str, done: int, total: int) -> None:
+                if what not in tasks:
+                    tasks[what] = bars.add_task(escape(what), total=total)
+                bars.update(tasks[what], completed=done, total=total)
+
+            yield report
+
+
+def _lines() -> Report:
+    shown: dict[str, int] = {}
+
+    def report(what: str, done: int, total: int) -> None:
+        tenth = 10 * done // max(total, 1)
+        if shown.get(what) != tenth:
+            shown[what] = tenth
+            _err.print(escape(f"{what}: {done:,} of {total:,}"))
+
+    return report
+
+
+def print_record(record: Mapping[str, Any], *, as_json: bool, title: str = "") -> None:
+    """An aligned `key : value` block, or one line of JSON."""
+    if as_json:
+        print_json(record)
+        return
+    if title:
+        _out.print(f"[bold]{escape(title)}[/bold]")
+    width = max((len(key) for key in record), default=0)
+    for key, value in record.items():
+        _out.print(f"{escape(key.ljust(width))} : {escape(shown(value))}")
+
+
+def print_json(record: Any) -> None:
+    """One line of JSON on stdout."""
+    sys.stdout.write(json.dumps(record, ensure_ascii=False) + "\n")
+
+
+def print_table(columns: Sequence[str], rows: Sequence[Sequence[Any]], *, title: str = "") -> None:
+    """A table; numbers align right."""
+    table = Table(title=escape(title) if title else None, title_justify="left")
+    for index, column in enumerate(columns):
+        number = rows and all(isinstance(row[index], int | float) for row in rows)
+        table.add_column(escape(column), justify="right" if number else "left")
+    for row in rows:
+        table.add_row(*(escape(shown(value)) for value in row))
+    _out.print(table)
+
+
+def print_line(text: str) -> None:
+    """One line on stdout."""
+    _out.print(escape(text))
+
+
+def print_error(text: str, *, as_json: bool, exit_code: int) -> None:
+    """An error on stderr; as JSON too, where programs listen."""
+    if as_json:
+        sys.stderr.write(json.dumps({"error": text, "exit_code": exit_code}, ensure_ascii=False) + "\n")
+    else:
+        _err.print(f"[bold red]error:[/bold red] {escape(text)}")
+
+
+def shown(value: Any) -> str:
+    """A value for people: thousands separated, floats to four digits, control characters made visible."""
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if value is None or value == "" or value == [] or value == {}:
+        return "-"
+    if isinstance(value, int):
+        return f"{value:,}"
+    if isinstance(value, float):
+        return f"{value:,.0f}" if abs(value) >= 10_000 else f"{value:.4g}"
+    if isinstance(value, Mapping):
+        return ", ".join(f"{key} {shown(each)}" for key, each in value.items())
+    if isinstance(value, list | tuple):
+        return ", ".join(shown(each) for each in value)
+    return "".join(each if each.isprintable() else f"\\x{ord(each):02x}" for each in str(value))

@@ -1,0 +1,33 @@
+"""`kdcache extract`."""
+
+from typing import Annotated, Any
+
+import typer
+
+from kdcache.cli.console import print_record, print_table, progress_bar
+from kdcache.cli.flags import with_flags
+from kdcache.pipelines.settings import ExtractSettings, load_settings
+from kdcache.progress import stop_on_signals
+
+DryRun = Annotated[bool, typer.Option("--dry-run", help="Run a few batches and estimate; write nothing.")]
+
+
+@with_flags(ExtractSettings, "store", dry_run=DryRun)
+def command(flags: dict[str, Any], config: str | None, as_json: bool, dry_run: bool) -> None:
+    settings = load_settings(ExtractSettings, flags, config)
+    if dry_run:
+        from kdcache.pipelines.dry_run import estimate
+
+        found = estimate(settings)
+        if as_json:
+            print_record(found.model_dump(), as_json=True)
+            return
+        print_record(found.model_dump(exclude={"by_k"}), as_json=False, title="dry run: nothing was written")
+        columns = ["k", "kept mass T 1", "T 2", "T 4", "bytes a row", "mean KL by quantising"]
+        print_table(columns, [[k.k, *k.kept_mass, k.bytes_a_row, k.quantisation_kl] for k in found.by_k])
+        return
+    from kdcache.pipelines.extract import extract
+
+    with stop_on_signals() as stop, progress_bar(quiet=as_json) as progress:
+        summary = extract(settings, progress=progress, stop=stop)
+    print_record(summary.model_dump(), as_json=as_json, title="extracted")

@@ -1,0 +1,78 @@
+"""Flags made from a settings model, so that flags and TOML say the same things by construction."""
+
+import inspect
+from collections.abc import Callable
+from typing import Annotated, Any, get_args, get_origin
+
+import typer
+from pydantic import BaseModel
+from pydantic.fields import FieldInfo
+
+Json = Annotated[bool, typer.Option("--json", help="Print one line of JSON for programs.")]
+Config = Annotated[str | None, typer.Option("--config", help="TOML file of the same settings; flags win.")]
+
+
+def with_flags(
+    model: type[BaseModel], positional: str, **extra: Any
+) -> Callable[[Callable[..., None]], Callable[..., None]]:
+    """Give `function(flags, config, json, **extra)` one flag for each field of `model`; `positional` is an argument.
+
+    A flag that is not given is left out of `flags`, so that a TOML file can set it. `extra` are further annotated
+    booleans, off by default.
+    """
+
+    def wrap(function: Callable[..., None]) -> Callable[..., None]:
+        def command(**given: Any) -> None:
+            flags = {name: given[name] for name in model.model_fields if given[name] not in (None, [])}
+            function(flags, given["config"], given["as_json"], **{name: given[name] for name in extra})
+
+        parameters = [_parameter(name, field, name == positional) for name, field in model.model_fields.items()]
+        parameters.append(_keyword("config", Config, None))
+        parameters.extend(_keyword(name, annotation, False) for name, annotation in extra.items())
+        parameters.append(_keyword("as_json", Json, False))
+        parameters.sort(key=lambda parameter: parameter.name != positional)
+        command.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
+        command.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
+        command.__doc__ = function.__doc__
+        command.__name__ = function.__name__
+        return command
+
+    return wrap
+
+
+def _keyword(name: str, annotation: Any, default: Any) -> inspect.Parameter:
+    return inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=annotation)
+
+
+def _parameter(name: str, field: FieldInfo, positional: bool) -> inspect.Parameter:
+    text = (field.description or "") + _default(field)
+    if positional:
+        return _keyword(name, Annotated[str | None, typer.Argument(help=text, show_default=False)], None)
+    kind, flag = _kind(field.annotation), "--" + name.replace("_", "-")
+    names = (flag, f"--no-{flag[2:]}") if kind is bool else (flag,)
+    declared = "/".join(names)
+    metavar = _choices(field.annotation)
+    option = typer.Option(declared, help=text, show_default=False, metavar=metavar)
+    return _keyword(name, Annotated[kind | None, option], None)
+
+
+def _kind(annotation: Any) -> Any:
+    """What typer parses: dicts and lists of names as repeated text, everything else that is no plain type as text."""
+    if get_origin(annotation) is dict:
+        return list[str]
+    plain = [each for each in (get_args(annotation) or (annotation,)) if each is not type(None)]
+    return plain[0] if plain[0] in (int, float, bool) and get_origin(annotation) is not tuple else str
+
+
+def _choices(annotation: Any) -> str | None:
+    options = [each for each in get_args(annotation) if isinstance(each, str)]
+    return "|".join(options) if options else None
+
+
+def _default(field: FieldInfo) -> str:
+    if field.is_required():
+        return " [required]"
+    if field.default in ("", None, (), {}):
+        return ""
+    shown = {True: "on", False: "off"}.get(field.default) if isinstance(field.default, bool) else field.default
+    return f" [default: {shown}]"

@@ -1,0 +1,18 @@
+"""`kdcache train`."""
+
+from typing import Any
+
+from kdcache.cli.console import print_record, progress_bar
+from kdcache.cli.flags import with_flags
+from kdcache.pipelines.settings import TrainSettings, load_settings
+from kdcache.progress import stop_on_signals
+
+
+@with_flags(TrainSettings, "run")
+def command(flags: dict[str, Any], config: str | None, as_json: bool) -> None:
+    settings = load_settings(TrainSettings, flags, config)
+    from kdcache.pipelines.train import train
+
+    with stop_on_signals() as stop, progress_bar(quiet=as_json) as progress:
+        summary = train(settings, progress=progress, stop=stop)
+    print_record(summary.model_dump(), as_json=as_json, title="trained")

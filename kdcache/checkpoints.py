@@ -1,0 +1,104 @@
+"""Run folders on disk: settings, metrics as JSON lines, and checkpoints that are whole or absent."""
+
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import save_file
+from torch import Tensor, nn
+
+from kdcache.canonical import parse_json
+from kdcache.errors import InvalidInputError, MismatchError
+from kdcache.manifest import flatten
+
+STATE = "checkpoints/state.pt"
+
+
+def write_whole(path: Path, data: bytes) -> None:
+    """Replace a file at once: temporary file, fsync, rename."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".tmp-{path.name}")
+    with open(temporary, "wb") as file:
+        file.write(data)
+        file.flush()
+        os.fsync(file.fileno())
+    os.replace(temporary, path)
+
+
+def claim_run(folder: Path, settings: dict[str, Any], free: frozenset[str]) -> bool:
+    """Write settings.json, or find it with the same settings; returns whether the run began earlier.
+
+    Settings named in `free` may change from start to start. Raises MismatchError naming every other that differs, and
+    InvalidInputError for a folder that holds something else.
+    """
+    path = folder / "settings.json"
+    if not path.is_file():
+        if folder.is_dir() and any(folder.iterdir()):
+            raise InvalidInputError(f"{folder} is not empty and holds no run; choose another folder for the run")
+        write_whole(path, json.dumps(settings, indent=1, sort_keys=True).encode() + b"\n")
+        return False
+    stored, given = flatten(parse_json(path.read_bytes(), str(path))), flatten(json.loads(json.dumps(settings)))
+    found = [
+        (name, repr(stored.get(name)), repr(given.get(name)))
+        for name in sorted(stored.keys() | given.keys())
+        if stored.get(name) != given.get(name) and name.partition(".")[0] not in free
+    ]
+    if found:
+        raise MismatchError(f"{folder} holds a run with other settings:", found, "choose another folder for this run")
+    return True
+
+
+def save_state(folder: Path, state: dict[str, Any]) -> None:
+    """The one checkpoint from which a run goes on."""
+    path = folder / STATE
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".tmp-{path.name}")
+    with open(temporary, "wb") as file:
+        torch.save(state, file)
+        file.flush()
+        os.fsync(file.fileno())
+    os.replace(temporary, path)
+
+
+def load_state(folder: Path) -> dict[str, Any] | None:
+    """The checkpoint, tensors and plain values only, on the CPU; None where there is none."""
+    path = folder / STATE
+    if not path.is_file():
+        return None
+    state: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
+    return state
+
+
+def save_weights(path: Path, network: nn.Module) -> None:
+    """Weights as safetensors, ready for `--weights`."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    tensors: dict[str, Tensor] = {
+        name: value.detach().cpu().contiguous() for name, value in network.state_dict().items()
+    }
+    temporary = path.with_name(f".tmp-{path.name}")
+    save_file(tensors, temporary)
+    os.replace(temporary, path)
+
+
+def append_metrics(folder: Path, line: dict[str, Any]) -> None:
+    """One more line of metrics.jsonl."""
+    with open(folder / "metrics.jsonl", "a") as file:
+        file.write(json.dumps(line) + "\n")
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def read_metrics(folder: Path) -> list[dict[str, Any]]:
+    """Every whole line of metrics.jsonl."""
+    path = folder / "metrics.jsonl"
+    if not path.is_file():
+        return []
+    return [json.loads(line) for line in path.read_text().splitlines() if line.endswith("}")]
+
+
+def keep_metrics(folder: Path, epochs: int) -> None:
+    """Drop what an interrupted run wrote after its checkpoint: lines of epochs that will run again."""
+    lines = [line for line in read_metrics(folder) if line["epoch"] < epochs]
+    write_whole(folder / "metrics.jsonl", "".join(json.dumps(line) + "\n" for line in lines).encode())

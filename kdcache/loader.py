@@ -1,0 +1,263 @@
+"""The loader: replayed views and their soft labels in batches, every row's pixels checked against the store.
+
+    loader = Loader(data, stores=[Store.open("teacher.kd")], batch_size=256, epochs=10)
+    for batch in loader:
+        loss = objective(network(batch.images), batch)
+
+Shape letters: B rows, C classes, D features' width, [ch, H, W] of an image.
+"""
+
+from collections.abc import Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from kdcache.batches import BatchRows, Deal, Window
+from kdcache.datasets import Data
+from kdcache.errors import InvalidInputError, MissingBlockError
+from kdcache.manifest import require_equal
+from kdcache.plan import IntArray, Mixing, TransformSpec, ViewPlan
+from kdcache.replay import ReplayGrade, require_replay
+from kdcache.segment import EncodedRows
+from kdcache.softlabels import SoftLabels
+from kdcache.store import Store
+from kdcache.teachers import Preparation, default_normalisation
+from kdcache.transforms import Transform, build_transform
+from kdcache.views import Drawn, ViewDataset, ViewRequest, draw_requests, mix_images
+
+DEFAULT_MEMORY = 4_000_000_000  # bytes of soft labels in memory, the view in use and the next one
+
+
+@dataclass(frozen=True)
+class Batch:
+    """What an objective gets besides the student's outputs.
+
+    images [B, ch, H, W] f32, normalised and mixed; y [B] i64 hard labels (-1 none); under mixing y2 [B] the partner's
+    and lam [B] f32 the weight of y, else None; positions [B] i64; view, epoch, step; teachers: each store's soft
+    labels on the device; features: pooled teacher features [B, D] of each store, or empty.
+    """
+
+    images: Tensor
+    y: Tensor
+    y2: Tensor | None
+    lam: Tensor | None
+    positions: Tensor
+    view: int
+    epoch: int
+    step: int
+    teachers: tuple[SoftLabels, ...] = ()
+    features: tuple[Tensor, ...] = ()
+
+
+class Loader:
+    """Batches of epochs `start_epoch` to `epochs`, views replayed from the stores' plan, or from `plan` without stores.
+
+    data: the data set that the stores were extracted from; a difference raises MismatchError before the first batch.
+    stores: one, or an ensemble of one data set, order and view plan. transform: only where the plan's is a user's own.
+    positions: a subset of rows [n], all by default. views: which to cycle through, all by default. memory_bytes: up to
+    here a view's soft labels are held whole, above it blocks are shuffled. accept_drift: go on where the canary says
+    that pixels are a few levels off; `drift` then holds what was found. Raises ReplayError at the first other row.
+    """
+
+    def __init__(
+        self,
+        data: Data,
+        *,
+        stores: Sequence[Store] = (),
+        batch_size: int,
+        epochs: int,
+        start_epoch: int = 0,
+        start_step: int = 0,
+        seed: int = 0,
+        plan: ViewPlan | None = None,
+        transform: Transform | None = None,
+        order: IntArray | None = None,
+        positions: IntArray | None = None,
+        views: Sequence[int] | None = None,
+        workers: int = 0,
+        device: str = "cpu",
+        mean: tuple[float, ...] = (),
+        std: tuple[float, ...] = (),
+        memory_bytes: int = DEFAULT_MEMORY,
+        accept_drift: bool = False,
+        features: bool = False,
+        top_k: int | None = None,
+    ) -> None:
+        require_fit(stores, data)
+        self.stores = tuple(stores)
+        self.plan = stores[0].identity.views if stores else plan or ViewPlan(transform=TransformSpec(name="none"))
+        self.order = stores[0].order if stores else np.arange(len(data)) if order is None else order
+        self.labels = data.labels[self.order].astype(np.int64)
+        transform = transform or build_transform(self.plan.transform.name, self.plan.transform.arguments)[0]
+        self.dataset = ViewDataset(data.samples, self.order, self.plan, transform)
+        self.epochs, self.start_epoch, self.start_step = epochs, start_epoch, start_step
+        self.device, self.workers = device, workers
+        self.mean, self.std = mean, std
+        self.accept_drift, self.features, self.top_k = accept_drift, features, top_k
+        self.drift: ReplayGrade | None = None
+        rows = len(self.order)
+        self.deal = Deal(
+            positions=np.arange(rows) if positions is None else np.sort(np.asarray(positions, dtype=np.int64)),
+            rows=rows,
+            plan=self.plan,
+            views=_common_views(stores, views, epochs),
+            batch_size=batch_size,
+            seed=seed,
+            block=stores[0].segments[0].layout.block if stores else rows,
+            window_rows=max(1, memory_bytes // (2 * max(_row_bytes(stores), 1))),
+        )
+        self._preparation: Preparation | None = None
+
+    def steps(self, epoch: int) -> int:
+        """Batches of an epoch."""
+        return self.deal.steps(epoch)
+
+    def __iter__(self) -> Iterator[Batch]:
+        rows = [row for row in self._rows(self.start_epoch) if row.step >= self.start_step]
+        stream = _requests(rows, self)
+        with ThreadPoolExecutor(max_workers=1, thread_name_prefix="kdcache-labels") as thread:
+            labels = _LabelWindows(self, thread)
+            for row, drawn in zip(_later(rows, self), draw_requests(self.dataset, stream, self.workers), strict=True):
+                yield self._batch(row, drawn, labels.at(row))
+
+    def _rows(self, epoch: int) -> Iterator[BatchRows]:
+        return self.deal.batches(epoch) if epoch < self.epochs else iter(())
+
+    def _batch(self, row: BatchRows, drawn: Drawn, windows: "tuple[EncodedRows, ...]") -> Batch:
+        count = len(row.positions)
+        taken = tuple(window.take(np.searchsorted(window.positions, row.positions)) for window in windows)
+        for store, rows in zip(self.stores, taken, strict=True):
+            self._compare(store, row, drawn.pixels[0, :count], rows)
+        mixing = drawn.mixing[0]
+        everything = drawn.request.positions
+        sorter = np.argsort(everything)
+        partners = sorter[np.searchsorted(everything, mixing.partners[:count], sorter=sorter)]
+        images = self._mixed(drawn.images[0], mixing, partners, count)
+        y = torch.from_numpy(self.labels[row.positions]).to(self.device)
+        mixed = self.plan.mix != "none"
+        y2 = torch.from_numpy(self.labels[mixing.partners[:count]]).to(self.device) if mixed else None
+        lam = torch.from_numpy(mixing.lam[:count]).to(self.device, torch.float32) if mixed else None
+        features = tuple(torch.from_numpy(rows.arrays["features"]).to(self.device) for rows in taken if self.features)
+        return Batch(
+            images, y, y2, lam, torch.from_numpy(row.positions), row.view, row.epoch, row.step,
+            tuple(self._soft_labels(rows) for rows in taken), features,
+        )  # fmt: skip
+
+    def _soft_labels(self, rows: EncodedRows) -> SoftLabels:
+        soft = rows.soft_labels() if self.top_k is None else rows.soft_labels().prefix(self.top_k)
+        return soft.torch(self.device)
+
+    def _mixed(self, images: Tensor, mixing: Mixing, partners: IntArray, count: int) -> Tensor:
+        if self._preparation is None:
+            mean, std = default_normalisation(images.shape[1])
+            self._preparation = Preparation(self.mean or mean, self.std or std, self.device)
+        prepared = self._preparation(images)
+        if self.plan.mix == "none":
+            return prepared[:count]
+        everyone = np.concatenate([partners, np.arange(count, len(images))])
+        return mix_images(prepared, mixing, everyone, self.plan.mix)[:count]
+
+    def _compare(self, store: Store, row: BatchRows, pixels: Any, rows: EncodedRows) -> None:
+        differs = np.flatnonzero(pixels != rows.arrays["pixels"])
+        if len(differs) and self.drift is None:
+            self.drift = require_replay(
+                store,
+                self.dataset,
+                view=row.view,
+                position=int(row.positions[differs[0]]),
+                accept_drift=self.accept_drift,
+            )
+
+
+class _LabelWindows:
+    """Soft labels of the window in use; the next one is read on a thread meanwhile."""
+
+    def __init__(self, loader: Loader, thread: ThreadPoolExecutor) -> None:
+        self._loader, self._thread = loader, thread
+        self._current: tuple[EncodedRows, ...] = ()
+        self._key: tuple[int, int] | None = None
+        self._next: dict[tuple[int, int], Future[tuple[EncodedRows, ...]]] = {}
+
+    def at(self, row: BatchRows) -> tuple[EncodedRows, ...]:
+        key = (row.epoch, row.window)
+        if self._loader.stores and key != self._key:
+            windows = self._loader.deal.windows(row.epoch)
+            waiting = self._next.pop(key, None)
+            self._current = ()  # let go of the old window before the next is asked for: two fit, three may not
+            self._current = waiting.result() if waiting is not None else self._read(windows[row.window])
+            self._key = key
+            self._prefetch(windows, row)
+        return self._current
+
+    def _prefetch(self, windows: list[Window], row: BatchRows) -> None:
+        if row.window + 1 < len(windows):
+            following = windows[row.window + 1]
+        elif row.epoch + 1 < self._loader.epochs:
+            following = self._loader.deal.windows(row.epoch + 1)[0]
+        else:
+            return
+        if (following.view, len(windows)) == (row.view, 1):
+            rows = self._current
+            self._next[following.epoch, following.number] = self._thread.submit(lambda: rows)
+        else:
+            self._next[following.epoch, following.number] = self._thread.submit(self._read, following)
+
+    def _read(self, window: Window) -> tuple[EncodedRows, ...]:
+        features = self._loader.features
+        return tuple(store.load(window.view, window.positions, features=features) for store in self._loader.stores)
+
+
+def require_fit(stores: Sequence[Store], data: Data) -> None:
+    """Stores must be of this data set, and of one order and view plan. Raises MismatchError or MissingBlockError."""
+    found = data.identity() if stores else None
+    for store in stores:
+        assert found is not None
+        name = str(store.folder.root)
+        advice = "train on the data set that the store was extracted from, or extract a store for this one"
+        require_equal(store.identity.dataset, found, f"{name} is of another data set:", advice, "dataset.")
+        advice = "an ensemble needs stores of one order and one view plan: extract with the same seed and transform"
+        first = stores[0].identity
+        require_equal(first.order, store.identity.order, f"{name} has another order:", advice, "order.")
+        require_equal(first.views, store.identity.views, f"{name} has another view plan:", advice, "views.")
+        if store.identity.teacher.classes != first.teacher.classes:
+            raise InvalidInputError(f"{name} has {store.identity.teacher.classes} classes, not {first.teacher.classes}")
+        if not store.views:
+            raise MissingBlockError(f"{name} has no views yet; run kdcache extract")
+
+
+def _common_views(stores: Sequence[Store], views: Sequence[int] | None, epochs: int) -> tuple[int, ...]:
+    if not stores:
+        return tuple(range(max(epochs, 1))) if views is None else tuple(views)
+    common = sorted(set.intersection(*(set(store.views) for store in stores)))
+    chosen = common if views is None else list(views)
+    if missing := [view for view in chosen if view not in common] or not chosen:
+        raise InvalidInputError(f"views {missing} were asked for; the stores have {common} in common")
+    return tuple(chosen)
+
+
+def _row_bytes(stores: Sequence[Store]) -> int:
+    """Bytes in memory of one row of one view over all stores."""
+    total = 0
+    for store in stores:
+        arrays = store.segments[0].layout.arrays
+        total += sum(
+            int(np.prod(spec.shape[1:])) // spec.shape[spec.block_axis] * np.dtype(spec.dtype).itemsize
+            for spec in arrays.values()
+            if spec.block_axis is not None
+        )
+    return total
+
+
+def _later(first: list[BatchRows], loader: Loader) -> Iterator[BatchRows]:
+    yield from first
+    for epoch in range(loader.start_epoch + 1, loader.epochs):
+        yield from loader.deal.batches(epoch)
+
+
+def _requests(first: list[BatchRows], loader: Loader) -> Iterator[ViewRequest]:
+    for row in _later(first, loader):
+        yield ViewRequest(row.view, row.view + 1, np.concatenate([row.positions, row.extra]))

@@ -1,0 +1,25 @@
+"""Small networks for small images: enough to make teachers and students without a model hub."""
+
+from torch import nn
+
+
+def convnet(
+    width: int = 16, depth: int = 2, channels: int = 1, num_classes: int = 10, dropout: float = 0.0
+) -> nn.Sequential:
+    """`depth` stages of conv-batchnorm-relu twice and a 2x2 pool, doubling `width`; mean over pixels; a linear head.
+
+    Input [B, channels, H, W] with H, W >= 2 ** depth; output logits [B, num_classes].
+    """
+    layers: list[nn.Module] = []
+    for stage in range(depth):
+        out = width * 2**stage
+        layers += [*_conv(channels, out), *_conv(out, out), nn.MaxPool2d(2)]
+        channels = out
+    layers += [nn.AdaptiveAvgPool2d(1), nn.Flatten()]
+    if dropout:
+        layers.append(nn.Dropout(dropout))
+    return nn.Sequential(*layers, nn.Linear(channels, num_classes))
+
+
+def _conv(channels: int, out: int) -> list[nn.Module]:
+    return [nn.Conv2d(channels, out, 3, padding=1, bias=False), nn.BatchNorm2d(out), nn.ReLU(inplace=True)]

@@ -1,0 +1,61 @@
+"""When a view drawn again is not the view the teacher saw: how far off it is, why, and whether it may be accepted."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+
+from kdcache.environment import provenance, version_differences
+from kdcache.errors import ReplayError
+from kdcache.store import Store
+from kdcache.views import ViewDataset, ViewRequest, thumbnails
+
+DRIFT_LEVELS = 6.0  # mean difference of a thumbnail, of 255, up to which a replay is the same picture a little off
+
+Grade = Literal["equal", "drift", "another picture"]
+
+
+@dataclass(frozen=True)
+class ReplayGrade:
+    """How the canary rows of a view look when they are drawn again: levels are of 255, over the worst row."""
+
+    grade: Grade
+    levels: float
+    rows: int
+    differing: int
+    versions: tuple[str, ...]
+
+
+def grade_replay(store: Store, dataset: ViewDataset, view: int) -> ReplayGrade:
+    """Draw the canary rows (the first 64 positions) of a view again and compare thumbnails with the store's."""
+    stored = store.segment_of(view).canary(view)
+    positions = np.arange(len(stored), dtype=np.int64)
+    drawn = dataset[ViewRequest(view, view + 1, positions)]
+    differing = int((drawn.pixels[0] != store.load(view, positions).arrays["pixels"]).sum())
+    off = np.abs(thumbnails(drawn.images[0]).astype(int) - stored.astype(int)).mean(axis=(1, 2, 3))
+    worst = float(off.max())
+    grade: Grade = "equal" if differing == 0 else "drift" if worst <= DRIFT_LEVELS else "another picture"
+    there = store.manifest.provenance
+    versions = tuple(version_differences(there, provenance("cpu", decoder=there.decoder)))
+    return ReplayGrade(grade, worst, len(stored), differing, versions)
+
+
+def require_replay(store: Store, dataset: ViewDataset, *, view: int, position: int, accept_drift: bool) -> ReplayGrade:
+    """Judge a row whose fingerprint differs. Raises ReplayError unless drift is accepted and is all there is."""
+    found = grade_replay(store, dataset, view)
+    if accept_drift and found.grade == "drift":
+        return found
+    there = f"view {view} of position {position} (sample {int(dataset.order[position])})"
+    seen = f"of {found.rows} canary rows {found.differing} differ, the worst by {found.levels:.1f} of 255 levels"
+    versions = "; versions that differ: " + (", ".join(found.versions) or "none")
+    if found.grade == "another picture":
+        advice = (
+            "these are other pictures, or another transform: use the data set and transform the store was made with"
+        )
+    elif found.grade == "equal":
+        advice = "the canary replays exactly, so it is this sample that changed: restore its file"
+    else:
+        advice = (
+            "same pictures, a few levels off at most: install the versions of the store, or accept with --accept-drift"
+        )
+    raise ReplayError(f"{there} is not the view the teacher saw: {found.grade}, {seen}{versions}; {advice}")

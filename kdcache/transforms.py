@@ -1,0 +1,135 @@
+"""Transforms by name: the presets, a user's own, and the clean variant on which a teacher is checked."""
+
+import hashlib
+import inspect
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import torch
+from torch import nn
+from torchvision.transforms import v2
+
+from kdcache.errors import InvalidInputError
+from kdcache.plan import TransformSpec
+from kdcache.specs import call, load_callable, portable_name
+
+Transform = Callable[[Any], Any]
+
+
+class PadCrop(nn.Module):
+    """Pad by `padding` zero pixels and crop back to the image's own size at random (He et al. 2016, section 4.2)."""
+
+    def __init__(self, padding: int = 4) -> None:
+        super().__init__()
+        self.padding = padding
+        self._crops: dict[tuple[int, ...], nn.Module] = {}
+
+    def forward(self, image: Any) -> Any:
+        size = tuple(v2.functional.get_size(image))
+        if size not in self._crops:
+            self._crops[size] = v2.RandomCrop(size, padding=self.padding)
+        return self._crops[size](image)
+
+
+def none() -> Transform:
+    """The sample as it is."""
+    return v2.Identity()
+
+
+def light(padding: int = 4, flip: float = 0.5) -> Transform:
+    """Pad-crop at the image's own size, and a horizontal flip."""
+    return v2.Compose([PadCrop(padding), v2.RandomHorizontalFlip(flip)])
+
+
+def imagenet(size: int = 224, scale: tuple[float, float] = (0.08, 1.0), flip: float = 0.5) -> Transform:
+    """RandomResizedCrop and a horizontal flip."""
+    return v2.Compose([v2.RandomResizedCrop(size, (scale[0], scale[1]), antialias=True), v2.RandomHorizontalFlip(flip)])
+
+
+def randaugment(
+    size: int = 0, num_ops: int = 2, magnitude: int = 9, padding: int = 4, scale: tuple[float, float] = (0.08, 1.0)
+) -> Transform:
+    """RandAugment (Cubuk et al. 2020) after RandomResizedCrop to `size` (0: pad-crop) and a flip."""
+    return v2.Compose([*_frame(size, padding, scale), v2.RandAugment(num_ops=num_ops, magnitude=magnitude)])
+
+
+def trivialaugment(size: int = 0, padding: int = 4, scale: tuple[float, float] = (0.08, 1.0)) -> Transform:
+    """TrivialAugmentWide (Mueller & Hutter 2021) after RandomResizedCrop to `size` (0: pad-crop) and a flip."""
+    return v2.Compose([*_frame(size, padding, scale), v2.TrivialAugmentWide()])
+
+
+def center(size: int = 224, resize: int = 0) -> Transform:
+    """Resize the shorter side (to 8/7 of `size` by default) and crop the centre: for validation and clean rows."""
+    return v2.Compose([v2.Resize(resize or size * 8 // 7, antialias=True), v2.CenterCrop(size)])
+
+
+PRESETS: dict[str, Callable[..., Transform]] = {
+    "none": none,
+    "light": light,
+    "imagenet": imagenet,
+    "randaugment": randaugment,
+    "trivialaugment": trivialaugment,
+    "center": center,
+}
+
+
+def build_transform(name: str, arguments: dict[str, Any]) -> tuple[Transform, TransformSpec]:
+    """The transform that a name and arguments describe, and what the view plan says of it.
+
+    A preset's name, or `package.module:callable` / `file.py:callable`: a factory that returns the transform.
+    """
+    if name in PRESETS:
+        return call(PRESETS[name], arguments, f"transform {name}"), TransformSpec(name=name, arguments=arguments)
+    if ":" not in name:
+        known = ", ".join(PRESETS)
+        raise InvalidInputError(f"there is no transform {name!r}; choose {known}, or file.py:callable")
+    transform = call(load_callable(name, "transform"), arguments, f"transform {name}")
+    if not callable(transform):
+        raise InvalidInputError(f"transform {name} returned a {type(transform).__name__}; it must return a callable")
+    return transform, describe(transform, portable_name(name), arguments)
+
+
+def describe(transform: Transform, name: str, arguments: dict[str, Any] | None = None) -> TransformSpec:
+    """Plain data that tells one user's transform from another: its repr, or a digest of its source."""
+    for part in _parts(transform):
+        if isinstance(part, v2.MixUp | v2.CutMix):
+            kind = type(part).__name__
+            raise InvalidInputError(f"transform {name} holds v2.{kind}, which mixes batches; use --mix {kind.lower()}")
+    text = repr(transform)
+    if " at 0x" in text:
+        target = transform if inspect.isroutine(transform) else type(transform)
+        try:
+            text = "source sha256 " + hashlib.sha256(inspect.getsource(target).encode()).hexdigest()
+        except (OSError, TypeError):
+            text = f"{target.__module__}.{target.__qualname__}"
+    return TransformSpec(name=name, arguments=arguments or {}, text=text)
+
+
+def clean_transform(spec: TransformSpec) -> Transform | None:
+    """The preset without its augmentation; None for a user's own transform, which has no known clean form."""
+    if spec.name not in PRESETS:
+        return None
+    size = spec.arguments.get("size", 224 if spec.name in ("imagenet", "center") else 0)
+    return center(size) if size else none()
+
+
+def as_tensor(view: Any) -> torch.Tensor:
+    """A view as a plain contiguous tensor [channels, height, width], uint8 from images, or as the transform left it."""
+    if not isinstance(view, torch.Tensor):
+        view = v2.functional.to_image(view)
+    tensor: torch.Tensor = view.as_subclass(torch.Tensor).contiguous()
+    return tensor
+
+
+def _frame(size: int, padding: int, scale: tuple[float, float]) -> list[nn.Module]:
+    crop = v2.RandomResizedCrop(size, (scale[0], scale[1]), antialias=True) if size else PadCrop(padding)
+    return [crop, v2.RandomHorizontalFlip()]
+
+
+def _parts(transform: Any) -> Iterator[Any]:
+    """A transform and everything inside its containers (v2 keeps their members in plain lists)."""
+    yield transform
+    inner = getattr(transform, "transforms", None) or getattr(transform, "transform", None) or ()
+    for part in inner if isinstance(inner, list | tuple | nn.ModuleList) else [inner]:
+        if callable(part):
+            yield from _parts(part)

@@ -1,0 +1,197 @@
+"""Drawing views: seeding, one copy a view, pixel fingerprints and thumbnails.
+
+View (i, v) is a pure function of (view plan, dataset index, v): whoever draws it, in whatever batch, worker or order,
+in extract or in train, gets these pixels. Shape letters: V views, B rows, and [ch, H, W] of one view.
+"""
+
+import random
+import struct
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import numpy as np
+import numpy.typing as npt
+import torch
+import xxhash
+from torch import Tensor
+
+from kdcache.errors import InvalidInputError
+from kdcache.plan import Mixing, ViewPlan, key_word, mixing_of
+from kdcache.transforms import Transform, as_tensor
+
+IntArray = npt.NDArray[np.int64]
+
+
+class Samples(Protocol):
+    """What a data set must be: untransformed, deterministic (image, label) by index; label -1 for none."""
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, index: int, /) -> tuple[Any, Any]: ...
+
+
+@dataclass(frozen=True)
+class ViewRequest:
+    """Views first:last of some positions, to be drawn together; `tag` is handed back untouched."""
+
+    first: int
+    last: int
+    positions: IntArray
+    tag: tuple[int, ...] = ()
+
+
+@dataclass(frozen=True)
+class Drawn:
+    """Unmixed views [V, B, ch, H, W], how each is to be mixed, and fingerprints [V, B] u8 of all that."""
+
+    request: ViewRequest
+    images: Tensor
+    mixing: list[Mixing]
+    pixels: npt.NDArray[np.uint8]
+
+
+class ViewDataset(torch.utils.data.Dataset[Drawn]):
+    """Requests to drawn views, in the main process or in loader workers. Decodes a sample once for all its views."""
+
+    def __init__(self, samples: Samples, order: IntArray, plan: ViewPlan, transform: Transform) -> None:
+        self.samples = samples
+        self.order = order
+        self.plan = plan
+        self.transform = transform
+
+    def __getitem__(self, request: ViewRequest) -> Drawn:
+        views = range(request.first, request.last)
+        with own_generators():
+            columns = [self._views_of(int(position), views) for position in request.positions]
+        images = stack_views([column[v] for v in range(len(views)) for column in columns])
+        images = images.reshape(len(views), len(columns), *images.shape[1:])
+        size = (int(images.shape[-2]), int(images.shape[-1]))
+        rows = len(self.order)
+        mixing = [mixing_of(self.plan, request.positions, view, rows, size) for view in views]
+        pixels = np.stack([fingerprints(images[v], mixing[v]) for v in range(len(views))])
+        return Drawn(request, images, mixing, pixels)
+
+    def _views_of(self, position: int, views: range) -> list[Tensor]:
+        index = int(self.order[position])
+        image = self.samples[index][0]
+        return [draw_view(self.transform, image, self.plan.seed, index, view) for view in views]
+
+
+class _Stream(torch.utils.data.Sampler[ViewRequest]):
+    """Requests as a sampler, so that one set of workers serves them all."""
+
+    def __init__(self, requests: Iterable[ViewRequest]) -> None:
+        self._requests = requests
+
+    def __iter__(self) -> Iterator[ViewRequest]:
+        return iter(self._requests)
+
+
+def draw_requests(dataset: ViewDataset, requests: Iterable[ViewRequest], workers: int) -> Iterator[Drawn]:
+    """Drawn views in the order of requests, from `workers` processes, or from this one where it is 0."""
+    return iter(
+        torch.utils.data.DataLoader(
+            dataset,
+            batch_size=None,  # a request is a batch
+            sampler=_Stream(requests),
+            num_workers=workers,
+            collate_fn=_same,  # type: ignore[arg-type]
+            generator=torch.Generator(),  # else the loader would draw from the generator that dropout uses
+        )
+    )
+
+
+def _same(item: Drawn) -> Drawn:
+    return item
+
+
+def draw_view(transform: Transform, image: Any, seed: int, index: int, view: int) -> Tensor:
+    """One view of a decoded sample: the three global generators seeded, the transform on a copy."""
+    seed_generators(seed, index, view)
+    tensor = as_tensor(transform(_copy(image)))
+    if tensor.ndim != 3:
+        raise InvalidInputError(f"the transform gave shape {tuple(tensor.shape)}; a view is [channels, height, width]")
+    return tensor
+
+
+def seed_generators(seed: int, index: int, view: int) -> None:
+    """Seed torch, random and numpy with independent words: equal seeds would give torch and numpy equal numbers."""
+    torch.default_generator.manual_seed(key_word(seed, index, view, "torch") & 0x7FFF_FFFF_FFFF_FFFF)
+    random.seed(key_word(seed, index, view, "random"))
+    word = key_word(seed, index, view, "numpy")
+    np.random.seed([word & 0xFFFFFFFF, word >> 32])
+
+
+@contextmanager
+def own_generators() -> Iterator[None]:
+    """Give the process its own generator states back afterwards: once a request, since it costs more than a seed."""
+    states = torch.get_rng_state(), random.getstate(), np.random.get_state()
+    try:
+        yield
+    finally:
+        torch.set_rng_state(states[0])
+        random.setstate(states[1])
+        np.random.set_state(states[2])
+
+
+def stack_views(views: Sequence[Tensor]) -> Tensor:
+    """[B, ch, H, W]. Raises InvalidInputError where views differ in shape or dtype."""
+    kinds = {(tuple(view.shape), view.dtype) for view in views}
+    if len(kinds) > 1:
+        (shape, dtype), (other, kind) = sorted(kinds, key=str)[:2]
+        advice = "use a transform that ends in one size, for example --transform imagenet or center"
+        raise InvalidInputError(f"views differ: {list(shape)} {dtype} and {list(other)} {kind}; {advice}")
+    return torch.stack(list(views))
+
+
+def fingerprints(images: Tensor, mixing: Mixing) -> npt.NDArray[np.uint8]:
+    """[B] low bytes of `fingerprint` over unmixed views [B, ch, H, W] and how they are to be mixed."""
+    return np.array(
+        [fingerprint(image, mixing, row) & 0xFF for row, image in enumerate(images)],
+        dtype=np.uint8,
+    )
+
+
+def fingerprint(image: Tensor, mixing: Mixing, row: int) -> int:
+    """xxh3-64 over dtype and shape, the view's bytes, and partner, lambda and box."""
+    shape = ",".join(str(size) for size in image.shape)
+    digest = xxhash.xxh3_64(f"{str(image.dtype).removeprefix('torch.')}[{shape}]".encode())
+    digest.update(image.contiguous().numpy().data)
+    digest.update(struct.pack("<qd4q", mixing.partners[row], mixing.lam[row], *mixing.boxes[row].tolist()))
+    return digest.intdigest()
+
+
+def thumbnails(images: Tensor) -> npt.NDArray[np.uint8]:
+    """[B, 3, 8, 8] u8 area means of views [B, ch, H, W]; floats as 48 x + 104, which covers normalised images."""
+    values = images.to(torch.float32)
+    if images.dtype != torch.uint8:
+        values = 48.0 * values + 104.0
+    values = values.expand(-1, 3, -1, -1) if values.shape[1] == 1 else values[:, :3]
+    if values.shape[1] == 2:
+        values = torch.cat([values, values[:, :1]], dim=1)
+    small = torch.nn.functional.adaptive_avg_pool2d(values, (8, 8))
+    return small.round().clamp(0, 255).to(torch.uint8).numpy()
+
+
+def mix_images(images: Tensor, mixing: Mixing, rows: IntArray, kind: str) -> Tensor:
+    """Mix prepared float images [B, ch, H, W] on their device; `rows` [B] says where in the batch each partner is."""
+    if kind == "none":
+        return images
+    partners = images[torch.from_numpy(rows).to(images.device)]
+    if kind == "mixup":
+        lam = torch.from_numpy(mixing.lam).to(images.device, images.dtype)[:, None, None, None]
+        return torch.lerp(partners, images, lam)
+    boxes = torch.from_numpy(mixing.boxes).to(images.device)[:, :, None, None]
+    ys = torch.arange(images.shape[-2], device=images.device)[None, :, None]
+    xs = torch.arange(images.shape[-1], device=images.device)[None, None, :]
+    inside = (xs >= boxes[:, 0]) & (xs < boxes[:, 2]) & (ys >= boxes[:, 1]) & (ys < boxes[:, 3])
+    return torch.where(inside[:, None], partners, images)
+
+
+def _copy(image: Any) -> Any:
+    """A copy for one view, so that a transform that works in place does not reach the next."""
+    if isinstance(image, Tensor):
+        return image.clone()
+    return image.copy()

@@ -1,0 +1,1 @@
+"""The two stages as flat functions, and what is composed of them."""

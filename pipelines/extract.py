@@ -1,0 +1,218 @@
+"""Stage one: the teacher over V views of a data set, block by block, into a store."""
+
+import time
+from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+
+from kdcache.checks import check_teacher, require_determinism, twice_chance
+from kdcache.commits import Commit, totals
+from kdcache.errors import StoreNotFoundError, TeacherSuspectError
+from kdcache.extraction import BlockAnswer, BlockExtractor
+from kdcache.manifest import Record, require_equal
+from kdcache.pipelines.job import Job, open_job
+from kdcache.pipelines.settings import ExtractSettings
+from kdcache.plan import ViewPlan
+from kdcache.progress import Progress, StopRequest, silent
+from kdcache.segment import Segment
+from kdcache.store import Store
+from kdcache.views import Drawn, draw_requests
+
+IN_FLIGHT = 2  # blocks that may wait for the writer
+CLAMPED_SHARE = 0.001  # of rows, above which the user should know
+SUSPECT_ROWS = 512
+RESUME = "the blocks that were committed stay; run the same command again to go on"
+
+
+class ExtractSummary(Record):
+    """What `kdcache extract` says at its end. Rows are (position, view) pairs; accuracies are top-1."""
+
+    store: str
+    content_id: str | None
+    views: tuple[int, int]
+    rows: int
+    blocks: int
+    blocks_done_before: int
+    bytes: int
+    bytes_a_row: float
+    seconds: float
+    rows_a_second: float
+    waited_for_writer: float
+    accuracy_clean: float | None
+    accuracy_views: float | None
+    clamped_rows: int
+    mixed_blocks: int
+    notes: tuple[str, ...] = ()
+
+
+def extract(
+    settings: ExtractSettings, *, progress: Progress = silent, stop: StopRequest | None = None
+) -> ExtractSummary:
+    """Extract views into a store, or finish what an earlier run began; the same settings resume.
+
+    Raises MismatchError for a store of another identity, InvalidInputError for a transform that does not replay,
+    TeacherSuspectError, BadLogitsError, and InterruptedRunError once `stop` is requested; committed blocks stay.
+    """
+    job = open_job(settings)
+    stop = stop or StopRequest()
+    _require_same_store(settings.store, job)
+    view_bytes = require_determinism(job.dataset, job.start)
+    progress("checked that views replay", 1, 1)
+    accuracy = check_teacher(
+        job.teacher,
+        job.data,
+        order=job.order,
+        dataset=job.dataset,
+        min_accuracy=settings.min_accuracy,
+        batch_rows=job.batch_rows,
+    )
+    store = Store.create(
+        settings.store, job.identity, order=job.order, labels=job.labels, provenance=job.provenance, head=job.head
+    )
+    segment = store.add_segment(job.start, job.stop)
+    extractor = BlockExtractor(
+        layout=segment.layout,
+        identity=job.identity,
+        teacher=job.teacher,
+        labels=job.labels,
+        sample_name=job.sample_name,
+        batch_rows=job.batch_rows,
+        view_bytes=view_bytes,
+    )
+    before = set(segment.commits())
+    pending = [block for block in range(segment.layout.blocks) if block not in before]
+    began = time.monotonic()
+    left, waited = _extract_blocks(extractor, segment, job, pending, settings, progress=progress, stop=stop)
+    if left:  # another writer took these blocks: see them committed, or finish them for it
+        again = [block for block in left if block not in segment.commits()]
+        _, more = _extract_blocks(extractor, segment, job, again, settings, progress=progress, stop=stop, adopt=True)
+        waited += more
+    seconds = time.monotonic() - began
+    commits = segment.commits()
+    content_id = store.seal().content_id if settings.seal and _all_whole(store) else None
+    return _summary(settings, job, store, commits, len(before), accuracy, seconds, waited, content_id)
+
+
+def _extract_blocks(
+    extractor: BlockExtractor,
+    segment: Segment,
+    job: Job,
+    blocks: list[int],
+    settings: ExtractSettings,
+    *,
+    progress: Progress,
+    stop: StopRequest,
+    adopt: bool = False,
+) -> tuple[list[int], float]:
+    """Extract and commit blocks; returns those that another writer holds, and the seconds waited for the writer."""
+    requests = (request for block in blocks for request in extractor.requests(block))
+    drawn = _watched(draw_requests(job.dataset, requests, settings.workers), segment, blocks, progress, stop)
+    writing: list[tuple[int, Future[Commit | None]]] = []
+    left: list[int] = []
+    waited = 0.0
+
+    def write(answer: BlockAnswer) -> Commit | None:
+        arrays, counts = extractor.encode(answer)
+        return segment.commit(answer.block, arrays=arrays, counts=counts, provenance=job.provenance, adopt=adopt)
+
+    with ThreadPoolExecutor(max_workers=1, thread_name_prefix="kdcache-writer") as writer:
+        seen: dict[int, Commit] = {}
+        for block in blocks:
+            writing.append((block, writer.submit(write, extractor.ask(block, drawn))))
+            while len(writing) > IN_FLIGHT or (writing and block == blocks[-1]):
+                began = time.monotonic()
+                done, future = writing.pop(0)
+                commit = future.result()
+                waited += time.monotonic() - began if block != blocks[-1] else 0.0
+                if commit is None:
+                    left.append(done)
+                else:
+                    seen[done] = commit
+            _require_sane(seen, job)
+    return left, waited
+
+
+def _watched(
+    drawn: Iterator[Drawn], segment: Segment, blocks: list[int], progress: Progress, stop: StopRequest
+) -> Iterator[Drawn]:
+    """Count rows as they are drawn, and look for a request to stop."""
+    layout = segment.layout
+    total = sum(last - first for first, last in map(layout.block_rows, blocks)) * (layout.stop - layout.start)
+    done = 0
+    progress("extracting", done, total)
+    for item in drawn:
+        stop.check(RESUME)
+        yield item
+        done += item.images.shape[0] * item.images.shape[1]
+        progress("extracting", done, total)
+
+
+def _require_same_store(path: str, job: Job) -> None:
+    """Refuse another identity before any work is done."""
+    try:
+        standing = Store.open_for_writing(path).identity
+    except StoreNotFoundError:
+        return
+    advice = "use another store path, or the settings that the store was made with (kdcache inspect shows them)"
+    require_equal(standing, job.identity, f"{path} belongs to another extraction:", advice)
+
+
+def _require_sane(commits: dict[int, Commit], job: Job) -> None:
+    """Stop a pass whose teacher is near chance on the views themselves."""
+    counted = totals(commits)
+    limit = twice_chance(job.identity.teacher.classes)
+    if counted["labelled"] >= SUSPECT_ROWS and counted["correct"] < limit * counted["labelled"]:
+        share = counted["correct"] / counted["labelled"]
+        raise TeacherSuspectError(
+            f"the teacher's top-1 accuracy over {counted['labelled']} views is {share:.3f}, below {limit:.3f}, though "
+            "it passed on clean rows: the augmentation may destroy the images; draw a few and look at them"
+        )
+
+
+def _all_whole(store: Store) -> bool:
+    return all(len(segment.commits()) == segment.layout.blocks for segment in store.segments)
+
+
+def _summary(
+    settings: ExtractSettings,
+    job: Job,
+    store: Store,
+    commits: dict[int, Commit],
+    before: int,
+    accuracy: float | None,
+    seconds: float,
+    waited: float,
+    content_id: str | None,
+) -> ExtractSummary:
+    counted = totals(commits)
+    fresh = counted["rows"] * (len(commits) - before) / max(len(commits), 1)
+    return ExtractSummary(
+        store=settings.store,
+        content_id=content_id,
+        views=(job.start, job.stop),
+        rows=counted["rows"],
+        blocks=len(commits),
+        blocks_done_before=before,
+        bytes=counted["bytes"],
+        bytes_a_row=counted["bytes"] / max(counted["rows"], 1),
+        seconds=seconds,
+        rows_a_second=fresh / max(seconds, 1e-9),
+        waited_for_writer=waited,
+        accuracy_clean=accuracy,
+        accuracy_views=counted["correct"] / counted["labelled"] if counted["labelled"] else None,
+        clamped_rows=counted["clamped"],
+        mixed_blocks=counted["mixed_blocks"],
+        notes=tuple(_notes(counted, store, job.identity.views)),
+    )
+
+
+def _notes(counted: dict[str, int], store: Store, plan: ViewPlan) -> Iterator[str]:
+    if counted["clamped"] > CLAMPED_SHARE * counted["rows"]:
+        yield f"{counted['clamped']} rows have a logit gap too wide for their integers: consider --quantisation high"
+    if counted["mixed_blocks"]:
+        yield f"{counted['mixed_blocks']} blocks hold shards of two writers whose logits differ slightly"
+    if not counted["labelled"]:
+        yield "no row is labelled: the teacher could not be checked against hard labels"
+    if not _all_whole(store):
+        yield "other segments are not whole yet: the store was not sealed"
+    if plan.transform.text:
+        yield f"students need --transform {plan.transform.name} with the same settings to replay the views"

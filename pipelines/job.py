@@ -1,0 +1,163 @@
+"""From extract's settings to the parts of the job: data set, transform, teacher, order and the identity of all that."""
+
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from kdcache.datasets import Data, open_data
+from kdcache.environment import default_device, provenance
+from kdcache.errors import InvalidInputError
+from kdcache.layout import order_spec
+from kdcache.manifest import DatasetIdentity, Encoding, Identity, OrderIdentity, Provenance, validated
+from kdcache.pipelines.settings import ExtractSettings, Settings, view_range
+from kdcache.plan import GROUP, IntArray, ViewPlan
+from kdcache.shards import values_digest
+from kdcache.teachers import Preparation, Teacher, build_network, default_normalisation, load_weights
+from kdcache.transforms import Transform, as_tensor, build_transform
+from kdcache.views import ViewDataset, draw_view, own_generators
+
+
+@dataclass(frozen=True)
+class Job:
+    """All that extracting needs. `classes` is what the teacher answers; `head` what `--keep head` writes."""
+
+    data: Data
+    teacher: Teacher
+    identity: Identity
+    order: IntArray
+    labels: IntArray
+    dataset: ViewDataset
+    provenance: Provenance
+    head: dict[str, npt.NDArray[np.float32]]
+    start: int
+    stop: int
+    batch_rows: int
+
+    def sample_name(self, position: int) -> str:
+        """Dataset index and id of a position, for errors."""
+        index = int(self.order[position])
+        return f"sample {index} ({self.data.ids[index]})"
+
+
+def open_job(settings: ExtractSettings) -> Job:
+    """Build everything and read the data set's identity. Raises InvalidInputError before anything is written."""
+    start, stop = view_range(settings.views)
+    if settings.batch_size < GROUP or settings.batch_size % GROUP:
+        raise InvalidInputError(f"batch size {settings.batch_size} is not a multiple of {GROUP}, the mixing group")
+    data = open_data(settings.data, settings.data_set)
+    transform, plan = open_plan(settings)
+    device = settings.device or default_device()
+    first = _first_view(transform, data, plan.seed)
+    teacher = _open_teacher(settings, data, tuple(first.shape), first.dtype.is_floating_point, device)
+    logits, features = teacher.answer(teacher.preparation(first[None].expand(2, *first.shape)))
+    head = teacher.head_arrays() if "head" in settings.keep else {}
+    if "features" in settings.keep and features is None:
+        raise InvalidInputError("the teacher gives no pooled features before a linear head; use no --keep features")
+    encoding = _encoding(
+        settings,
+        int(logits.shape[1]),
+        features=int(features.shape[1]) if features is not None and "features" in settings.keep else 0,
+        head=int(head["weight"].shape[1]) if head else 0,
+    )
+    order, order_identity = make_order(len(data), settings.order, settings.seed)
+    identity = validated(
+        Identity,
+        "the store's identity",
+        dataset=_fitting(data.identity(), data, int(logits.shape[1])),
+        order=order_identity,
+        views=plan,
+        teacher=teacher.identity(settings.teacher, settings.teacher_set, int(logits.shape[1])),
+        encoding=encoding,
+        parents=settings.parents,
+    )
+    return Job(
+        data=data,
+        teacher=teacher,
+        identity=identity,
+        order=order,
+        labels=data.labels[order].astype(np.int64),
+        dataset=ViewDataset(data.samples, order, plan, transform),
+        provenance=provenance(device, decoder=data.decoder, data=data.name),
+        head=head,
+        start=start,
+        stop=stop,
+        batch_rows=settings.batch_size,
+    )
+
+
+def open_plan(settings: Settings) -> tuple[Transform, ViewPlan]:
+    """The transform and the view plan that the settings describe."""
+    transform, spec = build_transform(settings.transform, settings.transform_set)
+    return transform, ViewPlan(transform=spec, mix=settings.mix, mix_alpha=settings.mix_alpha, seed=settings.seed)
+
+
+def make_order(rows: int, kind: str, seed: int) -> tuple[IntArray, OrderIdentity]:
+    """Dataset index of each position: the data set's own order, or a permutation from numpy's frozen generator."""
+    order = (
+        np.arange(rows) if kind == "given" else np.random.RandomState([seed & 0xFFFFFFFF, seed >> 32]).permutation(rows)
+    )
+    digest = values_digest(order.astype(order_spec(rows).dtype))
+    return order.astype(np.int64), OrderIdentity(
+        kind="given" if kind == "given" else "shuffled", seed=seed, sha256=digest
+    )
+
+
+def _first_view(transform: Transform, data: Data, seed: int):  # type: ignore[no-untyped-def]
+    with own_generators():
+        return as_tensor(draw_view(transform, data.samples[0][0], seed, 0, 0))
+
+
+def _open_teacher(
+    settings: ExtractSettings, data: Data, shape: tuple[int, ...], floating: bool, device: str
+) -> Teacher:
+    network = build_network(settings.teacher, settings.teacher_set, data.classes, "teacher")
+    if settings.weights:
+        load_weights(network, settings.weights)
+    mean, std = normalisation(settings, shape[0], floating)
+    return Teacher(
+        network,
+        preparation=Preparation(mean, std, device),
+        precision=settings.precision,
+        masked_classes=tuple(sorted(set(settings.mask_classes))),
+    )
+
+
+def normalisation(settings: Settings, channels: int, floating: bool) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    """Mean and std of u8 views; none for float views, which the transform has normalised. Raises InvalidInputError."""
+    mean, std = settings.mean, settings.std
+    if bool(mean) != bool(std):
+        raise InvalidInputError(f"mean is {mean} and std is {std}: give both or neither")
+    if floating:
+        if mean:
+            raise InvalidInputError(
+                "the transform gives floats, which are taken as normalised: give no --mean and --std"
+            )
+        return (), ()
+    mean, std = (mean, std) if mean else default_normalisation(channels)
+    if len(mean) != channels or len(std) != channels or min(std) <= 0:
+        raise InvalidInputError(f"views have {channels} channels; mean {mean} and std {std} do not fit them")
+    return mean, std
+
+
+def _encoding(settings: ExtractSettings, classes: int, *, features: int, head: int) -> Encoding:
+    usable = classes - len(set(settings.mask_classes))
+    if outside := [c for c in settings.mask_classes if not 0 <= c < classes]:
+        raise InvalidInputError(f"masked classes {outside} are not among the teacher's {classes} classes")
+    name = settings.encoding
+    if name == "auto":
+        name = "full" if settings.top_k >= usable else "topk"
+    if name == "full":
+        return Encoding(name="full", features=features, head=head)
+    if settings.top_k > usable:
+        raise InvalidInputError(f"top-k {settings.top_k} exceeds the teacher's {usable} classes; use --encoding full")
+    return Encoding(name="topk", k=settings.top_k, precision=settings.quantisation, features=features, head=head)
+
+
+def _fitting(identity: DatasetIdentity, data: Data, classes: int) -> DatasetIdentity:
+    largest = int(data.labels.max(initial=-1))
+    if largest >= classes:
+        raise InvalidInputError(
+            f"the data set has label {largest}, the teacher answers {classes} classes, 0 to {classes - 1}"
+        )
+    return identity

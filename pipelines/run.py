@@ -1,0 +1,193 @@
+"""One training's lifetime: network, optimiser, averaged weights, metrics and checkpoints."""
+
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
+
+from kdcache.checkpoints import append_metrics, keep_metrics, read_metrics, save_state, save_weights
+from kdcache.errors import InvalidInputError, KdcacheError
+from kdcache.loader import Batch, Loader
+from kdcache.manifest import Record
+from kdcache.optimisation import build_optimizer, rate_schedule
+from kdcache.pipelines.settings import TrainSettings
+from kdcache.teachers import PRECISIONS
+
+LOSS_CHECK = 50  # steps between looks at the loss: each look waits for the device
+
+Objective = Callable[[Tensor, Batch], Tensor]
+
+
+class TrainSummary(Record):
+    """What `kdcache train` says at its end; `validation` holds the measures of `metrics.Validation`."""
+
+    run: str
+    epochs: int
+    steps: int
+    loss: float
+    validation: dict[str, float]
+    best_accuracy: float | None
+    seconds: float
+    drift_levels: float | None
+    weights: str
+
+
+class Run:
+    """One training's lifetime: network, optimiser, averaged weights, and where it stands."""
+
+    def __init__(
+        self, network: nn.Module, settings: TrainSettings, loader: Loader, folder: Path, state: dict[str, Any] | None
+    ) -> None:
+        self.network, self.settings, self.loader, self.folder = network.train(), settings, loader, folder
+        self.steps_total = sum(loader.steps(epoch) for epoch in range(settings.epochs))
+        self.optimizer = build_optimizer(
+            network, settings.optimizer, lr=settings.lr, momentum=settings.momentum, weight_decay=settings.weight_decay
+        )
+        each = self.steps_total / settings.epochs
+        multiplier = rate_schedule(
+            settings.schedule,
+            steps=self.steps_total,
+            warmup=round(settings.warmup_epochs * each),
+            milestones=[round(epoch * each) for epoch in sorted(settings.step_epochs)],
+            factor=settings.step_factor,
+        )
+        self.schedule = torch.optim.lr_scheduler.LambdaLR(self.optimizer, multiplier)
+        averaging = get_ema_multi_avg_fn(settings.ema)  # type: ignore[no-untyped-call]
+        self.ema = AveragedModel(network, multi_avg_fn=averaging, use_buffers=True) if settings.ema else None
+        self.scaler = torch.amp.GradScaler(loader.device, enabled=settings.precision == "float16")
+        self.loss_sum = torch.zeros((), device=loader.device)
+        self.steps_done, self.best = 0, -1.0
+        self.metrics = read_metrics(folder)
+        if state is not None:
+            self._restore(state)
+
+    @property
+    def judged(self) -> nn.Module:
+        """The network that is validated and kept: the averaged one where there is one."""
+        return self.network if self.ema is None else self.ema.module
+
+    def step(self, batch: Batch, objective: Objective) -> None:
+        with autocast(self.settings.precision, self.loader.device):
+            logits = self.network(batch.images)
+        if self.steps_done == 0:
+            _require_classes(logits, batch)
+        loss = objective(logits.float(), batch)
+        self.optimizer.zero_grad(set_to_none=True)
+        self.scaler.scale(loss).backward()  # type: ignore[no-untyped-call]
+        self.scaler.step(self.optimizer)
+        self.scaler.update()
+        self.schedule.step()
+        if self.ema is not None:
+            self.ema.update_parameters(self.network)
+        self.loss_sum += loss.detach()
+        self.steps_done += 1
+        if self.steps_done % LOSS_CHECK == 0:
+            self._require_finite(batch)
+
+    def end_epoch(self, epoch: int, validation: dict[str, float], seconds: float) -> None:
+        """Write the epoch's metrics, weights and checkpoint."""
+        loss = float(self.loss_sum) / self.loader.steps(epoch)
+        line = {"epoch": epoch, "loss": loss, "lr": self.schedule.get_last_lr()[0], **validation, "seconds": seconds}
+        self.metrics.append(line)
+        save_weights(self.folder / "weights/last.safetensors", self.judged)
+        if validation.get("accuracy", 0.0) > self.best:
+            self.best = validation.get("accuracy", 0.0)
+            save_weights(self.folder / "weights/best.safetensors", self.judged)
+        append_metrics(self.folder, line)
+        _to_tensorboard(self.folder, line)
+        self.loss_sum.zero_()
+        self.save(epoch + 1, 0)
+        if loss != loss:
+            raise KdcacheError(f"the loss of epoch {epoch + 1} is NaN; lower --lr, or look at the inputs")
+
+    def save(self, epoch: int, step: int) -> None:
+        """Write the checkpoint from which `epoch` goes on at `step`."""
+        save_state(
+            self.folder,
+            {
+                "epoch": epoch,
+                "step": step,
+                "steps_done": self.steps_done,
+                "best": self.best,
+                "loss_sum": self.loss_sum,
+                "network": self.network.state_dict(),
+                "optimizer": self.optimizer.state_dict(),
+                "schedule": self.schedule.last_epoch,
+                "scaler": self.scaler.state_dict(),
+                "ema": None if self.ema is None else self.ema.state_dict(),
+                "generator": torch.get_rng_state(),
+                "cuda_generators": torch.cuda.get_rng_state_all() if torch.cuda.is_available() else [],
+            },
+        )
+
+    def _restore(self, state: dict[str, Any]) -> None:
+        self.network.load_state_dict(state["network"])
+        self.optimizer.load_state_dict(state["optimizer"])
+        self.schedule.last_epoch = state["schedule"]
+        self.scaler.load_state_dict(state["scaler"])
+        if self.ema is not None:
+            self.ema.load_state_dict(state["ema"])
+        self.loss_sum = state["loss_sum"].to(self.loader.device)
+        self.steps_done, self.best = state["steps_done"], state["best"]
+        self.loader.start_epoch, self.loader.start_step = state["epoch"], state["step"]
+        torch.set_rng_state(state["generator"])
+        if state["cuda_generators"] and torch.cuda.is_available():
+            torch.cuda.set_rng_state_all(state["cuda_generators"])
+        keep_metrics(self.folder, state["epoch"])
+        self.metrics = read_metrics(self.folder)
+
+    def _require_finite(self, batch: Batch) -> None:
+        if not bool(torch.isfinite(self.loss_sum)):
+            raise KdcacheError(
+                f"the loss is not finite at epoch {batch.epoch + 1}, step {batch.step}; the largest input was "
+                f"{float(batch.images.abs().max()):.3g}; lower --lr, or add --warmup-epochs"
+            )
+
+    def summary(self) -> TrainSummary:
+        """What there is to say of the run as it stands."""
+        last = self.metrics[-1] if self.metrics else {}
+        known = {"epoch", "loss", "lr", "seconds"}
+        return TrainSummary(
+            run=str(self.folder),
+            epochs=self.settings.epochs,
+            steps=self.steps_done,
+            loss=last.get("loss", float("nan")),
+            validation={name: value for name, value in last.items() if name not in known},
+            best_accuracy=self.best if self.best > 0 else None,
+            seconds=sum(line["seconds"] for line in self.metrics),
+            drift_levels=None if self.loader.drift is None else self.loader.drift.levels,
+            weights=str(self.folder / "weights/last.safetensors"),
+        )
+
+
+def autocast(precision: str, device: str) -> AbstractContextManager[Any]:
+    """Autocast in a precision; nothing for float32."""
+    return nullcontext() if precision == "float32" else torch.autocast(torch.device(device).type, PRECISIONS[precision])
+
+
+def _require_classes(logits: Tensor, batch: Batch) -> None:
+    for teacher in batch.teachers:
+        if logits.shape[-1] != teacher.num_classes:
+            raise InvalidInputError(
+                f"the student answers {logits.shape[-1]} classes, the store has {teacher.num_classes}; "
+                f"set --student-set num_classes={teacher.num_classes}"
+            )
+    largest = int(batch.y.max())
+    if largest >= logits.shape[-1]:
+        raise InvalidInputError(f"label {largest} does not fit the student's {logits.shape[-1]} classes")
+
+
+def _to_tensorboard(folder: Path, line: dict[str, Any]) -> None:
+    """The epoch's numbers for TensorBoard, where it is installed."""
+    try:
+        from torch.utils.tensorboard import SummaryWriter
+    except ImportError:
+        return
+    with SummaryWriter(folder / "tensorboard") as writer:
+        for name, value in line.items():
+            if name != "epoch":
+                writer.add_scalar(name, value, line["epoch"])

@@ -1,0 +1,142 @@
+"""Settings of the stages: frozen, the same names as flags and in TOML, unknown ones refused. No torch here."""
+
+import tomllib
+from pathlib import Path
+from typing import Annotated, Any, Literal, TypeVar
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+
+from kdcache.errors import InvalidInputError
+from kdcache.manifest import explain
+from kdcache.specs import parse_arguments
+
+
+def _arguments(value: Any) -> Any:
+    return parse_arguments(value, "setting") if isinstance(value, list | tuple) else value
+
+
+def _listed(value: Any) -> Any:
+    if isinstance(value, str):
+        return tuple(part.strip() for part in value.split(",") if part.strip())
+    return value
+
+
+Arguments = Annotated[dict[str, Any], BeforeValidator(_arguments)]
+Numbers = Annotated[tuple[float, ...], BeforeValidator(_listed)]
+Integers = Annotated[tuple[int, ...], BeforeValidator(_listed)]
+Names = Annotated[tuple[str, ...], BeforeValidator(_listed)]
+Keep = Annotated[tuple[Literal["features", "head"], ...], BeforeValidator(_listed)]
+Precision = Literal["float32", "bfloat16", "float16"]
+
+
+S = TypeVar("S", bound="Settings")
+
+
+class Settings(BaseModel):
+    """What every stage has."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    data: str = Field(description="digits, fashion-mnist:FOLDER, folder:PATH, torchvision:NAME, or module:callable")
+    data_set: Arguments = Field(default={}, description="key=value for the data set, for example split=train")
+    transform: str = Field(
+        default="none", description="none, light, imagenet, randaugment, trivialaugment, center, or module:callable"
+    )
+    transform_set: Arguments = Field(default={}, description="key=value for the transform, for example size=224")
+    mix: Literal["none", "mixup", "cutmix"] = Field(default="none", description="mixing inside groups of 64")
+    mix_alpha: float = Field(default=1.0, gt=0, description="lambda is drawn from Beta(alpha, alpha)")
+    seed: int = Field(default=0, ge=0, description="seed of the order and of all that is random")
+    mean: Numbers = Field(default=(), description="input mean by channel; ImageNet's for three channels, else 0.5")
+    std: Numbers = Field(default=(), description="input standard deviation by channel")
+    workers: int = Field(default=2, ge=0, description="processes that draw views; 0 draws in this one")
+    device: str = Field(default="", description="cpu, cuda, cuda:1, mps; an accelerator where there is one")
+    precision: Precision = Field(default="float32", description="autocast dtype of the network; heads stay float32")
+
+
+class ExtractSettings(Settings):
+    """Settings of `kdcache extract`."""
+
+    store: str = Field(description="folder of the store")
+    teacher: str = Field(description="torchvision:NAME, timm:NAME, package.module:callable or file.py:callable")
+    teacher_set: Arguments = Field(
+        default={}, description="key=value for the teacher, for example weights=IMAGENET1K_V2"
+    )
+    weights: str = Field(default="", description="safetensors file or state dict to load into the teacher")
+    mask_classes: Integers = Field(default=(), description="classes that count as absent, for example 3,17")
+    views: str = Field(default="1", description="how many views, or a range such as 10:20 to add to a store")
+    order: Literal["shuffled", "given"] = Field(default="shuffled", description="order of positions")
+    encoding: Literal["auto", "topk", "full"] = Field(default="auto", description="auto: full where top-k keeps all")
+    top_k: int = Field(default=10, ge=1, description="classes kept of each row")
+    quantisation: Literal["default", "high"] = Field(default="default", description="steps of 1/16 or 1/64 nat")
+    keep: Keep = Field(default=(), description="features,head: keep pooled features, the classifier")
+    batch_size: int = Field(default=256, description="rows of a teacher batch, a multiple of 64")
+    min_accuracy: float | None = Field(default=None, description="lowest top-1 on clean rows; default twice chance")
+    parents: Names = Field(default=(), description="content ids of stores that this teacher was distilled from")
+    seal: bool = Field(default=True, description="seal the store once it is whole")
+
+
+class TrainSettings(Settings):
+    """Settings of `kdcache train`."""
+
+    run: str = Field(description="folder of the run")
+    student: str = Field(description="torchvision:NAME, timm:NAME, package.module:callable or file.py:callable")
+    student_set: Arguments = Field(default={}, description="key=value for the student")
+    weights: str = Field(default="", description="safetensors file or state dict that the student starts from")
+    store: Names = Field(
+        default=(), description="stores of soft labels; several make an ensemble; none: plain training"
+    )
+    val_set: Arguments = Field(default={}, description="key=value that select the validation split, such as split=test")
+    val_transform: str = Field(default="none", description="transform of validation images")
+    val_transform_set: Arguments = Field(default={}, description="key=value for the validation transform")
+    val_store: str = Field(default="", description="the teacher's store of the validation split, for agreement and KL")
+    w_ce: float = Field(default=0.1, ge=0, description="weight of the hard labels")
+    w_kd: float = Field(default=0.9, ge=0, description="weight of the soft labels")
+    temperature: float = Field(default=4.0, gt=0, description="softens teacher and student")
+    tail: Literal["uniform", "none"] = Field(default="uniform", description="shape of what lies outside the top k")
+    top_k: int | None = Field(default=None, ge=1, description="use fewer classes than the store keeps")
+    combine: Literal["probabilities", "logits"] = Field(default="probabilities", description="mean of an ensemble")
+    ensemble_weights: Numbers = Field(default=(), description="weight of each store, equal by default")
+    train_views: Integers = Field(default=(), description="views to cycle through, all by default")
+    epochs: int = Field(default=10, ge=1, description="epoch e uses view e mod V")
+    batch_size: int = Field(default=128, ge=2, description="rows of a batch")
+    optimizer: Literal["sgd", "adamw"] = Field(default="sgd", description="SGD with Nesterov momentum, or AdamW")
+    lr: float = Field(default=0.1, gt=0, description="peak learning rate")
+    momentum: float = Field(default=0.9, ge=0, lt=1, description="of SGD")
+    weight_decay: float = Field(default=5e-4, ge=0, description="L2 of SGD, decoupled in AdamW")
+    schedule: Literal["cosine", "step", "constant"] = Field(default="cosine", description="after the warm-up")
+    step_epochs: Integers = Field(default=(), description="epochs after which the step schedule lowers the rate")
+    step_factor: float = Field(default=0.1, gt=0, description="by which it lowers it")
+    warmup_epochs: float = Field(default=0.0, ge=0, description="linear from 0")
+    ema: float = Field(
+        default=0.0, ge=0, lt=1, description="decay of averaged weights, which are then validated; 0: off"
+    )
+    checkpoint_steps: int = Field(default=0, ge=0, description="also save after so many steps; 0: after each epoch")
+    memory_gb: float = Field(default=4.0, gt=0, description="memory for soft labels; above it blocks are shuffled")
+    accept_drift: bool = Field(default=False, description="accept replays that are a few levels off")
+
+
+def load_settings(model: type[S], flags: dict[str, Any], config: str | None) -> S:
+    """Settings from a TOML file, flags over it. Raises InvalidInputError, which lists the names there are."""
+    given: dict[str, Any] = {}
+    if config is not None:
+        try:
+            given = tomllib.loads(Path(config).read_text())
+        except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+            raise InvalidInputError(f"config {config} cannot be read: {error}") from error
+    given |= flags
+    if unknown := sorted(given.keys() - model.model_fields.keys()):
+        known = ", ".join(sorted(model.model_fields))
+        raise InvalidInputError(f"unknown settings {', '.join(unknown)}; the known ones are {known}")
+    try:
+        return model(**given)
+    except ValidationError as error:
+        raise InvalidInputError(explain(error)) from error
+
+
+def view_range(text: str) -> tuple[int, int]:
+    """`10` as (0, 10), `10:20` as (10, 20). Raises InvalidInputError."""
+    first, colon, last = text.partition(":")
+    parts = [first, last] if colon else ["0", first]
+    if not all(part.isdecimal() for part in parts) or int(parts[0]) >= int(parts[1]) or int(parts[1]) > 100_000:
+        raise InvalidInputError(f"views {text!r} is neither a number such as 10 nor a range such as 10:20")
+    return int(parts[0]), int(parts[1])

@@ -1,0 +1,124 @@
+"""From train's settings to the parts of a training: student, loaders, and the refusals before the first step."""
+
+from typing import Any
+
+from torch import nn
+
+from kdcache.datasets import Data, open_data
+from kdcache.errors import InvalidInputError, MissingBlockError
+from kdcache.loader import Loader
+from kdcache.objectives.kd import normalised_weights
+from kdcache.pipelines.job import normalisation, open_plan
+from kdcache.pipelines.settings import TrainSettings
+from kdcache.plan import ViewPlan
+from kdcache.softlabels import check_temperature
+from kdcache.store import Store
+from kdcache.teachers import build_network, load_weights
+from kdcache.transforms import PRESETS, build_transform
+from kdcache.views import draw_view, own_generators
+
+
+def require_usable(stores: list[Store], settings: TrainSettings) -> None:
+    """Refuse before the first step what the stores cannot give. Raises InvalidInputError or MissingBlockError."""
+    for store in stores:
+        for segment in store.segments:
+            if len(segment.commits()) < segment.layout.blocks:
+                raise MissingBlockError(
+                    f"{store.folder.root}: {segment.layout.name} has {len(segment.commits())} of "
+                    f"{segment.layout.blocks} blocks; finish it with the same "
+                    "`kdcache extract`, or pin an older seal as STORE@ID"
+                )
+        check_temperature(settings.temperature, full=store.identity.encoding.k is None)
+        k = store.identity.encoding.k
+        if settings.top_k is not None and k is not None and settings.top_k > k:
+            raise InvalidInputError(f"top-k {settings.top_k} was asked for; {store.folder.root} keeps {k}")
+        if settings.transform != "none" and store.identity.views.transform.name in PRESETS:
+            _require_named_transform(settings, store)
+    if stores:
+        normalised_weights(settings.ensemble_weights, len(stores))
+
+
+def _require_named_transform(settings: TrainSettings, store: Store) -> None:
+    _, spec = build_transform(settings.transform, settings.transform_set)
+    if spec != store.identity.views.transform:
+        stored = store.identity.views.transform.model_dump()
+        raise InvalidInputError(
+            f"the views of {store.folder.root} are drawn by {stored}, the settings name {spec.model_dump()}; "
+            "leave --transform to the store, or extract another"
+        )
+
+
+def train_loader(settings: TrainSettings, data: Data, stores: list[Store], device: str) -> Loader:
+    """The loader of the training split: the stores' plan where there are stores, the settings' where there are none."""
+    transform, plan = None, None
+    if not stores:
+        transform, plan = open_plan(settings)
+    elif stores[0].identity.views.transform.name not in PRESETS:
+        transform, plan = _own_transform(settings, stores[0].identity.views)
+    mean, std = _normalisation(settings, data, transform, plan or stores[0].identity.views)
+    return Loader(
+        data,
+        stores=stores,
+        batch_size=settings.batch_size,
+        epochs=settings.epochs,
+        seed=settings.seed,
+        plan=plan,
+        transform=transform,
+        views=settings.train_views or None,
+        workers=settings.workers,
+        device=device,
+        mean=mean,
+        std=std,
+        memory_bytes=int(settings.memory_gb * 1e9),
+        accept_drift=settings.accept_drift,
+        top_k=settings.top_k,
+    )
+
+
+def _own_transform(settings: TrainSettings, plan: ViewPlan) -> tuple[Any, ViewPlan]:
+    """A user's own transform, named again on this command line: nothing that a store names is ever imported."""
+    if settings.transform == "none":
+        raise InvalidInputError(
+            f"the store's views were drawn by {plan.transform.name}, a transform of the user's own; name it again with "
+            f"--transform {plan.transform.name} and the same --transform-set"
+        )
+    transform, spec = build_transform(settings.transform, settings.transform_set)
+    if spec != plan.transform:
+        raise InvalidInputError(
+            f"the store's transform is {plan.transform.model_dump()}, the settings name {spec.model_dump()}; "
+            "use the transform that the store was made with"
+        )
+    return transform, plan
+
+
+def _normalisation(
+    settings: TrainSettings, data: Data, transform: Any, plan: ViewPlan
+) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    transform = transform or build_transform(plan.transform.name, plan.transform.arguments)[0]
+    with own_generators():
+        view = draw_view(transform, data.samples[0][0], plan.seed, 0, 0)
+    return normalisation(settings, view.shape[0], view.dtype.is_floating_point)
+
+
+def build_student(settings: TrainSettings, data: Data, stores: list[Store]) -> nn.Module:
+    classes = stores[0].identity.teacher.classes if stores else data.classes
+    """The student, answering the store's classes, or the data set's where there is no store."""
+    network = build_network(settings.student, settings.student_set, classes, "student")
+    if settings.weights:
+        load_weights(network, settings.weights)
+    return network
+
+
+def validation_loader(settings: TrainSettings, device: str) -> Loader | None:
+    """The validation split in views of its own store, or under the validation transform; None where none is named."""
+    if not settings.val_set and not settings.val_store:
+        return None
+    data = open_data(settings.data, {**settings.data_set, **settings.val_set})
+    stores = [Store.open(settings.val_store)] if settings.val_store else []
+    transform, spec = build_transform(settings.val_transform, settings.val_transform_set)
+    plan = stores[0].identity.views if stores else ViewPlan(transform=spec)
+    mean, std = _normalisation(settings, data, None if stores else transform, plan)
+    return Loader(
+        data, stores=stores, batch_size=256, epochs=1, plan=plan, transform=None if stores else transform, mean=mean,
+        std=std, workers=settings.workers, device=device, accept_drift=settings.accept_drift,
+    )  # fmt: skip

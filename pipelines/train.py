@@ -1,0 +1,75 @@
+"""Stage two: a student on replayed views and cached soft labels; without a store, plain supervised training."""
+
+import time
+from pathlib import Path
+
+import torch
+from torch import nn
+
+from kdcache.checkpoints import claim_run, load_state
+from kdcache.datasets import open_data
+from kdcache.environment import default_device
+from kdcache.loader import Loader
+from kdcache.metrics import Validation
+from kdcache.objectives import KD
+from kdcache.pipelines.run import Run, TrainSummary, autocast
+from kdcache.pipelines.settings import TrainSettings
+from kdcache.pipelines.student import build_student, require_usable, train_loader, validation_loader
+from kdcache.progress import Progress, StopRequest, silent
+from kdcache.store import Store
+
+FREE = frozenset({"run", "workers", "device", "checkpoint_steps", "memory_gb"})
+RESUME = "the checkpoint is written; run the same command again to go on"
+
+
+def train(settings: TrainSettings, *, progress: Progress = silent, stop: StopRequest | None = None) -> TrainSummary:
+    """Train a student, or go on with the run that is there; a killed run ends equal to one that was not.
+
+    Raises MismatchError for a store that does not fit or a run of other settings, ReplayError at the first row whose
+    pixels are not those the teacher saw, InterruptedRunError once `stop` is requested and the checkpoint is written.
+    """
+    stop = stop or StopRequest()
+    device, folder = settings.device or default_device(), Path(settings.run)
+    data = open_data(settings.data, settings.data_set)
+    stores = [Store.open(url) for url in settings.store]
+    require_usable(stores, settings)
+    torch.manual_seed(settings.seed)
+    network = build_student(settings, data, stores).to(device)
+    objective = KD(
+        w_ce=settings.w_ce if stores else 1.0,
+        w_kd=settings.w_kd if stores else 0.0,
+        temperature=settings.temperature,
+        tail=settings.tail,
+        combine=settings.combine,
+        weights=settings.ensemble_weights,
+    )
+    training = train_loader(settings, data, stores, device)
+    validating = validation_loader(settings, device)
+    resumed = claim_run(folder, settings.model_dump(mode="json", exclude=set(FREE)), FREE)
+    run = Run(network, settings, training, folder, load_state(folder) if resumed else None)
+    began = time.monotonic()
+    for batch in training:
+        run.step(batch, objective)
+        progress(f"epoch {batch.epoch + 1} of {settings.epochs}", run.steps_done, run.steps_total)
+        if batch.step + 1 == training.steps(batch.epoch):
+            run.end_epoch(batch.epoch, validate(run.judged, validating, settings, device), time.monotonic() - began)
+            began = time.monotonic()
+        elif stop.requested or (settings.checkpoint_steps and run.steps_done % settings.checkpoint_steps == 0):
+            run.save(batch.epoch, batch.step + 1)
+        stop.check(RESUME)
+    return run.summary()
+
+
+def validate(network: nn.Module, loader: Loader | None, settings: TrainSettings, device: str) -> dict[str, float]:
+    """Measures over the validation split, in eval mode; empty where there is none."""
+    if loader is None:
+        return {}
+    network.eval()
+    measured: Validation | None = None
+    with torch.inference_mode(), autocast(settings.precision, device):
+        for batch in loader:
+            logits = network(batch.images).float()
+            measured = measured or Validation(logits.shape[-1], device)
+            measured.update(logits, batch)
+    network.train()
+    return measured.results() if measured else {}

@@ -1,0 +1,107 @@
+"""Make the golden stores of format 1: run once for every format number, before its first release, and never again.
+
+    python -m tests.golden.make
+
+The stores are in the repository for ever: every later kdcache must open them and read these very numbers. Never rewrite
+them to make a test pass; a change that needs it is a new format number, with stores of its own beside these.
+
+All numbers come from integers, so that no generator and no libm has a say in them. V views, N positions, C classes.
+"""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from kdcache.commits import Counts
+from kdcache.encoding import encode_full, encode_topk
+from kdcache.manifest import DatasetIdentity, Encoding, Identity, OrderIdentity, Provenance, TeacherIdentity
+from kdcache.plan import TransformSpec, ViewPlan
+from kdcache.reduction import centre, reduce_topk
+from kdcache.segment import Segment
+from kdcache.shards import values_digest
+from kdcache.store import Store
+
+Array = npt.NDArray[Any]
+
+HERE = Path(__file__).parent
+ROWS = 70  # a whole block of 64 and a ragged one of 6
+CLASSES = 12
+K = 4
+MASKED = 11
+
+
+def golden_logits(start: int, stop: int) -> Array:
+    """[V, N, C] f32 of views start:stop: multiples of 1/32 from 0 to 16, with ties and one gap of 40 nats."""
+    v, n, c = np.meshgrid(np.arange(start, stop), np.arange(ROWS), np.arange(CLASSES), indexing="ij")
+    logits = ((v * 7919 + n * 10_473 + c * 1299 + n * c * 31) % 512) / 32
+    logits[:, 5, 2] = 56.0
+    return logits.astype(np.float32)
+
+
+def golden_order() -> Array:
+    """[N] dataset index of each position."""
+    return (np.arange(ROWS) * 37 + 11) % ROWS
+
+
+def golden_labels() -> Array:
+    """[N] hard labels by dataset index; every tenth sample has none."""
+    index = np.arange(ROWS)
+    return np.where(index % 10 == 3, -1, index * 5 % CLASSES)
+
+
+def golden_pixels(start: int, stop: int) -> Array:
+    """[V, N] u8."""
+    return (np.arange(start, stop)[:, None] * 31 + np.arange(ROWS) * 7).astype(np.uint8)
+
+
+def _identity(encoding: Encoding, mix: str) -> Identity:
+    names = tuple(f"class {number}" for number in range(CLASSES))
+    return Identity(
+        dataset=DatasetIdentity(
+            rows=ROWS, ids="ids", labels=values_digest(golden_labels().astype("i4")), probes="probes", class_names=names
+        ),
+        order=OrderIdentity(kind="given", sha256=values_digest(golden_order().astype("u4"))),
+        views=ViewPlan.model_validate(
+            {"transform": TransformSpec(name="crop", arguments={"size": 32}), "mix": mix, "seed": 11}
+        ),
+        teacher=TeacherIdentity(name="golden", weights="weights", classes=CLASSES, masked_classes=(MASKED,)),
+        encoding=encoding,
+    )
+
+
+def _encode(store: Store, segment: Segment, positions: Array, logits: Array) -> dict[str, Array]:
+    if store.identity.encoding.k is None:
+        return encode_full(centre(logits, (MASKED,))).arrays
+    labels = np.stack([store.hard_labels(view, positions) for view in segment.views])[..., None]
+    return encode_topk(reduce_topk(logits, labels, K, (MASKED,)), store.identity.encoding, CLASSES).arrays
+
+
+def _write_views(store: Store, start: int, stop: int) -> None:
+    segment, logits = store.add_segment(start, stop), golden_logits(start, stop)
+    for block in range(segment.layout.blocks):
+        positions = np.arange(*segment.layout.block_rows(block))
+        arrays = dict(_encode(store, segment, positions, logits[:, positions]))
+        arrays["pixels"] = golden_pixels(start, stop)[:, positions]
+        if block == 0:
+            arrays["canary"] = np.full(segment.layout.arrays["canary"].shape, 77, dtype=np.uint8)
+        segment.commit(block, arrays=arrays, counts=Counts(labelled=7), provenance=Provenance(device="golden"))
+
+
+def _make(name: str, encoding: Encoding, mix: str, passes: list[tuple[int, int]]) -> None:
+    path = HERE / name
+    if path.exists():
+        raise SystemExit(f"{path} exists: golden stores are made once and never rewritten")
+    labels = golden_labels()[golden_order()]
+    store = Store.create(
+        path, _identity(encoding, mix), order=golden_order(), labels=labels, provenance=Provenance(device="golden")
+    )
+    for start, stop in passes:
+        _write_views(store, start, stop)
+        store.seal()
+
+
+if __name__ == "__main__":
+    _make("format1.kd", Encoding(name="topk", k=K), "none", [(0, 2), (2, 3)])
+    _make("format1-full.kd", Encoding(name="full"), "cutmix", [(0, 2)])

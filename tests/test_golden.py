@@ -1,0 +1,196 @@
+"""The golden stores of format 1: read for ever, by kdcache and by the specification's table alone."""
+
+import json
+import shutil
+import struct
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pytest
+import tensorstore
+import xxhash
+from scipy.special import logsumexp
+
+from kdcache.errors import FormatError
+from kdcache.softlabels import FullLabels, TopKLabels
+from kdcache.store import Store
+from tests.golden.make import (
+    CLASSES,
+    HERE,
+    MASKED,
+    ROWS,
+    K,
+    golden_labels,
+    golden_logits,
+    golden_order,
+    golden_pixels,
+)
+
+Array = npt.NDArray[Any]
+TOPK, FULL = HERE / "format1.kd", HERE / "format1-full.kd"
+EVERYTHING = np.arange(ROWS)
+VIEWS = [(0, "views-00000-00002"), (1, "views-00000-00002"), (2, "views-00002-00003")]
+
+
+def raw(root: Path, path: str) -> Array:
+    """An array read by tensorstore: no line of kdcache takes part."""
+    spec = {"driver": "zarr3", "kvstore": {"driver": "file", "path": f"{root / path}/"}}
+    return np.asarray(tensorstore.open(spec, read=True).result().read().result())
+
+
+def exact(view: int) -> Array:
+    """[N, C] f64 logits of the golden teacher less the top one, the masked class at -inf."""
+    logits = golden_logits(view, view + 1)[0].astype("f8")
+    logits[:, MASKED] = -np.inf
+    return logits - logits.max(axis=1, keepdims=True)
+
+
+def partners_by_hand(seed: int, view: int) -> Array:
+    """The involution from its definition: rank positions of a group by their key; neighbours are partners."""
+    partners = np.arange(ROWS)
+    for group, first in enumerate(range(0, ROWS, 64)):
+        members = range(first, min(first + 64, ROWS))
+        key = {p: xxhash.xxh3_64_intdigest(struct.pack("<4Q", seed, group, view, p) + b"pair") for p in members}
+        ranked = sorted(members, key=lambda p: key[p])
+        for left, right in zip(ranked[0::2], ranked[1::2], strict=False):
+            partners[left], partners[right] = right, left
+    return partners
+
+
+@pytest.mark.parametrize(
+    ("root", "content_id"),
+    [
+        (TOPK, "978df651fc5a3a63906400ae39465447ca24dcd6ee2691042a3b2de340fd9cd2"),
+        (FULL, "895f6a8dcfbd23d71bb47edb249982922ab529fabae81e0e616f98b1ff19c5ce"),
+    ],
+)
+def test_content_ids_are_for_ever(root: Path, content_id: str) -> None:
+    store = Store.open(root)
+    assert store.content_id == content_id
+    assert Store.open(f"{root}@{content_id}").content_id == content_id
+
+
+def test_both_seals_of_the_topk_store_open() -> None:
+    assert Store.open(TOPK).views == (0, 1, 2)
+    assert Store.open(f"{TOPK}@dd30c705a5e51fcfdeffc56678e2d55eab168603cecf9d3571df06f2e667273e").views == (0, 1)
+    assert Store.open(FULL).views == (0, 1)
+
+
+@pytest.mark.parametrize("root", [TOPK, FULL])
+def test_order_and_labels(root: Path) -> None:
+    store = Store.open(root)
+    assert store.order[:4].tolist() == raw(root, "order")[:4].tolist() == [11, 48, 15, 52]
+    assert store.labels[:8].tolist() == raw(root, "labels")[:8].tolist() == [7, 0, 3, 8, 11, 4, -1, 0]
+    np.testing.assert_array_equal(store.order, golden_order())
+    np.testing.assert_array_equal(store.labels, golden_labels()[golden_order()])
+
+
+@pytest.mark.parametrize(("view", "segment"), VIEWS)
+def test_topk_store_by_the_table_alone(view: int, segment: str) -> None:
+    """classes, gaps / 16, tail / 128, label / 64, pixels: decoded here from design.md, and compared with the truth."""
+    row = view - int(segment[6:11])
+    arrays = {name: raw(TOPK, f"{segment}/{name}")[row] for name in ("classes", "gaps", "tail", "label", "pixels")}
+    assert [str(array.dtype) for array in arrays.values()] == ["uint16", "uint8", "int16", "uint16", "uint8"]
+    dense = exact(view)
+    best = np.argsort(-dense, axis=1, kind="stable")
+    np.testing.assert_array_equal(arrays["classes"], best[:, :K])
+    logits = np.zeros((ROWS, K))
+    logits[:, 1:] = -np.cumsum(arrays["gaps"].astype("f8"), axis=1) / 16
+    error = np.abs(logits - np.take_along_axis(dense, best[:, :K], axis=1)).max(axis=1)
+    assert np.flatnonzero(error > 1 / 32).tolist() == [5]  # its gap of 40 nats and more does not fit
+    assert (arrays["gaps"][5, :2] == 255).all()
+    rest = np.take_along_axis(dense, best[:, K:], axis=1)
+    for column, temperature in enumerate((1, 2, 4)):
+        tail = logsumexp(rest / temperature, axis=1)
+        assert np.abs(arrays["tail"][column] / 128 - tail).max() <= 1 / 256 + 1e-6
+    labels = golden_labels()[golden_order()]
+    none = (labels < 0) | (labels == MASKED)
+    assert (arrays["label"][none] == 65535).all()
+    label = np.where(none, np.nan, -(arrays["label"] / 64))
+    np.testing.assert_array_equal(label[~none], dense[EVERYTHING, labels][~none])  # 1/32 fits in steps of 1/64
+    np.testing.assert_array_equal(arrays["pixels"], golden_pixels(view, view + 1)[0])
+
+    soft = Store.open(TOPK).read(view, EVERYTHING)
+    assert isinstance(soft, TopKLabels)
+    np.testing.assert_array_equal(soft.classes, arrays["classes"])
+    np.testing.assert_array_equal(soft.logits, logits)
+    np.testing.assert_array_equal(soft.tail, arrays["tail"].T / 128)
+    np.testing.assert_array_equal(soft.label, label)
+    assert (soft.num_classes, soft.masked) == (CLASSES, (MASKED,))
+
+
+@pytest.mark.parametrize("view", [0, 1])
+def test_full_store_by_the_table_alone(view: int) -> None:
+    stored = raw(FULL, "views-00000-00002/logits")[view]
+    assert stored.dtype == np.float16
+    np.testing.assert_array_equal(stored[:, MASKED], -np.inf)
+    np.testing.assert_array_equal(stored, exact(view).astype("f2"))
+    labels = golden_labels()[golden_order()]
+    pairs = np.stack([labels, labels[partners_by_hand(11, view)]], axis=1)
+    label = np.take_along_axis(stored.astype("f4"), np.maximum(pairs, 0), axis=1)
+    label[(pairs < 0) | (pairs == MASKED)] = np.nan
+
+    store = Store.open(FULL)
+    np.testing.assert_array_equal(store.hard_labels(view, EVERYTHING), pairs)
+    soft = store.read(view, EVERYTHING)
+    assert isinstance(soft, FullLabels)
+    np.testing.assert_array_equal(soft.logits, stored.astype("f4"))
+    np.testing.assert_array_equal(soft.label, label)
+    np.testing.assert_array_equal(store.load(view, EVERYTHING).arrays["pixels"], golden_pixels(view, view + 1)[0])
+
+
+def test_literal_numbers() -> None:
+    """A few rows by eye, so that no formula stands between the disk and the test."""
+    soft = Store.open(TOPK).read(2, np.array([0, 69]))
+    assert isinstance(soft, TopKLabels)
+    assert soft.classes.tolist() == [[0, 9, 7, 5], [5, 9, 2, 6]]
+    assert soft.logits.tolist() == [[0.0, -2.625, -3.875, -5.0], [0.0, -2.25, -2.3125, -4.5625]]
+    assert soft.tail.tolist() == [[-5.9296875, -2.484375, -0.4921875], [-6.046875, -2.390625, -0.375]]
+    assert soft.label.tolist() == [-3.84375, -11.4375]
+    full = Store.open(FULL).read(1, np.array([69]))
+    assert isinstance(full, FullLabels)
+    assert full.logits[0, :MASKED].tolist() == [
+        -0.0625,
+        -4.625,
+        -9.1875,
+        -13.75,
+        -2.3125,
+        -6.875,
+        -11.4375,
+        0.0,
+        -4.5625,
+        -9.125,
+        -13.6875,
+    ]
+
+
+def test_canary() -> None:
+    for store in (Store.open(TOPK), Store.open(FULL)):
+        assert (store.segments[0].canary(1) == np.full((64, 3, 8, 8), 77)).all()
+
+
+@pytest.mark.parametrize("extra", [{}, {"something_new": [1, 2]}])
+@pytest.mark.parametrize("root", [TOPK, FULL])
+def test_a_newer_format_asks_for_an_upgrade(tmp_path: Path, root: Path, extra: dict[str, Any]) -> None:
+    shutil.copytree(root, tmp_path / "new.kd")
+    path = tmp_path / "new.kd/kdcache/manifest.json"
+    manifest = json.loads(path.read_bytes())
+    assert manifest["identity"]["format"] == 1
+    manifest["identity"].update(format=2, **extra)
+    path.write_text(json.dumps(manifest))
+    for refuse in (Store.open, Store.open_for_writing):
+        with pytest.raises(FormatError, match=r"store format 2; this kdcache reads format 1: upgrade kdcache"):
+            refuse(tmp_path / "new.kd")
+
+
+@pytest.mark.parametrize("number", [0, -1, "1", None])
+def test_a_broken_format_number_is_refused(tmp_path: Path, number: Any) -> None:
+    shutil.copytree(TOPK, tmp_path / "new.kd")
+    path = tmp_path / "new.kd/kdcache/manifest.json"
+    manifest = json.loads(path.read_bytes())
+    manifest["identity"]["format"] = number
+    path.write_text(json.dumps(manifest))
+    with pytest.raises(FormatError, match=r"identity\.format"):
+        Store.open(tmp_path / "new.kd")

@@ -1,0 +1,187 @@
+"""seals: a content id names one store for ever; opening by it lists nothing and writes nothing."""
+
+import os
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from kdcache.canonical import sha256_hex
+from kdcache.errors import DamagedError, InvalidInputError, MissingBlockError, StoreError, StoreNotFoundError
+from kdcache.files import Folder
+from kdcache.seals import split_pin
+from kdcache.store import Store
+from tests.storekit import all_files, create_store, make_case, write_store, write_views
+
+ROWS = 130
+CASE = make_case(ROWS, views=5)
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    """A sealed store of views 0 and 1."""
+    store = create_store(tmp_path / "a.kd", CASE)
+    write_views(store, 0, CASE.logits[:2])
+    store.seal()
+    return tmp_path / "a.kd"
+
+
+def content_id(path: Path) -> str:
+    found = Store.open(path).content_id
+    assert found is not None
+    return found
+
+
+def test_the_content_id_is_the_sha256_of_the_seal(path: Path) -> None:
+    pin = content_id(path)
+    assert len(pin) == 64
+    assert sha256_hex((path / f"kdcache/seals/{pin[:32]}.json").read_bytes()) == pin
+    assert (path / "kdcache/seals/latest").read_text() == pin + "\n"
+
+
+def test_sealing_again_changes_nothing(path: Path) -> None:
+    before = all_files(path)
+    Store.open_for_writing(path).seal()
+    assert all_files(path) == before
+
+
+def test_the_content_id_covers_the_content(path: Path, tmp_path: Path) -> None:
+    one_logit = CASE.logits[:2].copy()
+    one_logit[1, 77, 3] += 9.0
+    store = create_store(tmp_path / "b.kd", CASE)
+    write_views(store, 0, one_logit)
+    assert store.seal().content_id != content_id(path)
+
+
+@pytest.mark.parametrize("digits", [64, 40, 32, 31, 8, 1])
+def test_a_pin_may_be_long_or_short(path: Path, digits: int) -> None:
+    pin = content_id(path)
+    store = Store.open(f"{path}@{pin[:digits]}")
+    assert store.content_id == pin
+    assert len(store.read(1, np.arange(ROWS)).logits) == ROWS
+
+
+def test_an_unknown_pin_is_refused(path: Path) -> None:
+    pin = content_id(path)
+    other = "".join("0" if digit == "f" else "f" for digit in pin)
+    for unknown in (other, other[:32], other[:8]):
+        with pytest.raises(StoreNotFoundError, match=f"{unknown}"):
+            Store.open(f"{path}@{unknown}")
+    with pytest.raises(DamagedError):  # the first 32 digits are known, the rest are another store's
+        Store.open(f"{path}@{pin[:32]}{other[32:]}")
+
+
+def test_a_short_pin_that_names_two_seals_is_refused(path: Path) -> None:
+    pin = content_id(path)
+    shutil.copy(path / f"kdcache/seals/{pin[:32]}.json", path / f"kdcache/seals/{pin[:4]}{'0' * 28}.json")
+    with pytest.raises(StoreNotFoundError, match=r"names 2 seals.*give more digits"):
+        Store.open(f"{path}@{pin[:4]}")
+
+
+def test_an_at_sign_may_be_part_of_a_path(tmp_path: Path) -> None:
+    store = write_store(tmp_path / "me@abc", make_case(70))
+    assert Store.open(tmp_path / "me@abc").content_id == store.content_id
+    assert Store.open(f"{tmp_path / 'me@abc'}@{store.content_id}").content_id == store.content_id
+    assert split_pin("user@host/a.kd") == ("user@host/a.kd", None)
+    assert split_pin("a.kd@0123abcd") == ("a.kd", "0123abcd")
+    assert split_pin("a.kd@") == ("a.kd@", None)
+
+
+def test_more_views_are_another_segment_and_another_seal(path: Path) -> None:
+    early, before = content_id(path), all_files(path)
+    store = Store.open_for_writing(path)
+    write_views(store, 2, CASE.logits[2:4])
+    assert Store.open(path).views == (0, 1)  # unsealed views are not shown
+    late = store.seal().content_id
+    write_views(Store.open_for_writing(path), 4, CASE.logits[4:])
+    assert Store.open(path).views == (0, 1, 2, 3)
+    assert Store.open(f"{path}@{early}").views == (0, 1)
+    assert Store.open(f"{path}@{late}").views == (0, 1, 2, 3)
+    assert Store.open_for_writing(path).views == (0, 1, 2, 3, 4)
+    with pytest.raises(InvalidInputError, match="no view 2"):
+        Store.open(f"{path}@{early}").read(2, np.array([0]))
+    after = all_files(path)
+    assert {name for name in before if after[name] != before[name]} == {"kdcache/seals/latest"}
+    for view in range(4):
+        top = CASE.logits[view].argmax(axis=1)
+        np.testing.assert_array_equal(Store.open(path).read(view, np.arange(ROWS)).classes[:, 0], top)
+
+
+@pytest.mark.parametrize(("start", "stop"), [(0, 1), (1, 3), (1, 2), (0, 5)])
+def test_overlapping_views_are_refused(path: Path, start: int, stop: int) -> None:
+    before = all_files(path)
+    with pytest.raises(InvalidInputError, match=f"views {start}:{stop} overlap views-00000-00002.*from 2 on"):
+        Store.open_for_writing(path).add_segment(start, stop)
+    assert all_files(path) == before
+    assert Store.open_for_writing(path).add_segment(0, 2).layout.name == "views-00000-00002"
+
+
+def test_nothing_to_seal_is_refused(tmp_path: Path) -> None:
+    store = create_store(tmp_path / "a.kd", CASE)
+    with pytest.raises(MissingBlockError, match="no segment to seal"):
+        store.seal()
+
+
+def test_a_sealed_store_opens_without_listing(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pin = content_id(path)
+
+    def refuse(*_: object) -> Iterator[str]:
+        raise AssertionError("a sealed store was listed")
+
+    shutil.rmtree(path / "kdcache/views-00000-00002/commits")  # the seal's one file holds them all
+    monkeypatch.setattr(Folder, "keys", refuse)
+    monkeypatch.setattr(Folder, "folders", refuse)
+    for url in (str(path), f"{path}@{pin}", f"{path}@{pin[:32]}"):
+        store = Store.open(url, expect=CASE.identity)
+        assert store.views == (0, 1)
+        assert len(store.labels) == len(store.order) == ROWS
+        assert len(store.read(0, np.array([129, 0, 64])).logits) == 3
+        assert store.segments[0].canary(0).shape == (64, 3, 8, 8)
+
+
+def test_a_read_only_tree_is_enough(path: Path) -> None:
+    """Permissions stop an ordinary user; for root, the times of all files and folders tell whether one was written."""
+    tree = [path, *path.rglob("*")]
+    for place in tree:
+        place.chmod(0o555 if place.is_dir() else 0o444)
+    before = {place: os.stat(place).st_mtime_ns for place in tree}
+    try:
+        store = Store.open(path)
+        assert len(store.labels) == ROWS
+        for view in store.views:
+            assert len(store.read(view, np.arange(ROWS)).logits) == ROWS
+        assert {place: os.stat(place).st_mtime_ns for place in [path, *path.rglob("*")]} == before
+    finally:
+        for place in tree:
+            place.chmod(0o755 if place.is_dir() else 0o644)
+
+
+def test_an_altered_seal_is_refused(path: Path) -> None:
+    pin = content_id(path)
+    seal = path / f"kdcache/seals/{pin[:32]}.json"
+    whole = seal.read_bytes()
+    for altered in (whole.replace(b"[0,2]", b"[0,1]"), whole[:-1], b"", b"{}"):
+        assert altered != whole
+        seal.write_bytes(altered)
+        for url in (str(path), f"{path}@{pin}", f"{path}@{pin[:8]}"):
+            with pytest.raises(DamagedError, match="content id"):
+                Store.open(url)
+    seal.unlink()
+    with pytest.raises(StoreNotFoundError, match="no seal"):
+        Store.open(path)
+
+
+@pytest.mark.parametrize("latest", [b"", b"\xff\n", b"0" * 64, b"../../etc/passwd", b"\0"])
+def test_an_altered_pointer_is_refused(path: Path, latest: bytes) -> None:
+    (path / "kdcache/seals/latest").write_bytes(latest)
+    with pytest.raises(StoreError, match="seal"):
+        Store.open(path)
+
+
+def test_a_seal_of_another_store_is_refused(path: Path, tmp_path: Path) -> None:
+    other = write_store(tmp_path / "b.kd", make_case(ROWS, seed=5))
+    shutil.copytree(tmp_path / "b.kd/kdcache/seals", path / "kdcache/seals", dirs_exist_ok=True)
+    with pytest.raises(DamagedError, match="seals identity"):
+        Store.open(f"{path}@{other.content_id}")
