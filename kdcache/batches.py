@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from kdcache.plan import IntArray, ViewPlan, key_word, partners_of, whole_pairs
+from kdcache.plan import IntArray, ViewPlan, key_word, whole_pairs
 
 
 @dataclass(frozen=True)
@@ -23,14 +23,13 @@ class Window:
 
 @dataclass(frozen=True)
 class BatchRows:
-    """Positions [B] of one batch, and those of mixing partners that are not among them, drawn only to be mixed in."""
+    """Positions [B] of one batch."""
 
     epoch: int
     view: int
     step: int
     window: int
     positions: IntArray
-    extra: IntArray
 
 
 @dataclass(frozen=True)
@@ -73,7 +72,7 @@ class Deal:
         step = 0
         for window in self.windows(epoch):
             for positions in self._deal(window):
-                yield BatchRows(epoch, window.view, step, window.number, positions, self._extra(positions, window.view))
+                yield BatchRows(epoch, window.view, step, window.number, positions)
                 step += 1
 
     def _batches_of(self, rows: int) -> int:
@@ -91,10 +90,6 @@ class Deal:
                 np.array_split(pairs[order], count), reversed(np.array_split(alone, count)), strict=True
             )
         ]
-
-    def _extra(self, positions: IntArray, view: int) -> IntArray:
-        partners = partners_of(self.plan, positions, view, self.rows)
-        return np.setdiff1d(partners, positions)
 
     def _generator(self, epoch: int, use: str) -> np.random.RandomState:
         word = key_word(self.seed, epoch, 0, f"batches {use}")

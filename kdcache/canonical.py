@@ -4,15 +4,20 @@ import hashlib
 import json
 from typing import Any
 
-from kdcache.errors import FormatError
+from kdcache.errors import FormatError, InvalidInputError
 
 METADATA_LIMIT = 64 * 2**20  # bytes; a record above this is not one of ours
 
 
 def canonical_json(record: Any) -> bytes:
     """Sorted keys, no spaces, UTF-8, no NaN, one final newline: what every hash of a record is taken over."""
-    text = json.dumps(record, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
-    return text.encode() + b"\n"
+    try:
+        text = json.dumps(record, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
+        return text.encode() + b"\n"
+    except (ValueError, UnicodeEncodeError) as error:
+        raise InvalidInputError(
+            f"a setting cannot be recorded: {error}; use finite numbers and valid Unicode"
+        ) from error
 
 
 def sha256_hex(data: bytes | memoryview) -> str:

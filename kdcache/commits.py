@@ -7,8 +7,8 @@ lies on disk. Whoever finds the ticket taken with other bytes leaves the block a
 from collections.abc import Mapping
 from typing import Any
 
-import numpy as np
 import numpy.typing as npt
+from pydantic import ConfigDict
 
 from kdcache.canonical import sha256_hex
 from kdcache.errors import DamagedError, MissingBlockError
@@ -26,7 +26,9 @@ class Shard(Record):
 
 
 class Counts(Record):
-    """What was seen while a block was extracted: rows are (position, view) pairs."""
+    """What was seen while a block was extracted: rows are (position, view) pairs. Later versions may count more."""
+
+    model_config = ConfigDict(frozen=True, extra="allow")
 
     clamped: int = 0
     labelled: int = 0
@@ -138,9 +140,3 @@ def totals(commits: Mapping[int, Commit]) -> dict[str, int]:
         "correct": sum(commit.counts.correct for commit in values),
         "mixed_blocks": sum(commit.mixed for commit in values),
     }
-
-
-def positions_of(layout: SegmentLayout, blocks: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
-    """All positions of some blocks, ascending as the blocks are."""
-    spans = [np.arange(*layout.block_rows(int(block)), dtype=np.int64) for block in blocks]
-    return np.concatenate(spans) if spans else np.empty(0, dtype=np.int64)

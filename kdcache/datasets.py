@@ -2,6 +2,7 @@
 
 import gzip
 import hashlib
+import zlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -201,7 +202,7 @@ def read_idx(path: Path) -> npt.NDArray[np.uint8]:
     try:
         with gzip.open(path, "rb") as file:
             data = file.read()
-    except (OSError, EOFError) as error:
+    except (OSError, EOFError, zlib.error) as error:
         raise InvalidInputError(
             f"{path} cannot be read ({error}); on Debian: apt install dataset-fashion-mnist"
         ) from error

@@ -20,14 +20,14 @@ from kdcache.batches import BatchRows, Deal, Window
 from kdcache.datasets import Data
 from kdcache.errors import InvalidInputError, MissingBlockError
 from kdcache.manifest import require_equal
-from kdcache.plan import IntArray, Mixing, TransformSpec, ViewPlan
+from kdcache.plan import IntArray, TransformSpec, ViewPlan
 from kdcache.replay import ReplayGrade, require_replay
 from kdcache.segment import EncodedRows
 from kdcache.softlabels import SoftLabels
 from kdcache.store import Store
 from kdcache.teachers import Preparation, default_normalisation
-from kdcache.transforms import Transform, build_transform
-from kdcache.views import Drawn, ViewDataset, ViewRequest, draw_requests, mix_images
+from kdcache.transforms import Transform, stored_transform
+from kdcache.views import Drawn, ViewDataset, ViewRequest, draw_requests, mix_rows, with_partners
 
 DEFAULT_MEMORY = 4_000_000_000  # bytes of soft labels in memory, the view in use and the next one
 
@@ -92,16 +92,18 @@ class Loader:
         self.plan = stores[0].identity.views if stores else plan or ViewPlan(transform=TransformSpec(name="none"))
         self.order = stores[0].order if stores else np.arange(len(data)) if order is None else order
         self.labels = data.labels[self.order].astype(np.int64)
-        transform = transform or build_transform(self.plan.transform.name, self.plan.transform.arguments)[0]
-        self.dataset = ViewDataset(data.samples, self.order, self.plan, transform)
+        self.dataset = ViewDataset(
+            data.samples, self.order, self.plan, transform or stored_transform(self.plan.transform)
+        )
         self.epochs, self.start_epoch, self.start_step = epochs, start_epoch, start_step
         self.device, self.workers = device, workers
         self.mean, self.std = mean, std
         self.accept_drift, self.features, self.top_k = accept_drift, features, top_k
         self.drift: ReplayGrade | None = None
+        self._judged: set[tuple[int, int]] = set()  # (store, view) whose drift was accepted
         rows = len(self.order)
         self.deal = Deal(
-            positions=np.arange(rows) if positions is None else np.sort(np.asarray(positions, dtype=np.int64)),
+            positions=_checked_positions(positions, rows),
             rows=rows,
             plan=self.plan,
             views=_common_views(stores, views, epochs),
@@ -130,13 +132,10 @@ class Loader:
     def _batch(self, row: BatchRows, drawn: Drawn, windows: "tuple[EncodedRows, ...]") -> Batch:
         count = len(row.positions)
         taken = tuple(window.take(np.searchsorted(window.positions, row.positions)) for window in windows)
-        for store, rows in zip(self.stores, taken, strict=True):
-            self._compare(store, row, drawn.pixels[0, :count], rows)
+        for number, rows in enumerate(taken):
+            self._compare(number, row, drawn.pixels[0, :count], rows)
         mixing = drawn.mixing[0]
-        everything = drawn.request.positions
-        sorter = np.argsort(everything)
-        partners = sorter[np.searchsorted(everything, mixing.partners[:count], sorter=sorter)]
-        images = self._mixed(drawn.images[0], mixing, partners, count)
+        images = mix_rows(self._prepared(drawn.images[0]), mixing, drawn.request.positions, count, self.plan.mix)
         y = torch.from_numpy(self.labels[row.positions]).to(self.device)
         mixed = self.plan.mix != "none"
         y2 = torch.from_numpy(self.labels[mixing.partners[:count]]).to(self.device) if mixed else None
@@ -151,26 +150,27 @@ class Loader:
         soft = rows.soft_labels() if self.top_k is None else rows.soft_labels().prefix(self.top_k)
         return soft.torch(self.device)
 
-    def _mixed(self, images: Tensor, mixing: Mixing, partners: IntArray, count: int) -> Tensor:
+    def _prepared(self, images: Tensor) -> Tensor:
         if self._preparation is None:
             mean, std = default_normalisation(images.shape[1])
             self._preparation = Preparation(self.mean or mean, self.std or std, self.device)
-        prepared = self._preparation(images)
-        if self.plan.mix == "none":
-            return prepared[:count]
-        everyone = np.concatenate([partners, np.arange(count, len(images))])
-        return mix_images(prepared, mixing, everyone, self.plan.mix)[:count]
+        return self._preparation(images)
 
-    def _compare(self, store: Store, row: BatchRows, pixels: Any, rows: EncodedRows) -> None:
+    def _compare(self, number: int, row: BatchRows, pixels: Any, rows: EncodedRows) -> None:
+        """Drift is judged once a store and view: what one view is excused for says nothing of the others."""
         differs = np.flatnonzero(pixels != rows.arrays["pixels"])
-        if len(differs) and self.drift is None:
-            self.drift = require_replay(
-                store,
-                self.dataset,
-                view=row.view,
-                position=int(row.positions[differs[0]]),
-                accept_drift=self.accept_drift,
-            )
+        if not len(differs) or (number, row.view) in self._judged:
+            return
+        found = require_replay(
+            self.stores[number],
+            self.dataset,
+            view=row.view,
+            position=int(row.positions[differs[0]]),
+            accept_drift=self.accept_drift,
+        )
+        self._judged.add((number, row.view))
+        if self.drift is None or found.levels > self.drift.levels:
+            self.drift = found
 
 
 class _LabelWindows:
@@ -229,6 +229,17 @@ def require_fit(stores: Sequence[Store], data: Data) -> None:
             raise MissingBlockError(f"{name} has no views yet; run kdcache extract")
 
 
+def _checked_positions(positions: IntArray | None, rows: int) -> IntArray:
+    """Ascending positions, all by default. Raises InvalidInputError for none, for a row twice or outside."""
+    if positions is None:
+        return np.arange(rows)
+    chosen = np.sort(np.asarray(positions, dtype=np.int64))
+    if not len(chosen) or chosen[0] < 0 or chosen[-1] >= rows or len(np.unique(chosen)) < len(chosen):
+        span = f"{len(chosen)} positions from {chosen[0]} to {chosen[-1]}" if len(chosen) else "no positions"
+        raise InvalidInputError(f"{span} were given; give each of some positions 0 to {rows - 1} once")
+    return chosen
+
+
 def _common_views(stores: Sequence[Store], views: Sequence[int] | None, epochs: int) -> tuple[int, ...]:
     if not stores:
         return tuple(range(max(epochs, 1))) if views is None else tuple(views)
@@ -260,4 +271,5 @@ def _later(first: list[BatchRows], loader: Loader) -> Iterator[BatchRows]:
 
 def _requests(first: list[BatchRows], loader: Loader) -> Iterator[ViewRequest]:
     for row in _later(first, loader):
-        yield ViewRequest(row.view, row.view + 1, np.concatenate([row.positions, row.extra]))
+        positions = with_partners(loader.plan, row.positions, row.view, len(loader.order))
+        yield ViewRequest(row.view, row.view + 1, positions)

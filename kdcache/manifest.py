@@ -15,7 +15,7 @@ FORMAT = 1
 class Record(BaseModel):
     """A frozen record whose dict is what the store holds; unknown keys are refused."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", ser_json_inf_nan="constants")
 
     def to_bytes(self) -> bytes:
         return canonical_json(self.model_dump(mode="json"))
@@ -63,6 +63,14 @@ class TeacherIdentity(Record):
     std: tuple[float, ...] = ()
     masked_classes: tuple[int, ...] = ()
 
+    @model_validator(mode="after")
+    def _masked_are_classes(self) -> Self:
+        if list(self.masked_classes) != sorted(set(self.masked_classes) & set(range(self.classes))):
+            raise ValueError(
+                f"masked classes {self.masked_classes} are not distinct, ascending ids below {self.classes}"
+            )
+        return self
+
 
 class Encoding(Record):
     """How soft labels become arrays. `k` counts the kept classes (topk); `features` and `head` are the
@@ -105,7 +113,9 @@ class Identity(Record):
 
 
 class Provenance(Record):
-    """Where a pass ran: reported, never refused, and free of times, hosts and paths."""
+    """Where a pass ran: reported, never refused, and free of times, hosts and paths. Later versions may add to it."""
+
+    model_config = ConfigDict(frozen=True, extra="allow")
 
     versions: dict[str, str] = Field(default_factory=dict)
     device: str = "cpu"
@@ -115,7 +125,9 @@ class Provenance(Record):
 
 
 class Card(Record):
-    """What people write about a store; outside every hash, and free to change."""
+    """What people write about a store; outside every hash, and free to change and to grow."""
+
+    model_config = ConfigDict(frozen=True, extra="allow")
 
     name: str = ""
     license: str = ""
@@ -165,7 +177,10 @@ def differences(stored: BaseModel, given: BaseModel, prefix: str = "") -> list[t
 
 def require_equal(stored: BaseModel, given: BaseModel, what: str, advice: str, prefix: str = "") -> None:
     """Raises MismatchError naming every field that differs, with both values."""
-    if found := differences(stored, given, prefix):
+    found = differences(stored, given, prefix)
+    if not found and canonical_json(stored.model_dump(mode="json")) != canonical_json(given.model_dump(mode="json")):
+        found = [(prefix or "record", "the same values of other types", "1, 1.0 and true are different settings")]
+    if found:
         raise MismatchError(what, found, advice)
 
 

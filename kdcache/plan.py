@@ -22,7 +22,7 @@ IntArray = npt.NDArray[np.int64]
 class TransformSpec(BaseModel):
     """Which transform draws a view: its name, its arguments, and for a user's own callable what it says of itself."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", ser_json_inf_nan="constants")
 
     name: str
     arguments: dict[str, Any] = Field(default_factory=dict)
@@ -32,11 +32,11 @@ class TransformSpec(BaseModel):
 class ViewPlan(BaseModel):
     """Transform, mixing and seed: with a dataset index and a view number, all that a view depends on."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", ser_json_inf_nan="constants")
 
     transform: TransformSpec
     mix: Literal["none", "mixup", "cutmix"] = "none"
-    mix_alpha: float = Field(default=1.0, gt=0)
+    mix_alpha: float = Field(default=1.0, gt=0, allow_inf_nan=False)
     seed: int = Field(default=0, ge=0, lt=2**63)
 
 

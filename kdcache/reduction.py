@@ -36,8 +36,9 @@ def reduce_topk(logits_BC: Array, labels_BL: Array, k: int, masked: tuple[int, .
     is in the dtype of the logits, f32 at least.
     """
     xp = array_namespace(logits_BC)
-    centred_BC = centre(logits_BC, masked)
-    classes_BK = _best_classes(centred_BC, k)
+    visible_BC = _visible(logits_BC, masked)
+    classes_BK = _best_classes(visible_BC, k)  # before centring: under a huge top it rounds near logits to equal ones
+    centred_BC = centre(visible_BC)
     values_BK = xp.take_along_axis(centred_BC, classes_BK, axis=-1)
     rest_BC = _with(centred_BC, classes_BK, -xp.inf)
     tail_B3 = xp.stack([logsumexp(rest_BC / temperature) for temperature in SKETCH_TEMPERATURES], axis=-1)
@@ -46,6 +47,12 @@ def reduce_topk(logits_BC: Array, labels_BL: Array, k: int, masked: tuple[int, .
 
 def centre(logits_BC: Array, masked: tuple[int, ...] = ()) -> Array:
     """Logits less their row's maximum, f32 or wider, masked classes at -inf."""
+    visible_BC = _visible(logits_BC, masked)
+    return visible_BC - array_namespace(visible_BC).max(visible_BC, axis=-1, keepdims=True)
+
+
+def _visible(logits_BC: Array, masked: tuple[int, ...]) -> Array:
+    """Logits in f32 or wider, masked classes at -inf."""
     xp = array_namespace(logits_BC)
     if logits_BC.dtype != xp.float64:
         logits_BC = xp.astype(logits_BC, xp.float32)
@@ -53,7 +60,7 @@ def centre(logits_BC: Array, masked: tuple[int, ...] = ()) -> Array:
         hidden = xp.asarray(list(masked), device=device(logits_BC))
         everywhere = xp.broadcast_to(hidden, (*logits_BC.shape[:-1], len(masked)))
         logits_BC = _with(logits_BC, everywhere, -xp.inf)
-    return logits_BC - xp.max(logits_BC, axis=-1, keepdims=True)
+    return logits_BC
 
 
 def label_distances(centred_BC: Array, labels_BL: Array) -> Array:

@@ -62,7 +62,7 @@ def read_seal(folder: Folder, identity: Identity, content_id: str | None) -> Sea
     key = seal_key(content_id)
     data = folder.get(key)
     if data is None:
-        there = _sealed_ids(folder)
+        there = sealed_ids(folder)
         raise StoreNotFoundError(f"{folder.root} has no seal {content_id}; it has {', '.join(there) or 'none'}")
     if not sha256_hex(data).startswith(content_id):
         raise DamagedError(
@@ -71,6 +71,8 @@ def read_seal(folder: Folder, identity: Identity, content_id: str | None) -> Sea
     seal = Seal.from_bytes(data, str(folder.path(key)))
     if seal.identity != identity.digest:
         raise DamagedError(f"{folder.path(key)} seals identity {seal.identity}, the manifest's is {identity.digest}")
+    if seal.order != identity.order.sha256 or any(first >= last for first, last in (e.views for e in seal.segments)):
+        raise DamagedError(f"{folder.path(key)} seals another order, or views that are none; restore it")
     for entry in seal.segments:
         segment = Segment(folder, identity, segment_layout(identity, *entry.views), entry.commits)
         if segment.digest(entry.commits) != entry.digest:
@@ -78,13 +80,14 @@ def read_seal(folder: Folder, identity: Identity, content_id: str | None) -> Sea
     return seal
 
 
-def _sealed_ids(folder: Folder) -> list[str]:
+def sealed_ids(folder: Folder) -> list[str]:
+    """The first 32 digits of every content id, by listing."""
     names = [key.rsplit("/", 1)[-1] for key in folder.keys("kdcache/seals")]
     return [name.removesuffix(".json") for name in names if name.endswith(".json")]
 
 
 def _complete(folder: Folder, prefix: str) -> str:
-    matches = [each for each in _sealed_ids(folder) if each.startswith(prefix)]
+    matches = [each for each in sealed_ids(folder) if each.startswith(prefix)]
     if len(matches) != 1:
         found = ", ".join(matches) or "none"
         raise StoreNotFoundError(f"{folder.root}: {prefix} names {len(matches)} seals ({found}); give more digits")

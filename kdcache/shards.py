@@ -14,7 +14,7 @@ from zarr.core.sync import sync
 from zarr.storage import LocalStore, MemoryStore
 
 from kdcache.canonical import parse_json, sha256_hex
-from kdcache.errors import DamagedError, FormatError
+from kdcache.errors import DamagedError, FormatError, StoreError
 from kdcache.files import Folder
 from kdcache.layout import ArraySpec
 
@@ -44,10 +44,12 @@ def _encoded(spec: ArraySpec, data: Array) -> dict[str, bytes]:
 
 
 def put_plain(folder: Folder, spec: ArraySpec, data: Array) -> None:
-    """Write a whole-store array, or find it there with these very bytes; its metadata goes last."""
-    for key, chunk in encode_plain(spec, data).items():
-        folder.put_same(key, chunk)
+    """Write a whole-store array, or find it there with these values, in whatever bytes a compressor wrote."""
+    chunks = encode_plain(spec, data)
+    found = [key for key, chunk in chunks.items() if not folder.put_new(key, chunk)]
     folder.put_same(f"{spec.path}/zarr.json", spec.metadata_bytes())
+    if any(folder.get(key) != chunks[key] for key in found) and not np.array_equal(read_whole(folder, spec), data):
+        raise StoreError(f"{folder.path(spec.path)} exists with other values; use another store path")
 
 
 def open_array(folder: Folder, spec: ArraySpec) -> zarr.Array[Any]:

@@ -21,6 +21,7 @@ from kdcache.layout import (
     plain_array,
     seal_key,
     segment_layout,
+    segment_name,
 )
 from kdcache.manifest import Card, Identity, Manifest, Provenance, parse_manifest, require_equal
 from kdcache.plan import partners_of
@@ -60,6 +61,10 @@ class Store:
         """
         folder = Folder(path)
         _check_order(order, labels, identity)
+        if bool(head) != bool(identity.encoding.head):
+            raise InvalidInputError(
+                f"the identity keeps a head of width {identity.encoding.head}, given was {list(head or ())}"
+            )
         folder.put_new(MANIFEST, Manifest(identity=identity, provenance=provenance).to_bytes())
         standing = parse_manifest(folder.require(MANIFEST, "another process deleted it"), str(folder.path(MANIFEST)))
         require_equal(standing.identity, identity, f"{folder.root} belongs to another extraction:", _OTHER)
@@ -242,6 +247,8 @@ def _check_order(order: Array, labels: Array, identity: Identity) -> None:
         raise InvalidInputError(
             f"order has {len(order)} and labels {len(labels)} entries, the data set has {rows} rows"
         )
+    if not np.array_equal(np.sort(order), np.arange(rows)):
+        raise InvalidInputError(f"order is not a permutation of 0 to {rows - 1}: each sample needs one position")
     found = values_digest(order.astype(order_spec(rows).dtype))
     assert found == identity.order.sha256, "the identity was built from another order"
 
@@ -258,8 +265,9 @@ def _listed_segments(folder: Folder, identity: Identity) -> list[Segment]:
     found = []
     for name in folder.folders("kdcache"):
         parts = name.split("-")
-        if len(parts) == 3 and parts[0] == "views" and parts[1].isdecimal() and parts[2].isdecimal():
-            segment = Segment(folder, identity, segment_layout(identity, int(parts[1]), int(parts[2])), None)
+        views = [int(part) for part in parts[1:] if part.isdecimal()]
+        if len(views) == 2 and views[0] < views[1] and name == segment_name(*views):
+            segment = Segment(folder, identity, segment_layout(identity, *views), None)
             if (data := folder.get(segment.layout.record)) is not None:
                 if data != canonical_json(segment.description()):
                     path = folder.path(segment.layout.record)

@@ -1,7 +1,10 @@
 """Transforms by name: the presets, a user's own, and the clean variant on which a teacher is checked."""
 
+import functools
 import hashlib
 import inspect
+import re
+import sys
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -14,6 +17,7 @@ from kdcache.plan import TransformSpec
 from kdcache.specs import call, load_callable, portable_name
 
 Transform = Callable[[Any], Any]
+_LIBRARIES = sys.stdlib_module_names | {"torch", "torchvision", "timm"}  # their repr and version say what they do
 
 
 class PadCrop(nn.Module):
@@ -89,20 +93,41 @@ def build_transform(name: str, arguments: dict[str, Any]) -> tuple[Transform, Tr
     return transform, describe(transform, portable_name(name), arguments)
 
 
+def stored_transform(spec: TransformSpec) -> Transform:
+    """The preset that a store's plan names. Raises InvalidInputError for anything else: a store is data, and what it
+    names is never imported."""
+    if spec.name not in PRESETS:
+        raise InvalidInputError(
+            f"the store's views were drawn by {spec.name}, a transform of the user's own, which is never imported "
+            f"because a store names it; name it again: --transform (--val-transform) {spec.name}, or Loader(transform=...)"
+        )
+    return build_transform(spec.name, spec.arguments)[0]
+
+
 def describe(transform: Transform, name: str, arguments: dict[str, Any] | None = None) -> TransformSpec:
-    """Plain data that tells one user's transform from another: its repr, or a digest of its source."""
-    for part in _parts(transform):
+    """Plain data that tells one user's transform from another: its repr, and a digest of the user's source in it."""
+    parts = list(_parts(transform))
+    for part in parts:
         if isinstance(part, v2.MixUp | v2.CutMix):
             kind = type(part).__name__
             raise InvalidInputError(f"transform {name} holds v2.{kind}, which mixes batches; use --mix {kind.lower()}")
-    text = repr(transform)
-    if " at 0x" in text:
-        target = transform if inspect.isroutine(transform) else type(transform)
-        try:
-            text = "source sha256 " + hashlib.sha256(inspect.getsource(target).encode()).hexdigest()
-        except (OSError, TypeError):
-            text = f"{target.__module__}.{target.__qualname__}"
+    text = re.sub(" at 0x[0-9a-fA-F]+", "", repr(transform))
+    if sources := [source for part in parts if (source := _source(part))]:
+        text += "; source sha256 " + hashlib.sha256("\n".join(sources).encode()).hexdigest()
     return TransformSpec(name=name, arguments=arguments or {}, text=text)
+
+
+def _source(part: Any) -> str:
+    """The source of a function or class of the user's own; "" where a repr says all, or there is no source."""
+    code = part if inspect.isroutine(part) else type(part)
+    if (getattr(code, "__module__", None) or "").partition(".")[0] in _LIBRARIES:
+        return ""
+    if not (inspect.isroutine(part) or isinstance(part, nn.Module) or " at 0x" in repr(part)):
+        return ""
+    try:
+        return inspect.getsource(code)
+    except (OSError, TypeError):
+        return f"{code.__module__}.{code.__qualname__}"
 
 
 def clean_transform(spec: TransformSpec) -> Transform | None:
@@ -129,7 +154,13 @@ def _frame(size: int, padding: int, scale: tuple[float, float]) -> list[nn.Modul
 def _parts(transform: Any) -> Iterator[Any]:
     """A transform and everything inside its containers (v2 keeps their members in plain lists)."""
     yield transform
-    inner = getattr(transform, "transforms", None) or getattr(transform, "transform", None) or ()
-    for part in inner if isinstance(inner, list | tuple | nn.ModuleList) else [inner]:
+    inner: list[Any] = list(transform.children()) if isinstance(transform, nn.Module) else []
+    for name in ("transforms", "transform", "lambd"):
+        held = getattr(transform, name, None)
+        if not inspect.ismethod(held):  # v2's transforms have a method called transform
+            inner += held if isinstance(held, list | tuple) else [held]
+    if isinstance(transform, functools.partial):
+        inner.append(transform.func)
+    for part in inner:
         if callable(part):
             yield from _parts(part)

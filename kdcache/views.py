@@ -18,7 +18,7 @@ import xxhash
 from torch import Tensor
 
 from kdcache.errors import InvalidInputError
-from kdcache.plan import Mixing, ViewPlan, key_word, mixing_of
+from kdcache.plan import Mixing, ViewPlan, key_word, mixing_of, partners_of
 from kdcache.transforms import Transform, as_tensor
 
 IntArray = npt.NDArray[np.int64]
@@ -188,6 +188,21 @@ def mix_images(images: Tensor, mixing: Mixing, rows: IntArray, kind: str) -> Ten
     xs = torch.arange(images.shape[-1], device=images.device)[None, None, :]
     inside = (xs >= boxes[:, 0]) & (xs < boxes[:, 2]) & (ys >= boxes[:, 1]) & (ys < boxes[:, 3])
     return torch.where(inside[:, None], partners, images)
+
+
+def with_partners(plan: ViewPlan, positions: IntArray, view: int, rows: int) -> IntArray:
+    """`positions` [B], then those of mixing partners that are not among them, to be drawn only to be mixed in."""
+    return np.concatenate([positions, np.setdiff1d(partners_of(plan, positions, view, rows), positions)])
+
+
+def mix_rows(images: Tensor, mixing: Mixing, positions: IntArray, count: int, kind: str) -> Tensor:
+    """The first `count` of prepared images, mixed; `positions` and `images` may go on with partners only."""
+    if kind == "none":
+        return images[:count]
+    sorter = np.argsort(positions)
+    rows = np.arange(len(positions))
+    rows[:count] = sorter[np.searchsorted(positions, mixing.partners[:count], sorter=sorter)]
+    return mix_images(images, mixing, rows, kind)[:count]
 
 
 def _copy(image: Any) -> Any:

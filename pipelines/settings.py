@@ -29,7 +29,7 @@ Keep = Annotated[tuple[Literal["features", "head"], ...], BeforeValidator(_liste
 Precision = Literal["float32", "bfloat16", "float16"]
 
 
-S = TypeVar("S", bound="Settings")
+S = TypeVar("S", bound=BaseModel)
 
 
 class Settings(BaseModel):
@@ -113,6 +113,25 @@ class TrainSettings(Settings):
     checkpoint_steps: int = Field(default=0, ge=0, description="also save after so many steps; 0: after each epoch")
     memory_gb: float = Field(default=4.0, gt=0, description="memory for soft labels; above it blocks are shuffled")
     accept_drift: bool = Field(default=False, description="accept replays that are a few levels off")
+
+
+class VerifySettings(BaseModel):
+    """Settings of `kdcache verify`."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    store: str = Field(description="folder of the store")
+    data: str = Field(default="", description="replay views of this data set and compare fingerprints")
+    data_set: Arguments = Field(default={}, description="key=value for the data set, for example split=train")
+    transform: str = Field(default="", description="the store's transform, where it is one of your own")
+    transform_set: Arguments = Field(default={}, description="key=value for that transform")
+    teacher: str = Field(default="", description="ask this teacher again for some rows; needs --data")
+    teacher_set: Arguments = Field(default={}, description="key=value for the teacher")
+    weights: str = Field(default="", description="safetensors file or state dict to load into the teacher")
+    rows: int = Field(default=512, ge=0, description="rows a view that are drawn again; 0 means all")
+    workers: int = Field(default=0, ge=0, description="processes that draw views")
+    device: str = Field(default="", description="where the teacher runs")
+    repair: bool = Field(default=False, description="remove damaged blocks, so that extract redoes just those")
 
 
 def load_settings(model: type[S], flags: dict[str, Any], config: str | None) -> S:

@@ -14,7 +14,7 @@ from kdcache.plan import ViewPlan
 from kdcache.softlabels import check_temperature
 from kdcache.store import Store
 from kdcache.teachers import build_network, load_weights
-from kdcache.transforms import PRESETS, build_transform
+from kdcache.transforms import PRESETS, build_transform, stored_transform
 from kdcache.views import draw_view, own_generators
 
 
@@ -94,7 +94,7 @@ def _own_transform(settings: TrainSettings, plan: ViewPlan) -> tuple[Any, ViewPl
 def _normalisation(
     settings: TrainSettings, data: Data, transform: Any, plan: ViewPlan
 ) -> tuple[tuple[float, ...], tuple[float, ...]]:
-    transform = transform or build_transform(plan.transform.name, plan.transform.arguments)[0]
+    transform = transform or stored_transform(plan.transform)
     with own_generators():
         view = draw_view(transform, data.samples[0][0], plan.seed, 0, 0)
     return normalisation(settings, view.shape[0], view.dtype.is_floating_point)
@@ -117,8 +117,9 @@ def validation_loader(settings: TrainSettings, device: str) -> Loader | None:
     stores = [Store.open(settings.val_store)] if settings.val_store else []
     transform, spec = build_transform(settings.val_transform, settings.val_transform_set)
     plan = stores[0].identity.views if stores else ViewPlan(transform=spec)
-    mean, std = _normalisation(settings, data, None if stores else transform, plan)
+    named = spec == plan.transform  # else the store's own, which must be a preset
+    mean, std = _normalisation(settings, data, transform if named else None, plan)
     return Loader(
-        data, stores=stores, batch_size=256, epochs=1, plan=plan, transform=None if stores else transform, mean=mean,
+        data, stores=stores, batch_size=256, epochs=1, plan=plan, transform=transform if named else None, mean=mean,
         std=std, workers=settings.workers, device=device, accept_drift=settings.accept_drift,
     )  # fmt: skip

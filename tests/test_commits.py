@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from kdcache.canonical import sha256_hex
-from kdcache.commits import Commit, positions_of, read_commit, totals
+from kdcache.commits import Commit, read_commit, totals
 from kdcache.errors import DamagedError, FormatError, StoreError
 from kdcache.store import Store
 from tests.storekit import Case, all_files, commit_logits, create_store, make_case, write_store, write_views
@@ -87,6 +87,16 @@ def test_a_missing_later_shard_is_written(abandoned: Store, case: Case) -> None:
     assert commit is not None
     assert not commit.mixed
     assert len(Store.open(abandoned.folder.root).read(1, np.arange(ROWS)).logits) == ROWS
+
+
+def test_a_foreign_ticket_alone_takes_the_block(abandoned: Store, case: Case) -> None:
+    """The first writer may still be busy with the other shards: nothing of this one may come between them."""
+    segment = abandoned.segments[0]
+    for name in list(segment.layout.arrays_of(1))[1:]:
+        abandoned.folder.path(segment.layout.arrays[name].key(1)).unlink()
+    before = all_files(abandoned.folder.root)
+    assert commit_logits(abandoned, segment, 1, case.logits[..., ::-1].copy()) is None
+    assert all_files(abandoned.folder.root) == before
 
 
 def test_two_writers_at_once(tmp_path: Path, case: Case) -> None:
@@ -182,9 +192,3 @@ def test_a_sealed_segment_needs_all_its_commits(tmp_path: Path, case: Case) -> N
     path.write_bytes(b"".join(path.read_bytes().splitlines(keepends=True)[:2]))
     with pytest.raises(StoreError, match="sha256"):
         Store.open(store.folder.root).read(0, np.array([0]))
-
-
-def test_positions_of_blocks(abandoned: Store) -> None:
-    layout = abandoned.segments[0].layout
-    assert positions_of(layout, np.array([2, 0])).tolist() == [*range(128, 150), *range(64)]
-    assert positions_of(layout, np.array([], dtype=np.int64)).tolist() == []

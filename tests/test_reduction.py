@@ -49,7 +49,9 @@ def test_numpy_matches_f64(case: tuple[Array, Array, int, tuple[int, ...]]) -> N
     before = logits.copy()
     rows = reduce_topk(logits, labels, k, masked)
     dense = _dense_f64(logits, masked)
-    order = np.argsort(-dense, axis=-1, kind="stable")
+    visible = logits.astype(np.float64)
+    visible[..., list(masked)] = -np.inf
+    order = np.argsort(-visible, axis=-1, kind="stable")
     np.testing.assert_array_equal(rows.classes, order[..., :k])
     kept = np.take_along_axis(dense, order[..., :k], axis=-1)
     np.testing.assert_allclose(rows.distances, -kept, rtol=1e-6, atol=4e-6)
@@ -103,6 +105,14 @@ def test_ties_go_to_the_lower_id() -> None:
     rows = reduce_topk(np.zeros((1, 6), dtype=np.float32), np.array([[5]]), 4)
     assert rows.classes.tolist() == [[0, 1, 2, 3]]
     assert rows.distances.tolist() == [[0, 0, 0, 0]]
+
+
+@pytest.mark.parametrize("xp", [np.asarray, torch.asarray])
+def test_the_teachers_order_outlives_a_huge_top(xp: Any) -> None:
+    """0.00001 and 0.00002 less 2000 are one f32: the order is that of the logits, not of the distances."""
+    rows = reduce_topk(xp(np.array([[0.00001, 0.00002, 2000.0]], dtype=np.float32)), xp(np.array([[0]])), 3)
+    assert rows.classes.tolist() == [[2, 1, 0]]
+    assert rows.distances[0, 1] == rows.distances[0, 2] == 2000.0
 
 
 def test_two_labels_and_no_label() -> None:

@@ -173,6 +173,17 @@ def test_an_altered_seal_is_refused(path: Path) -> None:
         Store.open(path)
 
 
+def test_a_seal_whose_digests_do_not_follow_is_refused(path: Path) -> None:
+    """Named by its own sha256, but its segment is not what the digest says."""
+    seal = Store.open(path).seal_record
+    assert seal is not None
+    entry = seal.segments[0].model_copy(update={"commits": "0" * 64})
+    forged = seal.model_copy(update={"segments": (entry,)})
+    Folder(path).put_same(f"kdcache/seals/{forged.content_id[:32]}.json", forged.to_bytes())
+    with pytest.raises(DamagedError, match="the digest of views-00000-00002 does not follow"):
+        Store.open(f"{path}@{forged.content_id}")
+
+
 @pytest.mark.parametrize("latest", [b"", b"\xff\n", b"0" * 64, b"../../etc/passwd", b"\0"])
 def test_an_altered_pointer_is_refused(path: Path, latest: bytes) -> None:
     (path / "kdcache/seals/latest").write_bytes(latest)

@@ -98,7 +98,7 @@ def combined_log_probs(
     if combine == "probabilities":
         mean: Tensor = sum(share * p for share, p in zip(shares, dense, strict=True))
         return mean.log()
-    logs: Tensor = sum(share * p.log() for share, p in zip(shares, dense, strict=True))
+    logs: Tensor = sum(share * p.log() for share, p in zip(shares, dense, strict=True) if share)  # 0 x -inf is NaN
     return torch.log_softmax(logs, dim=-1)
 
 

@@ -1,0 +1,30 @@
+"""`kdcache inspect`."""
+
+from typing import Annotated, Any
+
+import typer
+
+from kdcache.cli.console import print_json, print_record, print_table
+from kdcache.cli.flags import Json
+from kdcache.inspection import describe_rows, describe_store
+from kdcache.store import Store
+
+Rows = Annotated[int, typer.Option("--rows", min=0, help="Show the first N positions with class names.")]
+View = Annotated[int | None, typer.Option("--view", help="Which view's rows; the first by default.")]
+
+
+def command(
+    store: Annotated[str, typer.Argument(help="folder of the store, STORE@ID for a pinned seal")],
+    rows: Rows = 0,
+    view: View = None,
+    as_json: Json = False,
+) -> None:
+    opened = Store.open(store)
+    record: dict[str, Any] = describe_store(opened)
+    shown = describe_rows(opened, rows, view) if rows else []
+    if as_json:
+        print_json({**record, "rows_shown": shown} if rows else record)
+        return
+    print_record(record, as_json=False)
+    if shown:
+        print_table(list(shown[0]), [list(row.values()) for row in shown])

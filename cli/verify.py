@@ -1,0 +1,30 @@
+"""`kdcache verify`."""
+
+from typing import Any
+
+from kdcache.cli.console import print_json, print_line, print_table, progress_bar
+from kdcache.cli.flags import with_flags
+from kdcache.errors import CheckFailedError
+from kdcache.pipelines.settings import VerifySettings, load_settings
+from kdcache.pipelines.verify import verify
+
+
+@with_flags(VerifySettings, "store")
+def command(flags: dict[str, Any], config: str | None, as_json: bool) -> None:
+    settings = load_settings(VerifySettings, flags, config)
+    with progress_bar(quiet=as_json) as progress:
+        verdict = verify(settings, progress=progress)
+    if as_json:
+        print_json(verdict.model_dump())
+    else:
+        rows = [[check.name, "ok" if check.passed else "FAILED", check.detail] for check in verdict.checks]
+        print_table(["check", "verdict", "seen"], rows, title=f"verify {verdict.store}")
+        for finding in verdict.findings:
+            print_line(finding)
+        if verdict.whole:
+            print_line("verdict: whole")
+    if not verdict.whole:
+        failed = ", ".join(check.name for check in verdict.checks if not check.passed)
+        raise CheckFailedError(
+            f"{verdict.store} is not whole: {failed}" + (f"; next: {verdict.repair}" * bool(verdict.repair))
+        )

@@ -1,0 +1,55 @@
+"""Ask the teacher once: cached soft labels for knowledge distillation, on views that replay exactly.
+
+Names are imported when they are first used, so that the store side needs no torch.
+"""
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from kdcache.datasets import Data, open_data
+    from kdcache.errors import KdcacheError
+    from kdcache.loader import Batch, Loader
+    from kdcache.manifest import Identity
+    from kdcache.objectives import KD
+    from kdcache.plan import TransformSpec, ViewPlan
+    from kdcache.softlabels import FullLabels, SoftLabels, TopKLabels
+    from kdcache.store import Store
+
+_HOMES = {
+    "KD": "objectives",
+    "Batch": "loader",
+    "Data": "datasets",
+    "FullLabels": "softlabels",
+    "Identity": "manifest",
+    "KdcacheError": "errors",
+    "Loader": "loader",
+    "SoftLabels": "softlabels",
+    "Store": "store",
+    "TopKLabels": "softlabels",
+    "TransformSpec": "plan",
+    "ViewPlan": "plan",
+    "open_data": "datasets",
+}
+
+__all__ = [
+    "KD",
+    "Batch",
+    "Data",
+    "FullLabels",
+    "Identity",
+    "KdcacheError",
+    "Loader",
+    "SoftLabels",
+    "Store",
+    "TopKLabels",
+    "TransformSpec",
+    "ViewPlan",
+    "open_data",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module 'kdcache' has no attribute {name!r}")
+    return getattr(importlib.import_module(f"kdcache.{_HOMES[name]}"), name)

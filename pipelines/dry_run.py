@@ -1,0 +1,162 @@
+"""What an extraction would cost and keep: a few batches of the real teacher, nothing written."""
+
+import time
+from dataclasses import replace
+
+import numpy as np
+
+from kdcache.checks import check_teacher, require_determinism
+from kdcache.encoding import Encoded, decode_logits, decode_tail, encode_full, encode_topk
+from kdcache.extraction import BlockExtractor
+from kdcache.layout import segment_layout
+from kdcache.manifest import Encoding, Identity, Record
+from kdcache.pipelines.job import Job, open_job
+from kdcache.pipelines.settings import ExtractSettings
+from kdcache.plan import GROUP
+from kdcache.reduction import Array, logsumexp, reduce_topk
+from kdcache.shards import encode_shard
+from kdcache.views import draw_requests
+
+CANDIDATES = (1, 5, 10, 20, 50)
+ROWS_WANTED = 1024
+TEMPERATURES = (1.0, 2.0, 4.0)
+
+
+class KeptByK(Record):
+    """What top-k keeps: mean probability mass at T = 1, 2, 4, bytes a row, mean KL in nats that quantising adds."""
+
+    k: int
+    kept_mass: tuple[float, float, float]
+    bytes_a_row: float
+    quantisation_kl: float
+
+
+class Estimate(Record):
+    """What `kdcache extract --dry-run` says. Sizes and times are extrapolated from `rows_tried` rows."""
+
+    rows_tried: int
+    rows: int
+    encoding: str
+    k: int | None
+    bytes_a_row: float
+    bytes: int
+    files: int
+    rows_a_second: float
+    seconds: float
+    accuracy_clean: float | None
+    by_k: tuple[KeptByK, ...]
+
+
+def estimate(settings: ExtractSettings) -> Estimate:
+    """Run about a thousand rows through the job's own loader and teacher, and say what the whole would take."""
+    job = open_job(settings)
+    view_bytes = require_determinism(job.dataset, job.start)
+    accuracy = check_teacher(
+        job.teacher,
+        job.data,
+        order=job.order,
+        dataset=job.dataset,
+        min_accuracy=settings.min_accuracy,
+        batch_rows=job.batch_rows,
+    )
+    logits, labels, seconds = _sampled(job, settings, view_bytes)
+    tried = len(labels)
+    layout = segment_layout(job.identity, job.start, job.stop)
+    rows = layout.rows * (job.stop - job.start)
+    chosen = _bytes_a_row(job.identity, logits, labels, job.stop - job.start)
+    classes = job.identity.teacher.classes - len(job.identity.teacher.masked_classes)
+    return Estimate(
+        rows_tried=tried,
+        rows=rows,
+        encoding=job.identity.encoding.name,
+        k=job.identity.encoding.k,
+        bytes_a_row=chosen,
+        bytes=round(chosen * rows),
+        files=layout.blocks * len(layout.arrays) + len(layout.arrays) + layout.blocks,
+        rows_a_second=tried / seconds,
+        seconds=rows * seconds / tried,
+        accuracy_clean=accuracy,
+        by_k=tuple(_kept(job.identity, logits, labels, k, job.stop - job.start) for k in CANDIDATES if k < classes),
+    )
+
+
+def _sampled(job: Job, settings: ExtractSettings, view_bytes: int) -> tuple[Array, Array, float]:
+    """Dense logits [R, C] of some rows, their labels [R, L], and the seconds that drawing and asking took."""
+    full = job.identity.model_copy(update={"encoding": Encoding(name="full")})
+    layout = segment_layout(full, job.start, min(job.stop, job.start + max(1, ROWS_WANTED // layout_rows(job))))
+    extractor = BlockExtractor(
+        layout=layout,
+        identity=full,
+        teacher=job.teacher,
+        labels=job.labels,
+        sample_name=job.sample_name,
+        batch_rows=job.batch_rows,
+        view_bytes=view_bytes,
+    )
+    blocks = range(min(layout.blocks, -(-ROWS_WANTED // (layout.block * (layout.stop - layout.start)))))
+    requests = (request for block in blocks for request in extractor.requests(block))
+    drawn = draw_requests(job.dataset, requests, settings.workers)
+    logits, labels = [], []
+    began = time.monotonic()
+    for block in blocks:
+        arrays, _ = extractor.encode(extractor.ask(block, drawn))
+        logits.append(arrays["logits"].astype(np.float32).reshape(-1, full.teacher.classes))
+        first, last = layout.block_rows(block)
+        labels.append(np.tile(job.labels[first:last], layout.stop - layout.start))
+    seconds = time.monotonic() - began
+    own = np.concatenate(labels)[:, None]
+    given = own if job.identity.views.mix == "none" else np.repeat(own, 2, axis=1)
+    return np.concatenate(logits), given, seconds
+
+
+def layout_rows(job: Job) -> int:
+    """Rows of a smallest block: what one view of the sample at least takes."""
+    return min(GROUP, len(job.order))
+
+
+def _bytes_a_row(identity: Identity, logits: Array, labels: Array, views: int) -> float:
+    """Compressed bytes a row over all arrays, in shards of the job's block size or of the rows at hand if fewer."""
+    layout = segment_layout(identity, 0, views)
+    count = min(layout.block, len(labels))
+    arrays = dict(_encode(identity, logits[:count], labels[:count]).arrays)
+    fill = np.random.default_rng(0)
+    arrays["pixels"] = fill.integers(0, 256, (1, count), dtype=np.uint8)  # fingerprints and features do not compress
+    if identity.encoding.features:
+        arrays["features"] = fill.random((1, count, identity.encoding.features)).astype(np.float16)
+    total = sum(
+        len(encode_shard(replace(layout.arrays[name], shard=data.shape, chunk=data.shape), data))
+        for name, data in arrays.items()
+    )
+    return total / count
+
+
+def _encode(identity: Identity, logits: Array, labels: Array) -> Encoded:
+    if identity.encoding.k is None:
+        return encode_full(logits[None])
+    rows = reduce_topk(logits[None], labels[None], identity.encoding.k, identity.teacher.masked_classes)
+    return encode_topk(rows, identity.encoding, identity.teacher.classes)
+
+
+def _kept(identity: Identity, logits: Array, labels: Array, k: int, views: int) -> KeptByK:
+    encoding = Encoding(name="topk", k=k, precision=identity.encoding.precision)
+    topk = identity.model_copy(update={"encoding": encoding})
+    exact = reduce_topk(logits, labels, k, identity.teacher.masked_classes)
+    encoded = _encode(topk, logits, labels).arrays
+    stored = decode_logits(encoded["classes"], encoded.get("gaps"), encoding.precision)[0]
+    tail = np.moveaxis(decode_tail(encoded["tail"]), -2, -1)[0]
+    mass = [1.0 - float(np.exp(_log_parts(-exact.distances, exact.tail, j)[:, -1]).mean()) for j in range(3)]
+    p, q = _log_parts(-exact.distances, exact.tail, 0), _log_parts(stored, tail, 0)
+    kl = float((np.exp(p) * np.where(np.isfinite(p), p - q, 0.0)).sum(axis=-1).mean())
+    return KeptByK(
+        k=k,
+        kept_mass=(mass[0], mass[1], mass[2]),
+        bytes_a_row=_bytes_a_row(topk, logits, labels, views),
+        quantisation_kl=kl,
+    )
+
+
+def _log_parts(head: Array, tail: Array, which: int) -> Array:
+    """[R, K + 1] log-probabilities of the kept classes and of the tail as a whole, at one of the sketch's T."""
+    parts = np.concatenate([head.astype(np.float64) / TEMPERATURES[which], tail[:, which : which + 1]], axis=-1)
+    normalised: Array = parts - logsumexp(parts)[:, None]
+    return normalised

@@ -1,0 +1,297 @@
+"""views: view (i, v) is bit-equal whoever draws it, in whatever batch, order, worker or stage; and how it is seen."""
+
+import random
+import struct
+from collections.abc import Sequence
+from functools import cache
+from itertools import pairwise
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+import xxhash
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import Tensor
+from torchvision.transforms import v2
+
+from kdcache.errors import InvalidInputError
+from kdcache.loader import Loader
+from kdcache.plan import IntArray, Mixing
+from kdcache.teachers import Preparation, default_normalisation
+from kdcache.views import (
+    Drawn,
+    ViewDataset,
+    ViewRequest,
+    draw_requests,
+    draw_view,
+    fingerprint,
+    mix_images,
+    own_generators,
+    seed_generators,
+    stack_views,
+    thumbnails,
+)
+from tests.viewkit import TRANSFORMS, Kind, Mix, Pictures, picture_data, pictures, plan_of, view_dataset
+
+ROWS = 9
+VIEWS = 3
+CASES: list[tuple[str, Kind, Mix]] = [
+    *((name, "pil", "none") for name in TRANSFORMS),
+    *((name, "tensor", "none") for name in TRANSFORMS),
+    ("RandomResizedCrop", "tensor", "mixup"),
+    ("RandomResizedCrop", "pil", "mixup"),
+    ("RandomResizedCrop", "tensor", "cutmix"),
+    ("ColorJitter", "pil", "cutmix"),
+]
+
+
+def described(drawn: Drawn) -> dict[tuple[int, int], tuple[Any, ...]]:
+    """(view, position) -> pixels, dtype, fingerprint, partner, lambda and box: all that a view is."""
+    found = {}
+    for v, mixing in enumerate(drawn.mixing):
+        for row, position in enumerate(drawn.request.positions.tolist()):
+            image = drawn.images[v, row]
+            found[drawn.request.first + v, position] = (
+                image.numpy().tobytes(),
+                image.dtype,
+                tuple(image.shape),
+                int(drawn.pixels[v, row]),
+                int(mixing.partners[row]),
+                float(mixing.lam[row]),
+                tuple(mixing.boxes[row].tolist()),
+            )
+    return found
+
+
+@cache
+def reference(name: str, kind: Kind, mix: Mix) -> tuple[ViewDataset, dict[tuple[int, int], tuple[Any, ...]]]:
+    """A data set of views, and every view of it as one request for everything gives it: what `extract` asks."""
+    dataset = view_dataset(pictures(ROWS, kind), TRANSFORMS[name](), mix)
+    return dataset, described(dataset[ViewRequest(0, VIEWS, np.arange(ROWS))])
+
+
+def require_same(dataset: ViewDataset, requests: Sequence[ViewRequest], expected: dict[Any, Any], workers: int) -> None:
+    torch.manual_seed(workers)  # what the process drew before is not a part of a view
+    seen = [described(drawn) for drawn in draw_requests(dataset, requests, workers)]
+    assert len(seen) == len(requests)
+    for request, views in zip(requests, seen, strict=True):
+        assert len(views) == (request.last - request.first) * len(request.positions)
+        for key, value in views.items():
+            assert value == expected[key], key
+
+
+@pytest.mark.parametrize(("name", "kind", "mix"), CASES)
+def test_a_view_does_not_depend_on_batch_order_subset_or_start(name: str, kind: Kind, mix: Mix) -> None:
+    dataset, expected = reference(name, kind, mix)
+    rng = np.random.RandomState(0)
+    one_by_one = [ViewRequest(v, v + 1, np.array([p])) for v in range(VIEWS) for p in range(ROWS)]
+    require_same(dataset, [one_by_one[i] for i in rng.permutation(len(one_by_one))[:14]], expected, 0)
+    batches = [ViewRequest(2, 3, rng.permutation(ROWS)[:5]), ViewRequest(1, 3, np.array([8, 0, 3]))]
+    require_same(dataset, batches, expected, 0)
+
+
+@pytest.mark.parametrize(("name", "kind", "mix"), CASES)
+def test_views_differ_from_one_another(name: str, kind: Kind, mix: Mix) -> None:
+    _, expected = reference(name, kind, mix)
+    assert len({value[0] for value in expected.values()}) > 0.5 * len(expected)
+
+
+@pytest.mark.filterwarnings("ignore:This DataLoader will create 3 worker:UserWarning")  # on machines with 2 cores
+@pytest.mark.parametrize("workers", [1, 3])
+@pytest.mark.parametrize(
+    ("name", "kind", "mix"),
+    [("RandAugment", "pil", "none"), ("numpy", "tensor", "none"), ("RandomResizedCrop", "tensor", "cutmix")],
+)
+def test_a_view_does_not_depend_on_workers(name: str, kind: Kind, mix: Mix, workers: int) -> None:
+    dataset, expected = reference(name, kind, mix)
+    requests = [ViewRequest(v, v + 1, np.array([p, (p + 4) % ROWS])) for v in (1, 0) for p in range(0, ROWS, 2)]
+    require_same(dataset, requests, expected, workers)
+
+
+@settings(max_examples=30, deadline=None)
+@given(
+    mix=st.sampled_from(["none", "mixup", "cutmix"]),
+    first=st.integers(0, VIEWS - 1),
+    count=st.integers(1, VIEWS),
+    positions=st.lists(st.integers(0, ROWS - 1), min_size=1, max_size=ROWS, unique=True),
+)
+def test_any_request_gives_the_same_views(mix: Mix, first: int, count: int, positions: list[int]) -> None:
+    dataset, expected = reference("RandomResizedCrop", "tensor", mix)
+    request = ViewRequest(first, min(first + count, VIEWS), np.array(positions))
+    require_same(dataset, [request], expected, 0)
+
+
+def mixed_rows(drawn: Drawn, v: int, mix: Mix) -> Tensor:
+    """A whole group's views as the teacher gets them."""
+    prepared = Preparation(*default_normalisation(3), "cpu")(drawn.images[v])
+    first = int(drawn.request.positions[0])
+    return mix_images(prepared, drawn.mixing[v], drawn.mixing[v].partners - first, mix)
+
+
+@pytest.mark.parametrize("kind", ["pil", "tensor"])
+@pytest.mark.parametrize("mix", ["none", "mixup", "cutmix"])
+@pytest.mark.parametrize("subset", [False, True])
+def test_train_sees_what_extract_showed_the_teacher(kind: Kind, mix: Mix, subset: bool) -> None:
+    rows, views = 77, 2  # a whole mixing group and a ragged one of 13, in which one row has no partner
+    transform = v2.Compose([v2.RandomResizedCrop(13, antialias=True), v2.RandomHorizontalFlip()])
+    data, plan = picture_data(rows, kind), plan_of("test", mix)
+    order = np.random.RandomState(0).permutation(rows)
+    dataset = ViewDataset(data.samples, order, plan, transform)
+    groups = [np.arange(64), np.arange(64, rows)]
+    shown = [dataset[ViewRequest(0, views, group)] for group in groups]
+    teacher_input = [torch.cat([mixed_rows(drawn, v, mix) for drawn in shown]) for v in range(views)]
+    positions = np.sort(np.random.RandomState(1).permutation(rows)[:31]) if subset else np.arange(rows)
+    loader = Loader(
+        data, batch_size=10, epochs=3, plan=plan, transform=transform, order=order, positions=positions, views=(1, 0)
+    )
+    for batch in loader:
+        assert batch.view == (1, 0, 1)[batch.epoch]
+        assert torch.equal(batch.images, teacher_input[batch.view][batch.positions])
+        mixing = [drawn.mixing[batch.view] for drawn in shown]
+        lam = np.concatenate([each.lam for each in mixing])[batch.positions]
+        assert (batch.lam is None) == (mix == "none")
+        if batch.lam is not None:
+            assert torch.equal(batch.lam, torch.from_numpy(lam).float())
+
+
+def drawn_numbers() -> list[int]:
+    """31 bits of each of the next four words of torch, then of random, then of numpy."""
+    words = torch.randint(2**31, (4,)).tolist() + [random.getrandbits(32) for _ in range(4)]
+    return [int(word) % 2**31 for word in [*words, *np.random.randint(0, 2**32, 4, dtype=np.uint32)]]
+
+
+def test_the_three_generators_draw_different_numbers() -> None:
+    with own_generators():
+        torch.manual_seed(5)
+        np.random.seed(5)
+        seen = drawn_numbers()
+        assert set(seen[:4]) & set(seen[8:])  # under one seed they are one stream: why each has a word of its own
+        words = []
+        for index, view in [(0, 0), (0, 1), (1, 0)]:
+            seed_generators(9, index, view)
+            words += drawn_numbers()
+        seed_generators(9, 0, 0)
+        assert drawn_numbers() == words[:12]
+    assert len(set(words)) == len(words) == 36
+
+
+@pytest.mark.parametrize("name", ["random", "numpy", "ColorJitter"])
+def test_the_process_keeps_its_own_generator_states(name: str) -> None:
+    dataset, _ = reference(name, "tensor", "none")
+    torch.manual_seed(3)
+    random.seed(3)
+    np.random.seed(3)
+    expected = [drawn_numbers() for _ in range(2)]
+    torch.manual_seed(3)
+    random.seed(3)
+    np.random.seed(3)
+    before = drawn_numbers()
+    list(draw_requests(dataset, [ViewRequest(0, 2, np.arange(3))] * 2, 0))
+    assert [before, drawn_numbers()] == expected
+
+
+def test_states_come_back_after_an_error() -> None:
+    def broken(image: Any) -> Any:
+        raise ValueError("no picture")
+
+    torch.manual_seed(4)
+    expected = torch.get_rng_state()
+    with pytest.raises(ValueError, match="no picture"):
+        view_dataset(pictures(3), broken)[ViewRequest(0, 1, np.arange(2))]
+    assert torch.equal(torch.get_rng_state(), expected)
+
+
+def test_a_transform_in_place_reaches_neither_the_next_view_nor_the_sample() -> None:
+    samples = pictures(3)
+    untouched = [image.clone() for image in samples.images]
+    dataset = view_dataset(samples, v2.RandomErasing(p=1.0, value=0, inplace=True))
+    drawn = dataset[ViewRequest(0, 6, np.arange(3))]
+    for image, before in zip(samples.images, untouched, strict=True):
+        assert torch.equal(image, before)
+    erased = (drawn.images == 0).all(dim=2).flatten(2).sum(dim=2)
+    for earlier, later in pairwise(erased.tolist()):
+        assert earlier != later  # one box each, not the sum of those before
+    assert int(erased.max()) <= 0.34 * 17 * 15
+
+
+def test_views_of_two_sizes_are_refused_with_both() -> None:
+    images = (torch.zeros(3, 8, 8, dtype=torch.uint8), torch.zeros(3, 8, 9, dtype=torch.uint8))
+    with pytest.raises(InvalidInputError, match=r"\[3, 8, 8\] torch.uint8 and \[3, 8, 9\].*--transform"):
+        view_dataset(Pictures(images, (0, 1)), v2.Identity())[ViewRequest(0, 1, np.arange(2))]
+    with pytest.raises(InvalidInputError, match="views differ"):
+        stack_views([images[0], images[0].float()])
+
+
+def test_a_view_without_three_axes_is_refused() -> None:
+    with pytest.raises(InvalidInputError, match=r"shape \(17, 15\)"), own_generators():
+        draw_view(lambda image: image[0], pictures(1).images[0], 0, 0, 0)
+
+
+def unmixed(rows: int) -> Mixing:
+    return Mixing(np.arange(rows), np.ones(rows), np.zeros((rows, 4), dtype=np.int64))
+
+
+def test_a_fingerprint_is_the_documented_hash() -> None:
+    image = pictures(1).images[0]
+    header = b"uint8[3,17,15]" + image.numpy().tobytes() + struct.pack("<qd4q", 0, 1.0, 0, 0, 0, 0)
+    assert fingerprint(image, unmixed(1), 0) == xxhash.xxh3_64_intdigest(header)
+
+
+@pytest.mark.parametrize("change", ["pixel", "shape", "dtype", "partner", "lam", "box"])
+def test_a_fingerprint_notices(change: str) -> None:
+    image, mixing = pictures(1).images[0].clone(), unmixed(1)
+    before = fingerprint(image, mixing, 0)
+    if change == "pixel":
+        image[2, 16, 14] ^= 1
+    elif change == "shape":
+        image = image.reshape(3, 15, 17)
+    elif change == "dtype":
+        image = image.view(torch.int8)
+    else:
+        values: dict[str, IntArray | Any] = {"partner": mixing.partners, "lam": mixing.lam, "box": mixing.boxes[0]}
+        values[change][0] += 1
+    assert fingerprint(image, mixing, 0) != before
+
+
+@pytest.mark.parametrize("channels", [1, 2, 3, 4])
+def test_thumbnails_are_area_means_of_three_channels(channels: int) -> None:
+    images = torch.stack(
+        [torch.from_numpy(np.random.RandomState(i).randint(0, 256, (channels, 16, 24), np.uint8)) for i in (0, 1)]
+    )
+    small = thumbnails(images)
+    assert (small.shape, small.dtype) == ((2, 3, 8, 8), np.uint8)
+    means = images.numpy().reshape(2, channels, 8, 2, 8, 3).astype(np.float64).mean(axis=(3, 5))
+    for shown, channel in enumerate({1: (0, 0, 0), 2: (0, 1, 0)}.get(channels, (0, 1, 2))):
+        assert np.abs(small[:, shown] - means[:, channel]).max() <= 0.5 + 1e-4
+
+
+def test_thumbnails_of_floats_cover_normalised_images() -> None:
+    images = torch.linspace(-2.1, 2.6, 2 * 3 * 64).reshape(2, 3, 8, 8)
+    small = thumbnails(images)
+    assert np.abs(small - (48.0 * images.numpy() + 104.0)).max() <= 0.5 + 1e-3
+    assert thumbnails(torch.full((1, 3, 8, 8), 9.0)).max() == 255
+    assert thumbnails(torch.full((1, 3, 8, 8), -9.0)).min() == 0
+
+
+def test_thumbnails_of_views_smaller_than_themselves() -> None:
+    assert thumbnails(torch.full((1, 1, 4, 4), 9, dtype=torch.uint8)).tolist() == np.full((1, 3, 8, 8), 9).tolist()
+
+
+@pytest.mark.parametrize("mix", ["mixup", "cutmix"])
+def test_mixing_is_what_its_paper_says(mix: Mix) -> None:
+    dataset, _ = reference("RandomResizedCrop", "tensor", mix)
+    drawn = dataset[ViewRequest(0, 1, np.arange(ROWS))]
+    images, mixing = drawn.images[0].double(), drawn.mixing[0]
+    mixed = mix_images(images, mixing, mixing.partners, mix)
+    for row, partner in enumerate(mixing.partners.tolist()):
+        lam, (x1, y1, x2, y2) = mixing.lam[row], mixing.boxes[row]
+        if mix == "mixup":
+            expected = lam * images[row] + (1 - lam) * images[partner]
+        else:
+            expected = images[row].clone()
+            expected[:, y1:y2, x1:x2] = images[partner][:, y1:y2, x1:x2]
+            assert lam == pytest.approx(1 - (x2 - x1) * (y2 - y1) / (13 * 13))
+        assert torch.allclose(mixed[row], expected, atol=1e-9)
+    assert (mixing.partners == np.arange(ROWS)).sum() == 1  # the odd one out
