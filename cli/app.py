@@ -20,6 +20,9 @@ COMMANDS = {
 }
 
 
+_UsageError = typer.BadParameter.__bases__[0]  # click's own, which newer versions of typer carry inside
+
+
 class _Lazy(TyperGroup):
     """Imports a command's module when it is asked for, so that help answers at once."""
 
@@ -63,10 +66,35 @@ def _root(ctx: typer.Context, version: bool = typer.Option(False, "--version", h
 
 
 def main(arguments: list[str] | None = None) -> None:
-    """Run a command. Exit 0 done, 1 a check failed, 2 the user can mend it, 75 stopped and resumable."""
+    """Run a command. Exit 0 done, 1 a check failed, 2 the user can mend it, 75 stopped and resumable, 130 Ctrl-C."""
     given = sys.argv[1:] if arguments is None else arguments
+    as_json = "--json" in given
     try:
-        app(given, prog_name="kdcache")
+        code = app(given, prog_name="kdcache", standalone_mode=False)
     except KdcacheError as error:
-        print_error(str(error), as_json="--json" in given, exit_code=error.exit_code)
+        print_error(str(error), as_json=as_json, exit_code=error.exit_code)
         raise SystemExit(error.exit_code) from None
+    except BrokenPipeError:
+        raise SystemExit(0) from None
+    except OSError as error:
+        text = f"{error}; check the path, its permissions and the space left"
+        print_error(text, as_json="--json" in given, exit_code=2)
+        raise SystemExit(2) from None
+    except _UsageError as error:
+        if as_json:
+            print_error(error.format_message(), as_json=True, exit_code=error.exit_code)
+        else:
+            error.show()
+        raise SystemExit(error.exit_code) from None
+    except BrokenPipeError:
+        raise SystemExit(0) from None
+    except OSError as error:
+        text = f"{error}; check the path, its permissions and the space left"
+        print_error(text, as_json="--json" in given, exit_code=2)
+        raise SystemExit(2) from None
+    except OSError as error:  # a full disk, a folder that may not be written: 1 would say that a check failed
+        print_error(str(error), as_json=as_json, exit_code=2)
+        raise SystemExit(2) from None
+    except typer.Abort:
+        raise SystemExit(130) from None
+    raise SystemExit(code or 0)

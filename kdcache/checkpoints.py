@@ -3,6 +3,7 @@
 import json
 import os
 from pathlib import Path
+from pickle import UnpicklingError
 from typing import Any
 
 import torch
@@ -35,7 +36,7 @@ def claim_run(folder: Path, settings: dict[str, Any], free: frozenset[str]) -> b
     """
     path = folder / "settings.json"
     if not path.is_file():
-        if folder.is_dir() and any(folder.iterdir()):
+        if folder.is_dir() and any(not each.name.startswith(".tmp-") for each in folder.iterdir()):
             raise InvalidInputError(f"{folder} is not empty and holds no run; choose another folder for the run")
         write_whole(path, json.dumps(settings, indent=1, sort_keys=True).encode() + b"\n")
         return False
@@ -67,7 +68,11 @@ def load_state(folder: Path) -> dict[str, Any] | None:
     path = folder / STATE
     if not path.is_file():
         return None
-    state: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
+    try:
+        state: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
+    except (RuntimeError, EOFError, ValueError, KeyError, UnpicklingError) as error:
+        first = str(error).partition("\n")[0]
+        raise InvalidInputError(f"{path} cannot be read ({first}); delete it to begin the run anew") from error
     return state
 
 

@@ -8,6 +8,7 @@ import torch
 from kdcache.datasets import Data
 from kdcache.errors import InvalidInputError, TeacherSuspectError
 from kdcache.plan import IntArray
+from kdcache.reduction import centre
 from kdcache.teachers import Teacher
 from kdcache.transforms import Transform, as_tensor, clean_transform
 from kdcache.views import (
@@ -94,9 +95,7 @@ def _predictions(teacher: Teacher, data: Data, indices: list[int], transform: Tr
         with own_generators():
             views = [_clean_view(transform, data.samples[index][0], index) for index in chosen]
         logits, _ = teacher.answer(teacher.preparation(stack_views(views)))
-        if teacher.masked_classes:
-            logits[:, list(teacher.masked_classes)] = -torch.inf
-        predicted.append(logits.argmax(dim=1).cpu().numpy())
+        predicted.append(centre(logits, teacher.masked_classes).argmax(dim=1).cpu().numpy())
     return np.concatenate(predicted)
 
 

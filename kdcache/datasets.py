@@ -252,7 +252,7 @@ class _Files:
         try:
             with Image.open(self.paths[index]) as image:
                 return image.convert("RGB"), int(self.labels[index])
-        except OSError as error:
+        except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:  # all that Pillow raises
             raise InvalidInputError(
                 f"{self.paths[index]} cannot be decoded ({error}); mend or remove the file"
             ) from error

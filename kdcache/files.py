@@ -104,9 +104,10 @@ class Folder:
                 file.write(data)
                 file.flush()
                 os.fsync(file.fileno())
-        except OSError:
+        except OSError as error:
             temporary.unlink(missing_ok=True)
-            raise
+            advice = "free some space or mend its permissions, and run the same command again: nothing is half written"
+            raise StoreError(f"{folder} cannot be written ({error.strerror}); {advice}") from error
         return temporary
 
     def _make_folder(self, folder: Path) -> None:

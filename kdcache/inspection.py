@@ -39,7 +39,7 @@ def describe_store(store: Store) -> dict[str, Any]:
         "mean": list(teacher.mean),
         "std": list(teacher.std),
         "transform": plan.transform.name + _arguments(plan.transform.arguments),
-        "transform text": plan.transform.text,
+        "transform text": " ".join(plan.transform.text.split()),
         "mix": plan.mix if plan.mix == "none" else f"{plan.mix}, alpha {plan.mix_alpha:g}",
         "seed": plan.seed,
         "order": identity.order.kind,

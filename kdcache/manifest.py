@@ -1,6 +1,5 @@
 """The manifest: identity (what must match), provenance (what is reported) and card (what people write)."""
 
-from collections.abc import Sequence
 from typing import Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
@@ -194,8 +193,11 @@ def validated(model: type[Record], what: str, /, **fields: Any) -> Any:
 
 def explain(error: ValidationError) -> str:
     """A pydantic error as one line a field: its name, what is wrong, and the value that was given."""
-    lines: Sequence[str] = [
+    missing = [".".join(str(part) for part in item["loc"]) for item in error.errors() if item["type"] == "missing"]
+    lines = [f"{', '.join(missing)} must be given"] if missing else []
+    lines += [
         f"{'.'.join(str(part) for part in item['loc']) or 'settings'}: {item['msg']} (given {_shorten(item['input'])})"
         for item in error.errors()
+        if item["type"] != "missing"
     ]
     return "; ".join(lines)

@@ -167,7 +167,7 @@ class Store:
             f"{self.folder.root} has no view {view}; it has {there}; add views with kdcache extract"
         )
 
-    def load(self, view: int, positions: IntArray, *, features: bool = False) -> EncodedRows:
+    def load(self, view: int, positions: npt.ArrayLike, *, features: bool = False) -> EncodedRows:
         """Rows of one view at `positions` [B], as stored: soft labels and pixel fingerprints, features on request."""
         segment = self.segment_of(view)
         wanted = [name for name in segment.layout.arrays if name != "canary" and (features or name != "features")]
@@ -178,7 +178,7 @@ class Store:
             rows.arrays["hard"] = self.hard_labels(view, rows.positions)
         return rows
 
-    def read(self, view: int, positions: IntArray) -> SoftLabels:
+    def read(self, view: int, positions: npt.ArrayLike) -> SoftLabels:
         """Soft labels (numpy) of one view at `positions` [B]. An uncommitted or damaged block raises, never zeros."""
         return self.load(view, positions).soft_labels()
 

@@ -30,7 +30,10 @@ def build_network(spec: str, arguments: dict[str, Any], classes: int, what: str)
     The data set's number of classes is passed as `num_classes` where the factory takes it, it is not given, and no
     pretrained weights are asked for.
     """
-    kind, _, name = spec.partition(":")
+    kind, colon, name = spec.partition(":")
+    if not colon or not name:
+        forms = "torchvision:NAME, timm:NAME, package.module:callable or file.py:callable"
+        raise InvalidInputError(f"{what} {spec!r} names no network; write {forms}")
     pretrained = bool(arguments.get("weights") or arguments.get("pretrained"))
     counted = {} if pretrained or not classes or "num_classes" in arguments else {"num_classes": classes}
     try:
@@ -42,7 +45,7 @@ def build_network(spec: str, arguments: dict[str, Any], classes: int, what: str)
             factory = load_callable(spec, what)
             taken = counted if "num_classes" in inspect.signature(factory).parameters else {}
             network = call(factory, {**taken, **arguments}, f"{what} {spec}")
-    except (ValueError, TypeError, RuntimeError, OSError) as error:
+    except (ValueError, TypeError, RuntimeError, OSError, KeyError) as error:
         advice = "check its name and arguments; where weights cannot be fetched, give them with --weights FILE"
         raise InvalidInputError(f"{what} {spec} with {arguments} cannot be built: {error}; {advice}") from error
     if not isinstance(network, nn.Module):

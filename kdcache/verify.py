@@ -7,7 +7,7 @@ from kdcache.canonical import canonical_json, sha256_hex
 from kdcache.commits import Commit, read_commit
 from kdcache.errors import KdcacheError
 from kdcache.files import Folder
-from kdcache.layout import ArraySpec, group_bytes, labels_spec, order_spec, plain_array
+from kdcache.layout import LATEST_SEAL, ArraySpec, group_bytes, labels_spec, order_spec, plain_array
 from kdcache.manifest import Record
 from kdcache.progress import Progress, silent
 from kdcache.seals import read_seal, sealed_ids
@@ -95,7 +95,9 @@ def _whole_store(store: Store) -> Iterator[Finding]:
             plain_array("head/bias", (classes,), "float32"),
         ]
     yield from _metadata(store.folder, "", specs)
-    for read in (lambda: store.order, lambda: store.labels, lambda: store.head() if width else None):
+    yield from _metadata(store.folder, "head", []) if width else ()
+    head = store.head if width else lambda: None
+    for read in (lambda: store.order, lambda: store.labels, head, lambda: store.card):
         try:
             read()
         except KdcacheError as error:
@@ -115,13 +117,26 @@ def _metadata(folder: Folder, group: str, specs: list[ArraySpec]) -> Iterator[Fi
 
 def _seals(store: Store) -> Iterator[Finding]:
     """Every seal: its name, the identity it seals, its segments, and the commits they list against those on disk."""
-    for content_id in sealed_ids(store.folder):
+    sealed_now = sealed_ids(store.folder)
+    try:
+        if read_seal(store.folder, store.identity, None) is None and sealed_now:
+            yield Finding(f"{store.folder.path(LATEST_SEAL)} is missing; run: kdcache seal {store.folder.root}")
+    except KdcacheError as error:
+        yield Finding(str(error))
+    listed = {segment.layout.name for segment in store.segments}
+    for name in store.folder.folders("kdcache"):
+        if name.startswith("views-") and name not in listed and any(store.folder.keys(f"kdcache/{name}/commits")):
+            path = store.folder.path(f"kdcache/{name}/segment.json")
+            yield Finding(f"{path} is missing, though blocks are committed; restore it from another copy of the store")
+    for content_id in sealed_now:
         try:
             seal = read_seal(store.folder, store.identity, content_id)
             assert seal is not None
             sealed = Store.open(f"{store.folder.root}@{seal.content_id}")
             if (seal.order, seal.identity) != (store.identity.order.sha256, store.identity.digest):
                 yield Finding(f"seal {content_id} is of another order or identity")
+            if seal.head is not None:
+                sealed.head()
             for segment in sealed.segments:
                 yield from _against_seal(store.folder, segment, content_id)
         except KdcacheError as error:

@@ -17,7 +17,7 @@ import torch
 import xxhash
 from torch import Tensor
 
-from kdcache.errors import InvalidInputError
+from kdcache.errors import InvalidInputError, KdcacheError
 from kdcache.plan import Mixing, ViewPlan, key_word, mixing_of, partners_of
 from kdcache.transforms import Transform, as_tensor
 
@@ -89,21 +89,36 @@ class _Stream(torch.utils.data.Sampler[ViewRequest]):
         return iter(self._requests)
 
 
+class _Answering(torch.utils.data.Dataset["Drawn | KdcacheError"]):
+    """Hands errors over as values: raised in a worker they would reach the user inside a traceback of torch's."""
+
+    def __init__(self, dataset: ViewDataset) -> None:
+        self.dataset = dataset
+
+    def __getitem__(self, request: ViewRequest) -> "Drawn | KdcacheError":
+        try:
+            return self.dataset[request]
+        except KdcacheError as error:
+            return error
+
+
 def draw_requests(dataset: ViewDataset, requests: Iterable[ViewRequest], workers: int) -> Iterator[Drawn]:
     """Drawn views in the order of requests, from `workers` processes, or from this one where it is 0."""
-    return iter(
-        torch.utils.data.DataLoader(
-            dataset,
-            batch_size=None,  # a request is a batch
-            sampler=_Stream(requests),
-            num_workers=workers,
-            collate_fn=_same,  # type: ignore[arg-type]
-            generator=torch.Generator(),  # else the loader would draw from the generator that dropout uses
-        )
+    answers = torch.utils.data.DataLoader(
+        _Answering(dataset),
+        batch_size=None,  # a request is a batch
+        sampler=_Stream(requests),
+        num_workers=workers,
+        collate_fn=_same,
+        generator=torch.Generator(),  # else the loader would draw from the generator that dropout uses
     )
+    for item in answers:
+        if isinstance(item, KdcacheError):
+            raise item
+        yield item
 
 
-def _same(item: Drawn) -> Drawn:
+def _same(item: Any) -> Any:
     return item
 
 

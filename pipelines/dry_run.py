@@ -5,9 +5,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from kdcache.checks import check_teacher, require_determinism
 from kdcache.encoding import Encoded, decode_logits, decode_tail, encode_full, encode_topk
-from kdcache.extraction import BlockExtractor
 from kdcache.layout import segment_layout
 from kdcache.manifest import Encoding, Identity, Record
 from kdcache.pipelines.job import Job, open_job
@@ -50,15 +48,7 @@ class Estimate(Record):
 def estimate(settings: ExtractSettings) -> Estimate:
     """Run about a thousand rows through the job's own loader and teacher, and say what the whole would take."""
     job = open_job(settings)
-    view_bytes = require_determinism(job.dataset, job.start)
-    accuracy = check_teacher(
-        job.teacher,
-        job.data,
-        order=job.order,
-        dataset=job.dataset,
-        min_accuracy=settings.min_accuracy,
-        batch_rows=job.batch_rows,
-    )
+    view_bytes, accuracy = job.check(settings.min_accuracy)
     logits, labels, seconds = _sampled(job, settings, view_bytes)
     tried = len(labels)
     layout = segment_layout(job.identity, job.start, job.stop)
@@ -84,15 +74,7 @@ def _sampled(job: Job, settings: ExtractSettings, view_bytes: int) -> tuple[Arra
     """Dense logits [R, C] of some rows, their labels [R, L], and the seconds that drawing and asking took."""
     full = job.identity.model_copy(update={"encoding": Encoding(name="full")})
     layout = segment_layout(full, job.start, min(job.stop, job.start + max(1, ROWS_WANTED // layout_rows(job))))
-    extractor = BlockExtractor(
-        layout=layout,
-        identity=full,
-        teacher=job.teacher,
-        labels=job.labels,
-        sample_name=job.sample_name,
-        batch_rows=job.batch_rows,
-        view_bytes=view_bytes,
-    )
+    extractor = job.extractor(layout, full, view_bytes)
     blocks = range(min(layout.blocks, -(-ROWS_WANTED // (layout.block * (layout.stop - layout.start)))))
     requests = (request for block in blocks for request in extractor.requests(block))
     drawn = draw_requests(job.dataset, requests, settings.workers)

@@ -4,15 +4,16 @@ import time
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 
-from kdcache.checks import check_teacher, require_determinism, twice_chance
+from kdcache.checks import twice_chance
 from kdcache.commits import Commit, totals
-from kdcache.errors import StoreNotFoundError, TeacherSuspectError
+from kdcache.errors import ReplayError, StoreNotFoundError, TeacherSuspectError
 from kdcache.extraction import BlockAnswer, BlockExtractor
 from kdcache.manifest import Record, require_equal
 from kdcache.pipelines.job import Job, open_job
 from kdcache.pipelines.settings import ExtractSettings
 from kdcache.plan import ViewPlan
 from kdcache.progress import Progress, StopRequest, silent
+from kdcache.replay import grade_replay
 from kdcache.segment import Segment
 from kdcache.store import Store
 from kdcache.views import Drawn, draw_requests
@@ -55,30 +56,14 @@ def extract(
     job = open_job(settings)
     stop = stop or StopRequest()
     _require_same_store(settings.store, job)
-    view_bytes = require_determinism(job.dataset, job.start)
-    progress("checked that views replay", 1, 1)
-    accuracy = check_teacher(
-        job.teacher,
-        job.data,
-        order=job.order,
-        dataset=job.dataset,
-        min_accuracy=settings.min_accuracy,
-        batch_rows=job.batch_rows,
-    )
+    view_bytes, accuracy = job.check(settings.min_accuracy)
     store = Store.create(
         settings.store, job.identity, order=job.order, labels=job.labels, provenance=job.provenance, head=job.head
     )
     segment = store.add_segment(job.start, job.stop)
-    extractor = BlockExtractor(
-        layout=segment.layout,
-        identity=job.identity,
-        teacher=job.teacher,
-        labels=job.labels,
-        sample_name=job.sample_name,
-        batch_rows=job.batch_rows,
-        view_bytes=view_bytes,
-    )
+    extractor = job.extractor(segment.layout, job.identity, view_bytes)
     before = set(segment.commits())
+    drift = _drift_since(before, store, job)
     pending = [block for block in range(segment.layout.blocks) if block not in before]
     began = time.monotonic()
     left, waited = _extract_blocks(extractor, segment, job, pending, settings, progress=progress, stop=stop)
@@ -89,7 +74,8 @@ def extract(
     seconds = time.monotonic() - began
     commits = segment.commits()
     content_id = store.seal().content_id if settings.seal and _all_whole(store) else None
-    return _summary(settings, job, store, commits, len(before), accuracy, seconds, waited, content_id)
+    summary = _summary(settings, job, store, commits, len(before), accuracy, seconds, waited, content_id)
+    return summary.model_copy(update={"notes": (*summary.notes, *drift)})
 
 
 def _extract_blocks(
@@ -127,7 +113,7 @@ def _extract_blocks(
                     left.append(done)
                 else:
                     seen[done] = commit
-            _require_sane(seen, job)
+            _require_sane(seen, job, settings.min_accuracy)
     return left, waited
 
 
@@ -156,10 +142,29 @@ def _require_same_store(path: str, job: Job) -> None:
     require_equal(standing, job.identity, f"{path} belongs to another extraction:", advice)
 
 
-def _require_sane(commits: dict[int, Commit], job: Job) -> None:
-    """Stop a pass whose teacher is near chance on the views themselves."""
+def _drift_since(before: set[int], store: Store, job: Job) -> tuple[str, ...]:
+    """Do views drawn now look as they did when block 0 was written? Refuses other pictures, reports drift."""
+    if 0 not in before:
+        return ()
+    found = grade_replay(store, job.dataset, job.start)
+    if found.grade == "another picture":
+        raise ReplayError(
+            f"view {job.start} is not drawn as it was when block 0 was written: {found.levels:.1f} of 255 levels off; "
+            "a sample's file has changed, or a transform of your own: restore it, or use another store path"
+        )
+    versions = ", ".join(found.versions) or "none"
+    return (
+        (f"views drift by up to {found.levels:.1f} of 255 levels since block 0 was written (versions: {versions})",)
+        if found.grade == "drift"
+        else ()
+    )
+
+
+def _require_sane(commits: dict[int, Commit], job: Job, min_accuracy: float | None) -> None:
+    """Stop a pass whose teacher is near chance on the views themselves; a lower `min_accuracy` lowers the limit."""
     counted = totals(commits)
     limit = twice_chance(job.identity.teacher.classes)
+    limit = limit if min_accuracy is None else min(limit, min_accuracy)
     if counted["labelled"] >= SUSPECT_ROWS and counted["correct"] < limit * counted["labelled"]:
         share = counted["correct"] / counted["labelled"]
         raise TeacherSuspectError(

@@ -4,11 +4,15 @@ from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
+import torch
+from torch import Tensor
 
+from kdcache.checks import check_teacher, require_determinism
 from kdcache.datasets import Data, open_data
 from kdcache.environment import default_device, provenance
 from kdcache.errors import InvalidInputError
-from kdcache.layout import order_spec
+from kdcache.extraction import BlockExtractor
+from kdcache.layout import SegmentLayout, order_spec
 from kdcache.manifest import DatasetIdentity, Encoding, Identity, OrderIdentity, Provenance, validated
 from kdcache.pipelines.settings import ExtractSettings, Settings, view_range
 from kdcache.plan import GROUP, IntArray, ViewPlan
@@ -34,6 +38,31 @@ class Job:
     stop: int
     batch_rows: int
 
+    def check(self, min_accuracy: float | None) -> tuple[int, float | None]:
+        """Does the transform replay, does the teacher know its data set? Bytes of a view, accuracy on clean rows."""
+        view_bytes = require_determinism(self.dataset, self.start)
+        accuracy = check_teacher(
+            self.teacher,
+            self.data,
+            order=self.order,
+            dataset=self.dataset,
+            min_accuracy=min_accuracy,
+            batch_rows=self.batch_rows,
+        )
+        return view_bytes, accuracy
+
+    def extractor(self, layout: SegmentLayout, identity: Identity, view_bytes: int) -> BlockExtractor:
+        """What extracts blocks of a layout under an identity, which may be this job's with another encoding."""
+        return BlockExtractor(
+            layout=layout,
+            identity=identity,
+            teacher=self.teacher,
+            labels=self.labels,
+            sample_name=self.sample_name,
+            batch_rows=self.batch_rows,
+            view_bytes=view_bytes,
+        )
+
     def sample_name(self, position: int) -> str:
         """Dataset index and id of a position, for errors."""
         index = int(self.order[position])
@@ -47,10 +76,10 @@ def open_job(settings: ExtractSettings) -> Job:
         raise InvalidInputError(f"batch size {settings.batch_size} is not a multiple of {GROUP}, the mixing group")
     data = open_data(settings.data, settings.data_set)
     transform, plan = open_plan(settings)
-    device = settings.device or default_device()
+    device = chosen_device(settings.device)
     first = _first_view(transform, data, plan.seed)
     teacher = _open_teacher(settings, data, tuple(first.shape), first.dtype.is_floating_point, device)
-    logits, features = teacher.answer(teacher.preparation(first[None].expand(2, *first.shape)))
+    logits, features = _first_answer(teacher, first)
     head = teacher.head_arrays() if "head" in settings.keep else {}
     if "features" in settings.keep and features is None:
         raise InvalidInputError("the teacher gives no pooled features before a linear head; use no --keep features")
@@ -84,6 +113,31 @@ def open_job(settings: ExtractSettings) -> Job:
         stop=stop,
         batch_rows=settings.batch_size,
     )
+
+
+def chosen_device(name: str) -> str:
+    """The device of the settings, or the best there is. Raises InvalidInputError where it cannot be used."""
+    device = name or default_device()
+    try:
+        torch.empty(1, device=device)
+    except (RuntimeError, AssertionError) as error:
+        first = str(error).partition("\n")[0]
+        raise InvalidInputError(
+            f"device {device} cannot be used ({first}); without --device it is {default_device()}"
+        ) from error
+    return device
+
+
+def _first_answer(teacher: Teacher, view: Tensor) -> tuple[Tensor, Tensor | None]:
+    """The answer to one view twice. Raises InvalidInputError for a network that does not take such views."""
+    try:
+        return teacher.answer(teacher.preparation(view[None].expand(2, *view.shape)))
+    except RuntimeError as error:
+        first = str(error).partition("\n")[0]
+        raise InvalidInputError(
+            f"the teacher does not take views of shape {list(view.shape)} [channels, height, width]: {first}; check "
+            "--transform and its size, and --teacher"
+        ) from error
 
 
 def open_plan(settings: Settings) -> tuple[Transform, ViewPlan]:

@@ -9,8 +9,8 @@ import torch
 
 from kdcache.datasets import Data
 from kdcache.encoding import GAPS_A_NAT
-from kdcache.environment import default_device
 from kdcache.errors import InvalidInputError
+from kdcache.pipelines.job import chosen_device
 from kdcache.pipelines.settings import VerifySettings
 from kdcache.plan import IntArray
 from kdcache.progress import Progress
@@ -85,8 +85,8 @@ def compare_teacher(replay: Replay, rows: IntArray, settings: VerifySettings, pr
     """Ask the teacher again for some rows of the first view.
 
     The tolerance is what quantising may do, and four times what the teacher differs from itself when the same rows
-    come in other batches. Reports max |delta log p| at T = 1 over classes with log p > -12, and rows whose top class flips by
-    more than the tolerance.
+    come in other batches. Reports max |delta log p| at T = 1 over classes with log p > -12, and rows whose top class
+    flips by more than the tolerance.
     """
     identity = replay.store.identity
     teacher = _open_teacher(replay, settings)
@@ -120,7 +120,7 @@ def _open_teacher(replay: Replay, settings: VerifySettings) -> Teacher:
     network = build_network(settings.teacher, settings.teacher_set, replay.data.classes, "teacher")
     if settings.weights:
         load_weights(network, settings.weights)
-    preparation = Preparation(known.mean, known.std, settings.device or default_device())
+    preparation = Preparation(known.mean, known.std, chosen_device(settings.device))
     return Teacher(network, preparation=preparation, precision=known.precision, masked_classes=known.masked_classes)
 
 

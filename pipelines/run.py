@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from kdcache.checkpoints import append_metrics, keep_metrics, read_metrics, save_state, save_weights
-from kdcache.errors import InvalidInputError, KdcacheError
+from kdcache.errors import KdcacheError
 from kdcache.loader import Batch, Loader
 from kdcache.manifest import Record
 from kdcache.optimisation import build_optimizer, rate_schedule
@@ -61,6 +61,8 @@ class Run:
         self.scaler = torch.amp.GradScaler(loader.device, enabled=settings.precision == "float16")
         self.loss_sum = torch.zeros((), device=loader.device)
         self.steps_done, self.best = 0, -1.0
+        if state is None:
+            keep_metrics(folder, 0)  # a run that was killed before its first checkpoint may have written a line
         self.metrics = read_metrics(folder)
         if state is not None:
             self._restore(state)
@@ -73,8 +75,6 @@ class Run:
     def step(self, batch: Batch, objective: Objective) -> None:
         with autocast(self.settings.precision, self.loader.device):
             logits = self.network(batch.images)
-        if self.steps_done == 0:
-            _require_classes(logits, batch)
         loss = objective(logits.float(), batch)
         self.optimizer.zero_grad(set_to_none=True)
         self.scaler.scale(loss).backward()  # type: ignore[no-untyped-call]
@@ -167,18 +167,6 @@ class Run:
 def autocast(precision: str, device: str) -> AbstractContextManager[Any]:
     """Autocast in a precision; nothing for float32."""
     return nullcontext() if precision == "float32" else torch.autocast(torch.device(device).type, PRECISIONS[precision])
-
-
-def _require_classes(logits: Tensor, batch: Batch) -> None:
-    for teacher in batch.teachers:
-        if logits.shape[-1] != teacher.num_classes:
-            raise InvalidInputError(
-                f"the student answers {logits.shape[-1]} classes, the store has {teacher.num_classes}; "
-                f"set --student-set num_classes={teacher.num_classes}"
-            )
-    largest = int(batch.y.max())
-    if largest >= logits.shape[-1]:
-        raise InvalidInputError(f"label {largest} does not fit the student's {logits.shape[-1]} classes")
 
 
 def _to_tensorboard(folder: Path, line: dict[str, Any]) -> None:

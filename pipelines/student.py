@@ -2,6 +2,8 @@
 
 from typing import Any
 
+import numpy as np
+import torch
 from torch import nn
 
 from kdcache.datasets import Data, open_data
@@ -9,33 +11,71 @@ from kdcache.errors import InvalidInputError, MissingBlockError
 from kdcache.loader import Loader
 from kdcache.objectives.kd import normalised_weights
 from kdcache.pipelines.job import normalisation, open_plan
+from kdcache.pipelines.run import autocast
 from kdcache.pipelines.settings import TrainSettings
 from kdcache.plan import ViewPlan
 from kdcache.softlabels import check_temperature
 from kdcache.store import Store
-from kdcache.teachers import build_network, load_weights
+from kdcache.teachers import Preparation, build_network, load_weights
 from kdcache.transforms import PRESETS, build_transform, stored_transform
-from kdcache.views import draw_view, own_generators
+from kdcache.views import ViewRequest, draw_view, own_generators
 
 
 def require_usable(stores: list[Store], settings: TrainSettings) -> None:
     """Refuse before the first step what the stores cannot give. Raises InvalidInputError or MissingBlockError."""
     for store in stores:
-        for segment in store.segments:
-            if len(segment.commits()) < segment.layout.blocks:
-                raise MissingBlockError(
-                    f"{store.folder.root}: {segment.layout.name} has {len(segment.commits())} of "
-                    f"{segment.layout.blocks} blocks; finish it with the same "
-                    "`kdcache extract`, or pin an older seal as STORE@ID"
-                )
+        _require_whole(store)
         check_temperature(settings.temperature, full=store.identity.encoding.k is None)
         k = store.identity.encoding.k
         if settings.top_k is not None and k is not None and settings.top_k > k:
             raise InvalidInputError(f"top-k {settings.top_k} was asked for; {store.folder.root} keeps {k}")
         if settings.transform != "none" and store.identity.views.transform.name in PRESETS:
             _require_named_transform(settings, store)
+        mix = store.identity.views.mix
+        if settings.mix not in ("none", mix):
+            raise InvalidInputError(
+                f"the views of {store.folder.root} are mixed by {mix}, the settings name {settings.mix}; "
+                "leave --mix to the store, or extract another"
+            )
     if stores:
         normalised_weights(settings.ensemble_weights, len(stores))
+
+
+def _require_whole(store: Store) -> None:
+    for segment in store.segments:
+        if len(segment.commits()) < segment.layout.blocks:
+            raise MissingBlockError(
+                f"{store.folder.root}: {segment.layout.name} has {len(segment.commits())} of {segment.layout.blocks} "
+                "blocks; finish it with the same `kdcache extract`, or pin an older seal as STORE@ID"
+            )
+
+
+def require_answers(network: nn.Module, data: Data, loaders: list[Loader], precision: str) -> None:
+    """Ask the student for one view, before the run's folder is claimed: does it take views, and answer all classes?"""
+    loader = loaders[0]
+    view = loader.deal.views[0]
+    drawn = loader.dataset[ViewRequest(view, view + 1, np.zeros(1, dtype=np.int64))]
+    images = Preparation(loader.mean, loader.std, loader.device)(drawn.images[0])
+    try:
+        with torch.inference_mode(), autocast(precision, loader.device):
+            logits = network.eval()(images)
+    except RuntimeError as error:
+        first = str(error).partition("\n")[0]
+        shape = list(images.shape[1:])
+        raise InvalidInputError(
+            f"the student does not take views of shape {shape} [channels, height, width]: {first}; check --student"
+        ) from error
+    if not isinstance(logits, torch.Tensor) or logits.ndim != 2:
+        raise InvalidInputError(f"the student answers a {type(logits).__name__}; it must answer logits [rows, classes]")
+    count = logits.shape[1]
+    for store in (store for each in loaders for store in each.stores):
+        if count != (classes := store.identity.teacher.classes):
+            raise InvalidInputError(
+                f"the student answers {count} classes, {store.folder.root} has {classes}; "
+                f"set --student-set num_classes={classes}"
+            )
+    if (largest := int(data.labels.max(initial=-1))) >= count:
+        raise InvalidInputError(f"the data set has label {largest}, the student answers {count} classes")
 
 
 def _require_named_transform(settings: TrainSettings, store: Store) -> None:
@@ -101,8 +141,8 @@ def _normalisation(
 
 
 def build_student(settings: TrainSettings, data: Data, stores: list[Store]) -> nn.Module:
-    classes = stores[0].identity.teacher.classes if stores else data.classes
     """The student, answering the store's classes, or the data set's where there is no store."""
+    classes = stores[0].identity.teacher.classes if stores else data.classes
     network = build_network(settings.student, settings.student_set, classes, "student")
     if settings.weights:
         load_weights(network, settings.weights)
@@ -118,6 +158,13 @@ def validation_loader(settings: TrainSettings, device: str) -> Loader | None:
     transform, spec = build_transform(settings.val_transform, settings.val_transform_set)
     plan = stores[0].identity.views if stores else ViewPlan(transform=spec)
     named = spec == plan.transform  # else the store's own, which must be a preset
+    for store in stores:
+        _require_whole(store)
+        if not named and settings.val_transform != "none":
+            raise InvalidInputError(
+                f"the views of {store.folder.root} are drawn by {plan.transform.model_dump()}, the settings name "
+                f"{spec.model_dump()}; leave --val-transform to the store, or extract another"
+            )
     mean, std = _normalisation(settings, data, transform if named else None, plan)
     return Loader(
         data, stores=stores, batch_size=256, epochs=1, plan=plan, transform=transform if named else None, mean=mean,

@@ -8,13 +8,13 @@ from torch import nn
 
 from kdcache.checkpoints import claim_run, load_state
 from kdcache.datasets import open_data
-from kdcache.environment import default_device
 from kdcache.loader import Loader
 from kdcache.metrics import Validation
 from kdcache.objectives import KD
+from kdcache.pipelines.job import chosen_device
 from kdcache.pipelines.run import Run, TrainSummary, autocast
 from kdcache.pipelines.settings import TrainSettings
-from kdcache.pipelines.student import build_student, require_usable, train_loader, validation_loader
+from kdcache.pipelines.student import build_student, require_answers, require_usable, train_loader, validation_loader
 from kdcache.progress import Progress, StopRequest, silent
 from kdcache.store import Store
 
@@ -29,7 +29,7 @@ def train(settings: TrainSettings, *, progress: Progress = silent, stop: StopReq
     pixels are not those the teacher saw, InterruptedRunError once `stop` is requested and the checkpoint is written.
     """
     stop = stop or StopRequest()
-    device, folder = settings.device or default_device(), Path(settings.run)
+    device, folder = chosen_device(settings.device), Path(settings.run)
     data = open_data(settings.data, settings.data_set)
     stores = [Store.open(url) for url in settings.store]
     require_usable(stores, settings)
@@ -45,6 +45,7 @@ def train(settings: TrainSettings, *, progress: Progress = silent, stop: StopReq
     )
     training = train_loader(settings, data, stores, device)
     validating = validation_loader(settings, device)
+    require_answers(network, data, [each for each in (training, validating) if each], settings.precision)
     resumed = claim_run(folder, settings.model_dump(mode="json", exclude=set(FREE)), FREE)
     run = Run(network, settings, training, folder, load_state(folder) if resumed else None)
     began = time.monotonic()

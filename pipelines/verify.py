@@ -4,6 +4,7 @@ from typing import Any
 
 import numpy as np
 
+from kdcache.errors import InvalidInputError
 from kdcache.manifest import Record
 from kdcache.pipelines.settings import VerifySettings
 from kdcache.progress import Progress, silent
@@ -24,6 +25,8 @@ class Verdict(Record):
 
 def verify(settings: VerifySettings, *, progress: Progress = silent) -> Verdict:
     """Check a store's files, then what the settings ask for. Nothing is decoded whose sha256 is wrong."""
+    if settings.teacher and not settings.data:
+        raise InvalidInputError("teacher was given without --data; name the data set whose rows it is asked for")
     found = inspect_files(settings.store, progress=progress)
     count = len(found.findings)
     detail = f"{found.files} files, {found.bytes:,} bytes, {found.blocks} blocks"
@@ -58,7 +61,6 @@ def verify(settings: VerifySettings, *, progress: Progress = silent) -> Verdict:
 def _live_checks(settings: VerifySettings, progress: Progress) -> list[Check]:
     """The checks that need torch: the data set's identity, replayed pixels, the teacher's answers."""
     from kdcache.datasets import open_data
-    from kdcache.errors import InvalidInputError
     from kdcache.manifest import differences
     from kdcache.pipelines.replays import compare_pixels, compare_teacher, open_replay
     from kdcache.store import Store

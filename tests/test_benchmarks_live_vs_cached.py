@@ -1,12 +1,12 @@
 """The paired study runs whole at toy size, says what it found in full, and its cached arm is what `train` does."""
 
 import json
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from safetensors.torch import load_file
 
 from kdcache.pipelines.settings import TrainSettings
 from kdcache.pipelines.train import train
@@ -21,14 +21,11 @@ TOY = (
 
 
 @pytest.fixture(scope="module")
-def study(tmp_path_factory: pytest.TempPathFactory) -> tuple[dict[str, Any], Path]:
+def study(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[dict[str, Any], Path]]:
     folder = tmp_path_factory.mktemp("study")
     threads = torch.get_num_threads()
-    try:
-        found = live_vs_cached.main([*TOY.split(), "--out", str(folder / "out"), "--work", str(folder / "work")])
-    finally:
-        torch.set_num_threads(threads)
-    return found, folder
+    yield live_vs_cached.main([*TOY.split(), "--out", str(folder / "out"), "--work", str(folder / "work")]), folder
+    torch.set_num_threads(threads)  # the study sets one, and sums differ in their last bit by how many there are
 
 
 def test_the_json_holds_every_arm_pair_and_verdict_and_no_path_of_this_machine(
@@ -52,11 +49,11 @@ def test_live_and_cached_students_learn_from_nearly_the_same_soft_labels(study: 
         losses, apart = run["first_losses"], run["first_kl_live_to_cached"]
         assert losses["cached_full"] == pytest.approx(losses["live"], rel=1e-3)
         assert losses["alone"] != losses["live"]
-        assert 0 <= apart["cached_full"] < 1e-6  # f16
+        assert abs(apart["cached_full"]) < 1e-6  # f16
         assert apart["cached_full"] < apart["cached_topk"] < 0.05  # half of the classes, and steps of 1/16 nat
 
 
-def test_the_cached_arm_ends_with_the_accuracy_that_train_gives(study: tuple[dict[str, Any], Path]) -> None:
+def test_the_cached_arm_is_what_train_does(study: tuple[dict[str, Any], Path]) -> None:
     found, folder = study
     protocol = Protocol(**{**found["protocol"], "data": "digits"})
     summary = train(
@@ -67,9 +64,8 @@ def test_the_cached_arm_ends_with_the_accuracy_that_train_gives(study: tuple[dic
             device="cpu",
         )
     )  # fmt: skip
-    assert load_file(summary.weights)
     tested = found["seeds"][0]["arms"]["cached_topk"]
-    assert summary.validation["nll"] == pytest.approx(tested["nll"], rel=1e-3)
+    assert summary.validation == {name: tested[name] for name in ("accuracy", "nll", "ece")}
 
 
 def test_the_interval_of_paired_differences_is_students_t() -> None:

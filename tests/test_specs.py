@@ -100,7 +100,7 @@ def test_wrong_arguments_are_refused_before_the_call() -> None:
 
     assert call(make, {"width": 3}, "teacher make") == 6
     for arguments in ({"width": 3, "heigth": 1}, {}):
-        with pytest.raises(InvalidInputError, match="teacher make takes other arguments.*it has width, depth"):
+        with pytest.raises(InvalidInputError, match=r"teacher make takes other arguments.*it has width, depth"):
             call(make, arguments, "teacher make")
 
 
@@ -108,7 +108,7 @@ def test_an_error_inside_a_call_stays_what_it_is() -> None:
     def make() -> int:
         raise TypeError("mine")
 
-    with pytest.raises(TypeError, match="^mine$"):
+    with pytest.raises(TypeError, match=r"^mine$"):
         call(make, {}, "teacher make")
 
 

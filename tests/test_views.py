@@ -224,6 +224,13 @@ def test_views_of_two_sizes_are_refused_with_both() -> None:
         stack_views([images[0], images[0].float()])
 
 
+@pytest.mark.parametrize("workers", [0, 1])
+def test_an_error_while_drawing_reads_the_same_from_a_worker(workers: int) -> None:
+    dataset = view_dataset(pictures(3), lambda image: image[0])
+    with pytest.raises(InvalidInputError, match=r"^the transform gave shape \(17, 15\); a view is [^\n]*$"):
+        list(draw_requests(dataset, [ViewRequest(0, 1, np.arange(2))] * 3, workers))
+
+
 def test_a_view_without_three_axes_is_refused() -> None:
     with pytest.raises(InvalidInputError, match=r"shape \(17, 15\)"), own_generators():
         draw_view(lambda image: image[0], pictures(1).images[0], 0, 0, 0)

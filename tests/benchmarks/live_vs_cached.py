@@ -156,7 +156,7 @@ def live_labels(teacher: Teacher, batch: Batch) -> FullLabels:
 def test_batches(protocol: Protocol, teacher: Teacher) -> list[Batch]:
     """The untransformed test split with the teacher's word on it."""
     data = open_data(protocol.data, {"split": "test"})
-    return [replace(batch, teachers=(live_labels(teacher, batch),)) for batch in Loader(data, batch_size=500, epochs=1)]
+    return [replace(batch, teachers=(live_labels(teacher, batch),)) for batch in Loader(data, batch_size=256, epochs=1)]
 
 
 def measure(network: nn.Module, batches: list[Batch]) -> dict[str, float]:
