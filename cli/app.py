@@ -20,7 +20,7 @@ COMMANDS = {
 }
 
 
-_UsageError = typer.BadParameter.__bases__[0]  # click's own, which newer versions of typer carry inside
+_UsageError: Any = typer.BadParameter.__bases__[0]  # click's own, which newer versions of typer carry inside
 
 
 class _Lazy(TyperGroup):
@@ -76,9 +76,8 @@ def main(arguments: list[str] | None = None) -> None:
         raise SystemExit(error.exit_code) from None
     except BrokenPipeError:
         raise SystemExit(0) from None
-    except OSError as error:
-        text = f"{error}; check the path, its permissions and the space left"
-        print_error(text, as_json="--json" in given, exit_code=2)
+    except OSError as error:  # 1 would say that a check failed
+        print_error(f"{error}; check the path, its permissions and the space left", as_json=as_json, exit_code=2)
         raise SystemExit(2) from None
     except _UsageError as error:
         if as_json:
@@ -86,15 +85,6 @@ def main(arguments: list[str] | None = None) -> None:
         else:
             error.show()
         raise SystemExit(error.exit_code) from None
-    except BrokenPipeError:
-        raise SystemExit(0) from None
-    except OSError as error:
-        text = f"{error}; check the path, its permissions and the space left"
-        print_error(text, as_json="--json" in given, exit_code=2)
-        raise SystemExit(2) from None
-    except OSError as error:  # a full disk, a folder that may not be written: 1 would say that a check failed
-        print_error(str(error), as_json=as_json, exit_code=2)
-        raise SystemExit(2) from None
     except typer.Abort:
         raise SystemExit(130) from None
     raise SystemExit(code or 0)

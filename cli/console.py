@@ -2,6 +2,7 @@
 
 import json
 import sys
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
@@ -64,12 +65,16 @@ def progress_bar(quiet: bool) -> Iterator[Report]:
 
 def _lines() -> Report:
     shown: dict[str, int] = {}
+    began: dict[str, tuple[float, int]] = {}
 
     def report(what: str, done: int, total: int) -> None:
         tenth = 10 * done // max(total, 1)
+        start, first = began.setdefault(what, (time.monotonic(), done))
         if shown.get(what) != tenth:
             shown[what] = tenth
-            _err.print(escape(f"{what}: {done:,} of {total:,}"))
+            rate = (done - first) / max(time.monotonic() - start, 1e-9)
+            eta = f", {rate:,.0f}/s, ETA {(total - done) / rate:.0f} s" if rate > 0 else ""
+            _err.print(escape(f"{what}: {done:,} of {total:,}{eta}"))
 
     return report
 

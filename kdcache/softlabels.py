@@ -5,7 +5,6 @@ any leading axes, K kept classes, C classes, L hard labels a row (no axis withou
 """
 
 from dataclasses import dataclass, replace
-from math import log
 from typing import Literal
 
 import numpy as np
@@ -13,6 +12,7 @@ from array_api_compat import array_namespace, device, is_numpy_namespace
 
 from kdcache.errors import InvalidInputError
 from kdcache.reduction import SKETCH_TEMPERATURES, Array, TopK, logsumexp, reduce_topk
+from kdcache.tail import tail_logsumexp
 
 Tail = Literal["uniform", "none"]
 
@@ -43,21 +43,9 @@ class TopKLabels:
         return self.num_classes - len(self.masked) - self.k
 
     def tail_log_mass(self, temperature: float) -> Array:
-        """[B] logsumexp of the tail's logits / T less the top's / T: the cubic in 1/T through log n at 0 and the
-        sketch.
-
-        Exact at T = 1, 2, 4 up to 1/256 nat; exact at every T where the tail is one class.
-        """
+        """[B] logsumexp of the tail's logits / T less the top's / T, from the sketch: see `tail.tail_logsumexp`."""
         check_temperature(temperature, full=False)
-        xp = array_namespace(self.logits)
-        if self.tail_classes == 0:
-            return xp.full_like(self.logits[..., 0], -xp.inf)
-        if self.tail_classes == 1:
-            return self.tail[..., 0] / temperature
-        weights = _lagrange(1.0 / temperature)
-        mass = weights[0] * log(self.tail_classes) + sum(w * self.tail[..., j] for j, w in enumerate(weights[1:]))
-        ceiling = log(self.tail_classes) + self.logits[..., -1] / temperature  # no tail logit exceeds the last kept one
-        return xp.minimum(mass, ceiling + 2.0**-4)
+        return tail_logsumexp(self.tail, self.logits[..., -1], self.tail_classes, temperature)
 
     def log_normalizer(self, temperature: float) -> Array:
         """[B] logsumexp over all classes of logits / T, the top logit being 0."""
@@ -181,16 +169,6 @@ def _label_log_prob(soft: SoftLabels, temperature: float) -> Array:
     if soft.label.ndim > normalizer.ndim:
         normalizer = normalizer[..., None]
     return soft.label / temperature - normalizer
-
-
-def _lagrange(x: float) -> list[float]:
-    """Weights at x of the cubic through the nodes 0, 1, 1/2, 1/4 in 1/T."""
-    nodes = [0.0, *(1.0 / temperature for temperature in SKETCH_TEMPERATURES)]
-    weights = []
-    for j, node in enumerate(nodes):
-        others = [other for i, other in enumerate(nodes) if i != j]
-        weights.append(float(np.prod([(x - other) / (node - other) for other in others])))
-    return weights
 
 
 def _put(base: Array, classes: Array, values: Array) -> Array:

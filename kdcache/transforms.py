@@ -99,7 +99,7 @@ def stored_transform(spec: TransformSpec) -> Transform:
     if spec.name not in PRESETS:
         raise InvalidInputError(
             f"the store's views were drawn by {spec.name}, a transform of the user's own, which is never imported "
-            f"because a store names it; name it again: --transform (--val-transform) {spec.name}, or Loader(transform=...)"
+            f"because a store names it; name it again with --transform (--val-transform) {spec.name} or transform="
         )
     return build_transform(spec.name, spec.arguments)[0]
 

@@ -17,6 +17,7 @@ from kdcache.views import draw_requests
 
 CANDIDATES = (1, 5, 10, 20, 50)
 ROWS_WANTED = 1024
+FEW = 11  # manifest, seals, order, labels and the groups' metadata
 TEMPERATURES = (1.0, 2.0, 4.0)
 
 
@@ -62,7 +63,7 @@ def estimate(settings: ExtractSettings) -> Estimate:
         k=job.identity.encoding.k,
         bytes_a_row=chosen,
         bytes=round(chosen * rows),
-        files=layout.blocks * len(layout.arrays) + len(layout.arrays) + layout.blocks,
+        files=FEW + len(layout.arrays) + sum(len(layout.arrays_of(block)) + 1 for block in range(layout.blocks)),
         rows_a_second=tried / seconds,
         seconds=rows * seconds / tried,
         accuracy_clean=accuracy,

@@ -3,10 +3,11 @@
 import time
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from pathlib import Path
 
 from kdcache.checks import twice_chance
 from kdcache.commits import Commit, totals
-from kdcache.errors import ReplayError, StoreNotFoundError, TeacherSuspectError
+from kdcache.errors import InvalidInputError, ReplayError, StoreNotFoundError, TeacherSuspectError
 from kdcache.extraction import BlockAnswer, BlockExtractor
 from kdcache.manifest import Record, require_equal
 from kdcache.pipelines.job import Job, open_job
@@ -127,9 +128,9 @@ def _watched(
     progress("extracting", done, total)
     for item in drawn:
         stop.check(RESUME)
-        yield item
         done += item.images.shape[0] * item.images.shape[1]
         progress("extracting", done, total)
+        yield item  # last: nobody asks for more after the last item
 
 
 def _require_same_store(path: str, job: Job) -> None:
@@ -137,6 +138,11 @@ def _require_same_store(path: str, job: Job) -> None:
     try:
         standing = Store.open_for_writing(path).identity
     except StoreNotFoundError:
+        folder = Path(path)
+        if folder.is_dir() and (others := sorted({each.name for each in folder.iterdir()} - {"kdcache"})):
+            raise InvalidInputError(
+                f"{path} holds other files ({others[0]}); choose another place for the store"
+            ) from None
         return
     advice = "use another store path, or the settings that the store was made with (kdcache inspect shows them)"
     require_equal(standing, job.identity, f"{path} belongs to another extraction:", advice)

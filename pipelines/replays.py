@@ -41,9 +41,9 @@ class Replay:
 def open_replay(store: Store, data: Data, settings: VerifySettings) -> Replay:
     """Raises InvalidInputError where the store's transform is a user's own and is not named, or is another."""
     spec = store.identity.views.transform
-    name, arguments = (
-        (spec.name, spec.arguments) if spec.name in PRESETS else (settings.transform, settings.transform_set)
-    )
+    name, arguments = settings.transform, settings.transform_set
+    if not name and spec.name in PRESETS:
+        name, arguments = spec.name, spec.arguments
     if not name:
         raise InvalidInputError(f"the store's transform is {spec.name}, not a preset; name it again with --transform")
     transform, given = build_transform(name, arguments)

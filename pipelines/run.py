@@ -1,5 +1,6 @@
 """One training's lifetime: network, optimiser, averaged weights, metrics and checkpoints."""
 
+import math
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
@@ -91,6 +92,8 @@ class Run:
     def end_epoch(self, epoch: int, validation: dict[str, float], seconds: float) -> None:
         """Write the epoch's metrics, weights and checkpoint."""
         loss = float(self.loss_sum) / self.loader.steps(epoch)
+        if not math.isfinite(loss):  # before anything is written: a run of NaN must not count as finished
+            raise KdcacheError(f"the loss of epoch {epoch + 1} is {loss}; lower --lr, or look at the inputs")
         line = {"epoch": epoch, "loss": loss, "lr": self.schedule.get_last_lr()[0], **validation, "seconds": seconds}
         self.metrics.append(line)
         save_weights(self.folder / "weights/last.safetensors", self.judged)
@@ -101,8 +104,6 @@ class Run:
         _to_tensorboard(self.folder, line)
         self.loss_sum.zero_()
         self.save(epoch + 1, 0)
-        if loss != loss:
-            raise KdcacheError(f"the loss of epoch {epoch + 1} is NaN; lower --lr, or look at the inputs")
 
     def save(self, epoch: int, step: int) -> None:
         """Write the checkpoint from which `epoch` goes on at `step`."""

@@ -23,7 +23,7 @@ def _listed(value: Any) -> Any:
 
 Arguments = Annotated[dict[str, Any], BeforeValidator(_arguments)]
 Numbers = Annotated[tuple[float, ...], BeforeValidator(_listed)]
-Integers = Annotated[tuple[int, ...], BeforeValidator(_listed)]
+Integers = Annotated[tuple[Annotated[int, Field(ge=0)], ...], BeforeValidator(_listed)]
 Names = Annotated[tuple[str, ...], BeforeValidator(_listed)]
 Keep = Annotated[tuple[Literal["features", "head"], ...], BeforeValidator(_listed)]
 Precision = Literal["float32", "bfloat16", "float16"]

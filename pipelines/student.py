@@ -29,7 +29,7 @@ def require_usable(stores: list[Store], settings: TrainSettings) -> None:
         k = store.identity.encoding.k
         if settings.top_k is not None and k is not None and settings.top_k > k:
             raise InvalidInputError(f"top-k {settings.top_k} was asked for; {store.folder.root} keeps {k}")
-        if settings.transform != "none" and store.identity.views.transform.name in PRESETS:
+        if (settings.transform != "none" or settings.transform_set) and store.identity.views.transform.name in PRESETS:
             _require_named_transform(settings, store)
         mix = store.identity.views.mix
         if settings.mix not in ("none", mix):

@@ -10,6 +10,7 @@ from kdcache.pipelines.settings import VerifySettings
 from kdcache.progress import Progress, silent
 from kdcache.verify import Check, forget_blocks, inspect_files
 
+NEED_DATA = ("data_set", "transform", "transform_set", "teacher", "teacher_set", "weights")
 SHOWN = 20  # findings that are listed
 
 
@@ -25,8 +26,9 @@ class Verdict(Record):
 
 def verify(settings: VerifySettings, *, progress: Progress = silent) -> Verdict:
     """Check a store's files, then what the settings ask for. Nothing is decoded whose sha256 is wrong."""
-    if settings.teacher and not settings.data:
-        raise InvalidInputError("teacher was given without --data; name the data set whose rows it is asked for")
+    given = [name for name in NEED_DATA if getattr(settings, name)]
+    if given and not settings.data:
+        raise InvalidInputError(f"{', '.join(given)} were given without --data; name the data set to look at")
     found = inspect_files(settings.store, progress=progress)
     count = len(found.findings)
     detail = f"{found.files} files, {found.bytes:,} bytes, {found.blocks} blocks"

@@ -4,12 +4,14 @@ from collections import Counter
 from typing import Any
 
 import numpy as np
-from hypothesis import given
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from kdcache.batches import Deal
 from kdcache.plan import IntArray, partners_of
 from tests.viewkit import Mix, plan_of
+
+UNHURRIED = settings(deadline=None, max_examples=60, suppress_health_check=[HealthCheck.too_slow])
 
 
 def deal_of(positions: IntArray, rows: int, mix: Mix = "none", **options: Any) -> Deal:
@@ -32,6 +34,7 @@ def deals(draw: st.DrawFn) -> Deal:
     )
 
 
+@UNHURRIED
 @given(deals(), st.integers(0, 4))
 def test_every_row_is_dealt_once_an_epoch(deal: Deal, epoch: int) -> None:
     batches = list(deal.batches(epoch))
@@ -40,6 +43,7 @@ def test_every_row_is_dealt_once_an_epoch(deal: Deal, epoch: int) -> None:
     assert {(batch.epoch, batch.view) for batch in batches} == {(epoch, epoch % 3)}
 
 
+@UNHURRIED
 @given(deals(), st.integers(0, 4))
 def test_mixing_partners_stay_together_where_both_take_part(deal: Deal, epoch: int) -> None:
     within = {window.number: set(window.positions.tolist()) for window in deal.windows(epoch)}
@@ -50,6 +54,7 @@ def test_mixing_partners_stay_together_where_both_take_part(deal: Deal, epoch: i
         assert mine <= within[batch.window]
 
 
+@UNHURRIED
 @given(deals(), st.integers(0, 4))
 def test_batches_are_equal_up_to_a_pair(deal: Deal, epoch: int) -> None:
     for window in deal.windows(epoch):
@@ -59,6 +64,7 @@ def test_batches_are_equal_up_to_a_pair(deal: Deal, epoch: int) -> None:
         assert len(sizes) == -(-len(window.positions) // deal.batch_size)
 
 
+@UNHURRIED
 @given(deals(), st.integers(0, 4))
 def test_windows_are_whole_blocks_within_the_budget(deal: Deal, epoch: int) -> None:
     windows = deal.windows(epoch)
@@ -81,6 +87,7 @@ def dealt(deal: Deal, epoch: int) -> list[list[int]]:
     return [batch.positions.tolist() for batch in deal.batches(epoch)]
 
 
+@UNHURRIED
 @given(deals(), st.integers(0, 4))
 def test_an_epoch_is_a_pure_function_of_seed_and_epoch(deal: Deal, epoch: int) -> None:
     list(deal.batches(epoch + 1))

@@ -8,7 +8,7 @@ import pytest
 
 from kdcache.cli.app import COMMANDS, main
 from kdcache.manifest import DatasetIdentity
-from kdcache.pipelines.settings import ExtractSettings, TrainSettings, VerifySettings, load_settings
+from kdcache.pipelines.settings import ExtractSettings, TrainSettings, load_settings
 from kdcache.store import Store
 from tests import stagekit, storekit
 from tests.stagekit import BLOCKS, ROWS, Stage, arguments, student
@@ -72,13 +72,13 @@ def test_every_stage_answers_programs_in_one_line(stage: Stage, tmp_path: Path, 
     assert trained["steps"] == 5
 
 
-def test_people_get_aligned_lines_and_progress_apart(stage: Stage, capsys: Capture) -> None:
-    assert kdcache(*arguments(stage.asked(stage.store))) == 0
+def test_people_get_aligned_lines_and_progress_apart(stage: Stage, tmp_path: Path, capsys: Capture) -> None:
+    assert kdcache(*arguments(stage.asked(tmp_path / "digits.kd"))) == 0
     out, err = capsys.readouterr()
     assert out.startswith("extracted\n")
     assert len({line.index(" : ") for line in out.splitlines()[1:]}) == 1
-    assert Store.open(stage.store).content_id in out
-    assert "checked that views replay: 1 of 1" in err
+    assert str(Store.open(stage.store).content_id) in out
+    assert err.splitlines()[-1] == "extracting: 600 of 600"
 
 
 def test_a_failed_check_exits_with_1(stage: Stage, tmp_path: Path, capsys: Capture) -> None:
@@ -178,11 +178,11 @@ def test_rows_of_a_view_that_is_not_there(stage: Stage, capsys: Capture) -> None
 MISTAKES: list[tuple[list[str], list[str]]] = [
     (["inspect", "nowhere.kd"], ["nowhere.kd does not exist", "kdcache extract nowhere.kd"]),
     (["inspect", "{store}@abcdef12"], ["{store}: abcdef12 names 0 seals", "give more digits"]),
-    (["extract", "{store}"], ["data: Field required", "teacher: Field required"]),
+    (["extract", "{store}"], ["data, teacher must be given"]),
     (["extract", "{store}", "--teacher", "a", "--data", "digits", "--top-k", "0"], ["top_k", "given 0"]),
     (["train", "run", "--student", "a", "--data", "digits", "--optimizer", "lion"], ["optimizer", "'sgd' or 'adamw'"]),
     (["train", "run", "--student", "a", "--data", "digits", "--data-set", "test"], ["'test' is not key=value"]),
-    (["train", "run", "--student", "a", "--data", "digits", "--warmup-epochs", "x"], ["x"]),
+    (["train", "run", "--student", "a", "--data", "digits", "--warmup-epochs", "x"], ["--warmup-epochs", "number"]),
     (["verify", "{store}", "--data", "digit"], ["no data set 'digit'; choose digits"]),
     (["verify", "{store}", "--data", "folder:/nowhere"], ["/nowhere is no folder with a folder of images a class"]),
     (["verify", "{store}", "--rows", "-1"], ["rows", "-1"]),
@@ -208,7 +208,3 @@ def test_a_folder_that_cannot_be_written_is_an_error_of_the_user_s(
     (tmp_path / "file").write_text("not a folder")
     assert str(tmp_path / "file") in refusal(capsys, *arguments(stage.asked(tmp_path / "file/digits.kd")))
     assert str(tmp_path / "file") in refusal(capsys, *arguments(student(tmp_path / "file/run")))
-
-
-def test_settings_of_verify_are_its_flags() -> None:
-    assert set(VerifySettings.model_fields) >= {"store", "data", "repair", "rows", "teacher"}

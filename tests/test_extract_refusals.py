@@ -9,6 +9,7 @@ import torch
 from kdcache.checkpoints import save_weights
 from kdcache.errors import BadLogitsError, InvalidInputError, KdcacheError, MismatchError, TeacherSuspectError
 from kdcache.pipelines.extract import extract
+from kdcache.store import Store
 from tests import stagekit
 from tests.stagekit import BLOCKS, Stage, committed
 from tests.storekit import all_files
@@ -184,3 +185,16 @@ def test_a_transform_that_does_not_replay_is_refused(stage: Stage, tmp_path: Pat
     with pytest.raises(InvalidInputError, match="differs when it is drawn again in another order"):
         extract(stage.asked(tmp_path / "digits.kd", transform=f"{tmp_path}/drift.py:Drift", transform_set={}))
     assert not (tmp_path / "digits.kd").exists()
+
+
+def test_a_folder_of_other_files_is_left_alone(stage: Stage, tmp_path: Path) -> None:
+    (tmp_path / "thesis.tex").write_text("dear reader")
+    with pytest.raises(InvalidInputError, match=r"holds other files \(thesis.tex\); choose another place"):
+        extract(stage.asked(tmp_path))
+    assert [path.name for path in tmp_path.iterdir()] == ["thesis.tex"]
+
+
+def test_what_a_killed_writer_leaves_is_no_obstacle(stage: Stage, tmp_path: Path) -> None:
+    (tmp_path / "kdcache").mkdir()
+    (tmp_path / "kdcache/.tmp-1234").write_bytes(b"half a manifest")
+    assert extract(stage.asked(tmp_path)).content_id == Store.open(stage.store).content_id
