@@ -31,9 +31,10 @@ def parse_value(text: str) -> Any:
     if "\n" in text:
         return text
     try:
-        return tomllib.loads(f"value = {text}")["value"]
+        value = tomllib.loads(f"value = {text}")["value"]
     except tomllib.TOMLDecodeError:
         return text
+    return value if isinstance(value, bool | int | float | str | list | dict) else text  # a date stays text
 
 
 def load_callable(spec: str, what: str) -> Callable[..., Any]:

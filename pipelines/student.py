@@ -39,6 +39,8 @@ def require_usable(stores: list[Store], settings: TrainSettings) -> None:
             )
     if stores:
         normalised_weights(settings.ensemble_weights, len(stores))
+    if len(stores) > 1 and settings.combine == "logits" and settings.tail == "none":
+        raise InvalidInputError("--combine logits needs a tail: use --tail uniform, or --combine probabilities")
 
 
 def _require_whole(store: Store) -> None:

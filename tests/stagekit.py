@@ -175,7 +175,8 @@ def start(settings: ExtractSettings | TrainSettings, environment: dict[str, str]
 
 
 def command(given: list[str], environment: dict[str, str]) -> None:
-    """Run `kdcache` with arguments, in this process."""
+    """Run `kdcache` with arguments, in this process, whose own workers start as the platform starts them."""
+    multiprocessing.set_start_method(None, force=True)
     os.environ.update(environment)
     sys.stdout = sys.stderr = open(os.devnull, "w")  # noqa: SIM115
     from kdcache.cli.app import main

@@ -16,7 +16,7 @@ from tests.benchmarks.paired_report import difference
 
 TOY = (
     "--data digits --rows 640 --teacher-rows 640 --teacher-width 8 --teacher-depth 2 --teacher-epochs 4 --views 2 "
-    "--epochs 2 --seeds 2 --trials 1 --jobs 1 --batch-size 64"
+    "--epochs 2 --seeds 2 --trials 1 --jobs 1 --batch-size 64 --side 8"
 )
 
 
@@ -60,8 +60,8 @@ def test_the_cached_arm_is_what_train_does(study: tuple[dict[str, Any], Path]) -
         TrainSettings(
             run=str(folder / "run"), data="digits", data_set={"split": "train", "limit": protocol.rows},
             val_set={"split": "test", "limit": found["test_rows"]}, store=(str(folder / "work/topk.kd"),),
-            student=STUDENT, epochs=protocol.epochs, batch_size=protocol.batch_size, lr=protocol.lr, seed=0, workers=0,
-            device="cpu",
+            student=STUDENT, student_set={"side": 8}, temperature=protocol.temperature, lr=protocol.lr,
+            epochs=protocol.epochs, batch_size=protocol.batch_size, seed=0, workers=0, device="cpu",
         )
     )  # fmt: skip
     tested = found["seeds"][0]["arms"]["cached_topk"]

@@ -94,6 +94,10 @@ def combined_log_probs(
 ) -> Tensor:
     """[B, C] log-probabilities of an ensemble at T. Raises InvalidInputError where weights do not fit the members."""
     shares = normalised_weights(weights, len(teachers))
+    if combine == "logits" and tail == "none":
+        raise InvalidInputError(
+            "combine logits needs a tail: without one, classes outside any member's top k have no logit"
+        )
     dense = [teacher.dense(temperature, tail=tail) for teacher in teachers]
     if combine == "probabilities":
         mean: Tensor = sum(share * p for share, p in zip(shares, dense, strict=True))
