@@ -4,6 +4,7 @@ View (i, v) is a pure function of (view plan, dataset index, v): whoever draws i
 in extract or in train, gets these pixels. Shape letters: V views, B rows, and [ch, H, W] of one view.
 """
 
+import multiprocessing
 import random
 import struct
 from collections.abc import Iterable, Iterator, Sequence
@@ -79,6 +80,9 @@ class ViewDataset(torch.utils.data.Dataset[Drawn]):
         return [draw_view(self.transform, image, self.plan.seed, index, view) for view in views]
 
 
+_FORKS = "fork" in multiprocessing.get_all_start_methods()
+
+
 class _Stream(torch.utils.data.Sampler[ViewRequest]):
     """Requests as a sampler, so that one set of workers serves them all."""
 
@@ -110,6 +114,7 @@ def draw_requests(dataset: ViewDataset, requests: Iterable[ViewRequest], workers
         sampler=_Stream(requests),
         num_workers=workers,
         collate_fn=_same,
+        multiprocessing_context="fork" if workers and _FORKS else None,  # a spawned worker has no `file.py` modules
         generator=torch.Generator(),  # else the loader would draw from the generator that dropout uses
     )
     for item in answers:

@@ -53,7 +53,7 @@ def test_a_full_disk_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPa
 
     folder = Folder(tmp_path)
     monkeypatch.setattr(os, "fsync", full)
-    with pytest.raises(StoreError, match="No space left on device.*run the same command again"):
+    with pytest.raises(StoreError, match=r"No space left on device.*run the same command again"):
         folder.put_new("key", b"data")
     assert list(tmp_path.iterdir()) == []
 

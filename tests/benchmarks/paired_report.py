@@ -104,6 +104,6 @@ def plot(study: dict[str, Any], path: Path) -> None:
     right.set_yticks(range(len(PAIRS)), [f"{one} - {other}".replace("_", " ") for one, other in reversed(PAIRS)])
     right.set_xlabel("paired difference, points (bar: 95 % interval)")
     right.set_title(f"n = {len(study['seeds'])} seeds", fontsize=10)
-    right.legend(fontsize=8, loc="lower right")
+    right.legend(fontsize=8, loc="upper right")
     figure.savefig(path, dpi=120)
     plt.close(figure)
