@@ -57,7 +57,7 @@ def progress_bar(quiet: bool) -> Iterator[Report]:
 
             def report(what: str, done: int, total: int) -> None:
                 if what not in tasks:
-                    tasks[what] = bars.add_task(escape(what), total=total)
+                    tasks[what] = bars.add_task(escape(visible(what)), total=total)
                 bars.update(tasks[what], completed=done, total=total)
 
             yield report
@@ -74,7 +74,7 @@ def _lines() -> Report:
             shown[what] = tenth
             rate = (done - first) / max(time.monotonic() - start, 1e-9)
             eta = f", {rate:,.0f}/s, ETA {(total - done) / rate:.0f} s" if rate > 0 else ""
-            _err.print(escape(f"{what}: {done:,} of {total:,}{eta}"))
+            _err.print(escape(f"{visible(what)}: {done:,} of {total:,}{eta}"))
 
     return report
 
@@ -85,7 +85,7 @@ def print_record(record: Mapping[str, Any], *, as_json: bool, title: str = "") -
         print_json(record)
         return
     if title:
-        _out.print(f"[bold]{escape(title)}[/bold]")
+        _out.print(f"[bold]{escape(visible(title))}[/bold]")
     width = max((len(key) for key in record), default=0)
     for key, value in record.items():
         _out.print(f"{escape(key.ljust(width))} : {escape(shown(value))}")
@@ -98,7 +98,7 @@ def print_json(record: Any) -> None:
 
 def print_table(columns: Sequence[str], rows: Sequence[Sequence[Any]], *, title: str = "") -> None:
     """A table; numbers align right."""
-    table = Table(title=escape(title) if title else None, title_justify="left")
+    table = Table(title=escape(visible(title)) if title else None, title_justify="left")
     for index, column in enumerate(columns):
         number = rows and all(isinstance(row[index], int | float) for row in rows)
         table.add_column(escape(column), justify="right" if number else "left")
@@ -108,8 +108,8 @@ def print_table(columns: Sequence[str], rows: Sequence[Sequence[Any]], *, title:
 
 
 def print_line(text: str) -> None:
-    """One line on stdout."""
-    _out.print(escape(text))
+    """Text on stdout, its newlines kept."""
+    _out.print(escape(visible(text, keep="\n")))
 
 
 def print_error(text: str, *, as_json: bool, exit_code: int) -> None:
@@ -117,7 +117,12 @@ def print_error(text: str, *, as_json: bool, exit_code: int) -> None:
     if as_json:
         sys.stderr.write(json.dumps({"error": text, "exit_code": exit_code}, ensure_ascii=False) + "\n")
     else:
-        _err.print(f"[bold red]error:[/bold red] {escape(text)}")
+        _err.print("[bold red]error:[/bold red] " + escape(visible(text, keep="\n")))
+
+
+def visible(text: str, *, keep: str = "") -> str:
+    """Text whose control characters are shown as \\x1b and the like, apart from those to keep."""
+    return "".join(each if each.isprintable() or each in keep else f"\\x{ord(each):02x}" for each in text)
 
 
 def shown(value: Any) -> str:
@@ -134,4 +139,4 @@ def shown(value: Any) -> str:
         return ", ".join(f"{key} {shown(each)}" for key, each in value.items())
     if isinstance(value, list | tuple):
         return ", ".join(shown(each) for each in value)
-    return "".join(each if each.isprintable() else f"\\x{ord(each):02x}" for each in str(value))
+    return visible(str(value))

@@ -58,10 +58,10 @@ def _parameter(name: str, field: FieldInfo, positional: bool) -> inspect.Paramet
 
 def _kind(annotation: Any) -> Any:
     """What typer parses: dicts and lists of names as repeated text, everything else that is no plain type as text."""
-    if get_origin(annotation) is dict:
+    if get_origin(annotation) in (dict, tuple):
         return list[str]
     plain = [each for each in (get_args(annotation) or (annotation,)) if each is not type(None)]
-    return plain[0] if plain[0] in (int, float, bool) and get_origin(annotation) is not tuple else str
+    return plain[0] if plain[0] in (int, float, bool) else str
 
 
 def _choices(annotation: Any) -> str | None:

@@ -9,8 +9,17 @@ from kdcache.cli.flags import Json
 from kdcache.store import Store
 
 
-def command(store: Annotated[str, typer.Argument(help="folder of the store")], as_json: Json = False) -> None:
+def command(
+    store: Annotated[str, typer.Argument(help="folder of the store")],
+    name: Annotated[str | None, typer.Option("--name", help="Write a name on the store's card.")] = None,
+    license_: Annotated[str | None, typer.Option("--license", help="Write a licence on the card.")] = None,
+    notes: Annotated[str | None, typer.Option("--notes", help="Write notes on the card.")] = None,
+    as_json: Json = False,
+) -> None:
     opened = Store.open_for_writing(store)
+    given = {"name": name, "license": license_, "notes": notes}
+    if written := {field: text for field, text in given.items() if text is not None}:
+        opened.write_card(opened.card.model_copy(update=written))
     seal = opened.seal()
     views = ", ".join(f"{first}:{last}" for first, last in (segment.views for segment in seal.segments))
     record = {"store": store, "content_id": seal.content_id, "views": views, "pin": f"{store}@{seal.content_id[:32]}"}

@@ -19,8 +19,8 @@ def command(flags: dict[str, Any], config: str | None, as_json: bool) -> None:
     else:
         rows = [[check.name, "ok" if check.passed else "FAILED", check.detail] for check in verdict.checks]
         print_table(["check", "verdict", "seen"], rows, title=f"verify {verdict.store}")
-        for finding in verdict.findings:
-            print_line(finding)
+        for line in (*verdict.findings, *(f"note: {note}" for note in verdict.notes)):
+            print_line(line)
         if verdict.whole:
             print_line("verdict: whole")
     if not verdict.whole:

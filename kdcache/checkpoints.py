@@ -28,11 +28,11 @@ def write_whole(path: Path, data: bytes) -> None:
     os.replace(temporary, path)
 
 
-def claim_run(folder: Path, settings: dict[str, Any], free: frozenset[str]) -> bool:
+def claim_run(folder: Path, settings: dict[str, Any]) -> bool:
     """Write settings.json, or find it with the same settings; returns whether the run began earlier.
 
-    Settings named in `free` may change from start to start. Raises MismatchError naming every other that differs, and
-    InvalidInputError for a folder that holds something else.
+    A folder whose run has no checkpoint yet may be claimed anew. Raises MismatchError naming every setting that
+    differs, and InvalidInputError for a folder that holds something else.
     """
     path = folder / "settings.json"
     if not path.is_file():
@@ -44,11 +44,14 @@ def claim_run(folder: Path, settings: dict[str, Any], free: frozenset[str]) -> b
     found = [
         (name, repr(stored.get(name)), repr(given.get(name)))
         for name in sorted(stored.keys() | given.keys())
-        if stored.get(name) != given.get(name) and name.partition(".")[0] not in free
+        if stored.get(name) != given.get(name)
     ]
+    if found and (folder / STATE).exists():
+        advice = "choose another folder, or the settings, data and views (STORE@ID, --train-views) that it began with"
+        raise MismatchError(f"{folder} holds a run with other settings:", found, advice, stored_by="the run")
     if found:
-        raise MismatchError(f"{folder} holds a run with other settings:", found, "choose another folder for this run")
-    return True
+        write_whole(path, json.dumps(settings, indent=1, sort_keys=True).encode() + b"\n")
+    return not found
 
 
 def save_state(folder: Path, state: dict[str, Any]) -> None:

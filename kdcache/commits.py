@@ -15,7 +15,7 @@ from kdcache.errors import DamagedError, MissingBlockError
 from kdcache.files import Folder
 from kdcache.layout import SegmentLayout
 from kdcache.manifest import Provenance, Record
-from kdcache.shards import encode_shard
+from kdcache.shards import decode_shard, encode_shard
 
 
 class Shard(Record):
@@ -59,7 +59,8 @@ def commit_block(
     """Write one block whole and commit it.
 
     `arrays` hold the block's rows in the store's shapes and dtypes. Returns the commit that stands, or None where
-    another writer has taken the block with other bytes and `adopt` is off.
+    another writer has taken the block with other bytes and `adopt` is off. Raises DamagedError for a shard that was
+    left there torn: what is adopted must decode to this block's rows.
     """
     if (standing := read_commit(folder, layout, block)) is not None:
         return standing
@@ -72,14 +73,27 @@ def commit_block(
             found = folder.require(key, "another process deleted it; extract again")
             if found != data and not adopt and not shards:
                 return None
-            mixed |= found != data
-            data = found
+            if found != data:
+                require_rows(folder, layout, name, block, found)
+                mixed, data = True, found
         shards[name] = Shard(sha256=sha256_hex(data), size=len(data))
     first, last = layout.block_rows(block)
     rows = (last - first) * (layout.stop - layout.start)
     commit = Commit(block=block, rows=rows, shards=shards, counts=counts, mixed=mixed, provenance=provenance)
     folder.put_new(layout.commit_key(block), commit.to_bytes())
     return read_commit(folder, layout, block)
+
+
+def require_rows(folder: Folder, layout: SegmentLayout, name: str, block: int, data: bytes) -> None:
+    """Raises DamagedError where bytes found under a shard's key do not decode to the rows of its block."""
+    spec, (first, last) = layout.arrays[name], layout.block_rows(block)
+    shape = [last - first if axis == spec.block_axis else size for axis, size in enumerate(spec.shape)]
+    try:
+        decode_shard(spec, data, tuple(shape))
+    except (ValueError, RuntimeError) as error:
+        path = folder.path(spec.key(block))
+        advice = f"delete this file, or run: kdcache verify {folder.root} --repair; then extract again"
+        raise DamagedError(f"{path} was left there torn, it does not decode ({error}); {advice}") from error
 
 
 def read_commit(folder: Folder, layout: SegmentLayout, block: int) -> Commit | None:

@@ -2,6 +2,7 @@
 
 import gzip
 import hashlib
+import os
 import zlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -52,7 +53,7 @@ class Data:
         rows = len(self)
         ids = hashlib.sha256()
         for name in self.ids:
-            ids.update(name.encode() + b"\n")
+            ids.update(name.encode("utf-8", "surrogateescape") + b"\n")
         contents = hashlib.sha256()
         for index in np.unique(np.linspace(0, rows - 1, min(PROBES, rows)).astype(int)).tolist():
             contents.update(hashlib.sha256(self.probe(index)).digest())
@@ -89,7 +90,7 @@ def open_data(spec: str, arguments: dict[str, Any]) -> Data:
 def describe_samples(samples: Any, name: str) -> Data:
     """Ids, labels and class names of a data set object: from its attributes, or by one pass over it.
 
-    Looks for `ids` or file paths in `samples`; `labels` or `targets`; `class_names` or `classes`.
+    Looks for `ids`, or the paths in `samples` under `root`; `labels` or `targets`; `class_names` or `classes`.
     """
     if not (hasattr(samples, "__len__") and hasattr(samples, "__getitem__")):
         raise InvalidInputError(f"data {name} is a {type(samples).__name__}; it must have a length and be indexable")
@@ -98,11 +99,14 @@ def describe_samples(samples: Any, name: str) -> Data:
     if labels is None:
         labels = [samples[index][1] for index in range(rows)]
     ids = getattr(samples, "ids", None)
+    if ids is None and hasattr(samples, "root") and isinstance(getattr(samples, "samples", None), list):
+        ids = [os.path.relpath(each[0], samples.root) for each in samples.samples]  # torchvision's image folders
+    names = _attribute(samples, "class_names", "classes")
     return Data(
         samples=samples,
         ids=[str(index) for index in range(rows)] if ids is None else [str(each) for each in ids],
         labels=_as_labels(labels, rows, name),
-        class_names=tuple(str(each) for each in (_attribute(samples, "class_names", "classes") or ())),
+        class_names=tuple(str(each) for each in names) if isinstance(names, list | tuple) else (),
         probe=lambda index: image_bytes(samples[index][0]),
         name=name,
         decoder=f"Pillow {PIL.__version__}",

@@ -1,6 +1,6 @@
 """Quantising: reduced rows to the integers that a store holds and back, on numpy; every bound is stated here.
 
-Default precision: gaps in steps of 1/16 nat, so a kept logit is off by at most 1/32; mean KL added is below 1e-4 on
+Default: gaps in steps of 1/16 nat, so a kept logit is off by at most 1/32; mean KL added is below 1e-4 on
 real logits and below 4.9e-4 (range^2 / 8 with range 1/16, Hoeffding's lemma) for any row without clamped gaps. "high":
 1/64 nat, 1/128, 1e-5 and 3.1e-5. The tail is in steps of 1/128, label distances in steps of 1/64.
 
@@ -41,7 +41,7 @@ def encode_topk(rows: TopK, encoding: Encoding, classes: int) -> Encoded:
     """Quantise reduced rows (numpy, leading axes [Vs, N])."""
     if int(rows.classes.max(initial=0)) >= classes:
         raise BadLogitsError(f"class id {int(rows.classes.max())} does not fit {classes} classes")
-    gaps, clamped = _quantise_gaps(rows.distances, encoding.precision)
+    gaps, clamped = _quantise_gaps(rows.distances, encoding.quantisation)
     label, far = _quantise_label(rows.label)
     arrays = {"classes": rows.classes.astype(class_dtype(classes))}
     if encoding.k != 1:
@@ -59,13 +59,13 @@ def encode_full(centred_VNC: Array) -> Encoded:
     return Encoded({"logits": logits}, np.asarray(low.any(axis=-1)))
 
 
-def _quantise_gaps(distances: Array, precision: str) -> tuple[Array, Array]:
+def _quantise_gaps(distances: Array, quantisation: str) -> tuple[Array, Array]:
     """Gaps to the class before, clamped against the running sum, so that errors never add up.
 
     gap_j = clip(round(s d_j) - (gaps stored so far), 0, largest); one huge gap does not shift those after it.
     """
-    dtype, largest = GAP_DTYPE[precision], int(np.iinfo(GAP_DTYPE[precision]).max)
-    steps = np.rint(distances.astype(np.float64) * GAPS_A_NAT[precision])
+    dtype, largest = GAP_DTYPE[quantisation], int(np.iinfo(GAP_DTYPE[quantisation]).max)
+    steps = np.rint(distances.astype(np.float64) * GAPS_A_NAT[quantisation])
     gaps = np.diff(steps, axis=-1)
     wide = (gaps > largest).any(axis=-1)
     if wide.any():
@@ -97,12 +97,12 @@ def _quantise_label(label: Array) -> tuple[Array, Array]:
     return np.where(none, NO_LABEL, np.minimum(steps, NO_LABEL - 1)).astype(np.uint16), far
 
 
-def decode_logits(classes: Array, gaps: Array | None, precision: str) -> Array:
+def decode_logits(classes: Array, gaps: Array | None, quantisation: str) -> Array:
     """Logits [..., K] f32 of the kept classes less the top one: 0 first, then minus the running sum of the gaps."""
     logits = np.zeros(classes.shape, dtype=np.float32)
     if gaps is not None:
         np.cumsum(gaps, axis=-1, dtype=np.float32, out=logits[..., 1:])
-        logits[..., 1:] /= -GAPS_A_NAT[precision]
+        logits[..., 1:] /= -GAPS_A_NAT[quantisation]
     return logits
 
 

@@ -31,12 +31,14 @@ class InvalidInputError(KdcacheError):
 class MismatchError(KdcacheError):
     """Two identities that must be equal are not.
 
-    `differences` lists (field, value in the store, value given), each as text.
+    `differences` lists (field, value stored, value given), each as text.
     """
 
-    def __init__(self, what: str, differences: Sequence[tuple[str, str, str]], advice: str) -> None:
+    def __init__(
+        self, what: str, differences: Sequence[tuple[str, str, str]], advice: str, stored_by: str = "the store"
+    ) -> None:
         self.differences = tuple(differences)
-        lines = [f"  {field}: the store has {stored}, this run has {given}" for field, stored, given in differences]
+        lines = [f"  {field}: {stored_by} has {stored}, this run has {given}" for field, stored, given in differences]
         super().__init__("\n".join([what, *lines, advice]))
 
 

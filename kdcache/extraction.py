@@ -207,7 +207,7 @@ def _recorded(device: str) -> torch.cuda.Event | None:
     if torch.device(device).type != "cuda":
         return None
     event = torch.cuda.Event()  # type: ignore[no-untyped-call]
-    event.record()
+    event.record(torch.cuda.current_stream(torch.device(device)))  # the copies run on this device's stream
     return event
 
 

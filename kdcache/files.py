@@ -78,8 +78,11 @@ class Folder:
         _sync_folder(target.parent)
 
     def delete(self, key: str) -> None:
-        self.path(key).unlink(missing_ok=True)
-        _sync_folder(self.path(key).parent)
+        """Remove a key; one that is gone, alone or with its folder, stays gone."""
+        path = self.path(key)
+        if path.parent.is_dir():
+            path.unlink(missing_ok=True)
+            _sync_folder(path.parent)
 
     def keys(self, prefix: str) -> Iterator[str]:
         """Every key under a prefix, sorted; temporary files of a killed writer are not keys."""

@@ -29,7 +29,7 @@ def describe_store(store: Store) -> dict[str, Any]:
         "rows": identity.dataset.rows,
         "classes": teacher.classes,
         "views": ", ".join(f"{each.layout.start}:{each.layout.stop}" for each in store.segments),
-        "soft labels": f"{kept}, {encoding.precision} precision",
+        "soft labels": f"{kept}, {encoding.quantisation} quantisation",
         "features": encoding.features,
         "head": bool(encoding.head),
         "teacher": teacher.name + _arguments(teacher.arguments),

@@ -149,7 +149,7 @@ def _row_shapes(identity: Identity) -> dict[str, tuple[str, tuple[int, ...], tup
     else:
         rows["classes"] = (class_dtype(classes), (), (encoding.k,))
         if encoding.k > 1:
-            rows["gaps"] = ("uint16" if encoding.precision == "high" else "uint8", (), (encoding.k - 1,))
+            rows["gaps"] = ("uint16" if encoding.quantisation == "high" else "uint8", (), (encoding.k - 1,))
         rows["tail"] = ("int16", (3,), ())
         rows["label"] = ("uint16", (), () if identity.views.mix == "none" else (2,))
     if encoding.features:

@@ -88,6 +88,7 @@ class Loader:
         top_k: int | None = None,
     ) -> None:
         require_fit(stores, data)
+        self.data = data
         self.stores = tuple(stores)
         self.plan = stores[0].identity.views if stores else plan or ViewPlan(transform=TransformSpec(name="none"))
         self.order = stores[0].order if stores else np.arange(len(data)) if order is None else order
@@ -245,8 +246,13 @@ def _common_views(stores: Sequence[Store], views: Sequence[int] | None, epochs: 
         return tuple(range(max(epochs, 1))) if views is None else tuple(views)
     common = sorted(set.intersection(*(set(store.views) for store in stores)))
     chosen = common if views is None else list(views)
-    if missing := [view for view in chosen if view not in common] or not chosen:
-        raise InvalidInputError(f"views {missing} were asked for; the stores have {common} in common")
+    if not common:
+        each = "; ".join(f"{store.folder.root} has {list(store.views)}" for store in stores)
+        raise InvalidInputError(f"the stores have no view in common: {each}; extract the same views for both")
+    if missing := [view for view in chosen if view not in common]:
+        raise InvalidInputError(
+            f"views {missing} were asked for; the stores have {common} in common: choose among these"
+        )
     return tuple(chosen)
 
 

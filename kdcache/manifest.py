@@ -50,10 +50,12 @@ class OrderIdentity(Record):
 
 
 class TeacherIdentity(Record):
-    """Which network answered, and how it was fed. `weights` is a sha256 over names, shapes and values."""
+    """Which network answered, and how it was fed. `weights` is a sha256 over names, shapes and values; `text` one over
+    the network's structure and a user's own sources, since equal weights may meet another forward."""
 
     name: str
     arguments: dict[str, Any] = Field(default_factory=dict)
+    text: str = ""
     weights: str
     classes: int = Field(ge=2)
     mode: Literal["eval"] = "eval"
@@ -77,7 +79,7 @@ class Encoding(Record):
 
     name: Literal["topk", "full"]
     k: int | None = Field(default=None, ge=1)
-    precision: Literal["default", "high"] = "default"
+    quantisation: Literal["default", "high"] = "default"
     features: int = Field(default=0, ge=0)
     head: int = Field(default=0, ge=0)
 
@@ -183,7 +185,7 @@ def require_equal(stored: BaseModel, given: BaseModel, what: str, advice: str, p
         raise MismatchError(what, found, advice)
 
 
-def validated(model: type[Record], what: str, /, **fields: Any) -> Any:
+def validated(model: type[BaseModel], what: str, /, **fields: Any) -> Any:
     """Build a record from a user's values; raises InvalidInputError with the field, the value and what is allowed."""
     try:
         return model(**fields)

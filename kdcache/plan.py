@@ -4,7 +4,6 @@ Everything here is a function of numbers only: a second implementation needs xxh
 """
 
 import struct
-from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -128,10 +127,3 @@ def whole_pairs(plan: ViewPlan, positions: IntArray, view: int, rows: int) -> tu
     together = np.isin(partners, positions) & (partners != positions)
     first = together & (positions < partners)
     return np.stack([positions[first], partners[first]], axis=1), positions[~together]
-
-
-def group_slices(start: int, stop: int) -> Iterator[tuple[int, int]]:
-    """The mixing groups that cover positions start:stop; start must be a multiple of 64."""
-    assert start % GROUP == 0
-    for first in range(start, stop, GROUP):
-        yield first, min(first + GROUP, stop)

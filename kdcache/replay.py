@@ -4,9 +4,11 @@ from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
+import PIL
 
 from kdcache.environment import provenance, version_differences
 from kdcache.errors import ReplayError
+from kdcache.manifest import Provenance
 from kdcache.store import Store
 from kdcache.views import ViewDataset, ViewRequest, thumbnails
 
@@ -35,9 +37,19 @@ def grade_replay(store: Store, dataset: ViewDataset, view: int) -> ReplayGrade:
     off = np.abs(thumbnails(drawn.images[0]).astype(int) - stored.astype(int)).mean(axis=(1, 2, 3))
     worst = float(off.max())
     grade: Grade = "equal" if differing == 0 else "drift" if worst <= DRIFT_LEVELS else "another picture"
-    there = store.manifest.provenance
-    versions = tuple(version_differences(there, provenance("cpu", decoder=there.decoder)))
-    return ReplayGrade(grade, worst, len(stored), differing, versions)
+    return ReplayGrade(grade, worst, len(stored), differing, _versions(store, view))
+
+
+def _versions(store: Store, view: int) -> tuple[str, ...]:
+    """What differs between here and the pass that wrote the view's canary, which lies in block 0 of its segment."""
+    first = store.segment_of(view).commits().get(0)
+    there = store.manifest.provenance if first is None else first.provenance
+    return tuple(version_differences(there, provenance("cpu", decoder=_decoder(there))))
+
+
+def _decoder(there: Provenance) -> str:
+    """The decoder of this process; one that is a data set's own cannot be known here, and is taken as equal."""
+    return f"Pillow {PIL.__version__}" if there.decoder.startswith("Pillow") else there.decoder
 
 
 def require_replay(store: Store, dataset: ViewDataset, *, view: int, position: int, accept_drift: bool) -> ReplayGrade:

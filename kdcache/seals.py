@@ -1,6 +1,10 @@
 """Seals: what one team tells another. A create-only list of segment digests; its sha256 is the content id."""
 
 import os
+from itertools import pairwise
+from typing import Annotated, Self
+
+from pydantic import Field, model_validator
 
 from kdcache.canonical import sha256_hex
 from kdcache.errors import DamagedError, StoreNotFoundError
@@ -11,25 +15,43 @@ from kdcache.segment import Segment
 
 PIN = 32  # hex digits from which a content id names one store for certain
 HEX = set("0123456789abcdef")
+VIEWS_MAX = 100_000  # a segment's name has five digits for a view
+
+Digest = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
+View = Annotated[int, Field(ge=0, le=VIEWS_MAX)]
 
 
 class SealedSegment(Record):
     """What a seal says of one segment."""
 
-    views: tuple[int, int]
-    commits: str
-    digest: str
+    views: tuple[View, View]
+    commits: Digest
+    digest: Digest
+
+    @model_validator(mode="after")
+    def _holds_views(self) -> Self:
+        if self.views[0] >= self.views[1]:
+            raise ValueError(f"views {self.views[0]}:{self.views[1]} are none")
+        return self
 
 
 class Seal(Record):
     """A create-only list of digests; the sha256 of its bytes is the content id."""
 
     format: int
-    identity: str
-    order: str
-    labels: str
-    head: str | None = None
+    identity: Digest
+    order: Digest
+    labels: Digest
+    head: Digest | None = None
     segments: tuple[SealedSegment, ...]
+
+    @model_validator(mode="after")
+    def _views_are_distinct(self) -> Self:
+        spans = sorted(segment.views for segment in self.segments)
+        for (start, stop), (following, end) in pairwise(spans):
+            if following < stop:
+                raise ValueError(f"segments of views {start}:{stop} and {following}:{end} overlap")
+        return self
 
     @property
     def content_id(self) -> str:
@@ -37,8 +59,9 @@ class Seal(Record):
 
 
 def split_pin(url: str) -> tuple[str, str | None]:
-    """`store.kd@1f2e...` as path and content id; an `@` that is part of an existing path is left alone."""
+    """`store.kd@1f2e...` as path and content id, in either case; an `@` that is part of an existing path stays."""
     path, at, content_id = url.rpartition("@")
+    content_id = content_id.lower()
     if not at or os.path.exists(url) or not content_id or set(content_id) - HEX:
         return url, None
     return path, content_id
@@ -47,7 +70,8 @@ def split_pin(url: str) -> tuple[str, str | None]:
 def read_seal(folder: Folder, identity: Identity, content_id: str | None) -> Seal | None:
     """The seal that a content id names, the latest where it is None; None where there is no seal at all.
 
-    Raises StoreNotFoundError for an unknown id, DamagedError for a seal that is not what its name says.
+    Raises StoreNotFoundError for an unknown id, DamagedError for a seal that is not what its name says, FormatError for
+    fields that no seal holds.
     """
     if content_id is None:
         latest = folder.get(LATEST_SEAL)
@@ -71,8 +95,8 @@ def read_seal(folder: Folder, identity: Identity, content_id: str | None) -> Sea
     seal = Seal.from_bytes(data, str(folder.path(key)))
     if seal.identity != identity.digest:
         raise DamagedError(f"{folder.path(key)} seals identity {seal.identity}, the manifest's is {identity.digest}")
-    if seal.order != identity.order.sha256 or any(first >= last for first, last in (e.views for e in seal.segments)):
-        raise DamagedError(f"{folder.path(key)} seals another order, or views that are none; restore it")
+    if seal.order != identity.order.sha256:
+        raise DamagedError(f"{folder.path(key)} seals order {seal.order}, the manifest's is {identity.order.sha256}")
     for entry in seal.segments:
         segment = Segment(folder, identity, segment_layout(identity, *entry.views), entry.commits)
         if segment.digest(entry.commits) != entry.digest:

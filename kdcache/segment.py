@@ -45,7 +45,7 @@ class EncodedRows:
         if encoding.k is None:
             logits = self.arrays["logits"].astype(np.float32)
             return FullLabels(logits, label, teacher.classes, teacher.masked_classes)
-        logits = decode_logits(self.arrays["classes"], self.arrays.get("gaps"), encoding.precision)
+        logits = decode_logits(self.arrays["classes"], self.arrays.get("gaps"), encoding.quantisation)
         tail = decode_tail(self.arrays["tail"])
         return TopKLabels(self.arrays["classes"], logits, tail, label, teacher.classes, teacher.masked_classes)
 

@@ -27,6 +27,17 @@ def encode_shard(spec: ArraySpec, data: Array) -> bytes:
     return next(iter(_encoded(replace(spec, path="", shape=data.shape), data).values()))
 
 
+def decode_shard(spec: ArraySpec, data: bytes, shape: tuple[int, ...]) -> Array:
+    """A block's rows [shape] from one shard's bytes. Raises ValueError or RuntimeError for bytes that are none."""
+    if not data:
+        raise ValueError("it is empty")  # Zarr takes it for a shard of fill values
+    prototype = default_buffer_prototype()
+    memory, alone = MemoryStore(), replace(spec, path="", shape=shape)
+    sync(memory.set("zarr.json", prototype.buffer.from_bytes(alone.metadata_bytes())))
+    sync(memory.set(alone.key(0).lstrip("/"), prototype.buffer.from_bytes(data)))
+    return np.asarray(_as_array(zarr.open_array(memory, mode="r"))[...])
+
+
 def encode_plain(spec: ArraySpec, data: Array) -> dict[str, bytes]:
     """Key -> bytes for every chunk of an array of the store as a whole."""
     assert data.dtype == spec.dtype, (spec.path, data.dtype, spec.dtype)

@@ -69,6 +69,19 @@ def call(function: Callable[..., Any], arguments: dict[str, Any], what: str) -> 
     return function(**arguments)
 
 
+_LIBRARIES = sys.stdlib_module_names | {"torch", "torchvision", "timm", "kdcache"}
+
+
+def own_source(code: Any) -> str:
+    """The source of a function or class of the user's own; "" for a library's, whose name says what it does."""
+    if (getattr(code, "__module__", None) or "").partition(".")[0] in _LIBRARIES:
+        return ""
+    try:
+        return inspect.getsource(code)
+    except (OSError, TypeError):
+        return f"{code.__module__}.{code.__qualname__}"
+
+
 def portable_name(spec: str) -> str:
     """A spec without the folders of this machine: `/home/me/net.py:net` is `net.py:net`."""
     place, colon, name = spec.rpartition(":")

@@ -147,6 +147,10 @@ class Store:
         data = self.folder.get(CARD)
         return Card() if data is None else Card.from_bytes(data, str(self.folder.path(CARD)))
 
+    def write_card(self, card: Card) -> None:
+        """Replace what people wrote about the store; no hash covers it."""
+        self.folder.replace(CARD, card.to_bytes())
+
     def head(self) -> dict[str, Array]:
         """The teacher's classifier, weight [C, D] and bias [C] f32. Raises MissingBlockError where it was not kept."""
         if not self.identity.encoding.head:

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from kdcache.errors import InvalidInputError
 from kdcache.manifest import TeacherIdentity
-from kdcache.specs import call, load_callable, portable_name
+from kdcache.specs import call, load_callable, own_source, portable_name
 
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 Precision = Literal["float32", "bfloat16", "float16"]
@@ -110,6 +110,20 @@ def weights_digest(network: nn.Module) -> str:
     return digest.hexdigest()
 
 
+def network_text(network: nn.Module, spec: str) -> str:
+    """sha256 over the classes of all modules, and over the sources of those that are the user's own and of its factory.
+
+    Equal weights may meet another forward: this tells an edited network file from the one that answered before.
+    """
+    lines = [
+        f"{name}: {type(module).__module__}.{type(module).__qualname__}" for name, module in network.named_modules()
+    ]
+    sources = {own_source(type(module)) for module in network.modules()}
+    if spec.partition(":")[0] not in ("torchvision", "timm"):
+        sources.add(own_source(load_callable(spec, "teacher")))
+    return "sha256 " + hashlib.sha256("\n".join([*lines, *sorted(sources)]).encode()).hexdigest()
+
+
 def default_normalisation(channels: int) -> tuple[tuple[float, ...], tuple[float, ...]]:
     """ImageNet's mean and std for three channels, one half each for others."""
     return (IMAGENET_MEAN, IMAGENET_STD) if channels == 3 else ((0.5,) * channels, (0.5,) * channels)
@@ -169,11 +183,12 @@ class Teacher:
             raise InvalidInputError(f"the teacher answered {shape}; it must answer logits [rows, classes]")
         return logits.float(), self._features
 
-    def identity(self, name: str, arguments: dict[str, Any], classes: int) -> TeacherIdentity:
-        """What makes this teacher this one."""
+    def identity(self, name: str, arguments: dict[str, Any], classes: int, text: str = "") -> TeacherIdentity:
+        """What makes this teacher this one; `text` as from `network_text`."""
         return TeacherIdentity(
             name=portable_name(name),
             arguments=arguments,
+            text=text,
             weights=weights_digest(self.network),
             classes=classes,
             precision=self.precision,

@@ -4,7 +4,6 @@ import functools
 import hashlib
 import inspect
 import re
-import sys
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -14,10 +13,9 @@ from torchvision.transforms import v2
 
 from kdcache.errors import InvalidInputError
 from kdcache.plan import TransformSpec
-from kdcache.specs import call, load_callable, portable_name
+from kdcache.specs import call, load_callable, own_source, portable_name
 
 Transform = Callable[[Any], Any]
-_LIBRARIES = sys.stdlib_module_names | {"torch", "torchvision", "timm"}  # their repr and version say what they do
 
 
 class PadCrop(nn.Module):
@@ -120,14 +118,9 @@ def describe(transform: Transform, name: str, arguments: dict[str, Any] | None =
 def _source(part: Any) -> str:
     """The source of a function or class of the user's own; "" where a repr says all, or there is no source."""
     code = part if inspect.isroutine(part) else type(part)
-    if (getattr(code, "__module__", None) or "").partition(".")[0] in _LIBRARIES:
-        return ""
     if not (inspect.isroutine(part) or isinstance(part, nn.Module) or " at 0x" in repr(part)):
         return ""
-    try:
-        return inspect.getsource(code)
-    except (OSError, TypeError):
-        return f"{code.__module__}.{code.__qualname__}"
+    return own_source(code)
 
 
 def clean_transform(spec: TransformSpec) -> Transform | None:

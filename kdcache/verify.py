@@ -1,16 +1,19 @@
-"""Is a store what its manifest, commits and seals say? Structure, and sha256 of every file; no torch, no decoding."""
+"""Is a store what its manifest, commits and seals say? Structure, and sha256 of every file, without torch.
+
+Nothing that is committed is decoded; only shards that lie there without a commit are, for the next writer adopts them.
+"""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from kdcache.canonical import canonical_json, sha256_hex
-from kdcache.commits import Commit, read_commit
+from kdcache.canonical import sha256_hex
+from kdcache.commits import Commit, read_commit, require_rows
 from kdcache.errors import KdcacheError
 from kdcache.files import Folder
 from kdcache.layout import LATEST_SEAL, ArraySpec, group_bytes, labels_spec, order_spec, plain_array
 from kdcache.manifest import Record
 from kdcache.progress import Progress, silent
-from kdcache.seals import read_seal, sealed_ids
+from kdcache.seals import read_seal, sealed_ids, split_pin
 from kdcache.segment import Segment
 from kdcache.store import Store
 
@@ -25,10 +28,13 @@ class Check(Record):
 
 @dataclass(frozen=True)
 class Finding:
-    """One thing that is wrong. `block` is the (segment, number) that extract can redo, None where it cannot mend it."""
+    """One thing that is wrong. `block` is the (segment, number) that extract can redo, None where it cannot mend it;
+    `advice` says what does, where it is not to restore a file. A harmless one is worth a note, and no failure."""
 
     what: str
     block: tuple[str, int] | None = None
+    advice: str = ""
+    harmless: bool = False
 
 
 @dataclass(frozen=True)
@@ -36,6 +42,7 @@ class Inspection:
     """What was looked at and what was found; `missing` counts blocks that were never committed."""
 
     findings: tuple[Finding, ...]
+    notes: tuple[str, ...]
     blocks: int
     missing: int
     files: int
@@ -46,35 +53,34 @@ class Inspection:
         return not self.findings and not self.missing
 
 
-def inspect_files(path: str, *, progress: Progress = silent) -> Inspection:
-    """Check everything that can be checked from the store alone. Raises StoreNotFoundError and FormatError only."""
+def inspect_files(url: str, *, progress: Progress = silent) -> Inspection:
+    """Check everything that can be checked from the store alone, by the latest seal or by the one that `url` pins.
+
+    Raises StoreNotFoundError and FormatError only, and whatever is wrong with the seal that is pinned.
+    """
+    path, pin = split_pin(url)
     store = Store.open_for_writing(path)
-    findings = [*_whole_store(store), *_seals(store)]
-    files = size = missing = 0
-    total = sum(segment.layout.blocks for segment in store.segments)
-    done = 0
+    findings = [*_whole_store(store), *_seals(store, pin)]
+    blocks = [(segment, block) for segment in store.segments for block in range(segment.layout.blocks)]
     for segment in store.segments:
         findings += _metadata(store.folder, segment.layout.name, list(segment.layout.arrays.values()))
-        for block in range(segment.layout.blocks):
-            try:
-                commit = read_commit(store.folder, segment.layout, block)
-            except KdcacheError as error:
-                findings.append(Finding(str(error), (segment.layout.name, block)))
-                commit = None
-            else:
-                missing += commit is None
-            if commit is not None:
-                findings += _shards(store.folder, segment, block, commit)
-                files += len(commit.shards)
-                size += sum(shard.size for shard in commit.shards.values())
-            done += 1
-            progress("checking sha256 of blocks", done, total)
-    return Inspection(tuple(findings), total, missing, files, size)
+    files = size = missing = 0
+    for done, (segment, block) in enumerate(blocks, 1):
+        commit, found = _block(store.folder, segment, block)
+        findings += found
+        missing += commit is None and store.folder.size(segment.layout.commit_key(block)) is None
+        shards = {} if commit is None else commit.shards
+        files += len(shards)
+        size += sum(shard.size for shard in shards.values())
+        progress("checking sha256 of blocks", done, len(blocks))
+    wrong = tuple(finding for finding in findings if not finding.harmless)
+    notes = tuple(finding.what for finding in findings if finding.harmless)
+    return Inspection(wrong, notes, len(blocks), missing, files, size)
 
 
-def forget_blocks(path: str, findings: tuple[Finding, ...]) -> list[tuple[str, int]]:
+def forget_blocks(url: str, findings: tuple[Finding, ...]) -> list[tuple[str, int]]:
     """Remove commit and shards of every damaged block, so that extract redoes just those. Commits go first."""
-    store = Store.open_for_writing(path)
+    store = Store.open_for_writing(split_pin(url)[0])
     segments = {segment.layout.name: segment for segment in store.segments}
     damaged = sorted({finding.block for finding in findings if finding.block is not None})
     for name, block in damaged:
@@ -83,6 +89,17 @@ def forget_blocks(path: str, findings: tuple[Finding, ...]) -> list[tuple[str, i
         for spec in layout.arrays_of(block).values():
             store.folder.delete(spec.key(block))
     return damaged
+
+
+def _block(folder: Folder, segment: Segment, block: int) -> tuple[Commit | None, list[Finding]]:
+    """One block's commit, and what is wrong with its files."""
+    try:
+        commit = read_commit(folder, segment.layout, block)
+    except KdcacheError as error:
+        return None, [Finding(str(error), (segment.layout.name, block))]
+    if commit is None:
+        return None, list(_torn(folder, segment, block))
+    return commit, list(_shards(folder, segment, block, commit))
 
 
 def _whole_store(store: Store) -> Iterator[Finding]:
@@ -115,41 +132,78 @@ def _metadata(folder: Folder, group: str, specs: list[ArraySpec]) -> Iterator[Fi
             yield Finding(f"{folder.path(key)} {what}")
 
 
-def _seals(store: Store) -> Iterator[Finding]:
+def _seals(store: Store, pin: str | None) -> Iterator[Finding]:
     """Every seal: its name, the identity it seals, its segments, and the commits they list against those on disk."""
-    sealed_now = sealed_ids(store.folder)
+    if pin is not None:
+        pinned = read_seal(store.folder, store.identity, pin)
+        assert pinned is not None
+        pin = pinned.content_id
+        yield Finding(f"seal {pin[:12]} was asked for; all other files of the store were checked too", harmless=True)
+    latest = None
     try:
-        if read_seal(store.folder, store.identity, None) is None and sealed_now:
-            yield Finding(f"{store.folder.path(LATEST_SEAL)} is missing; run: kdcache seal {store.folder.root}")
+        seal = read_seal(store.folder, store.identity, None)
+        latest = None if seal is None else seal.content_id
+        if seal is None and sealed_ids(store.folder):
+            advice = f"kdcache seal {store.folder.root}"
+            yield Finding(f"{store.folder.path(LATEST_SEAL)} is missing; run: {advice}", advice=advice)
     except KdcacheError as error:
         yield Finding(str(error))
+    yield from _unlisted(store)
+    for name in sealed_ids(store.folder):
+        yield from _seal(store, name, latest=latest, pin=pin)
+
+
+def _unlisted(store: Store) -> Iterator[Finding]:
+    """Segments with commits and without the record that lists them."""
     listed = {segment.layout.name for segment in store.segments}
     for name in store.folder.folders("kdcache"):
         if name.startswith("views-") and name not in listed and any(store.folder.keys(f"kdcache/{name}/commits")):
             path = store.folder.path(f"kdcache/{name}/segment.json")
             yield Finding(f"{path} is missing, though blocks are committed; restore it from another copy of the store")
-    for content_id in sealed_now:
-        try:
-            seal = read_seal(store.folder, store.identity, content_id)
-            assert seal is not None
-            sealed = Store.open(f"{store.folder.root}@{seal.content_id}")
-            if (seal.order, seal.identity) != (store.identity.order.sha256, store.identity.digest):
-                yield Finding(f"seal {content_id} is of another order or identity")
-            if seal.head is not None:
-                sealed.head()
-            for segment in sealed.segments:
-                yield from _against_seal(store.folder, segment, content_id)
-        except KdcacheError as error:
-            yield Finding(str(error))
 
 
-def _against_seal(folder: Folder, segment: Segment, content_id: str) -> Iterator[Finding]:
-    """Blocks whose commit on disk is not the one that was sealed."""
+def _seal(store: Store, name: str, *, latest: str | None, pin: str | None) -> Iterator[Finding]:
+    """One seal, whose file has this name."""
+    try:
+        seal = read_seal(store.folder, store.identity, name)
+        assert seal is not None
+        sealed = Store.open(f"{store.folder.root}@{seal.content_id}")
+        if seal.head is not None:
+            sealed.head()
+        others = [pair for segment in sealed.segments for pair in _others(segment)]
+    except KdcacheError as error:
+        yield Finding(str(error))
+        return
+    if sealed.content_id == latest:
+        advice = f"kdcache seal {store.folder.root}"
+        for where, _ in others:
+            yield Finding(f"{where} is not the commit that the latest seal lists; run: {advice}", advice=advice)
+    elif gone := [where for where, changed in others if changed]:
+        asked = sealed.content_id == pin
+        what = f"seal {name[:12]} is no longer served: {len(gone)} of its blocks were extracted again, {gone[0]}"
+        advice = f"open the latest seal instead ({store.folder.root}), or restore the sealed files from another copy"
+        yield Finding(f"{what}; {advice}" if asked else what, advice=advice, harmless=not asked)
+
+
+def _others(segment: Segment) -> Iterator[tuple[str, bool]]:
+    """(file, whether its shards differ too) of each commit on disk that is whole and not the one that was sealed."""
     for block, sealed in segment.commits().items():
-        data = folder.get(segment.layout.commit_key(block))
-        if data is not None and sha256_hex(data) != sha256_hex(canonical_json(sealed.model_dump(mode="json"))):
-            where = folder.path(segment.layout.commit_key(block))
-            yield Finding(f"{where} is not the commit that seal {content_id[:12]} lists", (segment.layout.name, block))
+        key = segment.layout.commit_key(block)
+        if segment.folder.get(key) in (None, sealed.to_bytes()):
+            continue
+        found, wrong = _block(segment.folder, segment, block)
+        if found is not None and not wrong:
+            yield str(segment.folder.path(key)), found.shards != sealed.shards
+
+
+def _torn(folder: Folder, segment: Segment, block: int) -> Iterator[Finding]:
+    """Shards without a commit that do not decode: whoever extracts the block could not adopt them."""
+    for name, spec in segment.layout.arrays_of(block).items():
+        try:
+            if (data := folder.get(spec.key(block))) is not None:
+                require_rows(folder, segment.layout, name, block, data)
+        except KdcacheError as error:
+            yield Finding(str(error), (segment.layout.name, block))
 
 
 def _shards(folder: Folder, segment: Segment, block: int, commit: Commit) -> Iterator[Finding]:

@@ -4,9 +4,9 @@ View (i, v) is a pure function of (view plan, dataset index, v): whoever draws i
 in extract or in train, gets these pixels. Shape letters: V views, B rows, and [ch, H, W] of one view.
 """
 
-import multiprocessing
 import random
 import struct
+import sys
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -80,7 +80,7 @@ class ViewDataset(torch.utils.data.Dataset[Drawn]):
         return [draw_view(self.transform, image, self.plan.seed, index, view) for view in views]
 
 
-_FORKS = "fork" in multiprocessing.get_all_start_methods()
+_FORKS = sys.platform == "linux"
 
 
 class _Stream(torch.utils.data.Sampler[ViewRequest]):

@@ -121,11 +121,11 @@ def _encode(identity: Identity, logits: Array, labels: Array) -> Encoded:
 
 
 def _kept(identity: Identity, logits: Array, labels: Array, k: int, views: int) -> KeptByK:
-    encoding = Encoding(name="topk", k=k, precision=identity.encoding.precision)
+    encoding = Encoding(name="topk", k=k, quantisation=identity.encoding.quantisation)
     topk = identity.model_copy(update={"encoding": encoding})
     exact = reduce_topk(logits, labels, k, identity.teacher.masked_classes)
     encoded = _encode(topk, logits, labels).arrays
-    stored = decode_logits(encoded["classes"], encoded.get("gaps"), encoding.precision)[0]
+    stored = decode_logits(encoded["classes"], encoded.get("gaps"), encoding.quantisation)[0]
     tail = np.moveaxis(decode_tail(encoded["tail"]), -2, -1)[0]
     mass = [1.0 - float(np.exp(_log_parts(-exact.distances, exact.tail, j)[:, -1]).mean()) for j in range(3)]
     p, q = _log_parts(-exact.distances, exact.tail, 0), _log_parts(stored, tail, 0)

@@ -64,7 +64,7 @@ def extract(
     segment = store.add_segment(job.start, job.stop)
     extractor = job.extractor(segment.layout, job.identity, view_bytes)
     before = set(segment.commits())
-    drift = _drift_since(before, store, job)
+    drift = _drift_since(store, job)
     pending = [block for block in range(segment.layout.blocks) if block not in before]
     began = time.monotonic()
     left, waited = _extract_blocks(extractor, segment, job, pending, settings, progress=progress, stop=stop)
@@ -148,14 +148,15 @@ def _require_same_store(path: str, job: Job) -> None:
     require_equal(standing, job.identity, f"{path} belongs to another extraction:", advice)
 
 
-def _drift_since(before: set[int], store: Store, job: Job) -> tuple[str, ...]:
-    """Do views drawn now look as they did when block 0 was written? Refuses other pictures, reports drift."""
-    if 0 not in before:
+def _drift_since(store: Store, job: Job) -> tuple[str, ...]:
+    """Do views look as they did when the store's first block 0 was written? Refuses other pictures, reports drift."""
+    written = [segment.layout.start for segment in store.segments if 0 in segment.commits()]
+    if not written:
         return ()
-    found = grade_replay(store, job.dataset, job.start)
+    found = grade_replay(store, job.dataset, written[0])
     if found.grade == "another picture":
         raise ReplayError(
-            f"view {job.start} is not drawn as it was when block 0 was written: {found.levels:.1f} of 255 levels off; "
+            f"view {written[0]} is not drawn as it was when block 0 was written: {found.levels:.1f} of 255 levels off; "
             "a sample's file has changed, or a transform of your own: restore it, or use another store path"
         )
     versions = ", ".join(found.versions) or "none"

@@ -17,9 +17,11 @@ from kdcache.manifest import DatasetIdentity, Encoding, Identity, OrderIdentity,
 from kdcache.pipelines.settings import ExtractSettings, Settings, view_range
 from kdcache.plan import GROUP, IntArray, ViewPlan
 from kdcache.shards import values_digest
-from kdcache.teachers import Preparation, Teacher, build_network, default_normalisation, load_weights
+from kdcache.teachers import Preparation, Teacher, build_network, default_normalisation, load_weights, network_text
 from kdcache.transforms import Transform, as_tensor, build_transform
 from kdcache.views import ViewDataset, draw_view, own_generators
+
+Array = npt.NDArray[np.float32]
 
 
 @dataclass(frozen=True)
@@ -33,7 +35,7 @@ class Job:
     labels: IntArray
     dataset: ViewDataset
     provenance: Provenance
-    head: dict[str, npt.NDArray[np.float32]]
+    head: dict[str, Array]
     start: int
     stop: int
     batch_rows: int
@@ -80,14 +82,12 @@ def open_job(settings: ExtractSettings) -> Job:
     first = _first_view(transform, data, plan.seed)
     teacher = _open_teacher(settings, data, tuple(first.shape), first.dtype.is_floating_point, device)
     logits, features = _first_answer(teacher, first)
-    head = teacher.head_arrays() if "head" in settings.keep else {}
-    if "features" in settings.keep and features is None:
-        raise InvalidInputError("the teacher gives no pooled features before a linear head; use no --keep features")
+    head = _classifier(teacher, logits.cpu().numpy(), features) if settings.keep else {}
     encoding = _encoding(
         settings,
         int(logits.shape[1]),
         features=int(features.shape[1]) if features is not None and "features" in settings.keep else 0,
-        head=int(head["weight"].shape[1]) if head else 0,
+        head=int(head["weight"].shape[1]) if "head" in settings.keep else 0,
     )
     order, order_identity = make_order(len(data), settings.order, settings.seed)
     identity = validated(
@@ -96,7 +96,12 @@ def open_job(settings: ExtractSettings) -> Job:
         dataset=_fitting(data.identity(), data, int(logits.shape[1])),
         order=order_identity,
         views=plan,
-        teacher=teacher.identity(settings.teacher, settings.teacher_set, int(logits.shape[1])),
+        teacher=teacher.identity(
+            settings.teacher,
+            settings.teacher_set,
+            int(logits.shape[1]),
+            network_text(teacher.network, settings.teacher),
+        ),
         encoding=encoding,
         parents=settings.parents,
     )
@@ -108,7 +113,7 @@ def open_job(settings: ExtractSettings) -> Job:
         labels=data.labels[order].astype(np.int64),
         dataset=ViewDataset(data.samples, order, plan, transform),
         provenance=provenance(device, decoder=data.decoder, data=data.name),
-        head=head,
+        head=head if "head" in settings.keep else {},
         start=start,
         stop=stop,
         batch_rows=settings.batch_size,
@@ -143,7 +148,9 @@ def _first_answer(teacher: Teacher, view: Tensor) -> tuple[Tensor, Tensor | None
 def open_plan(settings: Settings) -> tuple[Transform, ViewPlan]:
     """The transform and the view plan that the settings describe."""
     transform, spec = build_transform(settings.transform, settings.transform_set)
-    return transform, ViewPlan(transform=spec, mix=settings.mix, mix_alpha=settings.mix_alpha, seed=settings.seed)
+    given = {"transform": spec, "mix": settings.mix, "mix_alpha": settings.mix_alpha, "seed": settings.seed}
+    plan: ViewPlan = validated(ViewPlan, "the view plan", **given)
+    return transform, plan
 
 
 def make_order(rows: int, kind: str, seed: int) -> tuple[IntArray, OrderIdentity]:
@@ -155,6 +162,22 @@ def make_order(rows: int, kind: str, seed: int) -> tuple[IntArray, OrderIdentity
     return order.astype(np.int64), OrderIdentity(
         kind="given" if kind == "given" else "shuffled", seed=seed, sha256=digest
     )
+
+
+def _classifier(teacher: Teacher, logits: Array, features: Tensor | None) -> dict[str, Array]:
+    """Weight and bias of the linear layer whose input and output are the features and the logits that were answered."""
+    head = teacher.head_arrays()
+    if len(head["bias"]) != logits.shape[1]:
+        raise InvalidInputError(
+            f"the teacher's last linear layer has {len(head['bias'])} outputs, its answer {logits.shape[1]} classes: "
+            "it is not its classifier; extract without --keep"
+        )
+    if features is None:
+        raise InvalidInputError("the teacher gives no pooled features before a linear head; extract without --keep")
+    again = features.cpu().numpy() @ head["weight"].T + head["bias"]
+    if not np.allclose(again, logits, atol=1e-2 * float(np.abs(logits).max())):
+        raise InvalidInputError("the teacher's last linear layer is not its classifier; extract without --keep")
+    return head
 
 
 def _first_view(transform: Transform, data: Data, seed: int):  # type: ignore[no-untyped-def]
@@ -205,7 +228,7 @@ def _encoding(settings: ExtractSettings, classes: int, *, features: int, head: i
         return Encoding(name="full", features=features, head=head)
     if settings.top_k > usable:
         raise InvalidInputError(f"top-k {settings.top_k} exceeds the teacher's {usable} classes; use --encoding full")
-    return Encoding(name="topk", k=settings.top_k, precision=settings.quantisation, features=features, head=head)
+    return Encoding(name="topk", k=settings.top_k, quantisation=settings.quantisation, features=features, head=head)
 
 
 def _fitting(identity: DatasetIdentity, data: Data, classes: int) -> DatasetIdentity:

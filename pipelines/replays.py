@@ -65,8 +65,8 @@ def compare_pixels(replay: Replay, rows: IntArray, workers: int, progress: Progr
         progress("replaying views", done, total)
     count = sum(differing.values())
     detail = f"{done} views of {len(rows)} rows drawn again, {count} differ"
-    if count:
-        worst = max(differing, key=lambda view: differing[view])
+    worst = max(differing, key=lambda view: differing[view], default=0)
+    if count and 0 in store.segment_of(worst).commits():  # where the canary lies
         grade = grade_replay(store, replay.dataset, worst)
         versions = ", ".join(grade.versions) or "none"
         detail += (
@@ -93,7 +93,11 @@ def compare_teacher(replay: Replay, rows: IntArray, settings: VerifySettings, pr
     digest = weights_digest(teacher.network)
     if digest != identity.teacher.weights:
         detail = f"the store's teacher has weights {identity.teacher.weights[:16]}, this one {digest[:16]}"
-        return [Check(name="teacher weights", passed=False, detail=detail)]
+        why = "not run: other weights give other answers"
+        return [
+            Check(name="teacher weights", passed=False, detail=detail),
+            Check(name="teacher answers", passed=False, detail=why),
+        ]
     checks = [Check(name="teacher weights", passed=True, detail=f"sha256 {digest[:16]}")]
     view = replay.store.views[0]
     once = _ask(replay, teacher, view, rows, BATCH)
@@ -148,4 +152,4 @@ def _quantising(store: Store, live: Array) -> float:
     encoding = store.identity.encoding
     if encoding.k is None:
         return float(2.0**-10 * max(1.0, -SURE + float(live.max(initial=0.0))))
-    return 1.0 / GAPS_A_NAT[encoding.precision] + 1.0 / 128
+    return 1.0 / GAPS_A_NAT[encoding.quantisation] + 1.0 / 128

@@ -94,11 +94,19 @@ class Run:
         loss = float(self.loss_sum) / self.loader.steps(epoch)
         if not math.isfinite(loss):  # before anything is written: a run of NaN must not count as finished
             raise KdcacheError(f"the loss of epoch {epoch + 1} is {loss}; lower --lr, or look at the inputs")
-        line = {"epoch": epoch, "loss": loss, "lr": self.schedule.get_last_lr()[0], **validation, "seconds": seconds}
+        drift = {} if self.loader.drift is None else {"drift_levels": self.loader.drift.levels}
+        line = {
+            "epoch": epoch,
+            "loss": loss,
+            "lr": self.schedule.get_last_lr()[0],
+            **validation,
+            **drift,
+            "seconds": seconds,
+        }
         self.metrics.append(line)
         save_weights(self.folder / "weights/last.safetensors", self.judged)
-        if validation.get("accuracy", 0.0) > self.best:
-            self.best = validation.get("accuracy", 0.0)
+        if "accuracy" not in validation or validation["accuracy"] > self.best:  # not validated: the last is the best
+            self.best = validation.get("accuracy", self.best)
             save_weights(self.folder / "weights/best.safetensors", self.judged)
         append_metrics(self.folder, line)
         _to_tensorboard(self.folder, line)
@@ -151,7 +159,7 @@ class Run:
     def summary(self) -> TrainSummary:
         """What there is to say of the run as it stands."""
         last = self.metrics[-1] if self.metrics else {}
-        known = {"epoch", "loss", "lr", "seconds"}
+        known = {"epoch", "loss", "lr", "seconds", "drift_levels"}
         return TrainSummary(
             run=str(self.folder),
             epochs=self.settings.epochs,
@@ -160,7 +168,7 @@ class Run:
             validation={name: value for name, value in last.items() if name not in known},
             best_accuracy=self.best if self.best > 0 else None,
             seconds=sum(line["seconds"] for line in self.metrics),
-            drift_levels=None if self.loader.drift is None else self.loader.drift.levels,
+            drift_levels=max((line["drift_levels"] for line in self.metrics if "drift_levels" in line), default=None),
             weights=str(self.folder / "weights/last.safetensors"),
         )
 

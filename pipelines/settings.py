@@ -16,8 +16,9 @@ def _arguments(value: Any) -> Any:
 
 
 def _listed(value: Any) -> Any:
-    if isinstance(value, str):
-        return tuple(part.strip() for part in value.split(",") if part.strip())
+    given = [value] if isinstance(value, str) else value
+    if isinstance(given, list | tuple) and any(isinstance(each, str) for each in given):
+        return tuple(part.strip() for each in given for part in str(each).split(",") if part.strip())
     return value
 
 
@@ -142,7 +143,9 @@ def load_settings(model: type[S], flags: dict[str, Any], config: str | None) -> 
             given = tomllib.loads(Path(config).read_text())
         except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
             raise InvalidInputError(f"config {config} cannot be read: {error}") from error
-    given |= flags
+    for name, value in flags.items():
+        both = isinstance(given.get(name), dict) and isinstance(value, list)
+        given[name] = {**given[name], **parse_arguments(value, name)} if both else value
     if unknown := sorted(given.keys() - model.model_fields.keys()):
         known = ", ".join(sorted(model.model_fields))
         raise InvalidInputError(f"unknown settings {', '.join(unknown)}; the known ones are {known}")

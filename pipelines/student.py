@@ -9,8 +9,9 @@ from torch import nn
 from kdcache.datasets import Data, open_data
 from kdcache.errors import InvalidInputError, MissingBlockError
 from kdcache.loader import Loader
+from kdcache.manifest import differences
 from kdcache.objectives.kd import normalised_weights
-from kdcache.pipelines.job import normalisation, open_plan
+from kdcache.pipelines.job import make_order, normalisation, open_plan
 from kdcache.pipelines.run import autocast
 from kdcache.pipelines.settings import TrainSettings
 from kdcache.plan import ViewPlan
@@ -25,10 +26,11 @@ def require_usable(stores: list[Store], settings: TrainSettings) -> None:
     """Refuse before the first step what the stores cannot give. Raises InvalidInputError or MissingBlockError."""
     for store in stores:
         _require_whole(store)
-        check_temperature(settings.temperature, full=store.identity.encoding.k is None)
-        k = store.identity.encoding.k
-        if settings.top_k is not None and k is not None and settings.top_k > k:
-            raise InvalidInputError(f"top-k {settings.top_k} was asked for; {store.folder.root} keeps {k}")
+        kept, teacher = store.identity.encoding.k, store.identity.teacher
+        check_temperature(settings.temperature, full=kept is None and settings.top_k is None)
+        most = kept or teacher.classes - len(teacher.masked_classes)
+        if settings.top_k is not None and settings.top_k > most:
+            raise InvalidInputError(f"top-k {settings.top_k} was asked for; {store.folder.root} keeps {most} classes")
         if (settings.transform != "none" or settings.transform_set) and store.identity.views.transform.name in PRESETS:
             _require_named_transform(settings, store)
         mix = store.identity.views.mix
@@ -59,7 +61,7 @@ def require_answers(network: nn.Module, data: Data, loaders: list[Loader], preci
     drawn = loader.dataset[ViewRequest(view, view + 1, np.zeros(1, dtype=np.int64))]
     images = Preparation(loader.mean, loader.std, loader.device)(drawn.images[0])
     try:
-        with torch.inference_mode(), autocast(precision, loader.device):
+        with torch.no_grad(), autocast(precision, loader.device):
             logits = network.eval()(images)
     except RuntimeError as error:
         first = str(error).partition("\n")[0]
@@ -80,9 +82,17 @@ def require_answers(network: nn.Module, data: Data, loaders: list[Loader], preci
         raise InvalidInputError(f"the data set has label {largest}, the student answers {count} classes")
 
 
+def inputs_of(loader: Loader) -> dict[str, Any]:
+    """What a loader feeds, by identity and not by path: data set, view plan, views, and the stores' identities."""
+    dataset = loader.data.identity().model_dump(mode="json", exclude={"class_names"})
+    stores = [store.identity.digest for store in loader.stores]
+    plan = loader.plan.model_dump(mode="json")
+    return {"dataset": dataset, "plan": plan, "views": list(loader.deal.views) if stores else [], "stores": stores}
+
+
 def _require_named_transform(settings: TrainSettings, store: Store) -> None:
     _, spec = build_transform(settings.transform, settings.transform_set)
-    if spec != store.identity.views.transform:
+    if differences(spec, store.identity.views.transform):
         stored = store.identity.views.transform.model_dump()
         raise InvalidInputError(
             f"the views of {store.folder.root} are drawn by {stored}, the settings name {spec.model_dump()}; "
@@ -106,6 +116,7 @@ def train_loader(settings: TrainSettings, data: Data, stores: list[Store], devic
         seed=settings.seed,
         plan=plan,
         transform=transform,
+        order=None if stores else make_order(len(data), "shuffled", settings.seed)[0],
         views=settings.train_views or None,
         workers=settings.workers,
         device=device,
@@ -125,7 +136,7 @@ def _own_transform(settings: TrainSettings, plan: ViewPlan) -> tuple[Any, ViewPl
             f"--transform {plan.transform.name} and the same --transform-set"
         )
     transform, spec = build_transform(settings.transform, settings.transform_set)
-    if spec != plan.transform:
+    if differences(spec, plan.transform):
         raise InvalidInputError(
             f"the store's transform is {plan.transform.model_dump()}, the settings name {spec.model_dump()}; "
             "use the transform that the store was made with"
@@ -155,7 +166,10 @@ def validation_loader(settings: TrainSettings, device: str) -> Loader | None:
     """The validation split in views of its own store, or under the validation transform; None where none is named."""
     if not settings.val_set and not settings.val_store:
         return None
-    data = open_data(settings.data, {**settings.data_set, **settings.val_set})
+    own = {
+        name: value for name, value in settings.data_set.items() if name != "limit"
+    }  # the limit is of the training split
+    data = open_data(settings.data, {**own, **settings.val_set})
     stores = [Store.open(settings.val_store)] if settings.val_store else []
     transform, spec = build_transform(settings.val_transform, settings.val_transform_set)
     plan = stores[0].identity.views if stores else ViewPlan(transform=spec)

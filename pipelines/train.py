@@ -14,11 +14,20 @@ from kdcache.objectives import KD
 from kdcache.pipelines.job import chosen_device
 from kdcache.pipelines.run import Run, TrainSummary, autocast
 from kdcache.pipelines.settings import TrainSettings
-from kdcache.pipelines.student import build_student, require_answers, require_usable, train_loader, validation_loader
+from kdcache.pipelines.student import (
+    build_student,
+    inputs_of,
+    require_answers,
+    require_usable,
+    train_loader,
+    validation_loader,
+)
 from kdcache.progress import Progress, StopRequest, silent
 from kdcache.store import Store
 
-FREE = frozenset({"run", "workers", "device", "checkpoint_steps", "memory_gb"})
+FREE = frozenset(
+    {"run", "data", "store", "val_store", "train_views", "workers", "device", "checkpoint_steps", "accept_drift"}
+)
 RESUME = "the checkpoint is written; run the same command again to go on"
 
 
@@ -46,13 +55,16 @@ def train(settings: TrainSettings, *, progress: Progress = silent, stop: StopReq
     training = train_loader(settings, data, stores, device)
     validating = validation_loader(settings, device)
     require_answers(network, data, [each for each in (training, validating) if each], settings.precision)
-    resumed = claim_run(folder, settings.model_dump(mode="json", exclude=set(FREE)), FREE)
+    record = settings.model_dump(mode="json", exclude=set(FREE))
+    record["inputs"] = {name: inputs_of(each) for name, each in (("train", training), ("val", validating)) if each}
+    resumed = claim_run(folder, record)
     run = Run(network, settings, training, folder, load_state(folder) if resumed else None)
+    steps = [training.steps(epoch) for epoch in range(settings.epochs)]
     began = time.monotonic()
     for batch in training:
         run.step(batch, objective)
         progress(f"epoch {batch.epoch + 1} of {settings.epochs}", run.steps_done, run.steps_total)
-        if batch.step + 1 == training.steps(batch.epoch):
+        if batch.step + 1 == steps[batch.epoch]:
             run.end_epoch(batch.epoch, validate(run.judged, validating, settings, device), time.monotonic() - began)
             began = time.monotonic()
         elif stop.requested or (settings.checkpoint_steps and run.steps_done % settings.checkpoint_steps == 0):

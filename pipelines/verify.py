@@ -1,63 +1,92 @@
 """Verify a store: its files, on request its pixels against the data set, and its logits against the teacher."""
 
-from typing import Any
-
 import numpy as np
 
 from kdcache.errors import InvalidInputError
 from kdcache.manifest import Record
 from kdcache.pipelines.settings import VerifySettings
+from kdcache.plan import IntArray
 from kdcache.progress import Progress, silent
-from kdcache.verify import Check, forget_blocks, inspect_files
+from kdcache.seals import split_pin
+from kdcache.store import Store
+from kdcache.verify import Check, Inspection, forget_blocks, inspect_files
 
 NEED_DATA = ("data_set", "transform", "transform_set", "teacher", "teacher_set", "weights")
 SHOWN = 20  # findings that are listed
+LIVE = {  # the checks against the living, and the next step where one fails
+    "data set": "name the data set that the store was made from; kdcache inspect {store} shows it",
+    "pixels": "use the data set's own files and the package versions that kdcache inspect {store} shows",
+    "teacher weights": "name the store's own teacher and --weights; kdcache inspect {store} shows them",
+    "teacher answers": "name the store's own network and arguments, with its versions; see kdcache inspect {store}",
+}
 
 
 class Verdict(Record):
-    """All checks; `repair` is the command that mends what failed."""
+    """All checks; `repair` is the command that mends what failed, `notes` are worth knowing and no failure."""
 
     store: str
     whole: bool
     checks: tuple[Check, ...]
     findings: tuple[str, ...]
+    notes: tuple[str, ...]
     repair: str
 
 
 def verify(settings: VerifySettings, *, progress: Progress = silent) -> Verdict:
     """Check a store's files, then what the settings ask for. Nothing is decoded whose sha256 is wrong."""
-    given = [name for name in NEED_DATA if getattr(settings, name)]
-    if given and not settings.data:
-        raise InvalidInputError(f"{', '.join(given)} were given without --data; name the data set to look at")
+    _require_data(settings)
     found = inspect_files(settings.store, progress=progress)
     count = len(found.findings)
-    detail = f"{found.files} files, {found.bytes:,} bytes, {found.blocks} blocks"
+    seen = f"{found.files} files, {found.bytes:,} bytes, {found.blocks} blocks, {count} wrong"
+    committed = f"{found.missing} of {found.blocks} blocks not committed"
     checks = [
-        Check(name="files", passed=not count, detail=f"{detail}, {count} wrong"),
-        Check(
-            name="complete", passed=not found.missing, detail=f"{found.missing} of {found.blocks} blocks not committed"
-        ),
+        Check(name="files", passed=not count, detail=seen),
+        Check(name="complete", passed=not found.missing, detail=committed),
     ]
-    if settings.data and not count:
-        checks += _live_checks(settings, progress)
-    blocks = [finding for finding in found.findings if finding.block is not None]
-    repair = ""
-    if settings.repair and blocks:
-        forgotten = forget_blocks(settings.store, found.findings)
-        repair = (
-            f"{len(forgotten)} blocks were removed; run the same `kdcache extract` that made the store to redo them"
-        )
-    elif blocks:
-        repair = f"kdcache verify {settings.store} --repair, then the same `kdcache extract` that made the store"
-    elif found.missing:
-        repair = "the same `kdcache extract` that made the store finishes it"
-    elif count:
-        repair = "restore the named files from another copy of the store"
+    if settings.data:
+        checks += _not_run(settings, f"{count} files are wrong") if count else _live_checks(settings, progress)
     shown = [finding.what for finding in found.findings[:SHOWN]]
     if count > SHOWN:
         shown.append(f"and {count - SHOWN} more")
-    whole = all(check.passed for check in checks)
-    return Verdict(store=settings.store, whole=whole, checks=tuple(checks), findings=tuple(shown), repair=repair)
+    return Verdict(
+        store=settings.store,
+        whole=all(check.passed for check in checks),
+        checks=tuple(checks),
+        findings=tuple(shown),
+        notes=found.notes,
+        repair=_next_step(settings, found, checks),
+    )
+
+
+def _require_data(settings: VerifySettings) -> None:
+    given = [name for name in NEED_DATA if getattr(settings, name)]
+    if given and not settings.data:
+        raise InvalidInputError(f"{', '.join(given)} were given without --data; name the data set to look at")
+    if settings.weights and not settings.teacher:
+        raise InvalidInputError("weights were given without --teacher; name the teacher too")
+
+
+def _next_step(settings: VerifySettings, found: Inspection, checks: list[Check]) -> str:
+    """What mends the first of what is wrong; removes damaged blocks where that was asked for."""
+    path = split_pin(settings.store)[0]
+    if any(finding.block is not None for finding in found.findings):
+        if not settings.repair:
+            return f"kdcache verify {path} --repair, then the same `kdcache extract` that made the store"
+        forgotten = len(forget_blocks(path, found.findings))
+        return f"{forgotten} blocks were removed; run the same `kdcache extract` that made the store to redo them"
+    if found.findings:
+        advice = [finding.advice for finding in found.findings]
+        return advice[0] if all(advice) else "restore the named files from another copy of the store"
+    failed = [check.name for check in checks if not check.passed]
+    if found.missing or (failed and not found.blocks):
+        return "the same `kdcache extract` that made the store finishes it"
+    return LIVE[failed[0]].format(store=path) if failed else ""
+
+
+def _not_run(settings: VerifySettings, why: str, *done: str) -> list[Check]:
+    """Every check of the living that was asked for, but for those already done, as failed because it did not run."""
+    names = [name for name in LIVE if name not in done and (settings.teacher or not name.startswith("teacher"))]
+    return [Check(name=name, passed=False, detail=f"not run: {why}") for name in names]
 
 
 def _live_checks(settings: VerifySettings, progress: Progress) -> list[Check]:
@@ -65,7 +94,6 @@ def _live_checks(settings: VerifySettings, progress: Progress) -> list[Check]:
     from kdcache.datasets import open_data
     from kdcache.manifest import differences
     from kdcache.pipelines.replays import compare_pixels, compare_teacher, open_replay
-    from kdcache.store import Store
 
     store = Store.open(settings.store)
     data = open_data(settings.data, settings.data_set)
@@ -73,16 +101,27 @@ def _live_checks(settings: VerifySettings, progress: Progress) -> list[Check]:
     text = "; ".join(f"{field}: the store has {stored}, the data set {given}" for field, stored, given in wrong)
     checks = [Check(name="data set", passed=not wrong, detail=text or f"{len(data)} samples, ids and labels equal")]
     if wrong:
-        return checks
+        return checks + _not_run(settings, "this is not the store's data set", "data set")
     replay = open_replay(store, data, settings)
-    rows = np.arange(len(data)) if settings.rows == 0 else np.sort(_sample(len(data), settings.rows))
+    rows = _sample(_committed(store), settings.rows)
+    if not len(rows):
+        return checks + _not_run(settings, "no row is committed in every segment of the store", "data set")
     checks.append(compare_pixels(replay, rows, settings.workers, progress))
     if settings.teacher:
         checks += compare_teacher(replay, rows, settings, progress)
-    elif settings.weights:
-        raise InvalidInputError("weights were given without --teacher; name the teacher too")
     return checks
 
 
-def _sample(rows: int, count: int) -> Any:
-    return np.random.RandomState(0).permutation(rows)[:count]
+def _committed(store: Store) -> IntArray:
+    """Positions that every segment holds; none where there is no segment."""
+    rows = np.arange(store.rows if store.segments else 0)
+    for segment in store.segments:
+        rows = rows[np.isin(rows // segment.layout.block, list(segment.commits()))]
+    return rows
+
+
+def _sample(rows: IntArray, count: int) -> IntArray:
+    """`count` of the rows, all of them where it is 0; the same in every run."""
+    if count == 0:
+        return rows
+    return rows[np.sort(np.random.RandomState(0).permutation(len(rows))[:count])]

@@ -58,7 +58,7 @@ def make_case(
     views: int = 2,
     seed: int = 0,
     mix: str = "none",
-    precision: str = "default",
+    quantisation: str = "default",
     masked: tuple[int, ...] = (),
     features: int = 0,
     head: int = 0,
@@ -69,7 +69,13 @@ def make_case(
     labels = rng.randint(0, classes, rows)
     labels[::10] = -1
     encoding = Encoding.model_validate(
-        {"name": "full" if k is None else "topk", "k": k, "precision": precision, "features": features, "head": head}
+        {
+            "name": "full" if k is None else "topk",
+            "k": k,
+            "quantisation": quantisation,
+            "features": features,
+            "head": head,
+        }
     )
     identity = make_identity(order, labels, classes=classes, encoding=encoding, mix=mix, masked=masked)
     logits = rng.normal(0, 3, (views, rows, classes)).astype(np.float32)

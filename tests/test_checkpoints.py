@@ -23,24 +23,23 @@ from kdcache.errors import InvalidInputError, MismatchError
 from kdcache.networks import convnet
 from kdcache.teachers import load_weights, weights_digest
 
-FREE = frozenset({"workers"})
 SETTINGS: dict[str, Any] = {"lr": 0.1, "workers": 2, "student_set": {"width": 8}, "store": ("a.kd",)}
 
 
 def test_a_folder_is_claimed_once_and_recognised_again(tmp_path: Path) -> None:
     folder = tmp_path / "runs" / "one"
-    assert claim_run(folder, SETTINGS, FREE) is False
-    assert claim_run(folder, SETTINGS, FREE) is True
-    assert claim_run(folder, {**SETTINGS, "workers": 9}, FREE) is True
+    assert claim_run(folder, SETTINGS) is False
+    assert claim_run(folder, SETTINGS) is True
     assert json.loads((folder / "settings.json").read_text())["store"] == ["a.kd"]
 
 
 def test_other_settings_are_refused_with_both_values(tmp_path: Path) -> None:
-    claim_run(tmp_path, SETTINGS, FREE)
+    claim_run(tmp_path, SETTINGS)
+    save_state(tmp_path, {"epoch": 1})
     before = (tmp_path / "settings.json").read_bytes()
     other = {**SETTINGS, "lr": 0.2, "student_set": {"width": 16}, "ema": 0.9}
     with pytest.raises(MismatchError) as caught:
-        claim_run(tmp_path, other, FREE)
+        claim_run(tmp_path, other)
     assert caught.value.differences == (
         ("ema", "None", "0.9"),
         ("lr", "0.1", "0.2"),
@@ -50,10 +49,16 @@ def test_other_settings_are_refused_with_both_values(tmp_path: Path) -> None:
     assert (tmp_path / "settings.json").read_bytes() == before
 
 
+def test_a_run_without_a_checkpoint_is_claimed_anew(tmp_path: Path) -> None:
+    claim_run(tmp_path, SETTINGS)
+    assert claim_run(tmp_path, {**SETTINGS, "lr": 0.2}) is False
+    assert json.loads((tmp_path / "settings.json").read_text())["lr"] == 0.2
+
+
 def test_a_folder_that_holds_something_else_is_refused(tmp_path: Path) -> None:
     (tmp_path / "thesis.tex").write_text("years of work")
     with pytest.raises(InvalidInputError, match="is not empty and holds no run"):
-        claim_run(tmp_path, SETTINGS, FREE)
+        claim_run(tmp_path, SETTINGS)
     assert [path.name for path in tmp_path.iterdir()] == ["thesis.tex"]
 
 

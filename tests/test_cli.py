@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from kdcache.cli.app import COMMANDS, main
+from kdcache.cli.console import print_error, print_line, print_record, print_table
 from kdcache.manifest import DatasetIdentity
 from kdcache.pipelines.settings import ExtractSettings, TrainSettings, load_settings
 from kdcache.store import Store
@@ -91,6 +92,20 @@ def test_a_failed_check_exits_with_1(stage: Stage, tmp_path: Path, capsys: Captu
     assert "views-00000-00002/tail/c/0/0/2 has sha256" in capsys.readouterr().out
     kdcache("verify", store, "--json")
     assert json.loads(capsys.readouterr().out)["whole"] is False
+
+
+def test_control_characters_are_made_visible(capsys: Capture) -> None:
+    """What a store's or a user's text says must not move the cursor or write a terminal's title."""
+    evil = "a\x1b]0;title\x07b\x9bc\r\nd [bold]e"
+    seen = "a\\x1b]0;title\\x07b\\x9bc\\x0d"
+    print_line(evil)
+    print_error(evil, as_json=False, exit_code=2)
+    out, err = capsys.readouterr()
+    assert out == f"{seen}\nd [bold]e\n"
+    assert err == f"error: {seen}\nd [bold]e\n"
+    print_record({"key": evil}, as_json=False, title=evil)
+    print_table(["column"], [[evil]], title=evil)
+    assert not {"\x1b", "\x07", "\x9b", "\r"} & set(capsys.readouterr().out)
 
 
 def test_the_version_and_help_exit_with_0(capsys: Capture) -> None:

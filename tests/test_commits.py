@@ -99,6 +99,30 @@ def test_a_foreign_ticket_alone_takes_the_block(abandoned: Store, case: Case) ->
     assert all_files(abandoned.folder.root) == before
 
 
+@pytest.mark.parametrize("name", ["classes", "gaps", "pixels"])
+@pytest.mark.parametrize("torn", [b"torn", b"", None], ids=["torn", "empty", "cut"])
+def test_a_torn_foreign_shard_is_refused_by_name(abandoned: Store, case: Case, name: str, torn: bytes | None) -> None:
+    segment, folder = abandoned.segments[0], abandoned.folder
+    path = folder.path(segment.layout.arrays[name].key(1))
+    path.write_bytes(path.read_bytes()[:-9] if torn is None else torn)
+    with pytest.raises(DamagedError, match=rf"{name}/c/.*torn.*delete this file, or run: kdcache verify .* --repair"):
+        commit_logits(abandoned, segment, 1, case.logits, adopt=True)
+    assert read_commit(folder, segment.layout, 1) is None
+    path.unlink()
+    commit = commit_logits(abandoned, segment, 1, case.logits)
+    assert commit is not None
+    assert not commit.mixed
+
+
+def test_a_shard_of_another_shape_is_not_adopted(abandoned: Store, case: Case) -> None:
+    """The full block's canary-sized neighbour decodes, but not as this array's rows."""
+    segment, folder = abandoned.segments[0], abandoned.folder
+    arrays = segment.layout.arrays
+    shutil.copy(folder.path(arrays["pixels"].key(1)), folder.path(arrays["classes"].key(1)))
+    with pytest.raises(DamagedError, match="does not decode"):
+        commit_logits(abandoned, segment, 1, case.logits, adopt=True)
+
+
 def test_two_writers_at_once(tmp_path: Path, case: Case) -> None:
     """Two writers whose teachers differ in the last bits: every row is one writer's, every block is committed once."""
     other = (case.logits * 1.5).astype(np.float32)

@@ -26,21 +26,21 @@ from kdcache.reduction import TopK, centre, reduce_topk
 from kdcache.softlabels import TopKLabels
 
 Array = npt.NDArray[Any]
-PRECISIONS = ["default", "high"]
+QUANTISATIONS = ["default", "high"]
 
 
-def encode(logits: Array, k: int, precision: str = "default") -> tuple[TopK, Encoded]:
+def encode(logits: Array, k: int, quantisation: str = "default") -> tuple[TopK, Encoded]:
     """Logits [V, N, C] without labels, reduced and quantised."""
     rows = reduce_topk(logits, np.full((*logits.shape[:-1], 1), -1), k)
-    encoding = Encoding.model_validate({"name": "topk", "k": k, "precision": precision})
+    encoding = Encoding.model_validate({"name": "topk", "k": k, "quantisation": quantisation})
     return rows, encode_topk(rows, encoding, logits.shape[-1])
 
 
-def decode(encoded: Encoded, classes: int, precision: str = "default") -> TopKLabels:
+def decode(encoded: Encoded, classes: int, quantisation: str = "default") -> TopKLabels:
     arrays = encoded.arrays
     return TopKLabels(
         classes=arrays["classes"],
-        logits=decode_logits(arrays["classes"], arrays.get("gaps"), precision),
+        logits=decode_logits(arrays["classes"], arrays.get("gaps"), quantisation),
         tail=np.moveaxis(decode_tail(arrays["tail"]), -2, -1),
         label=decode_label(arrays["label"]),
         num_classes=classes,
@@ -70,7 +70,7 @@ def kl_added(logits: Array, soft: TopKLabels, temperature: float) -> Array:
 
 @st.composite
 def cases(draw: st.DrawFn) -> tuple[Array, int, str]:
-    """Logits [V, N, C], k, precision: any C to 100,000, ties, gaps of 40 and 2000 nats, tails of 0 and 1 classes."""
+    """Logits [V, N, C], k, quantisation: any C to 100,000, ties, gaps of 40 and 2000 nats, tails of 0 and 1 classes."""
     classes = draw(st.one_of(st.integers(2, 40), st.sampled_from([1000, 100_000])))
     k = draw(
         st.one_of(st.integers(1, min(classes, 30)), st.sampled_from([classes, classes - 1]).filter(lambda k: k < 50))
@@ -83,21 +83,21 @@ def cases(draw: st.DrawFn) -> tuple[Array, int, str]:
     logits[:, 0, rng.randint(classes)] += draw(st.sampled_from([0.0, 40.0, 2000.0]))
     logits[:, -1, rng.randint(classes)] -= draw(st.sampled_from([0.0, 40.0, 2000.0]))
     dtype = draw(st.sampled_from(["float16", "float32", "float64"]))
-    return logits.astype(dtype), k, draw(st.sampled_from(PRECISIONS))
+    return logits.astype(dtype), k, draw(st.sampled_from(QUANTISATIONS))
 
 
 @settings(max_examples=100, deadline=None)
 @given(cases())
 def test_round_trip_within_half_a_step(case: tuple[Array, int, str]) -> None:
-    logits, k, precision = case
+    logits, k, quantisation = case
     classes = logits.shape[-1]
-    rows, encoded = encode(logits, k, precision)
-    soft = decode(encoded, classes, precision)
+    rows, encoded = encode(logits, k, quantisation)
+    soft = decode(encoded, classes, quantisation)
     assert encoded.arrays["classes"].dtype == ("uint16" if classes <= 65_536 else "uint32")
     assert ("gaps" in encoded.arrays) == (k > 1)
     np.testing.assert_array_equal(soft.classes, rows.classes)
     error = np.abs(soft.logits + rows.distances)
-    half = 0.5 / GAPS_A_NAT[precision]
+    half = 0.5 / GAPS_A_NAT[quantisation]
     assert (error[~encoded.clamped] <= half + 1e-9).all()
     assert (error[encoded.clamped].max(axis=-1) > half).all()  # clamped says exactly which rows are worse
     assert (np.diff(soft.logits, axis=-1) <= 0).all()
@@ -113,11 +113,11 @@ def test_round_trip_within_half_a_step(case: tuple[Array, int, str]) -> None:
 @settings(max_examples=100, deadline=None)
 @given(cases(), st.sampled_from([1.0, 2.0, 4.0]))
 def test_kl_of_every_row_is_within_hoeffdings_bound(case: tuple[Array, int, str], temperature: float) -> None:
-    logits, k, precision = case
-    _, encoded = encode(logits, k, precision)
-    soft = decode(encoded, logits.shape[-1], precision)
+    logits, k, quantisation = case
+    _, encoded = encode(logits, k, quantisation)
+    soft = decode(encoded, logits.shape[-1], quantisation)
     # The tail has one class or its own sketch at these temperatures; its step is finer than that of the gaps at 1/16.
-    widest = max(1 / GAPS_A_NAT[precision], 1 / 128)
+    widest = max(1 / GAPS_A_NAT[quantisation], 1 / 128)
     bound = widest**2 / 8
     added = kl_added(logits, soft, temperature)[~encoded.clamped]
     assert (added >= -1e-9).all()
@@ -189,24 +189,24 @@ def test_full_is_f16_of_the_distance_to_the_top(case: tuple[Array, int, str]) ->
     assert (np.abs(stored - centred) <= np.abs(centred) * 2.0**-11 + 4e-6).all()
 
 
-@pytest.mark.parametrize(("precision", "mean"), [("default", 1e-4), ("high", 1e-5)])
+@pytest.mark.parametrize(("quantisation", "mean"), [("default", 1e-4), ("high", 1e-5)])
 @pytest.mark.parametrize("k", [1, 10, 20])
-def test_mean_kl_on_a_real_teacher(real_logits: Array, precision: str, mean: float, k: int) -> None:
+def test_mean_kl_on_a_real_teacher(real_logits: Array, quantisation: str, mean: float, k: int) -> None:
     logits = real_logits[None]
-    _, encoded = encode(logits, k, precision)
-    soft = decode(encoded, 1000, precision)
+    _, encoded = encode(logits, k, quantisation)
+    soft = decode(encoded, 1000, quantisation)
     assert encoded.clamped.mean() <= 0.001
     for temperature in (1.0, 2.0, 4.0):
         assert kl_added(logits, soft, temperature).mean() <= mean
 
 
-@pytest.mark.parametrize("precision", PRECISIONS)
+@pytest.mark.parametrize("quantisation", QUANTISATIONS)
 @pytest.mark.parametrize("k", [5, 10, 20, 50])
 @pytest.mark.parametrize("temperature", [1.0, 1.5, 2.0, 4.0])
-def test_tail_mass_of_every_real_row(real_logits: Array, precision: str, k: int, temperature: float) -> None:
+def test_tail_mass_of_every_real_row(real_logits: Array, quantisation: str, k: int, temperature: float) -> None:
     logits = real_logits[None]
-    _, encoded = encode(logits, k, precision)
-    soft = decode(encoded, 1000, precision)
+    _, encoded = encode(logits, k, quantisation)
+    soft = decode(encoded, 1000, quantisation)
     _, rest = exact_buckets(logits, soft.classes, temperature)
     off = np.abs(soft.tail_mass(temperature) - np.exp(rest))
     assert off.max() <= 0.01

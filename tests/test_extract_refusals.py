@@ -27,7 +27,7 @@ OTHERS: list[tuple[dict[str, Any], str, str, str]] = [
     ({"mix": "mixup"}, "views.mix", "'none'", "'mixup'"),
     ({"seed": 1}, "views.seed", "0", "1"),
     ({"top_k": 4}, "encoding.k", "3", "4"),
-    ({"quantisation": "high"}, "encoding.precision", "'default'", "'high'"),
+    ({"quantisation": "high"}, "encoding.quantisation", "'default'", "'high'"),
     ({"keep": ("features",)}, "encoding.features", "0", "16"),
     ({"order": "given"}, "order.kind", "'shuffled'", "'given'"),
     ({"precision": "bfloat16"}, "teacher.precision", "'float32'", "'bfloat16'"),

@@ -58,11 +58,11 @@ def asked_directly(setting: Setting, view: int) -> tuple[Tensor, Tensor]:
 
 
 @pytest.mark.parametrize("mix", ["none", "mixup", "cutmix"])
-@pytest.mark.parametrize("precision", ["default", "high"])
-def test_topk_is_the_teacher_s_answer(tmp_path: Path, mix: Mix, precision: Any) -> None:
-    setting = setting_of(Encoding(name="topk", k=4, precision=precision), mix)
+@pytest.mark.parametrize("quantisation", ["default", "high"])
+def test_topk_is_the_teacher_s_answer(tmp_path: Path, mix: Mix, quantisation: Any) -> None:
+    setting = setting_of(Encoding(name="topk", k=4, quantisation=quantisation), mix)
     store = extract_store(tmp_path / "a.kd", setting, views=VIEWS)
-    half_step = {"default": 1 / 32, "high": 1 / 128}[precision] + NOISE
+    half_step = {"default": 1 / 32, "high": 1 / 128}[quantisation] + NOISE
     for view in range(VIEWS):
         logits, _ = asked_directly(setting, view)
         labels = torch.from_numpy(store.hard_labels(view, np.arange(ROWS))).reshape(ROWS, -1)

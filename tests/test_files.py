@@ -30,6 +30,14 @@ def test_absent_is_not_empty(tmp_path: Path) -> None:
         folder.require("absent", "do this")
 
 
+def test_what_is_gone_may_be_deleted(tmp_path: Path) -> None:
+    folder = Folder(tmp_path)
+    folder.put_new("a/key", b"data")
+    for key in ("a/key", "a/key", "nowhere/at/all", "a/key/below"):
+        folder.delete(key)
+    assert list(folder.keys("")) == []
+
+
 def test_of_many_writers_one_wins_and_its_bytes_stand_whole(tmp_path: Path) -> None:
     folder = Folder(tmp_path)
     contents = [bytes([number]) * 100_000 for number in range(16)]

@@ -62,8 +62,8 @@ def partners_by_hand(seed: int, view: int) -> Array:
 @pytest.mark.parametrize(
     ("root", "content_id"),
     [
-        (TOPK, "978df651fc5a3a63906400ae39465447ca24dcd6ee2691042a3b2de340fd9cd2"),
-        (FULL, "895f6a8dcfbd23d71bb47edb249982922ab529fabae81e0e616f98b1ff19c5ce"),
+        (TOPK, "41d36f1b338b32a7dddffe2ec49b7a47c6b46e058596b3b8e8fe39f4adae68ec"),
+        (FULL, "dd67647c6c007cfcc2b47f07658246cf29c57e110700b986540ab14061de186d"),
     ],
 )
 def test_content_ids_are_for_ever(root: Path, content_id: str) -> None:
@@ -74,7 +74,7 @@ def test_content_ids_are_for_ever(root: Path, content_id: str) -> None:
 
 def test_both_seals_of_the_topk_store_open() -> None:
     assert Store.open(TOPK).views == (0, 1, 2)
-    assert Store.open(f"{TOPK}@dd30c705a5e51fcfdeffc56678e2d55eab168603cecf9d3571df06f2e667273e").views == (0, 1)
+    assert Store.open(f"{TOPK}@151ae36d327d2f2c9851837b270804a771bbd7c61fd1278fa095aa847902e97a").views == (0, 1)
     assert Store.open(FULL).views == (0, 1)
 
 

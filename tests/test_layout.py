@@ -61,7 +61,7 @@ def test_full_arrays_with_features() -> None:
 
 def test_variants_of_topk_arrays() -> None:
     assert "gaps" not in arrays_of(identity_of(5000, 1000, 1))
-    assert arrays_of(identity_of(5000, 1000, 5, precision="high"))["gaps"] == ("uint16", (10, 5000, 4))
+    assert arrays_of(identity_of(5000, 1000, 5, quantisation="high"))["gaps"] == ("uint16", (10, 5000, 4))
     assert arrays_of(identity_of(5000, 1000, 5, mix="mixup"))["label"] == ("uint16", (10, 5000, 2))
     assert arrays_of(identity_of(5000, 65_537, 5))["classes"] == ("uint32", (10, 5000, 5))
     assert arrays_of(identity_of(5, 1000, 5))["canary"] == ("uint8", (10, 5, 3, 8, 8))

@@ -15,7 +15,6 @@ from kdcache.plan import (
     LAMBDA_STEP,
     TransformSpec,
     ViewPlan,
-    group_slices,
     key_word,
     mixing_of,
     partners_of,
@@ -166,10 +165,6 @@ def test_whole_pairs_splits_a_subset() -> None:
     assert (len(pairs), len(rest)) == (100, 0)
     pairs, rest = whole_pairs(plan_of("none"), positions, 2, 200)
     assert (len(pairs), rest.tolist()) == (0, positions.tolist())
-
-
-def test_group_slices_cover_the_range() -> None:
-    assert list(group_slices(64, 200)) == [(64, 128), (128, 192), (192, 200)]
 
 
 def test_a_plan_survives_json_and_refuses_unknown_keys() -> None:

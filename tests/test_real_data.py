@@ -80,7 +80,7 @@ def test_the_files_hold_what_the_paper_says(data: str) -> None:
 def test_quantising_adds_little_on_real_logits(folder: Path, precision: Any, bound: float, k: int) -> None:
     full = _full(folder, view=0)
     exact = reduce_topk(full.logits, np.full((ROWS, 1), -1), k)
-    encoded = encode_topk(exact, Encoding(name="topk", k=k, precision=precision), 10).arrays
+    encoded = encode_topk(exact, Encoding(name="topk", k=k, quantisation=precision), 10).arrays
     stored = decode_logits(encoded["classes"], encoded.get("gaps"), precision)
     p, q = _with_tail(-exact.distances, exact.tail), _with_tail(stored, exact.tail)
     assert float((np.exp(p) * (p - q)).sum(axis=-1).mean()) <= bound

@@ -4,6 +4,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
+import PIL
 import pytest
 import torch
 from torch import Tensor
@@ -110,15 +111,27 @@ def test_versions_that_differ_are_named(data: Data, tmp_path: Path) -> None:
     setting = make_setting(data, teacher_of(), plan_of())
     store = extract_store(tmp_path / "a.kd", setting, views=1)
     there = Provenance(versions={"pillow": "9.9.9"}, cpu_capability="ABACUS", decoder="Pillow 9.9.9")
-    foreign = Store(
-        store.folder, store.manifest.model_copy(update={"provenance": there}), store.seal_record, store.segments
-    )
+    foreign = committed_by(store, there)
     found = grade_replay(foreign, views_of(store, data), 0)
     assert any(line.startswith("pillow 9.9.9 there, ") for line in found.versions)
     assert any(line.startswith("CPU capability ABACUS there, ") for line in found.versions)
-    assert not any(line.startswith("decoder") for line in found.versions)  # of the data set, not of this process
+    assert f"decoder Pillow 9.9.9 there, Pillow {PIL.__version__} here" in found.versions
     with pytest.raises(ReplayError, match=r"versions that differ: .*pillow 9\.9\.9 there"):
         require_replay(foreign, views_of(store, altered(data, negative)), view=0, position=0, accept_drift=False)
+
+
+def committed_by(store: Store, there: Provenance) -> Store:
+    """The store as it lies there now, block 0 committed by another pass than the first."""
+    layout = store.segments[0].layout
+    commit = store.segments[0].commits()[0].model_copy(update={"provenance": there})
+    store.folder.replace(layout.commit_key(0), commit.to_bytes())
+    return Store.open_for_writing(store.folder.root)
+
+
+def test_a_decoder_of_the_data_set_s_own_is_not_compared(data: Data, tmp_path: Path) -> None:
+    store = extract_store(tmp_path / "a.kd", make_setting(data, teacher_of(), plan_of()), views=1)
+    found = grade_replay(committed_by(store, Provenance(decoder="none")), views_of(store, data), 0)
+    assert not any(line.startswith("decoder") for line in found.versions)
 
 
 def test_a_store_smaller_than_the_canary(tmp_path: Path) -> None:

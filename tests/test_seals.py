@@ -4,12 +4,20 @@ import os
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
-from kdcache.canonical import sha256_hex
-from kdcache.errors import DamagedError, InvalidInputError, MissingBlockError, StoreError, StoreNotFoundError
+from kdcache.canonical import canonical_json, sha256_hex
+from kdcache.errors import (
+    DamagedError,
+    FormatError,
+    InvalidInputError,
+    MissingBlockError,
+    StoreError,
+    StoreNotFoundError,
+)
 from kdcache.files import Folder
 from kdcache.seals import split_pin
 from kdcache.store import Store
@@ -86,7 +94,14 @@ def test_an_at_sign_may_be_part_of_a_path(tmp_path: Path) -> None:
     assert Store.open(f"{tmp_path / 'me@abc'}@{store.content_id}").content_id == store.content_id
     assert split_pin("user@host/a.kd") == ("user@host/a.kd", None)
     assert split_pin("a.kd@0123abcd") == ("a.kd", "0123abcd")
+    assert split_pin("a.kd@0123ABCD") == ("a.kd", "0123abcd")
     assert split_pin("a.kd@") == ("a.kd@", None)
+
+
+def test_a_pin_may_be_in_capitals(path: Path) -> None:
+    pin = content_id(path)
+    for capitals in (pin.upper(), pin.upper()[:32], pin.upper()[:12]):
+        assert Store.open(f"{path}@{capitals}").content_id == pin
 
 
 def test_more_views_are_another_segment_and_another_seal(path: Path) -> None:
@@ -182,6 +197,34 @@ def test_a_seal_whose_digests_do_not_follow_is_refused(path: Path) -> None:
     Folder(path).put_same(f"kdcache/seals/{forged.content_id[:32]}.json", forged.to_bytes())
     with pytest.raises(DamagedError, match="the digest of views-00000-00002 does not follow"):
         Store.open(f"{path}@{forged.content_id}")
+
+
+ENTRY = {"commits": "0" * 64, "digest": "0" * 64}
+FORGED: list[tuple[str, Any]] = [
+    ("segments", [{**ENTRY, "views": [2, 2]}]),
+    ("segments", [{**ENTRY, "views": [3, 1]}]),
+    ("segments", [{**ENTRY, "views": [-1, 2]}]),
+    ("segments", [{**ENTRY, "views": [0, 100_001]}]),
+    ("segments", [{**ENTRY, "views": [4, 6]}, {**ENTRY, "views": [0, 5]}]),
+    ("segments", [{**ENTRY, "views": [0, 2]}] * 2),
+    ("segments", [{**ENTRY, "views": [0, 2], "commits": "../" * 21 + "x"}]),
+    ("segments", [{**ENTRY, "views": [0, 2], "digest": "A" * 64}]),
+    ("identity", "0" * 63),
+    ("order", "0" * 64 + "\n"),
+    ("labels", ""),
+    ("head", "g" * 64),
+]
+
+
+@pytest.mark.parametrize(("field", "value"), FORGED, ids=str)
+def test_a_seal_with_fields_that_none_holds_is_refused(path: Path, field: str, value: Any) -> None:
+    """Named by its own sha256, so that only its fields can give it away."""
+    seal = Store.open(path).seal_record
+    assert seal is not None
+    data = canonical_json({**seal.model_dump(mode="json"), field: value})
+    Folder(path).put_new(f"kdcache/seals/{sha256_hex(data)[:32]}.json", data)
+    with pytest.raises(FormatError, match=f"{sha256_hex(data)[:32]}.json: .*{field if field != 'segments' else ''}"):
+        Store.open(f"{path}@{sha256_hex(data)}")
 
 
 @pytest.mark.parametrize("latest", [b"", b"\xff\n", b"0" * 64, b"../../etc/passwd", b"\0"])

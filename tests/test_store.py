@@ -23,7 +23,7 @@ ROWS = 200  # blocks of 64: three whole ones and a ragged one of 8
 KINDS: dict[str, dict[str, Any]] = {
     "topk": {},
     "k1": {"k": 1},
-    "high": {"precision": "high"},
+    "high": {"quantisation": "high"},
     "every class": {"k": 30},
     "masked": {"k": 6, "masked": (2, 29)},
     "mixup": {"mix": "mixup"},
@@ -201,7 +201,7 @@ CHANGES: dict[str, tuple[str, Any]] = {
     "teacher.precision": ("teacher", {"precision": "bfloat16"}),
     "teacher.masked_classes": ("teacher", {"masked_classes": [3]}),
     "encoding.k": ("encoding", {"k": 4}),
-    "encoding.precision": ("encoding", {"precision": "high"}),
+    "encoding.quantisation": ("encoding", {"quantisation": "high"}),
     "parents": ("parents", ["abc"]),
 }
 
