@@ -127,10 +127,10 @@ def test_a_finished_run_started_again_only_reports(tmp_path: Path) -> None:
 
 def test_other_settings_for_a_run_are_refused_with_both_values(tmp_path: Path) -> None:
     train(student(tmp_path / "run", epochs=1))
-    with pytest.raises(MismatchError, match="choose another folder for this run") as refused:
+    with pytest.raises(MismatchError, match="choose another folder, or the settings") as refused:
         train(student(tmp_path / "run", epochs=1, lr=0.5, student_set={"width": 5, "dropout": 0.1}))
     assert refused.value.differences == (("lr", "0.05", "0.5"), ("student_set.width", "4", "5"))
-    train(student(tmp_path / "run", epochs=1, checkpoint_steps=3, memory_gb=1.0))
+    train(student(tmp_path / "run", epochs=1, checkpoint_steps=3))
 
 
 def test_a_folder_of_something_else_is_left_alone(tmp_path: Path) -> None:
