@@ -21,7 +21,7 @@ from kdcache.datasets import Data
 from kdcache.errors import InvalidInputError, MissingBlockError
 from kdcache.manifest import require_equal
 from kdcache.plan import IntArray, TransformSpec, ViewPlan
-from kdcache.replay import ReplayGrade, require_replay
+from kdcache.replay import ExcusedDrift, ReplayGrade, require_replay
 from kdcache.segment import EncodedRows
 from kdcache.softlabels import SoftLabels
 from kdcache.store import Store
@@ -101,7 +101,7 @@ class Loader:
         self.mean, self.std = mean, std
         self.accept_drift, self.features, self.top_k = accept_drift, features, top_k
         self.drift: ReplayGrade | None = None
-        self._judged: set[tuple[int, int]] = set()  # (store, view) whose drift was accepted
+        self._judged: dict[tuple[int, int], ExcusedDrift] = {}  # by (store, view)
         rows = len(self.order)
         self.deal = Deal(
             positions=_checked_positions(positions, rows),
@@ -160,18 +160,20 @@ class Loader:
     def _compare(self, number: int, row: BatchRows, pixels: Any, rows: EncodedRows) -> None:
         """Drift is judged once a store and view: what one view is excused for says nothing of the others."""
         differs = np.flatnonzero(pixels != rows.arrays["pixels"])
-        if not len(differs) or (number, row.view) in self._judged:
-            return
-        found = require_replay(
-            self.stores[number],
-            self.dataset,
-            view=row.view,
-            position=int(row.positions[differs[0]]),
-            accept_drift=self.accept_drift,
-        )
-        self._judged.add((number, row.view))
-        if self.drift is None or found.levels > self.drift.levels:
-            self.drift = found
+        key = (number, row.view)
+        if len(differs) and key not in self._judged:
+            found = require_replay(
+                self.stores[number],
+                self.dataset,
+                view=row.view,
+                position=int(row.positions[differs[0]]),
+                accept_drift=self.accept_drift,
+            )
+            self._judged[key] = ExcusedDrift(found)
+            if self.drift is None or found.levels > self.drift.levels:
+                self.drift = found
+        if key in self._judged:
+            self._judged[key].count(len(pixels), len(differs), row.view)
 
 
 class _LabelWindows:

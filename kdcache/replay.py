@@ -12,6 +12,7 @@ from kdcache.manifest import Provenance
 from kdcache.store import Store
 from kdcache.views import ViewDataset, ViewRequest, thumbnails
 
+EXCUSED_ROWS = 512  # rows after which the share that differs is held against the canary's
 DRIFT_LEVELS = 6.0  # mean difference of a thumbnail, of 255, up to which a replay is the same picture a little off
 
 Grade = Literal["equal", "drift", "another picture"]
@@ -26,6 +27,26 @@ class ReplayGrade:
     rows: int
     differing: int
     versions: tuple[str, ...]
+
+
+@dataclass
+class ExcusedDrift:
+    """Drift that was accepted in one view: it may go on as the canary showed it, and not much beyond."""
+
+    grade: ReplayGrade
+    seen: int = 0
+    differing: int = 0
+
+    def count(self, seen: int, differing: int, view: int) -> None:
+        """Count rows. Raises ReplayError where far more of them differ than of the canary's."""
+        self.seen += seen
+        self.differing += differing
+        share = self.grade.differing / self.grade.rows
+        if self.seen >= EXCUSED_ROWS and self.differing > (2.0 * share + 0.1) * self.seen:
+            raise ReplayError(
+                f"in view {view} {self.differing} of {self.seen} rows differ, of the canary {self.grade.differing} of "
+                f"{self.grade.rows}: this is more than the drift that was accepted; samples have changed, restore them"
+            )
 
 
 def grade_replay(store: Store, dataset: ViewDataset, view: int) -> ReplayGrade:

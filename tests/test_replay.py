@@ -12,7 +12,7 @@ from torch import Tensor
 from kdcache.datasets import Data
 from kdcache.errors import ReplayError
 from kdcache.manifest import Provenance
-from kdcache.replay import DRIFT_LEVELS, Grade, grade_replay, require_replay
+from kdcache.replay import DRIFT_LEVELS, ExcusedDrift, Grade, ReplayGrade, grade_replay, require_replay
 from kdcache.store import Store
 from kdcache.transforms import build_transform
 from kdcache.views import ViewDataset
@@ -139,3 +139,19 @@ def test_a_store_smaller_than_the_canary(tmp_path: Path) -> None:
     store = extract_store(tmp_path / "a.kd", make_setting(data, teacher_of(), plan_of(mix="cutmix")), views=1)
     assert grade_replay(store, views_of(store, data), 0).rows == 11
     assert np.array_equal(store.segments[0].canary(0).shape, (11, 3, 8, 8))
+
+
+def test_accepted_drift_goes_on_as_the_canary_showed_it_and_no_further() -> None:
+    """One canary row in 64 is off; then half of all rows are: other pictures came in under the excuse."""
+    excused = ExcusedDrift(ReplayGrade("drift", 2.0, rows=64, differing=1, versions=()))
+    for _ in range(20):
+        excused.count(64, 4, view=3)
+    excused.count(64, 64, view=3)
+    with pytest.raises(ReplayError, match=r"in view 3 .* restore them"):
+        excused.count(640, 320, view=3)
+
+
+def test_where_every_canary_row_drifts_every_row_may() -> None:
+    excused = ExcusedDrift(ReplayGrade("drift", 2.0, rows=64, differing=64, versions=()))
+    for _ in range(20):
+        excused.count(64, 64, view=0)
