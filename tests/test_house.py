@@ -168,3 +168,13 @@ def test_the_wheel_holds_every_module_and_owns_one_name(wheel: set[str]) -> None
     tops = {name.split("/")[0] for name in wheel}
     assert {top for top in tops if not top.endswith(".dist-info")} == {"kdcache"}
     assert any(name.endswith("entry_points.txt") for name in wheel)
+
+
+def test_every_public_name_is_there() -> None:
+    import kdcache
+
+    assert sorted(kdcache.__all__) == sorted(set(kdcache.__all__))
+    for name in kdcache.__all__:
+        assert getattr(kdcache, name).__doc__ or name == "SoftLabels"
+    with pytest.raises(AttributeError, match="no attribute 'Stroe'"):
+        kdcache.Stroe  # noqa: B018
