@@ -232,9 +232,12 @@ def _encoding(settings: ExtractSettings, classes: int, *, features: int, head: i
 
 
 def _fitting(identity: DatasetIdentity, data: Data, classes: int) -> DatasetIdentity:
-    largest = int(data.labels.max(initial=-1))
-    if largest >= classes:
+    if len(beyond := np.flatnonzero(data.labels >= classes)):
+        named = ", ".join(
+            f"sample {index} ({data.ids[index]}) has {data.labels[index]}" for index in beyond[:3].tolist()
+        )
         raise InvalidInputError(
-            f"the data set has label {largest}, the teacher answers {classes} classes, 0 to {classes - 1}"
+            f"{len(beyond)} labels do not fit the teacher's {classes} classes, 0 to {classes - 1}: {named}; "
+            "use a teacher of these classes, or mend the labels"
         )
     return identity

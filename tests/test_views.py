@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 from torchvision.transforms import v2
 
+from kdcache.batches import Deal
 from kdcache.loader import Loader
 from kdcache.teachers import Preparation, default_normalisation
 from kdcache.views import (
@@ -24,6 +25,7 @@ from kdcache.views import (
     mix_images,
     own_generators,
     seed_generators,
+    with_partners,
 )
 from tests.viewkit import TRANSFORMS, Kind, Mix, Pictures, picture, picture_data, pictures, plan_of, view_dataset
 
@@ -92,14 +94,24 @@ def test_views_differ_from_one_another(name: str, kind: Kind, mix: Mix) -> None:
 
 @pytest.mark.filterwarnings("ignore:This DataLoader will create 3 worker:UserWarning")  # on machines with 2 cores
 @pytest.mark.parametrize("workers", [1, 3])
-@pytest.mark.parametrize(
-    ("name", "kind", "mix"),
-    [("RandAugment", "pil", "none"), ("numpy", "tensor", "none"), ("RandomResizedCrop", "tensor", "cutmix")],
-)
+@pytest.mark.parametrize(("name", "kind", "mix"), CASES)
 def test_a_view_does_not_depend_on_workers(name: str, kind: Kind, mix: Mix, workers: int) -> None:
     dataset, expected = reference(name, kind, mix)
     requests = [ViewRequest(v, v + 1, np.array([p, (p + 4) % ROWS])) for v in (1, 0) for p in range(0, ROWS, 2)]
     require_same(dataset, requests, expected, workers)
+
+
+@pytest.mark.parametrize(("name", "kind", "mix"), CASES)
+def test_what_train_asks_for_is_what_extract_drew(name: str, kind: Kind, mix: Mix) -> None:
+    """The training loader's own batches, partners from outside the subset included, against one request for all."""
+    dataset, expected = reference(name, kind, mix)
+    deal = Deal(np.array([0, 2, 3, 7, 8]), ROWS, dataset.plan, tuple(range(VIEWS)), 2, 1, ROWS, ROWS)
+    requests = [
+        ViewRequest(batch.view, batch.view + 1, with_partners(dataset.plan, batch.positions, batch.view, ROWS))
+        for epoch in range(VIEWS)
+        for batch in deal.batches(epoch)
+    ]
+    require_same(dataset, requests, expected, 0)
 
 
 @settings(max_examples=30, deadline=None, suppress_health_check=[HealthCheck.too_slow])
