@@ -109,7 +109,9 @@ def test_nan_is_refused_naming_the_samples_and_the_block_is_not_written(stage: S
 
 
 def test_a_label_beyond_the_teacher_s_classes_is_refused(stage: Stage, tmp_path: Path) -> None:
-    with pytest.raises(InvalidInputError, match=r"80 labels do not fit the teacher's 7 classes, 0 to 6: sample 6 \(6\) has 7"):
+    with pytest.raises(
+        InvalidInputError, match=r"80 labels do not fit the teacher's 7 classes, 0 to 6: sample 6 \(6\) has 7"
+    ):
         extract(stage.asked(tmp_path / "digits.kd", teacher_set={"num_classes": 7}, weights=""))
     assert not (tmp_path / "digits.kd").exists()
 
