@@ -7,9 +7,10 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from kdcache.batch import Batch
     from kdcache.datasets import Data, open_data
     from kdcache.errors import KdcacheError
-    from kdcache.loader import Batch, Loader
+    from kdcache.loader import Loader
     from kdcache.manifest import Identity
     from kdcache.objectives import KD
     from kdcache.plan import TransformSpec, ViewPlan
@@ -18,7 +19,7 @@ if TYPE_CHECKING:
 
 _HOMES = {
     "KD": "objectives",
-    "Batch": "loader",
+    "Batch": "batch",
     "Data": "datasets",
     "FullLabels": "softlabels",
     "Identity": "manifest",

@@ -19,7 +19,7 @@ from kdcache.errors import BadLogitsError, InvalidInputError
 from kdcache.layout import CANARY_ROWS, SegmentLayout
 from kdcache.manifest import Identity
 from kdcache.plan import GROUP, IntArray, Mixing
-from kdcache.reduction import TopK, centre, finite_rows, label_distances, reduce_topk
+from kdcache.reduction import TopK, centre, finite_rows, label_distances, reduce_topk, tail_sums
 from kdcache.teachers import Teacher
 from kdcache.views import Drawn, ViewRequest, mix_images, thumbnails
 
@@ -39,10 +39,12 @@ class Unit:
 
 @dataclass(frozen=True)
 class Asked:
-    """A batch's answer: (view, first position, rows) of each unit in it, and reduced tensors [B, ...] by name."""
+    """A batch's answer: (view, first position, rows) of each unit in it, reduced tensors [B, ...] by name, and
+    `reduction.tail_sums` [2, C] where class means are kept and this is block 0."""
 
     spans: list[tuple[int, int, int]]
     reduced: dict[str, Tensor]
+    tail_sums: Tensor | None
 
 
 @dataclass(frozen=True)
@@ -95,13 +97,13 @@ class BlockExtractor:
             kept.append(_without_images(item))
             for unit in units_of(item):
                 if sum(len(each.images) for each in pending) + len(unit.images) > rows:
-                    batches.append(self._ask_batch(pending, rows))
+                    batches.append(self._ask_batch(block, pending, rows))
                     pending = []
                 pending.append(unit)
-        batches.append(self._ask_batch(pending, rows))
+        batches.append(self._ask_batch(block, pending, rows))
         return BlockAnswer(block, kept, batches, _recorded(self.teacher.preparation.device))
 
-    def _ask_batch(self, units: list[Unit], rows: int) -> Asked:
+    def _ask_batch(self, block: int, units: list[Unit], rows: int) -> Asked:
         """Reduced answers of a batch on the host; on a GPU the copies are still under way."""
         images = torch.cat([unit.images for unit in units])
         count = len(images)
@@ -118,8 +120,11 @@ class BlockExtractor:
             reduced = reduce_answer(logits[:count], torch.from_numpy(given).to(logits.device), self.identity)
             if self.identity.encoding.features:
                 reduced["features"] = self._kept_features(features)[:count].half()
+            sums = None
+            if self.identity.encoding.class_means and block == 0:
+                sums = _to_host(tail_sums(logits[:count], reduced["classes"], self.identity.teacher.masked_classes))
             spans = [(unit.view, unit.first, len(unit.images)) for unit in units]
-            return Asked(spans, {name: _to_host(value) for name, value in reduced.items()})
+            return Asked(spans, {name: _to_host(value) for name, value in reduced.items()}, sums)
 
     def _kept_features(self, features: Tensor | None) -> Tensor:
         if features is None or features.shape[1] != self.identity.encoding.features:
@@ -149,6 +154,8 @@ class BlockExtractor:
         if answer.block == 0:
             parts = [item.images.numpy() for item in answer.drawn if item.request.positions[0] == 0]
             arrays["canary"] = np.concatenate(parts)[:, :CANARY_ROWS]
+            if self.identity.encoding.class_means:
+                arrays["class_means"] = _class_means(answer)
         return arrays, _counts(fields["label"], int(encoded.clamped.sum()))
 
 
@@ -209,6 +216,14 @@ def _recorded(device: str) -> torch.cuda.Event | None:
     event = torch.cuda.Event()  # type: ignore[no-untyped-call]
     event.record(torch.cuda.current_stream(torch.device(device)))  # the copies run on this device's stream
     return event
+
+
+def _class_means(answer: BlockAnswer) -> Array:
+    """[C] f32 from the batches' tail sums; 0, the mean of the tail, for a class that was never outside the top k."""
+    total = np.sum(
+        [batch.tail_sums.numpy().astype(np.float64) for batch in answer.batches if batch.tail_sums is not None], axis=0
+    )
+    return (total[0] / np.maximum(total[1], 1)).astype(np.float32)
 
 
 def _pixels(answer: BlockAnswer, layout: SegmentLayout, rows: int) -> Array:

@@ -105,8 +105,13 @@ class SegmentLayout:
         """First position of a block and the one after its last."""
         return block * self.block, min((block + 1) * self.block, self.rows)
 
+    @property
+    def rowwise(self) -> list[str]:
+        """Names of the arrays that hold something for each row."""
+        return [name for name, spec in self.arrays.items() if spec.block_axis is not None]
+
     def arrays_of(self, block: int) -> dict[str, ArraySpec]:
-        """The arrays that have a shard in this block: the canary lies in block 0 only."""
+        """The arrays that have a shard in this block: canary and class means lie in block 0 only."""
         return {name: spec for name, spec in self.arrays.items() if spec.block_axis is not None or block == 0}
 
     def commit_key(self, block: int) -> str:
@@ -185,6 +190,9 @@ def segment_layout(identity: Identity, start: int, stop: int) -> SegmentLayout:
         arrays[array] = ArraySpec(f"{name}/{array}", shape, dtype, shard, (1, *shard[1:]), 1 + len(before))
     canary = (views, min(CANARY_ROWS, rows), 3, 8, 8)
     arrays["canary"] = ArraySpec(f"{name}/canary", canary, "uint8", canary, (1, *canary[1:]))
+    if identity.encoding.class_means:
+        means = (identity.teacher.classes,)
+        arrays["class_means"] = ArraySpec(f"{name}/class_means", means, "float32", means, means)
     return SegmentLayout(name, start, stop, rows, block, arrays)
 
 

@@ -9,48 +9,28 @@ Shape letters: B rows, C classes, D features' width, [ch, H, W] of an image.
 
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from kdcache.batches import BatchRows, Deal, Window
+from kdcache.batch import Batch
 from kdcache.datasets import Data
+from kdcache.deal import BatchRows, Deal, Window
 from kdcache.errors import InvalidInputError, MissingBlockError
 from kdcache.manifest import require_equal
 from kdcache.plan import IntArray, TransformSpec, ViewPlan
 from kdcache.replay import ExcusedDrift, ReplayGrade, require_replay
 from kdcache.segment import EncodedRows
-from kdcache.softlabels import SoftLabels
+from kdcache.softlabels import SoftLabels, TopKLabels
 from kdcache.store import Store
 from kdcache.teachers import Preparation, default_normalisation
 from kdcache.transforms import Transform, stored_transform
 from kdcache.views import Drawn, ViewDataset, ViewRequest, draw_requests, mix_rows, with_partners
 
 DEFAULT_MEMORY = 4_000_000_000  # bytes of soft labels in memory, the view in use and the next one
-
-
-@dataclass(frozen=True)
-class Batch:
-    """What an objective gets besides the student's outputs.
-
-    images [B, ch, H, W] f32, normalised and mixed; y [B] i64 hard labels (-1 none); under mixing y2 [B] the partner's
-    and lam [B] f32 the weight of y, else None; positions [B] i64; view, epoch, step; teachers: each store's soft
-    labels on the device; features: pooled teacher features [B, D] of each store, or empty.
-    """
-
-    images: Tensor
-    y: Tensor
-    y2: Tensor | None
-    lam: Tensor | None
-    positions: Tensor
-    view: int
-    epoch: int
-    step: int
-    teachers: tuple[SoftLabels, ...] = ()
-    features: tuple[Tensor, ...] = ()
 
 
 class Loader:
@@ -60,7 +40,8 @@ class Loader:
     stores: one, or an ensemble of one data set, order and view plan. transform: only where the plan's is a user's own.
     positions: a subset of rows [n], all by default. views: which to cycle through, all by default. memory_bytes: up to
     here a view's soft labels are held whole, above it blocks are shuffled. accept_drift: go on where the canary says
-    that pixels are a few levels off; `drift` then holds what was found. Raises ReplayError at the first other row.
+    that pixels are a few levels off; `drift` then holds what was found. class_means: hand on the stores' class means,
+    which tail "class-mean" needs. Raises ReplayError at the first other row.
     """
 
     def __init__(
@@ -86,6 +67,7 @@ class Loader:
         accept_drift: bool = False,
         features: bool = False,
         top_k: int | None = None,
+        class_means: bool = False,
     ) -> None:
         require_fit(stores, data)
         self.data = data
@@ -100,6 +82,7 @@ class Loader:
         self.device, self.workers = device, workers
         self.mean, self.std = mean, std
         self.accept_drift, self.features, self.top_k = accept_drift, features, top_k
+        self.class_means = class_means
         self.drift: ReplayGrade | None = None
         self._judged: dict[tuple[int, int], ExcusedDrift] = {}  # by (store, view)
         rows = len(self.order)
@@ -114,10 +97,13 @@ class Loader:
             window_rows=max(1, memory_bytes // (2 * max(_row_bytes(stores), 1))),
         )
         self._preparation: Preparation | None = None
+        self._counted: tuple[int, int] | None = None  # epoch, its steps
 
     def steps(self, epoch: int) -> int:
         """Batches of an epoch."""
-        return self.deal.steps(epoch)
+        if self._counted is None or self._counted[0] != epoch:
+            self._counted = (epoch, self.deal.steps(epoch))
+        return self._counted[1]
 
     def __iter__(self) -> Iterator[Batch]:
         rows = [row for row in self._rows(self.start_epoch) if row.step >= self.start_step]
@@ -144,11 +130,14 @@ class Loader:
         features = tuple(torch.from_numpy(rows.arrays["features"]).to(self.device) for rows in taken if self.features)
         return Batch(
             images, y, y2, lam, torch.from_numpy(row.positions), row.view, row.epoch, row.step,
-            tuple(self._soft_labels(rows) for rows in taken), features,
+            tuple(self._soft_labels(number, row.view, rows) for number, rows in enumerate(taken)), features,
+            self.steps(row.epoch), self.epochs,
         )  # fmt: skip
 
-    def _soft_labels(self, rows: EncodedRows) -> SoftLabels:
+    def _soft_labels(self, number: int, view: int, rows: EncodedRows) -> SoftLabels:
         soft = rows.soft_labels() if self.top_k is None else rows.soft_labels().prefix(self.top_k)
+        if self.class_means and isinstance(soft, TopKLabels):
+            soft = replace(soft, class_means=self.stores[number].class_means(view))
         return soft.torch(self.device)
 
     def _prepared(self, images: Tensor) -> Tensor:

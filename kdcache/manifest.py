@@ -2,7 +2,15 @@
 
 from typing import Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    SerializerFunctionWrapHandler,
+    ValidationError,
+    model_serializer,
+    model_validator,
+)
 
 from kdcache.canonical import canonical_json, parse_json, sha256_hex
 from kdcache.errors import FormatError, InvalidInputError, MismatchError
@@ -75,18 +83,30 @@ class TeacherIdentity(Record):
 
 class Encoding(Record):
     """How soft labels become arrays. `k` counts the kept classes (topk); `features` and `head` are the
-    width D of the kept features and of the kept classifier, or 0."""
+    width D of the kept features and of the kept classifier, or 0; `class_means`: each segment holds the mean tail logit
+    of every class (topk)."""
 
     name: Literal["topk", "full"]
     k: int | None = Field(default=None, ge=1)
     quantisation: Literal["default", "high"] = "default"
     features: int = Field(default=0, ge=0)
     head: int = Field(default=0, ge=0)
+    class_means: bool = False
+
+    @model_serializer(mode="wrap")
+    def _without_default(self, serialize: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """`class_means` is left out where it is false, so that older stores keep their identity digests."""
+        record: dict[str, Any] = serialize(self)
+        if not self.class_means:
+            del record["class_means"]
+        return record
 
     @model_validator(mode="after")
     def _k_belongs_to_topk(self) -> Self:
         if (self.name == "topk") != (self.k is not None):
             raise ValueError(f"k is {self.k} in the {self.name} encoding; topk needs k, full has none")
+        if self.class_means and self.name == "full":
+            raise ValueError("class_means is true in the full encoding, which has no tail")
         return self
 
 

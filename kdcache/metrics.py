@@ -8,9 +8,8 @@ from torch import Tensor
 from torchmetrics import MeanMetric
 from torchmetrics.classification import MulticlassAccuracy, MulticlassCalibrationError
 
-from kdcache.loader import Batch
-from kdcache.objectives.kd import dense_kl, topk_kl
-from kdcache.softlabels import FullLabels, SoftLabels
+from kdcache.batch import Batch
+from kdcache.objectives.targets import Targets, in_dtype
 
 
 class Validation:
@@ -33,8 +32,9 @@ class Validation:
             self._nll.update(torch.nn.functional.cross_entropy(logits[known], batch.y[known]), int(known.sum()))
         for teacher in batch.teachers[:1]:
             self._taught += len(logits)
-            self._agreement.update((logits.argmax(dim=-1) == _top(teacher)).float().mean(), len(logits))
-            self._kl.update(_kl(teacher, logits.log_softmax(dim=-1)), len(logits))
+            targets = Targets((in_dtype(teacher, logits.dtype),))
+            self._agreement.update((logits.argmax(dim=-1) == targets.top_class()).float().mean(), len(logits))
+            self._kl.update(targets.kl(logits.log_softmax(dim=-1), 1.0).mean(), len(logits))
 
     def results(self) -> dict[str, float]:
         """What was counted; measures without rows are left out."""
@@ -45,14 +45,3 @@ class Validation:
         if self._taught:
             found |= {"agreement": float(self._agreement.compute()), "kl_to_teacher": float(self._kl.compute())}
         return found
-
-
-def _top(teacher: SoftLabels) -> Tensor:
-    top: Tensor = teacher.logits.argmax(dim=-1) if isinstance(teacher, FullLabels) else teacher.classes[..., 0]
-    return top
-
-
-def _kl(teacher: SoftLabels, log_q: Tensor) -> Tensor:
-    if isinstance(teacher, FullLabels):
-        return dense_kl(teacher.log_probs(1.0), log_q)
-    return topk_kl(teacher, log_q, 1.0, "uniform")

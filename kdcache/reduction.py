@@ -40,9 +40,22 @@ def reduce_topk(logits_BC: Array, labels_BL: Array, k: int, masked: tuple[int, .
     classes_BK = _best_classes(visible_BC, k)  # before centring: under a huge top it rounds near logits to equal ones
     centred_BC = centre(visible_BC)
     values_BK = xp.take_along_axis(centred_BC, classes_BK, axis=-1)
-    rest_BC = _with(centred_BC, classes_BK, -xp.inf)
+    rest_BC = fill_at(centred_BC, classes_BK, -xp.inf)
     tail_B3 = xp.stack([logsumexp(rest_BC / temperature) for temperature in SKETCH_TEMPERATURES], axis=-1)
     return TopK(classes_BK, -values_BK, tail_B3, label_distances(centred_BC, labels_BL))
+
+
+def tail_sums(logits_BC: Array, classes_BK: Array, masked: tuple[int, ...] = ()) -> Array:
+    """[2, C] f32 or wider: over the rows in which a class is outside the top k, the sum of its logit less the mean of
+    the row's tail, and their count. Needs at least one class outside; masked classes count nowhere."""
+    xp = array_namespace(logits_BC)
+    centred_BC = centre(logits_BC, masked)
+    outside_BC = xp.isfinite(fill_at(centred_BC, classes_BK, -xp.inf))
+    values_BC = xp.where(outside_BC, centred_BC, xp.zeros_like(centred_BC))
+    counted_BC = xp.astype(outside_BC, values_BC.dtype)
+    means_B1 = xp.sum(values_BC, axis=-1, keepdims=True) / xp.sum(counted_BC, axis=-1, keepdims=True)
+    sums_C = xp.sum(values_BC - means_B1 * counted_BC, axis=0)
+    return xp.stack([sums_C, xp.sum(counted_BC, axis=0)])
 
 
 def centre(logits_BC: Array, masked: tuple[int, ...] = ()) -> Array:
@@ -59,7 +72,7 @@ def _visible(logits_BC: Array, masked: tuple[int, ...]) -> Array:
     if masked:
         hidden = xp.asarray(list(masked), device=device(logits_BC))
         everywhere = xp.broadcast_to(hidden, (*logits_BC.shape[:-1], len(masked)))
-        logits_BC = _with(logits_BC, everywhere, -xp.inf)
+        logits_BC = fill_at(logits_BC, everywhere, -xp.inf)
     return logits_BC
 
 
@@ -104,8 +117,8 @@ def _best_classes(values_BC: Array, k: int) -> Array:
     return xp.take_along_axis(ids_BK, ranks_BK, axis=-1)
 
 
-def _with(values_BC: Array, ids_BK: Array, fill: float) -> Array:
-    """A copy of the values with `fill` at the given ids."""
+def fill_at(values_BC: Array, ids_BK: Array, fill: float) -> Array:
+    """A copy of the values [B, C] with `fill` at the given ids [B, K]."""
     xp = array_namespace(values_BC)
     if is_numpy_namespace(xp):
         filled = values_BC.copy()

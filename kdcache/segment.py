@@ -156,6 +156,15 @@ class Segment:
         region = (slice(row, row + 1), *[slice(None)] * 4)
         return np.asarray(read_region(self.folder, self.layout.arrays["canary"], region)[0])
 
+    @cached_property
+    def class_means(self) -> Array:
+        """Mean logit [C] f32 of each class while outside the top k, less the mean of its row's tail; 0 where masked.
+
+        Over block 0, all its views: a sample of the segment where positions are shuffled.
+        """
+        self._check_blocks(np.zeros(1, dtype=np.int64), ["class_means"])
+        return np.asarray(read_region(self.folder, self.layout.arrays["class_means"], (slice(None),)))
+
     def _check_range(self, view: int, positions: IntArray) -> None:
         if view not in self.views:
             raise InvalidInputError(f"view {view} is not in {self.layout.name}")

@@ -174,7 +174,7 @@ class Store:
     def load(self, view: int, positions: npt.ArrayLike, *, features: bool = False) -> EncodedRows:
         """Rows of one view at `positions` [B], as stored: soft labels and pixel fingerprints, features on request."""
         segment = self.segment_of(view)
-        wanted = [name for name in segment.layout.arrays if name != "canary" and (features or name != "features")]
+        wanted = [name for name in segment.layout.rowwise if features or name != "features"]
         if features and "features" not in wanted:
             raise MissingBlockError(f"{self.folder.root} holds no features; extract with --keep features")
         rows = segment.read(view, np.asarray(positions, dtype=np.int64), wanted)
@@ -185,6 +185,12 @@ class Store:
     def read(self, view: int, positions: npt.ArrayLike) -> SoftLabels:
         """Soft labels (numpy) of one view at `positions` [B]. An uncommitted or damaged block raises, never zeros."""
         return self.load(view, positions).soft_labels()
+
+    def class_means(self, view: int) -> Array:
+        """[C] f32 of the view's segment, see `Segment.class_means`. Raises MissingBlockError where none were kept."""
+        if not self.identity.encoding.class_means:
+            raise MissingBlockError(f"{self.folder.root} holds no class means; use --tail uniform, or extract it again")
+        return self.segment_of(view).class_means
 
     def hard_labels(self, view: int, positions: IntArray) -> IntArray:
         """Hard labels [B], or [B, 2] with the partner's under mixing."""

@@ -5,42 +5,86 @@ them it is the cubic through these four points, kept inside what convexity allow
 the chord of its interval and above the other chords drawn on. No tail logit exceeds the last kept one, z: L is under
 log n + b z, and above the line through b = 1 with slope z. Measured over 4,000 views of Fashion-MNIST and 240 photos
 under an ImageNet teacher, k = 2 to 50: tail mass at T = 1.5 is off by .0087 at worst, by the bare cubic by .0144.
+L is the cumulant generating function of the tail's logits plus log n: its slope at 0 is their mean, its curvature their
+variance.
 """
 
 from math import log
 
-import numpy as np
 from array_api_compat import array_namespace
 
 from kdcache.reduction import SKETCH_TEMPERATURES, Array
 
 SLACK = 2.0**-5  # half a step of a gap: how far the last kept logit may be off
+NODES = (0.0, *(1.0 / each for each in reversed(SKETCH_TEMPERATURES)))
 
 
-def tail_logsumexp(sketch: Array, last: Array, n: int, temperature: float) -> Array:
+def tail_logsumexp(sketch: Array, last: Array, n: int, temperature: float | Array) -> Array:
     """[B] logsumexp of n tail logits over T. `sketch` [B, 3] at T = 1, 2, 4 and `last` [B], the last kept logit, are
-    less the top logit. Exact at T = 1, 2, 4; exact at every T where n = 1; -inf where n = 0."""
+    less the top logit; T is a number, or an array that broadcasts with `last`. Exact at T = 1, 2, 4; exact at every T
+    where n = 1; -inf where n = 0."""
     xp = array_namespace(sketch)
     if n == 0:
         return xp.full_like(last, -xp.inf)
     if n == 1:
         return sketch[..., 0] / temperature
-    b = 1.0 / temperature
-    nodes = [0.0, *(1.0 / each for each in reversed(SKETCH_TEMPERATURES))]
-    values = [xp.full_like(last, log(n)), *(sketch[..., j] for j in reversed(range(len(SKETCH_TEMPERATURES))))]
-    cubic = sum(weight * value for weight, value in zip(_lagrange(b, nodes), values, strict=True))
+    b = xp.ones_like(last) / temperature
+    values = _values(sketch, n)
+    cubic = sum(weight * value for weight, value in zip(_lagrange(b), values, strict=True))
     lower = values[-1] + (last + SLACK) * (b - 1.0)
     upper = log(n) + (last + SLACK) * b
-    for j in range(len(nodes) - 1):
-        slope = (values[j + 1] - values[j]) / (nodes[j + 1] - nodes[j])
-        chord = values[j] + slope * (b - nodes[j])
-        if nodes[j] <= b <= nodes[j + 1]:
-            upper = xp.minimum(upper, chord)
-        else:
-            lower = xp.maximum(lower, chord)
+    for j in range(len(NODES) - 1):
+        slope = (values[j + 1] - values[j]) / (NODES[j + 1] - NODES[j])
+        chord = values[j] + slope * (b - NODES[j])
+        inside = (b >= NODES[j]) & (b <= NODES[j + 1])
+        upper = xp.where(inside, xp.minimum(upper, chord), upper)
+        lower = xp.where(inside, lower, xp.maximum(lower, chord))
     return xp.minimum(xp.maximum(cubic, lower), upper)
 
 
-def _lagrange(x: float, nodes: list[float]) -> list[float]:
-    """Weights at x of the polynomial through the nodes."""
-    return [float(np.prod([(x - other) / (node - other) for other in nodes if other != node])) for node in nodes]
+def tail_moments(sketch: Array, last: Array, n: int) -> tuple[Array, Array]:
+    """Mean and variance [B] over n >= 1 tail logits, less the top logit: slope and curvature of the cubic at b = 0.
+
+    The mean is kept at or below `last`, the variance at or above 0. Exact where n = 1.
+    """
+    xp = array_namespace(sketch)
+    if n == 1:
+        return sketch[..., 0], xp.zeros_like(last)
+    values = _values(sketch, n)
+    slope, curvature = (sum(w * v for w, v in zip(weights, values, strict=True)) for weights in _DERIVATIVES)
+    return xp.minimum(slope, last + SLACK), xp.maximum(curvature, xp.zeros_like(last))
+
+
+def _values(sketch: Array, n: int) -> list[Array]:
+    """L at NODES."""
+    flat = array_namespace(sketch).full_like(sketch[..., 0], log(n))
+    return [flat, *(sketch[..., j] for j in reversed(range(len(SKETCH_TEMPERATURES))))]
+
+
+def _lagrange(b: Array) -> list[Array]:
+    """Weights at b of the polynomial through NODES."""
+    weights = []
+    for node in NODES:
+        weight = 1.0
+        for other in NODES:
+            if other != node:
+                weight = weight * ((b - other) / (node - other))
+        weights.append(weight)
+    return weights
+
+
+def _derivatives_at_zero() -> tuple[list[float], list[float]]:
+    """Weights of the values at NODES in the first and second derivative at 0 of the cubic through them."""
+    first, second = [], []
+    for node in NODES:
+        others = [other for other in NODES if other != node]
+        scale = 1.0
+        for other in others:
+            scale *= node - other
+        a, b, c = others
+        first.append((a * b + a * c + b * c) / scale)  # (x-a)(x-b)(x-c) = x^3 - (a+b+c) x^2 + (ab+ac+bc) x - abc
+        second.append(-2.0 * (a + b + c) / scale)
+    return first, second
+
+
+_DERIVATIVES = _derivatives_at_zero()

@@ -228,7 +228,14 @@ def _encoding(settings: ExtractSettings, classes: int, *, features: int, head: i
         return Encoding(name="full", features=features, head=head)
     if settings.top_k > usable:
         raise InvalidInputError(f"top-k {settings.top_k} exceeds the teacher's {usable} classes; use --encoding full")
-    return Encoding(name="topk", k=settings.top_k, quantisation=settings.quantisation, features=features, head=head)
+    return Encoding(
+        name="topk",
+        k=settings.top_k,
+        quantisation=settings.quantisation,
+        features=features,
+        head=head,
+        class_means=settings.top_k < usable,
+    )
 
 
 def _fitting(identity: DatasetIdentity, data: Data, classes: int) -> DatasetIdentity:

@@ -10,9 +10,10 @@ import torch
 from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
+from kdcache.batch import Batch
 from kdcache.checkpoints import append_metrics, keep_metrics, read_metrics, save_state, save_weights
 from kdcache.errors import KdcacheError
-from kdcache.loader import Batch, Loader
+from kdcache.loader import Loader
 from kdcache.manifest import Record
 from kdcache.optimisation import build_optimizer, rate_schedule
 from kdcache.pipelines.settings import TrainSettings

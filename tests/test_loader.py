@@ -11,9 +11,10 @@ import torch
 from torch import Tensor
 from torchvision.transforms import v2
 
+from kdcache.batch import Batch
 from kdcache.datasets import Data
 from kdcache.errors import InvalidInputError, MismatchError, MissingBlockError, ReplayError
-from kdcache.loader import Batch, Loader
+from kdcache.loader import Loader
 from kdcache.manifest import Encoding, Provenance
 from kdcache.plan import key_word, partners_of
 from kdcache.softlabels import FullLabels, SoftLabels

@@ -7,8 +7,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from kdcache.batch import Batch
 from kdcache.errors import InvalidInputError
-from kdcache.loader import Batch
 from kdcache.objectives import KD
 from kdcache.objectives.hard import hard_cross_entropy
 from kdcache.objectives.kd import combined_log_probs, normalised_weights

@@ -161,7 +161,7 @@ def test_uniform_tail_leaves_masked_classes_at_zero() -> None:
 
 
 def test_an_unknown_tail_is_refused() -> None:
-    with pytest.raises(InvalidInputError, match="tail is 'ghost'"):
+    with pytest.raises(InvalidInputError, match="tail 'ghost' has no probability"):
         topk(np.zeros((1, 1, 4)), 2).dense(1.0, tail="ghost")  # type: ignore[arg-type]
 
 

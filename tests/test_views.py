@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 from torchvision.transforms import v2
 
-from kdcache.batches import Deal
+from kdcache.deal import Deal
 from kdcache.loader import Loader
 from kdcache.teachers import Preparation, default_normalisation
 from kdcache.views import (

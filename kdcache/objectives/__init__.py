@@ -1,5 +1,9 @@
-"""Objectives: loss(student logits [B, C], batch) -> scalar. One idea a file."""
+"""Objectives: objective(student logits [B, C], batch) -> scalar. One idea a file; `catalogue` names them all."""
 
+from kdcache.objectives.catalogue import TERMS, describe, objective
 from kdcache.objectives.kd import KD
+from kdcache.objectives.objective import Objective, Phases, Term
+from kdcache.objectives.ramps import Ramp
+from kdcache.objectives.targets import Targets
 
-__all__ = ["KD"]
+__all__ = ["KD", "TERMS", "Objective", "Phases", "Ramp", "Targets", "Term", "describe", "objective"]

@@ -1,18 +1,39 @@
-"""Cross-entropy with hard labels, mixed as the images are: the part of every objective that needs no teacher."""
+"""Hard labels, mixed as the images are: cross-entropy, and sums over the one or two labels of a row."""
+
+from collections.abc import Callable
 
 import torch
 from torch import Tensor
 
-from kdcache.loader import Batch
+from kdcache.batch import Batch
 
 
 def hard_cross_entropy(logits: Tensor, batch: Batch) -> Tensor:
     """Mean over rows of lam CE(y) + (1 - lam) CE(y2), in nats; rows with a label of -1 count as 0.
 
-    logits [B, C]. Zhang et al. 2018 (mixup), equation of section 2; plain cross-entropy where nothing is mixed.
+    logits [B, C]. Zhang et al. 2018 (mixup), section 2; plain cross-entropy where nothing is mixed.
     """
-    losses = torch.nn.functional.cross_entropy(logits, batch.y, ignore_index=-1, reduction="none")
+    return over_labels(batch, lambda y, which: cross_entropy_rows(logits, y))
+
+
+def cross_entropy_rows(logits: Tensor, labels: Tensor) -> Tensor:
+    """-log softmax(logits)[label] for each row: logits [B, C], labels [B] of 0 or more."""
+    losses = torch.nn.functional.cross_entropy(logits.flatten(0, -2), labels.flatten(), reduction="none")
+    return losses.unflatten(0, labels.shape)
+
+
+def over_labels(batch: Batch, rows: Callable[[Tensor, int], Tensor]) -> Tensor:
+    """Mean over rows of lam rows(y, 0) + (1 - lam) rows(y2, 1), of rows(y, 0) where nothing is mixed.
+
+    `rows` is given labels [B], 0 in place of -1, and gives a loss a row [B]; rows without a label then count as 0.
+    """
+    losses = _known(batch.y, rows(batch.y.clamp_min(0), 0))
     if batch.y2 is not None and batch.lam is not None:
-        other = torch.nn.functional.cross_entropy(logits, batch.y2, ignore_index=-1, reduction="none")
-        losses = torch.lerp(other, losses, batch.lam.to(losses.dtype))
+        other = _known(batch.y2, rows(batch.y2.clamp_min(0), 1))
+        lam = batch.lam.to(losses.dtype).reshape(-1, *[1] * (losses.ndim - 1))
+        losses = torch.lerp(other, losses, lam)
     return losses.mean()
+
+
+def _known(labels: Tensor, losses: Tensor) -> Tensor:
+    return torch.where(labels >= 0, losses, 0.0)

@@ -24,8 +24,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from kdcache.batch import Batch
 from kdcache.datasets import open_data
-from kdcache.loader import Batch, Loader
+from kdcache.loader import Loader
 from kdcache.metrics import Validation
 from kdcache.objectives import KD
 from kdcache.objectives.kd import dense_kl

@@ -1,4 +1,4 @@
-"""batches: every row once an epoch, a pure function of seed and epoch, pairs dealt whole, windows within a budget."""
+"""deal: every row once an epoch, a pure function of seed and epoch, pairs dealt whole, windows within a budget."""
 
 from collections import Counter
 from typing import Any
@@ -7,7 +7,7 @@ import numpy as np
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from kdcache.batches import Deal
+from kdcache.deal import Deal
 from kdcache.plan import IntArray, partners_of
 from tests.viewkit import Mix, plan_of
 

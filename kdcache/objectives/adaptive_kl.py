@@ -1,0 +1,40 @@
+"""Adaptive KL: forward and reverse KL, weighed by where student and teacher differ."""
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+from torch import Tensor
+
+from kdcache.batch import Batch
+from kdcache.objectives.facts import BY_LOGIT, SKETCHED, Facts, OpenShare, Positive
+from kdcache.objectives.targets import Targets, kl_rows
+
+
+@dataclass(frozen=True)
+class AdaptiveKL:
+    """T^2 (g_h KL(p || q) + g_t KL(q || p)) / (g_h + g_t): g_h, g_t the sums of |p_c - q_c| over the teacher's head
+    (its best classes, the fewest that hold a mass of mu) and over the rest, constants for the gradient. Logits [B, C].
+
+    Wu et al. 2024, equations 10 to 12. Exact on full; on top-k the head is exact, the tail by sketch: of equal tail
+    classes the lower ids come first where the head reaches beyond the top k.
+    """
+
+    facts: ClassVar[Facts] = Facts(topk=SKETCHED, tails=BY_LOGIT, w_ce=0.0, w_kd=1.0, zeros=False)
+    mu: OpenShare = 0.5
+    temperature: Positive = 1.0
+
+    def __call__(self, logits: Tensor, targets: Targets, batch: Batch) -> Tensor:
+        log_q = torch.log_softmax(logits / self.temperature, dim=-1)
+        log_p = targets.log_probs(self.temperature)
+        share = self._head_share(log_p.exp(), log_q.detach().exp())
+        rows = share * kl_rows(log_p, log_q) + (1.0 - share) * kl_rows(log_q, log_p)
+        return self.temperature**2 * rows.mean()
+
+    def _head_share(self, p: Tensor, q: Tensor) -> Tensor:
+        """g_h / (g_h + g_t) [B]; 1/2 where the two agree everywhere."""
+        ordered, classes = p.sort(dim=-1, descending=True, stable=True)
+        before = ordered.cumsum(dim=-1) - ordered
+        gaps = (ordered - q.gather(-1, classes)).abs()
+        head, total = (gaps * (before < self.mu)).sum(dim=-1), gaps.sum(dim=-1)
+        return torch.where(total > 0, head / total, 0.5)

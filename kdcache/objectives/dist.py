@@ -1,0 +1,42 @@
+"""DIST: correlations instead of divergences, over the classes of a row and over the rows of a class."""
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+from torch import Tensor
+
+from kdcache.batch import Batch
+from kdcache.objectives.facts import BY_CLASS, SKETCHED, Facts, NotNegative, Positive
+from kdcache.objectives.targets import Targets
+
+EPSILON = 1e-8  # as in the authors' code
+
+
+@dataclass(frozen=True)
+class DIST:
+    """T^2 (beta (1 - mean_b r(p_b, q_b)) + gamma (1 - mean_c r(p_c, q_c))): r Pearson's correlation, of the rows and of
+    the columns of the tempered probabilities [B, C].
+
+    Huang et al. 2022, equations 6 to 10; beta, gamma and T as in their code. Rows of a batch meet in the second term:
+    it depends on the batch size. Exact on full; on top-k the head is exact, the tail by sketch, its shape by `tail`.
+    """
+
+    facts: ClassVar[Facts] = Facts(topk=SKETCHED, tails=BY_CLASS, w_ce=1.0, w_kd=1.0, couples=True)
+    beta: NotNegative = 1.0
+    gamma: NotNegative = 1.0
+    temperature: Positive = 1.0
+
+    def __call__(self, logits: Tensor, targets: Targets, batch: Batch) -> Tensor:
+        q = torch.softmax(logits / self.temperature, dim=-1).flatten(0, -2)
+        p = targets.log_probs(self.temperature).exp().flatten(0, -2)
+        rows = 1.0 - correlation(p, q).mean()
+        columns = 1.0 - correlation(p.T, q.T).mean()
+        return self.temperature**2 * (self.beta * rows + self.gamma * columns)
+
+
+def correlation(left: Tensor, right: Tensor) -> Tensor:
+    """Pearson's correlation [R] of the rows of two matrices [R, N]; 0 for a constant row."""
+    left = left - left.mean(dim=-1, keepdim=True)
+    right = right - right.mean(dim=-1, keepdim=True)
+    return (left * right).sum(dim=-1) / (left.norm(dim=-1) * right.norm(dim=-1) + EPSILON)

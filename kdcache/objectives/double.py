@@ -1,0 +1,30 @@
+"""Double distillation: the teacher smooths what to rank high and what to rank low."""
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+from torch import Tensor
+
+from kdcache.batch import Batch
+from kdcache.objectives.facts import BY_CLASS, SKETCHED, Facts
+from kdcache.objectives.targets import Targets
+
+
+@dataclass(frozen=True)
+class DoubleDistillation:
+    """sum_y p_y log(1 + sum_{c != y} (1 - p_c) exp(s_c - s_y)): the softmax cross-entropy, in which each class counts
+    as positive by p and as negative by 1 - p; logits [B, C], p at T = 1.
+
+    After Menon et al. 2020, section 5 (multiclass retrieval): their idea, in the softmax form; equal to cross-entropy
+    for a one-hot teacher. Exact on full; on top-k the head is exact, the tail by sketch.
+    """
+
+    facts: ClassVar[Facts] = Facts(topk=SKETCHED, tails=BY_CLASS, w_ce=0.0, w_kd=1.0)
+
+    def __call__(self, logits: Tensor, targets: Targets, batch: Batch) -> Tensor:
+        log_p = targets.log_probs(1.0)
+        p = log_p.exp()
+        negatives = (logits + torch.log1p(-p.clamp_max(1.0))).logsumexp(dim=-1, keepdim=True)
+        # y's own part of the sum is 1 - p_y; without it, 1 + sum_{c != y} is p_y + sum_c
+        return (p * torch.logaddexp(log_p, negatives - logits)).sum(dim=-1).mean()

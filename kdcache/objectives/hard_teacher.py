@@ -1,0 +1,25 @@
+"""The teacher's best class as a hard label."""
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+from torch import Tensor
+
+from kdcache.batch import Batch
+from kdcache.objectives.facts import ALL_TAILS, Facts
+from kdcache.objectives.hard import cross_entropy_rows
+from kdcache.objectives.targets import Targets
+
+
+@dataclass(frozen=True)
+class HardTeacher:
+    """CE(argmax_c p_c, q): cross-entropy of the student's logits [B, C] with the class that the teacher finds best.
+
+    Touvron et al. 2021 (DeiT), equation 3, which weighs it and the hard labels by 1/2. Exact on full and on top-k,
+    whose tail plays no part. Mixed pictures: the teacher's best class of the mixed one.
+    """
+
+    facts: ClassVar[Facts] = Facts(topk="exact", tails=ALL_TAILS, w_ce=0.5, w_kd=0.5)
+
+    def __call__(self, logits: Tensor, targets: Targets, batch: Batch) -> Tensor:
+        return cross_entropy_rows(logits, targets.top_class()).mean()

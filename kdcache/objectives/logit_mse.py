@@ -1,0 +1,29 @@
+"""Regression on logits."""
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+from torch import Tensor
+
+from kdcache.batch import Batch
+from kdcache.objectives.facts import BY_LOGIT, Facts
+from kdcache.objectives.targets import Targets
+
+
+@dataclass(frozen=True)
+class LogitMSE:
+    """1/2 sum_c (s_c - mean(s) - t_c + mean(t))^2, mean over rows: logits [B, C] up to a constant a row.
+
+    Ba & Caruana 2014, equation 1, centred, since a store keeps logits up to a constant; T^2 KD tends to it over C as T
+    grows (Hinton et al. 2015, section 2.1). Exact on full. On top-k the tail's classes stand at the tail's mean logit
+    (by sketch; `tail` class-mean: about it), which leaves out the tail's variance. Masked classes do not count.
+    """
+
+    facts: ClassVar[Facts] = Facts(
+        topk="head exact up to the mean; the tail at its mean logit by sketch", tails=BY_LOGIT, w_ce=0.0, w_kd=1.0
+    )
+
+    def __call__(self, logits: Tensor, targets: Targets, batch: Batch) -> Tensor:
+        visible = targets.visible
+        difference = (logits - targets.logits())[..., visible]
+        return 0.5 * (difference - difference.mean(dim=-1, keepdim=True)).square().sum(dim=-1).mean()

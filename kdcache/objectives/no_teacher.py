@@ -1,0 +1,43 @@
+"""Regularisers that need no teacher: what distillation is measured against."""
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+from torch import Tensor
+
+from kdcache.batch import Batch
+from kdcache.objectives.facts import BOTH_LABELS, Facts, NotNegative, Share
+from kdcache.objectives.hard import hard_cross_entropy
+from kdcache.objectives.targets import Targets
+
+
+@dataclass(frozen=True)
+class LabelSmoothing:
+    """(1 - epsilon) CE(y, q) + epsilon mean_c(-log q_c): cross-entropy with smoothed labels, logits [B, C].
+
+    Szegedy et al. 2016, section 7. It is a whole loss: w_ce is 0 by default. Rows without a label (-1) keep the second
+    part. Needs no store; mixed pictures count both labels with lambda.
+    """
+
+    facts: ClassVar[Facts] = Facts(topk="exact", mixing=BOTH_LABELS, w_ce=0.0, w_kd=1.0, teacher=False)
+    epsilon: Share = 0.1
+
+    def __call__(self, logits: Tensor, targets: Targets, batch: Batch) -> Tensor:
+        uniform = -torch.log_softmax(logits, dim=-1).mean()
+        return (1.0 - self.epsilon) * hard_cross_entropy(logits, batch) + self.epsilon * uniform
+
+
+@dataclass(frozen=True)
+class ConfidencePenalty:
+    """-beta H(q) = beta sum_c q_c log q_c, beside the cross-entropy with hard labels; logits [B, C].
+
+    Pereyra et al. 2017, section 3. Needs no store; mixed pictures: the entropy of the answer to the mixed one.
+    """
+
+    facts: ClassVar[Facts] = Facts(topk="exact", mixing="the student's answer alone", w_ce=1.0, w_kd=1.0, teacher=False)
+    beta: NotNegative = 0.1
+
+    def __call__(self, logits: Tensor, targets: Targets, batch: Batch) -> Tensor:
+        log_q = torch.log_softmax(logits, dim=-1)
+        return self.beta * (log_q.exp() * log_q).sum(dim=-1).mean()

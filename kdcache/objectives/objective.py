@@ -1,0 +1,109 @@
+"""An objective: w_ce times the hard labels plus w_kd times a term that sees the teachers."""
+
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any, ClassVar, Protocol, cast
+
+import torch
+from torch import Tensor, nn
+
+from kdcache.batch import Batch
+from kdcache.errors import InvalidInputError
+from kdcache.objectives.facts import Facts
+from kdcache.objectives.hard import hard_cross_entropy
+from kdcache.objectives.ramps import Ramp
+from kdcache.objectives.targets import Combine, Targets, in_dtype, normalised_weights
+from kdcache.softlabels import Tail
+
+
+class Term(Protocol):
+    """One idea of a loss: term(logits [B, C], targets, batch) -> scalar in nats, mean over rows."""
+
+    facts: ClassVar[Facts]
+
+    def __call__(self, logits: Tensor, targets: Targets, batch: Batch, /) -> Tensor: ...
+
+
+class Objective(nn.Module):
+    """w_ce CE(y, q) + w_kd term(logits, targets, batch).
+
+    A module, because some terms learn (CTKD) or remember (TAID): save its state and train its parameters with the
+    student's. w_ce, w_kd: the term's published weights by default. tail: shape of what lies outside the top k. combine,
+    weights: how the stores of an ensemble become one teacher, see `Targets`; "losses" is the weighted mean of the
+    term over the teachers. over_epochs: ramps by name, for w_ce, w_kd and the numbers of the term, such as temperature.
+    """
+
+    def __init__(
+        self,
+        term: Term,
+        *,
+        w_ce: float | None = None,
+        w_kd: float | None = None,
+        tail: Tail = "uniform",
+        combine: Combine = "probabilities",
+        weights: tuple[float, ...] = (),
+        over_epochs: Mapping[str, Ramp] | None = None,
+    ) -> None:
+        super().__init__()
+        self.term = term
+        self.w_ce = term.facts.w_ce if w_ce is None else w_ce
+        self.w_kd = term.facts.w_kd if w_kd is None else w_kd
+        self.tail, self.combine, self.weights = tail, combine, weights
+        self.over_epochs = dict(over_epochs or {})
+        self._check()
+
+    def forward(self, logits: Tensor, batch: Batch) -> Tensor:
+        """Scalar loss in nats, mean over the rows; logits [B, C] of the student, f32 or f64."""
+        now = {name: ramp(batch.time) for name, ramp in self.over_epochs.items()}
+        w_ce, w_kd = now.pop("w_ce", self.w_ce), now.pop("w_kd", self.w_kd)
+        loss = logits.new_zeros(())
+        if w_ce:
+            loss = loss + w_ce * hard_cross_entropy(logits, batch)
+        if w_kd:
+            loss = loss + w_kd * self._taught(logits, batch, now)
+        return loss
+
+    def _taught(self, logits: Tensor, batch: Batch, now: dict[str, float]) -> Tensor:
+        term: Term = replace(cast("Any", self.term), **now) if now else self.term
+        if not term.facts.teacher:
+            return term(logits, Targets(()), batch)
+        teachers = tuple(in_dtype(teacher, logits.dtype) for teacher in batch.teachers)
+        if not teachers:
+            raise InvalidInputError(
+                f"{type(self.term).__name__} needs a store: the batch has no teacher; give --store, or set w_kd to 0"
+            )
+        if self.combine != "losses":
+            return term(logits, Targets(teachers, self.tail, self.combine, self.weights), batch)
+        shares = normalised_weights(self.weights, len(teachers))
+        each = [term(logits, Targets((teacher,), self.tail), batch) for teacher in teachers]
+        return torch.stack([share * loss for share, loss in zip(shares, each, strict=True)]).sum()
+
+    def _check(self) -> None:
+        name, facts = type(self.term).__name__, self.term.facts
+        if facts.teacher and self.tail not in facts.tails:
+            raise InvalidInputError(f"{name} cannot take tail {self.tail!r}; it can take {', '.join(facts.tails)}")
+        fields = getattr(self.term, "__dataclass_fields__", {})
+        known = ["w_ce", "w_kd", *(each for each in fields if isinstance(getattr(self.term, each), int | float))]
+        if unknown := sorted(self.over_epochs.keys() - set(known)):
+            raise InvalidInputError(
+                f"{name} has no {', '.join(unknown)} to change over epochs; it has {', '.join(known)}"
+            )
+
+
+class Phases(nn.Module):
+    """One objective after another: a switch between losses. `parts` are (epoch from which it holds, objective)."""
+
+    def __init__(self, parts: list[tuple[int, Objective]]) -> None:
+        super().__init__()
+        self.starts = [start for start, _ in parts]
+        self.parts = nn.ModuleList([part for _, part in parts])
+        if self.starts[0] != 0 or self.starts != sorted(set(self.starts)):
+            raise InvalidInputError(
+                f"phases begin at epochs {self.starts}; the first begins at 0, each later one later"
+            )
+
+    def forward(self, logits: Tensor, batch: Batch) -> Tensor:
+        """The loss of the objective that holds at the batch's epoch."""
+        current = max(index for index, start in enumerate(self.starts) if start <= batch.epoch)
+        loss: Tensor = self.parts[current](logits, batch)
+        return loss

@@ -1,0 +1,91 @@
+"""Pseudo-teachers that each keep one part of what a teacher knows: Tang et al. 2020, section 4."""
+
+from dataclasses import dataclass, replace
+from math import log
+from typing import Annotated, ClassVar
+
+import torch
+from pydantic import Field
+from torch import Tensor, nn
+
+from kdcache.batch import Batch
+from kdcache.errors import InvalidInputError
+from kdcache.objectives.facts import ALL_TAILS, BOTH_LABELS, Facts, Positive
+from kdcache.objectives.hard import over_labels
+from kdcache.objectives.targets import Targets, kl_rows
+
+
+@dataclass(frozen=True)
+class KDPartial:
+    """T^2 KL(p' || q_T): p' has the teacher's probability of the hard label, its other classes share the rest evenly.
+
+    KD-pt, Tang et al. 2020: the part of KD that rescales the gradient by the teacher's confidence. Logits [B, C]. Exact
+    on full and on top-k, which stores the label's logit. Mixed pictures: both labels, weighted by lambda.
+    """
+
+    facts: ClassVar[Facts] = Facts(topk="exact at T 1, 2, 4, else by sketch", mixing=BOTH_LABELS, tails=ALL_TAILS)
+    temperature: Positive = 4.0
+
+    def __call__(self, logits: Tensor, targets: Targets, batch: Batch) -> Tensor:
+        log_q = torch.log_softmax(logits / self.temperature, dim=-1)
+        return self.temperature**2 * over_labels(batch, lambda y, which: self._rows(log_q, targets, y, which))
+
+    def _rows(self, log_q: Tensor, targets: Targets, y: Tensor, which: int) -> Tensor:
+        visible = targets.visible
+        others = int(visible.sum()) - 1
+        log_p_y = targets.label_log_prob(self.temperature, y, which)
+        known = log_p_y.isfinite()
+        p_y = torch.where(known, log_p_y, 0.0).exp()
+        rest = 1.0 - p_y
+        log_q_y = log_q.gather(-1, y[..., None])[..., 0]
+        mean_rest = (log_q[..., visible].sum(dim=-1) - log_q_y) / others
+        own = torch.xlogy(p_y, p_y) + torch.xlogy(rest, rest) - rest * log(others)
+        return torch.where(known, own - p_y * log_q_y - rest * mean_rest, 0.0)
+
+
+@dataclass(frozen=True)
+class KDTopK:
+    """T^2 KL(p' || q_T): p' has the teacher's probabilities of its k best classes, the others share the rest evenly.
+
+    KD-topk, Tang et al. 2020: the ablation of k. Logits [B, C]. Exact on full and on top-k stores of k or more classes
+    (at T 1, 2, 4; else the mass of the rest is by sketch). The tail is uniform by definition.
+    """
+
+    facts: ClassVar[Facts] = Facts(topk="exact at T 1, 2, 4, else by sketch", tails=("uniform",))
+    k: Annotated[int, Field(ge=1)] = 5
+    temperature: Positive = 4.0
+
+    def __call__(self, logits: Tensor, targets: Targets, batch: Batch) -> Tensor:
+        log_q = torch.log_softmax(logits / self.temperature, dim=-1)
+        kept = replace(targets, teachers=tuple(teacher.prefix(self.k) for teacher in targets.teachers))
+        return self.temperature**2 * kept.kl(log_q, self.temperature).mean()
+
+
+class KDSim(nn.Module):
+    """T^2 KL(p' || q_T): p' = softmax(max(cos(w_y, w_c), 0)^alpha / beta) over classes c, w the rows of the teacher's
+    classifier [C, D] and y the hard label: relations of classes alone, nothing of the picture.
+
+    KD-sim, Tang et al. 2020, from their description; alpha and beta are ours, since theirs depend on the data set.
+    Needs the store's head (extract --keep head); exact. Mixed pictures: both labels, weighted by lambda.
+    """
+
+    facts: ClassVar[Facts] = Facts(topk="exact", mixing=BOTH_LABELS, tails=ALL_TAILS, needs=("head",))
+
+    def __init__(
+        self, alpha: Positive = 1.0, beta: Positive = 0.3, temperature: Positive = 4.0, head: Tensor | None = None
+    ) -> None:
+        super().__init__()
+        if head is None:
+            raise InvalidInputError("kd-sim needs the teacher's classifier; extract with --keep head")
+        self.alpha, self.beta, self.temperature = alpha, beta, temperature
+        self.register_buffer("rows", nn.functional.normalize(head, dim=-1), persistent=False)
+
+    def forward(self, logits: Tensor, targets: Targets, batch: Batch) -> Tensor:
+        log_q = torch.log_softmax(logits / self.temperature, dim=-1)
+        rows = self.get_buffer("rows").to(log_q.dtype)
+
+        def divergence(y: Tensor, which: int) -> Tensor:
+            likeness = (rows[y] @ rows.T).clamp_min(0.0) ** self.alpha
+            return kl_rows(torch.log_softmax(likeness / self.beta, dim=-1), log_q)
+
+        return self.temperature**2 * over_labels(batch, divergence)

@@ -1,0 +1,210 @@
+"""The teacher as an objective sees it: one store or several, top-k or full, as log-probabilities beside a student's.
+
+Shape letters: B any leading axes, K kept classes, C classes.
+"""
+
+from dataclasses import dataclass, replace
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from kdcache.errors import InvalidInputError
+from kdcache.objectives.sparse import ghost_pair, topk_kl
+from kdcache.softlabels import FullLabels, SoftLabels, Tail, TopKLabels
+from kdcache.tail import tail_moments
+
+Combine = Literal["probabilities", "logits", "predictions", "losses"]
+
+FLOOR = -1e5  # stands for log 0: exp gives 0 at any temperature in use, and 0 * FLOOR is 0, where 0 * -inf is NaN
+
+
+@dataclass(frozen=True)
+class Targets:
+    """What the teachers of a batch say, in the student's dtype.
+
+    tail: how the classes outside the top k share its mass. combine: how several teachers become one: by the weighted
+    mean of tempered probabilities, of logits (tempered log-probabilities, renormalised), or of predictions
+    (probabilities at T = 1, tempered afterwards; Stanton et al. 2021). weights: one a teacher, equal by default.
+    """
+
+    teachers: tuple[SoftLabels, ...]
+    tail: Tail = "uniform"
+    combine: Combine = "probabilities"
+    weights: tuple[float, ...] = ()
+
+    def kl(self, log_q: Tensor, temperature: float | Tensor) -> Tensor:
+        """KL(p_T || q) [B] in nats against a student's log-probabilities [B, C]; no [B, C] target for one top-k
+        store."""
+        only = self._only_topk()
+        if only is not None and only.k * 4 < only.num_classes:  # where most classes are kept, dense is the cheaper
+            return topk_kl(only, log_q, temperature, self.tail)
+        return kl_rows(*self.pair(log_q, temperature))
+
+    def pair(self, log_q: Tensor, temperature: float | Tensor) -> tuple[Tensor, Tensor]:
+        """Log-probabilities of teacher at T and student over one support: [B, C], or with a ghost tail [B, K + 1]."""
+        only = self._only_topk()
+        if self.tail == "ghost" and only is not None and only.tail_classes:
+            return ghost_pair(only, log_q, temperature)
+        return self.log_probs(temperature), log_q
+
+    def log_probs(self, temperature: float | Tensor, *, labels: Tensor | None = None, which: int = 0) -> Tensor:
+        """Log-probabilities [B, C] at T, FLOOR where there is no probability.
+
+        With `labels` [B] (column `which` of the stores' label logits) their probability is exact outside the top k too,
+        and the other tail classes share what is left.
+        """
+        each = [_log_dense(teacher, self.tail, temperature, labels, which) for teacher in self.teachers]
+        if len(each) == 1:
+            return each[0]
+        shares = normalised_weights(self.weights, len(each))
+        if self.combine == "logits":
+            mean: Tensor = sum(share * log_p for share, log_p in zip(shares, each, strict=True))
+            return torch.log_softmax(mean, dim=-1).clamp_min(FLOOR)
+        if self.combine == "predictions":
+            return torch.log_softmax(self._predictions(shares, labels, which) / _column(temperature), dim=-1)
+        return _log_mean(each, shares)
+
+    def _predictions(self, shares: tuple[float, ...], labels: Tensor | None, which: int) -> Tensor:
+        return _log_mean([_log_dense(teacher, self.tail, 1.0, labels, which) for teacher in self.teachers], shares)
+
+    def label_log_prob(self, temperature: float, labels: Tensor, which: int = 0) -> Tensor:
+        """[B] log-probability of hard labels (-1: NaN), exact on top-k as well."""
+        if len(self.teachers) == 1:
+            given = self.teachers[0].label_log_prob(temperature)
+            return given[..., which] if given.ndim > labels.ndim else given
+        log_p = self.log_probs(temperature, labels=labels, which=which)
+        found = log_p.gather(-1, labels.clamp_min(0)[..., None])[..., 0]
+        return torch.where(labels >= 0, found, torch.nan)
+
+    def top_class(self) -> Tensor:
+        """[B] the class that the teacher finds most likely."""
+        only = self._only_topk()
+        best: Tensor = only.classes[..., 0] if only is not None else self.log_probs(1.0).argmax(dim=-1)
+        return best
+
+    def power_sum(self, temperature: float) -> Tensor:
+        """[B] sum over classes of p ** (1 / T), p at T = 1: from the sketch, without its shape, on top-k."""
+        if len(self.teachers) == 1:
+            teacher = self.teachers[0]
+            log_sum: Tensor = teacher.log_normalizer(temperature) - teacher.log_normalizer(1.0) / temperature
+            return log_sum.exp()
+        return (self.log_probs(1.0) / temperature).logsumexp(dim=-1).exp()
+
+    def logits(self) -> Tensor:
+        """Logits [B, C] up to a constant a row, FLOOR where masked; tail classes lie about the tail's mean logit."""
+        if len(self.teachers) > 1:
+            return self.log_probs(1.0)
+        teacher = self.teachers[0]
+        return teacher.logits if isinstance(teacher, FullLabels) else _with_tail_logits(teacher, self.tail)
+
+    def deviation(self) -> Tensor:
+        """Unbiased standard deviation [B] of a row's logits over its classes; the tail's share of it by the sketch."""
+        only = self._only_topk()
+        logits = self.logits() if only is None else _with_tail_logits(only, "uniform")
+        seen = logits[..., self.visible]
+        squares = (seen - seen.mean(dim=-1, keepdim=True)).square().sum(dim=-1)
+        if only is not None and only.tail_classes:
+            squares = squares + only.tail_classes * tail_moments(only.tail, only.logits[..., -1], only.tail_classes)[1]
+        return (squares / max(seen.shape[-1] - 1, 1)).sqrt()
+
+    @property
+    def exact(self) -> bool:
+        """Whether every teacher keeps all logits."""
+        return all(isinstance(teacher, FullLabels) for teacher in self.teachers)
+
+    @property
+    def visible(self) -> Tensor:
+        """[C] bool: classes that no teacher masks."""
+        first = self.teachers[0]
+        mask = torch.ones(first.num_classes, dtype=torch.bool, device=first.logits.device)
+        for teacher in self.teachers:
+            mask[list(teacher.masked)] = False
+        return mask
+
+    def _only_topk(self) -> TopKLabels | None:
+        only = self.teachers[0] if len(self.teachers) == 1 else None
+        return only if isinstance(only, TopKLabels) else None
+
+
+def in_dtype(teacher: SoftLabels, dtype: torch.dtype) -> SoftLabels:
+    """Soft labels in the student's dtype, masked full logits at FLOOR."""
+    if isinstance(teacher, FullLabels):
+        return replace(teacher, logits=teacher.logits.to(dtype).clamp_min(FLOOR), label=teacher.label.to(dtype))
+    means = None if teacher.class_means is None else teacher.class_means.to(dtype)
+    logits, tail, label = (each.to(dtype) for each in (teacher.logits, teacher.tail, teacher.label))
+    return replace(teacher, logits=logits, tail=tail, label=label, class_means=means)
+
+
+def kl_rows(log_p: Tensor, log_q: Tensor) -> Tensor:
+    """KL(p || q) [B]: sum over the last axis of p (log p - log q)."""
+    return (log_p.exp() * (log_p - log_q)).sum(dim=-1)
+
+
+def normalised_weights(weights: tuple[float, ...], members: int) -> tuple[float, ...]:
+    """Weights that sum to 1, equal where none are given. Raises InvalidInputError where they do not fit."""
+    chosen = weights or (1.0,) * members
+    if len(chosen) != members or min(chosen) < 0 or sum(chosen) <= 0:
+        raise InvalidInputError(
+            f"ensemble weights {chosen} do not fit {members} stores; give one at or above 0 for each"
+        )
+    return tuple(weight / sum(chosen) for weight in chosen)
+
+
+def _column(temperature: float | Tensor) -> float | Tensor:
+    return temperature[..., None] if isinstance(temperature, Tensor) and temperature.ndim else temperature
+
+
+def _log_mean(log_probs: list[Tensor], shares: tuple[float, ...]) -> Tensor:
+    """Log of the weighted mean of probabilities."""
+    log_shares = torch.tensor(shares, dtype=log_probs[0].dtype, device=log_probs[0].device).log().clamp_min(FLOOR)
+    stacked = torch.stack([log_p + share for log_p, share in zip(log_probs, log_shares, strict=True)])
+    return stacked.logsumexp(dim=0).clamp_min(FLOOR)
+
+
+def _log_dense(
+    teacher: SoftLabels, tail: Tail, temperature: float | Tensor, labels: Tensor | None, which: int
+) -> Tensor:
+    dense: Tensor = teacher.log_dense(temperature, tail=tail)
+    if labels is not None and isinstance(teacher, TopKLabels) and tail != "none" and teacher.tail_classes:
+        dense = _with_label(dense, teacher, temperature, labels, which)
+    return dense.clamp_min(FLOOR)
+
+
+def _with_label(dense: Tensor, teacher: TopKLabels, temperature: float | Tensor, labels: Tensor, which: int) -> Tensor:
+    """Put the label's own probability where it lies in the tail; the other tail classes shrink or grow to fit."""
+    given = teacher.label_log_prob(temperature)
+    label_log_p = given[..., which] if given.ndim > labels.ndim else given
+    column = labels.clamp_min(0)[..., None]
+    inside = (teacher.classes == column).any(dim=-1)
+    usable = ~inside & label_log_p.isfinite()
+    mass = teacher.tail_log_prob(temperature)
+    spare = 1.0 - (label_log_p - mass).exp()  # share of the tail's mass that the others have, above 0 but for rounding
+    before = 1.0 - (dense.gather(-1, column)[..., 0] - mass).exp()
+    scale = torch.where(usable, (spare.clamp_min(1e-6) / before.clamp_min(1e-6)).log(), 0.0)
+    in_tail = torch.ones_like(dense, dtype=torch.bool).scatter(-1, teacher.classes, False)
+    fitted = torch.where(in_tail, dense + scale[..., None], dense)
+    chosen = torch.where(usable, label_log_p, fitted.gather(-1, column)[..., 0])
+    return fitted.scatter(-1, column, chosen[..., None])
+
+
+def _with_tail_logits(teacher: TopKLabels, tail: Tail) -> Tensor:
+    shape = (*teacher.logits.shape[:-1], teacher.num_classes)
+    if tail not in ("uniform", "class-mean"):
+        raise InvalidInputError(f"tail {tail!r} gives its classes no logits; use uniform or class-mean")
+    if not teacher.tail_classes:
+        return teacher.logits.new_full(shape, FLOOR).scatter(-1, teacher.classes, teacher.logits)
+    mean = tail_moments(teacher.tail, teacher.logits[..., -1], teacher.tail_classes)[0][..., None]
+    logits = mean.expand(shape) if tail == "uniform" else _about(mean, teacher)
+    if teacher.masked:
+        logits = logits.clone()
+        logits[..., list(teacher.masked)] = FLOOR
+    return logits.scatter(-1, teacher.classes, teacher.logits)
+
+
+def _about(mean: Tensor, teacher: TopKLabels) -> Tensor:
+    """Class means [B, C], moved so that those of the tail have the tail's mean."""
+    shares = teacher.tail_shares(1.0).clamp_min(FLOOR).expand(*teacher.logits.shape[:-1], -1)
+    in_tail = torch.ones_like(shares, dtype=torch.bool).scatter(-1, teacher.classes, False) & (shares > FLOOR)
+    offset = torch.where(in_tail, shares, 0.0).sum(dim=-1, keepdim=True) / teacher.tail_classes
+    return shares - offset + mean

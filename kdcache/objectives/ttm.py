@@ -1,0 +1,41 @@
+"""Transformed teacher matching: only the teacher is tempered."""
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+from torch import Tensor
+
+from kdcache.batch import Batch
+from kdcache.objectives.facts import BOUNDED, Facts, Positive
+from kdcache.objectives.targets import Targets
+
+
+@dataclass(frozen=True)
+class TTM:
+    """KL(p_T || q_1): the teacher's power transform of exponent 1/T against the student's plain softmax; logits [B, C].
+
+    Zheng & Yang 2024, section 3; they tune w_kd a pair of networks. No factor T^2. Exactness as for KD.
+    """
+
+    facts: ClassVar[Facts] = Facts(topk=BOUNDED, w_ce=1.0, w_kd=1.0)
+    temperature: Positive = 4.0
+
+    def __call__(self, logits: Tensor, targets: Targets, batch: Batch) -> Tensor:
+        return targets.kl(torch.log_softmax(logits, dim=-1), self.temperature).mean()
+
+
+@dataclass(frozen=True)
+class WTTM:
+    """Mean over rows of U KL(p_T || q_1), U = sum_c p_c^(1/T): TTM that trusts even teachers more; logits [B, C].
+
+    Zheng & Yang 2024, section 4; they tune w_kd a pair of networks. Exactness as for KD; U is exact on top-k at T 1, 2,
+    4.
+    """
+
+    facts: ClassVar[Facts] = Facts(topk=BOUNDED, w_ce=1.0, w_kd=1.0)
+    temperature: Positive = 4.0
+
+    def __call__(self, logits: Tensor, targets: Targets, batch: Batch) -> Tensor:
+        rows = targets.kl(torch.log_softmax(logits, dim=-1), self.temperature)
+        return (targets.power_sum(self.temperature) * rows).mean()
