@@ -101,7 +101,7 @@ def print_table(columns: Sequence[str], rows: Sequence[Sequence[Any]], *, title:
     table = Table(title=escape(visible(title)) if title else None, title_justify="left")
     for index, column in enumerate(columns):
         number = rows and all(isinstance(row[index], int | float) for row in rows)
-        table.add_column(escape(column), justify="right" if number else "left")
+        table.add_column(escape(column), justify="right" if number else "left", no_wrap=index == 0)
     for row in rows:
         table.add_row(*(escape(shown(value)) for value in row))
     _out.print(table)

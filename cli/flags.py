@@ -61,7 +61,7 @@ def _kind(annotation: Any) -> Any:
     if get_origin(annotation) in (dict, tuple):
         return list[str]
     plain = [each for each in (get_args(annotation) or (annotation,)) if each is not type(None)]
-    return plain[0] if plain[0] in (int, float, bool) else str
+    return plain[0] if len(plain) == 1 and plain[0] in (int, float, bool) else str
 
 
 def _choices(annotation: Any) -> str | None:

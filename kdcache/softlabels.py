@@ -81,13 +81,11 @@ class TopKLabels:
     def log_dense(self, temperature: float | Array, *, tail: Tail = "uniform") -> Array:
         """[B, C] log-probabilities: the tail's mass spread evenly ("uniform") or as the store's class means have it
         ("class-mean"), or dropped and the head renormalised ("none"). -inf where there is no probability."""
-        xp = array_namespace(self.logits)
         log_head = self.log_probs(temperature)
         if tail == "none":
             log_head = log_head - logsumexp(log_head)[..., None]
         shape = (*self.logits.shape[:-1], self.num_classes)
-        return _put(xp.asarray(xp.broadcast_to(self._log_tail(temperature, tail), shape), copy=True),
-                    self.classes, log_head)  # fmt: skip
+        return _put(_spread(self._log_tail(temperature, tail), shape), self.classes, log_head)
 
     def _log_tail(self, temperature: float | Array, tail: Tail) -> Array:
         """[B, C], or [B, 1] where all are equal: log-probabilities of the classes, were they in the tail."""
@@ -103,7 +101,7 @@ class TopKLabels:
         each = mass - log(self.tail_classes)
         if not self.masked:
             return each
-        spread = xp.asarray(xp.broadcast_to(each, (*each.shape[:-1], self.num_classes)), copy=True)
+        spread = _spread(each, (*each.shape[:-1], self.num_classes))
         spread[..., list(self.masked)] = -xp.inf
         return spread
 
@@ -221,6 +219,11 @@ def _label_log_prob(soft: SoftLabels, temperature: float | Array) -> Array:
     if soft.label.ndim > normalizer.ndim:
         return soft.label / _column(temperature) - normalizer[..., None]
     return soft.label / temperature - normalizer
+
+
+def _spread(values: Array, shape: tuple[int, ...]) -> Array:
+    """A copy of values that broadcast to a shape."""
+    return values + array_namespace(values).zeros(shape, dtype=values.dtype, device=device(values))
 
 
 def _put(base: Array, classes: Array, values: Array) -> Array:

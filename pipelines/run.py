@@ -1,27 +1,21 @@
 """One training's lifetime: network, optimiser, averaged weights, metrics and checkpoints."""
 
-import math
-from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from kdcache.batch import Batch
 from kdcache.checkpoints import append_metrics, keep_metrics, read_metrics, save_state, save_weights
-from kdcache.errors import KdcacheError
 from kdcache.loader import Loader
 from kdcache.manifest import Record
 from kdcache.optimisation import build_optimizer, rate_schedule
 from kdcache.pipelines.settings import TrainSettings
+from kdcache.pipelines.watch import LossWatch
 from kdcache.teachers import PRECISIONS
-
-LOSS_CHECK = 50  # steps between looks at the loss: each look waits for the device
-
-Objective = Callable[[Tensor, Batch], Tensor]
 
 
 class TrainSummary(Record):
@@ -42,12 +36,23 @@ class Run:
     """One training's lifetime: network, optimiser, averaged weights, and where it stands."""
 
     def __init__(
-        self, network: nn.Module, settings: TrainSettings, loader: Loader, folder: Path, state: dict[str, Any] | None
+        self,
+        network: nn.Module,
+        objective: nn.Module,
+        settings: TrainSettings,
+        loader: Loader,
+        folder: Path,
+        state: dict[str, Any] | None,
     ) -> None:
-        self.network, self.settings, self.loader, self.folder = network.train(), settings, loader, folder
+        self.network, self.objective = network.train(), objective
+        self.settings, self.loader, self.folder = settings, loader, folder
         self.steps_total = sum(loader.steps(epoch) for epoch in range(settings.epochs))
         self.optimizer = build_optimizer(
-            network, settings.optimizer, lr=settings.lr, momentum=settings.momentum, weight_decay=settings.weight_decay
+            nn.ModuleList([network, objective]),
+            settings.optimizer,
+            lr=settings.lr,
+            momentum=settings.momentum,
+            weight_decay=settings.weight_decay,
         )
         each = self.steps_total / settings.epochs
         multiplier = rate_schedule(
@@ -62,6 +67,7 @@ class Run:
         self.ema = AveragedModel(network, multi_avg_fn=averaging, use_buffers=True) if settings.ema else None
         self.scaler = torch.amp.GradScaler(loader.device, enabled=settings.precision == "float16")
         self.loss_sum = torch.zeros((), device=loader.device)
+        self.watch = LossWatch(loader.device)
         self.steps_done, self.best = 0, -1.0
         if state is None:
             keep_metrics(folder, 0)  # a run that was killed before its first checkpoint may have written a line
@@ -74,10 +80,11 @@ class Run:
         """The network that is validated and kept: the averaged one where there is one."""
         return self.network if self.ema is None else self.ema.module
 
-    def step(self, batch: Batch, objective: Objective) -> None:
+    def step(self, batch: Batch) -> None:
         with autocast(self.settings.precision, self.loader.device):
             logits = self.network(batch.images)
-        loss = objective(logits.float(), batch)
+        loss = self.objective(logits.float(), batch)
+        self.watch.add(batch, logits, loss)
         self.optimizer.zero_grad(set_to_none=True)
         self.scaler.scale(loss).backward()  # type: ignore[no-untyped-call]
         self.scaler.step(self.optimizer)
@@ -87,14 +94,11 @@ class Run:
             self.ema.update_parameters(self.network)
         self.loss_sum += loss.detach()
         self.steps_done += 1
-        if self.steps_done % LOSS_CHECK == 0:
-            self._require_finite(batch)
 
     def end_epoch(self, epoch: int, validation: dict[str, float], seconds: float) -> None:
         """Write the epoch's metrics, weights and checkpoint."""
+        self.watch.check()  # before anything is written: a run of NaN must not count as finished
         loss = float(self.loss_sum) / self.loader.steps(epoch)
-        if not math.isfinite(loss):  # before anything is written: a run of NaN must not count as finished
-            raise KdcacheError(f"the loss of epoch {epoch + 1} is {loss}; lower --lr, or look at the inputs")
         drift = {} if self.loader.drift is None else {"drift_levels": self.loader.drift.levels}
         line = {
             "epoch": epoch,
@@ -116,6 +120,7 @@ class Run:
 
     def save(self, epoch: int, step: int) -> None:
         """Write the checkpoint from which `epoch` goes on at `step`."""
+        self.watch.check()
         save_state(
             self.folder,
             {
@@ -125,6 +130,7 @@ class Run:
                 "best": self.best,
                 "loss_sum": self.loss_sum,
                 "network": self.network.state_dict(),
+                "objective": self.objective.state_dict(),
                 "optimizer": self.optimizer.state_dict(),
                 "schedule": self.schedule.last_epoch,
                 "scaler": self.scaler.state_dict(),
@@ -136,6 +142,7 @@ class Run:
 
     def _restore(self, state: dict[str, Any]) -> None:
         self.network.load_state_dict(state["network"])
+        self.objective.load_state_dict(state["objective"])
         self.optimizer.load_state_dict(state["optimizer"])
         self.schedule.last_epoch = state["schedule"]
         self.scaler.load_state_dict(state["scaler"])
@@ -149,13 +156,6 @@ class Run:
             torch.cuda.set_rng_state_all(state["cuda_generators"])
         keep_metrics(self.folder, state["epoch"])
         self.metrics = read_metrics(self.folder)
-
-    def _require_finite(self, batch: Batch) -> None:
-        if not bool(torch.isfinite(self.loss_sum)):
-            raise KdcacheError(
-                f"the loss is not finite at epoch {batch.epoch + 1}, step {batch.step}; the largest input was "
-                f"{float(batch.images.abs().max()):.3g}; lower --lr, or add --warmup-epochs"
-            )
 
     def summary(self) -> TrainSummary:
         """What there is to say of the run as it stands."""

@@ -26,8 +26,10 @@ Arguments = Annotated[dict[str, Any], BeforeValidator(_arguments)]
 Numbers = Annotated[tuple[float, ...], BeforeValidator(_listed)]
 Integers = Annotated[tuple[Annotated[int, Field(ge=0)], ...], BeforeValidator(_listed)]
 Names = Annotated[tuple[str, ...], BeforeValidator(_listed)]
+Texts = Annotated[tuple[str, ...], BeforeValidator(lambda value: (value,) if isinstance(value, str) else value)]
 Keep = Annotated[tuple[Literal["features", "head"], ...], BeforeValidator(_listed)]
 Precision = Literal["float32", "bfloat16", "float16"]
+Temperature = Annotated[float, Field(gt=0)] | Literal["calibrated"]
 
 
 S = TypeVar("S", bound=BaseModel)
@@ -90,12 +92,24 @@ class TrainSettings(Settings):
     val_transform: str = Field(default="none", description="transform of validation images")
     val_transform_set: Arguments = Field(default={}, description="key=value for the validation transform")
     val_store: str = Field(default="", description="the teacher's store of the validation split, for agreement and KL")
-    w_ce: float = Field(default=0.1, ge=0, description="weight of the hard labels")
-    w_kd: float = Field(default=0.9, ge=0, description="weight of the soft labels")
-    temperature: float = Field(default=4.0, gt=0, description="softens teacher and student")
-    tail: Literal["uniform", "none"] = Field(default="uniform", description="shape of what lies outside the top k")
+    objective: str = Field(default="", description="see `kdcache objectives`; kd where there is a store")
+    set: Arguments = Field(default={}, description="key=value for the objective, for example alpha=1")
+    w_ce: float | None = Field(default=None, ge=0, description="weight of the hard labels; the objective's own")
+    w_kd: float | None = Field(default=None, ge=0, description="weight of the soft labels; the objective's own")
+    temperature: Temperature | None = Field(default=None, description="a number, or calibrated; the objective's own")
+    calibration_store: str = Field(default="", description="held-out store for calibrated; --val-store by default")
+    over_epochs: Arguments = Field(
+        default={}, description="w_ce, w_kd or a setting as EPOCH:VALUE,..., for example w_kd=0:0.9,30:0.1"
+    )
+    kd_epochs: int | None = Field(default=None, ge=1, description="plain cross-entropy from this epoch on")
+    then: Texts = Field(default=(), description="EPOCH:NAME,key=value,...: another objective from that epoch on")
+    tail: Literal["uniform", "class-mean", "ghost", "none"] = Field(
+        default="uniform", description="shape of what lies outside the top k"
+    )
     top_k: int | None = Field(default=None, ge=1, description="use fewer classes than the store keeps")
-    combine: Literal["probabilities", "logits"] = Field(default="probabilities", description="mean of an ensemble")
+    combine: Literal["probabilities", "logits", "predictions", "losses"] = Field(
+        default="probabilities", description="what of an ensemble is averaged"
+    )
     ensemble_weights: Numbers = Field(default=(), description="weight of each store, equal by default")
     train_views: Integers = Field(default=(), description="views to cycle through, all by default")
     epochs: int = Field(default=10, ge=1, description="epoch e uses view e mod V")

@@ -10,12 +10,10 @@ from kdcache.datasets import Data, open_data
 from kdcache.errors import InvalidInputError, MissingBlockError
 from kdcache.loader import Loader
 from kdcache.manifest import differences
-from kdcache.objectives.kd import normalised_weights
 from kdcache.pipelines.job import make_order, normalisation, open_plan
 from kdcache.pipelines.run import autocast
 from kdcache.pipelines.settings import TrainSettings
 from kdcache.plan import ViewPlan
-from kdcache.softlabels import check_temperature
 from kdcache.store import Store
 from kdcache.teachers import Preparation, build_network, load_weights
 from kdcache.transforms import PRESETS, build_transform, stored_transform
@@ -27,7 +25,6 @@ def require_usable(stores: list[Store], settings: TrainSettings) -> None:
     for store in stores:
         _require_whole(store)
         kept, teacher = store.identity.encoding.k, store.identity.teacher
-        check_temperature(settings.temperature, full=kept is None and settings.top_k is None)
         most = kept or teacher.classes - len(teacher.masked_classes)
         if settings.top_k is not None and settings.top_k > most:
             raise InvalidInputError(f"top-k {settings.top_k} was asked for; {store.folder.root} keeps {most} classes")
@@ -39,10 +36,6 @@ def require_usable(stores: list[Store], settings: TrainSettings) -> None:
                 f"the views of {store.folder.root} are mixed by {mix}, the settings name {settings.mix}; "
                 "leave --mix to the store, or extract another"
             )
-    if stores:
-        normalised_weights(settings.ensemble_weights, len(stores))
-    if len(stores) > 1 and settings.combine == "logits" and settings.tail == "none":
-        raise InvalidInputError("--combine logits needs a tail: use --tail uniform, or --combine probabilities")
 
 
 def _require_whole(store: Store) -> None:
@@ -125,6 +118,7 @@ def train_loader(settings: TrainSettings, data: Data, stores: list[Store], devic
         memory_bytes=int(settings.memory_gb * 1e9),
         accept_drift=settings.accept_drift,
         top_k=settings.top_k,
+        class_means=settings.tail == "class-mean",
     )
 
 

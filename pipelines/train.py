@@ -10,8 +10,8 @@ from kdcache.checkpoints import claim_run, load_state
 from kdcache.datasets import open_data
 from kdcache.loader import Loader
 from kdcache.metrics import Validation
-from kdcache.objectives import KD
 from kdcache.pipelines.job import chosen_device
+from kdcache.pipelines.objective import build_objective, chosen_temperature
 from kdcache.pipelines.run import Run, TrainSummary, autocast
 from kdcache.pipelines.settings import TrainSettings
 from kdcache.pipelines.student import (
@@ -43,26 +43,20 @@ def train(settings: TrainSettings, *, progress: Progress = silent, stop: StopReq
     stores = [Store.open(url) for url in settings.store]
     require_usable(stores, settings)
     torch.manual_seed(settings.seed)
+    temperature = chosen_temperature(settings, stores)
+    objective = build_objective(settings, stores, temperature).to(device)
     network = build_student(settings, data, stores).to(device)
-    objective = KD(
-        w_ce=settings.w_ce if stores else 1.0,
-        w_kd=settings.w_kd if stores else 0.0,
-        temperature=settings.temperature,
-        tail=settings.tail,
-        combine=settings.combine,
-        weights=settings.ensemble_weights,
-    )
     training = train_loader(settings, data, stores, device)
     validating = validation_loader(settings, device)
     require_answers(network, data, [each for each in (training, validating) if each], settings.precision)
     record = settings.model_dump(mode="json", exclude=set(FREE))
     record["inputs"] = {name: inputs_of(each) for name, each in (("train", training), ("val", validating)) if each}
     resumed = claim_run(folder, record)
-    run = Run(network, settings, training, folder, load_state(folder) if resumed else None)
+    run = Run(network, objective, settings, training, folder, load_state(folder) if resumed else None)
     steps = [training.steps(epoch) for epoch in range(settings.epochs)]
     began = time.monotonic()
     for batch in training:
-        run.step(batch, objective)
+        run.step(batch)
         progress(f"epoch {batch.epoch + 1} of {settings.epochs}", run.steps_done, run.steps_total)
         if batch.step + 1 == steps[batch.epoch]:
             run.end_epoch(batch.epoch, validate(run.judged, validating, settings, device), time.monotonic() - began)

@@ -24,7 +24,7 @@ class DKD:
     """
 
     facts: ClassVar[Facts] = Facts(
-        topk="target term exact at T 1, 2, 4; rest: head exact, tail by sketch",
+        topk="target exact at T 1, 2, 4; others: head exact",
         mixing=BOTH_LABELS,
         tails=BY_CLASS,
         w_ce=1.0,

@@ -17,10 +17,9 @@ FULL_SUPPORT: tuple[Tail, ...] = ("uniform", "class-mean", "ghost")  # infinite 
 BY_CLASS: tuple[Tail, ...] = ("uniform", "class-mean", "none")
 BY_LOGIT: tuple[Tail, ...] = ("uniform", "class-mean")
 
-PICTURE = "the teacher's answer to the mixed picture"
-BOTH_LABELS = "both labels, weighted by lambda"
-ANY = "any"
-BOUNDED = "head exact, tail by sketch; ghost: lower bound"
+PICTURE = "mixed answer"
+BOTH_LABELS = "both labels by lambda"
+BOUNDED = "head exact, tail by sketch (ghost: bound)"
 SKETCHED = "head exact, tail by sketch"
 
 
@@ -28,7 +27,8 @@ SKETCHED = "head exact, tail by sketch"
 class Facts:
     """Facts of one objective.
 
-    full, topk: exactness on such stores. mixing: what it does with mixed pictures. tails: which it can take. w_ce,
+    full, topk: exactness on such stores. mixing: what it does with mixed pictures: "mixed answer" is the teacher's to
+    the mixed one. tails: which it can take. w_ce,
     w_kd: default weights of the hard labels and of the objective's own term. teacher: whether it needs a store. needs:
     what else a store must keep. zeros: whether it is finite where the teacher's probability of a class is 0 (masked
     classes). couples: whether rows of a batch meet in it.

@@ -19,9 +19,7 @@ class LogitMSE:
     (by sketch; `tail` class-mean: about it), which leaves out the tail's variance. Masked classes do not count.
     """
 
-    facts: ClassVar[Facts] = Facts(
-        topk="head exact up to the mean; the tail at its mean logit by sketch", tails=BY_LOGIT, w_ce=0.0, w_kd=1.0
-    )
+    facts: ClassVar[Facts] = Facts(topk="approximate: the tail at its mean logit", tails=BY_LOGIT, w_ce=0.0, w_kd=1.0)
 
     def __call__(self, logits: Tensor, targets: Targets, batch: Batch) -> Tensor:
         visible = targets.visible

@@ -24,7 +24,7 @@ class NKD:
     """
 
     facts: ClassVar[Facts] = Facts(
-        topk="target term exact; rest: head exact, tail by sketch",
+        topk="target exact; others: head exact",
         mixing=BOTH_LABELS,
         tails=BY_CLASS,
         w_ce=1.0,

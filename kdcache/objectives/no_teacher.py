@@ -35,7 +35,9 @@ class ConfidencePenalty:
     Pereyra et al. 2017, section 3. Needs no store; mixed pictures: the entropy of the answer to the mixed one.
     """
 
-    facts: ClassVar[Facts] = Facts(topk="exact", mixing="the student's answer alone", w_ce=1.0, w_kd=1.0, teacher=False)
+    facts: ClassVar[Facts] = Facts(
+        topk="exact", mixing="mixed answer of the student", w_ce=1.0, w_kd=1.0, teacher=False
+    )
     beta: NotNegative = 0.1
 
     def __call__(self, logits: Tensor, targets: Targets, batch: Batch) -> Tensor:

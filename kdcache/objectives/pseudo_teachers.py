@@ -72,7 +72,7 @@ class KDSim(nn.Module):
     facts: ClassVar[Facts] = Facts(topk="exact", mixing=BOTH_LABELS, tails=ALL_TAILS, needs=("head",))
 
     def __init__(
-        self, alpha: Positive = 1.0, beta: Positive = 0.3, temperature: Positive = 4.0, head: Tensor | None = None
+        self, alpha: Positive = 1.0, beta: Positive = 0.3, temperature: Positive = 1.0, head: Tensor | None = None
     ) -> None:
         super().__init__()
         if head is None:

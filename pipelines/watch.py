@@ -1,0 +1,61 @@
+"""The watch over a training's loss: stops at the first that is not finite, and says what went in."""
+
+import math
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from kdcache.batch import Batch
+from kdcache.errors import KdcacheError
+
+EVERY = 50  # steps between looks on an accelerator: each look waits for it
+
+
+class LossWatch:
+    """Notes loss and largest inputs of each step on the device, and looks at them every step on a CPU."""
+
+    def __init__(self, device: str) -> None:
+        self._every = 1 if torch.device(device).type == "cpu" else EVERY
+        self._noted: list[tuple[Batch, Tensor]] = []
+
+    def add(self, batch: Batch, logits: Tensor, loss: Tensor) -> None:
+        """Note one step; logits [B, C] of the student. Raises KdcacheError as `check` does."""
+        with torch.no_grad():
+            numbers = [loss.detach().reshape(1), *_largest(batch.images), *_largest(logits)]
+            self._noted.append((_without_tensors(batch), torch.cat([each.float().reshape(1) for each in numbers])))
+        if len(self._noted) >= self._every:
+            self.check()
+
+    def check(self) -> None:
+        """Raises KdcacheError that names the first step whose loss is not finite, and its largest inputs."""
+        noted, self._noted = self._noted, []
+        if not noted:
+            return
+        table = torch.stack([numbers for _, numbers in noted]).tolist()
+        for (batch, _), numbers in zip(noted, table, strict=True):
+            if not math.isfinite(numbers[0]):
+                raise KdcacheError(_explanation(batch, numbers))
+
+
+def _largest(values: Tensor) -> tuple[Tensor, Tensor]:
+    """The largest absolute value [] of a batch (NaN counts as the largest) and its row []."""
+    rows = torch.linalg.vector_norm(values.detach().flatten(1), torch.inf, dim=1)
+    largest, row = rows.max(dim=0)
+    return largest, row
+
+
+def _without_tensors(batch: Batch) -> Batch:
+    """What the message needs: positions, view, epoch, step."""
+    empty = torch.empty(0)
+    return Batch(empty, empty, None, None, batch.positions, batch.view, batch.epoch, batch.step)
+
+
+def _explanation(batch: Batch, numbers: Sequence[float]) -> str:
+    loss, image, image_row, logit, logit_row = numbers
+    positions = batch.positions.tolist()
+    return (
+        f"the loss is {loss} at epoch {batch.epoch + 1}, step {batch.step} (view {batch.view}, {len(positions)} rows); "
+        f"the largest pixel is {image:.4g}, at position {positions[int(image_row)]}, the student's largest logit "
+        f"{logit:.4g}, at position {positions[int(logit_row)]}; lower --lr, add --warmup-epochs, or look at these"
+    )
