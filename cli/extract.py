@@ -1,5 +1,6 @@
 """`kdcache extract`."""
 
+from collections.abc import Sequence
 from typing import Annotated, Any
 
 import typer
@@ -22,12 +23,27 @@ def command(flags: dict[str, Any], config: str | None, as_json: bool, dry_run: b
         if as_json:
             print_record(found.model_dump(), as_json=True)
             return
-        print_record(found.model_dump(exclude={"by_k"}), as_json=False, title="dry run: nothing was written")
+        print_record(found.model_dump(exclude={"by_k", "by_tail"}), as_json=False, title="dry run: nothing was written")
         columns = ["k", "kept mass T 1", "T 2", "T 4", "bytes a row", "mean KL by quantising"]
         print_table(columns, [[k.k, *k.kept_mass, k.bytes_a_row, k.quantisation_kl] for k in found.by_k])
+        _print_tails(found.by_tail)
         return
     from kdcache.pipelines.extract import extract
 
     with stop_on_signals() as stop, progress_bar(quiet=as_json) as progress:
         summary = extract(settings, progress=progress, stop=stop)
     print_record(summary.model_dump(), as_json=as_json, title="extracted")
+
+
+def _print_tails(errors: Sequence[Any]) -> None:
+    """A line for each k and temperature, a column for each tail."""
+    tails = list(dict.fromkeys(error.tail for error in errors))
+    lines: dict[tuple[int, float], list[str]] = {}
+    for error in errors:
+        cell = f"{error.kl_error:.3f} {error.angle_start:.0f}\u00b0 {error.angle_half:.0f}\u00b0"
+        lines.setdefault((error.k, error.temperature), []).append(cell)
+    print_table(
+        ["k", "T", *tails],
+        [[k, f"{temperature:g}", *cells] for (k, temperature), cells in lines.items()],
+        title="error in KL (nats), angle between gradients at the start and half way, by tail",
+    )

@@ -6,6 +6,7 @@ from dataclasses import replace
 import numpy as np
 
 from kdcache.encoding import Encoded, decode_logits, decode_tail, encode_full, encode_topk
+from kdcache.fidelity import TailError, tail_errors
 from kdcache.layout import segment_layout
 from kdcache.manifest import Encoding, Identity, Record
 from kdcache.pipelines.job import Job, open_job
@@ -44,6 +45,7 @@ class Estimate(Record):
     seconds: float
     accuracy_clean: float | None
     by_k: tuple[KeptByK, ...]
+    by_tail: tuple[TailError, ...]
 
 
 def estimate(settings: ExtractSettings) -> Estimate:
@@ -55,7 +57,8 @@ def estimate(settings: ExtractSettings) -> Estimate:
     layout = segment_layout(job.identity, job.start, job.stop)
     rows = layout.rows * (job.stop - job.start)
     chosen = _bytes_a_row(job.identity, logits, labels, job.stop - job.start)
-    classes = job.identity.teacher.classes - len(job.identity.teacher.masked_classes)
+    teacher, quantisation = job.identity.teacher, job.identity.encoding.quantisation
+    ks = [k for k in CANDIDATES if k < teacher.classes - len(teacher.masked_classes)]
     return Estimate(
         rows_tried=tried,
         rows=rows,
@@ -67,7 +70,8 @@ def estimate(settings: ExtractSettings) -> Estimate:
         rows_a_second=tried / seconds,
         seconds=rows * seconds / tried,
         accuracy_clean=accuracy,
-        by_k=tuple(_kept(job.identity, logits, labels, k, job.stop - job.start) for k in CANDIDATES if k < classes),
+        by_k=tuple(_kept(job.identity, logits, labels, k, job.stop - job.start) for k in ks),
+        by_tail=tuple(tail_errors(logits, ks, masked=teacher.masked_classes, quantisation=quantisation)),
     )
 
 
