@@ -13,7 +13,7 @@ import tensorstore
 import xxhash
 from scipy.special import logsumexp
 
-from kdcache.errors import FormatError
+from kdcache.errors import FormatError, MissingBlockError
 from kdcache.softlabels import FullLabels, TopKLabels
 from kdcache.store import Store
 from tests.golden.make import (
@@ -29,7 +29,7 @@ from tests.golden.make import (
 )
 
 Array = npt.NDArray[Any]
-TOPK, FULL = HERE / "format1.kd", HERE / "format1-full.kd"
+TOPK, FULL, MEANS = HERE / "format1.kd", HERE / "format1-full.kd", HERE / "format1-class-means.kd"
 EVERYTHING = np.arange(ROWS)
 VIEWS = [(0, "views-00000-00002"), (1, "views-00000-00002"), (2, "views-00002-00003")]
 
@@ -64,6 +64,7 @@ def partners_by_hand(seed: int, view: int) -> Array:
     [
         (TOPK, "41d36f1b338b32a7dddffe2ec49b7a47c6b46e058596b3b8e8fe39f4adae68ec"),
         (FULL, "dd67647c6c007cfcc2b47f07658246cf29c57e110700b986540ab14061de186d"),
+        (MEANS, "ea48452a52a2102057f2b70b2b8ad24b92dd65af0487aa36b9d56d4d1afbd662"),
     ],
 )
 def test_content_ids_are_for_ever(root: Path, content_id: str) -> None:
@@ -139,6 +140,28 @@ def test_full_store_by_the_table_alone(view: int) -> None:
     np.testing.assert_array_equal(soft.logits, stored.astype("f4"))
     np.testing.assert_array_equal(soft.label, label)
     np.testing.assert_array_equal(store.load(view, EVERYTHING).arrays["pixels"], golden_pixels(view, view + 1)[0])
+
+
+def test_class_means_by_their_definition_alone() -> None:
+    """The mean of a class's logit less its row's tail mean, over the rows of block 0 that do not keep it."""
+    stored = raw(MEANS, "views-00000-00002/class_means")
+    assert (str(stored.dtype), stored.shape) == ("float32", (CLASSES,))
+    found: list[list[float]] = [[] for _ in range(CLASSES)]
+    for view in (0, 1):
+        for row in exact(view)[:64]:
+            tail = [c for c in np.argsort(-row, kind="stable")[K:] if c != MASKED]
+            for c in tail:
+                found[c].append(row[c] - np.mean(row[tail]))
+    np.testing.assert_allclose(stored[:MASKED], [np.mean(values) for values in found[:MASKED]], rtol=1e-6)
+    assert stored[MASKED] == 0
+    np.testing.assert_array_equal(Store.open(MEANS).class_means(1), stored)
+
+
+def test_stores_without_class_means_stay_readable_and_say_so() -> None:
+    for root in (TOPK, FULL):
+        with pytest.raises(MissingBlockError, match="holds no class means; use --tail uniform"):
+            Store.open(root).class_means(0)
+        assert "class_means" not in json.loads((root / "kdcache/manifest.json").read_bytes())["identity"]["encoding"]
 
 
 def test_literal_numbers() -> None:

@@ -18,7 +18,7 @@ from kdcache.commits import Counts
 from kdcache.encoding import encode_full, encode_topk
 from kdcache.manifest import DatasetIdentity, Encoding, Identity, OrderIdentity, Provenance, TeacherIdentity
 from kdcache.plan import TransformSpec, ViewPlan
-from kdcache.reduction import centre, reduce_topk
+from kdcache.reduction import centre, reduce_topk, tail_sums
 from kdcache.segment import Segment
 from kdcache.shards import values_digest
 from kdcache.store import Store
@@ -56,6 +56,13 @@ def golden_pixels(start: int, stop: int) -> Array:
     return (np.arange(start, stop)[:, None] * 31 + np.arange(ROWS) * 7).astype(np.uint8)
 
 
+def golden_class_means(logits: Array) -> Array:
+    """[C] f32 of block 0: sums of multiples of 1/32, and one division a class."""
+    rows = logits.reshape(-1, CLASSES).astype(np.float64)
+    sums, counts = tail_sums(rows, reduce_topk(rows, np.full((len(rows), 1), -1), K, (MASKED,)).classes, (MASKED,))
+    return np.asarray(sums / np.maximum(counts, 1)).astype(np.float32)
+
+
 def _identity(encoding: Encoding, mix: str) -> Identity:
     names = tuple(f"class {number}" for number in range(CLASSES))
     return Identity(
@@ -74,7 +81,8 @@ def _identity(encoding: Encoding, mix: str) -> Identity:
 def _encode(store: Store, segment: Segment, positions: Array, logits: Array) -> dict[str, Array]:
     if store.identity.encoding.k is None:
         return encode_full(centre(logits, (MASKED,))).arrays
-    labels = np.stack([store.hard_labels(view, positions) for view in segment.views])[..., None]
+    labels = np.stack([store.hard_labels(view, positions) for view in segment.views])
+    labels = labels[..., None] if labels.ndim == 2 else labels
     return encode_topk(reduce_topk(logits, labels, K, (MASKED,)), store.identity.encoding, CLASSES).arrays
 
 
@@ -86,6 +94,8 @@ def _write_views(store: Store, start: int, stop: int) -> None:
         arrays["pixels"] = golden_pixels(start, stop)[:, positions]
         if block == 0:
             arrays["canary"] = np.full(segment.layout.arrays["canary"].shape, 77, dtype=np.uint8)
+            if store.identity.encoding.class_means:
+                arrays["class_means"] = golden_class_means(logits[:, positions])
         segment.commit(block, arrays=arrays, counts=Counts(labelled=7), provenance=Provenance(device="golden"))
 
 
@@ -105,3 +115,4 @@ def _make(name: str, encoding: Encoding, mix: str, passes: list[tuple[int, int]]
 if __name__ == "__main__":
     _make("format1.kd", Encoding(name="topk", k=K), "none", [(0, 2), (2, 3)])
     _make("format1-full.kd", Encoding(name="full"), "cutmix", [(0, 2)])
+    _make("format1-class-means.kd", Encoding(name="topk", k=K, class_means=True), "mixup", [(0, 2)])
