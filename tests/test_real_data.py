@@ -4,7 +4,6 @@ Needs Debian's package dataset-fashion-mnist, or KDCACHE_FASHION_MNIST naming it
 turns a missing data set into a failure.
 """
 
-import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -31,15 +30,9 @@ VIEWS: dict[str, Any] = {"transform": "light", "transform_set": {"padding": 2}, 
 
 
 @pytest.fixture(scope="module")
-def data() -> str:
+def data(fashion_mnist: str) -> str:
     """The data spec of Fashion-MNIST."""
-    folder = Path(os.environ.get("KDCACHE_FASHION_MNIST", "/usr/share/datasets/fashion-mnist"))
-    if not folder.is_dir():
-        reason = f"no Fashion-MNIST in {folder}: apt install dataset-fashion-mnist, or set KDCACHE_FASHION_MNIST"
-        if os.environ.get("KDCACHE_REQUIRE_REALDATA") == "1":
-            pytest.fail(reason)
-        pytest.skip(reason)
-    return f"fashion-mnist:{folder}"
+    return fashion_mnist
 
 
 @pytest.fixture(scope="module")

@@ -40,6 +40,62 @@ WRONG: list[tuple[dict[str, Any], type[KdcacheError], str]] = [
     ({"optimizer": "adamw", "device": "cuda:99"}, InvalidInputError, r"device cuda:99 cannot be used"),
     ({"val_store": "nowhere.kd"}, KdcacheError, r"nowhere.kd does not exist"),
     ({"val_set": {"split": "val"}}, InvalidInputError, r"choose train, test or all"),
+    (
+        {"objective": "dkq"},
+        InvalidInputError,
+        r"objective 'dkq' is unknown; the known ones are kd, hard-teacher, .*dkd",
+    ),
+    (
+        {"objective": "dkd", "set": {"gamma": 1}},
+        InvalidInputError,
+        r"dkd has no setting gamma; it has alpha \(1.0\), beta",
+    ),
+    ({"objective": "dkd", "set": {"alpha": -1}}, InvalidInputError, r"dkd: alpha is -1: .*greater than or equal to 0"),
+    (
+        {"objective": "dkd", "tail": "ghost"},
+        InvalidInputError,
+        r"DKD cannot take tail 'ghost'; it can take uniform, cla",
+    ),
+    (
+        {"objective": "kd-sim"},
+        KdcacheError,
+        r"kd-sim needs the teacher's classifier, which .*; extract with --keep head",
+    ),
+    (
+        {"objective": "kd-topk", "set": {"k": 4}},
+        InvalidInputError,
+        r"needs 4 classes, .* gives 3; extract with --top-k 4",
+    ),
+    (
+        {"objective": "mlld", "temperature": 2},
+        InvalidInputError,
+        r"mlld has no setting temperature; it has temperatures",
+    ),
+    (
+        {"objective": "mlld", "set": {"temperatures": [0.5]}},
+        InvalidInputError,
+        r"temperature 0.5 was asked for; .*full",
+    ),
+    (
+        {"set": {"temperature": 2}, "temperature": 3},
+        InvalidInputError,
+        r"--temperature is 3.0 and --set temperature is 2",
+    ),
+    ({"set": {"w_kd": 2}, "w_kd": 3}, InvalidInputError, r"w_kd is given as a flag and by --set; give it once"),
+    ({"set": {"w_kd": -2}}, InvalidInputError, r"w_kd of objective kd is -2; give a number of 0 or more"),
+    (
+        {"over_epochs": {"beta": "0:1"}},
+        InvalidInputError,
+        r"KD has no beta to change over epochs; it has w_ce, w_kd, temp",
+    ),
+    ({"over_epochs": {"w_kd": "1"}}, InvalidInputError, r"w_kd '1' is not a ramp; write EPOCH:VALUE,..."),
+    ({"over_epochs": {"w_kd": "3:1,1:0"}}, InvalidInputError, r"epochs must not fall"),
+    ({"over_epochs": {"temperature": "0:4,1:0.5"}}, InvalidInputError, r"temperature 0.5 was asked for"),
+    ({"then": ("nkd",)}, InvalidInputError, r"--then 'nkd' is not EPOCH:NAME"),
+    ({"then": ("2:nkd",)}, InvalidInputError, r"an objective begins at epoch 2, the run has 2; begin it earlier"),
+    ({"then": ("0:nkd",)}, InvalidInputError, r"phases begin at epochs \[0, 0\]"),
+    ({"then": ("1:nkd",), "kd_epochs": 1}, InvalidInputError, r"--then and --kd-epochs both change the objective"),
+    ({"temperature": "calibrated"}, InvalidInputError, r"calibrated needs a held-out store; give --calibration-store"),
 ]
 
 
