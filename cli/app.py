@@ -15,6 +15,7 @@ COMMANDS = {
     "train": "Train a student on a store's views and soft labels; without a store, plainly.",
     "inspect": "Show what a store is, and some of its rows.",
     "verify": "Check a store: structure, checksums, and on request its pixels and its teacher.",
+    "calibrate": "Fit the temperature at which a held-out store has the least NLL; ECE before and after.",
     "seal": "List a store's digests under one content id.",
     "demo": "Teacher, store and two students on scikit-learn's digits.",
 }
