@@ -48,8 +48,8 @@ class Calibration(Record):
     """A fitted temperature. NLL in nats a row, ECE and accuracy (top-1) as shares of 1; before is T = 1, after is T*.
 
     `rows` had a hard label, `rows_without_label` had none and were left out. `at_bound`: T* is an end of what may be
-    tried, and `note` says why and what to do. `curve` holds (T, NLL) of all that were tried, ascending; `bins_before` and `bins_after` the
-    reliability diagram's bins that hold rows.
+    tried, and `note` says why and what to do. `curve` holds (T, NLL) of all that were tried, ascending; `bins_before`
+    and `bins_after` the reliability diagram's bins that hold rows.
     """
 
     store: str

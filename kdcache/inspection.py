@@ -45,7 +45,7 @@ def describe_store(store: Store) -> dict[str, Any]:
         "seed": plan.seed,
         "order": identity.order.kind,
         "block": ", ".join(f"{each.layout.block} rows x {len(each.views)} views" for each in store.segments),
-        "parents": [each.model_dump() for each in chain_of(store)],
+        "parents": [each.model_dump(mode="json") for each in chain_of(store)],
         "made with": ", ".join(f"{name} {version}" for name, version in sorted(provenance.versions.items())),
         "made on": " ".join(part for part in (provenance.device, provenance.cpu_capability) if part),
         "decoder": provenance.decoder,

@@ -2,8 +2,9 @@
 
 A record travels in the metadata of a safetensors file under `kdcache.lineage` (one key: safetensors writes several in
 random order) and in the provenance of a store's manifest under `lineage`. Both come from others: what is read is
-bounded in bytes, depth and form. In a weights file anything else is refused; in a manifest, whose provenance is reported and
-never refused, it counts as absent, and the identity's parents stand alone. Lineage explains parents; it adds none.
+bounded in bytes, depth and form. In a weights file anything else is refused; in a manifest, whose provenance is
+reported and never refused, it counts as absent, and the identity's parents stand alone. There it explains parents and
+adds none but stores that were not sealed.
 """
 
 import json
@@ -55,7 +56,7 @@ def lineage_of(stores: Sequence[Store]) -> tuple[Ancestor, ...]:
             Ancestor(
                 content_id=store.content_id,
                 identity=store.identity.digest,
-                teacher=store.identity.teacher.name[:300],
+                teacher=_printable(store.identity.teacher.name),
                 parents=tuple(each for each in chain_of(store) if _well_named(each)),
             )
             for store in stores
@@ -165,10 +166,9 @@ def parse_ancestors(record: Any, name: str) -> tuple[Ancestor, ...]:
         raise InvalidInputError(f"{name} is not of kdcache's form: {field}: {first['msg']}; {ADVICE}") from error
     for level in _levels(ancestors):
         if odd := [each for each in level if not _well_named(each)]:
-            given = (odd[0].content_id, odd[0].identity)
-            raise InvalidInputError(
-                f"{name} names a store by {given}; a content id and an identity have 64 hex digits; {ADVICE}"
-            )
+            given = f"{odd[0].content_id!r:.80}, {odd[0].identity!r:.80}, {odd[0].teacher!r:.80}"
+            form = "a content id and an identity have 64 hex digits, a teacher's name is printable"
+            raise InvalidInputError(f"{name} names a store by {given}; {form}; {ADVICE}")
     return ancestors
 
 
@@ -205,7 +205,12 @@ def _levels(ancestors: Sequence[Ancestor]) -> Iterator[Sequence[Ancestor]]:
 
 def _well_named(ancestor: Ancestor) -> bool:
     names = [name for name in (ancestor.content_id, ancestor.identity) if name is not None]
-    return bool(names) and all(CONTENT_ID.fullmatch(name) for name in names)
+    return bool(names) and all(map(CONTENT_ID.fullmatch, names)) and (ancestor.teacher or "").isprintable()
+
+
+def _printable(name: str) -> str:
+    """A name as a lineage may hold it: no control characters, no lone surrogates, at most 300 characters."""
+    return "".join(each if each.isprintable() else "?" for each in name[:300])
 
 
 def _bounded(ancestors: tuple[Ancestor, ...]) -> tuple[Ancestor, ...]:
