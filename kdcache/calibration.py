@@ -48,7 +48,7 @@ class Calibration(Record):
     """A fitted temperature. NLL in nats a row, ECE and accuracy (top-1) as shares of 1; before is T = 1, after is T*.
 
     `rows` had a hard label, `rows_without_label` had none and were left out. `at_bound`: T* is an end of what may be
-    tried, and `note` says why and what to do. `curve` holds (T, NLL) of all that were tried, ascending; `bins_before`
+    tried, and `note` says why and what to do. `curve` holds (T, NLL) of all that were tried and T = 1; `bins_before`
     and `bins_after` the reliability diagram's bins that hold rows.
     """
 
@@ -106,7 +106,7 @@ def fit_temperature(store: Store, view: int | None = None, *, progress: Progress
         ece_before=before.ece(),
         ece_after=after.ece(),
         note=ends.get(best, ""),
-        curve=tuple(sorted(curve.items())),
+        curve=tuple(sorted({**curve, 1.0: before.loss / before.rows}.items())),
         bins_before=before.bins(),
         bins_after=after.bins(),
     )

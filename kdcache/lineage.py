@@ -23,7 +23,7 @@ from kdcache.store import Store
 
 KEY = "kdcache.lineage"
 FORMAT = 1
-BYTES, DEPTH, ENTRIES = 2**20, 16, 1000
+BYTES, DEPTH, ENTRIES = 2**21, 16, 1000  # an entry has at most 1,400 bytes
 SHOWN = 16  # digits of an id that people see
 ADVICE = "save the weights again without it, and name the parents with --parents"
 CONTENT_ID = re.compile(r"[0-9a-f]{64}")

@@ -3,10 +3,14 @@
 from pathlib import Path
 from typing import Any
 
-from kdcache.calibration import Calibration, ReliabilityBin
+import numpy as np
+
+from kdcache.calibration import BINS, Calibration, ReliabilityBin
 from kdcache.errors import InvalidInputError
 
 KINDS = (".png", ".pdf", ".svg")
+TICKS = (0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10, 20, 50, 100, 200)
+SPAN = 3.0  # times below and above T = 1 and T* that the curve is drawn
 
 
 def check_picture(path: Path) -> None:
@@ -38,12 +42,14 @@ def _figure_class() -> Any:
 
 
 def _draw_curve(axes: Any, found: Calibration) -> None:
-    temperatures, losses = zip(*found.curve, strict=True)
-    axes.semilogx(temperatures, losses, "-", color="tab:blue")
+    low, high = min(1.0, found.temperature) / SPAN, max(1.0, found.temperature) * SPAN
+    near = [(temperature, loss) for temperature, loss in found.curve if low <= temperature <= high]
+    axes.semilogx(*zip(*near, strict=True), ".-", color="tab:blue", lw=1, ms=4)
     axes.plot(1.0, found.nll_before, "o", color="0.4", label=f"T = 1: {found.nll_before:.4f}")
     axes.plot(found.temperature, found.nll_after, "D", color="tab:red", label=_best(found))
-    spread = 4 * max(found.nll_before - found.nll_after, 0.05 * found.nll_after)
-    axes.set_ylim(found.nll_after - 0.05 * spread, found.nll_after + spread)
+    axes.set_xticks([each for each in TICKS if near[0][0] <= each <= near[-1][0]])
+    axes.set_xticks([], minor=True)
+    axes.xaxis.set_major_formatter("{x:g}")
     axes.set_xlabel("temperature T")
     axes.set_ylabel("NLL, nats a row")
     axes.set_title(f"view {found.view}, {found.rows:,} rows, accuracy {found.accuracy:.4f}", fontsize=10)
@@ -55,19 +61,19 @@ def _best(found: Calibration) -> str:
 
 
 def _draw_reliability(axes: Any, bins: tuple[ReliabilityBin, ...], title: str) -> None:
-    """Accuracy a bin as bars, the share of rows as a line of points, and the diagonal of a calibrated teacher."""
-    rows = sum(each.rows for each in bins)
-    for each in bins:
-        if each.high > each.low:
-            width = each.high - each.low
-            axes.bar(each.low, each.accuracy, width, align="edge", color="tab:blue", alpha=0.5, edgecolor="white")
-    axes.plot([each.confidence for each in bins], [each.accuracy for each in bins], "o", color="tab:blue", ms=4)
-    shares = [each.rows / rows for each in bins]
-    axes.plot([each.confidence for each in bins], shares, "x", color="tab:orange", ms=5, label="share of rows")
+    """Accuracy and share of rows of each bin as bars, and the diagonal of a calibrated teacher."""
+    rows = np.array([each.rows for each in bins])
+    places = np.minimum([round(each.low * BINS) for each in bins], BINS - 1)  # rows at exactly 1 join the last bin
+    counts = np.bincount(places, rows, BINS)
+    right = np.bincount(places, rows * [each.accuracy for each in bins], BINS)
+    bars: dict[str, Any] = {"align": "edge", "edgecolor": "white"}
+    left, width = np.arange(BINS) / BINS, 1 / BINS
+    axes.bar(left, right / np.maximum(counts, 1), width, color="tab:blue", alpha=0.5, label="accuracy", **bars)
+    axes.bar(left, counts / rows.sum(), width / 3, color="tab:orange", label="share of rows", **bars)
     axes.plot([0, 1], [0, 1], "--", color="0.5", lw=1, label="calibrated")
     axes.set_xlim(0, 1)
     axes.set_ylim(0, 1.02)
     axes.set_xlabel("top probability")
-    axes.set_ylabel("accuracy")
+    axes.set_ylabel("share")
     axes.set_title(title, fontsize=10)
     axes.legend(fontsize=8, loc="upper left")

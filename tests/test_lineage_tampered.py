@@ -132,6 +132,18 @@ def test_a_lineage_in_a_manifest_adds_no_parent(tmp_path: Path) -> None:
     assert describe_store(store)["parents"][0]["teacher"] == "a:b"
 
 
+def test_the_largest_record_that_is_written_can_be_read(tmp_path: Path) -> None:
+    case = make_case(70)
+    record = case.identity.model_dump()
+    record["teacher"]["name"] = "\N{MATHEMATICAL FRAKTUR CAPITAL U}" * 299 + "\x1b" + "cut"
+    identity = Identity.model_validate(record)
+    store = write_store(tmp_path / "wide.kd", type(case)(identity, case.order, case.labels, case.logits))
+    save_weights(tmp_path / "w.safetensors", network(3), metadata=weights_metadata([store] * ENTRIES))
+    found = read_lineage(tmp_path / "w.safetensors")
+    assert len(found) == ENTRIES
+    assert found[0].teacher == "\N{MATHEMATICAL FRAKTUR CAPITAL U}" * 299 + "?"
+
+
 def test_a_parent_that_is_no_content_id_is_shown_and_not_passed_on(tmp_path: Path) -> None:
     store = edited(tmp_path, [], parents=("by hand", ID[1]))
     assert [render(each) for each in chain_of(store)] == ["by hand", ID[1][:16]]
