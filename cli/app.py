@@ -16,6 +16,7 @@ COMMANDS = {
     "objectives": "List the losses that a student can be trained with: needs, exactness, settings.",
     "inspect": "Show what a store is, and some of its rows.",
     "verify": "Check a store: structure, checksums, and on request its pixels and its teacher.",
+    "calibrate": "Fit the temperature at which a held-out store has the least NLL; ECE before and after.",
     "seal": "List a store's digests under one content id.",
     "demo": "Teacher, store and two students on scikit-learn's digits.",
 }

@@ -7,6 +7,7 @@ import typer
 from kdcache.cli.console import print_json, print_record, print_table
 from kdcache.cli.flags import Json
 from kdcache.inspection import describe_rows, describe_store
+from kdcache.lineage import chain_of, render
 from kdcache.store import Store
 
 Rows = Annotated[int, typer.Option("--rows", min=0, help="Show the first N positions with class names.")]
@@ -25,6 +26,6 @@ def command(
     if as_json:
         print_json({**record, "rows_shown": shown} if rows else record)
         return
-    print_record(record, as_json=False)
+    print_record({**record, "parents": [render(each) for each in chain_of(opened)]}, as_json=False)
     if shown:
         print_table(list(shown[0]), [list(row.values()) for row in shown])

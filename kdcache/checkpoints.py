@@ -79,14 +79,14 @@ def load_state(folder: Path) -> dict[str, Any] | None:
     return state
 
 
-def save_weights(path: Path, network: nn.Module) -> None:
-    """Weights as safetensors, ready for `--weights`."""
+def save_weights(path: Path, network: nn.Module, *, metadata: dict[str, str] | None = None) -> None:
+    """Weights as safetensors, ready for `--weights`; `metadata` as from `lineage.weights_metadata`."""
     path.parent.mkdir(parents=True, exist_ok=True)
     tensors: dict[str, Tensor] = {
         name: value.detach().cpu().contiguous() for name, value in network.state_dict().items()
     }
     temporary = path.with_name(f".tmp-{path.name}")
-    save_file(tensors, temporary)
+    save_file(tensors, temporary, metadata)
     os.replace(temporary, path)
 
 

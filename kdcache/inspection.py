@@ -5,6 +5,7 @@ from typing import Any
 import numpy as np
 
 from kdcache.errors import InvalidInputError
+from kdcache.lineage import chain_of
 from kdcache.softlabels import FullLabels
 from kdcache.store import Store
 
@@ -12,7 +13,7 @@ BEST = 5
 
 
 def describe_store(store: Store) -> dict[str, Any]:
-    """Field : value for people. Reads no array; lists nothing where the store is sealed."""
+    """Field : value; `parents` nested, as ancestors. Reads no array; lists nothing where the store is sealed."""
     identity, provenance, card = store.identity, store.manifest.provenance, store.card
     encoding, teacher, plan = identity.encoding, identity.teacher, identity.views
     kept = f"top {encoding.k}" if encoding.k is not None else "all logits"
@@ -44,7 +45,7 @@ def describe_store(store: Store) -> dict[str, Any]:
         "seed": plan.seed,
         "order": identity.order.kind,
         "block": ", ".join(f"{each.layout.block} rows x {len(each.views)} views" for each in store.segments),
-        "parents": list(identity.parents),
+        "parents": [each.model_dump(mode="json") for each in chain_of(store)],
         "made with": ", ".join(f"{name} {version}" for name, version in sorted(provenance.versions.items())),
         "made on": " ".join(part for part in (provenance.device, provenance.cpu_capability) if part),
         "decoder": provenance.decoder,

@@ -9,6 +9,7 @@ from kdcache.checks import twice_chance
 from kdcache.commits import Commit, totals
 from kdcache.errors import InvalidInputError, ReplayError, StoreNotFoundError, TeacherSuspectError
 from kdcache.extraction import BlockAnswer, BlockExtractor
+from kdcache.lineage import unsealed_notes, with_lineage
 from kdcache.manifest import Record, require_equal
 from kdcache.pipelines.job import Job, open_job
 from kdcache.pipelines.settings import ExtractSettings
@@ -58,8 +59,9 @@ def extract(
     stop = stop or StopRequest()
     _require_same_store(settings.store, job)
     view_bytes, accuracy = job.check(settings.min_accuracy)
+    provenance = with_lineage(job.provenance, job.lineage)
     store = Store.create(
-        settings.store, job.identity, order=job.order, labels=job.labels, provenance=job.provenance, head=job.head
+        settings.store, job.identity, order=job.order, labels=job.labels, provenance=provenance, head=job.head
     )
     segment = store.add_segment(job.start, job.stop)
     extractor = job.extractor(segment.layout, job.identity, view_bytes)
@@ -76,7 +78,7 @@ def extract(
     commits = segment.commits()
     content_id = store.seal().content_id if settings.seal and _all_whole(store) else None
     summary = _summary(settings, job, store, commits, len(before), accuracy, seconds, waited, content_id)
-    return summary.model_copy(update={"notes": (*summary.notes, *drift)})
+    return summary.model_copy(update={"notes": (*summary.notes, *drift, *unsealed_notes(job.lineage))})
 
 
 def _extract_blocks(

@@ -13,6 +13,7 @@ from kdcache.environment import default_device, provenance
 from kdcache.errors import InvalidInputError
 from kdcache.extraction import BlockExtractor
 from kdcache.layout import SegmentLayout, order_spec
+from kdcache.lineage import Ancestor, open_lineage
 from kdcache.manifest import DatasetIdentity, Encoding, Identity, OrderIdentity, Provenance, validated
 from kdcache.pipelines.settings import ExtractSettings, Settings, view_range
 from kdcache.plan import GROUP, IntArray, ViewPlan
@@ -26,7 +27,7 @@ Array = npt.NDArray[np.float32]
 
 @dataclass(frozen=True)
 class Job:
-    """All that extracting needs. `classes` is what the teacher answers; `head` what `--keep head` writes."""
+    """All that extracting needs. `head` is what `--keep head` writes, `lineage` who taught the teacher."""
 
     data: Data
     teacher: Teacher
@@ -35,6 +36,7 @@ class Job:
     labels: IntArray
     dataset: ViewDataset
     provenance: Provenance
+    lineage: tuple[Ancestor, ...]
     head: dict[str, Array]
     start: int
     stop: int
@@ -90,6 +92,7 @@ def open_job(settings: ExtractSettings) -> Job:
         head=int(head["weight"].shape[1]) if "head" in settings.keep else 0,
     )
     order, order_identity = make_order(len(data), settings.order, settings.seed)
+    parents, lineage = open_lineage(settings.weights, settings.parents)
     identity = validated(
         Identity,
         "the store's identity",
@@ -103,7 +106,7 @@ def open_job(settings: ExtractSettings) -> Job:
             network_text(teacher.network, settings.teacher),
         ),
         encoding=encoding,
-        parents=settings.parents,
+        parents=parents,
     )
     return Job(
         data=data,
@@ -113,6 +116,7 @@ def open_job(settings: ExtractSettings) -> Job:
         labels=data.labels[order].astype(np.int64),
         dataset=ViewDataset(data.samples, order, plan, transform),
         provenance=provenance(device, decoder=data.decoder, data=data.name),
+        lineage=lineage,
         head=head if "head" in settings.keep else {},
         start=start,
         stop=stop,

@@ -19,7 +19,8 @@ ROOT = Path(__file__).resolve().parent.parent
 FLOORS = ("kdcache", "kdcache.pipelines", "kdcache.cli")
 STORE_SIDE = (
     "errors", "canonical", "plan", "manifest", "layout", "files", "reduction", "encoding", "softlabels", "tail",
-    "shards", "commits", "segment", "seals", "store", "verify", "inspection", "specs", "progress",
+    "shards", "commits", "segment", "seals", "store", "verify", "inspection", "specs", "progress", "calibration",
+    "plots", "lineage",
 )  # fmt: skip
 LINKS = {"kdcache/cli", "kdcache/pipelines"}
 LIMIT = 300

@@ -1,0 +1,32 @@
+"""`kdcache calibrate`."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from kdcache.calibration import fit_temperature
+from kdcache.cli.console import print_record, progress_bar
+from kdcache.cli.flags import Json
+from kdcache.plots import check_picture, plot_calibration
+from kdcache.store import Store
+
+View = Annotated[int | None, typer.Option("--view", help="Which view's rows; the first by default.")]
+Plot = Annotated[Path | None, typer.Option("--plot", help="Draw NLL over T and reliability diagrams: FILE.png.")]
+DRAWN = {"curve", "bins_before", "bins_after"}  # for programs and for the plot, not for people
+
+
+def command(
+    store: Annotated[str, typer.Argument(help="folder of a store of held-out rows, STORE@ID for a pinned seal")],
+    view: View = None,
+    plot: Plot = None,
+    as_json: Json = False,
+) -> None:
+    if plot is not None:
+        check_picture(plot)
+    with progress_bar(quiet=as_json) as progress:
+        found = fit_temperature(Store.open(store), view, progress=progress)
+    if plot is not None:
+        plot_calibration(found, plot)
+    record = found.model_dump(exclude=None if as_json else DRAWN)
+    print_record(record, as_json=as_json, title="calibrated")
