@@ -6,7 +6,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from kdcache.calibration import fit_temperature
 from kdcache.errors import InvalidInputError, MissingBlockError
+from kdcache.manifest import require_equal
 from kdcache.objectives import Objective, Phases, Ramp, objective
 from kdcache.objectives.catalogue import parameters_of, term_class
 from kdcache.objectives.targets import normalised_weights
@@ -51,7 +53,20 @@ def chosen_temperature(settings: TrainSettings, stores: list[Store]) -> float | 
     """The settings' temperature, or T* of the held-out store where it is to be calibrated."""
     if settings.temperature != "calibrated":
         return settings.temperature
-    raise InvalidInputError("not yet")
+    held_out = settings.calibration_store or settings.val_store
+    if not held_out or len(stores) != 1:
+        raise InvalidInputError(
+            f"--temperature calibrated needs a held-out store and one store to train on; {len(stores)} were given to "
+            "train on; give --calibration-store, a store of the same teacher on rows that it was not trained on"
+        )
+    store = Store.open(held_out)
+    advice = "calibrate with a store of the teacher that this student learns from"
+    what = f"{store.folder.root} is of another teacher than {stores[0].folder.root}:"
+    require_equal(stores[0].identity.teacher, store.identity.teacher, what, advice, "teacher.")
+    found = fit_temperature(store)
+    if found.at_bound:
+        raise InvalidInputError(f"no temperature can be fitted to {held_out}: {found.note}; or give a --temperature")
+    return found.temperature
 
 
 def _first(settings: TrainSettings, temperature: float | None) -> Part:

@@ -33,7 +33,8 @@ class TrainSummary(Record):
 
 
 class Run:
-    """One training's lifetime: network, optimiser, averaged weights, and where it stands."""
+    """One training's lifetime: network, objective, optimiser, averaged weights, and where it stands; `metadata` goes
+    into the weights files."""
 
     def __init__(
         self,
@@ -43,9 +44,10 @@ class Run:
         loader: Loader,
         folder: Path,
         state: dict[str, Any] | None,
+        metadata: dict[str, str],
     ) -> None:
         self.network, self.objective = network.train(), objective
-        self.settings, self.loader, self.folder = settings, loader, folder
+        self.settings, self.loader, self.folder, self.metadata = settings, loader, folder, metadata
         self.steps_total = sum(loader.steps(epoch) for epoch in range(settings.epochs))
         self.optimizer = build_optimizer(
             nn.ModuleList([network, objective]),
@@ -86,7 +88,7 @@ class Run:
         loss = self.objective(logits.float(), batch)
         self.watch.add(batch, logits, loss)
         self.optimizer.zero_grad(set_to_none=True)
-        self.scaler.scale(loss).backward()  # type: ignore[no-untyped-call]
+        self.scaler.scale(loss).backward()
         self.scaler.step(self.optimizer)
         self.scaler.update()
         self.schedule.step()
@@ -109,10 +111,10 @@ class Run:
             "seconds": seconds,
         }
         self.metrics.append(line)
-        save_weights(self.folder / "weights/last.safetensors", self.judged)
+        save_weights(self.folder / "weights/last.safetensors", self.judged, metadata=self.metadata)
         if "accuracy" not in validation or validation["accuracy"] > self.best:  # not validated: the last is the best
             self.best = validation.get("accuracy", self.best)
-            save_weights(self.folder / "weights/best.safetensors", self.judged)
+            save_weights(self.folder / "weights/best.safetensors", self.judged, metadata=self.metadata)
         append_metrics(self.folder, line)
         _to_tensorboard(self.folder, line)
         self.loss_sum.zero_()

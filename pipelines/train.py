@@ -8,6 +8,7 @@ from torch import nn
 
 from kdcache.checkpoints import claim_run, load_state
 from kdcache.datasets import open_data
+from kdcache.lineage import weights_metadata
 from kdcache.loader import Loader
 from kdcache.metrics import Validation
 from kdcache.pipelines.job import chosen_device
@@ -26,7 +27,8 @@ from kdcache.progress import Progress, StopRequest, silent
 from kdcache.store import Store
 
 FREE = frozenset(
-    {"run", "data", "store", "val_store", "train_views", "workers", "device", "checkpoint_steps", "accept_drift"}
+    {"run", "data", "store", "val_store", "calibration_store", "train_views"}
+    | {"workers", "device", "checkpoint_steps", "accept_drift"}
 )
 RESUME = "the checkpoint is written; run the same command again to go on"
 
@@ -50,9 +52,11 @@ def train(settings: TrainSettings, *, progress: Progress = silent, stop: StopReq
     validating = validation_loader(settings, device)
     require_answers(network, data, [each for each in (training, validating) if each], settings.precision)
     record = settings.model_dump(mode="json", exclude=set(FREE))
+    record["temperature"] = temperature
     record["inputs"] = {name: inputs_of(each) for name, each in (("train", training), ("val", validating)) if each}
     resumed = claim_run(folder, record)
-    run = Run(network, objective, settings, training, folder, load_state(folder) if resumed else None)
+    state = load_state(folder) if resumed else None
+    run = Run(network, objective, settings, training, folder, state, weights_metadata(stores, start=settings.weights))
     steps = [training.steps(epoch) for epoch in range(settings.epochs)]
     began = time.monotonic()
     for batch in training:
