@@ -12,13 +12,15 @@ if TYPE_CHECKING:
     from kdcache.errors import KdcacheError
     from kdcache.loader import Loader
     from kdcache.manifest import Identity
-    from kdcache.objectives import KD
+    from kdcache.objectives import KD, Objective, objective
     from kdcache.plan import TransformSpec, ViewPlan
     from kdcache.softlabels import FullLabels, SoftLabels, TopKLabels
     from kdcache.store import Store
 
 _HOMES = {
     "KD": "objectives",
+    "Objective": "objectives",
+    "objective": "objectives",
     "Batch": "batch",
     "Data": "datasets",
     "FullLabels": "softlabels",
@@ -41,11 +43,13 @@ __all__ = [
     "Identity",
     "KdcacheError",
     "Loader",
+    "Objective",
     "SoftLabels",
     "Store",
     "TopKLabels",
     "TransformSpec",
     "ViewPlan",
+    "objective",
     "open_data",
 ]
 

@@ -28,8 +28,8 @@ from kdcache.batch import Batch
 from kdcache.datasets import open_data
 from kdcache.loader import Loader
 from kdcache.metrics import Validation
-from kdcache.objectives import KD
-from kdcache.objectives.kd import dense_kl
+from kdcache.objectives import KD, Objective
+from kdcache.objectives.targets import kl_rows
 from kdcache.optimisation import build_optimizer, rate_schedule
 from kdcache.pipelines.extract import extract
 from kdcache.pipelines.settings import ExtractSettings, TrainSettings
@@ -93,7 +93,7 @@ def small_student(num_classes: int = 10, channels: int = 1, side: int = 28) -> n
 class Arm:
     """One student of a seed with its optimiser; `kd` says what it learns from."""
 
-    def __init__(self, network: nn.Module, protocol: Protocol, kd: KD, steps: int) -> None:
+    def __init__(self, network: nn.Module, protocol: Protocol, kd: Objective, steps: int) -> None:
         self.network, self.kd = copy.deepcopy(network).train(), kd
         decay = protocol.weight_decay
         self.optimizer = build_optimizer(self.network, "sgd", lr=protocol.lr, momentum=0.9, weight_decay=decay)
@@ -185,8 +185,9 @@ def new_arms(protocol: Protocol, seed: int, steps: int) -> dict[str, Arm]:
     """Four students of equal initial weights."""
     torch.manual_seed(seed)
     network = build_network(STUDENT, {"side": protocol.side}, 10, "student")
-    kd = KD(w_ce=protocol.w_ce, w_kd=protocol.w_kd, temperature=protocol.temperature)
-    return {name: Arm(network, protocol, KD(w_ce=1.0, w_kd=0.0) if name == "alone" else kd, steps) for name in ARMS}
+    kd = Objective(KD(protocol.temperature), w_ce=protocol.w_ce, w_kd=protocol.w_kd)
+    alone = Objective(KD(), w_ce=1.0, w_kd=0.0)
+    return {name: Arm(network, protocol, alone if name == "alone" else kd, steps) for name in ARMS}
 
 
 def run_seed(protocol: Protocol, work: Path, seed: int) -> dict[str, Any]:
@@ -205,7 +206,7 @@ def run_seed(protocol: Protocol, work: Path, seed: int) -> dict[str, Any]:
         if not first:
             p = live.log_probs(protocol.temperature)
             cached = {name: taught[name][0].dense(protocol.temperature).log() for name in ARMS[2:]}
-            apart = {name: float(dense_kl(p, log_probs)) for name, log_probs in cached.items()}
+            apart = {name: float(kl_rows(p, log_probs).mean()) for name, log_probs in cached.items()}
             first = {"first_losses": losses, "first_kl_live_to_cached": apart}
     batches = held_out(protocol, teacher)
     tested = {name: measure(arm.network, batches) for name, arm in arms.items()}
