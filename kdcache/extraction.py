@@ -220,7 +220,7 @@ def _recorded(device: str) -> torch.cuda.Event | None:
 
 def _class_means(answer: BlockAnswer) -> Array:
     """[C] f32 from the batches' tail sums; 0, the mean of the tail, for a class that was never outside the top k."""
-    total = np.sum(
+    total: Array = np.sum(
         [batch.tail_sums.numpy().astype(np.float64) for batch in answer.batches if batch.tail_sums is not None], axis=0
     )
     return (total[0] / np.maximum(total[1], 1)).astype(np.float32)

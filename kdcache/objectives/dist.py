@@ -39,4 +39,5 @@ def correlation(left: Tensor, right: Tensor) -> Tensor:
     """Pearson's correlation [R] of the rows of two matrices [R, N]; 0 for a constant row."""
     left = left - left.mean(dim=-1, keepdim=True)
     right = right - right.mean(dim=-1, keepdim=True)
-    return (left * right).sum(dim=-1) / (left.norm(dim=-1) * right.norm(dim=-1) + EPSILON)
+    norms = torch.linalg.vector_norm(left, dim=-1) * torch.linalg.vector_norm(right, dim=-1)
+    return (left * right).sum(dim=-1) / (norms + EPSILON)
