@@ -183,9 +183,10 @@ def _with_label(dense: Tensor, teacher: TopKLabels, temperature: float | Tensor,
     before = 1.0 - (dense.gather(-1, column)[..., 0] - mass).exp()
     scale = torch.where(usable, (spare.clamp_min(1e-6) / before.clamp_min(1e-6)).log(), 0.0)
     in_tail = torch.ones_like(dense, dtype=torch.bool).scatter(-1, teacher.classes, False)
-    fitted = torch.where(in_tail, dense + scale[..., None], dense)
+    fitted: Tensor = torch.where(in_tail, dense + scale[..., None], dense)
     chosen = torch.where(usable, label_log_p, fitted.gather(-1, column)[..., 0])
-    return fitted.scatter(-1, column, chosen[..., None])
+    corrected: Tensor = fitted.scatter(-1, column, chosen[..., None])
+    return corrected
 
 
 def _with_tail_logits(teacher: TopKLabels, tail: Tail) -> Tensor:
