@@ -13,8 +13,8 @@ from tests.labelkit import full_labels, topk_labels
 
 KS = (5, 10, 20, 50)
 # Measured over 240 crops with the exact sketch, by k: the largest error of any row, plus a tenth. Mean: nats.
-# Deviation: relatively; at k = 5 the cubic bends the wrong way in some rows, whose variance then counts as 0. Mass: nats
-# of the log.
+# Deviation: relatively; at k = 5 the cubic bends the wrong way in some rows, whose variance then counts as 0. Mass:
+# nats of the log.
 MEAN_ERROR = {5: 0.107, 10: 0.0565, 20: 0.0276, 50: 0.0122}
 DEVIATION_ERROR = {5: 1.0, 10: 0.222, 20: 0.0733, 50: 0.0513}
 MASS_ERROR = {5: 0.0204, 10: 0.0159, 20: 0.0094, 50: 0.0016}

@@ -196,7 +196,7 @@ def _with_tail_logits(teacher: TopKLabels, tail: Tail) -> Tensor:
     if not teacher.tail_classes:
         return teacher.logits.new_full(shape, FLOOR).scatter(-1, teacher.classes, teacher.logits)
     mean = tail_moments(teacher.tail, teacher.logits[..., -1], teacher.tail_classes)[0][..., None]
-    logits = mean.expand(shape) if tail == "uniform" else _about(mean, teacher)
+    logits: Tensor = mean.expand(shape) if tail == "uniform" else _about(mean, teacher)
     if teacher.masked:
         logits = logits.clone()
         logits[..., list(teacher.masked)] = FLOOR
