@@ -17,8 +17,8 @@ class AdaptiveKL:
     (its best classes, the fewest that hold a mass of mu) and over the rest, constants for the gradient. Logits [B, C].
 
     Wu et al. 2024; their code leaves the class that crosses mu to the rest, unless it is the best one. Exact on full;
-    on top-k the head is exact, the tail by sketch: of equal tail classes the lower ids come first where the head reaches
-    beyond the top k.
+    on top-k the head is exact, the tail by sketch: of equal tail classes the lower ids come first where the head
+    reaches beyond the top k.
     """
 
     facts: ClassVar[Facts] = Facts(topk=SKETCHED, tails=BY_LOGIT, w_ce=0.0, w_kd=1.0, zeros=False)

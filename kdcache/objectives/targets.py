@@ -200,7 +200,8 @@ def _with_tail_logits(teacher: TopKLabels, tail: Tail) -> Tensor:
     if teacher.masked:
         logits = logits.clone()
         logits[..., list(teacher.masked)] = FLOOR
-    return logits.scatter(-1, teacher.classes, teacher.logits)
+    placed: Tensor = logits.scatter(-1, teacher.classes, teacher.logits)
+    return placed
 
 
 def _about(mean: Tensor, teacher: TopKLabels) -> Tensor:
