@@ -194,7 +194,8 @@ def _with_tail_logits(teacher: TopKLabels, tail: Tail) -> Tensor:
     if tail not in ("uniform", "class-mean"):
         raise InvalidInputError(f"tail {tail!r} gives its classes no logits; use uniform or class-mean")
     if not teacher.tail_classes:
-        return teacher.logits.new_full(shape, FLOOR).scatter(-1, teacher.classes, teacher.logits)
+        kept: Tensor = teacher.logits.new_full(shape, FLOOR).scatter(-1, teacher.classes, teacher.logits)
+        return kept
     mean = tail_moments(teacher.tail, teacher.logits[..., -1], teacher.tail_classes)[0][..., None]
     logits: Tensor = mean.expand(shape) if tail == "uniform" else _about(mean, teacher)
     if teacher.masked:
