@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from kdcache.errors import KdcacheError
     from kdcache.loader import Loader
     from kdcache.manifest import Identity
-    from kdcache.objectives import KD, Objective, objective
+    from kdcache.objectives import KD, Objective, make_objective
     from kdcache.plan import TransformSpec, ViewPlan
     from kdcache.softlabels import FullLabels, SoftLabels, TopKLabels
     from kdcache.store import Store
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 _HOMES = {
     "KD": "objectives",
     "Objective": "objectives",
-    "objective": "objectives",
+    "make_objective": "objectives",
     "Batch": "batch",
     "Data": "datasets",
     "FullLabels": "softlabels",
@@ -49,7 +49,7 @@ __all__ = [
     "TopKLabels",
     "TransformSpec",
     "ViewPlan",
-    "objective",
+    "make_objective",
     "open_data",
 ]
 

@@ -223,7 +223,7 @@ def _class_means(answer: BlockAnswer) -> Array:
     total = np.sum(
         [batch.tail_sums.numpy().astype(np.float64) for batch in answer.batches if batch.tail_sums is not None], axis=0
     )
-    return (total[0] / np.maximum(total[1], 1)).astype(np.float32)
+    return np.asarray(total[0] / np.maximum(total[1], 1), dtype=np.float32)
 
 
 def _pixels(answer: BlockAnswer, layout: SegmentLayout, rows: int) -> Array:

@@ -81,11 +81,12 @@ class TopKLabels:
     def log_dense(self, temperature: float | Array, *, tail: Tail = "uniform") -> Array:
         """[B, C] log-probabilities: the tail's mass spread evenly ("uniform") or as the store's class means have it
         ("class-mean"), or dropped and the head renormalised ("none"). -inf where there is no probability."""
+        xp = array_namespace(self.logits)
         log_head = self.log_probs(temperature)
         if tail == "none":
             log_head = log_head - logsumexp(log_head)[..., None]
         shape = (*self.logits.shape[:-1], self.num_classes)
-        return _put(_spread(self._log_tail(temperature, tail), shape), self.classes, log_head)
+        return _put(xp.broadcast_to(self._log_tail(temperature, tail), shape), self.classes, log_head)
 
     def _log_tail(self, temperature: float | Array, tail: Tail) -> Array:
         """[B, C], or [B, 1] where all are equal: log-probabilities of the classes, were they in the tail."""
@@ -101,9 +102,9 @@ class TopKLabels:
         each = mass - log(self.tail_classes)
         if not self.masked:
             return each
-        spread = _spread(each, (*each.shape[:-1], self.num_classes))
-        spread[..., list(self.masked)] = -xp.inf
-        return spread
+        hidden = xp.asarray(list(self.masked), device=device(self.logits))
+        spread = xp.broadcast_to(each, (*each.shape[:-1], self.num_classes))
+        return fill_at(spread, xp.broadcast_to(hidden, (*each.shape[:-1], len(self.masked))), -xp.inf)
 
     def tail_shares(self, temperature: float | Array) -> Array:
         """[C] class means over T, -inf where masked: logs of what the tail's mass is shared out by, up to a constant.
@@ -221,13 +222,10 @@ def _label_log_prob(soft: SoftLabels, temperature: float | Array) -> Array:
     return soft.label / temperature - normalizer
 
 
-def _spread(values: Array, shape: tuple[int, ...]) -> Array:
-    """A copy of values that broadcast to a shape."""
-    return values + array_namespace(values).zeros(shape, dtype=values.dtype, device=device(values))
-
-
 def _put(base: Array, classes: Array, values: Array) -> Array:
+    """A copy with the values at `classes`; for tensors one that gradients pass, as a learned temperature needs."""
     if is_numpy_namespace(array_namespace(base)):
+        base = base.copy()
         np.put_along_axis(base, classes.astype(np.int64), values, axis=-1)
         return base
     return base.scatter(-1, classes, values)

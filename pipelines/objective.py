@@ -9,7 +9,7 @@ from torch import Tensor
 from kdcache.calibration import fit_temperature
 from kdcache.errors import InvalidInputError, MissingBlockError
 from kdcache.manifest import require_equal
-from kdcache.objectives import Objective, Phases, Ramp, objective
+from kdcache.objectives import Objective, Phases, Ramp, make_objective
 from kdcache.objectives.catalogue import parameters_of, term_class
 from kdcache.objectives.targets import normalised_weights
 from kdcache.pipelines.settings import TrainSettings
@@ -37,7 +37,7 @@ def build_objective(settings: TrainSettings, stores: list[Store], temperature: f
     for what the stores cannot give, naming the flag of extract that would have kept it.
     """
     if not stores and not settings.objective:
-        return objective("kd", w_ce=1.0, w_kd=0.0)
+        return make_objective("kd", w_ce=1.0, w_kd=0.0)
     if settings.then and settings.kd_epochs is not None:
         raise InvalidInputError("--then and --kd-epochs both change the objective; give --then EPOCH:kd,w_ce=1,w_kd=0")
     parts = [_first(settings, temperature), *(_later(text) for text in settings.then)]
@@ -109,7 +109,7 @@ def _made(part: Part, settings: TrainSettings, stores: list[Store], *, first: bo
             "training"
         )
     ramps = {name: Ramp.parse(str(text), name) for name, text in settings.over_epochs.items()} if first else {}
-    made = objective(
+    made = make_objective(
         part.name,
         part.settings,
         head=_head(part.name, stores) if "head" in facts.needs else None,

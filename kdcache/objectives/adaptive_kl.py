@@ -16,8 +16,9 @@ class AdaptiveKL:
     """T^2 (g_h KL(p || q) + g_t KL(q || p)) / (g_h + g_t): g_h, g_t the sums of |p_c - q_c| over the teacher's head
     (its best classes, the fewest that hold a mass of mu) and over the rest, constants for the gradient. Logits [B, C].
 
-    Wu et al. 2024, equations 10 to 12. Exact on full; on top-k the head is exact, the tail by sketch: of equal tail
-    classes the lower ids come first where the head reaches beyond the top k.
+    Wu et al. 2024; their code leaves the class that crosses mu to the rest, unless it is the best one. Exact on full;
+    on top-k the head is exact, the tail by sketch: of equal tail classes the lower ids come first where the head
+    reaches beyond the top k.
     """
 
     facts: ClassVar[Facts] = Facts(topk=SKETCHED, tails=BY_LOGIT, w_ce=0.0, w_kd=1.0, zeros=False)

@@ -70,7 +70,7 @@ def parameters_of(name: str) -> dict[str, Any]:
     return {key: each.default for key, each in signature.parameters.items() if key != "head"}
 
 
-def objective(
+def make_objective(
     name: str, settings: Mapping[str, Any] | None = None, *, head: Tensor | None = None, **common: Any
 ) -> Objective:
     """An objective by its name. `settings` are the term's own (alpha, temperature, ...), `common` those of `Objective`;

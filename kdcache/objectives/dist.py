@@ -18,7 +18,7 @@ class DIST:
     """T^2 (beta (1 - mean_b r(p_b, q_b)) + gamma (1 - mean_c r(p_c, q_c))): r Pearson's correlation, of the rows and of
     the columns of the tempered probabilities [B, C].
 
-    Huang et al. 2022, equations 6 to 10; beta, gamma and T as in their code. Rows of a batch meet in the second term:
+    Huang et al. 2022; beta, gamma and T as in their code. Rows of a batch meet in the second term:
     it depends on the batch size. Exact on full; on top-k the head is exact, the tail by sketch, its shape by `tail`.
     """
 
@@ -39,4 +39,6 @@ def correlation(left: Tensor, right: Tensor) -> Tensor:
     """Pearson's correlation [R] of the rows of two matrices [R, N]; 0 for a constant row."""
     left = left - left.mean(dim=-1, keepdim=True)
     right = right - right.mean(dim=-1, keepdim=True)
-    return (left * right).sum(dim=-1) / (left.norm(dim=-1) * right.norm(dim=-1) + EPSILON)
+    norms = torch.linalg.vector_norm(left, dim=-1) * torch.linalg.vector_norm(right, dim=-1)
+    r: Tensor = (left * right).sum(dim=-1) / (norms + EPSILON)
+    return r

@@ -27,7 +27,7 @@ from kdcache.objectives.targets import Targets, kl_rows
 
 @dataclass(frozen=True)
 class ReverseKL:
-    """KL(q || p): the student leaves what the teacher finds unlikely. Gu et al. 2024 (MiniLLM), equation 1."""
+    """KL(q || p): the student leaves what the teacher finds unlikely. Gu et al. 2024 (MiniLLM)."""
 
     facts: ClassVar[Facts] = Facts(topk=BOUNDED, tails=FULL_SUPPORT, w_ce=0.0, w_kd=1.0, zeros=False)
     temperature: Positive = 1.0
@@ -53,7 +53,7 @@ class SymmetricKL:
 class JSD:
     """beta KL(p || m) + (1 - beta) KL(q || m), m = beta p + (1 - beta) q; beta 1/2 is Jensen-Shannon.
 
-    Agarwal et al. 2024 (GKD), equation 1: the generalised Jensen-Shannon divergence.
+    Agarwal et al. 2024 (GKD): the generalised Jensen-Shannon divergence.
     """
 
     facts: ClassVar[Facts] = Facts(topk=BOUNDED, w_ce=0.0, w_kd=1.0)
@@ -69,7 +69,7 @@ class JSD:
 
 @dataclass(frozen=True)
 class SkewKL:
-    """KL(p || skew p + (1 - skew) q). Ko et al. 2024 (DistiLLM), equation 4, skew 0.1."""
+    """KL(p || skew p + (1 - skew) q). Ko et al. 2024 (DistiLLM), section 3.1, skew 0.1."""
 
     facts: ClassVar[Facts] = Facts(topk=BOUNDED, w_ce=0.0, w_kd=1.0)
     skew: OpenShare = 0.1
@@ -95,7 +95,7 @@ class SkewReverseKL:
 
 @dataclass(frozen=True)
 class TVD:
-    """sum_c |p_c - q_c| / 2: total variation distance. Wen et al. 2023 (f-DISTILL), section 3."""
+    """sum_c |p_c - q_c| / 2: total variation distance. Wen et al. 2023 (f-DISTILL)."""
 
     facts: ClassVar[Facts] = Facts(topk=BOUNDED, w_ce=0.0, w_kd=1.0)
     temperature: Positive = 1.0

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from kdcache.batch import Batch
-from kdcache.objectives.facts import BOTH_LABELS, BY_CLASS, Facts, NotNegative, Positive
+from kdcache.objectives.facts import BOTH_LABELS, BY_LOGIT, Facts, NotNegative, Positive
 from kdcache.objectives.hard import over_labels
 from kdcache.objectives.targets import FLOOR, Targets, kl_rows
 
@@ -17,7 +17,7 @@ class DKD:
     """T^2 (alpha KL(b || b') + beta KL(p^ || q^)): b = (p_y, 1 - p_y) at T, p^ = p over all classes but the label y,
     renormalised; b' and q^ the student's. Logits [B, C].
 
-    Zhao et al. 2022, equation 7, in the ramp of their code: min((epoch + 1) / warmup_epochs, 1). Exact on full. On
+    Zhao et al. 2022, in the ramp of their code: min((epoch + 1) / warmup_epochs, 1). Exact on full. On
     top-k the first term is exact (at T 1, 2, 4), since the label's logit is stored; of the second the head is exact,
     the tail by sketch, its shape by `tail`. Mixed pictures: both labels, weighted by lambda; rows without a label count
     as 0.
@@ -26,7 +26,7 @@ class DKD:
     facts: ClassVar[Facts] = Facts(
         topk="target exact at T 1, 2, 4; others: head exact",
         mixing=BOTH_LABELS,
-        tails=BY_CLASS,
+        tails=BY_LOGIT,
         w_ce=1.0,
         w_kd=1.0,
     )

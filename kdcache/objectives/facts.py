@@ -31,7 +31,8 @@ class Facts:
     the mixed one. tails: which it can take. w_ce,
     w_kd: default weights of the hard labels and of the objective's own term. teacher: whether it needs a store. needs:
     what else a store must keep. zeros: whether it is finite where the teacher's probability of a class is 0 (masked
-    classes). couples: whether rows of a batch meet in it.
+    classes). couples: whether rows of a batch meet in it. remembers: whether it follows one loss from step to step, so
+    that it cannot be asked for each teacher apart.
     """
 
     topk: str
@@ -44,6 +45,7 @@ class Facts:
     needs: tuple[Literal["head"], ...] = ()
     zeros: bool = True
     couples: bool = False
+    remembers: bool = False
 
     def record(self) -> dict[str, Any]:
         """Field : value for `kdcache objectives`."""

@@ -19,7 +19,7 @@ def hard_cross_entropy(logits: Tensor, batch: Batch) -> Tensor:
 def cross_entropy_rows(logits: Tensor, labels: Tensor) -> Tensor:
     """-log softmax(logits)[label] for each row: logits [B, C], labels [B] of 0 or more."""
     losses = torch.nn.functional.cross_entropy(logits.flatten(0, -2), labels.flatten(), reduction="none")
-    return losses.unflatten(0, labels.shape)
+    return losses.reshape(labels.shape)
 
 
 def over_labels(batch: Batch, rows: Callable[[Tensor, int], Tensor]) -> Tensor:

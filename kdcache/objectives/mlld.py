@@ -16,7 +16,7 @@ class MLLD:
     """sum_T [T^2 KL(p || q) + ||P P' - Q Q'||^2 / B + ||P' P - Q' Q||^2 / C]: P, Q the tempered probabilities [B, C],
     the norms Frobenius's, T in `temperatures`.
 
-    Jin et al. 2023, equations 4 to 10: prediction augmentation with instance, batch and class level. Their pairs of
+    Jin et al. 2023: prediction augmentation with instance, batch and class level. Their pairs of
     weak and strong views and their confidence thresholds are not part of it. Rows of a batch meet: it depends on the
     batch size. Exact on full; on top-k the head is exact, the tail by sketch.
     """

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from kdcache.batch import Batch
 from kdcache.objectives.dkd import decouple
-from kdcache.objectives.facts import BOTH_LABELS, BY_CLASS, Facts, NotNegative, Positive
+from kdcache.objectives.facts import BOTH_LABELS, BY_LOGIT, Facts, NotNegative, Positive
 from kdcache.objectives.hard import over_labels
 from kdcache.objectives.targets import Targets
 
@@ -18,7 +18,7 @@ class NKD:
     """-p_y log q_y - gamma T^2 sum_{c != y} p^_c log q^_c: p_y, q_y at temperature 1; p^, q^ over all classes but the
     label y at T, renormalised. Logits [B, C].
 
-    Yang et al. 2023, equation 6: cross-entropies, without the teacher's entropy, so a student that agrees does not
+    Yang et al. 2023: cross-entropies, without the teacher's entropy, so a student that agrees does not
     have loss 0. Exact on full. On top-k the first term is exact; of the second the head is exact, the tail by sketch.
     Mixed pictures: both labels, weighted by lambda; rows without a label count as 0.
     """
@@ -26,7 +26,7 @@ class NKD:
     facts: ClassVar[Facts] = Facts(
         topk="target exact; others: head exact",
         mixing=BOTH_LABELS,
-        tails=BY_CLASS,
+        tails=BY_LOGIT,
         w_ce=1.0,
         w_kd=1.0,
     )

@@ -79,14 +79,18 @@ class Objective(nn.Module):
         return torch.stack([share * loss for share, loss in zip(shares, each, strict=True)]).sum()
 
     def _check(self) -> None:
-        name, facts = type(self.term).__name__, self.term.facts
+        kind, facts = type(self.term).__name__, self.term.facts
         if facts.teacher and self.tail not in facts.tails:
-            raise InvalidInputError(f"{name} cannot take tail {self.tail!r}; it can take {', '.join(facts.tails)}")
-        fields = getattr(self.term, "__dataclass_fields__", {})
-        known = ["w_ce", "w_kd", *(each for each in fields if isinstance(getattr(self.term, each), int | float))]
+            raise InvalidInputError(f"{kind} cannot take tail {self.tail!r}; it can take {', '.join(facts.tails)}")
+        if facts.remembers and self.combine == "losses":
+            raise InvalidInputError(
+                f"{kind} remembers one loss a step; combine the teachers by probabilities or logits"
+            )
+        fields = getattr(self.term, "__dataclass_fields__", {})  # whole numbers, such as k, cannot change smoothly
+        known = ["w_ce", "w_kd", *(name for name, field in fields.items() if isinstance(field.default, float))]
         if unknown := sorted(self.over_epochs.keys() - set(known)):
             raise InvalidInputError(
-                f"{name} has no {', '.join(unknown)} to change over epochs; it has {', '.join(known)}"
+                f"{kind} has no {', '.join(unknown)} to change over epochs; it has {', '.join(known)}"
             )
 
 

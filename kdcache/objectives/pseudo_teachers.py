@@ -47,8 +47,9 @@ class KDPartial:
 class KDTopK:
     """T^2 KL(p' || q_T): p' has the teacher's probabilities of its k best classes, the others share the rest evenly.
 
-    KD-topk, Tang et al. 2020: the ablation of k. Logits [B, C]. Exact on full and on top-k stores of k or more classes
-    (at T 1, 2, 4; else the mass of the rest is by sketch). The tail is uniform by definition.
+    KD-topk, Tang et al. 2020: the ablation of k. Logits [B, C]. Exact on full; on top-k stores of k or more classes at
+    T 1, 2, 4, else the mass of the rest is by sketch. The tail is uniform by definition. Of several teachers each keeps
+    its own k best.
     """
 
     facts: ClassVar[Facts] = Facts(topk="exact at T 1, 2, 4, else by sketch", tails=("uniform",))
@@ -57,8 +58,17 @@ class KDTopK:
 
     def __call__(self, logits: Tensor, targets: Targets, batch: Batch) -> Tensor:
         log_q = torch.log_softmax(logits / self.temperature, dim=-1)
-        kept = replace(targets, teachers=tuple(teacher.prefix(self.k) for teacher in targets.teachers))
-        return self.temperature**2 * kept.kl(log_q, self.temperature).mean()
+        kept, temperature = self._kept(targets)
+        return self.temperature**2 * kept.kl(log_q, temperature).mean()
+
+    def _kept(self, targets: Targets) -> tuple[Targets, float]:
+        """The k best classes, and the temperature that is left: full logits are tempered before the rest is summed up,
+        so that its mass is exact at every temperature."""
+        teachers, left = targets.teachers, self.temperature
+        if targets.exact and targets.combine != "predictions":  # which are tempered after they were combined
+            teachers = tuple(replace(each, logits=each.logits / self.temperature) for each in teachers)
+            left = 1.0
+        return replace(targets, teachers=tuple(teacher.prefix(self.k) for teacher in teachers)), left
 
 
 class KDSim(nn.Module):

@@ -14,13 +14,13 @@ from kdcache.objectives.targets import Targets, kl_rows
 class TAID(nn.Module):
     """KL(softmax((1 - t) s' + t z) || q): s' the student's logits [B, C] held constant, z the teacher's, at T = 1.
 
-    Shing et al. 2025, equations 3 to 6. t never falls: t = min(t_end, max(t_start + (t_end - t_start) progress,
+    Shing et al. 2025. t never falls: t = min(t_end, max(t_start + (t_end - t_start) progress,
     t + alpha sigmoid(m) (1 - t))), m the momentum (beta) of the loss's relative decrease. t, m and the last loss are
     state: checkpoints hold them. The entropy is included, where their code minimises a cross-entropy: the gradient is
     the same, the loss that steers t is not. Exact on full; on top-k the head is exact, the tail by sketch.
     """
 
-    facts: ClassVar[Facts] = Facts(topk=SKETCHED, tails=BY_CLASS, w_ce=0.0, w_kd=1.0)
+    facts: ClassVar[Facts] = Facts(topk=SKETCHED, tails=BY_CLASS, w_ce=0.0, w_kd=1.0, remembers=True)
 
     def __init__(self, t_start: Share = 0.4, t_end: Share = 1.0, alpha: Share = 5e-4, beta: OpenShare = 0.99) -> None:
         super().__init__()
@@ -36,7 +36,8 @@ class TAID(nn.Module):
         log_q = torch.log_softmax(logits, dim=-1)
         between = torch.log_softmax((1.0 - t) * log_q.detach() + t * targets.log_probs(1.0), dim=-1)
         loss = kl_rows(between, log_q).mean()
-        self._advance(loss.detach(), batch.progress)
+        if self.training:
+            self._advance(loss.detach(), batch.progress)
         return loss
 
     @torch.no_grad()

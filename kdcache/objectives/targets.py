@@ -59,7 +59,7 @@ class Targets:
             return each[0]
         shares = normalised_weights(self.weights, len(each))
         if self.combine == "logits":
-            mean: Tensor = sum(share * log_p for share, log_p in zip(shares, each, strict=True))
+            mean = torch.stack([share * log_p for share, log_p in zip(shares, each, strict=True)]).sum(dim=0)
             return torch.log_softmax(mean, dim=-1).clamp_min(FLOOR)
         if self.combine == "predictions":
             return torch.log_softmax(self._predictions(shares, labels, which) / _column(temperature), dim=-1)
@@ -71,7 +71,7 @@ class Targets:
     def label_log_prob(self, temperature: float, labels: Tensor, which: int = 0) -> Tensor:
         """[B] log-probability of hard labels (-1: NaN), exact on top-k as well."""
         if len(self.teachers) == 1:
-            given = self.teachers[0].label_log_prob(temperature)
+            given: Tensor = self.teachers[0].label_log_prob(temperature)
             return given[..., which] if given.ndim > labels.ndim else given
         log_p = self.log_probs(temperature, labels=labels, which=which)
         found = log_p.gather(-1, labels.clamp_min(0)[..., None])[..., 0]
@@ -173,7 +173,7 @@ def _log_dense(
 
 def _with_label(dense: Tensor, teacher: TopKLabels, temperature: float | Tensor, labels: Tensor, which: int) -> Tensor:
     """Put the label's own probability where it lies in the tail; the other tail classes shrink or grow to fit."""
-    given = teacher.label_log_prob(temperature)
+    given: Tensor = teacher.label_log_prob(temperature)
     label_log_p = given[..., which] if given.ndim > labels.ndim else given
     column = labels.clamp_min(0)[..., None]
     inside = (teacher.classes == column).any(dim=-1)
@@ -183,9 +183,10 @@ def _with_label(dense: Tensor, teacher: TopKLabels, temperature: float | Tensor,
     before = 1.0 - (dense.gather(-1, column)[..., 0] - mass).exp()
     scale = torch.where(usable, (spare.clamp_min(1e-6) / before.clamp_min(1e-6)).log(), 0.0)
     in_tail = torch.ones_like(dense, dtype=torch.bool).scatter(-1, teacher.classes, False)
-    fitted = torch.where(in_tail, dense + scale[..., None], dense)
+    fitted: Tensor = torch.where(in_tail, dense + scale[..., None], dense)
     chosen = torch.where(usable, label_log_p, fitted.gather(-1, column)[..., 0])
-    return fitted.scatter(-1, column, chosen[..., None])
+    corrected: Tensor = fitted.scatter(-1, column, chosen[..., None])
+    return corrected
 
 
 def _with_tail_logits(teacher: TopKLabels, tail: Tail) -> Tensor:
@@ -193,18 +194,20 @@ def _with_tail_logits(teacher: TopKLabels, tail: Tail) -> Tensor:
     if tail not in ("uniform", "class-mean"):
         raise InvalidInputError(f"tail {tail!r} gives its classes no logits; use uniform or class-mean")
     if not teacher.tail_classes:
-        return teacher.logits.new_full(shape, FLOOR).scatter(-1, teacher.classes, teacher.logits)
+        kept: Tensor = teacher.logits.new_full(shape, FLOOR).scatter(-1, teacher.classes, teacher.logits)
+        return kept
     mean = tail_moments(teacher.tail, teacher.logits[..., -1], teacher.tail_classes)[0][..., None]
-    logits = mean.expand(shape) if tail == "uniform" else _about(mean, teacher)
+    logits: Tensor = mean.expand(shape) if tail == "uniform" else _about(mean, teacher)
     if teacher.masked:
         logits = logits.clone()
         logits[..., list(teacher.masked)] = FLOOR
-    return logits.scatter(-1, teacher.classes, teacher.logits)
+    placed: Tensor = logits.scatter(-1, teacher.classes, teacher.logits)
+    return placed
 
 
 def _about(mean: Tensor, teacher: TopKLabels) -> Tensor:
     """Class means [B, C], moved so that those of the tail have the tail's mean."""
-    shares = teacher.tail_shares(1.0).clamp_min(FLOOR).expand(*teacher.logits.shape[:-1], -1)
+    shares: Tensor = teacher.tail_shares(1.0).clamp_min(FLOOR).expand(*teacher.logits.shape[:-1], -1)
     in_tail = torch.ones_like(shares, dtype=torch.bool).scatter(-1, teacher.classes, False) & (shares > FLOOR)
     offset = torch.where(in_tail, shares, 0.0).sum(dim=-1, keepdim=True) / teacher.tail_classes
     return shares - offset + mean
