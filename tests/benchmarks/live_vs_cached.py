@@ -2,9 +2,8 @@
 
     python -m tests.benchmarks.live_vs_cached --data fashion-mnist:FOLDER --out docs/figures
 
-One teacher, two stores of it (top-k and full). Each seed trains four students from equal initial weights, in
-lock-step on the very same batches: alone, with the live teacher's f32 logits, and from either store. They differ in
-their soft labels and in nothing else. Writes live_vs_cached.json and .png to --out, and a Markdown table to stdout.
+One teacher, two stores of it (top-k and full). Each seed trains four students from equal initial weights on the very
+same batches: alone, with the live teacher's f32 logits, and from either store. Writes live_vs_cached.json and .png.
 """
 
 import argparse
@@ -186,8 +185,8 @@ def new_arms(protocol: Protocol, seed: int, steps: int) -> dict[str, Arm]:
     torch.manual_seed(seed)
     network = build_network(STUDENT, {"side": protocol.side}, 10, "student")
     kd = Objective(KD(protocol.temperature), w_ce=protocol.w_ce, w_kd=protocol.w_kd)
-    alone = Objective(KD(), w_ce=1.0, w_kd=0.0)
-    return {name: Arm(network, protocol, alone if name == "alone" else kd, steps) for name in ARMS}
+    plain = Objective(KD(), w_ce=1.0, w_kd=0.0)
+    return {name: Arm(network, protocol, plain if name == "alone" else kd, steps) for name in ARMS}
 
 
 def run_seed(protocol: Protocol, work: Path, seed: int) -> dict[str, Any]:
