@@ -1,5 +1,6 @@
 """One segment of a store: which of its blocks exist, and the one reader of its arrays."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -8,13 +9,13 @@ import numpy as np
 import numpy.typing as npt
 
 from kdcache.canonical import canonical_json, sha256_hex
-from kdcache.commits import Commit, Counts, commit_block, list_commits, parse_commits
+from kdcache.commits import Commit, Counts, SealedCommits, commit_block, list_commits
 from kdcache.encoding import decode_label, decode_logits, decode_tail
 from kdcache.errors import DamagedError, InvalidInputError, MissingBlockError
 from kdcache.files import Folder
 from kdcache.layout import SegmentLayout, group_bytes
 from kdcache.manifest import Identity, Provenance
-from kdcache.shards import read_region
+from kdcache.shards import read_row, require_metadata
 from kdcache.softlabels import FullLabels, SoftLabels, TopKLabels
 
 Array = npt.NDArray[Any]
@@ -41,6 +42,9 @@ class EncodedRows:
     def soft_labels(self) -> SoftLabels:
         """The rows decoded to f32; classes keep their dtype."""
         encoding, teacher = self.identity.encoding, self.identity.teacher
+        if encoding.k is not None and (found := int(self.arrays["classes"].max(initial=0))) >= teacher.classes:
+            said = f"positions {self.positions[0]} to {self.positions[-1]} hold class id {found}"
+            raise DamagedError(f"{said}, the teacher has {teacher.classes} classes; fetch the store again")
         label = decode_label(self.arrays["label"]) if encoding.k is not None else self._full_label()
         if encoding.k is None:
             logits = self.arrays["logits"].astype(np.float32)
@@ -58,6 +62,21 @@ class EncodedRows:
         return known if labels.ndim == 2 else known[:, 0]
 
 
+def describe_segment(layout: SegmentLayout, identity_digest: str) -> dict[str, Any]:
+    """segment.json: what the segment digest covers besides the commits."""
+    return {
+        "identity": identity_digest,
+        "views": [layout.start, layout.stop],
+        "block": layout.block,
+        "arrays": {name: spec.metadata() for name, spec in layout.arrays.items()},
+    }
+
+
+def segment_digest(layout: SegmentLayout, identity_digest: str, commits_digest: str) -> str:
+    """What a seal says of a segment."""
+    return sha256_hex(canonical_json({"segment": describe_segment(layout, identity_digest), "commits": commits_digest}))
+
+
 class Segment:
     """Views start:stop of a store. `commits_digest` is what a seal says of its commits, None where there is no seal."""
 
@@ -71,24 +90,15 @@ class Segment:
     def views(self) -> range:
         return range(self.layout.start, self.layout.stop)
 
-    def description(self) -> dict[str, Any]:
-        """What the segment digest covers besides the commits."""
-        return {
-            "identity": self.identity.digest,
-            "views": [self.layout.start, self.layout.stop],
-            "block": self.layout.block,
-            "arrays": {name: spec.metadata() for name, spec in self.layout.arrays.items()},
-        }
-
     def digest(self, commits_digest: str) -> str:
-        return sha256_hex(canonical_json({"segment": self.description(), "commits": commits_digest}))
+        return segment_digest(self.layout, self.identity.digest, commits_digest)
 
     def create(self) -> None:
         """Write the segment's metadata, or find it there; the record goes last."""
         self.folder.put_same(f"{self.layout.name}/zarr.json", group_bytes())
         for spec in self.layout.arrays.values():
             self.folder.put_same(f"{spec.path}/zarr.json", spec.metadata_bytes())
-        self.folder.put_same(self.layout.record, canonical_json(self.description()))
+        self.folder.put_same(self.layout.record, canonical_json(describe_segment(self.layout, self.identity.digest)))
 
     def commit(
         self, block: int, *, arrays: dict[str, Array], counts: Counts, provenance: Provenance, adopt: bool = False
@@ -99,16 +109,16 @@ class Segment:
         )
 
     @cached_property
-    def _sealed_commits(self) -> dict[int, Commit]:
+    def _sealed_commits(self) -> SealedCommits:
         assert self.commits_digest is not None
         key = self.layout.commits_file(self.commits_digest)
         data = self.folder.require(key, "restore it from another copy of the store")
         if (found := sha256_hex(data)) != self.commits_digest:
             path = self.folder.path(key)
             raise DamagedError(f"{path} has sha256 {found}, the seal says {self.commits_digest}; restore the file")
-        return parse_commits(data, self.layout, str(self.folder.path(key)))
+        return SealedCommits(data, self.layout, str(self.folder.path(key)))
 
-    def commits(self) -> dict[int, Commit]:
+    def commits(self) -> Mapping[int, Commit]:
         """Block -> commit, from the seal's file, or by listing where there is no seal."""
         if self.commits_digest is not None:
             return self._sealed_commits
@@ -122,39 +132,30 @@ class Segment:
         self._check_range(view, positions)
         blocks = np.unique(positions // self.layout.block)
         self._check_blocks(blocks, names)
-        runs = np.split(blocks, np.flatnonzero(np.diff(blocks) > 1) + 1)
-        spans = [
-            (self.layout.block_rows(int(run[0]))[0], self.layout.block_rows(int(run[-1]))[1])
-            for run in runs
-            if len(run)
-        ]
-        loaded = np.concatenate([np.arange(*span, dtype=np.int64) for span in spans] or [positions])
-        arrays = {name: self._spans(name, view, spans) for name in names}
+        loaded = np.concatenate(
+            [np.arange(*self.layout.block_rows(block), dtype=np.int64) for block in blocks.tolist()] or [positions]
+        )
+        arrays = {name: self._blocks(name, view, blocks.tolist()) for name in names}
         rows = EncodedRows(self.identity, loaded, arrays)
         return rows if np.array_equal(loaded, positions) else rows.take(np.searchsorted(loaded, positions))
 
-    def _spans(self, name: str, view: int, spans: list[tuple[int, int]]) -> Array:
-        if spans:
-            return np.concatenate([self._span(name, view, span) for span in spans])
-        spec = self.layout.arrays[name]
-        row = [size for axis, size in enumerate(spec.shape) if axis not in (0, spec.block_axis)]
-        return np.empty((0, *row), dtype=spec.dtype)
-
-    def _span(self, name: str, view: int, span: tuple[int, int]) -> Array:
+    def _blocks(self, name: str, view: int, blocks: list[int]) -> Array:
+        """Rows of some blocks, positions first."""
         spec = self.layout.arrays[name]
         assert spec.block_axis is not None
-        region = [slice(None)] * len(spec.shape)
-        region[0] = slice(view - self.layout.start, view - self.layout.start + 1)
-        region[spec.block_axis] = slice(*span)
-        return np.moveaxis(read_region(self.folder, spec, tuple(region))[0], spec.block_axis - 1, 0)
+        require_metadata(self.folder, spec)
+        row, axis = view - self.layout.start, spec.block_axis - 1
+        if blocks:
+            return np.concatenate([np.moveaxis(read_row(self.folder, spec, b, row), axis, 0) for b in blocks])
+        shape = [size for axis, size in enumerate(spec.shape) if axis not in (0, spec.block_axis)]
+        return np.empty((0, *shape), dtype=spec.dtype)
 
     def canary(self, view: int) -> Array:
         """Thumbnails [min(64, N), 3, 8, 8] u8 of the first positions' views."""
         self._check_range(view, np.zeros(1, dtype=np.int64))
         self._check_blocks(np.zeros(1, dtype=np.int64), ["canary"])
-        row = view - self.layout.start
-        region = (slice(row, row + 1), *[slice(None)] * 4)
-        return np.asarray(read_region(self.folder, self.layout.arrays["canary"], region)[0])
+        require_metadata(self.folder, self.layout.arrays["canary"])
+        return read_row(self.folder, self.layout.arrays["canary"], 0, view - self.layout.start)
 
     def _check_range(self, view: int, positions: IntArray) -> None:
         if view not in self.views:
