@@ -19,7 +19,7 @@ from kdcache.limits import COMMIT_LIMIT, METADATA_LIMIT
 from kdcache.manifest import Provenance, Record
 from kdcache.shards import check_shard, encode_shard, largest_shard
 
-NUMBER = re.compile("[0-9]{6,15}")
+COMMIT_NAME = re.compile(r"([0-9]{6,15})\.json")
 
 
 class Shard(Record):
@@ -108,15 +108,15 @@ def read_commit(folder: Folder, layout: SegmentLayout, block: int) -> Commit | N
 
 def list_commits(folder: Folder, layout: SegmentLayout) -> dict[int, Commit]:
     """Every commit of a segment, by listing: for writers and for stores without a seal."""
-    found = {}
+    found = {block: read_commit(folder, layout, block) for block in listed_blocks(folder, layout)}
+    return {block: commit for block, commit in found.items() if commit is not None}
+
+
+def listed_blocks(folder: Folder, layout: SegmentLayout) -> Iterator[int]:
+    """Numbers of the commit files that lie there; file managers and network file systems leave files of their own."""
     for key in folder.keys(layout.commits_prefix):
-        stem, _, ending = key.rsplit("/", 1)[-1].partition(".")
-        if ending != "json" or not NUMBER.fullmatch(stem):
-            continue  # file managers and network file systems leave files of their own
-        commit = read_commit(folder, layout, int(stem))
-        if commit is not None:
-            found[int(stem)] = commit
-    return found
+        if name := COMMIT_NAME.fullmatch(key.rsplit("/", 1)[-1]):
+            yield int(name[1])
 
 
 def commits_bytes(commits: Mapping[int, Commit], layout: SegmentLayout) -> bytes:
@@ -138,13 +138,12 @@ class SealedCommits(Mapping[int, Commit]):
     """The commits of a sealed segment from the bytes of its one file; each is parsed when it is asked for."""
 
     def __init__(self, data: bytes, layout: SegmentLayout, name: str) -> None:
-        self._lines = data.splitlines()
+        if (lines := data.count(b"\n")) != layout.blocks:
+            raise DamagedError(f"{name} lists {lines} blocks, the segment has {layout.blocks}; restore the file")
+        self._lines = data.split(b"\n")[:lines]
         self._layout = layout
         self._name = name
         self._parsed: dict[int, Commit] = {}
-        if len(self._lines) != layout.blocks:
-            said = f"{name} lists {len(self._lines)} blocks, the segment has {layout.blocks}"
-            raise DamagedError(f"{said}; restore the file")
 
     def __len__(self) -> int:
         return len(self._lines)

@@ -9,7 +9,7 @@ KIB, MIB = 2**10, 2**20
 # Bytes of each kind of file, looked at before it is read.
 METADATA_LIMIT = 64 * MIB  # any record; also all commits of a segment in one file, some 50,000 blocks
 MANIFEST_LIMIT = 16 * MIB
-SEAL_LIMIT = MIB  # some 5,500 segments
+SEAL_LIMIT = 256 * KIB  # some 1,300 segments, each of which takes 0.2 ms to check
 COMMIT_LIMIT = 64 * KIB
 ZARR_LIMIT = 64 * KIB
 CARD_LIMIT = MIB

@@ -1,9 +1,9 @@
 """The manifest: identity (what must match), provenance (what is reported) and card (what people write)."""
 
 from itertools import pairwise
-from typing import Any, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, FailFast, Field, ValidationError, model_validator
 
 from kdcache.canonical import canonical_json, parse_json, sha256_hex
 from kdcache.errors import FormatError, InvalidInputError, MismatchError
@@ -43,7 +43,7 @@ class DatasetIdentity(Record):
     ids: str
     labels: str
     probes: str
-    class_names: tuple[str, ...] = ()
+    class_names: Annotated[tuple[str, ...], FailFast()] = ()
 
 
 class OrderIdentity(Record):
@@ -65,9 +65,9 @@ class TeacherIdentity(Record):
     classes: int = Field(ge=2, le=CLASSES_MAX)
     mode: Literal["eval"] = "eval"
     precision: Literal["float32", "bfloat16", "float16"] = "float32"
-    mean: tuple[float, ...] = ()
-    std: tuple[float, ...] = ()
-    masked_classes: tuple[int, ...] = ()
+    mean: Annotated[tuple[float, ...], FailFast()] = ()
+    std: Annotated[tuple[float, ...], FailFast()] = ()
+    masked_classes: Annotated[tuple[int, ...], FailFast()] = ()
 
     @model_validator(mode="after")
     def _masked_are_classes(self) -> Self:
@@ -104,7 +104,7 @@ class Identity(Record):
     views: ViewPlan
     teacher: TeacherIdentity
     encoding: Encoding
-    parents: tuple[str, ...] = ()
+    parents: Annotated[tuple[str, ...], FailFast()] = ()
 
     @property
     def digest(self) -> str:

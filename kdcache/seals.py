@@ -5,7 +5,7 @@ import re
 from itertools import pairwise
 from typing import Annotated, Literal, Self
 
-from pydantic import Field, model_validator
+from pydantic import FailFast, Field, model_validator
 
 from kdcache.canonical import sha256_hex
 from kdcache.errors import DamagedError, StoreNotFoundError
@@ -46,7 +46,7 @@ class Seal(Record):
     order: Digest
     labels: Digest
     head: Digest | None = None
-    segments: tuple[SealedSegment, ...]
+    segments: Annotated[tuple[SealedSegment, ...], FailFast()]
 
     @model_validator(mode="after")
     def _views_are_distinct(self) -> Self:

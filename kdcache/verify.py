@@ -7,7 +7,7 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from kdcache.commits import Commit, read_commit, require_rows
+from kdcache.commits import Commit, listed_blocks, read_commit, require_rows
 from kdcache.errors import KdcacheError
 from kdcache.files import Folder
 from kdcache.layout import LATEST_SEAL, ArraySpec, group_bytes, labels_spec, order_spec, plain_array
@@ -114,9 +114,12 @@ def _present(segment: Segment) -> list[int]:
 
 
 def _unlistable(segment: Segment) -> Iterator[Finding]:
-    """What makes the commits of a segment unreadable as a whole, such as a link among them."""
+    """What makes the commits of a segment unreadable as a whole: a link among them, or a block that there cannot be."""
     try:
-        list(segment.folder.keys(segment.layout.commits_prefix))
+        for block in listed_blocks(segment.folder, segment.layout):
+            if block >= segment.layout.blocks:
+                path, last = segment.folder.path(segment.layout.commit_key(block)), segment.layout.blocks - 1
+                yield Finding(f"{path} is of a block that there cannot be, the last is {last}; remove the file")
     except KdcacheError as error:
         yield Finding(str(error))
 
@@ -251,10 +254,13 @@ def _shards(folder: Folder, segment: Segment, block: int, commit: Commit) -> Ite
     for name, shard in commit.shards.items():
         key = segment.layout.arrays[name].key(block)
         try:
-            found = folder.digest(key)
+            size, found = folder.size(key), folder.digest(key)
         except KdcacheError as error:
             yield Finding(str(error), (segment.layout.name, block))
             continue
         if found != shard.sha256:
             what = "is missing" if found is None else f"has sha256 {found[:16]}, committed was {shard.sha256[:16]}"
+            yield Finding(f"{folder.path(key)} {what}", (segment.layout.name, block))
+        elif size != shard.size:
+            what = f"has {size} bytes, committed were {shard.size}"
             yield Finding(f"{folder.path(key)} {what}", (segment.layout.name, block))
