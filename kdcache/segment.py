@@ -42,9 +42,6 @@ class EncodedRows:
     def soft_labels(self) -> SoftLabels:
         """The rows decoded to f32; classes keep their dtype."""
         encoding, teacher = self.identity.encoding, self.identity.teacher
-        if encoding.k is not None and (found := int(self.arrays["classes"].max(initial=0))) >= teacher.classes:
-            said = f"positions {self.positions[0]} to {self.positions[-1]} hold class id {found}"
-            raise DamagedError(f"{said}, the teacher has {teacher.classes} classes; fetch the store again")
         label = decode_label(self.arrays["label"]) if encoding.k is not None else self._full_label()
         if encoding.k is None:
             logits = self.arrays["logits"].astype(np.float32)
@@ -136,6 +133,10 @@ class Segment:
             [np.arange(*self.layout.block_rows(block), dtype=np.int64) for block in blocks.tolist()] or [positions]
         )
         arrays = {name: self._blocks(name, view, blocks.tolist()) for name in names}
+        classes = self.identity.teacher.classes
+        if "classes" in arrays and (found := int(arrays["classes"].max(initial=0))) >= classes:
+            said = f"{self.folder.path(self.layout.arrays['classes'].path)} holds class id {found}"
+            raise DamagedError(f"{said}, allowed are 0 to {classes - 1}; fetch the store again")
         rows = EncodedRows(self.identity, loaded, arrays)
         return rows if np.array_equal(loaded, positions) else rows.take(np.searchsorted(loaded, positions))
 

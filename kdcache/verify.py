@@ -7,7 +7,7 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from kdcache.commits import Commit, listed_blocks, read_commit, require_rows
+from kdcache.commits import Commit, Shard, listed_blocks, read_commit, require_rows
 from kdcache.errors import KdcacheError
 from kdcache.files import Folder
 from kdcache.layout import LATEST_SEAL, ArraySpec, group_bytes, labels_spec, order_spec, plain_array
@@ -252,15 +252,21 @@ def _torn(folder: Folder, segment: Segment, block: int) -> Iterator[Finding]:
 
 def _shards(folder: Folder, segment: Segment, block: int, commit: Commit) -> Iterator[Finding]:
     for name, shard in commit.shards.items():
-        key = segment.layout.arrays[name].key(block)
-        try:
-            size, found = folder.size(key), folder.digest(key)
-        except KdcacheError as error:
-            yield Finding(str(error), (segment.layout.name, block))
-            continue
-        if found != shard.sha256:
-            what = "is missing" if found is None else f"has sha256 {found[:16]}, committed was {shard.sha256[:16]}"
-            yield Finding(f"{folder.path(key)} {what}", (segment.layout.name, block))
-        elif size != shard.size:
-            what = f"has {size} bytes, committed were {shard.size}"
-            yield Finding(f"{folder.path(key)} {what}", (segment.layout.name, block))
+        spec = segment.layout.arrays[name]
+        if wrong := _wrong_shard(folder, spec, spec.key(block), shard):
+            yield Finding(wrong, (segment.layout.name, block))
+
+
+def _wrong_shard(folder: Folder, spec: ArraySpec, key: str, shard: Shard) -> str:
+    """What is wrong with a committed file; sizes first, so that no more is hashed than an array can hold."""
+    path = folder.path(key)
+    try:
+        size = folder.size(key)
+        if size is None:
+            return f"{path} is missing"
+        if size != shard.size or size > largest_shard(spec):
+            return f"{path} has {size} bytes, committed were {shard.size}, allowed are up to {largest_shard(spec)}"
+        found = folder.digest(key) or "nothing"
+    except KdcacheError as error:
+        return str(error)
+    return "" if found == shard.sha256 else f"{path} has sha256 {found[:16]}, committed was {shard.sha256[:16]}"

@@ -48,10 +48,13 @@ class Outcome:
         return "\n".join(f"{name}: {said}" for name, said in self.steps.items())
 
 
-def read_digest(store: Store) -> str:
-    """sha256 over all that is read of the first and last positions of every view."""
-    arrays = [store.load(view, [0, store.rows - 1]).arrays for view in store.views[:2]]
-    return sha256_hex(b"".join(each[name].tobytes() for each in arrays for name in sorted(each)))
+def read_digest(store: Store, *, everything: bool = False) -> str:
+    """sha256 over all that is read of two views: at the first and the last position, or at the first 200."""
+    positions = range(min(ROWS, store.rows)) if everything else [0, store.rows - 1]
+    rows = [store.load(view, positions) for view in store.views[:2]]
+    decoded = [each.soft_labels() for each in rows]
+    assert len(decoded) == len(rows)
+    return sha256_hex(b"".join(each.arrays[name].tobytes() for each in rows for name in sorted(each.arrays)))
 
 
 def steps_of(path: str) -> dict[str, Callable[[], str]]:
@@ -61,6 +64,7 @@ def steps_of(path: str) -> dict[str, Callable[[], str]]:
         "inspect": lambda: json.dumps(describe_store(Store.open(path))),
         "rows": lambda: str(describe_rows(Store.open(path), 3, None)),
         "read": lambda: read_digest(Store.open(path)),
+        "everything": lambda: read_digest(Store.open(path), everything=True),
         "card": lambda: str(Store.open(path).card),
         "order": lambda: str(Store.open(path).labels[:3]),
         "verify": lambda: "whole" if (found := inspect_files(path)).whole else "FOUND " + str(found.findings),
@@ -205,3 +209,16 @@ def chunks_of(store: Path) -> list[bytes]:
 def checked(data: bytes) -> bytes:
     """Bytes and their crc32c."""
     return data + struct.pack("<I", google_crc32c.value(data))
+
+
+def attacked(good: Path, tmp_path: Path, make: Callable[[Path], Any]) -> Outcome:
+    """What comes of a store that was made hostile, in a process with 512 MB."""
+    store = Path(shutil.copytree(good, tmp_path / "hostile.kd", symlinks=True))
+    (tmp_path / "evil.py").write_text("raise SystemExit('a store ran code')")
+    make(store)
+    found: Outcome = in_child(visit, str(store))
+    assert found.crashed == ""
+    assert found.seconds < SECONDS, found
+    inside = tuple(f"{store}{end}" for end in ("", "/"))
+    assert [path for path in found.opened if path != inside[0] and not path.startswith(inside[1])] == []
+    return found
