@@ -30,7 +30,7 @@ COMMIT = f"kdcache/{SEGMENT}/commits/000/000001.json"
 ROWS = 200
 FORBIDDEN = {"pickle.find_class", "subprocess.Popen", "os.system", "os.exec", "socket.connect", "ctypes.dlopen"}
 servers = multiprocessing.get_context("forkserver")
-servers.set_forkserver_preload(["tests.attackkit"])
+servers.set_forkserver_preload(["tests.attackkit", "tests.killkit"])
 
 
 @dataclass(frozen=True)
