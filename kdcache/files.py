@@ -158,6 +158,13 @@ class Folder:
                     found.append(key)
         yield from sorted(found)
 
+    def has_folder(self, prefix: str) -> bool:
+        """Whether a folder lies under a prefix."""
+        folder = open_folder(self.root, split_key(prefix))
+        if folder is not None:
+            os.close(folder)
+        return folder is not None
+
     def folders(self, prefix: str) -> list[str]:
         """Names of the folders directly under a prefix."""
         return sorted(name for name, is_folder in self._entries(prefix) if is_folder)

@@ -9,11 +9,12 @@ import numpy as np
 import numpy.typing as npt
 
 from kdcache.canonical import canonical_json, sha256_hex
-from kdcache.commits import Commit, Counts, SealedCommits, commit_block, list_commits
+from kdcache.commits import Commit, Counts, SealedCommits, commit_block, list_commits, read_commit
 from kdcache.encoding import decode_label, decode_logits, decode_tail
 from kdcache.errors import DamagedError, InvalidInputError, MissingBlockError
 from kdcache.files import Folder
 from kdcache.layout import SegmentLayout, group_bytes
+from kdcache.limits import COMMIT_LIMIT
 from kdcache.manifest import Identity, Provenance
 from kdcache.shards import read_row, require_metadata
 from kdcache.softlabels import FullLabels, SoftLabels, TopKLabels
@@ -167,6 +168,21 @@ class Segment:
                 f"positions {span} were asked of a store with positions 0 to {self.layout.rows - 1}"
             )
 
+    def _check_standing(self, block: int, sealed: Commit) -> None:
+        """A repair may have removed a sealed block, and a teacher's other last bits may have taken its place in files of
+        the same sizes. Its commit tells; a copy of a store may leave all commit files out."""
+        if self.commits_digest is None:
+            return
+        key = self.layout.commit_key(block)
+        data = self.folder.get(key, limit=COMMIT_LIMIT)
+        if data == sealed.to_bytes() or (data is None and not self.folder.has_folder(self.layout.commits_prefix)):
+            return
+        standing = None if data is None else read_commit(self.folder, self.layout, block)
+        if standing is None or standing.shards != sealed.shards:
+            what = "is gone" if standing is None else "has other shards than the seal lists: it was extracted again"
+            advice = f"finish it with kdcache extract and kdcache seal, or look: kdcache verify {self.folder.root}"
+            raise DamagedError(f"{self.folder.path(key)} {what}; {advice}")
+
     def _check_blocks(self, blocks: IntArray, names: list[str]) -> None:
         """Zarr returns fill values for what is missing: so ask the commits, and the sizes of the files."""
         commits = self.commits()
@@ -177,6 +193,7 @@ class Segment:
                     f"{self.layout.name}: positions {first} to {last - 1} (block {block}) are not committed; "
                     "run the same `kdcache extract` again to finish the store"
                 )
+            self._check_standing(block, commits[block])
             for name in names:
                 key = self.layout.arrays[name].key(block)
                 found, wanted = self.folder.size(key), commits[block].shards[name].size
