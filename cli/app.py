@@ -16,6 +16,7 @@ COMMANDS = {
     "inspect": "Show what a store is, and some of its rows.",
     "verify": "Check a store: structure, checksums, and on request its pixels and its teacher.",
     "seal": "List a store's digests under one content id.",
+    "doctor": "Look at the versions and the device, or at a folder in which stores are to lie.",
     "demo": "Teacher, store and two students on scikit-learn's digits.",
 }
 

@@ -20,7 +20,7 @@ FLOORS = ("kdcache", "kdcache.pipelines", "kdcache.cli")
 STORE_SIDE = (
     "errors", "canonical", "plan", "manifest", "layout", "limits", "beneath", "claim", "files", "reduction", "encoding",
     "softlabels", "tail", "chunks", "shards", "wholes", "commits", "segment", "seals", "store", "verify", "inspection",
-    "specs", "progress",
+    "specs", "progress", "doctor",
 )  # fmt: skip
 LINKS = {"kdcache/cli", "kdcache/pipelines"}
 LIMIT = 300
