@@ -1,4 +1,4 @@
-"""What a machine and a folder offer: versions, device, and whether the folder can hold a store that survives a crash."""
+"""What a machine and a folder offer: versions, device, and whether a store in it would survive a crash."""
 
 import importlib.metadata
 import os

@@ -169,8 +169,8 @@ class Segment:
             )
 
     def _check_standing(self, block: int, sealed: Commit) -> None:
-        """A repair may have removed a sealed block, and a teacher's other last bits may have taken its place in files of
-        the same sizes. Its commit tells; a copy of a store may leave all commit files out."""
+        """A repair may have removed a sealed block, and other last bits may have taken its place in files of the same
+        sizes. Its commit tells; a copy of a store may leave all commit files out."""
         if self.commits_digest is None:
             return
         key = self.layout.commit_key(block)
