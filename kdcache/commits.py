@@ -154,6 +154,10 @@ class SealedCommits(Mapping[int, Commit]):
     def __contains__(self, block: object) -> bool:
         return isinstance(block, int) and 0 <= block < len(self._lines)
 
+    def record(self, block: int) -> bytes:
+        """The bytes of a block's commit file, as they were sealed."""
+        return self._lines[block] + b"\n"
+
     def __getitem__(self, block: int) -> Commit:
         if block not in self:
             raise KeyError(block)

@@ -3,6 +3,8 @@
 import hashlib
 import os
 from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 
 from kdcache.beneath import LIST, file_status, not_a_file, open_file, open_folder, split_key
@@ -11,6 +13,19 @@ from kdcache.errors import DamagedError, FormatError, StoreError
 from kdcache.limits import DEPTH_MAX, METADATA_LIMIT
 
 PIECE = 2**20  # bytes that are hashed or written at a time
+
+
+@dataclass(frozen=True)
+class Opened:
+    """An open file of `size` bytes."""
+
+    descriptor: int
+    size: int
+
+    def part(self, offset: int, length: int) -> bytes:
+        """Bytes from `offset` on, fewer at the end."""
+        os.lseek(self.descriptor, offset, os.SEEK_SET)
+        return _read(self.descriptor, length)
 
 
 class Folder:
@@ -44,14 +59,14 @@ class Folder:
             raise DamagedError(f"{self.path(key)} is missing; {advice}")
         return data
 
-    def part(self, key: str, offset: int, length: int) -> bytes:
-        """Some bytes of a file, fewer at its end; from the end where `offset` is negative. Raises DamagedError."""
+    @contextmanager
+    def opened(self, key: str) -> Iterator["Opened"]:
+        """A file to read parts of. Raises DamagedError where there is none."""
         descriptor = open_file(self.root, split_key(key))
         if descriptor is None:
             raise DamagedError(f"{self.path(key)} is missing; run: kdcache verify {self.root}")
         try:
-            os.lseek(descriptor, offset if offset >= 0 else max(os.fstat(descriptor).st_size + offset, 0), os.SEEK_SET)
-            return _read(descriptor, length)
+            yield Opened(descriptor, os.fstat(descriptor).st_size)
         finally:
             os.close(descriptor)
 

@@ -173,9 +173,9 @@ class Segment:
         sizes. Its commit tells; a copy of a store may leave all commit files out."""
         if self.commits_digest is None:
             return
-        key = self.layout.commit_key(block)
+        key, line = self.layout.commit_key(block), self._sealed_commits.record(block)
         data = self.folder.get(key, limit=COMMIT_LIMIT)
-        if data == sealed.to_bytes() or (data is None and not self.folder.has_folder(self.layout.commits_prefix)):
+        if data == line or (data is None and not self.folder.has_folder(self.layout.commits_prefix)):
             return
         standing = None if data is None else read_commit(self.folder, self.layout, block)
         if standing is None or standing.shards != sealed.shards:

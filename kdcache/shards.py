@@ -87,13 +87,13 @@ def require_metadata(folder: Folder, spec: ArraySpec) -> None:
 def read_row(folder: Folder, spec: ArraySpec, block: int, row: int) -> Array:
     """Row `row` along the first axis of one block, padding cut off. Raises DamagedError where bytes do not decode."""
     key, chunks = spec.key(block), spec.shape[0]
-    size = folder.size(key) or 0
     try:
-        index = parse_index(folder.part(key, -index_bytes(chunks), index_bytes(chunks)), chunks, size)
-        offset, length = index[row]
-        if length > chunk_bytes(spec.dtype, spec.chunk) + OVERHEAD:
-            raise ValueError(f"chunk {row} has {length} bytes, more than it takes without compression")
-        values: Array = decode_chunk(folder.part(key, offset, length), spec.dtype, spec.chunk)[0]
+        with folder.opened(key) as file:
+            index = file.part(max(file.size - index_bytes(chunks), 0), index_bytes(chunks))
+            offset, length = parse_index(index, chunks, file.size)[row]
+            if length > chunk_bytes(spec.dtype, spec.chunk) + OVERHEAD:
+                raise ValueError(f"chunk {row} has {length} bytes, more than it takes without compression")
+            values: Array = decode_chunk(file.part(offset, length), spec.dtype, spec.chunk)[0]
     except (ValueError, RuntimeError) as error:
         advice = "find the block with: kdcache verify " + str(folder.root)
         raise DamagedError(f"{folder.path(key)} does not decode ({error}); {advice}") from error

@@ -135,7 +135,7 @@ def test_only_regular_files_are_opened(tmp_path: Path, make: Callable[[Path], No
     folder = Folder(tmp_path / "store")
     folder.put_new("a/other", b"data")
     make(folder.path("a/key"))
-    for use in (folder.get, folder.size, folder.digest, lambda key: folder.part(key, 0, 1)):
+    for use in (folder.get, folder.size, folder.digest, lambda key: folder.opened(key).__enter__()):
         with pytest.raises(DamagedError, match=r"a/key is a .*; a store holds regular files"):
             use("a/key")
     assert not folder.put_new("a/key", b"mine")
