@@ -7,7 +7,7 @@ import pytest
 from tests.damagekit import rich_store
 from tests.fuzzkit import RECORDS, fuzz
 
-EXAMPLES = 25
+EXAMPLES = 20
 
 
 @pytest.fixture(scope="module")
