@@ -153,7 +153,7 @@ def test_a_death_at_every_step_of_a_repair(tmp_path: Path, case: Case, truth: Pa
 
 
 def test_a_death_while_adding_views(tmp_path: Path, case: Case, truth: Path) -> None:
-    """The old seal keeps working at every moment; then the new one lists both segments. Every fifth step: a file has 6."""
+    """The old seal keeps working at every moment; then the new one lists both. Every fifth step: a file has 6."""
     more = make_case(ROWS, views=3).logits[2:]
 
     def add(path: Path) -> None:
