@@ -4,7 +4,7 @@ BIN := .venv/bin
 READY := .venv/.ready
 DEMO ?= demo
 
-.PHONY: demo test check format bench clean
+.PHONY: demo test check format bench torture clean
 
 demo: $(READY)
 	$(BIN)/kdcache demo $(DEMO)
@@ -17,6 +17,9 @@ check: $(READY)
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	$(BIN)/python -m pytest
+
+torture: $(READY)
+	$(BIN)/python -m tests.torture
 
 format: $(READY)
 	$(BIN)/ruff format .

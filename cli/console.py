@@ -93,7 +93,20 @@ def print_record(record: Mapping[str, Any], *, as_json: bool, title: str = "") -
 
 def print_json(record: Any) -> None:
     """One line of JSON on stdout."""
-    sys.stdout.write(json.dumps(record, ensure_ascii=False) + "\n")
+    sys.stdout.write(_json_line(record))
+
+
+def _json_line(record: Any) -> str:
+    """JSON whose control, bidirectional and other characters without a shape are escaped: a terminal may see it too."""
+    text = json.dumps(record, ensure_ascii=False)
+    if text.isprintable():
+        return text + "\n"
+    return "".join(each if each.isprintable() else _escaped(each) for each in text) + "\n"
+
+
+def _escaped(character: str) -> str:
+    units = character.encode("utf-16-be", "surrogatepass")
+    return "".join(f"\\u{units[at]:02x}{units[at + 1]:02x}" for at in range(0, len(units), 2))
 
 
 def print_table(columns: Sequence[str], rows: Sequence[Sequence[Any]], *, title: str = "") -> None:
@@ -115,7 +128,7 @@ def print_line(text: str) -> None:
 def print_error(text: str, *, as_json: bool, exit_code: int) -> None:
     """An error on stderr; as JSON too, where programs listen."""
     if as_json:
-        sys.stderr.write(json.dumps({"error": text, "exit_code": exit_code}, ensure_ascii=False) + "\n")
+        sys.stderr.write(_json_line({"error": text, "exit_code": exit_code}))
     else:
         _err.print("[bold red]error:[/bold red] " + escape(visible(text, keep="\n")))
 

@@ -4,18 +4,22 @@ Shards are put create-only, the ticket (first array) before the others; then the
 lies on disk. Whoever finds the ticket taken with other bytes leaves the block and comes back at the end with `adopt`.
 """
 
-from collections.abc import Mapping
+import re
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import numpy.typing as npt
 from pydantic import ConfigDict
 
 from kdcache.canonical import sha256_hex
-from kdcache.errors import DamagedError, MissingBlockError
+from kdcache.errors import DamagedError, MissingBlockError, StoreError
 from kdcache.files import Folder
 from kdcache.layout import SegmentLayout
+from kdcache.limits import COMMIT_LIMIT, METADATA_LIMIT
 from kdcache.manifest import Provenance, Record
-from kdcache.shards import decode_shard, encode_shard
+from kdcache.shards import check_shard, encode_shard, largest_shard
+
+COMMIT_NAME = re.compile(r"([0-9]{6,15})\.json")
 
 
 class Shard(Record):
@@ -70,7 +74,7 @@ def commit_block(
         data = encode_shard(spec, arrays[name])
         key = spec.key(block)
         if not folder.put_new(key, data):
-            found = folder.require(key, "another process deleted it; extract again")
+            found = folder.require(key, "another process deleted it; extract again", limit=largest_shard(spec))
             if found != data and not adopt and not shards:
                 return None
             if found != data:
@@ -86,10 +90,9 @@ def commit_block(
 
 def require_rows(folder: Folder, layout: SegmentLayout, name: str, block: int, data: bytes) -> None:
     """Raises DamagedError where bytes found under a shard's key do not decode to the rows of its block."""
-    spec, (first, last) = layout.arrays[name], layout.block_rows(block)
-    shape = [last - first if axis == spec.block_axis else size for axis, size in enumerate(spec.shape)]
+    spec = layout.arrays[name]
     try:
-        decode_shard(spec, data, tuple(shape))
+        check_shard(spec, data)
     except (ValueError, RuntimeError) as error:
         path = folder.path(spec.key(block))
         advice = f"delete this file, or run: kdcache verify {folder.root} --repair; then extract again"
@@ -99,47 +102,80 @@ def require_rows(folder: Folder, layout: SegmentLayout, name: str, block: int, d
 def read_commit(folder: Folder, layout: SegmentLayout, block: int) -> Commit | None:
     """The commit of one block, or None. Raises FormatError or DamagedError for a record that is not this block's."""
     key = layout.commit_key(block)
-    data = folder.get(key)
+    data = folder.get(key, limit=COMMIT_LIMIT)
     return None if data is None else _parse(data, layout, block, str(folder.path(key)))
 
 
 def list_commits(folder: Folder, layout: SegmentLayout) -> dict[int, Commit]:
     """Every commit of a segment, by listing: for writers and for stores without a seal."""
-    found = {}
+    found = {block: read_commit(folder, layout, block) for block in listed_blocks(folder, layout)}
+    return {block: commit for block, commit in found.items() if commit is not None}
+
+
+def listed_blocks(folder: Folder, layout: SegmentLayout) -> Iterator[int]:
+    """Numbers of the commit files that lie there; file managers and network file systems leave files of their own."""
     for key in folder.keys(layout.commits_prefix):
-        stem, _, ending = key.rsplit("/", 1)[-1].partition(".")
-        if ending != "json" or not stem.isdecimal():
-            continue  # file managers and network file systems leave files of their own
-        commit = read_commit(folder, layout, int(stem))
-        if commit is not None:
-            found[int(stem)] = commit
-    return found
+        if name := COMMIT_NAME.fullmatch(key.rsplit("/", 1)[-1]):
+            yield int(name[1])
 
 
 def commits_bytes(commits: Mapping[int, Commit], layout: SegmentLayout) -> bytes:
     """All commits of a whole segment as JSON lines, in the order of blocks. Raises MissingBlockError."""
-    if missing := [block for block in range(layout.blocks) if block not in commits]:
+    if missing := layout.blocks - len(commits):
+        first = next(block for block in range(layout.blocks) if block not in commits)
         raise MissingBlockError(
-            f"{layout.name}: {len(missing)} of {layout.blocks} blocks have no commit, the first is {missing[0]}; "
+            f"{layout.name}: {missing} of {layout.blocks} blocks have no commit, the first is {first}; "
             "run the same `kdcache extract` again to finish them"
         )
-    return b"".join(commits[block].to_bytes() for block in range(layout.blocks))
+    data = b"".join(commits[block].to_bytes() for block in range(layout.blocks))
+    if len(data) > METADATA_LIMIT:
+        said = f"the commits of {layout.name} take {len(data)} bytes in one file, allowed are {METADATA_LIMIT}"
+        raise StoreError(f"{said}; seal a store of fewer blocks: fewer views a pass make larger blocks")
+    return data
 
 
-def parse_commits(data: bytes, layout: SegmentLayout, name: str) -> dict[int, Commit]:
-    """The commits of a sealed segment from its one file."""
-    lines = data.splitlines()
-    if len(lines) != layout.blocks:
-        raise DamagedError(f"{name} lists {len(lines)} blocks, the segment has {layout.blocks}; restore the file")
-    return {block: _parse(line, layout, block, name) for block, line in enumerate(lines)}
+class SealedCommits(Mapping[int, Commit]):
+    """The commits of a sealed segment from the bytes of its one file; each is parsed when it is asked for."""
+
+    def __init__(self, data: bytes, layout: SegmentLayout, name: str) -> None:
+        if (lines := data.count(b"\n")) != layout.blocks:
+            raise DamagedError(f"{name} lists {lines} blocks, the segment has {layout.blocks}; restore the file")
+        self._lines = data.split(b"\n")[:lines]
+        self._layout = layout
+        self._name = name
+        self._parsed: dict[int, Commit] = {}
+
+    def __len__(self) -> int:
+        return len(self._lines)
+
+    def __iter__(self) -> Iterator[int]:
+        return iter(range(len(self._lines)))
+
+    def __contains__(self, block: object) -> bool:
+        return isinstance(block, int) and 0 <= block < len(self._lines)
+
+    def record(self, block: int) -> bytes:
+        """The bytes of a block's commit file, as they were sealed."""
+        return self._lines[block] + b"\n"
+
+    def __getitem__(self, block: int) -> Commit:
+        if block not in self:
+            raise KeyError(block)
+        if block not in self._parsed:
+            self._parsed[block] = _parse(self._lines[block], self._layout, block, self._name)
+        return self._parsed[block]
 
 
 def _parse(data: bytes, layout: SegmentLayout, block: int, name: str) -> Commit:
     commit = Commit.from_bytes(data, name)
-    expected = set(layout.arrays_of(block)) if 0 <= block < layout.blocks else set()
+    known = 0 <= block < layout.blocks
+    expected = set(layout.arrays_of(block)) if known else set()
     if commit.block != block or set(commit.shards) != expected:
         said = f"block {commit.block} with {sorted(commit.shards)}"
         raise DamagedError(f"{name} is of {said}, expected block {block} with {sorted(expected)}; restore the file")
+    first, last = layout.block_rows(block)
+    if commit.rows != (rows := (last - first) * (layout.stop - layout.start)):
+        raise DamagedError(f"{name} says {commit.rows} rows of block {block}, it has {rows}; restore the file")
     return commit
 
 

@@ -219,11 +219,11 @@ def _recorded(device: str) -> torch.cuda.Event | None:
 
 
 def _class_means(answer: BlockAnswer) -> Array:
-    """[C] f32 from the batches' tail sums; 0, the mean of the tail, for a class that was never outside the top k."""
+    """[1, C] f32 from the batches' tail sums; 0, the mean of the tail, for a class that was never outside the top k."""
     total = np.sum(
         [batch.tail_sums.numpy().astype(np.float64) for batch in answer.batches if batch.tail_sums is not None], axis=0
     )
-    return np.asarray(total[0] / np.maximum(total[1], 1), dtype=np.float32)
+    return np.asarray(total[:1] / np.maximum(total[1:], 1), dtype=np.float32)
 
 
 def _pixels(answer: BlockAnswer, layout: SegmentLayout, rows: int) -> Array:

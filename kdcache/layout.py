@@ -191,7 +191,7 @@ def segment_layout(identity: Identity, start: int, stop: int) -> SegmentLayout:
     canary = (views, min(CANARY_ROWS, rows), 3, 8, 8)
     arrays["canary"] = ArraySpec(f"{name}/canary", canary, "uint8", canary, (1, *canary[1:]))
     if identity.encoding.class_means:
-        means = (identity.teacher.classes,)
+        means = (1, identity.teacher.classes)
         arrays["class_means"] = ArraySpec(f"{name}/class_means", means, "float32", means, means)
     return SegmentLayout(name, start, stop, rows, block, arrays)
 

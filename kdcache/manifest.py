@@ -1,10 +1,12 @@
 """The manifest: identity (what must match), provenance (what is reported) and card (what people write)."""
 
-from typing import Any, Literal, Self
+from itertools import pairwise
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import (
     BaseModel,
     ConfigDict,
+    FailFast,
     Field,
     SerializerFunctionWrapHandler,
     ValidationError,
@@ -14,6 +16,7 @@ from pydantic import (
 
 from kdcache.canonical import canonical_json, parse_json, sha256_hex
 from kdcache.errors import FormatError, InvalidInputError, MismatchError
+from kdcache.limits import CLASSES_MAX, HEAD_BYTES_MAX, MANIFEST_LIMIT, METADATA_LIMIT, ROW_BYTES_MAX, ROWS_MAX
 from kdcache.plan import ViewPlan
 
 FORMAT = 1
@@ -28,25 +31,28 @@ class Record(BaseModel):
         return canonical_json(self.model_dump(mode="json"))
 
     @classmethod
-    def from_bytes(cls, data: bytes, name: str) -> Self:
+    def from_bytes(cls, data: bytes, name: str, *, limit: int = METADATA_LIMIT) -> Self:
         """Raises FormatError, naming the file and the field."""
-        record = parse_json(data, name)
+        record = parse_json(data, name, limit=limit)
         try:
             return cls.model_validate(record)
         except ValidationError as error:
-            first = error.errors()[0]
-            field = ".".join(str(part) for part in first["loc"])
-            raise FormatError(f"{name}: {field}: {first['msg']}; it was not written by format {FORMAT}") from error
+            first = error.errors(include_url=False, include_context=False)[0]
+            field = ".".join(str(part) for part in first["loc"])[:160]
+            found = f"{first['msg'][:300]} (found {_shorten(first['input'])})"
+            raise FormatError(
+                f"{name}: {field}: {found}; it was not written by format {FORMAT}: fetch the store again"
+            ) from error
 
 
 class DatasetIdentity(Record):
     """Digests (sha256, hex) over the ordered sample ids, the labels (i32) and the contents of some samples."""
 
-    rows: int = Field(ge=1)
+    rows: int = Field(ge=1, le=ROWS_MAX)
     ids: str
     labels: str
     probes: str
-    class_names: tuple[str, ...] = ()
+    class_names: Annotated[tuple[str, ...], FailFast()] = ()
 
 
 class OrderIdentity(Record):
@@ -65,19 +71,19 @@ class TeacherIdentity(Record):
     arguments: dict[str, Any] = Field(default_factory=dict)
     text: str = ""
     weights: str
-    classes: int = Field(ge=2)
+    classes: int = Field(ge=2, le=CLASSES_MAX)
     mode: Literal["eval"] = "eval"
     precision: Literal["float32", "bfloat16", "float16"] = "float32"
-    mean: tuple[float, ...] = ()
-    std: tuple[float, ...] = ()
-    masked_classes: tuple[int, ...] = ()
+    mean: Annotated[tuple[float, ...], FailFast()] = ()
+    std: Annotated[tuple[float, ...], FailFast()] = ()
+    masked_classes: Annotated[tuple[int, ...], FailFast()] = ()
 
     @model_validator(mode="after")
     def _masked_are_classes(self) -> Self:
-        if list(self.masked_classes) != sorted(set(self.masked_classes) & set(range(self.classes))):
-            raise ValueError(
-                f"masked classes {self.masked_classes} are not distinct, ascending ids below {self.classes}"
-            )
+        bounded = (-1, *self.masked_classes, self.classes)
+        if any(following <= before for before, following in pairwise(bounded)):
+            shown = _shorten(self.masked_classes)
+            raise ValueError(f"masked classes {shown} are not distinct, ascending ids below {self.classes}")
         return self
 
 
@@ -119,7 +125,7 @@ class Identity(Record):
     views: ViewPlan
     teacher: TeacherIdentity
     encoding: Encoding
-    parents: tuple[str, ...] = ()
+    parents: Annotated[tuple[str, ...], FailFast()] = ()
 
     @property
     def digest(self) -> str:
@@ -130,6 +136,19 @@ class Identity(Record):
         usable = self.teacher.classes - len(self.teacher.masked_classes)
         if self.encoding.k is not None and self.encoding.k > usable:
             raise ValueError(f"k is {self.encoding.k}, the teacher has {usable} classes that are not masked")
+        return self
+
+    @model_validator(mode="after")
+    def _rows_are_small(self) -> Self:
+        """A chunk has 64 rows or more and is decoded whole, as is the head."""
+        encoding, classes = self.encoding, self.teacher.classes
+        widest = max(2 * classes if encoding.k is None else 4 * encoding.k, 2 * encoding.features)
+        if widest > ROW_BYTES_MAX:
+            raise ValueError(
+                f"a row takes {widest} bytes in one array, allowed are {ROW_BYTES_MAX}; keep fewer classes"
+            )
+        if (head := 4 * classes * encoding.head) > HEAD_BYTES_MAX:
+            raise ValueError(f"the head takes {head} bytes, allowed are {HEAD_BYTES_MAX}; keep no head")
         return self
 
 
@@ -164,10 +183,12 @@ class Manifest(Record):
 
 def parse_manifest(data: bytes, name: str) -> Manifest:
     """Raises FormatError; a newer format is told from a broken file."""
-    identity = parse_json(data, name).get("identity")
+    identity = parse_json(data, name, limit=MANIFEST_LIMIT).get("identity")
     number = identity.get("format") if isinstance(identity, dict) else None
     if isinstance(number, int) and number > FORMAT:
-        raise FormatError(f"{name} is of store format {number}; this kdcache reads format {FORMAT}: upgrade kdcache")
+        raise FormatError(
+            f"{name} is of store format {_shorten(number)}; this kdcache reads format {FORMAT}: upgrade kdcache"
+        )
     return Manifest.from_bytes(data, name)
 
 

@@ -1,21 +1,24 @@
 """Seals: what one team tells another. A create-only list of segment digests; its sha256 is the content id."""
 
 import os
+import re
 from itertools import pairwise
-from typing import Annotated, Self
+from typing import Annotated, Literal, Self
 
-from pydantic import Field, model_validator
+from pydantic import FailFast, Field, model_validator
 
 from kdcache.canonical import sha256_hex
 from kdcache.errors import DamagedError, StoreNotFoundError
 from kdcache.files import Folder
 from kdcache.layout import LATEST_SEAL, seal_key, segment_layout
+from kdcache.limits import LATEST_LIMIT, SEAL_LIMIT, VIEWS_MAX
 from kdcache.manifest import Identity, Record
-from kdcache.segment import Segment
+from kdcache.segment import segment_digest
 
+NAME = re.compile(r"[0-9a-f]{32}\.json")
 PIN = 32  # hex digits from which a content id names one store for certain
 HEX = set("0123456789abcdef")
-VIEWS_MAX = 100_000  # a segment's name has five digits for a view
+SHOWN = 20  # seals that a message lists
 
 Digest = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 View = Annotated[int, Field(ge=0, le=VIEWS_MAX)]
@@ -38,12 +41,12 @@ class SealedSegment(Record):
 class Seal(Record):
     """A create-only list of digests; the sha256 of its bytes is the content id."""
 
-    format: int
+    format: Literal[1]
     identity: Digest
     order: Digest
     labels: Digest
     head: Digest | None = None
-    segments: tuple[SealedSegment, ...]
+    segments: Annotated[tuple[SealedSegment, ...], FailFast()]
 
     @model_validator(mode="after")
     def _views_are_distinct(self) -> Self:
@@ -74,7 +77,7 @@ def read_seal(folder: Folder, identity: Identity, content_id: str | None) -> Sea
     fields that no seal holds.
     """
     if content_id is None:
-        latest = folder.get(LATEST_SEAL)
+        latest = folder.get(LATEST_SEAL, limit=LATEST_LIMIT)
         if latest is None:
             return None
         content_id = latest.decode("ascii", "replace").strip()
@@ -84,35 +87,35 @@ def read_seal(folder: Folder, identity: Identity, content_id: str | None) -> Sea
     elif len(content_id) < PIN:
         content_id = _complete(folder, content_id)
     key = seal_key(content_id)
-    data = folder.get(key)
+    data = folder.get(key, limit=SEAL_LIMIT)
     if data is None:
-        there = sealed_ids(folder)
-        raise StoreNotFoundError(f"{folder.root} has no seal {content_id}; it has {', '.join(there) or 'none'}")
+        there = ", ".join(sealed_ids(folder)[:SHOWN]) or "none"
+        raise StoreNotFoundError(f"{folder.root} has no seal {content_id}; it has {there}")
     if not sha256_hex(data).startswith(content_id):
         raise DamagedError(
             f"{folder.path(key)} has sha256 {sha256_hex(data)}, its content id is {content_id}; restore it"
         )
     seal = Seal.from_bytes(data, str(folder.path(key)))
-    if seal.identity != identity.digest:
-        raise DamagedError(f"{folder.path(key)} seals identity {seal.identity}, the manifest's is {identity.digest}")
+    if seal.identity != (digest := identity.digest):
+        raise DamagedError(f"{folder.path(key)} seals identity {seal.identity}, the manifest's is {digest}")
     if seal.order != identity.order.sha256:
         raise DamagedError(f"{folder.path(key)} seals order {seal.order}, the manifest's is {identity.order.sha256}")
     for entry in seal.segments:
-        segment = Segment(folder, identity, segment_layout(identity, *entry.views), entry.commits)
-        if segment.digest(entry.commits) != entry.digest:
-            raise DamagedError(f"{folder.path(key)}: the digest of {segment.layout.name} does not follow; restore it")
+        layout = segment_layout(identity, *entry.views)
+        if segment_digest(layout, seal.identity, entry.commits) != entry.digest:
+            raise DamagedError(f"{folder.path(key)}: the digest of {layout.name} does not follow; restore it")
     return seal
 
 
 def sealed_ids(folder: Folder) -> list[str]:
     """The first 32 digits of every content id, by listing."""
     names = [key.rsplit("/", 1)[-1] for key in folder.keys("kdcache/seals")]
-    return [name.removesuffix(".json") for name in names if name.endswith(".json")]
+    return [name.removesuffix(".json") for name in names if NAME.fullmatch(name)]
 
 
 def _complete(folder: Folder, prefix: str) -> str:
     matches = [each for each in sealed_ids(folder) if each.startswith(prefix)]
     if len(matches) != 1:
-        found = ", ".join(matches) or "none"
+        found = ", ".join(matches[:SHOWN]) or "none"
         raise StoreNotFoundError(f"{folder.root}: {prefix} names {len(matches)} seals ({found}); give more digits")
     return matches[0]

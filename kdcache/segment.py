@@ -1,5 +1,6 @@
 """One segment of a store: which of its blocks exist, and the one reader of its arrays."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -8,13 +9,14 @@ import numpy as np
 import numpy.typing as npt
 
 from kdcache.canonical import canonical_json, sha256_hex
-from kdcache.commits import Commit, Counts, commit_block, list_commits, parse_commits
+from kdcache.commits import Commit, Counts, SealedCommits, commit_block, list_commits, read_commit
 from kdcache.encoding import decode_label, decode_logits, decode_tail
 from kdcache.errors import DamagedError, InvalidInputError, MissingBlockError
 from kdcache.files import Folder
 from kdcache.layout import SegmentLayout, group_bytes
+from kdcache.limits import COMMIT_LIMIT
 from kdcache.manifest import Identity, Provenance
-from kdcache.shards import read_region
+from kdcache.shards import read_row, require_metadata
 from kdcache.softlabels import FullLabels, SoftLabels, TopKLabels
 
 Array = npt.NDArray[Any]
@@ -58,6 +60,21 @@ class EncodedRows:
         return known if labels.ndim == 2 else known[:, 0]
 
 
+def describe_segment(layout: SegmentLayout, identity_digest: str) -> dict[str, Any]:
+    """segment.json: what the segment digest covers besides the commits."""
+    return {
+        "identity": identity_digest,
+        "views": [layout.start, layout.stop],
+        "block": layout.block,
+        "arrays": {name: spec.metadata() for name, spec in layout.arrays.items()},
+    }
+
+
+def segment_digest(layout: SegmentLayout, identity_digest: str, commits_digest: str) -> str:
+    """What a seal says of a segment."""
+    return sha256_hex(canonical_json({"segment": describe_segment(layout, identity_digest), "commits": commits_digest}))
+
+
 class Segment:
     """Views start:stop of a store. `commits_digest` is what a seal says of its commits, None where there is no seal."""
 
@@ -71,24 +88,15 @@ class Segment:
     def views(self) -> range:
         return range(self.layout.start, self.layout.stop)
 
-    def description(self) -> dict[str, Any]:
-        """What the segment digest covers besides the commits."""
-        return {
-            "identity": self.identity.digest,
-            "views": [self.layout.start, self.layout.stop],
-            "block": self.layout.block,
-            "arrays": {name: spec.metadata() for name, spec in self.layout.arrays.items()},
-        }
-
     def digest(self, commits_digest: str) -> str:
-        return sha256_hex(canonical_json({"segment": self.description(), "commits": commits_digest}))
+        return segment_digest(self.layout, self.identity.digest, commits_digest)
 
     def create(self) -> None:
         """Write the segment's metadata, or find it there; the record goes last."""
         self.folder.put_same(f"{self.layout.name}/zarr.json", group_bytes())
         for spec in self.layout.arrays.values():
             self.folder.put_same(f"{spec.path}/zarr.json", spec.metadata_bytes())
-        self.folder.put_same(self.layout.record, canonical_json(self.description()))
+        self.folder.put_same(self.layout.record, canonical_json(describe_segment(self.layout, self.identity.digest)))
 
     def commit(
         self, block: int, *, arrays: dict[str, Array], counts: Counts, provenance: Provenance, adopt: bool = False
@@ -99,16 +107,16 @@ class Segment:
         )
 
     @cached_property
-    def _sealed_commits(self) -> dict[int, Commit]:
+    def _sealed_commits(self) -> SealedCommits:
         assert self.commits_digest is not None
         key = self.layout.commits_file(self.commits_digest)
         data = self.folder.require(key, "restore it from another copy of the store")
         if (found := sha256_hex(data)) != self.commits_digest:
             path = self.folder.path(key)
             raise DamagedError(f"{path} has sha256 {found}, the seal says {self.commits_digest}; restore the file")
-        return parse_commits(data, self.layout, str(self.folder.path(key)))
+        return SealedCommits(data, self.layout, str(self.folder.path(key)))
 
-    def commits(self) -> dict[int, Commit]:
+    def commits(self) -> Mapping[int, Commit]:
         """Block -> commit, from the seal's file, or by listing where there is no seal."""
         if self.commits_digest is not None:
             return self._sealed_commits
@@ -122,39 +130,34 @@ class Segment:
         self._check_range(view, positions)
         blocks = np.unique(positions // self.layout.block)
         self._check_blocks(blocks, names)
-        runs = np.split(blocks, np.flatnonzero(np.diff(blocks) > 1) + 1)
-        spans = [
-            (self.layout.block_rows(int(run[0]))[0], self.layout.block_rows(int(run[-1]))[1])
-            for run in runs
-            if len(run)
-        ]
-        loaded = np.concatenate([np.arange(*span, dtype=np.int64) for span in spans] or [positions])
-        arrays = {name: self._spans(name, view, spans) for name in names}
+        loaded = np.concatenate(
+            [np.arange(*self.layout.block_rows(block), dtype=np.int64) for block in blocks.tolist()] or [positions]
+        )
+        arrays = {name: self._blocks(name, view, blocks.tolist()) for name in names}
+        classes = self.identity.teacher.classes
+        if "classes" in arrays and (found := int(arrays["classes"].max(initial=0))) >= classes:
+            said = f"{self.folder.path(self.layout.arrays['classes'].path)} holds class id {found}"
+            raise DamagedError(f"{said}, allowed are 0 to {classes - 1}; fetch the store again")
         rows = EncodedRows(self.identity, loaded, arrays)
         return rows if np.array_equal(loaded, positions) else rows.take(np.searchsorted(loaded, positions))
 
-    def _spans(self, name: str, view: int, spans: list[tuple[int, int]]) -> Array:
-        if spans:
-            return np.concatenate([self._span(name, view, span) for span in spans])
-        spec = self.layout.arrays[name]
-        row = [size for axis, size in enumerate(spec.shape) if axis not in (0, spec.block_axis)]
-        return np.empty((0, *row), dtype=spec.dtype)
-
-    def _span(self, name: str, view: int, span: tuple[int, int]) -> Array:
+    def _blocks(self, name: str, view: int, blocks: list[int]) -> Array:
+        """Rows of some blocks, positions first."""
         spec = self.layout.arrays[name]
         assert spec.block_axis is not None
-        region = [slice(None)] * len(spec.shape)
-        region[0] = slice(view - self.layout.start, view - self.layout.start + 1)
-        region[spec.block_axis] = slice(*span)
-        return np.moveaxis(read_region(self.folder, spec, tuple(region))[0], spec.block_axis - 1, 0)
+        require_metadata(self.folder, spec)
+        row, axis = view - self.layout.start, spec.block_axis - 1
+        if blocks:
+            return np.concatenate([np.moveaxis(read_row(self.folder, spec, b, row), axis, 0) for b in blocks])
+        shape = [size for axis, size in enumerate(spec.shape) if axis not in (0, spec.block_axis)]
+        return np.empty((0, *shape), dtype=spec.dtype)
 
     def canary(self, view: int) -> Array:
         """Thumbnails [min(64, N), 3, 8, 8] u8 of the first positions' views."""
         self._check_range(view, np.zeros(1, dtype=np.int64))
         self._check_blocks(np.zeros(1, dtype=np.int64), ["canary"])
-        row = view - self.layout.start
-        region = (slice(row, row + 1), *[slice(None)] * 4)
-        return np.asarray(read_region(self.folder, self.layout.arrays["canary"], region)[0])
+        require_metadata(self.folder, self.layout.arrays["canary"])
+        return read_row(self.folder, self.layout.arrays["canary"], 0, view - self.layout.start)
 
     @cached_property
     def class_means(self) -> Array:
@@ -163,7 +166,8 @@ class Segment:
         Over block 0, all its views: a sample of the segment where positions are shuffled.
         """
         self._check_blocks(np.zeros(1, dtype=np.int64), ["class_means"])
-        return np.asarray(read_region(self.folder, self.layout.arrays["class_means"], (slice(None),)))
+        require_metadata(self.folder, self.layout.arrays["class_means"])
+        return read_row(self.folder, self.layout.arrays["class_means"], 0, 0)
 
     def _check_range(self, view: int, positions: IntArray) -> None:
         if view not in self.views:
@@ -173,6 +177,21 @@ class Segment:
             raise InvalidInputError(
                 f"positions {span} were asked of a store with positions 0 to {self.layout.rows - 1}"
             )
+
+    def _check_standing(self, block: int, sealed: Commit) -> None:
+        """A repair may have removed a sealed block, and other last bits may have taken its place in files of the same
+        sizes. Its commit tells; a copy of a store may leave all commit files out."""
+        if self.commits_digest is None:
+            return
+        key, line = self.layout.commit_key(block), self._sealed_commits.record(block)
+        data = self.folder.get(key, limit=COMMIT_LIMIT)
+        if data == line or (data is None and not self.folder.has_folder(self.layout.commits_prefix)):
+            return
+        standing = None if data is None else read_commit(self.folder, self.layout, block)
+        if standing is None or standing.shards != sealed.shards:
+            what = "is gone" if standing is None else "has other shards than the seal lists: it was extracted again"
+            advice = f"finish it with kdcache extract and kdcache seal, or look: kdcache verify {self.folder.root}"
+            raise DamagedError(f"{self.folder.path(key)} {what}; {advice}")
 
     def _check_blocks(self, blocks: IntArray, names: list[str]) -> None:
         """Zarr returns fill values for what is missing: so ask the commits, and the sizes of the files."""
@@ -184,6 +203,7 @@ class Segment:
                     f"{self.layout.name}: positions {first} to {last - 1} (block {block}) are not committed; "
                     "run the same `kdcache extract` again to finish the store"
                 )
+            self._check_standing(block, commits[block])
             for name in names:
                 key = self.layout.arrays[name].key(block)
                 found, wanted = self.folder.size(key), commits[block].shards[name].size

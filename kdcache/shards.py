@@ -1,6 +1,8 @@
-"""Bytes of shards and chunks: numpy arrays through Zarr's own codecs in memory, and arrays opened for reading.
+"""Bytes of shards and chunks: written by Zarr's own codecs, read chunk by chunk once every length has been checked.
 
 A block is encoded whole in a MemoryStore and its bytes are taken from there: zarr, tensorstore and zarrs read them.
+Reading a store never hands Zarr a file: metadata, index and frames are compared with the plan first, and then decoded
+here (`chunks`), one chunk at a time.
 """
 
 from dataclasses import replace
@@ -11,12 +13,14 @@ import numpy.typing as npt
 import zarr
 from zarr.core.buffer import default_buffer_prototype
 from zarr.core.sync import sync
-from zarr.storage import LocalStore, MemoryStore
+from zarr.storage import MemoryStore
 
 from kdcache.canonical import parse_json, sha256_hex
+from kdcache.chunks import OVERHEAD, chunk_bytes, decode_chunk, index_bytes, parse_index
 from kdcache.errors import DamagedError, FormatError, StoreError
 from kdcache.files import Folder
 from kdcache.layout import ArraySpec
+from kdcache.limits import ZARR_LIMIT
 
 Array = npt.NDArray[Any]
 
@@ -27,15 +31,16 @@ def encode_shard(spec: ArraySpec, data: Array) -> bytes:
     return next(iter(_encoded(replace(spec, path="", shape=data.shape), data).values()))
 
 
-def decode_shard(spec: ArraySpec, data: bytes, shape: tuple[int, ...]) -> Array:
-    """A block's rows [shape] from one shard's bytes. Raises ValueError or RuntimeError for bytes that are none."""
-    if not data:
-        raise ValueError("it is empty")  # Zarr takes it for a shard of fill values
-    prototype = default_buffer_prototype()
-    memory, alone = MemoryStore(), replace(spec, path="", shape=shape)
-    sync(memory.set("zarr.json", prototype.buffer.from_bytes(alone.metadata_bytes())))
-    sync(memory.set(alone.key(0).lstrip("/"), prototype.buffer.from_bytes(data)))
-    return np.asarray(_as_array(zarr.open_array(memory, mode="r"))[...])
+def check_shard(spec: ArraySpec, data: bytes) -> None:
+    """Decode every chunk of a shard, one at a time. Raises ValueError or RuntimeError for bytes that are none."""
+    chunks = spec.shape[0]
+    for offset, length in parse_index(data[-index_bytes(chunks) :], chunks, len(data)):
+        decode_chunk(data[offset : offset + length], spec.dtype, spec.chunk)
+
+
+def largest_shard(spec: ArraySpec) -> int:
+    """Bytes that no shard of an array exceeds: its chunks, not compressed, and the index."""
+    return spec.shape[0] * (chunk_bytes(spec.dtype, spec.chunk) + OVERHEAD) + index_bytes(spec.shape[0])
 
 
 def encode_plain(spec: ArraySpec, data: Array) -> dict[str, bytes]:
@@ -48,7 +53,7 @@ def _encoded(spec: ArraySpec, data: Array) -> dict[str, bytes]:
     prototype = default_buffer_prototype()
     memory = MemoryStore()
     sync(memory.set("zarr.json", prototype.buffer.from_bytes(spec.metadata_bytes())))
-    array = _as_array(zarr.open_array(memory, mode="r+"))  # zarr 3.1 ignores a config given here
+    array = cast(Any, zarr.open_array(memory, mode="r+"))  # zarr 3.1 ignores a config given here
     array.with_config({"write_empty_chunks": True})[...] = data
     entries = cast(dict[str, Any], memory._store_dict)
     return {key: value.to_bytes() for key, value in sorted(entries.items()) if key != "zarr.json"}
@@ -59,42 +64,69 @@ def put_plain(folder: Folder, spec: ArraySpec, data: Array) -> None:
     chunks = encode_plain(spec, data)
     found = [key for key, chunk in chunks.items() if not folder.put_new(key, chunk)]
     folder.put_same(f"{spec.path}/zarr.json", spec.metadata_bytes())
-    if any(folder.get(key) != chunks[key] for key in found) and not np.array_equal(read_whole(folder, spec), data):
+    if any(folder.digest(key) != sha256_hex(chunks[key]) for key in found) and not np.array_equal(
+        read_whole(folder, spec), data
+    ):
         raise StoreError(f"{folder.path(spec.path)} exists with other values; use another store path")
 
 
-def open_array(folder: Folder, spec: ArraySpec) -> zarr.Array[Any]:
-    """Open for reading, after the metadata on disk has been found to be exactly what the manifest predicts."""
+def require_metadata(folder: Folder, spec: ArraySpec) -> None:
+    """Raises FormatError where a zarr.json is not what the manifest predicts, DamagedError where it is gone."""
     name = f"{spec.path}/zarr.json"
-    found = parse_json(folder.require(name, "restore it from another copy of the store"), str(folder.path(name)))
-    expected = spec.metadata()
+    data = folder.require(name, "restore it from another copy of the store", limit=ZARR_LIMIT)
+    if data == spec.metadata_bytes():
+        return
+    found, expected = parse_json(data, str(folder.path(name))), spec.metadata()
     for key in sorted(expected.keys() | found.keys()):
         if found.get(key) != expected.get(key):
+            said = f"{key[:80]!r} is {repr(found.get(key))[:160]}, expected {expected.get(key)}"
             advice = "the file was altered: restore it from another copy of the store"
-            raise FormatError(f"{folder.path(name)}: {key} is {found.get(key)}, expected {expected.get(key)}; {advice}")
-    return _as_array(zarr.open_array(LocalStore(folder.root, read_only=True), path=spec.path, mode="r"))
+            raise FormatError(f"{folder.path(name)}: {said}; {advice}")
 
 
-def read_region(folder: Folder, spec: ArraySpec, region: tuple[slice, ...]) -> Array:
-    """A region of an array whose shards are known to be there. Raises DamagedError where bytes do not decode."""
+def read_row(folder: Folder, spec: ArraySpec, block: int, row: int) -> Array:
+    """Row `row` along the first axis of one block, padding cut off. Raises DamagedError where bytes do not decode."""
+    key, chunks = spec.key(block), spec.shape[0]
     try:
-        return np.asarray(open_array(folder, spec)[region])
-    except (ValueError, RuntimeError, OSError) as error:
+        with folder.opened(key) as file:
+            index = file.part(max(file.size - index_bytes(chunks), 0), index_bytes(chunks))
+            offset, length = parse_index(index, chunks, file.size)[row]
+            if length > chunk_bytes(spec.dtype, spec.chunk) + OVERHEAD:
+                raise ValueError(f"chunk {row} has {length} bytes, more than it takes without compression")
+            values: Array = decode_chunk(file.part(offset, length), spec.dtype, spec.chunk)[0]
+    except (ValueError, RuntimeError) as error:
         advice = "find the block with: kdcache verify " + str(folder.root)
-        raise DamagedError(f"{folder.path(spec.path)} does not decode ({error}); {advice}") from error
+        raise DamagedError(f"{folder.path(key)} does not decode ({error}); {advice}") from error
+    if spec.block_axis is None:
+        return values
+    axis = spec.block_axis - 1
+    rows = min(spec.chunk[spec.block_axis], spec.shape[spec.block_axis] - block * spec.chunk[spec.block_axis])
+    return np.asarray(values[(slice(None),) * axis + (slice(rows),)])
 
 
 def read_whole(folder: Folder, spec: ArraySpec) -> Array:
     """All of an array of the store as a whole, once every chunk of it is known to be there. Raises DamagedError."""
-    for chunk in range(-(-spec.shape[0] // spec.chunk[0])):
-        folder.require(spec.key(chunk), "restore it from another copy, or run the same `kdcache extract` again")
-    return read_region(folder, spec, (slice(None),) * len(spec.shape))
+    require_metadata(folder, spec)
+    limit = chunk_bytes(spec.dtype, spec.chunk) + OVERHEAD
+    chunks = range(-(-spec.shape[0] // spec.chunk[0]))
+    for chunk in chunks:
+        if folder.size(spec.key(chunk)) is None:
+            advice = "restore it from another copy, or run the same `kdcache extract` again"
+            raise DamagedError(f"{folder.path(spec.key(chunk))} is missing; {advice}")
+    values = np.empty(spec.shape, dtype=spec.dtype)
+    for chunk in chunks:
+        data = folder.require(spec.key(chunk), "another process deleted it", limit=limit)
+        try:
+            decoded = decode_chunk(data, spec.dtype, spec.chunk)
+        except (ValueError, RuntimeError) as error:
+            advice = "restore it from another copy of the store"
+            raise DamagedError(f"{folder.path(spec.key(chunk))} does not decode ({error}); {advice}") from error
+        part = values[chunk * spec.chunk[0] : (chunk + 1) * spec.chunk[0]]
+        part[:] = decoded[: len(part)]
+    return values
 
 
 def values_digest(values: Array) -> str:
     """sha256 over an array's values, C order, little-endian."""
-    return sha256_hex(np.ascontiguousarray(values.astype(values.dtype.newbyteorder("<"))).tobytes())
-
-
-def _as_array(opened: Any) -> zarr.Array[Any]:
-    return cast("zarr.Array[Any]", opened)
+    little = np.ascontiguousarray(values.astype(values.dtype.newbyteorder("<"), copy=False))
+    return sha256_hex(little.reshape(-1).view(np.uint8).data)

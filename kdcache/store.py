@@ -23,12 +23,14 @@ from kdcache.layout import (
     segment_layout,
     segment_name,
 )
+from kdcache.limits import CARD_LIMIT, MANIFEST_LIMIT, VIEWS_MAX, ZARR_LIMIT
 from kdcache.manifest import Card, Identity, Manifest, Provenance, parse_manifest, require_equal
 from kdcache.plan import partners_of
 from kdcache.seals import Seal, SealedSegment, read_seal, split_pin
-from kdcache.segment import EncodedRows, Segment
-from kdcache.shards import put_plain, read_whole, values_digest
+from kdcache.segment import EncodedRows, Segment, describe_segment
+from kdcache.shards import put_plain, values_digest
 from kdcache.softlabels import SoftLabels
+from kdcache.wholes import check_order, head_digest, read_head, read_labels, read_order
 
 Array = npt.NDArray[Any]
 IntArray = npt.NDArray[np.int64]
@@ -60,13 +62,15 @@ class Store:
         and bias [C] f32. Raises MismatchError, naming both values, where another identity has the place.
         """
         folder = Folder(path)
-        _check_order(order, labels, identity)
+        check_order(order, labels, identity)
         if bool(head) != bool(identity.encoding.head):
             raise InvalidInputError(
                 f"the identity keeps a head of width {identity.encoding.head}, given was {list(head or ())}"
             )
-        folder.put_new(MANIFEST, Manifest(identity=identity, provenance=provenance).to_bytes())
-        standing = parse_manifest(folder.require(MANIFEST, "another process deleted it"), str(folder.path(MANIFEST)))
+        written = Manifest(identity=identity, provenance=provenance).to_bytes()
+        parse_manifest(written, str(folder.path(MANIFEST)))  # what could not be opened again is not written
+        folder.put_new(MANIFEST, written)
+        standing = _read_manifest(folder)
         require_equal(standing.identity, identity, f"{folder.root} belongs to another extraction:", _OTHER)
         folder.put_same("zarr.json", group_bytes())
         put_plain(folder, order_spec(len(order)), order.astype(order_spec(len(order)).dtype))
@@ -124,40 +128,33 @@ class Store:
     @cached_property
     def order(self) -> IntArray:
         """[N] i64 dataset index of each position, checked against the manifest."""
-        order = read_whole(self.folder, order_spec(self.rows))
-        if (found := values_digest(order)) != self.identity.order.sha256:
-            path, wanted = self.folder.path("order"), self.identity.order.sha256
-            raise DamagedError(f"{path} has digest {found}, the manifest says {wanted}; restore it from another copy")
-        return order.astype(np.int64)
+        return read_order(self.folder, self.identity)
 
     @cached_property
     def labels(self) -> IntArray:
         """[N] i64 hard label of each position, -1 for none, checked against the manifest."""
-        labels = read_whole(self.folder, labels_spec(self.rows))
-        by_index = np.empty_like(labels)
-        by_index[self.order] = labels
-        if values_digest(by_index) != self.identity.dataset.labels:
-            path = self.folder.path("labels")
-            raise DamagedError(f"{path} are not the labels of the manifest's data set; restore it from another copy")
-        return labels.astype(np.int64)
+        return read_labels(self.folder, self.identity, self.order)
 
     @property
     def card(self) -> Card:
         """What people wrote about the store."""
-        data = self.folder.get(CARD)
+        data = self.folder.get(CARD, limit=CARD_LIMIT)
         return Card() if data is None else Card.from_bytes(data, str(self.folder.path(CARD)))
 
     def write_card(self, card: Card) -> None:
         """Replace what people wrote about the store; no hash covers it."""
-        self.folder.replace(CARD, card.to_bytes())
+        data = card.to_bytes()
+        if len(data) > CARD_LIMIT:
+            raise InvalidInputError(f"the card has {len(data)} bytes, allowed are {CARD_LIMIT}; write shorter notes")
+        self.folder.replace(CARD, data)
 
     def head(self) -> dict[str, Array]:
         """The teacher's classifier, weight [C, D] and bias [C] f32. Raises MissingBlockError where it was not kept."""
         if not self.identity.encoding.head:
             raise MissingBlockError(f"{self.folder.root} holds no head; extract with --keep head")
         digest = self.seal_record.head if self.seal_record else None
-        head = _read_head(self.folder, self.identity)
-        if digest is not None and (found := _head_digest(head)) != digest:
+        head = read_head(self.folder, self.identity)
+        if digest is not None and (found := head_digest(head)) != digest:
             raise DamagedError(f"{self.folder.path('head')} has digest {found}, the seal says {digest}; restore it")
         return head
 
@@ -210,6 +207,8 @@ class Store:
                     f"extract {segment.layout.start}:{segment.layout.stop} to finish it, or views from "
                     f"{max(each.layout.stop for each in self.segments)} on to add new ones"
                 )
+        if not 0 <= start < stop <= VIEWS_MAX:
+            raise InvalidInputError(f"views {start}:{stop} were asked for; views go from 0 to {VIEWS_MAX}")
         segment = Segment(self.folder, self.identity, segment_layout(self.identity, start, stop), None)
         segment.create()
         self.segments = tuple(sorted((*self.segments, segment), key=lambda each: each.layout.start))
@@ -229,7 +228,7 @@ class Store:
             sealed.append(SealedSegment(views=views, commits=digest, digest=segment.digest(digest)))
         if not sealed:
             raise MissingBlockError(f"{self.folder.root} has no segment to seal; run kdcache extract")
-        head = _head_digest(_read_head(self.folder, self.identity)) if self.identity.encoding.head else None
+        head = head_digest(read_head(self.folder, self.identity)) if self.identity.encoding.head else None
         seal = Seal(
             format=self.identity.format,
             identity=self.identity.digest,
@@ -251,20 +250,8 @@ def open_segments(store: Store) -> list[Segment]:
     return list(Store.open_for_writing(store.folder.root).segments)
 
 
-def _check_order(order: Array, labels: Array, identity: Identity) -> None:
-    rows = identity.dataset.rows
-    if len(order) != rows or len(labels) != rows:
-        raise InvalidInputError(
-            f"order has {len(order)} and labels {len(labels)} entries, the data set has {rows} rows"
-        )
-    if not np.array_equal(np.sort(order), np.arange(rows)):
-        raise InvalidInputError(f"order is not a permutation of 0 to {rows - 1}: each sample needs one position")
-    found = values_digest(order.astype(order_spec(rows).dtype))
-    assert found == identity.order.sha256, "the identity was built from another order"
-
-
 def _read_manifest(folder: Folder) -> Manifest:
-    data = folder.get(MANIFEST)
+    data = folder.get(MANIFEST, limit=MANIFEST_LIMIT)
     if data is None:
         why = "holds no kdcache/manifest.json" if folder.root.is_dir() else "does not exist"
         raise StoreNotFoundError(f"{folder.root} {why}; make a store with: kdcache extract {folder.root} ...")
@@ -272,27 +259,17 @@ def _read_manifest(folder: Folder) -> Manifest:
 
 
 def _listed_segments(folder: Folder, identity: Identity) -> list[Segment]:
-    found = []
+    found, digest = [], identity.digest
     for name in folder.folders("kdcache"):
         parts = name.split("-")
         views = [int(part) for part in parts[1:] if part.isdecimal()]
-        if len(views) == 2 and views[0] < views[1] and name == segment_name(*views):
+        if len(views) == 2 and views[0] < views[1] <= VIEWS_MAX and name == segment_name(*views):
             segment = Segment(folder, identity, segment_layout(identity, *views), None)
-            if (data := folder.get(segment.layout.record)) is not None:
-                if data != canonical_json(segment.description()):
+            if (data := folder.get(segment.layout.record, limit=ZARR_LIMIT)) is not None:
+                if data != canonical_json(describe_segment(segment.layout, digest)):
                     path = folder.path(segment.layout.record)
                     raise FormatError(
                         f"{path} is not what this store's manifest predicts; restore it from another copy"
                     )
                 found.append(segment)
     return sorted(found, key=lambda segment: segment.layout.start)
-
-
-def _read_head(folder: Folder, identity: Identity) -> dict[str, Array]:
-    classes, width = identity.teacher.classes, identity.encoding.head
-    shapes = {"weight": (classes, width), "bias": (classes,)}
-    return {name: read_whole(folder, plain_array(f"head/{name}", shape, "float32")) for name, shape in shapes.items()}
-
-
-def _head_digest(head: dict[str, Array]) -> str:
-    return sha256_hex(canonical_json({name: values_digest(values) for name, values in head.items()}))

@@ -3,19 +3,23 @@
 Nothing that is committed is decoded; only shards that lie there without a commit are, for the next writer adopts them.
 """
 
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from kdcache.canonical import sha256_hex
-from kdcache.commits import Commit, read_commit, require_rows
+from kdcache.commits import Commit, Shard, listed_blocks, read_commit, require_rows
 from kdcache.errors import KdcacheError
 from kdcache.files import Folder
 from kdcache.layout import LATEST_SEAL, ArraySpec, group_bytes, labels_spec, order_spec, plain_array
+from kdcache.limits import ZARR_LIMIT
 from kdcache.manifest import Record
 from kdcache.progress import Progress, silent
 from kdcache.seals import read_seal, sealed_ids, split_pin
 from kdcache.segment import Segment
+from kdcache.shards import largest_shard
 from kdcache.store import Store
+
+NUMBER = re.compile("[0-9]{1,15}")
 
 
 class Check(Record):
@@ -61,21 +65,23 @@ def inspect_files(url: str, *, progress: Progress = silent) -> Inspection:
     path, pin = split_pin(url)
     store = Store.open_for_writing(path)
     findings = [*_whole_store(store), *_seals(store, pin)]
-    blocks = [(segment, block) for segment in store.segments for block in range(segment.layout.blocks)]
     for segment in store.segments:
         findings += _metadata(store.folder, segment.layout.name, list(segment.layout.arrays.values()))
-    files = size = missing = 0
-    for done, (segment, block) in enumerate(blocks, 1):
+        findings += _unlistable(segment)
+    there = [(segment, block) for segment in store.segments for block in _present(segment)]
+    total = sum(segment.layout.blocks for segment in store.segments)
+    files = size = committed = 0
+    for done, (segment, block) in enumerate(there, 1):
         commit, found = _block(store.folder, segment, block)
         findings += found
-        missing += commit is None and store.folder.size(segment.layout.commit_key(block)) is None
+        committed += commit is not None or _has_commit(store.folder, segment, block)
         shards = {} if commit is None else commit.shards
         files += len(shards)
         size += sum(shard.size for shard in shards.values())
-        progress("checking sha256 of blocks", done, len(blocks))
+        progress("checking sha256 of blocks", done, len(there))
     wrong = tuple(finding for finding in findings if not finding.harmless)
     notes = tuple(finding.what for finding in findings if finding.harmless)
-    return Inspection(wrong, notes, len(blocks), missing, files, size)
+    return Inspection(wrong, notes, total, total - committed, files, size)
 
 
 def forget_blocks(url: str, findings: tuple[Finding, ...]) -> list[tuple[str, int]]:
@@ -89,6 +95,40 @@ def forget_blocks(url: str, findings: tuple[Finding, ...]) -> list[tuple[str, in
         for spec in layout.arrays_of(block).values():
             store.folder.delete(spec.key(block))
     return damaged
+
+
+def _present(segment: Segment) -> list[int]:
+    """Blocks of which any file lies there, by listing: the work grows with the files, not with the rows that a manifest
+    claims. Of a folder that cannot be listed, what a commit names is found one by one."""
+    found: set[int] = set()
+    places = [(segment.layout.commits_prefix, 1)]
+    places += [(f"{spec.path}/c", spec.block_axis or 0) for spec in segment.layout.arrays.values()]
+    for prefix, cell in places:
+        try:
+            keys = list(segment.folder.keys(prefix))
+        except KdcacheError:
+            continue
+        parts = [key.removeprefix(f"{prefix}/").removesuffix(".json").split("/") for key in keys]
+        found.update(int(each[cell]) for each in parts if len(each) > cell and NUMBER.fullmatch(each[cell]))
+    return sorted(block for block in found if block < segment.layout.blocks)
+
+
+def _unlistable(segment: Segment) -> Iterator[Finding]:
+    """What makes the commits of a segment unreadable as a whole: a link among them, or a block that there cannot be."""
+    try:
+        for block in listed_blocks(segment.folder, segment.layout):
+            if block >= segment.layout.blocks:
+                path, last = segment.folder.path(segment.layout.commit_key(block)), segment.layout.blocks - 1
+                yield Finding(f"{path} is of a block that there cannot be, the last is {last}; remove the file")
+    except KdcacheError as error:
+        yield Finding(str(error))
+
+
+def _has_commit(folder: Folder, segment: Segment, block: int) -> bool:
+    try:
+        return folder.size(segment.layout.commit_key(block)) is not None
+    except KdcacheError:
+        return True
 
 
 def _block(folder: Folder, segment: Segment, block: int) -> tuple[Commit | None, list[Finding]]:
@@ -126,7 +166,11 @@ def _metadata(folder: Folder, group: str, specs: list[ArraySpec]) -> Iterator[Fi
     expected = {f"{group}/zarr.json".lstrip("/"): group_bytes()}
     expected |= {f"{spec.path}/zarr.json": spec.metadata_bytes() for spec in specs}
     for key, data in expected.items():
-        found = folder.get(key)
+        try:
+            found = folder.get(key, limit=ZARR_LIMIT)
+        except KdcacheError as error:
+            yield Finding(str(error))
+            continue
         if found != data:
             what = "is missing" if found is None else "is not what the manifest predicts"
             yield Finding(f"{folder.path(key)} {what}")
@@ -200,7 +244,7 @@ def _torn(folder: Folder, segment: Segment, block: int) -> Iterator[Finding]:
     """Shards without a commit that do not decode: whoever extracts the block could not adopt them."""
     for name, spec in segment.layout.arrays_of(block).items():
         try:
-            if (data := folder.get(spec.key(block))) is not None:
+            if (data := folder.get(spec.key(block), limit=largest_shard(spec))) is not None:
                 require_rows(folder, segment.layout, name, block, data)
         except KdcacheError as error:
             yield Finding(str(error), (segment.layout.name, block))
@@ -208,9 +252,21 @@ def _torn(folder: Folder, segment: Segment, block: int) -> Iterator[Finding]:
 
 def _shards(folder: Folder, segment: Segment, block: int, commit: Commit) -> Iterator[Finding]:
     for name, shard in commit.shards.items():
-        key = segment.layout.arrays[name].key(block)
-        data = folder.get(key)
-        found = None if data is None else sha256_hex(data)
-        if found != shard.sha256:
-            what = "is missing" if found is None else f"has sha256 {found[:16]}, committed was {shard.sha256[:16]}"
-            yield Finding(f"{folder.path(key)} {what}", (segment.layout.name, block))
+        spec = segment.layout.arrays[name]
+        if wrong := _wrong_shard(folder, spec, spec.key(block), shard):
+            yield Finding(wrong, (segment.layout.name, block))
+
+
+def _wrong_shard(folder: Folder, spec: ArraySpec, key: str, shard: Shard) -> str:
+    """What is wrong with a committed file; sizes first, so that no more is hashed than an array can hold."""
+    path = folder.path(key)
+    try:
+        size = folder.size(key)
+        if size is None:
+            return f"{path} is missing"
+        if size != shard.size or size > largest_shard(spec):
+            return f"{path} has {size} bytes, committed were {shard.size}, allowed are up to {largest_shard(spec)}"
+        found = folder.digest(key) or "nothing"
+    except KdcacheError as error:
+        return str(error)
+    return "" if found == shard.sha256 else f"{path} has sha256 {found[:16]}, committed was {shard.sha256[:16]}"

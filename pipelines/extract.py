@@ -1,7 +1,7 @@
 """Stage one: the teacher over V views of a data set, block by block, into a store."""
 
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 
@@ -169,7 +169,7 @@ def _drift_since(store: Store, job: Job) -> tuple[str, ...]:
     )
 
 
-def _require_sane(commits: dict[int, Commit], job: Job, min_accuracy: float | None) -> None:
+def _require_sane(commits: Mapping[int, Commit], job: Job, min_accuracy: float | None) -> None:
     """Stop a pass whose teacher is near chance on the views themselves; a lower `min_accuracy` lowers the limit."""
     counted = totals(commits)
     limit = twice_chance(job.identity.teacher.classes)
@@ -190,7 +190,7 @@ def _summary(
     settings: ExtractSettings,
     job: Job,
     store: Store,
-    commits: dict[int, Commit],
+    commits: Mapping[int, Commit],
     before: int,
     accuracy: float | None,
     seconds: float,

@@ -152,12 +152,12 @@ import os, signal, sys
 from tests.storekit import create_store, make_case, write_views
 from pathlib import Path
 links, link = 0, os.link
-def dying(source, target):
+def dying(source, target, **folders):
     global links
     links += 1
     if links == int(sys.argv[2]) and sys.argv[3] == "before":
         os.kill(os.getpid(), signal.SIGKILL)
-    link(source, target)
+    link(source, target, **folders)
     if links == int(sys.argv[2]):
         os.kill(os.getpid(), signal.SIGKILL)
 os.link = dying

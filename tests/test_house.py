@@ -20,7 +20,7 @@ FLOORS = ("kdcache", "kdcache.pipelines", "kdcache.cli")
 STORE_SIDE = (
     "errors", "canonical", "plan", "manifest", "layout", "files", "reduction", "encoding", "softlabels", "tail",
     "shards", "commits", "segment", "seals", "store", "verify", "inspection", "specs", "progress", "calibration",
-    "plots", "lineage",
+    "fidelity", "plots", "lineage", "limits", "beneath", "claim", "chunks", "wholes", "doctor",
 )  # fmt: skip
 LINKS = {"kdcache/cli", "kdcache/pipelines"}
 LIMIT = 300

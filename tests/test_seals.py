@@ -20,8 +20,17 @@ from kdcache.errors import (
 )
 from kdcache.files import Folder
 from kdcache.seals import split_pin
+from kdcache.shards import encode_shard
 from kdcache.store import Store
-from tests.storekit import all_files, create_store, make_case, write_store, write_views
+from tests.storekit import (
+    all_files,
+    block_arrays,
+    commit_logits,
+    create_store,
+    make_case,
+    write_store,
+    write_views,
+)
 
 ROWS = 130
 CASE = make_case(ROWS, views=5)
@@ -239,3 +248,31 @@ def test_a_seal_of_another_store_is_refused(path: Path, tmp_path: Path) -> None:
     shutil.copytree(tmp_path / "b.kd/kdcache/seals", path / "kdcache/seals", dirs_exist_ok=True)
     with pytest.raises(DamagedError, match="seals identity"):
         Store.open(f"{path}@{other.content_id}")
+
+
+def test_a_sealed_block_that_was_extracted_again_is_not_shown_as_the_sealed_one(tmp_path: Path) -> None:
+    """Other last bits may fit into files of the very same sizes; checksums inside them are right."""
+    case = make_case(70, 8, 2, views=1)
+    other = case.logits.copy()
+    other[0, 3] = other[0, 3, ::-1]
+    sealed = write_store(tmp_path / "a.kd", case)
+    rows = sealed.load(0, np.arange(70)).arrays
+    layout = sealed.segments[0].layout
+    sizes = {name: sealed.folder.size(spec.key(0)) for name, spec in layout.arrays.items()}
+    store = Store.open_for_writing(tmp_path / "a.kd")
+    for spec in layout.arrays.values():
+        store.folder.delete(spec.key(0))
+    store.folder.delete(layout.commit_key(0))
+    arrays = block_arrays(store, store.segments[0], 0, other)
+    for name, spec in layout.arrays.items():
+        store.folder.put_new(spec.key(0), encode_shard(spec, arrays[name]))
+    assert sizes == {name: store.folder.size(spec.key(0)) for name, spec in layout.arrays.items()}
+    for said in ("is gone", "was extracted again"):
+        with pytest.raises(DamagedError, match=rf"000000\.json .*{said}.*kdcache verify"):
+            Store.open(f"{store.folder.root}@{sealed.content_id}").load(0, np.arange(70))
+        assert commit_logits(store, store.segments[0], 0, other) is not None
+    shutil.rmtree(tmp_path / "a.kd" / layout.commits_prefix)
+    copy = write_store(tmp_path / "b.kd", case)
+    shutil.rmtree(tmp_path / "b.kd" / layout.commits_prefix)
+    read = Store.open(copy.folder.root).load(0, np.arange(70)).arrays  # a copy may leave the commit files out
+    assert all(np.array_equal(read[name], rows[name]) for name in rows)

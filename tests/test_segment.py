@@ -167,5 +167,5 @@ def test_labels_of_another_data_set_are_found_out(tmp_path: Path, copy: Path) ->
 def test_altered_array_metadata_is_named(copy: Path) -> None:
     path = copy / SEGMENT / "gaps/zarr.json"
     path.write_bytes(path.read_bytes().replace(b'"data_type":"uint8"', b'"data_type":"uint16"'))
-    with pytest.raises(StoreError, match="data_type is uint16, expected uint8"):
+    with pytest.raises(StoreError, match="data_type' is 'uint16', expected uint8"):
         Store.open(copy).read(0, EVERYTHING)

@@ -57,10 +57,10 @@ def golden_pixels(start: int, stop: int) -> Array:
 
 
 def golden_class_means(logits: Array) -> Array:
-    """[C] f32 of block 0: sums of multiples of 1/32, and one division a class."""
+    """[1, C] f32 of block 0: sums of multiples of 1/32, and one division a class."""
     rows = logits.reshape(-1, CLASSES).astype(np.float64)
     sums, counts = tail_sums(rows, reduce_topk(rows, np.full((len(rows), 1), -1), K, (MASKED,)).classes, (MASKED,))
-    return np.asarray(sums / np.maximum(counts, 1)).astype(np.float32)
+    return np.asarray(sums / np.maximum(counts, 1)).astype(np.float32)[None]
 
 
 def _identity(encoding: Encoding, mix: str) -> Identity:

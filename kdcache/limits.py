@@ -1,0 +1,28 @@
+"""How large what a store says of itself may be, so that a stranger's few bytes take neither much time nor much memory.
+
+They are far above what kdcache writes. A writer refuses what would exceed them, so that no store is made that cannot be
+opened again.
+"""
+
+KIB, MIB = 2**10, 2**20
+
+# Bytes of each kind of file, looked at before it is read.
+METADATA_LIMIT = 64 * MIB  # any record; also all commits of a segment in one file, some 50,000 blocks
+MANIFEST_LIMIT = 16 * MIB
+SEAL_LIMIT = 256 * KIB  # some 1,300 segments, each of which takes 0.2 ms to check
+COMMIT_LIMIT = 64 * KIB
+ZARR_LIMIT = 64 * KIB
+CARD_LIMIT = MIB
+LATEST_LIMIT = KIB
+
+# What a record may hold: an empty list in a list costs 2 bytes in a file and 64 in memory.
+NESTING_LIMIT = 64
+VALUES_LIMIT = 2**20  # commas and opening brackets
+
+# Numbers of the manifest.
+ROWS_MAX = 2**40
+CLASSES_MAX = 2**24
+ROW_BYTES_MAX = MIB  # one position of one array: a chunk has 64 rows or more, so 64 MiB are decoded at once
+HEAD_BYTES_MAX = 256 * MIB
+VIEWS_MAX = 100_000  # a segment's name has five digits for a view
+DEPTH_MAX = 8  # folders within folders that are listed

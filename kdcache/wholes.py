@@ -1,0 +1,72 @@
+"""The arrays of a store as a whole: order, labels and head, read and held against their digests."""
+
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from kdcache.canonical import canonical_json, sha256_hex
+from kdcache.errors import DamagedError, InvalidInputError
+from kdcache.files import Folder
+from kdcache.layout import labels_spec, order_spec, plain_array
+from kdcache.manifest import Identity
+from kdcache.shards import read_whole, values_digest
+
+Array = npt.NDArray[Any]
+IntArray = npt.NDArray[np.int64]
+
+
+def read_order(folder: Folder, identity: Identity) -> IntArray:
+    """[N] i64 dataset index of each position. Raises DamagedError where it is not what the manifest says."""
+    rows, path = identity.dataset.rows, folder.path("order")
+    order = read_whole(folder, order_spec(rows))
+    if (found := values_digest(order)) != identity.order.sha256:
+        wanted = identity.order.sha256
+        raise DamagedError(f"{path} has digest {found}, the manifest says {wanted}; restore it from another copy")
+    seen = np.zeros(rows, dtype=bool)
+    if int(order.max()) < rows:
+        seen[order] = True
+    if not seen.all():
+        said = f"{path} holds values up to {int(order.max())} and is no permutation of 0 to {rows - 1}"
+        raise DamagedError(f"{said}; fetch the store again")
+    return order.astype(np.int64)
+
+
+def read_labels(folder: Folder, identity: Identity, order: IntArray) -> IntArray:
+    """[N] i64 hard label of each position, -1 for none. Raises DamagedError where they are not the manifest's."""
+    path, classes = folder.path("labels"), identity.teacher.classes
+    labels = read_whole(folder, labels_spec(identity.dataset.rows))
+    by_index = np.empty_like(labels)
+    by_index[order] = labels
+    if values_digest(by_index) != identity.dataset.labels:
+        raise DamagedError(f"{path} are not the labels of the manifest's data set; restore it from another copy")
+    lowest, highest = int(labels.min()), int(labels.max())
+    if lowest < -1 or highest >= classes:
+        said = f"{path} holds {lowest} to {highest}, allowed are -1 to {classes - 1}"
+        raise DamagedError(f"{said}; fetch the store again")
+    return labels.astype(np.int64)
+
+
+def read_head(folder: Folder, identity: Identity) -> dict[str, Array]:
+    """The teacher's classifier, weight [C, D] and bias [C] f32."""
+    classes, width = identity.teacher.classes, identity.encoding.head
+    shapes = {"weight": (classes, width), "bias": (classes,)}
+    return {name: read_whole(folder, plain_array(f"head/{name}", shape, "float32")) for name, shape in shapes.items()}
+
+
+def head_digest(head: dict[str, Array]) -> str:
+    """What a seal says of the head."""
+    return sha256_hex(canonical_json({name: values_digest(values) for name, values in head.items()}))
+
+
+def check_order(order: Array, labels: Array, identity: Identity) -> None:
+    """Raises InvalidInputError where order and labels given to a new store are not one entry a sample."""
+    rows = identity.dataset.rows
+    if len(order) != rows or len(labels) != rows:
+        raise InvalidInputError(
+            f"order has {len(order)} and labels {len(labels)} entries, the data set has {rows} rows"
+        )
+    if not np.array_equal(np.sort(order), np.arange(rows)):
+        raise InvalidInputError(f"order is not a permutation of 0 to {rows - 1}: each sample needs one position")
+    found = values_digest(order.astype(order_spec(rows).dtype))
+    assert found == identity.order.sha256, "the identity was built from another order"

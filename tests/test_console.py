@@ -1,0 +1,42 @@
+"""What a store says is shown as text: nothing that it holds reaches the terminal as a command."""
+
+import json
+
+import pytest
+
+from kdcache.cli.console import print_error, print_json, print_line, print_record, print_table
+
+EVIL = {
+    "escape": "\x1b[2J",
+    "C1": "\x9b31m\x85",
+    "delete": "\x7f",
+    "bidirectional": "\u202efdp.exe\u2066\u2069\u200f",
+    "invisible": "\u200b\ufeff\u2028",
+    "beyond 16 bits": "\U000e0041",
+    "half a pair": "\ud800",
+}
+
+
+@pytest.mark.parametrize("name", list(EVIL))
+def test_text_without_a_shape_is_escaped(capsys: pytest.CaptureFixture[str], name: str) -> None:
+    text = f"a{EVIL[name]}b"
+    print_record({"notes": text}, as_json=False, title=text)
+    print_table(["name"], [[text]], title=text)
+    print_line(text)
+    print_error(text, as_json=False, exit_code=2)
+    shown = "".join(capsys.readouterr())
+    assert not set(EVIL[name]) & set(shown.replace("[", "").replace("31m", "")) - set("[2Jfdp.exe31m")
+    assert "a\\x" in shown
+
+
+@pytest.mark.parametrize("name", list(EVIL))
+def test_json_is_escaped_and_says_the_same(capsys: pytest.CaptureFixture[str], name: str) -> None:
+    record = {"notes": f"naïve 数 {EVIL[name]}", EVIL[name]: [EVIL[name]]}
+    print_json(record)
+    print_error(EVIL[name], as_json=True, exit_code=2)
+    out, err = capsys.readouterr()
+    assert json.loads(out) == record
+    assert json.loads(err)["error"] == EVIL[name]
+    assert out.rstrip("\n").isprintable()
+    assert err.rstrip("\n").isprintable()
+    assert "naïve 数" in out

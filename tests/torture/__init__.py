@@ -1,0 +1,1 @@
+"""The trust tests at the larger size; `make torture` runs them and prints a table."""
