@@ -111,7 +111,7 @@ UNREADABLE: dict[str, Callable[[], Any]] = {
     "a word": lambda: "lineage",
     "nothing": lambda: None,
     "a wrong key": lambda: [{"content_id": ID[1], "teacher": "t", "more": 1}],
-    "too deep": lambda: nested(300),
+    "too deep": lambda: nested(25),
     "too many": lambda: nested(1, ENTRIES + 1),
 }
 
