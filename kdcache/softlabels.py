@@ -113,8 +113,8 @@ class TopKLabels:
         """
         if self.class_means is None:
             raise InvalidInputError(
-                "these soft labels carry no class means: extract the store again with this version of kdcache, which "
-                "keeps them in top-k stores, or use tail uniform"
+                "these soft labels carry no class means: load them with Loader(class_means=True), extract the store "
+                "again if it has none (Store.class_means says so), or use tail uniform"
             )
         shares = self.class_means / _column(temperature)
         if self.masked:

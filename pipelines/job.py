@@ -12,9 +12,11 @@ from kdcache.datasets import Data, open_data
 from kdcache.environment import default_device, provenance
 from kdcache.errors import InvalidInputError
 from kdcache.extraction import BlockExtractor
-from kdcache.layout import SegmentLayout, order_spec
+from kdcache.files import Folder
+from kdcache.layout import MANIFEST, SegmentLayout, order_spec
+from kdcache.limits import MANIFEST_LIMIT
 from kdcache.lineage import Ancestor, open_lineage
-from kdcache.manifest import DatasetIdentity, Encoding, Identity, OrderIdentity, Provenance, validated
+from kdcache.manifest import DatasetIdentity, Encoding, Identity, OrderIdentity, Provenance, parse_manifest, validated
 from kdcache.pipelines.settings import ExtractSettings, Settings, view_range
 from kdcache.plan import GROUP, IntArray, ViewPlan
 from kdcache.shards import values_digest
@@ -238,8 +240,16 @@ def _encoding(settings: ExtractSettings, classes: int, *, features: int, head: i
         quantisation=settings.quantisation,
         features=features,
         head=head,
-        class_means=settings.top_k < usable,
+        class_means=_keeps_class_means(settings, usable),
     )
+
+
+def _keeps_class_means(settings: ExtractSettings, usable: int) -> bool:
+    """As the store that is there already; else wherever there is a tail and block 0 is a sample of the positions."""
+    found = Folder(settings.store).get(MANIFEST, limit=MANIFEST_LIMIT)
+    if found is not None:
+        return parse_manifest(found, settings.store).identity.encoding.class_means
+    return settings.top_k < usable and settings.order == "shuffled"
 
 
 def _fitting(identity: DatasetIdentity, data: Data, classes: int) -> DatasetIdentity:

@@ -1,5 +1,6 @@
 """From train's settings to its objective, and the refusals of what the stores cannot give, before the first step."""
 
+import re
 from dataclasses import dataclass
 from typing import Any
 
@@ -37,15 +38,20 @@ def build_objective(settings: TrainSettings, stores: list[Store], temperature: f
     for what the stores cannot give, naming the flag of extract that would have kept it.
     """
     if not stores and not settings.objective:
+        _require_plain(settings)
         return make_objective("kd", w_ce=1.0, w_kd=0.0)
     if settings.then and settings.kd_epochs is not None:
         raise InvalidInputError("--then and --kd-epochs both change the objective; give --then EPOCH:kd,w_ce=1,w_kd=0")
     parts = [_first(settings, temperature), *(_later(text) for text in settings.then)]
     if settings.kd_epochs is not None:
         parts.append(Part(settings.kd_epochs, parts[0].name, parts[0].settings, {"w_ce": 1.0, "w_kd": 0.0}))
+    for part in parts[1:]:
+        if not 1 <= part.epoch < settings.epochs:
+            flag = "--then" if settings.then else "--kd-epochs"
+            raise InvalidInputError(
+                f"{flag} names epoch {part.epoch}, the run has {settings.epochs}; give 1 to {settings.epochs - 1}"
+            )
     made = [(part.epoch, _made(part, settings, stores, first=part is parts[0])) for part in parts]
-    if (last := made[-1][0]) >= settings.epochs:
-        raise InvalidInputError(f"an objective begins at epoch {last}, the run has {settings.epochs}; begin it earlier")
     return made[0][1] if len(made) == 1 else Phases(made)
 
 
@@ -54,10 +60,12 @@ def chosen_temperature(settings: TrainSettings, stores: list[Store]) -> float | 
     if settings.temperature != "calibrated":
         return settings.temperature
     held_out = settings.calibration_store or settings.val_store
-    if not held_out or len(stores) != 1:
+    if len(stores) != 1:
+        raise InvalidInputError(f"--temperature calibrated works with one --store; {len(stores)} were given")
+    if not held_out:
         raise InvalidInputError(
-            f"--temperature calibrated needs a held-out store and one store to train on; {len(stores)} were given to "
-            "train on; give --calibration-store, a store of the same teacher on rows that it was not trained on"
+            "--temperature calibrated needs a held-out store; give --calibration-store, a store of the same teacher on "
+            "rows that it was not trained on"
         )
     store = Store.open(held_out)
     advice = "calibrate with a store of the teacher that this student learns from"
@@ -66,7 +74,24 @@ def chosen_temperature(settings: TrainSettings, stores: list[Store]) -> float | 
     found = fit_temperature(store)
     if found.at_bound:
         raise InvalidInputError(f"no temperature can be fitted to {held_out}: {found.note}; or give a --temperature")
+    if found.temperature < 1 and (stores[0].identity.encoding.k is not None or settings.top_k is not None):
+        raise InvalidInputError(
+            f"the temperature fitted to {held_out} is {found.temperature:.4g}, and {stores[0].folder.root} is used as "
+            "top-k, whose tail is known from T = 1 up; extract it with --encoding full, or give a --temperature"
+        )
     return found.temperature
+
+
+def _require_plain(settings: TrainSettings) -> None:
+    """Raises InvalidInputError where settings of an objective would be ignored."""
+    unused = ("set", "then", "over_epochs", "kd_epochs", "temperature", "w_ce", "w_kd", "ensemble_weights")
+    given = [name for name in unused if getattr(settings, name) != TrainSettings.model_fields[name].default]
+    if given:
+        flags = ", ".join("--" + name.replace("_", "-") for name in given)
+        raise InvalidInputError(
+            f"{flags} shape an objective, and without a store there is plain cross-entropy; give --store, or an "
+            "--objective that needs none, such as label-smoothing"
+        )
 
 
 def _first(settings: TrainSettings, temperature: float | None) -> Part:
@@ -78,6 +103,8 @@ def _first(settings: TrainSettings, temperature: float | None) -> Part:
             )
         given["temperature"] = temperature
     named = {name: value for name in WEIGHTS if (value := getattr(settings, name)) is not None}
+    if twice := sorted(settings.over_epochs.keys() & {*given, *named}):
+        raise InvalidInputError(f"{', '.join(twice)} is given as a number and by --over-epochs; give it once")
     if twice := sorted(named.keys() & given.keys()):
         raise InvalidInputError(f"{', '.join(twice)} is given as a flag and by --set; give it once")
     return _part(0, settings.objective or "kd", {**named, **given})
@@ -89,15 +116,19 @@ def _later(text: str) -> Part:
     epoch, colon, name = head.partition(":")
     if not colon or not epoch.strip().isdecimal():
         raise InvalidInputError(f"--then {text!r} is not EPOCH:NAME or EPOCH:NAME,key=value,...; write --then 10:nkd")
-    pairs = [pair.strip() for pair in rest.split(",") if pair.strip()]
+    pairs = [pair.strip() for pair in re.split(r",(?![^\[]*\])", rest) if pair.strip()]
+    if wrong := [pair for pair in pairs if "=" not in pair]:
+        raise InvalidInputError(f"--then {text!r}: {wrong[0]!r} is not key=value; write --then {head},gamma=1.0")
     return _part(int(epoch), name.strip(), parse_arguments(pairs, "--then"))
 
 
 def _part(epoch: int, name: str, given: dict[str, Any]) -> Part:
     weights = {key: given.pop(key) for key in WEIGHTS if key in given}
     for key, value in weights.items():
-        if not isinstance(value, int | float) or value < 0:
+        if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value < float("inf"):
             raise InvalidInputError(f"{key} of objective {name} is {value!r}; give a number of 0 or more")
+    if weights.get("w_ce") == 0 == weights.get("w_kd"):
+        raise InvalidInputError(f"w_ce and w_kd of objective {name} are both 0: there is nothing to learn; raise one")
     return Part(epoch, name, given, {key: float(value) for key, value in weights.items()})
 
 
@@ -152,6 +183,8 @@ def _temperatures(made: Objective, part: Part) -> list[float]:
     ramp = made.over_epochs.get("temperature")
     own = getattr(made.term, "temperature", 1.0) if "temperature" in parameters_of(part.name) else 1.0
     listed = list(getattr(made.term, "temperatures", ()))
+    if part.name == "kd-sim":  # whose temperature is the student's alone
+        return []
     return [*listed, *([value for _, value in ramp.points] if ramp else [own])]
 
 

@@ -54,8 +54,9 @@ def _without_tensors(batch: Batch) -> Batch:
 def _explanation(batch: Batch, numbers: Sequence[float]) -> str:
     loss, image, image_row, logit, logit_row = numbers
     positions = batch.positions.tolist()
+    where = f"epoch {batch.epoch + 1}, step {batch.step + 1} (view {batch.view}, {len(positions)} rows)"
     return (
-        f"the loss is {loss} at epoch {batch.epoch + 1}, step {batch.step} (view {batch.view}, {len(positions)} rows); "
-        f"the largest pixel is {image:.4g}, at position {positions[int(image_row)]}, the student's largest logit "
-        f"{logit:.4g}, at position {positions[int(logit_row)]}; lower --lr, add --warmup-epochs, or look at these"
+        f"the loss is {loss} at {where}; the largest pixel is {image:.4g}, at position {positions[int(image_row)]}, "
+        f"the student's largest logit {logit:.4g}, at position {positions[int(logit_row)]}; lower --lr, add "
+        "--warmup-epochs, or look at these samples"
     )

@@ -63,7 +63,10 @@ def kd_sim(s: Tensor, teacher: Teacher, case: Case) -> Tensor:
 
     def rows(y: Tensor, which: int) -> Tensor:
         cosine = torch.cosine_similarity(w[y][:, None], w[None], dim=-1)
-        return kl(torch.log_softmax(cosine.relu() ** case.alpha / case.beta, dim=-1), torch.log_softmax(s / T, dim=-1))
+        likeness = cosine.relu() ** case.alpha / case.beta
+        absent = teacher.log_p(1.0).isneginf()  # a class that the teacher masks is no one's relation
+        likeness = likeness.masked_fill(absent, -torch.inf)
+        return kl(torch.log_softmax(likeness, dim=-1), torch.log_softmax(s / T, dim=-1))
 
     return T**2 * by_label(case, rows)
 

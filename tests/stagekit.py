@@ -121,8 +121,9 @@ def student(run: str | Path, **changes: Any) -> TrainSettings:
         "epochs": 2,
         "batch_size": 64,
         "lr": 0.05,
-        "temperature": 2.0,
     }
+    if changes.get("store"):
+        settings["temperature"] = 2.0
     return TrainSettings.model_validate(settings | changes)
 
 

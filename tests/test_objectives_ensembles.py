@@ -48,6 +48,9 @@ class Combined(Dense):
         return torch.log_softmax(torch.stack(kept).sum(dim=0), dim=-1)
 
     def label_log_p(self, temperature: float, y: Tensor, which: int = 0) -> Tensor:
+        if self.combine == "probabilities":  # each store knows its label's own logit
+            each = torch.stack([member.label_log_p(temperature, y, which).exp() for member in self.members])
+            return torch.einsum("m,mn->n", self.shares, each).log()
         return self.log_p(temperature, y, which).gather(-1, y.clamp_min(0)[:, None])[:, 0]
 
 

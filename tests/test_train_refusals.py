@@ -90,12 +90,48 @@ WRONG: list[tuple[dict[str, Any], type[KdcacheError], str]] = [
     ),
     ({"over_epochs": {"w_kd": "1"}}, InvalidInputError, r"w_kd '1' is not a ramp; write EPOCH:VALUE,..."),
     ({"over_epochs": {"w_kd": "3:1,1:0"}}, InvalidInputError, r"epochs must not fall"),
-    ({"over_epochs": {"temperature": "0:4,1:0.5"}}, InvalidInputError, r"temperature 0.5 was asked for"),
+    (
+        {"temperature": None, "over_epochs": {"temperature": "0:4,1:0.5"}},
+        InvalidInputError,
+        r"temperature 0.5 was asked for",
+    ),
     ({"then": ("nkd",)}, InvalidInputError, r"--then 'nkd' is not EPOCH:NAME"),
-    ({"then": ("2:nkd",)}, InvalidInputError, r"an objective begins at epoch 2, the run has 2; begin it earlier"),
-    ({"then": ("0:nkd",)}, InvalidInputError, r"phases begin at epochs \[0, 0\]"),
+    ({"then": ("2:nkd",)}, InvalidInputError, r"--then names epoch 2, the run has 2; give 1 to 1"),
+    ({"then": ("0:nkd",)}, InvalidInputError, r"--then names epoch 0, the run has 2; give 1 to 1"),
     ({"then": ("1:nkd",), "kd_epochs": 1}, InvalidInputError, r"--then and --kd-epochs both change the objective"),
-    ({"temperature": "calibrated"}, InvalidInputError, r"needs a held-out store .*; give --calibration-store"),
+    ({"kd_epochs": 2}, InvalidInputError, r"--kd-epochs names epoch 2, the run has 2; give 1 to 1"),
+    (
+        {"then": ("1:mlld,temperatures",)},
+        InvalidInputError,
+        r"'temperatures' is not key=value; write --then 1:mlld,gam",
+    ),
+    ({"objective": "mlld", "temperature": None, "set": {"temperatures": []}}, InvalidInputError, r"at least 1 item"),
+    (
+        {"temperature": None, "set": {"temperature": float("inf")}},
+        InvalidInputError,
+        r"kd: temperature is inf: .*finite",
+    ),
+    ({"set": {"w_ce": True}}, InvalidInputError, r"w_ce of objective kd is True; give a number of 0 or more"),
+    ({"w_ce": 0, "w_kd": 0}, InvalidInputError, r"are both 0: there is nothing to learn; raise one"),
+    (
+        {"over_epochs": {"w_kd": "0:-1"}},
+        InvalidInputError,
+        r"kd: w_kd over epochs is -1.0: .*greater than or equal to 0",
+    ),
+    ({"over_epochs": {"w_kd": "nan:1,2:0.5"}}, InvalidInputError, r"is not a ramp"),
+    ({"over_epochs": {"w_kd": "0:1"}, "w_kd": 1}, InvalidInputError, r"w_kd is given as a number and by --over-epochs"),
+    (
+        {"objective": "jsd", "temperature": None, "over_epochs": {"beta": "0:0.5,1:1.0"}},
+        InvalidInputError,
+        r"jsd: beta over epochs is 1.0: .*less than 1",
+    ),
+    (
+        {"store": (), "set": {"alpha": 3}},
+        InvalidInputError,
+        r"--set shape an objective, and without a st",
+    ),
+    ({"store": (), "objective": "dkd"}, InvalidInputError, r"objective dkd needs a store and none is given"),
+    ({"temperature": "calibrated"}, InvalidInputError, r"needs a held-out store; give --calibration-store"),
 ]
 
 

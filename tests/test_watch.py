@@ -20,7 +20,7 @@ def test_the_step_and_the_largest_inputs_are_named() -> None:
     with pytest.raises(KdcacheError) as caught:
         LossWatch("cpu").add(batch_at(17, images), logits, torch.tensor(torch.nan))
     message = str(caught.value)
-    assert "the loss is nan at epoch 5, step 17 (view 2, 5 rows)" in message
+    assert "the loss is nan at epoch 5, step 18 (view 2, 5 rows)" in message
     assert "the largest pixel is 7e+04, at position 103" in message
     assert "largest logit 80, at position 101" in message
 
@@ -38,7 +38,7 @@ def test_an_accelerator_is_asked_seldom_and_the_first_step_is_named(monkeypatch:
     for step in range(watch.EVERY - 1):
         loss = torch.tensor(torch.nan if step >= 30 else 1.0)
         seen.add(batch_at(step, torch.ones(2, 2)), torch.ones(2, 2), loss)
-    with pytest.raises(KdcacheError, match="step 30"):
+    with pytest.raises(KdcacheError, match="step 31"):
         seen.add(batch_at(watch.EVERY, torch.ones(2, 2)), torch.ones(2, 2), torch.tensor(1.0))
     seen.check()  # what was looked at is not looked at again
 

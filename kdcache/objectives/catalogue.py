@@ -14,6 +14,7 @@ from kdcache.objectives.dist import DIST
 from kdcache.objectives.divergences import JSD, TVD, Brier, ReverseKL, SkewKL, SkewReverseKL, SymmetricKL
 from kdcache.objectives.dkd import DKD
 from kdcache.objectives.double import DoubleDistillation
+from kdcache.objectives.facts import NotNegative
 from kdcache.objectives.hard_teacher import HardTeacher
 from kdcache.objectives.kd import KD, FunctionMatching
 from kdcache.objectives.logit_mse import LogitMSE
@@ -85,6 +86,9 @@ def make_objective(
     kind = term_class(name)
     hints = get_type_hints(kind.__init__, include_extras=True)
     checked = {key: _checked(value, hints[key], f"objective {name}: {key}") for key, value in given.items()}
+    for key, ramp in dict(common.get("over_epochs") or {}).items():
+        for _, value in ramp.points:
+            _checked(value, hints.get(key, NotNegative), f"objective {name}: {key} over epochs")
     if "head" in inspect.signature(kind).parameters:
         checked["head"] = head
     return Objective(kind(**checked), **common)

@@ -16,7 +16,8 @@ class KD:
     """T^2 KL(p_T || q_T), with p_T, q_T the softmax of the teacher's and the student's logits [B, C] over T.
 
     Hinton, Vinyals & Dean 2015, section 2; the teacher's entropy is included, so a student that agrees has loss 0.
-    Exact on full. On top-k the head is exact and the tail's mass comes from the sketch; no [B, C] target is built.
+    Exact on full. On top-k the head is exact and the tail's mass comes from the sketch; no [B, C] target is built from
+    one store whose k is below C / 4.
     A ghost tail makes it the KL of k + 1 outcomes, a lower bound. Mixed pictures: the teacher saw the mixed one.
     """
 

@@ -22,6 +22,5 @@ class LogitMSE:
     facts: ClassVar[Facts] = Facts(topk="approximate: the tail at its mean logit", tails=BY_LOGIT, w_ce=0.0, w_kd=1.0)
 
     def __call__(self, logits: Tensor, targets: Targets, batch: Batch) -> Tensor:
-        visible = targets.visible
-        difference = (logits - targets.logits())[..., visible]
+        difference = targets.seen(logits - targets.logits())
         return 0.5 * (difference - difference.mean(dim=-1, keepdim=True)).square().sum(dim=-1).mean()

@@ -1,9 +1,10 @@
 """Multi-level logit distillation: instances, batch and classes, each at several temperatures."""
 
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Annotated, ClassVar
 
 import torch
+from pydantic import Field
 from torch import Tensor
 
 from kdcache.batch import Batch
@@ -22,7 +23,7 @@ class MLLD:
     """
 
     facts: ClassVar[Facts] = Facts(topk=SKETCHED, tails=BY_CLASS, w_ce=0.1, w_kd=0.9, couples=True)
-    temperatures: tuple[Positive, ...] = (2.0, 3.0, 4.0, 5.0, 6.0)
+    temperatures: Annotated[tuple[Positive, ...], Field(min_length=1)] = (2.0, 3.0, 4.0, 5.0, 6.0)
     w_batch: NotNegative = 1.0
     w_class: NotNegative = 1.0
 

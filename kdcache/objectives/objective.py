@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import replace
+from math import isfinite
 from typing import Any, ClassVar, Protocol, cast
 
 import torch
@@ -56,6 +57,8 @@ class Objective(nn.Module):
         """Scalar loss in nats, mean over the rows; logits [B, C] of the student, f32 or f64."""
         now = {name: ramp(batch.time) for name, ramp in self.over_epochs.items()}
         w_ce, w_kd = now.pop("w_ce", self.w_ce), now.pop("w_kd", self.w_kd)
+        if not w_ce and not w_kd:
+            return logits.sum() * 0.0  # a step of a ramp that begins or ends at 0
         loss = logits.new_zeros(())
         if w_ce:
             loss = loss + w_ce * hard_cross_entropy(logits, batch)
@@ -80,6 +83,9 @@ class Objective(nn.Module):
 
     def _check(self) -> None:
         kind, facts = type(self.term).__name__, self.term.facts
+        for name, value in (("w_ce", self.w_ce), ("w_kd", self.w_kd)):
+            if not (isfinite(value) and value >= 0):
+                raise InvalidInputError(f"{name} of {kind} is {value}; give a finite number of 0 or more")
         if facts.teacher and self.tail not in facts.tails:
             raise InvalidInputError(f"{kind} cannot take tail {self.tail!r}; it can take {', '.join(facts.tails)}")
         if facts.remembers and self.combine == "losses":
@@ -107,7 +113,8 @@ class Phases(nn.Module):
             )
 
     def forward(self, logits: Tensor, batch: Batch) -> Tensor:
-        """The loss of the objective that holds at the batch's epoch."""
+        """The loss of the objective that holds at the batch's epoch; it counts epochs from its own beginning."""
         current = max(index for index, start in enumerate(self.starts) if start <= batch.epoch)
-        loss: Tensor = self.parts[current](logits, batch)
+        start, end = self.starts[current], [*self.starts, batch.epochs][current + 1]
+        loss: Tensor = self.parts[current](logits, replace(batch, epoch=batch.epoch - start, epochs=end - start))
         return loss

@@ -10,9 +10,9 @@ from torch import Tensor, nn
 
 from kdcache.batch import Batch
 from kdcache.errors import InvalidInputError
-from kdcache.objectives.facts import ALL_TAILS, BOTH_LABELS, Facts, Positive
+from kdcache.objectives.facts import ALL_TAILS, BOTH_LABELS, FULL_SUPPORT, Facts, Positive
 from kdcache.objectives.hard import over_labels
-from kdcache.objectives.targets import Targets, kl_rows
+from kdcache.objectives.targets import FLOOR, Targets, kl_rows
 
 
 @dataclass(frozen=True)
@@ -20,10 +20,11 @@ class KDPartial:
     """T^2 KL(p' || q_T): p' has the teacher's probability of the hard label, its other classes share the rest evenly.
 
     KD-pt, Tang et al. 2020: the part of KD that rescales the gradient by the teacher's confidence. Logits [B, C]. Exact
-    on full and on top-k, which stores the label's logit. Mixed pictures: both labels, weighted by lambda.
+    on full; on top-k, which stores the label's logit, exact at T 1, 2, 4, also for the mean probabilities of several
+    stores. Mixed pictures: both labels, weighted by lambda.
     """
 
-    facts: ClassVar[Facts] = Facts(topk="exact at T 1, 2, 4, else by sketch", mixing=BOTH_LABELS, tails=ALL_TAILS)
+    facts: ClassVar[Facts] = Facts(topk="exact at T 1, 2, 4, else by sketch", mixing=BOTH_LABELS, tails=FULL_SUPPORT)
     temperature: Positive = 4.0
 
     def __call__(self, logits: Tensor, targets: Targets, batch: Batch) -> Tensor:
@@ -31,14 +32,14 @@ class KDPartial:
         return self.temperature**2 * over_labels(batch, lambda y, which: self._rows(log_q, targets, y, which))
 
     def _rows(self, log_q: Tensor, targets: Targets, y: Tensor, which: int) -> Tensor:
-        visible = targets.visible
-        others = int(visible.sum()) - 1
+        seen = targets.seen(log_q)
+        others = seen.shape[-1] - 1
         log_p_y = targets.label_log_prob(self.temperature, y, which)
         known = log_p_y.isfinite()
         p_y = torch.where(known, log_p_y, 0.0).exp()
         rest = 1.0 - p_y
         log_q_y = log_q.gather(-1, y[..., None])[..., 0]
-        mean_rest = (log_q[..., visible].sum(dim=-1) - log_q_y) / others
+        mean_rest = (seen.sum(dim=-1) - log_q_y) / others
         own = torch.xlogy(p_y, p_y) + torch.xlogy(rest, rest) - rest * log(others)
         return torch.where(known, own - p_y * log_q_y - rest * mean_rest, 0.0)
 
@@ -95,7 +96,9 @@ class KDSim(nn.Module):
         rows = self.get_buffer("rows").to(log_q.dtype)
 
         def divergence(y: Tensor, which: int) -> Tensor:
-            likeness = (rows[y] @ rows.T).clamp_min(0.0) ** self.alpha
-            return kl_rows(torch.log_softmax(likeness / self.beta, dim=-1), log_q)
+            likeness = (rows[y] @ rows.T).clamp_min(0.0) ** self.alpha / self.beta
+            if targets.masked:
+                likeness[..., list(targets.masked)] = FLOOR
+            return kl_rows(torch.log_softmax(likeness, dim=-1), log_q)
 
         return self.temperature**2 * over_labels(batch, divergence)

@@ -1,6 +1,7 @@
 """Numbers that change over a training: piecewise linear in epochs."""
 
 from dataclasses import dataclass
+from math import isfinite
 
 from kdcache.errors import InvalidInputError
 
@@ -27,6 +28,8 @@ class Ramp:
         try:
             pairs = [part.split(":") for part in text.split(",")]
             points = tuple((float(epoch), float(value)) for epoch, value in pairs)
+            if not all(isfinite(number) for point in points for number in point):
+                raise ValueError
         except ValueError:
             raise InvalidInputError(
                 f"{name} {text!r} is not a ramp; write EPOCH:VALUE,... such as {name}=0:0.9,30:0.1"

@@ -26,9 +26,8 @@ class LogitStandardisation:
     temperature: Positive = 2.0
 
     def __call__(self, logits: Tensor, targets: Targets, batch: Batch) -> Tensor:
-        visible = targets.visible
-        mean = logits[..., visible].mean(dim=-1, keepdim=True)
-        std = logits[..., visible].std(dim=-1, keepdim=True)
+        seen = targets.seen(logits)
+        mean, std = seen.mean(dim=-1, keepdim=True), seen.std(dim=-1, keepdim=True)
         log_q = torch.log_softmax((logits - mean) / (std + EPSILON) / self.temperature, dim=-1)
         scale = (targets.deviation() + EPSILON) * self.temperature  # dividing by the std tempers each row by its own
         if not targets.exact:

@@ -10,13 +10,13 @@ import torch
 from torch import Tensor
 
 from kdcache.errors import InvalidInputError
-from kdcache.objectives.sparse import ghost_pair, topk_kl
+from kdcache.objectives.sparse import LOG_ZERO, ghost_pair, topk_kl
 from kdcache.softlabels import FullLabels, SoftLabels, Tail, TopKLabels
 from kdcache.tail import tail_moments
 
 Combine = Literal["probabilities", "logits", "predictions", "losses"]
 
-FLOOR = -1e5  # stands for log 0: exp gives 0 at any temperature in use, and 0 * FLOOR is 0, where 0 * -inf is NaN
+FLOOR = LOG_ZERO  # stands for log 0: exp gives 0 at any temperature in use, and 0 * FLOOR is 0, where 0 * -inf is NaN
 
 
 @dataclass(frozen=True)
@@ -69,10 +69,10 @@ class Targets:
         return _log_mean([_log_dense(teacher, self.tail, 1.0, labels, which) for teacher in self.teachers], shares)
 
     def label_log_prob(self, temperature: float, labels: Tensor, which: int = 0) -> Tensor:
-        """[B] log-probability of hard labels (-1: NaN), exact on top-k as well."""
-        if len(self.teachers) == 1:
-            given: Tensor = self.teachers[0].label_log_prob(temperature)
-            return given[..., which] if given.ndim > labels.ndim else given
+        """[B] log-probability of hard labels (-1: NaN); of one store or a mean of probabilities exact on top-k too."""
+        if len(self.teachers) == 1 or self.combine == "probabilities":
+            each = [_own_label(teacher, temperature, labels, which) for teacher in self.teachers]
+            return each[0] if len(each) == 1 else _log_mean(each, normalised_weights(self.weights, len(each)))
         log_p = self.log_probs(temperature, labels=labels, which=which)
         found = log_p.gather(-1, labels.clamp_min(0)[..., None])[..., 0]
         return torch.where(labels >= 0, found, torch.nan)
@@ -102,7 +102,7 @@ class Targets:
         """Unbiased standard deviation [B] of a row's logits over its classes; the tail's share of it by the sketch."""
         only = self._only_topk()
         logits = self.logits() if only is None else _with_tail_logits(only, "uniform")
-        seen = logits[..., self.visible]
+        seen = self.seen(logits)
         squares = (seen - seen.mean(dim=-1, keepdim=True)).square().sum(dim=-1)
         if only is not None and only.tail_classes:
             squares = squares + only.tail_classes * tail_moments(only.tail, only.logits[..., -1], only.tail_classes)[1]
@@ -114,13 +114,17 @@ class Targets:
         return all(isinstance(teacher, FullLabels) for teacher in self.teachers)
 
     @property
-    def visible(self) -> Tensor:
-        """[C] bool: classes that no teacher masks."""
-        first = self.teachers[0]
-        mask = torch.ones(first.num_classes, dtype=torch.bool, device=first.logits.device)
-        for teacher in self.teachers:
-            mask[list(teacher.masked)] = False
-        return mask
+    def masked(self) -> tuple[int, ...]:
+        """Classes that a teacher masks, ascending."""
+        return tuple(sorted({each for teacher in self.teachers for each in teacher.masked}))
+
+    def seen(self, values: Tensor) -> Tensor:
+        """Values [B, C] of the classes that no teacher masks."""
+        hidden = set(self.masked)
+        if not hidden:
+            return values
+        chosen = [each for each in range(values.shape[-1]) if each not in hidden]
+        return values.index_select(-1, torch.tensor(chosen, device=values.device))
 
     def _only_topk(self) -> TopKLabels | None:
         only = self.teachers[0] if len(self.teachers) == 1 else None
@@ -149,6 +153,11 @@ def normalised_weights(weights: tuple[float, ...], members: int) -> tuple[float,
             f"ensemble weights {chosen} do not fit {members} stores; give one at or above 0 for each"
         )
     return tuple(weight / sum(chosen) for weight in chosen)
+
+
+def _own_label(teacher: SoftLabels, temperature: float, labels: Tensor, which: int) -> Tensor:
+    given: Tensor = teacher.label_log_prob(temperature)
+    return given[..., which] if given.ndim > labels.ndim else given
 
 
 def _column(temperature: float | Tensor) -> float | Tensor:
