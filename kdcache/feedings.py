@@ -33,6 +33,8 @@ def other_feedings(teacher: Teacher, view: Tensor) -> dict[str, Feeding]:
         found["channels reversed (RGB, BGR)"] = lambda images: given(images.flip(1))
     if view.is_floating_point():
         return found
+    if channels == 3:
+        found["channels, mean and std reversed (RGB, BGR)"] = lambda images: given(images).flip(1)
     common = {
         "mean 0.5 and std 0.5": ((0.5,) * channels, (0.5,) * channels),
         "values from 0 to 1 (mean 0, std 1)": ((0.0,) * channels, (1.0,) * channels),

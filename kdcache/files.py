@@ -87,7 +87,7 @@ class Folder:
     def keys(self, prefix: str) -> Iterator[str]:
         """Every key under a prefix, sorted; temporary files of a killed writer are not keys."""
         base = self.path(prefix)
-        for folder, folders, names in os.walk(base):
+        for folder, folders, names in os.walk(base, onerror=_not_listed):
             folders.sort()
             for name in sorted(names):
                 if not name.startswith(TEMPORARY):
@@ -99,6 +99,9 @@ class Folder:
             return sorted(entry.name for entry in os.scandir(self.path(prefix)) if entry.is_dir(follow_symlinks=False))
         except (FileNotFoundError, NotADirectoryError):
             return []
+        except PermissionError as error:
+            _not_listed(error)
+            raise
 
     def _write_temporary(self, folder: Path, data: bytes) -> Path:
         temporary = folder / f"{TEMPORARY}{uuid.uuid4().hex}"
@@ -121,6 +124,13 @@ class Folder:
         for new in reversed(missing):
             new.mkdir(exist_ok=True)
             _sync_folder(new.parent)
+
+
+def _not_listed(error: OSError) -> None:
+    """What may not be listed is not empty."""
+    if isinstance(error, PermissionError):
+        advice = "mend its permissions; reading a sealed store needs no listing, writing and verifying do"
+        raise StoreError(f"{error.filename} cannot be listed ({error.strerror}); {advice}") from error
 
 
 def _sync_folder(folder: Path) -> None:
