@@ -233,7 +233,12 @@ def test_another_teacher_is_refused(gallery: Gallery, tmp_path: Path) -> None:
             extract(gallery.asked(gallery.store, views=views, weights=other))
     assert all_files(Path(gallery.store)) == before
     asked = gallery.asked(gallery.store)
-    teacher = {"teacher": asked.teacher, "teacher_set": asked.teacher_set, "data": asked.data, "rows": 40}
+    teacher: dict[str, Any] = {
+        "teacher": asked.teacher,
+        "teacher_set": asked.teacher_set,
+        "data": asked.data,
+        "rows": 40,
+    }
     right, wrong = (
         verify(VerifySettings(store=gallery.store, **teacher, weights=weights)) for weights in (asked.weights, other)
     )
