@@ -74,8 +74,7 @@ class ExtractSettings(Settings):
     keep: Keep = Field(default=(), description="features,head: keep pooled features, the classifier")
     batch_size: int = Field(default=256, description="rows of a teacher batch, a multiple of 64")
     min_accuracy: float | None = Field(
-        default=None,
-        description="accept this top-1 on clean rows; default twice chance",
+        default=None, description="accept this top-1 on clean rows; default twice chance"
     )
     parents: Names = Field(default=(), description="content ids of stores that this teacher was distilled from")
     seal: bool = Field(default=True, description="seal the store once it is whole")
