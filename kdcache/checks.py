@@ -7,6 +7,14 @@ import torch
 
 from kdcache.datasets import Data
 from kdcache.errors import InvalidInputError, TeacherSuspectError
+from kdcache.feedings import (
+    STEADY_ROWS,
+    Feeding,
+    other_feedings,
+    permutation_of,
+    require_steady,
+    surely_better,
+)
 from kdcache.plan import IntArray
 from kdcache.reduction import centre
 from kdcache.teachers import Teacher
@@ -24,6 +32,7 @@ from kdcache.views import (
 
 PROBE_SAMPLES = 16  # times two views: 32 draws
 CHECK_ROWS = 512
+GIVEN = "as given"
 PERMUTED = 3.0  # a relabelling that is right so many times as often is worth naming
 
 
@@ -59,25 +68,33 @@ def check_teacher(
 ) -> float | None:
     """Top-1 accuracy on up to 512 clean rows; None where none of them is labelled.
 
-    Raises TeacherSuspectError below `min_accuracy` (default: twice chance), and names a relabelling of the classes that
-    fits much better where there is one.
+    Raises TeacherSuspectError for an unsteady teacher; below `min_accuracy` (default: twice chance); and, where
+    no `min_accuracy` vouches for it, if another feeding or permuted classes are right far more often, naming which.
     """
     positions = np.arange(min(CHECK_ROWS, len(order)), dtype=np.int64)
     indices = order[positions]
     labels = data.labels[indices].astype(np.int64)
     known = labels >= 0
+    clean = clean_transform(dataset.plan.transform) or dataset.transform
+    asked = _predictions(teacher, data, indices[known] if known.any() else indices[:STEADY_ROWS], clean, batch_rows)
     if not known.any():
         return None
-    clean = clean_transform(dataset.plan.transform) or dataset.transform
-    predicted = _predictions(teacher, data, indices.tolist(), clean, batch_rows)[known]
     labels = labels[known]
-    accuracy = float((predicted == labels).mean())
+    predicted = asked.pop(GIVEN)
+    right = predicted == labels
+    accuracy = float(right.mean())
     limit = twice_chance(data.classes) if min_accuracy is None else min_accuracy
+    found = _suspicion(asked, predicted, labels, data.class_names)
     if accuracy < limit:
         advice = "check --mean and --std, channel order, --weights and class order, or lower --min-accuracy"
         raise TeacherSuspectError(
             f"the teacher's top-1 accuracy on {len(labels)} clean rows is {accuracy:.3f}, below {limit:.3f}; "
-            f"{_relabelling(predicted, labels, data.class_names, accuracy)}{advice}"
+            f"{found or _relabelling(predicted, labels, data.class_names, accuracy)}{advice}"
+        )
+    if found and min_accuracy is None:
+        advice = f"mend it, or vouch for this feeding with --min-accuracy {int(accuracy * 100) / 100:.2f}"
+        raise TeacherSuspectError(
+            f"the teacher's top-1 accuracy on {len(labels)} clean rows is {accuracy:.3f}; {found}{advice}"
         )
     return accuracy
 
@@ -88,15 +105,36 @@ def twice_chance(classes: int) -> float:
     return min(2.0 * chance, chance + (1.0 - chance) / 4.0)
 
 
-def _predictions(teacher: Teacher, data: Data, indices: list[int], transform: Transform, batch_rows: int) -> IntArray:
-    predicted = []
+def _predictions(
+    teacher: Teacher, data: Data, indices: IntArray, transform: Transform, batch_rows: int
+) -> dict[str, IntArray]:
+    """Top classes of clean rows, by feeding: as the teacher is fed, and as else it could be meant to be."""
+    predicted: dict[str, list[IntArray]] = {}
     for start in range(0, len(indices), batch_rows):
-        chosen = indices[start : start + batch_rows]
         with own_generators():
-            views = [_clean_view(transform, data.samples[index][0], index) for index in chosen]
-        logits, _ = teacher.answer(teacher.preparation(stack_views(views)))
-        predicted.append(centre(logits, teacher.masked_classes).argmax(dim=1).cpu().numpy())
-    return np.concatenate(predicted)
+            views = stack_views([
+                _clean_view(transform, data.samples[index][0], index)
+                for index in indices[start : start + batch_rows].tolist()
+            ])  # fmt: skip
+        if not start:
+            require_steady(teacher, views)
+        feedings: dict[str, Feeding] = {GIVEN: teacher.preparation, **other_feedings(teacher, views[0])}
+        for name, feed in feedings.items():
+            logits, _ = teacher.answer(feed(views))
+            predicted.setdefault(name, []).append(centre(logits, teacher.masked_classes).argmax(dim=1).cpu().numpy())
+    return {name: np.concatenate(answers) for name, answers in predicted.items()}
+
+
+def _suspicion(others: dict[str, IntArray], predicted: IntArray, labels: IntArray, names: Sequence[str]) -> str:
+    """One sentence on what is right most often among the feedings and permutations that are surely right more often."""
+    moved = permutation_of(predicted, labels)
+    right = predicted == labels
+    trials = {f"fed with {name} it would be": answers == labels for name, answers in others.items()}
+    permuted = np.array([moved.get(label, label) for label in labels.tolist()])
+    trials[_permuted(moved, names)] = predicted == permuted
+    sure = {what: float(trial.mean()) for what, trial in trials.items() if surely_better(right, trial)}
+    best = max(sure, key=lambda what: sure[what], default="")
+    return f"{best} {sure[best]:.3f}; " if best else ""
 
 
 def _clean_view(transform: Transform, image: object, index: int) -> torch.Tensor:
@@ -113,8 +151,13 @@ def _relabelling(predicted: IntArray, labels: IntArray, names: Sequence[str], ac
     moved = [(label, guess) for label, (guess, _) in best.items() if guess != label]
     if fitted < PERMUTED * max(accuracy, 1 / len(labels)) or len({guess for guess, _ in best.values()}) < len(best) / 2:
         return ""
-    shown = ", ".join(f"{_name(names, label)} is answered as class {guess}" for label, guess in moved[:4])
-    return f"with the classes permuted it would be {fitted:.3f} ({shown}); "
+    return f"{_permuted(dict(moved), names)} {fitted:.3f}; "
+
+
+def _permuted(moved: dict[int, int], names: Sequence[str]) -> str:
+    pairs = list(moved.items())[:4]
+    shown = ", ".join(f"{_name(names, label)} is answered as class {guess}" for label, guess in pairs)
+    return f"with the classes permuted ({shown}) it would be"
 
 
 def _name(names: Sequence[str], label: int) -> str:

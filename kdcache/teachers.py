@@ -161,6 +161,11 @@ class Teacher:
         masked_classes: tuple[int, ...] = (),
     ) -> None:
         frozen = network.eval().requires_grad_(False).to(preparation.device)
+        if stuck := [name or "the network" for name, module in network.named_modules() if module.training]:
+            raise InvalidInputError(
+                f"the teacher stays in train mode: {stuck[0]} ({len(stuck)} modules) is in train mode after eval(); a "
+                "teacher answers in eval mode: mend the train() or eval() that the network overrides"
+            )
         self.network = frozen.to(memory_format=torch.channels_last)
         self.preparation = preparation
         self.precision = precision

@@ -73,7 +73,9 @@ class ExtractSettings(Settings):
     quantisation: Literal["default", "high"] = Field(default="default", description="steps of 1/16 or 1/64 nat")
     keep: Keep = Field(default=(), description="features,head: keep pooled features, the classifier")
     batch_size: int = Field(default=256, description="rows of a teacher batch, a multiple of 64")
-    min_accuracy: float | None = Field(default=None, description="lowest top-1 on clean rows; default twice chance")
+    min_accuracy: float | None = Field(
+        default=None, description="accept this top-1 on clean rows; default twice chance"
+    )
     parents: Names = Field(default=(), description="content ids of stores that this teacher was distilled from")
     seal: bool = Field(default=True, description="seal the store once it is whole")
 

@@ -16,7 +16,7 @@ from kdcache.errors import InterruptedRunError
 from kdcache.pipelines.extract import extract
 from kdcache.store import Store
 from tests import stagekit
-from tests.stagekit import BLOCKS, ROWS, Stage, arguments, committed, stalling, start, stop_after, wait_for
+from tests.stagekit import BLOCKS, ROWS, TRIALS, Stage, arguments, committed, stalling, start, stop_after, wait_for
 from tests.storekit import all_files
 
 stage = stagekit.stage
@@ -64,7 +64,7 @@ def twin(stage: Stage, tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_a_killed_extraction_goes_on_to_the_same_bytes(stage: Stage, tmp_path: Path, twin: Path) -> None:
     path = tmp_path / "digits.kd"
     asked = stage.asked(path, teacher=stage.stalling)
-    process = start(asked, stalling(tmp_path, 7))
+    process = start(asked, stalling(tmp_path, TRIALS + 7))
     wait_for(lambda: (tmp_path / "here").exists() and committed(path) > 0, process)
     process.kill()
     process.join()
@@ -80,7 +80,7 @@ def test_sigterm_ends_with_75_and_the_same_command_finishes(stage: Stage, tmp_pa
     path = tmp_path / "digits.kd"
     asked = stage.asked(path, teacher=stage.stalling)
     line = [sys.executable, "-m", "kdcache", *arguments(asked), "--json"]
-    environment = {**os.environ, **stalling(tmp_path, 7)}
+    environment = {**os.environ, **stalling(tmp_path, TRIALS + 7)}
     with subprocess.Popen(line, env=environment, stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
         wait_for(lambda: (tmp_path / "here").exists() or process.poll() is not None)
         process.send_signal(signal.SIGTERM)
