@@ -215,7 +215,7 @@ class Origin:
                 if tries == self.patience.tries or spent + wait > self.patience.budget:
                     said = f"{self.name}{path} {error}, in {tries} tries over {spent:.1f} s"
                     raise StoreError(
-                        f"{said}; run the same command again later, or copy the store to a folder"
+                        f"{said}; check the address, run the same command again later, or copy the store to a folder"
                     ) from error
             pause *= 2
             time.sleep(wait)

@@ -133,7 +133,7 @@ def test_what_passes_is_asked_for_again(served: Served, key: str, fault: str) ->
         (MANIFEST, "huge", 0, FormatError, "announces 1000000000000 bytes, allowed are 16777216"),
         (MANIFEST, "endless", 0, FormatError, "sends more than 16777216 bytes, allowed are 16777216"),
         (MANIFEST, "encoded", 0, StoreError, "came encoded as gzip, asked for was identity"),
-        (MANIFEST, "503", 0, StoreError, "answered 503 .*, in 3 tries over .* s; run the same command again later"),
+        (MANIFEST, "503", 0, StoreError, "answered 503 .*, in 3 tries over .* s; check the address, run the same"),
         (MANIFEST, "429", 0, StoreError, "answered 429 .*, in 3 tries"),
         (MANIFEST, "reset", 0, StoreError, "gave no answer .RemoteDisconnected.*, in 3 tries"),
         (MANIFEST, "drip", 0, StoreError, "gave no answer .TimeoutError: timed out., in 3 tries"),
