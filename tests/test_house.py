@@ -18,10 +18,9 @@ from kdcache.cli.app import COMMANDS
 ROOT = Path(__file__).resolve().parent.parent
 FLOORS = ("kdcache", "kdcache.pipelines", "kdcache.cli")
 STORE_SIDE = (
-    "errors", "canonical", "plan", "manifest", "layout", "limits", "beneath", "claim", "files", "origin", "web", "place",
-    "reduction", "encoding",
-    "softlabels", "tail", "chunks", "shards", "wholes", "commits", "segment", "seals", "store", "verify", "inspection",
-    "specs", "progress", "doctor",
+    "errors", "canonical", "plan", "manifest", "layout", "limits", "beneath", "claim", "files", "origin", "web",
+    "place", "reduction", "encoding", "softlabels", "tail", "chunks", "shards", "wholes", "commits", "segment", "seals",
+    "store", "verify", "inspection", "specs", "progress", "doctor",
 )  # fmt: skip
 LINKS = {"kdcache/cli", "kdcache/pipelines"}
 LIMIT = 300
