@@ -13,10 +13,10 @@ from pydantic import ConfigDict
 
 from kdcache.canonical import sha256_hex
 from kdcache.errors import DamagedError, MissingBlockError, StoreError
-from kdcache.files import Folder
 from kdcache.layout import SegmentLayout
 from kdcache.limits import COMMIT_LIMIT, METADATA_LIMIT
 from kdcache.manifest import Provenance, Record
+from kdcache.place import Place
 from kdcache.shards import check_shard, encode_shard, largest_shard
 
 COMMIT_NAME = re.compile(r"([0-9]{6,15})\.json")
@@ -51,7 +51,7 @@ class Commit(Record):
 
 
 def commit_block(
-    folder: Folder,
+    folder: Place,
     layout: SegmentLayout,
     block: int,
     *,
@@ -88,7 +88,7 @@ def commit_block(
     return read_commit(folder, layout, block)
 
 
-def require_rows(folder: Folder, layout: SegmentLayout, name: str, block: int, data: bytes) -> None:
+def require_rows(folder: Place, layout: SegmentLayout, name: str, block: int, data: bytes) -> None:
     """Raises DamagedError where bytes found under a shard's key do not decode to the rows of its block."""
     spec = layout.arrays[name]
     try:
@@ -99,20 +99,20 @@ def require_rows(folder: Folder, layout: SegmentLayout, name: str, block: int, d
         raise DamagedError(f"{path} was left there torn, it does not decode ({error}); {advice}") from error
 
 
-def read_commit(folder: Folder, layout: SegmentLayout, block: int) -> Commit | None:
+def read_commit(folder: Place, layout: SegmentLayout, block: int) -> Commit | None:
     """The commit of one block, or None. Raises FormatError or DamagedError for a record that is not this block's."""
     key = layout.commit_key(block)
     data = folder.get(key, limit=COMMIT_LIMIT)
     return None if data is None else _parse(data, layout, block, str(folder.path(key)))
 
 
-def list_commits(folder: Folder, layout: SegmentLayout) -> dict[int, Commit]:
+def list_commits(folder: Place, layout: SegmentLayout) -> dict[int, Commit]:
     """Every commit of a segment, by listing: for writers and for stores without a seal."""
     found = {block: read_commit(folder, layout, block) for block in listed_blocks(folder, layout)}
     return {block: commit for block, commit in found.items() if commit is not None}
 
 
-def listed_blocks(folder: Folder, layout: SegmentLayout) -> Iterator[int]:
+def listed_blocks(folder: Place, layout: SegmentLayout) -> Iterator[int]:
     """Numbers of the commit files that lie there; file managers and network file systems leave files of their own."""
     for key in folder.keys(layout.commits_prefix):
         if name := COMMIT_NAME.fullmatch(key.rsplit("/", 1)[-1]):

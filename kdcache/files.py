@@ -9,7 +9,7 @@ from pathlib import Path
 
 from kdcache.beneath import LIST, file_status, not_a_file, open_file, open_folder, split_key
 from kdcache.claim import TEMPORARY, CannotRefuseError, claim, discard, write_temporary
-from kdcache.errors import DamagedError, FormatError, StoreError
+from kdcache.errors import DamagedError, FormatError, StoreError, StoreNotFoundError
 from kdcache.limits import DEPTH_MAX, METADATA_LIMIT
 
 PIECE = 2**20  # bytes that are hashed or written at a time
@@ -31,11 +31,17 @@ class Opened:
 class Folder:
     """The only code that touches a store's files. Keys are relative, with forward slashes."""
 
+    lists = True
+
     def __init__(self, root: str | os.PathLike[str]) -> None:
         self.root = Path(root)
 
     def path(self, key: str) -> Path:
         return self.root / key
+
+    @property
+    def mend(self) -> str:
+        return f"run: kdcache verify {self.root} --repair"
 
     def get(self, key: str, *, limit: int = METADATA_LIMIT) -> bytes | None:
         """The bytes under a key, or None when there is nothing. Raises FormatError for more than `limit` bytes, before
@@ -172,6 +178,11 @@ class Folder:
                 elif not name.startswith(TEMPORARY):
                     found.append(key)
         yield from sorted(found)
+
+    def nothing(self, key: str) -> StoreNotFoundError:
+        """What to raise where the file that makes a folder a store is missing."""
+        why = f"holds no {key}" if self.root.is_dir() else "does not exist"
+        return StoreNotFoundError(f"{self.root} {why}; make a store with: kdcache extract {self.root} ...")
 
     def has_folder(self, prefix: str) -> bool:
         """Whether a folder lies under a prefix."""

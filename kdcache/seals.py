@@ -9,10 +9,10 @@ from pydantic import FailFast, Field, model_validator
 
 from kdcache.canonical import sha256_hex
 from kdcache.errors import DamagedError, StoreNotFoundError
-from kdcache.files import Folder
 from kdcache.layout import LATEST_SEAL, seal_key, segment_layout
 from kdcache.limits import LATEST_LIMIT, SEAL_LIMIT, VIEWS_MAX
 from kdcache.manifest import Identity, Record
+from kdcache.place import Place, is_url
 from kdcache.segment import segment_digest
 
 NAME = re.compile(r"[0-9a-f]{32}\.json")
@@ -65,31 +65,31 @@ def split_pin(url: str) -> tuple[str, str | None]:
     """`store.kd@1f2e...` as path and content id, in either case; an `@` that is part of an existing path stays."""
     path, at, content_id = url.rpartition("@")
     content_id = content_id.lower()
-    if not at or os.path.exists(url) or not content_id or set(content_id) - HEX:
+    if not at or not content_id or set(content_id) - HEX:
+        return url, None
+    if path.count("/") < 3 if is_url(url) else os.path.exists(url):  # https://user@host
         return url, None
     return path, content_id
 
 
-def read_seal(folder: Folder, identity: Identity, content_id: str | None) -> Seal | None:
+def read_seal(folder: Place, identity: Identity, content_id: str | None) -> Seal | None:
     """The seal that a content id names, the latest where it is None; None where there is no seal at all.
 
     Raises StoreNotFoundError for an unknown id, DamagedError for a seal that is not what its name says, FormatError for
     fields that no seal holds.
     """
     if content_id is None:
-        latest = folder.get(LATEST_SEAL, limit=LATEST_LIMIT)
-        if latest is None:
+        content_id = _latest(folder)
+        if content_id is None:
             return None
-        content_id = latest.decode("ascii", "replace").strip()
-        if len(content_id) != 64 or set(content_id) - HEX:
-            said = f"{folder.path(LATEST_SEAL)} holds {content_id[:80]!r}, which is not a content id"
-            raise DamagedError(f"{said}; restore it, or open the store by a pin: {folder.root}@<content id>")
     elif len(content_id) < PIN:
         content_id = _complete(folder, content_id)
     key = seal_key(content_id)
     data = folder.get(key, limit=SEAL_LIMIT)
     if data is None:
-        there = ", ".join(sealed_ids(folder)[:SHOWN]) or "none"
+        there = (
+            (", ".join(sealed_ids(folder)[:SHOWN]) or "none") if folder.lists else _latest(folder) or "no latest one"
+        )
         raise StoreNotFoundError(f"{folder.root} has no seal {content_id}; it has {there}")
     if not sha256_hex(data).startswith(content_id):
         raise DamagedError(
@@ -107,13 +107,28 @@ def read_seal(folder: Folder, identity: Identity, content_id: str | None) -> Sea
     return seal
 
 
-def sealed_ids(folder: Folder) -> list[str]:
+def _latest(folder: Place) -> str | None:
+    """The content id of the latest seal. Raises DamagedError where the file holds something else."""
+    latest = folder.get(LATEST_SEAL, limit=LATEST_LIMIT)
+    if latest is None:
+        return None
+    content_id = latest.decode("ascii", "replace").strip()
+    if len(content_id) != 64 or set(content_id) - HEX:
+        said = f"{folder.path(LATEST_SEAL)} holds {content_id[:80]!r}, which is not a content id"
+        raise DamagedError(f"{said}; restore it, or open the store by a pin: {folder.root}@<content id>")
+    return content_id
+
+
+def sealed_ids(folder: Place) -> list[str]:
     """The first 32 digits of every content id, by listing."""
     names = [key.rsplit("/", 1)[-1] for key in folder.keys("kdcache/seals")]
     return [name.removesuffix(".json") for name in names if NAME.fullmatch(name)]
 
 
-def _complete(folder: Folder, prefix: str) -> str:
+def _complete(folder: Place, prefix: str) -> str:
+    if not folder.lists:
+        said = f"{folder.root} cannot be listed, and {prefix} has {len(prefix)} digits"
+        raise StoreNotFoundError(f"{said}; give {PIN} or more of the content id, or none for the latest seal")
     matches = [each for each in sealed_ids(folder) if each.startswith(prefix)]
     if len(matches) != 1:
         found = ", ".join(matches[:SHOWN]) or "none"

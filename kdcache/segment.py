@@ -12,15 +12,17 @@ from kdcache.canonical import canonical_json, sha256_hex
 from kdcache.commits import Commit, Counts, SealedCommits, commit_block, list_commits, read_commit
 from kdcache.encoding import decode_label, decode_logits, decode_tail
 from kdcache.errors import DamagedError, InvalidInputError, MissingBlockError
-from kdcache.files import Folder
 from kdcache.layout import SegmentLayout, group_bytes
 from kdcache.limits import COMMIT_LIMIT
 from kdcache.manifest import Identity, Provenance
+from kdcache.place import Place
 from kdcache.shards import read_row, require_metadata
 from kdcache.softlabels import FullLabels, SoftLabels, TopKLabels
 
 Array = npt.NDArray[Any]
 IntArray = npt.NDArray[np.int64]
+
+PROBED = 8  # commit files that are asked for where none can be listed
 
 
 @dataclass(frozen=True)
@@ -78,7 +80,7 @@ def segment_digest(layout: SegmentLayout, identity_digest: str, commits_digest: 
 class Segment:
     """Views start:stop of a store. `commits_digest` is what a seal says of its commits, None where there is no seal."""
 
-    def __init__(self, folder: Folder, identity: Identity, layout: SegmentLayout, commits_digest: str | None) -> None:
+    def __init__(self, folder: Place, identity: Identity, layout: SegmentLayout, commits_digest: str | None) -> None:
         self.folder = folder
         self.identity = identity
         self.layout = layout
@@ -185,13 +187,25 @@ class Segment:
             return
         key, line = self.layout.commit_key(block), self._sealed_commits.record(block)
         data = self.folder.get(key, limit=COMMIT_LIMIT)
-        if data == line or (data is None and not self.folder.has_folder(self.layout.commits_prefix)):
+        if data == line or (data is None and not self._keeps_commits()):
             return
         standing = None if data is None else read_commit(self.folder, self.layout, block)
         if standing is None or standing.shards != sealed.shards:
             what = "is gone" if standing is None else "has other shards than the seal lists: it was extracted again"
             advice = f"finish it with kdcache extract and kdcache seal, or look: kdcache verify {self.folder.root}"
+            advice = advice if self.folder.lists else self.folder.mend
             raise DamagedError(f"{self.folder.path(key)} {what}; {advice}")
+
+    def _keeps_commits(self) -> bool:
+        """Whether this copy of a sealed store has commit files; where nothing can be listed, some are asked for."""
+        if self.folder.lists:
+            return self.folder.has_folder(self.layout.commits_prefix)
+        return self._commit_seen
+
+    @cached_property
+    def _commit_seen(self) -> bool:
+        some = range(0, self.layout.blocks, max(self.layout.blocks // PROBED, 1))
+        return any(self.folder.size(self.layout.commit_key(block)) is not None for block in some)
 
     def _check_blocks(self, blocks: IntArray, names: list[str]) -> None:
         """Zarr returns fill values for what is missing: so ask the commits, and the sizes of the files."""
@@ -209,6 +223,4 @@ class Segment:
                 found, wanted = self.folder.size(key), commits[block].shards[name].size
                 if found != wanted:
                     what = "is missing" if found is None else f"has {found} bytes, committed were {wanted}"
-                    raise DamagedError(
-                        f"{self.folder.path(key)} {what}; run: kdcache verify {self.folder.root} --repair"
-                    )
+                    raise DamagedError(f"{self.folder.path(key)} {what}; {self.folder.mend}")

@@ -18,9 +18,9 @@ from zarr.storage import MemoryStore
 from kdcache.canonical import parse_json, sha256_hex
 from kdcache.chunks import OVERHEAD, chunk_bytes, decode_chunk, index_bytes, parse_index
 from kdcache.errors import DamagedError, FormatError, StoreError
-from kdcache.files import Folder
 from kdcache.layout import ArraySpec
 from kdcache.limits import ZARR_LIMIT
+from kdcache.place import Place
 
 Array = npt.NDArray[Any]
 
@@ -59,7 +59,7 @@ def _encoded(spec: ArraySpec, data: Array) -> dict[str, bytes]:
     return {key: value.to_bytes() for key, value in sorted(entries.items()) if key != "zarr.json"}
 
 
-def put_plain(folder: Folder, spec: ArraySpec, data: Array) -> None:
+def put_plain(folder: Place, spec: ArraySpec, data: Array) -> None:
     """Write a whole-store array, or find it there with these values, in whatever bytes a compressor wrote."""
     chunks = encode_plain(spec, data)
     found = [key for key, chunk in chunks.items() if not folder.put_new(key, chunk)]
@@ -70,7 +70,7 @@ def put_plain(folder: Folder, spec: ArraySpec, data: Array) -> None:
         raise StoreError(f"{folder.path(spec.path)} exists with other values; use another store path")
 
 
-def require_metadata(folder: Folder, spec: ArraySpec) -> None:
+def require_metadata(folder: Place, spec: ArraySpec) -> None:
     """Raises FormatError where a zarr.json is not what the manifest predicts, DamagedError where it is gone."""
     name = f"{spec.path}/zarr.json"
     data = folder.require(name, "restore it from another copy of the store", limit=ZARR_LIMIT)
@@ -84,7 +84,7 @@ def require_metadata(folder: Folder, spec: ArraySpec) -> None:
             raise FormatError(f"{folder.path(name)}: {said}; {advice}")
 
 
-def read_row(folder: Folder, spec: ArraySpec, block: int, row: int) -> Array:
+def read_row(folder: Place, spec: ArraySpec, block: int, row: int) -> Array:
     """Row `row` along the first axis of one block, padding cut off. Raises DamagedError where bytes do not decode."""
     key, chunks = spec.key(block), spec.shape[0]
     try:
@@ -104,7 +104,7 @@ def read_row(folder: Folder, spec: ArraySpec, block: int, row: int) -> Array:
     return np.asarray(values[(slice(None),) * axis + (slice(rows),)])
 
 
-def read_whole(folder: Folder, spec: ArraySpec) -> Array:
+def read_whole(folder: Place, spec: ArraySpec) -> Array:
     """All of an array of the store as a whole, once every chunk of it is known to be there. Raises DamagedError."""
     require_metadata(folder, spec)
     limit = chunk_bytes(spec.dtype, spec.chunk) + OVERHEAD

@@ -10,7 +10,6 @@ import numpy.typing as npt
 from kdcache.canonical import canonical_json, sha256_hex
 from kdcache.commits import commits_bytes
 from kdcache.errors import DamagedError, FormatError, InvalidInputError, MissingBlockError, StoreNotFoundError
-from kdcache.files import Folder
 from kdcache.layout import (
     CARD,
     LATEST_SEAL,
@@ -25,6 +24,7 @@ from kdcache.layout import (
 )
 from kdcache.limits import CARD_LIMIT, MANIFEST_LIMIT, VIEWS_MAX, ZARR_LIMIT
 from kdcache.manifest import Card, Identity, Manifest, Provenance, parse_manifest, require_equal
+from kdcache.place import Place, open_folder, open_place
 from kdcache.plan import partners_of
 from kdcache.seals import Seal, SealedSegment, read_seal, split_pin
 from kdcache.segment import EncodedRows, Segment, describe_segment
@@ -39,7 +39,7 @@ IntArray = npt.NDArray[np.int64]
 class Store:
     """One teacher's word on one data set split under one view plan. Readers take no lock and write nothing."""
 
-    def __init__(self, folder: Folder, manifest: Manifest, seal: Seal | None, segments: tuple[Segment, ...]) -> None:
+    def __init__(self, folder: Place, manifest: Manifest, seal: Seal | None, segments: tuple[Segment, ...]) -> None:
         self.folder = folder
         self.manifest = manifest
         self.seal_record = seal
@@ -61,7 +61,7 @@ class Store:
         `order` [N] dataset index of each position, `labels` [N] hard labels by position (-1 none), `head` weight [C, D]
         and bias [C] f32. Raises MismatchError, naming both values, where another identity has the place.
         """
-        folder = Folder(path)
+        folder = open_folder(path)
         check_order(order, labels, identity)
         if bool(head) != bool(identity.encoding.head):
             raise InvalidInputError(
@@ -87,11 +87,14 @@ class Store:
         Raises StoreNotFoundError, FormatError, DamagedError, and MismatchError where the identity is not `expect`.
         """
         path, content_id = split_pin(os.fspath(url))
-        folder = Folder(path)
+        folder = open_place(path)
         manifest = _read_manifest(folder)
         if expect is not None:
             require_equal(manifest.identity, expect, f"{path} is not the store that was expected:", _OTHER)
         seal = read_seal(folder, manifest.identity, content_id)
+        if seal is None and not folder.lists:
+            said = f"{folder.path(LATEST_SEAL)} is not there: the store is not sealed, and its blocks cannot be listed"
+            raise StoreNotFoundError(f"{said}; run kdcache seal on the store's folder, and publish it again")
         if seal is None:
             return cls.open_for_writing(path)
         segments = tuple(
@@ -103,7 +106,7 @@ class Store:
     @classmethod
     def open_for_writing(cls, path: str | os.PathLike[str]) -> Self:
         """Open what lies there now, sealed or not, by listing."""
-        folder = Folder(path)
+        folder = open_folder(path)
         manifest = _read_manifest(folder)
         return cls(folder, manifest, None, tuple(_listed_segments(folder, manifest.identity)))
 
@@ -250,15 +253,14 @@ def open_segments(store: Store) -> list[Segment]:
     return list(Store.open_for_writing(store.folder.root).segments)
 
 
-def _read_manifest(folder: Folder) -> Manifest:
+def _read_manifest(folder: Place) -> Manifest:
     data = folder.get(MANIFEST, limit=MANIFEST_LIMIT)
     if data is None:
-        why = "holds no kdcache/manifest.json" if folder.root.is_dir() else "does not exist"
-        raise StoreNotFoundError(f"{folder.root} {why}; make a store with: kdcache extract {folder.root} ...")
+        raise folder.nothing(MANIFEST)
     return parse_manifest(data, str(folder.path(MANIFEST)))
 
 
-def _listed_segments(folder: Folder, identity: Identity) -> list[Segment]:
+def _listed_segments(folder: Place, identity: Identity) -> list[Segment]:
     found, digest = [], identity.digest
     for name in folder.folders("kdcache"):
         parts = name.split("-")

@@ -5,14 +5,14 @@ Nothing that is committed is decoded; only shards that lie there without a commi
 
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from kdcache.commits import Commit, Shard, listed_blocks, read_commit, require_rows
 from kdcache.errors import KdcacheError
-from kdcache.files import Folder
 from kdcache.layout import LATEST_SEAL, ArraySpec, group_bytes, labels_spec, order_spec, plain_array
 from kdcache.limits import ZARR_LIMIT
 from kdcache.manifest import Record
+from kdcache.place import Place, open_place
 from kdcache.progress import Progress, silent
 from kdcache.seals import read_seal, sealed_ids, split_pin
 from kdcache.segment import Segment
@@ -63,6 +63,8 @@ def inspect_files(url: str, *, progress: Progress = silent) -> Inspection:
     Raises StoreNotFoundError and FormatError only, and whatever is wrong with the seal that is pinned.
     """
     path, pin = split_pin(url)
+    if not open_place(path).lists:
+        return _inspect_sealed(Store.open(url), progress)
     store = Store.open_for_writing(path)
     findings = [*_whole_store(store), *_seals(store, pin)]
     for segment in store.segments:
@@ -82,6 +84,23 @@ def inspect_files(url: str, *, progress: Progress = silent) -> Inspection:
     wrong = tuple(finding for finding in findings if not finding.harmless)
     notes = tuple(finding.what for finding in findings if finding.harmless)
     return Inspection(wrong, notes, total, total - committed, files, size)
+
+
+def _inspect_sealed(store: Store, progress: Progress) -> Inspection:
+    """What the seal lists and nothing else, where nothing can be listed; nothing of it can be redone there."""
+    findings, seen = list(_whole_store(store)), []
+    for segment in store.segments:
+        findings += _metadata(store.folder, segment.layout.name, list(segment.layout.arrays.values()))
+        try:
+            seen += [(segment, block, commit) for block, commit in segment.commits().items()]
+        except KdcacheError as error:
+            findings.append(Finding(str(error)))
+    for done, (segment, block, commit) in enumerate(seen, 1):
+        findings += [replace(found, block=None) for found in _shards(store.folder, segment, block, commit)]
+        progress("checking sha256 of blocks", done, len(seen))
+    shards = [shard for _, _, commit in seen for shard in commit.shards.values()]
+    total = sum(segment.layout.blocks for segment in store.segments)
+    return Inspection(tuple(findings), (), total, 0, len(shards), sum(shard.size for shard in shards))
 
 
 def forget_blocks(url: str, findings: tuple[Finding, ...]) -> list[tuple[str, int]]:
@@ -124,14 +143,14 @@ def _unlistable(segment: Segment) -> Iterator[Finding]:
         yield Finding(str(error))
 
 
-def _has_commit(folder: Folder, segment: Segment, block: int) -> bool:
+def _has_commit(folder: Place, segment: Segment, block: int) -> bool:
     try:
         return folder.size(segment.layout.commit_key(block)) is not None
     except KdcacheError:
         return True
 
 
-def _block(folder: Folder, segment: Segment, block: int) -> tuple[Commit | None, list[Finding]]:
+def _block(folder: Place, segment: Segment, block: int) -> tuple[Commit | None, list[Finding]]:
     """One block's commit, and what is wrong with its files."""
     try:
         commit = read_commit(folder, segment.layout, block)
@@ -161,7 +180,7 @@ def _whole_store(store: Store) -> Iterator[Finding]:
             yield Finding(str(error))
 
 
-def _metadata(folder: Folder, group: str, specs: list[ArraySpec]) -> Iterator[Finding]:
+def _metadata(folder: Place, group: str, specs: list[ArraySpec]) -> Iterator[Finding]:
     """zarr.json of a group and its arrays: byte for byte what the manifest predicts."""
     expected = {f"{group}/zarr.json".lstrip("/"): group_bytes()}
     expected |= {f"{spec.path}/zarr.json": spec.metadata_bytes() for spec in specs}
@@ -240,7 +259,7 @@ def _others(segment: Segment) -> Iterator[tuple[str, bool]]:
             yield str(segment.folder.path(key)), found.shards != sealed.shards
 
 
-def _torn(folder: Folder, segment: Segment, block: int) -> Iterator[Finding]:
+def _torn(folder: Place, segment: Segment, block: int) -> Iterator[Finding]:
     """Shards without a commit that do not decode: whoever extracts the block could not adopt them."""
     for name, spec in segment.layout.arrays_of(block).items():
         try:
@@ -250,14 +269,14 @@ def _torn(folder: Folder, segment: Segment, block: int) -> Iterator[Finding]:
             yield Finding(str(error), (segment.layout.name, block))
 
 
-def _shards(folder: Folder, segment: Segment, block: int, commit: Commit) -> Iterator[Finding]:
+def _shards(folder: Place, segment: Segment, block: int, commit: Commit) -> Iterator[Finding]:
     for name, shard in commit.shards.items():
         spec = segment.layout.arrays[name]
         if wrong := _wrong_shard(folder, spec, spec.key(block), shard):
             yield Finding(wrong, (segment.layout.name, block))
 
 
-def _wrong_shard(folder: Folder, spec: ArraySpec, key: str, shard: Shard) -> str:
+def _wrong_shard(folder: Place, spec: ArraySpec, key: str, shard: Shard) -> str:
     """What is wrong with a committed file; sizes first, so that no more is hashed than an array can hold."""
     path = folder.path(key)
     try:

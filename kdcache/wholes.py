@@ -7,16 +7,16 @@ import numpy.typing as npt
 
 from kdcache.canonical import canonical_json, sha256_hex
 from kdcache.errors import DamagedError, InvalidInputError
-from kdcache.files import Folder
 from kdcache.layout import labels_spec, order_spec, plain_array
 from kdcache.manifest import Identity
+from kdcache.place import Place
 from kdcache.shards import read_whole, values_digest
 
 Array = npt.NDArray[Any]
 IntArray = npt.NDArray[np.int64]
 
 
-def read_order(folder: Folder, identity: Identity) -> IntArray:
+def read_order(folder: Place, identity: Identity) -> IntArray:
     """[N] i64 dataset index of each position. Raises DamagedError where it is not what the manifest says."""
     rows, path = identity.dataset.rows, folder.path("order")
     order = read_whole(folder, order_spec(rows))
@@ -32,7 +32,7 @@ def read_order(folder: Folder, identity: Identity) -> IntArray:
     return order.astype(np.int64)
 
 
-def read_labels(folder: Folder, identity: Identity, order: IntArray) -> IntArray:
+def read_labels(folder: Place, identity: Identity, order: IntArray) -> IntArray:
     """[N] i64 hard label of each position, -1 for none. Raises DamagedError where they are not the manifest's."""
     path, classes = folder.path("labels"), identity.teacher.classes
     labels = read_whole(folder, labels_spec(identity.dataset.rows))
@@ -47,7 +47,7 @@ def read_labels(folder: Folder, identity: Identity, order: IntArray) -> IntArray
     return labels.astype(np.int64)
 
 
-def read_head(folder: Folder, identity: Identity) -> dict[str, Array]:
+def read_head(folder: Place, identity: Identity) -> dict[str, Array]:
     """The teacher's classifier, weight [C, D] and bias [C] f32."""
     classes, width = identity.teacher.classes, identity.encoding.head
     shapes = {"weight": (classes, width), "bias": (classes,)}

@@ -12,12 +12,12 @@ from kdcache.datasets import Data, open_data
 from kdcache.environment import default_device, provenance
 from kdcache.errors import InvalidInputError
 from kdcache.extraction import BlockExtractor
-from kdcache.files import Folder
 from kdcache.layout import MANIFEST, SegmentLayout, order_spec
 from kdcache.limits import MANIFEST_LIMIT
 from kdcache.lineage import Ancestor, open_lineage
 from kdcache.manifest import DatasetIdentity, Encoding, Identity, OrderIdentity, Provenance, parse_manifest, validated
 from kdcache.pipelines.settings import ExtractSettings, Settings, view_range
+from kdcache.place import open_folder
 from kdcache.plan import GROUP, IntArray, ViewPlan
 from kdcache.shards import values_digest
 from kdcache.teachers import Preparation, Teacher, build_network, default_normalisation, load_weights, network_text
@@ -246,7 +246,7 @@ def _encoding(settings: ExtractSettings, classes: int, *, features: int, head: i
 
 def _keeps_class_means(settings: ExtractSettings, usable: int) -> bool:
     """As the store that is there already; else wherever there is a tail and block 0 is a sample of the positions."""
-    found = Folder(settings.store).get(MANIFEST, limit=MANIFEST_LIMIT)
+    found = open_folder(settings.store).get(MANIFEST, limit=MANIFEST_LIMIT)
     if found is not None:
         return parse_manifest(found, settings.store).identity.encoding.class_means
     return settings.top_k < usable and settings.order == "shuffled"

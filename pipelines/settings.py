@@ -88,7 +88,8 @@ class TrainSettings(Settings):
     student_set: Arguments = Field(default={}, description="key=value for the student")
     weights: str = Field(default="", description="safetensors file or state dict that the student starts from")
     store: Names = Field(
-        default=(), description="stores of soft labels; several make an ensemble; none: plain training"
+        default=(),
+        description="stores of soft labels, folders or http(s) addresses; several: an ensemble; none: plain training",
     )
     val_set: Arguments = Field(default={}, description="key=value that select the validation split, such as split=test")
     val_transform: str = Field(default="none", description="transform of validation images")
@@ -137,7 +138,7 @@ class VerifySettings(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    store: str = Field(description="folder of the store")
+    store: str = Field(description="folder or http(s) address of the store")
     data: str = Field(default="", description="replay views of this data set and compare fingerprints")
     data_set: Arguments = Field(default={}, description="key=value for the data set, for example split=train")
     transform: str = Field(default="", description="the store's transform, where it is one of your own")

@@ -5,6 +5,7 @@ import numpy as np
 from kdcache.errors import InvalidInputError
 from kdcache.manifest import Record
 from kdcache.pipelines.settings import VerifySettings
+from kdcache.place import is_url, open_place
 from kdcache.plan import IntArray
 from kdcache.progress import Progress, silent
 from kdcache.seals import split_pin
@@ -62,6 +63,9 @@ def _require_data(settings: VerifySettings) -> None:
     given = [name for name in NEED_DATA if getattr(settings, name)]
     if given and not settings.data:
         raise InvalidInputError(f"{', '.join(given)} were given without --data; name the data set to look at")
+    if settings.repair and is_url(settings.store):
+        place = open_place(split_pin(settings.store)[0])
+        raise InvalidInputError(f"--repair was given for {place.root}, which is read only; repair the store's folder")
     if settings.weights and not settings.teacher:
         raise InvalidInputError("weights were given without --teacher; name the teacher too")
 

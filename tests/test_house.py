@@ -18,9 +18,10 @@ from kdcache.cli.app import COMMANDS
 ROOT = Path(__file__).resolve().parent.parent
 FLOORS = ("kdcache", "kdcache.pipelines", "kdcache.cli")
 STORE_SIDE = (
-    "errors", "canonical", "plan", "manifest", "layout", "files", "reduction", "encoding", "softlabels", "tail",
-    "shards", "commits", "segment", "seals", "store", "verify", "inspection", "specs", "progress", "calibration",
-    "fidelity", "plots", "lineage", "limits", "beneath", "claim", "chunks", "wholes", "doctor",
+    "errors", "canonical", "plan", "manifest", "layout", "files", "reduction", "encoding", "softlabels",
+    "tail", "shards", "commits", "segment", "seals", "store", "verify", "inspection", "specs", "progress",
+    "calibration", "fidelity", "plots", "lineage", "limits", "beneath", "claim", "chunks", "wholes", "doctor",
+    "origin", "web", "place",
 )  # fmt: skip
 LINKS = {"kdcache/cli", "kdcache/pipelines"}
 LIMIT = 300

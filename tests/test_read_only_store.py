@@ -154,7 +154,7 @@ def test_verify_needs_no_writing(sealed: Callable[[int], Path]) -> None:
 
 
 def test_verify_without_listing_says_so(sealed: Callable[[int], Path]) -> None:
-    assert "cannot be listed" in in_child(refused, sealed(0o111))["said"]
+    assert "cannot be opened (Permission denied); mend its permissions" in in_child(refused, sealed(0o111))["said"]
 
 
 def test_readers_keep_the_seal_they_opened_while_views_are_added(stage: Stage, tmp_path: Path) -> None:
