@@ -10,7 +10,7 @@ from kdcache.objectives import KD, Objective, Phases, Ramp, make_objective
 from kdcache.objectives.sparse import ghost_pair, topk_kl
 from kdcache.objectives.targets import kl_rows
 from kdcache.reduction import reduce_topk
-from kdcache.softlabels import TopKLabels
+from kdcache.softlabels import Tail, TopKLabels
 
 ROWS, CLASSES = 64, 100
 
@@ -46,6 +46,18 @@ def test_classes_that_are_nearly_always_kept_do_not_drown_the_others(height: flo
     assert torch.allclose(found.double(), wanted, rtol=1e-4, atol=1e-4)
     per_row = topk_kl(single, log_q.float(), torch.ones(ROWS), "class-mean")
     assert torch.allclose(per_row.double(), wanted, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("k", [10, 30, 70, 98, 99])
+@pytest.mark.parametrize("tail", ["uniform", "class-mean"])
+def test_f32_stays_near_f64_however_few_classes_are_left(k: int, tail: Tail) -> None:
+    generator = torch.Generator().manual_seed(2)
+    logits, student = (4.0 * torch.randn(ROWS, CLASSES, generator=generator, dtype=torch.float64) for _ in range(2))
+    means = torch.randn(CLASSES, generator=generator, dtype=torch.float64)
+    log_q = torch.log_softmax(student, dim=-1)
+    wanted = kl_rows(labels_of(logits, k, means=means).log_dense(2.0, tail=tail), log_q)
+    found = topk_kl(labels_of(logits.float(), k, means=means.float()), log_q.float(), 2.0, tail)
+    assert torch.allclose(found.double(), wanted, rtol=1e-5, atol=1e-5)
 
 
 def test_a_ghost_counts_what_the_student_gives_to_masked_classes() -> None:

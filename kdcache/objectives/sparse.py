@@ -57,7 +57,10 @@ def _log_rest(teacher: TopKLabels, log_q: Tensor) -> Tensor:
 
 def _mean_of_tail(teacher: TopKLabels, log_q: Tensor, log_q_head: Tensor) -> Tensor:
     """[B] mean of log q over the tail's classes."""
-    total = log_q.sum(dim=-1) - log_q_head.sum(dim=-1)
+    if teacher.k * 4 < teacher.num_classes:
+        total = log_q.sum(dim=-1) - log_q_head.sum(dim=-1)
+    else:  # a small difference of large sums: leave the head out instead
+        total = log_q.scatter(-1, teacher.classes, 0.0).sum(dim=-1)
     if teacher.masked:
         total = total - log_q[..., list(teacher.masked)].sum(dim=-1)
     return total / teacher.tail_classes
