@@ -17,7 +17,8 @@ class KD:
 
     Hinton, Vinyals & Dean 2015, section 2; the teacher's entropy is included, so a student that agrees has loss 0.
     Exact on full. On top-k the head is exact and the tail's mass comes from the sketch; no [B, C] target is built from
-    one store. A ghost tail makes it the KL of k + 1 outcomes, a lower bound. Mixed pictures: the teacher saw the mixed one.
+    one store. A ghost tail makes it the KL of k + 1 outcomes, a lower bound. Mixed pictures: the teacher saw the mixed
+    one.
     """
 
     facts: ClassVar[Facts] = Facts(topk=BOUNDED)
