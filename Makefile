@@ -18,6 +18,9 @@ check: $(READY)
 	$(BIN)/mypy
 	$(BIN)/python -m pytest
 
+bench: $(READY)
+	$(BIN)/python -m tests.benchmarks --out docs/performance.md $(BENCH)
+
 torture: $(READY)
 	$(BIN)/python -m tests.torture
 

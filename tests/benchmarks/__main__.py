@@ -1,0 +1,104 @@
+"""`make bench`: every benchmark in a process of its own, a verdict a line, docs/performance.md.
+
+python -m tests.benchmarks [NAME ...] [--quick] [--strict] [--out PAGE.md]
+"""
+
+import argparse
+import importlib
+import json
+import os
+import platform
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+from tests.benchmarks.harness import Bench, Figure
+from tests.benchmarks.report import line_of, write
+
+# module -> heading; each has `measure(bench: Bench) -> Iterator[Figure]`
+BENCHMARKS = {}
+
+
+def main(arguments: list[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(prog="python -m tests.benchmarks", description=__doc__)
+    parser.add_argument("names", nargs="*", help=", ".join(BENCHMARKS) + "; all by default")
+    parser.add_argument("--quick", action="store_true", help="toy sizes: to see that it runs, not to be quoted")
+    parser.add_argument("--strict", action="store_true", help="exit 1 where a target is missed")
+    parser.add_argument("--trials", type=int, default=5, help="rounds of every timed comparison")
+    parser.add_argument("--out", type=Path, help="page whose tables are replaced; JSON and a picture go beside it")
+    parser.add_argument("--inside", nargs=2, metavar=("FOLDER", "SHARED"), help=argparse.SUPPRESS)
+    given = parser.parse_args(arguments)
+    if unknown := sorted(set(given.names) - set(BENCHMARKS)):
+        parser.error(f"no benchmark is called {', '.join(unknown)}; there are {', '.join(BENCHMARKS)}")
+    if given.inside:
+        _measure_inside(given)
+        return 0
+    began = time.monotonic()
+    groups: dict[str, list[Figure]] = {}
+    with tempfile.TemporaryDirectory() as folder:
+        for name in given.names or BENCHMARKS:
+            groups[BENCHMARKS[name]] = _in_a_process(name, given, Path(folder))
+    if given.out:
+        write(groups, _conditions(given, (time.monotonic() - began) / 60), given.out)
+    missed = [figure for figures in groups.values() for figure in figures if figure.missed]
+    sys.stdout.write(f"{len(missed)} targets missed, {(time.monotonic() - began) / 60:.1f} minutes\n")
+    return 1 if missed and given.strict else 0
+
+
+def _in_a_process(name: str, given: argparse.Namespace, folder: Path) -> list[Figure]:
+    """Peak memory, threads and caches of one benchmark do not reach the next."""
+    scratch, shared = folder / name, folder / "shared"
+    scratch.mkdir()
+    shared.mkdir(exist_ok=True)
+    line = [sys.executable, "-m", "tests.benchmarks", name, "--inside", str(scratch), str(shared)]
+    line += ["--trials", str(given.trials)] + (["--quick"] if given.quick else [])
+    figures = []
+    began = time.monotonic()
+    with subprocess.Popen(line, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        for text in process.stdout:
+            figures.append(Figure.model_validate(json.loads(text)))
+            sys.stdout.write(line_of(figures[-1]) + "\n")
+            sys.stdout.flush()
+    if process.returncode:
+        raise SystemExit(f"benchmark {name} ended with code {process.returncode}; see the messages above")
+    sys.stdout.write(f"         {name}: {time.monotonic() - began:.0f} s\n")
+    return figures
+
+
+def _measure_inside(given: argparse.Namespace) -> None:
+    scratch, shared = map(Path, given.inside)
+    bench = Bench(scratch=scratch, shared=shared, quick=given.quick, trials=given.trials)
+    results = os.fdopen(os.dup(1), "w")
+    os.dup2(2, 1)  # whatever a library prints goes where messages go
+    for figure in importlib.import_module(f"tests.benchmarks.{given.names[0]}").measure(bench):
+        results.write(json.dumps(figure.model_dump(), allow_nan=False) + "\n")
+        results.flush()
+
+
+def _conditions(given: argparse.Namespace, minutes: float) -> dict[str, Any]:
+    from kdcache.environment import provenance
+
+    words = [*given.names, *(["--quick"] if given.quick else []), f"--trials {given.trials}"]
+    found = provenance("cpu")
+    return {
+        "device": f"{os.cpu_count()} shared CPU cores ({_processor()}, {found.cpu_capability}), no GPU",
+        "versions": found.versions,
+        "command": " ".join(["python -m tests.benchmarks", *words, f"--out {given.out}"]),
+        "minutes": minutes,
+    }
+
+
+def _processor() -> str:
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        return platform.processor() or platform.machine()
+    return next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), platform.machine())
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
