@@ -81,7 +81,7 @@ def _as_nobody(path: str, pinned: str) -> str:
 def test_a_sealed_store_is_read_without_rights_to_write_or_list(tmp_path: Path, mode: int) -> None:
     store = write_store(tmp_path / "a.kd", make_case(130))
     folders = [tmp_path / "a.kd", *(path for path in (tmp_path / "a.kd").rglob("*") if path.is_dir())]
-    for above in (tmp_path, *tmp_path.parents[:2]):  # pytest's own folders are closed to others
+    for above in (tmp_path, *tmp_path.parents[:3]):  # pytest's own folders are closed to others
         above.chmod(above.stat().st_mode | 0o111) if os.stat(above).st_uid == os.getuid() else None
     for folder in folders:
         folder.chmod(mode)
