@@ -1,7 +1,8 @@
 """Rows of one view in memory: one packed record a row, so that a batch is one gather, decoded a batch at a time."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -18,36 +19,32 @@ IntArray = npt.NDArray[np.int64]
 
 @dataclass(frozen=True)
 class EncodedRows:
-    """Rows of one view as the store holds them, positions first. `arrays` by name; those that are fields of `records`
-    [B] are views of it."""
+    """Rows of one view as the store holds them, positions first: packed `records` [B], and arrays that lie `loose`."""
 
     identity: Identity
     positions: IntArray
-    arrays: dict[str, Array]
+    loose: dict[str, Array] = field(default_factory=dict)
     records: Array | None = None
 
-    @classmethod
-    def of_records(cls, identity: Identity, positions: IntArray, records: Array) -> "EncodedRows":
-        """Rows that lie packed, a field an array."""
-        return cls(identity, positions, {name: records[name] for name in records.dtype.names or ()}, records)
+    @cached_property
+    def arrays(self) -> dict[str, Array]:
+        """All arrays by name; those of the records are views of them."""
+        if self.records is None:
+            return self.loose
+        return {name: self.records[name] for name in self.records.dtype.names or ()} | self.loose
 
     @property
     def nbytes(self) -> int:
-        packed = () if self.records is None else self.records.dtype.names or ()
-        loose = sum(array.nbytes for name, array in self.arrays.items() if name not in packed)
-        return loose + (0 if self.records is None else self.records.nbytes)
+        return sum(array.nbytes for array in self.loose.values()) + (0 if self.records is None else self.records.nbytes)
 
     def take(self, rows: IntArray, *, positions: IntArray | None = None) -> "EncodedRows":
         """Some rows, by their place in `positions`; whoever knows the positions there saves looking them up."""
-        positions = self.positions.take(rows) if positions is None else positions
-        if self.records is None:
-            return EncodedRows(
-                self.identity, positions, {name: a.take(rows, axis=0) for name, a in self.arrays.items()}
-            )
-        taken = EncodedRows.of_records(self.identity, positions, self.records.take(rows))
-        for name in self.arrays.keys() - taken.arrays.keys():
-            taken.arrays[name] = self.arrays[name].take(rows, axis=0)
-        return taken
+        return EncodedRows(
+            self.identity,
+            self.positions.take(rows) if positions is None else positions,
+            {name: array.take(rows, axis=0) for name, array in self.loose.items()},
+            None if self.records is None else self.records.take(rows),
+        )
 
     def soft_labels(self) -> SoftLabels:
         """The rows decoded to f32; classes keep their dtype."""

@@ -105,7 +105,7 @@ class Segment:
             records = read_records(
                 near, specs, parts, view - self.layout.start, commits=commits, classes=self.identity.teacher.classes
             )
-        rows = EncodedRows.of_records(self.identity, ascending, records)
+        rows = EncodedRows(self.identity, ascending, records=records)
         return rows if sorter is None else rows.take(np.argsort(sorter))
 
     def canary(self, view: int) -> Array:

@@ -180,7 +180,7 @@ class Store:
             raise MissingBlockError(f"{self.folder.root} holds no features; extract with --keep features")
         rows = segment.read(view, np.asarray(positions, dtype=np.int64), wanted)
         if self.identity.encoding.k is None:
-            rows.arrays["hard"] = self.hard_labels(view, rows.positions)
+            rows.loose["hard"] = self.hard_labels(view, rows.positions)
         return rows
 
     def read(self, view: int, positions: npt.ArrayLike) -> SoftLabels:
