@@ -7,6 +7,7 @@ The root itself is the user's own word and may be a link.
 import errno
 import os
 import stat
+from dataclasses import dataclass
 from pathlib import Path
 
 from kdcache.errors import DamagedError, InvalidInputError, StoreError
@@ -29,23 +30,33 @@ KINDS = {
 def split_key(key: str) -> list[str]:
     """Parts of a relative key. Raises InvalidInputError for one that could lead elsewhere."""
     parts = key.split("/")
-    if any(part in ("", ".", "..") or "\0" in part for part in parts):
+    if "" in parts or "." in parts or ".." in parts or "\0" in key:
         raise InvalidInputError(f"{key!r} is no key of a store; a key is names joined by /, without . and ..")
     return parts
 
 
-def open_folder(root: Path, parts: list[str], flags: int = PASS) -> int | None:
+@dataclass(frozen=True)
+class Way:
+    """A folder beneath a root that is open already: the parts that lead there, and its descriptor."""
+
+    parts: list[str]
+    descriptor: int
+
+
+def open_folder(root: Path, parts: list[str], flags: int = PASS, *, way: Way | None = None) -> int | None:
     """Descriptor of the folder `parts` beneath `root`; None where it, or one before it, is no folder.
 
-    Raises DamagedError for a symbolic link on the way, StoreError where it may not be entered.
+    `way`: begin there; `parts` start with its parts. Raises DamagedError for a symbolic link on the way, StoreError
+    where it may not be entered.
     """
     try:
-        descriptor = os.open(root, PASS if parts else flags)
+        descriptor = os.open(root, PASS if parts else flags) if way is None else os.dup(way.descriptor)
     except OSError as error:
         if error.errno in ABSENT:
             return None
         raise unreadable(root, error) from error
-    for depth, part in enumerate(parts, 1):
+    gone = 0 if way is None else len(way.parts)
+    for depth, part in enumerate(parts[gone:], gone + 1):
         above, wanted = descriptor, (flags if depth == len(parts) else PASS) | os.O_NOFOLLOW
         try:
             descriptor = os.open(part, wanted, dir_fd=above)
@@ -69,42 +80,43 @@ def _refuse_link(descriptor: int, name: str, path: Path) -> None:
         raise not_a_file(path, mode)
 
 
-def file_status(descriptor: int, name: str, path: Path) -> os.stat_result | None:
-    """Status of a regular file in an open folder; None where there is nothing. Raises DamagedError for other kinds."""
+def file_status(descriptor: int, root: Path, parts: list[str]) -> os.stat_result | None:
+    """Status of a regular file in the open folder that holds it; None where there is nothing. Raises DamagedError for
+    other kinds."""
     try:
-        found = os.stat(name, dir_fd=descriptor, follow_symlinks=False)
+        found = os.stat(parts[-1], dir_fd=descriptor, follow_symlinks=False)
     except FileNotFoundError:
         return None
     except OSError as error:
-        raise unreadable(path, error) from error
+        raise unreadable(root.joinpath(*parts), error) from error
     if not stat.S_ISREG(found.st_mode):
-        raise not_a_file(path, found.st_mode)
+        raise not_a_file(root.joinpath(*parts), found.st_mode)
     return found
 
 
-def open_file(root: Path, parts: list[str]) -> int | None:
+def open_file(root: Path, parts: list[str], *, way: Way | None = None) -> int | None:
     """Descriptor, for reading, of a regular file beneath `root`; None where there is nothing.
 
-    Raises DamagedError for a symbolic link, FIFO, socket, device or directory in its place or on the way.
+    `way`: a folder on the way, or its own, that is open already. Raises DamagedError for a symbolic link, FIFO, socket,
+    device or directory in its place or on the way.
     """
-    folder = open_folder(root, parts[:-1])
+    folder = open_folder(root, parts[:-1], way=way)
     if folder is None:
         return None
-    path = root.joinpath(*parts)
     try:
-        if file_status(folder, parts[-1], path) is None:  # opening a device, even to look at it, may move it
+        if file_status(folder, root, parts) is None:  # opening a device, even to look at it, may move it
             return None
         descriptor = os.open(parts[-1], READ, dir_fd=folder)
     except FileNotFoundError:
         return None
     except OSError as error:
-        raise unreadable(path, error) from error
+        raise unreadable(root.joinpath(*parts), error) from error
     finally:
         os.close(folder)
     mode = os.fstat(descriptor).st_mode
     if not stat.S_ISREG(mode):
         os.close(descriptor)
-        raise not_a_file(path, mode)
+        raise not_a_file(root.joinpath(*parts), mode)
     return descriptor
 
 

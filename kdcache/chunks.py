@@ -11,7 +11,7 @@ from typing import Any
 import google_crc32c
 import numpy as np
 import numpy.typing as npt
-from numcodecs import Blosc
+from numcodecs import blosc
 
 from kdcache.layout import WIDTH
 
@@ -21,11 +21,11 @@ HEADER = struct.Struct(
     "<BBBBIII"
 )  # version, codec version, flags, typesize, bytes decoded, blocksize, bytes of the frame
 CHECKSUM = 4
+WHOLE = 0x48674BC7  # crc32c of anything that is followed by its own crc32c
 ENTRY = 16  # offset and size, u64 each
 OVERHEAD = HEADER.size + CHECKSUM
 BLOSC_VERSION = 2
 COPIED, ZSTD = 2, 4  # flag of a frame that is not compressed; the compressor's number in the three highest bits
-_blosc = Blosc(cname="zstd")
 
 
 def chunk_bytes(dtype: str, shape: tuple[int, ...]) -> int:
@@ -46,18 +46,18 @@ def parse_index(data: bytes, chunks: int, size: int) -> list[tuple[int, int]]:
     if len(data) != index_bytes(chunks):
         raise ValueError(f"the shard has {size} bytes, its index alone takes {index_bytes(chunks)}")
     _check(data, "shard index")
-    entries = np.frombuffer(data, dtype="<u8", count=2 * chunks).reshape(chunks, 2)
-    room = size - len(data)
-    if (outside := (entries > room).any(axis=1)).any():
-        chunk = int(np.flatnonzero(outside)[0])
-        offset, length = entries[chunk].tolist()
-        raise ValueError(f"chunk {chunk} lies at {offset} with {length} bytes, chunks take bytes 0 to {room}")
-    found = entries.astype(np.int64)
-    placed = found[np.argsort(found[:, 0], kind="stable")]
-    ends = placed.sum(axis=1)
-    if (ends[:-1] > placed[1:, 0]).any() or ends[-1] > room:
+    numbers = struct.unpack_from(f"<{2 * chunks}Q", data)  # numpy takes three times as long up to some 50 chunks
+    entries, room, end = list(zip(numbers[::2], numbers[1::2], strict=True)), size - len(data), 0
+    for chunk, (offset, length) in enumerate(entries):
+        if offset > room or length > room:
+            raise ValueError(f"chunk {chunk} lies at {offset} with {length} bytes, chunks take bytes 0 to {room}")
+    for offset, length in sorted(entries):
+        if end > offset:
+            raise ValueError(f"chunks share bytes or end beyond byte {room}; each has its own")
+        end = offset + length
+    if end > room:
         raise ValueError(f"chunks share bytes or end beyond byte {room}; each has its own")
-    return [(int(offset), int(length)) for offset, length in found.tolist()]
+    return entries
 
 
 def check_frame(data: bytes, expected: int) -> None:
@@ -73,16 +73,21 @@ def check_frame(data: bytes, expected: int) -> None:
         raise ValueError(f"a chunk is no zstd frame of blosc {BLOSC_VERSION} with blocks of up to {expected} ({found})")
 
 
-def decode_chunk(data: bytes, dtype: str, shape: tuple[int, ...]) -> Array:
-    """Values [shape] of one chunk. Raises ValueError or RuntimeError, and allocates no more than the chunk's bytes."""
+def decode_chunk(data: bytes, dtype: str, shape: tuple[int, ...], *, out: Array | None = None) -> Array:
+    """Values [shape] of one chunk, in `out` (bytes, one for each of the chunk's) or in memory of their own.
+
+    Raises ValueError or RuntimeError, and allocates no more than the chunk's bytes.
+    """
     check_frame(data, chunk_bytes(dtype, shape))
     _check(data, "chunk")
-    values = np.empty(shape, dtype=np.dtype(dtype).newbyteorder("<"))
-    _blosc.decode(memoryview(data)[:-CHECKSUM], out=values)
+    little = np.dtype(dtype).newbyteorder("<")
+    values = np.empty(shape, dtype=little) if out is None else out.view(little).reshape(shape)
+    blosc.decompress(memoryview(data)[:-CHECKSUM], values)
     return values.astype(dtype, copy=False)
 
 
 def _check(data: bytes, what: str) -> None:
-    stored = int.from_bytes(data[-CHECKSUM:], "little")
-    if (found := google_crc32c.value(data[:-CHECKSUM])) != stored:
+    """crc32c over some bytes and their own crc32c is the same for all of them: so nothing is copied to cut it off."""
+    if google_crc32c.value(data) != WHOLE:
+        stored, found = int.from_bytes(data[-CHECKSUM:], "little"), google_crc32c.value(data[:-CHECKSUM])
         raise ValueError(f"a {what} has crc32c {found:08x}, stored is {stored:08x}")

@@ -5,6 +5,7 @@ An epoch is cut into windows of whole blocks whose soft labels fit in memory tog
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 
@@ -20,23 +21,35 @@ class Window:
     number: int
     positions: IntArray
 
+    @property
+    def first(self) -> int | None:
+        """The first position where one follows the other without a gap."""
+        first, last = int(self.positions[0]), int(self.positions[-1])
+        return first if last - first == len(self.positions) - 1 else None
+
+    def places(self, positions: IntArray) -> IntArray:
+        """Where in the window some of its positions are."""
+        return np.searchsorted(self.positions, positions) if self.first is None else positions - self.first
+
 
 @dataclass(frozen=True)
 class BatchRows:
-    """Positions [B] of one batch."""
+    """Positions [B] of one batch, and where in its window they are [B]."""
 
     epoch: int
     view: int
     step: int
     window: int
     positions: IntArray
+    rows: IntArray
 
 
 @dataclass(frozen=True)
 class Deal:
-    """How rows are dealt: `positions` take part, in blocks of `block` rows, at most `window_rows` in memory at once."""
+    """How rows are dealt: `positions` take part, ascending, in blocks of `block` rows, at most `window_rows` in memory
+    at once. A range stands for all of its positions and takes no memory."""
 
-    positions: IntArray
+    positions: IntArray | range
     rows: int
     plan: ViewPlan
     views: tuple[int, ...]
@@ -49,48 +62,104 @@ class Deal:
         """Epoch e uses view e mod V."""
         return self.views[epoch % len(self.views)]
 
+    @property
+    def window_count(self) -> int:
+        """Windows of every epoch."""
+        return 1 if len(self.positions) <= self.window_rows else -(-len(self._blocks[0]) // self._at_once)
+
+    def window(self, epoch: int, number: int) -> Window:
+        """One of the epoch's windows: all positions, or blocks in random order, as many at once as fit."""
+        if self.window_count == 1:
+            return Window(epoch, self.view_of(epoch), 0, self._all)
+        _, starts, stops = self._blocks
+        chosen = self._blocks_of(epoch, number)
+        spans = [self._span(int(starts[place]), int(stops[place])) for place in chosen.tolist()]
+        return Window(epoch, self.view_of(epoch), number, np.concatenate(spans))
+
     def windows(self, epoch: int) -> list[Window]:
-        """The epoch's windows: all positions, or blocks in random order, as many at once as fit."""
-        view = self.view_of(epoch)
-        if len(self.positions) <= self.window_rows:
-            return [Window(epoch, view, 0, self.positions)]
-        blocks = np.unique(self.positions // self.block)
-        shuffled = self._generator(epoch, "blocks").permutation(blocks)
-        at_once = max(1, self.window_rows // self.block)
-        chunks = [np.sort(shuffled[start : start + at_once]) for start in range(0, len(shuffled), at_once)]
-        return [
-            Window(epoch, view, number, self.positions[np.isin(self.positions // self.block, chunk)])
-            for number, chunk in enumerate(chunks)
-        ]
+        """The epoch's windows, all of their positions at once."""
+        return [self.window(epoch, number) for number in range(self.window_count)]
 
     def steps(self, epoch: int) -> int:
         """Batches of an epoch."""
-        return sum(self._batches_of(len(window.positions)) for window in self.windows(epoch))
+        if self.window_count == 1:
+            return self._batches_of(len(self.positions))
+        sizes = self._blocks[2] - self._blocks[1]
+        chosen = (self._blocks_of(epoch, number) for number in range(self.window_count))
+        return sum(self._batches_of(int(sizes[places].sum())) for places in chosen)
 
     def batches(self, epoch: int) -> Iterator[BatchRows]:
         """The epoch's batches, equal in size up to a pair; mixing partners stay together where both take part."""
         step = 0
-        for window in self.windows(epoch):
-            for positions in self._deal(window):
-                yield BatchRows(epoch, window.view, step, window.number, positions)
+        for number in range(self.window_count):
+            window = self.window(epoch, number)
+            first = window.first
+            for rows in self._deal(window):
+                positions = window.positions[rows] if first is None else rows + first
+                yield BatchRows(epoch, window.view, step, number, positions, rows)
                 step += 1
+
+    @cached_property
+    def _blocks(self) -> tuple[IntArray, IntArray, IntArray]:
+        """Blocks that take part, and where among `positions` the rows of each start and stop."""
+        if isinstance(self.positions, range):
+            blocks = np.arange(self.positions[0] // self.block, self.positions[-1] // self.block + 1)
+            starts = np.maximum(blocks * self.block - self.positions[0], 0)
+        else:
+            blocks = np.unique(self.positions // self.block)
+            starts = np.searchsorted(self.positions, blocks * self.block)
+        return blocks, starts, np.append(starts[1:], len(self.positions))
+
+    @cached_property
+    def _all(self) -> IntArray:
+        """Made once, since whoever deals and whoever reads ahead hold it at the same time."""
+        return self._span(0, len(self.positions))
+
+    def _span(self, start: int, stop: int) -> IntArray:
+        if isinstance(self.positions, range):
+            return np.arange(start, stop) + self.positions[0]
+        return self.positions[start:stop]
+
+    @property
+    def _at_once(self) -> int:
+        return max(1, self.window_rows // self.block)
+
+    def _blocks_of(self, epoch: int, number: int) -> IntArray:
+        """Places among the blocks that take part, ascending."""
+        shuffled = self._generator(epoch, "blocks").permutation(len(self._blocks[0]))
+        return np.sort(shuffled[number * self._at_once : (number + 1) * self._at_once])
 
     def _batches_of(self, rows: int) -> int:
         return max(1, -(-rows // self.batch_size))
 
-    def _deal(self, window: Window) -> list[IntArray]:
-        pairs, singles = whole_pairs(self.plan, window.positions, window.view, self.rows)
+    def _deal(self, window: Window) -> Iterator[IntArray]:
+        """Places in the window, a batch at a time."""
+        pairs, singles = self._pairs(window)
         generator = self._generator(window.epoch, f"window {window.number}")
         order = generator.permutation(len(pairs))
         alone = generator.permutation(singles)
         count = self._batches_of(len(window.positions))
-        return [
-            np.concatenate([paired.reshape(-1), rest])
-            for paired, rest in zip(
-                np.array_split(pairs[order], count), reversed(np.array_split(alone, count)), strict=True
-            )
-        ]
+        paired, rest = _edges(len(pairs), count), _edges(len(alone), count)
+        for batch in range(count):
+            single = alone[rest[count - 1 - batch] : rest[count - batch]]
+            if not len(pairs):
+                yield single
+            else:
+                yield np.concatenate([pairs[order[paired[batch] : paired[batch + 1]]].reshape(-1), single])
+
+    def _pairs(self, window: Window) -> tuple[IntArray, IntArray]:
+        """Places in the window of pairs [P, 2] and of those that stand alone [R]."""
+        if self.plan.mix == "none":
+            return np.empty((0, 2), dtype=np.int64), np.arange(len(window.positions))
+        pairs, singles = whole_pairs(self.plan, window.positions, window.view, self.rows)
+        return window.places(pairs), window.places(singles)
 
     def _generator(self, epoch: int, use: str) -> np.random.RandomState:
         word = key_word(self.seed, epoch, 0, f"batches {use}")
         return np.random.RandomState([word & 0xFFFFFFFF, word >> 32])
+
+
+def _edges(rows: int, count: int) -> list[int]:
+    """Where `count` near-equal parts of some rows begin and end, the larger ones first."""
+    least, more = divmod(rows, count)
+    return [part * least + min(part, more) for part in range(count + 1)]

@@ -2,12 +2,12 @@
 
 import hashlib
 import os
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Iterable, Iterator
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from kdcache.beneath import LIST, file_status, not_a_file, open_file, open_folder, split_key
+from kdcache.beneath import LIST, Way, file_status, not_a_file, open_file, open_folder, split_key
 from kdcache.claim import TEMPORARY, CannotRefuseError, claim, discard, write_temporary
 from kdcache.errors import DamagedError, FormatError, StoreError, StoreNotFoundError
 from kdcache.limits import DEPTH_MAX, METADATA_LIMIT
@@ -24,8 +24,10 @@ class Opened:
 
     def part(self, offset: int, length: int) -> bytes:
         """Bytes from `offset` on, fewer at the end."""
-        os.lseek(self.descriptor, offset, os.SEEK_SET)
-        return _read(self.descriptor, length)
+        data = os.pread(self.descriptor, length, offset)
+        while len(data) < length and (more := os.pread(self.descriptor, length - len(data), offset + len(data))):
+            data += more
+        return data
 
 
 class Folder:
@@ -33,8 +35,9 @@ class Folder:
 
     lists = True
 
-    def __init__(self, root: str | os.PathLike[str]) -> None:
+    def __init__(self, root: str | os.PathLike[str], *, held: tuple[Way, ...] = ()) -> None:
         self.root = Path(root)
+        self._held = held
 
     def path(self, key: str) -> Path:
         return self.root / key
@@ -46,7 +49,7 @@ class Folder:
     def get(self, key: str, *, limit: int = METADATA_LIMIT) -> bytes | None:
         """The bytes under a key, or None when there is nothing. Raises FormatError for more than `limit` bytes, before
         they are read, and DamagedError for anything that is not a regular file."""
-        descriptor = open_file(self.root, split_key(key))
+        descriptor = self._descriptor(key)
         if descriptor is None:
             return None
         try:
@@ -68,17 +71,35 @@ class Folder:
     @contextmanager
     def opened(self, key: str) -> Iterator["Opened"]:
         """A file to read parts of. Raises DamagedError where there is none."""
-        descriptor = open_file(self.root, split_key(key))
+        descriptor = self._descriptor(key)
         if descriptor is None:
-            raise DamagedError(f"{self.path(key)} is missing; run: kdcache verify {self.root}")
+            raise DamagedError(f"{self.path(key)} is missing; {self.mend}")
         try:
             yield Opened(descriptor, os.fstat(descriptor).st_size)
         finally:
             os.close(descriptor)
 
+    @contextmanager
+    def held(self, prefixes: Iterable[str]) -> Iterator["Folder"]:
+        """This folder with the way to some folders in it walked once, for whoever reads many files there."""
+        with ExitStack() as stack:
+            ways = []
+            for parts in map(split_key, prefixes):
+                if (descriptor := open_folder(self.root, parts)) is not None:
+                    stack.callback(os.close, descriptor)
+                    ways.append(Way(parts, descriptor))
+            yield Folder(self.root, held=tuple(ways))
+
+    def _descriptor(self, key: str) -> int | None:
+        parts = split_key(key)
+        for way in self._held:
+            if parts[: len(way.parts)] == way.parts:
+                return open_file(self.root, parts, way=way)
+        return open_file(self.root, parts)
+
     def digest(self, key: str) -> str | None:
         """sha256 of the bytes under a key, whatever their number, or None when there is nothing."""
-        descriptor = open_file(self.root, split_key(key))
+        descriptor = self._descriptor(key)
         if descriptor is None:
             return None
         sha256 = hashlib.sha256()
@@ -96,7 +117,7 @@ class Folder:
         if folder is None:
             return None
         try:
-            found = file_status(folder, name, self.path(key))
+            found = file_status(folder, self.root, [*parents, name])
         finally:
             os.close(folder)
         return None if found is None else found.st_size

@@ -8,7 +8,7 @@ Shape letters: B rows, C classes, D features' width, [ch, H, W] of an image.
 """
 
 from collections.abc import Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from typing import Any
 
@@ -18,19 +18,18 @@ from torch import Tensor
 
 from kdcache.batch import Batch
 from kdcache.datasets import Data
-from kdcache.deal import BatchRows, Deal, Window
+from kdcache.deal import BatchRows, Deal
 from kdcache.errors import InvalidInputError, MissingBlockError
 from kdcache.manifest import require_equal
 from kdcache.plan import IntArray, TransformSpec, ViewPlan
 from kdcache.replay import ExcusedDrift, ReplayGrade, require_replay
-from kdcache.segment import EncodedRows
+from kdcache.rows import EncodedRows
 from kdcache.softlabels import SoftLabels, TopKLabels
 from kdcache.store import Store
 from kdcache.teachers import Preparation, default_normalisation
 from kdcache.transforms import Transform, stored_transform
 from kdcache.views import Drawn, ViewDataset, ViewRequest, draw_requests, mix_rows, with_partners
-
-DEFAULT_MEMORY = 4_000_000_000  # bytes of soft labels in memory, the view in use and the next one
+from kdcache.windows import DEFAULT_MEMORY, LabelWindows
 
 
 class Loader:
@@ -106,19 +105,15 @@ class Loader:
         return self._counted[1]
 
     def __iter__(self) -> Iterator[Batch]:
-        rows = [row for row in self._rows(self.start_epoch) if row.step >= self.start_step]
-        stream = _requests(rows, self)
         with ThreadPoolExecutor(max_workers=1, thread_name_prefix="kdcache-labels") as thread:
-            labels = _LabelWindows(self, thread)
-            for row, drawn in zip(_later(rows, self), draw_requests(self.dataset, stream, self.workers), strict=True):
+            labels = LabelWindows(self.stores, self.deal, epochs=self.epochs, features=self.features, thread=thread)
+            drawn_rows = draw_requests(self.dataset, _requests(self), self.workers)
+            for row, drawn in zip(_dealt(self), drawn_rows, strict=True):
                 yield self._batch(row, drawn, labels.at(row))
-
-    def _rows(self, epoch: int) -> Iterator[BatchRows]:
-        return self.deal.batches(epoch) if epoch < self.epochs else iter(())
 
     def _batch(self, row: BatchRows, drawn: Drawn, windows: "tuple[EncodedRows, ...]") -> Batch:
         count = len(row.positions)
-        taken = tuple(window.take(np.searchsorted(window.positions, row.positions)) for window in windows)
+        taken = tuple(window.take(row.rows, positions=row.positions) for window in windows)
         for number, rows in enumerate(taken):
             self._compare(number, row, drawn.pixels[0, :count], rows)
         mixing = drawn.mixing[0]
@@ -165,44 +160,6 @@ class Loader:
             self._judged[key].count(len(pixels), len(differs), row.view)
 
 
-class _LabelWindows:
-    """Soft labels of the window in use; the next one is read on a thread meanwhile."""
-
-    def __init__(self, loader: Loader, thread: ThreadPoolExecutor) -> None:
-        self._loader, self._thread = loader, thread
-        self._current: tuple[EncodedRows, ...] = ()
-        self._key: tuple[int, int] | None = None
-        self._next: dict[tuple[int, int], Future[tuple[EncodedRows, ...]]] = {}
-
-    def at(self, row: BatchRows) -> tuple[EncodedRows, ...]:
-        key = (row.epoch, row.window)
-        if self._loader.stores and key != self._key:
-            windows = self._loader.deal.windows(row.epoch)
-            waiting = self._next.pop(key, None)
-            self._current = ()  # let go of the old window before the next is asked for: two fit, three may not
-            self._current = waiting.result() if waiting is not None else self._read(windows[row.window])
-            self._key = key
-            self._prefetch(windows, row)
-        return self._current
-
-    def _prefetch(self, windows: list[Window], row: BatchRows) -> None:
-        if row.window + 1 < len(windows):
-            following = windows[row.window + 1]
-        elif row.epoch + 1 < self._loader.epochs:
-            following = self._loader.deal.windows(row.epoch + 1)[0]
-        else:
-            return
-        if (following.view, len(windows)) == (row.view, 1):
-            rows = self._current
-            self._next[following.epoch, following.number] = self._thread.submit(lambda: rows)
-        else:
-            self._next[following.epoch, following.number] = self._thread.submit(self._read, following)
-
-    def _read(self, window: Window) -> tuple[EncodedRows, ...]:
-        features = self._loader.features
-        return tuple(store.load(window.view, window.positions, features=features) for store in self._loader.stores)
-
-
 def require_fit(stores: Sequence[Store], data: Data) -> None:
     """Stores must be of this data set, and of one order and view plan. Raises MismatchError or MissingBlockError."""
     found = data.identity() if stores else None
@@ -221,10 +178,10 @@ def require_fit(stores: Sequence[Store], data: Data) -> None:
             raise MissingBlockError(f"{name} has no views yet; run kdcache extract")
 
 
-def _checked_positions(positions: IntArray | None, rows: int) -> IntArray:
+def _checked_positions(positions: IntArray | None, rows: int) -> IntArray | range:
     """Ascending positions, all by default. Raises InvalidInputError for none, for a row twice or outside."""
     if positions is None:
-        return np.arange(rows)
+        return range(rows)
     chosen = np.sort(np.asarray(positions, dtype=np.int64))
     if not len(chosen) or chosen[0] < 0 or chosen[-1] >= rows or len(np.unique(chosen)) < len(chosen):
         span = f"{len(chosen)} positions from {chosen[0]} to {chosen[-1]}" if len(chosen) else "no positions"
@@ -260,13 +217,15 @@ def _row_bytes(stores: Sequence[Store]) -> int:
     return total
 
 
-def _later(first: list[BatchRows], loader: Loader) -> Iterator[BatchRows]:
-    yield from first
-    for epoch in range(loader.start_epoch + 1, loader.epochs):
-        yield from loader.deal.batches(epoch)
+def _dealt(loader: Loader) -> Iterator[BatchRows]:
+    """What is left of the run, a window at a time: an epoch's batches are never all in memory."""
+    for epoch in range(loader.start_epoch, loader.epochs):
+        for row in loader.deal.batches(epoch):
+            if epoch > loader.start_epoch or row.step >= loader.start_step:
+                yield row
 
 
-def _requests(first: list[BatchRows], loader: Loader) -> Iterator[ViewRequest]:
-    for row in _later(first, loader):
+def _requests(loader: Loader) -> Iterator[ViewRequest]:
+    for row in _dealt(loader):
         positions = with_partners(loader.plan, row.positions, row.view, len(loader.order))
         yield ViewRequest(row.view, row.view + 1, positions)

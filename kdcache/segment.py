@@ -1,7 +1,6 @@
 """One segment of a store: which of its blocks exist, and the one reader of its arrays."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
@@ -10,56 +9,19 @@ import numpy.typing as npt
 
 from kdcache.canonical import canonical_json, sha256_hex
 from kdcache.commits import Commit, Counts, SealedCommits, commit_block, list_commits, read_commit
-from kdcache.encoding import decode_label, decode_logits, decode_tail
 from kdcache.errors import DamagedError, InvalidInputError, MissingBlockError
 from kdcache.layout import SegmentLayout, group_bytes
 from kdcache.limits import COMMIT_LIMIT
 from kdcache.manifest import Identity, Provenance
 from kdcache.place import Place
+from kdcache.reading import nearby, parts_of, read_records
+from kdcache.rows import EncodedRows
 from kdcache.shards import read_row, require_metadata
-from kdcache.softlabels import FullLabels, SoftLabels, TopKLabels
 
 Array = npt.NDArray[Any]
 IntArray = npt.NDArray[np.int64]
 
 PROBED = 8  # commit files that are asked for where none can be listed
-
-
-@dataclass(frozen=True)
-class EncodedRows:
-    """Rows of one view as the store holds them, positions first: small in memory, decoded a batch at a time."""
-
-    identity: Identity
-    positions: IntArray
-    arrays: dict[str, Array]
-
-    @property
-    def nbytes(self) -> int:
-        return sum(array.nbytes for array in self.arrays.values())
-
-    def take(self, rows: IntArray) -> "EncodedRows":
-        """Some rows, by their place in `positions`."""
-        taken = {name: np.take(array, rows, axis=0) for name, array in self.arrays.items()}
-        return EncodedRows(self.identity, np.take(self.positions, rows), taken)
-
-    def soft_labels(self) -> SoftLabels:
-        """The rows decoded to f32; classes keep their dtype."""
-        encoding, teacher = self.identity.encoding, self.identity.teacher
-        label = decode_label(self.arrays["label"]) if encoding.k is not None else self._full_label()
-        if encoding.k is None:
-            logits = self.arrays["logits"].astype(np.float32)
-            return FullLabels(logits, label, teacher.classes, teacher.masked_classes)
-        logits = decode_logits(self.arrays["classes"], self.arrays.get("gaps"), encoding.quantisation)
-        tail = decode_tail(self.arrays["tail"])
-        return TopKLabels(self.arrays["classes"], logits, tail, label, teacher.classes, teacher.masked_classes)
-
-    def _full_label(self) -> Array:
-        """The full encoding keeps no label distance: it is read from the logits of the labels that came along."""
-        labels = self.arrays["hard"].astype(np.int64)
-        column = labels if labels.ndim == 2 else labels[:, None]
-        logits = np.take_along_axis(self.arrays["logits"], np.maximum(column, 0), axis=1).astype(np.float32)
-        known = np.where((column >= 0) & np.isfinite(logits), logits, np.float32(np.nan))
-        return known if labels.ndim == 2 else known[:, 0]
 
 
 def describe_segment(layout: SegmentLayout, identity_digest: str) -> dict[str, Any]:
@@ -130,36 +92,26 @@ class Segment:
         Raises MissingBlockError where a block is not committed, DamagedError where a file is not what was committed.
         """
         self._check_range(view, positions)
-        blocks = np.unique(positions // self.layout.block)
-        self._check_blocks(blocks, names)
-        loaded = np.concatenate(
-            [np.arange(*self.layout.block_rows(block), dtype=np.int64) for block in blocks.tolist()] or [positions]
-        )
-        arrays = {name: self._blocks(name, view, blocks.tolist()) for name in names}
-        classes = self.identity.teacher.classes
-        if "classes" in arrays and (found := int(arrays["classes"].max(initial=0))) >= classes:
-            said = f"{self.folder.path(self.layout.arrays['classes'].path)} holds class id {found}"
-            raise DamagedError(f"{said}, allowed are 0 to {classes - 1}; fetch the store again")
-        rows = EncodedRows(self.identity, loaded, arrays)
-        return rows if np.array_equal(loaded, positions) else rows.take(np.searchsorted(loaded, positions))
-
-    def _blocks(self, name: str, view: int, blocks: list[int]) -> Array:
-        """Rows of some blocks, positions first."""
-        spec = self.layout.arrays[name]
-        assert spec.block_axis is not None
-        require_metadata(self.folder, spec)
-        row, axis = view - self.layout.start, spec.block_axis - 1
-        if blocks:
-            return np.concatenate([np.moveaxis(read_row(self.folder, spec, b, row), axis, 0) for b in blocks])
-        shape = [size for axis, size in enumerate(spec.shape) if axis not in (0, spec.block_axis)]
-        return np.empty((0, *shape), dtype=spec.dtype)
+        distinct = bool((positions[1:] > positions[:-1]).all())
+        sorter = None if distinct else np.argsort(positions, kind="stable")
+        ascending = positions if sorter is None else positions[sorter]
+        parts = parts_of(ascending, self.layout, distinct=distinct)
+        specs = {name: self.layout.arrays[name] for name in names}
+        prefixes = [self.layout.commits_prefix, *(f"{spec.path}/c/0" for spec in specs.values())]
+        with nearby(self.folder, prefixes) as near:
+            commits = self._check_blocks(near, [part.block for part in parts])
+            for spec in specs.values():
+                require_metadata(self.folder, spec)
+            records = read_records(
+                near, specs, parts, view - self.layout.start, commits=commits, classes=self.identity.teacher.classes
+            )
+        rows = EncodedRows(self.identity, ascending, records=records)
+        return rows if sorter is None else rows.take(np.argsort(sorter))
 
     def canary(self, view: int) -> Array:
         """Thumbnails [min(64, N), 3, 8, 8] u8 of the first positions' views."""
         self._check_range(view, np.zeros(1, dtype=np.int64))
-        self._check_blocks(np.zeros(1, dtype=np.int64), ["canary"])
-        require_metadata(self.folder, self.layout.arrays["canary"])
-        return read_row(self.folder, self.layout.arrays["canary"], 0, view - self.layout.start)
+        return self._first_block("canary", view - self.layout.start)
 
     @cached_property
     def class_means(self) -> Array:
@@ -167,9 +119,12 @@ class Segment:
 
         Over block 0, all its views: a sample of the segment where positions are shuffled.
         """
-        self._check_blocks(np.zeros(1, dtype=np.int64), ["class_means"])
-        require_metadata(self.folder, self.layout.arrays["class_means"])
-        return read_row(self.folder, self.layout.arrays["class_means"], 0, 0)
+        return self._first_block("class_means", 0)
+
+    def _first_block(self, name: str, row: int) -> Array:
+        commits, spec = self._check_blocks(self.folder, [0]), self.layout.arrays[name]
+        require_metadata(self.folder, spec)
+        return read_row(self.folder, spec, 0, row, size=commits[0].shards[name].size)
 
     def _check_range(self, view: int, positions: IntArray) -> None:
         if view not in self.views:
@@ -180,13 +135,13 @@ class Segment:
                 f"positions {span} were asked of a store with positions 0 to {self.layout.rows - 1}"
             )
 
-    def _check_standing(self, block: int, sealed: Commit) -> None:
+    def _check_standing(self, place: Place, block: int, sealed: Commit) -> None:
         """A repair may have removed a sealed block, and other last bits may have taken its place in files of the same
         sizes. Its commit tells; a copy of a store may leave all commit files out."""
         if self.commits_digest is None:
             return
         key, line = self.layout.commit_key(block), self._sealed_commits.record(block)
-        data = self.folder.get(key, limit=COMMIT_LIMIT)
+        data = place.get(key, limit=COMMIT_LIMIT)
         if data == line or (data is None and not self._keeps_commits()):
             return
         standing = None if data is None else read_commit(self.folder, self.layout, block)
@@ -207,20 +162,15 @@ class Segment:
         some = range(0, self.layout.blocks, max(self.layout.blocks // PROBED, 1))
         return any(self.folder.size(self.layout.commit_key(block)) is not None for block in some)
 
-    def _check_blocks(self, blocks: IntArray, names: list[str]) -> None:
-        """Zarr returns fill values for what is missing: so ask the commits, and the sizes of the files."""
+    def _check_blocks(self, place: Place, blocks: list[int]) -> Mapping[int, Commit]:
+        """The commits, which are asked for what exists: Zarr returns fill values for what is missing."""
         commits = self.commits()
-        for block in blocks.tolist():
+        for block in blocks:
             if block not in commits:
                 first, last = self.layout.block_rows(block)
                 raise MissingBlockError(
                     f"{self.layout.name}: positions {first} to {last - 1} (block {block}) are not committed; "
                     "run the same `kdcache extract` again to finish the store"
                 )
-            self._check_standing(block, commits[block])
-            for name in names:
-                key = self.layout.arrays[name].key(block)
-                found, wanted = self.folder.size(key), commits[block].shards[name].size
-                if found != wanted:
-                    what = "is missing" if found is None else f"has {found} bytes, committed were {wanted}"
-                    raise DamagedError(f"{self.folder.path(key)} {what}; {self.folder.mend}")
+            self._check_standing(place, block, commits[block])
+        return commits

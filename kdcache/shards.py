@@ -84,16 +84,21 @@ def require_metadata(folder: Place, spec: ArraySpec) -> None:
             raise FormatError(f"{folder.path(name)}: {said}; {advice}")
 
 
-def read_row(folder: Place, spec: ArraySpec, block: int, row: int) -> Array:
-    """Row `row` along the first axis of one block, padding cut off. Raises DamagedError where bytes do not decode."""
-    key, chunks = spec.key(block), spec.shape[0]
+def read_row(folder: Place, spec: ArraySpec, block: int, row: int, *, size: int, out: Array | None = None) -> Array:
+    """Row `row` along the first axis of one block, padding cut off; `size` is what was committed of its file.
+    `out`: room for the decoded chunk, see `decode_chunk`.
+
+    Raises DamagedError where the file is missing, has another size, or does not decode.
+    """
+    key, tail, limit = spec.key(block), index_bytes(spec.shape[0]), chunk_bytes(spec.dtype, spec.chunk) + OVERHEAD
     try:
         with folder.opened(key) as file:
-            index = file.part(max(file.size - index_bytes(chunks), 0), index_bytes(chunks))
-            offset, length = parse_index(index, chunks, file.size)[row]
-            if length > chunk_bytes(spec.dtype, spec.chunk) + OVERHEAD:
+            if file.size != size:
+                raise DamagedError(f"{folder.path(key)} has {file.size} bytes, committed were {size}; {folder.mend}")
+            offset, length = parse_index(file.part(max(size - tail, 0), tail), spec.shape[0], size)[row]
+            if length > limit:
                 raise ValueError(f"chunk {row} has {length} bytes, more than it takes without compression")
-            values: Array = decode_chunk(file.part(offset, length), spec.dtype, spec.chunk)[0]
+            values: Array = decode_chunk(file.part(offset, length), spec.dtype, spec.chunk, out=out)[0]
     except (ValueError, RuntimeError) as error:
         advice = "find the block with: kdcache verify " + str(folder.root)
         raise DamagedError(f"{folder.path(key)} does not decode ({error}); {advice}") from error

@@ -26,8 +26,9 @@ from kdcache.limits import CARD_LIMIT, MANIFEST_LIMIT, VIEWS_MAX, ZARR_LIMIT
 from kdcache.manifest import Card, Identity, Manifest, Provenance, parse_manifest, require_equal
 from kdcache.place import Place, open_folder, open_place
 from kdcache.plan import partners_of
+from kdcache.rows import EncodedRows
 from kdcache.seals import Seal, SealedSegment, read_seal, split_pin
-from kdcache.segment import EncodedRows, Segment, describe_segment
+from kdcache.segment import Segment, describe_segment
 from kdcache.shards import put_plain, values_digest
 from kdcache.softlabels import SoftLabels
 from kdcache.wholes import check_order, head_digest, read_head, read_labels, read_order
@@ -179,7 +180,7 @@ class Store:
             raise MissingBlockError(f"{self.folder.root} holds no features; extract with --keep features")
         rows = segment.read(view, np.asarray(positions, dtype=np.int64), wanted)
         if self.identity.encoding.k is None:
-            rows.arrays["hard"] = self.hard_labels(view, rows.positions)
+            rows.loose["hard"] = self.hard_labels(view, rows.positions)
         return rows
 
     def read(self, view: int, positions: npt.ArrayLike) -> SoftLabels:

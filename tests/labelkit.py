@@ -15,7 +15,7 @@ from kdcache.batch import Batch
 from kdcache.encoding import encode_full, encode_topk
 from kdcache.manifest import Encoding
 from kdcache.reduction import centre, reduce_topk, tail_sums
-from kdcache.segment import EncodedRows
+from kdcache.rows import EncodedRows
 from kdcache.softlabels import FullLabels, SoftLabels, TopKLabels
 from tests.storekit import make_identity
 
