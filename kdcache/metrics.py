@@ -34,7 +34,7 @@ class Validation:
             self._taught += len(logits)
             targets = Targets((in_dtype(teacher, logits.dtype),))
             self._agreement.update((logits.argmax(dim=-1) == targets.top_class()).float().mean(), len(logits))
-            self._kl.update(targets.kl(logits.log_softmax(dim=-1), 1.0).mean(), len(logits))
+            self._kl.update(targets.kl_of_logits(logits, 1.0).mean(), len(logits))
 
     def results(self) -> dict[str, float]:
         """What was counted; measures without rows are left out."""

@@ -12,6 +12,7 @@ from kdcache.batch import Batch
 from kdcache.checkpoints import append_metrics, keep_metrics, read_metrics, save_state, save_weights
 from kdcache.loader import Loader
 from kdcache.manifest import Record
+from kdcache.memory import peak_rss_bytes
 from kdcache.optimisation import build_optimizer, rate_schedule
 from kdcache.pipelines.settings import TrainSettings
 from kdcache.pipelines.watch import LossWatch
@@ -19,7 +20,8 @@ from kdcache.teachers import PRECISIONS
 
 
 class TrainSummary(Record):
-    """What `kdcache train` says at its end; `validation` holds the measures of `metrics.Validation`."""
+    """What `kdcache train` says at its end; `validation` holds the measures of `metrics.Validation`; peak_memory_bytes
+    is the largest resident size of the main process, loader workers not counted."""
 
     run: str
     epochs: int
@@ -30,6 +32,7 @@ class TrainSummary(Record):
     seconds: float
     drift_levels: float | None
     weights: str
+    peak_memory_bytes: int | None
 
 
 class Run:
@@ -57,20 +60,20 @@ class Run:
             weight_decay=settings.weight_decay,
         )
         each = self.steps_total / settings.epochs
-        multiplier = rate_schedule(
+        self.multiplier = rate_schedule(
             settings.schedule,
             steps=self.steps_total,
             warmup=round(settings.warmup_epochs * each),
             milestones=[round(epoch * each) for epoch in sorted(settings.step_epochs)],
             factor=settings.step_factor,
         )
-        self.schedule = torch.optim.lr_scheduler.LambdaLR(self.optimizer, multiplier)
         averaging = get_ema_multi_avg_fn(settings.ema)  # type: ignore[no-untyped-call]
         self.ema = AveragedModel(network, multi_avg_fn=averaging, use_buffers=True) if settings.ema else None
         self.scaler = torch.amp.GradScaler(loader.device, enabled=settings.precision == "float16")
         self.loss_sum = torch.zeros((), device=loader.device)
         self.watch = LossWatch(loader.device)
         self.steps_done, self.best = 0, -1.0
+        self._set_rate()
         if state is None:
             keep_metrics(folder, 0)  # a run that was killed before its first checkpoint may have written a line
         self.metrics = read_metrics(folder)
@@ -91,11 +94,17 @@ class Run:
         self.scaler.scale(loss).backward()
         self.scaler.step(self.optimizer)
         self.scaler.update()
-        self.schedule.step()
         if self.ema is not None:
             self.ema.update_parameters(self.network)
         self.loss_sum += loss.detach()
         self.steps_done += 1
+        self._set_rate()
+
+    def _set_rate(self) -> None:
+        """The rate of the next step."""
+        rate = self.settings.lr * self.multiplier(self.steps_done)
+        for group in self.optimizer.param_groups:
+            group["lr"] = rate
 
     def end_epoch(self, epoch: int, validation: dict[str, float], seconds: float) -> None:
         """Write the epoch's metrics, weights and checkpoint."""
@@ -105,7 +114,7 @@ class Run:
         line = {
             "epoch": epoch,
             "loss": loss,
-            "lr": self.schedule.get_last_lr()[0],
+            "lr": self.optimizer.param_groups[0]["lr"],
             **validation,
             **drift,
             "seconds": seconds,
@@ -134,7 +143,6 @@ class Run:
                 "network": self.network.state_dict(),
                 "objective": self.objective.state_dict(),
                 "optimizer": self.optimizer.state_dict(),
-                "schedule": self.schedule.last_epoch,
                 "scaler": self.scaler.state_dict(),
                 "ema": None if self.ema is None else self.ema.state_dict(),
                 "generator": torch.get_rng_state(),
@@ -146,7 +154,6 @@ class Run:
         self.network.load_state_dict(state["network"])
         self.objective.load_state_dict(state["objective"])
         self.optimizer.load_state_dict(state["optimizer"])
-        self.schedule.last_epoch = state["schedule"]
         self.scaler.load_state_dict(state["scaler"])
         if self.ema is not None:
             self.ema.load_state_dict(state["ema"])
@@ -173,6 +180,7 @@ class Run:
             seconds=sum(line["seconds"] for line in self.metrics),
             drift_levels=max((line["drift_levels"] for line in self.metrics if "drift_levels" in line), default=None),
             weights=str(self.folder / "weights/last.safetensors"),
+            peak_memory_bytes=peak_rss_bytes(),
         )
 
 

@@ -13,7 +13,8 @@ EVERY = 50  # steps between looks on an accelerator: each look waits for it
 
 
 class LossWatch:
-    """Notes loss and largest inputs of each step on the device, and looks at them every step on a CPU."""
+    """Notes loss and largest inputs of each step on an accelerator; on a CPU looks for them only where a loss is not
+    finite."""
 
     def __init__(self, device: str) -> None:
         self._every = 1 if torch.device(device).type == "cpu" else EVERY
@@ -21,6 +22,8 @@ class LossWatch:
 
     def add(self, batch: Batch, logits: Tensor, loss: Tensor) -> None:
         """Note one step; logits [B, C] of the student. Raises KdcacheError as `check` does."""
+        if self._every == 1 and math.isfinite(float(loss.detach())):
+            return
         with torch.no_grad():
             numbers = [loss.detach().reshape(1), *_largest(batch.images), *_largest(logits)]
             self._noted.append((_without_tensors(batch), torch.cat([each.float().reshape(1) for each in numbers])))

@@ -13,6 +13,9 @@ def hard_cross_entropy(logits: Tensor, batch: Batch) -> Tensor:
 
     logits [B, C]. Zhang et al. 2018 (mixup), section 2; plain cross-entropy where nothing is mixed.
     """
+    if batch.y2 is None:
+        flat, y = logits.flatten(0, -2), batch.y.flatten()
+        return torch.nn.functional.cross_entropy(flat, y, ignore_index=-1, reduction="sum") / max(len(y), 1)
     return over_labels(batch, lambda y, which: cross_entropy_rows(logits, y))
 
 

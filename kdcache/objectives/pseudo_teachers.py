@@ -58,9 +58,8 @@ class KDTopK:
     temperature: Positive = 4.0
 
     def __call__(self, logits: Tensor, targets: Targets, batch: Batch) -> Tensor:
-        log_q = torch.log_softmax(logits / self.temperature, dim=-1)
         kept, temperature = self._kept(targets)
-        return self.temperature**2 * kept.kl(log_q, temperature).mean()
+        return self.temperature**2 * kept.kl_of_logits(logits, temperature, tau=self.temperature).mean()
 
     def _kept(self, targets: Targets) -> tuple[Targets, float]:
         """The k best classes, and the temperature that is left: full logits are tempered before the rest is summed up,

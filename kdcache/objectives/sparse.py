@@ -1,14 +1,15 @@
 """KL from top-k soft labels without a [B, C] target: the head by its classes, the tail by one or two sums.
 
-Shape letters: B any leading axes, K kept classes, C classes.
+Shape letters: B any leading axes, K kept classes, C classes, H heavy classes.
 """
 
+from dataclasses import dataclass, replace
 from math import log
 
 import torch
 from torch import Tensor
 
-from kdcache.softlabels import Tail, TopKLabels
+from kdcache.softlabels import Tail, TopKLabels, check_temperature
 
 LOG_ZERO = -1e5  # stands for log 0, see `targets.FLOOR`
 HEAVY = 64
@@ -19,19 +20,136 @@ def topk_kl(teacher: TopKLabels, log_q: Tensor, temperature: float | Tensor, tai
 
     Equal to the dense form with the same tail; ghost: the KL of K + 1 outcomes, a lower bound of the full one.
     """
-    log_p = teacher.log_probs(temperature)
-    if tail == "none":
-        log_p = log_p - log_p.logsumexp(dim=-1, keepdim=True)
-    log_q_head = log_q.gather(-1, teacher.classes)
-    head: Tensor = (log_p.exp() * (log_p - log_q_head)).sum(dim=-1)
-    if tail == "none" or teacher.tail_classes == 0:
-        return head
-    log_m: Tensor = teacher.tail_log_prob(temperature)
-    if tail == "ghost":
-        return head + log_m.exp() * (log_m - _log_rest(teacher, log_q))
-    if tail == "uniform":
-        return head + log_m.exp() * (log_m - log(teacher.tail_classes) - _mean_of_tail(teacher, log_q, log_q_head))
-    return head + _class_mean_part(teacher, log_q, log_q_head, temperature, log_m)
+    answer = Answer.of(teacher, temperature, tail)
+    return answer.divergence(*answer.look(log_q))
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What top-k soft labels say at one temperature, in the form in which a student's log q [B, C] is held against it.
+
+    classes, log_p [B, K]: the head; log_m [B]: the tail's mass, None without a tail; shares: what class-mean tails are
+    spread by. `look` sees all classes of a student, `divergence` the few numbers that it found: rows of log q may come
+    in pieces.
+    """
+
+    classes: Tensor
+    log_p: Tensor
+    log_m: Tensor | None
+    tail: Tail
+    num_classes: int
+    masked: tuple[int, ...]
+    shares: "Shares | Tensor | None"
+
+    @staticmethod
+    def of(teacher: TopKLabels, temperature: float | Tensor, tail: Tail) -> "Answer":
+        """Soft labels at a temperature; one for each row is [B]."""
+        check_temperature(temperature, full=False)
+        column = temperature[..., None] if isinstance(temperature, Tensor) and temperature.ndim else temperature
+        scaled: Tensor = teacher.logits / column
+        norm, log_m, shares = scaled.logsumexp(dim=-1), None, None
+        if tail != "none" and teacher.tail_classes:
+            mass = teacher.tail_log_mass(temperature)
+            norm = torch.logaddexp(norm, mass)
+            log_m = mass - norm
+            if tail == "class-mean":
+                log_w: Tensor = teacher.tail_shares(temperature)
+                shares = log_w if log_w.ndim > 1 else Shares.of(log_w)
+        log_p = scaled - norm[..., None]
+        return Answer(teacher.classes, log_p, log_m, tail, teacher.num_classes, teacher.masked, shares)
+
+    @property
+    def tail_classes(self) -> int:
+        return self.num_classes - len(self.masked) - self.classes.shape[-1]
+
+    def piece(self, rows: slice) -> "Answer":
+        """Some of the rows, of one axis."""
+        shares = self.shares[rows] if isinstance(self.shares, Tensor) else self.shares
+        log_m = None if self.log_m is None else self.log_m[rows]
+        return replace(self, classes=self.classes[rows], log_p=self.log_p[rows], log_m=log_m, shares=shares)
+
+    def look(self, log_q: Tensor) -> tuple[Tensor, ...]:
+        """The student's log q [B, K] of the head, and what the tail's shape needs of the rest, a row or a few each."""
+        log_q_head = log_q.gather(-1, self.classes)
+        if self.log_m is None:
+            return (log_q_head,)
+        if self.tail == "ghost":
+            return log_q_head, log_rest(self.classes, self.masked, log_q)
+        if self.tail == "uniform":
+            return log_q_head, self._tail_sum(log_q, log_q_head)
+        if isinstance(self.shares, Tensor):
+            return log_q_head, self._by_own_shares(log_q, self.shares)
+        assert self.shares is not None
+        with torch.autocast(log_q.device.type, enabled=False):
+            return log_q_head, log_q @ self.shares.light, log_q[..., self.shares.heavy]
+
+    def divergence(self, log_q_head: Tensor, *rest: Tensor) -> Tensor:
+        """KL [B] from what `look` found."""
+        head: Tensor = (self.log_p.exp() * (self.log_p - log_q_head)).sum(dim=-1)
+        if self.log_m is None:
+            return head
+        if self.tail == "ghost":
+            return head + self.log_m.exp() * (self.log_m - rest[0])
+        if self.tail == "uniform":
+            return head + self.log_m.exp() * (self.log_m - log(self.tail_classes) - rest[0] / self.tail_classes)
+        if isinstance(self.shares, Tensor):
+            return head + self.log_m.exp() * (self.log_m + rest[0])
+        assert self.shares is not None
+        return head + self.log_m.exp() * (self.log_m + self.shares.divergence(self.classes, log_q_head, *rest))
+
+    def _tail_sum(self, log_q: Tensor, log_q_head: Tensor) -> Tensor:
+        """[B] sum of log q over the tail's classes."""
+        if self.classes.shape[-1] * 4 < self.num_classes:
+            total = log_q.sum(dim=-1) - log_q_head.sum(dim=-1)
+        else:  # a small difference of large sums: leave the head out instead
+            total = log_q.scatter(-1, self.classes, 0.0).sum(dim=-1)
+        return total - log_q[..., list(self.masked)].sum(dim=-1) if self.masked else total
+
+    def _by_own_shares(self, log_q: Tensor, log_w: Tensor) -> Tensor:
+        """[B] sum over the tail of w (log w - log q) / W, where every row has its own w [B, C]."""
+        log_w = log_w.scatter(-1, self.classes, -torch.inf)
+        log_w = log_w - log_w.logsumexp(dim=-1, keepdim=True)
+        ratio = torch.where(log_w.isfinite(), log_w, 0.0) - log_q
+        return (log_w.exp() * ratio).sum(dim=-1)
+
+
+@dataclass(frozen=True)
+class Shares:
+    """w = exp(class mean / T) up to a factor, by which the tail's mass is spread.
+
+    Sums over the tail are sums over all classes less those over the head, so that w stays [C]. What is heavy and nearly
+    always in the head would drown the rest in such a difference: the HEAVY largest are summed up one by one.
+    log_w [C] of all; light [C] w without the heavy; heavy [H] their classes.
+    """
+
+    log_w: Tensor
+    light: Tensor
+    heavy: Tensor
+
+    @staticmethod
+    def of(log_w: Tensor) -> "Shares":
+        heavy = log_w.topk(min(HEAVY, len(log_w))).indices
+        light = log_w.index_fill(0, heavy, -torch.inf)
+        scale = torch.maximum(light.max(), log_w.max() - 60.0)  # e^60 is far from what f32 holds
+        return Shares((log_w - scale).clamp_min(LOG_ZERO), (light - scale).exp(), heavy)
+
+    def in_tail(self, classes: Tensor) -> Tensor:
+        """[B, H] w of the heavy classes where they lie in the tail, else 0."""
+        outside = (classes[..., None] != self.heavy).all(dim=-2)
+        return torch.where(outside, self.log_w[self.heavy].exp(), 0.0)
+
+    def total(self, classes: Tensor) -> Tensor:
+        """[B] W, the sum of w over the tail."""
+        total = self.light.sum() - self.light[classes].sum(dim=-1) + self.in_tail(classes).sum(dim=-1)
+        return total.clamp_min(torch.finfo(total.dtype).tiny)
+
+    def divergence(self, classes: Tensor, log_q_head: Tensor, dot: Tensor, log_q_heavy: Tensor) -> Tensor:
+        """[B] sum over the tail of w (log w - log q) / W, less log W; `dot` [B] is log_q @ light."""
+        own, w_head, w_heavy = self.light * self.log_w, self.light[classes], self.in_tail(classes)
+        total = self.total(classes)
+        entropy = own.sum() - own[classes].sum(dim=-1) + (w_heavy * self.log_w[self.heavy]).sum(dim=-1)
+        cross = dot - (w_head * log_q_head).sum(dim=-1) + (w_heavy * log_q_heavy).sum(dim=-1)
+        return (entropy - cross) / total - total.log()
 
 
 def ghost_pair(teacher: TopKLabels, log_q: Tensor, temperature: float | Tensor) -> tuple[Tensor, Tensor]:
@@ -40,56 +158,16 @@ def ghost_pair(teacher: TopKLabels, log_q: Tensor, temperature: float | Tensor) 
     Masked classes are one outcome more, [B, K + 2], whose probability is 0 for the teacher.
     """
     log_p = [teacher.log_probs(temperature), teacher.tail_log_prob(temperature)[..., None]]
-    pair_q = [log_q.gather(-1, teacher.classes), _log_rest(teacher, log_q)[..., None]]
+    pair_q = [log_q.gather(-1, teacher.classes), log_rest(teacher.classes, teacher.masked, log_q)[..., None]]
     if teacher.masked:
         log_p.append(torch.full_like(log_p[-1], LOG_ZERO))
         pair_q.append(log_q[..., list(teacher.masked)].logsumexp(dim=-1, keepdim=True))
     return torch.cat(log_p, dim=-1), torch.cat(pair_q, dim=-1)
 
 
-def _log_rest(teacher: TopKLabels, log_q: Tensor) -> Tensor:
+def log_rest(classes: Tensor, masked: tuple[int, ...], log_q: Tensor) -> Tensor:
     """[B] log of the student's probability outside the head; masked classes are not in it."""
-    outside = log_q.scatter(-1, teacher.classes, -torch.inf)
-    if teacher.masked:
-        outside[..., list(teacher.masked)] = -torch.inf
+    outside = log_q.scatter(-1, classes, -torch.inf)
+    if masked:
+        outside[..., list(masked)] = -torch.inf
     return outside.logsumexp(dim=-1)
-
-
-def _mean_of_tail(teacher: TopKLabels, log_q: Tensor, log_q_head: Tensor) -> Tensor:
-    """[B] mean of log q over the tail's classes."""
-    if teacher.k * 4 < teacher.num_classes:
-        total = log_q.sum(dim=-1) - log_q_head.sum(dim=-1)
-    else:  # a small difference of large sums: leave the head out instead
-        total = log_q.scatter(-1, teacher.classes, 0.0).sum(dim=-1)
-    if teacher.masked:
-        total = total - log_q[..., list(teacher.masked)].sum(dim=-1)
-    return total / teacher.tail_classes
-
-
-def _class_mean_part(
-    teacher: TopKLabels, log_q: Tensor, log_q_head: Tensor, temperature: float | Tensor, log_m: Tensor
-) -> Tensor:
-    """[B] m (log m - log W + sum_t w (log w - log q) / W) over the tail's classes t, with w = exp(class mean / T) and W
-    their sum.
-
-    Sums over the tail are sums over all classes less those over the head, so that w stays [C]. What is heavy and nearly
-    always in the head would drown the rest in such a difference: the HEAVY largest are summed up one by one.
-    """
-    log_w: Tensor = teacher.tail_shares(temperature)
-    if log_w.ndim > 1:  # a temperature for each row
-        log_w = log_w.scatter(-1, teacher.classes, -torch.inf)
-        log_w = log_w - log_w.logsumexp(dim=-1, keepdim=True)
-        ratio = torch.where(log_w.isfinite(), log_w, 0.0) - log_q
-        return log_m.exp() * (log_m + (log_w.exp() * ratio).sum(dim=-1))
-    heavy = log_w.topk(min(HEAVY, teacher.num_classes)).indices
-    light = log_w.index_fill(0, heavy, -torch.inf)
-    scale = torch.maximum(light.max(), log_w.max() - 60.0)  # e^60 is far from what f32 holds
-    w, log_w = (light - scale).exp(), (log_w - scale).clamp_min(LOG_ZERO)
-    own, w_head = w * log_w, w[teacher.classes]
-    in_tail = (teacher.classes[..., None] != heavy).all(dim=-2)  # [B, K, HEAVY] to [B, HEAVY]
-    w_heavy = torch.where(in_tail, log_w[heavy].exp(), 0.0)
-    total = w.sum() - w_head.sum(dim=-1) + w_heavy.sum(dim=-1)
-    entropy = own.sum() - own[teacher.classes].sum(dim=-1) + (w_heavy * log_w[heavy]).sum(dim=-1)
-    cross = log_q @ w - (w_head * log_q_head).sum(dim=-1) + (w_heavy * log_q[..., heavy]).sum(dim=-1)
-    total = total.clamp_min(torch.finfo(total.dtype).tiny)
-    return log_m.exp() * (log_m - total.log() + (entropy - cross) / total)

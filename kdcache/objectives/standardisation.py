@@ -3,7 +3,6 @@
 from dataclasses import dataclass
 from typing import ClassVar
 
-import torch
 from torch import Tensor
 
 from kdcache.batch import Batch
@@ -28,8 +27,8 @@ class LogitStandardisation:
     def __call__(self, logits: Tensor, targets: Targets, batch: Batch) -> Tensor:
         seen = targets.seen(logits)
         mean, std = seen.mean(dim=-1, keepdim=True), seen.std(dim=-1, keepdim=True)
-        log_q = torch.log_softmax((logits - mean) / (std + EPSILON) / self.temperature, dim=-1)
+        standardised = (logits - mean) / (std + EPSILON)
         scale = (targets.deviation() + EPSILON) * self.temperature  # dividing by the std tempers each row by its own
         if not targets.exact:
             scale = scale.clamp_min(1.0)
-        return self.temperature**2 * targets.kl(log_q, scale).mean()
+        return self.temperature**2 * targets.kl_of_logits(standardised, scale, tau=self.temperature).mean()

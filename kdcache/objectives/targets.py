@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from kdcache.errors import InvalidInputError
+from kdcache.objectives.fused import fits, kl_of_logits
 from kdcache.objectives.sparse import LOG_ZERO, ghost_pair, topk_kl
 from kdcache.softlabels import FullLabels, SoftLabels, Tail, TopKLabels
 from kdcache.tail import tail_moments
@@ -40,6 +41,12 @@ class Targets:
         if only is not None:
             return topk_kl(only, log_q, temperature, self.tail)
         return kl_rows(*self.pair(log_q, temperature))
+
+    def kl_of_logits(self, logits: Tensor, temperature: float | Tensor, *, tau: float = 1.0) -> Tensor:
+        """KL(p_T || softmax(logits / tau)) [B] in nats, logits [B, C]: of one store in closed form, see `fused`."""
+        if len(self.teachers) == 1 and fits(self.teachers[0], logits, temperature):
+            return kl_of_logits(self.teachers[0], logits, tau=tau, temperature=temperature, tail=self.tail)
+        return self.kl(torch.log_softmax(logits / tau, dim=-1), temperature)
 
     def pair(self, log_q: Tensor, temperature: float | Tensor) -> tuple[Tensor, Tensor]:
         """Log-probabilities of teacher at T and student over one support: [B, C], or with a ghost tail [B, K + 1]."""

@@ -3,7 +3,6 @@
 from dataclasses import dataclass
 from typing import ClassVar
 
-import torch
 from torch import Tensor
 
 from kdcache.batch import Batch
@@ -22,7 +21,7 @@ class TTM:
     temperature: Positive = 4.0
 
     def __call__(self, logits: Tensor, targets: Targets, batch: Batch) -> Tensor:
-        return targets.kl(torch.log_softmax(logits, dim=-1), self.temperature).mean()
+        return targets.kl_of_logits(logits, self.temperature).mean()
 
 
 @dataclass(frozen=True)
@@ -37,5 +36,5 @@ class WTTM:
     temperature: Positive = 4.0
 
     def __call__(self, logits: Tensor, targets: Targets, batch: Batch) -> Tensor:
-        rows = targets.kl(torch.log_softmax(logits, dim=-1), self.temperature)
+        rows = targets.kl_of_logits(logits, self.temperature)
         return (targets.power_sum(self.temperature) * rows).mean()

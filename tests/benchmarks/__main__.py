@@ -22,6 +22,8 @@ from tests.benchmarks.report import line_of, write
 BENCHMARKS = {
     "reading": "Reading soft labels",
     "opening": "Opening, files and memory",
+    "losses": "Losses",
+    "training": "Training",
 }
 
 

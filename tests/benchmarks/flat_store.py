@@ -1,0 +1,110 @@
+"""A store as large as one likes whose views are all one picture, and a training on it that tells its peak memory.
+
+    python -m tests.benchmarks.flat_store write STORE ROWS VIEWS
+    python -m tests.benchmarks.flat_store train STORE ROWS VIEWS
+
+Top-20 of 1,000 classes; fingerprints are those of the picture, so that the loader finds nothing amiss.
+"""
+
+import sys
+import tempfile
+import time
+from contextlib import suppress
+
+import numpy as np
+import torch
+
+from kdcache.commits import Counts
+from kdcache.datasets import describe_samples
+from kdcache.encoding import encode_topk
+from kdcache.errors import InterruptedRunError
+from kdcache.manifest import Encoding, Identity, OrderIdentity, Provenance, TeacherIdentity
+from kdcache.memory import peak_rss_bytes
+from kdcache.pipelines.settings import TrainSettings
+from kdcache.pipelines.train import train
+from kdcache.plan import TransformSpec, ViewPlan, mixing_of
+from kdcache.progress import StopRequest
+from kdcache.reduction import TopK, reduce_topk
+from kdcache.shards import values_digest
+from kdcache.store import Store
+from kdcache.views import fingerprints, thumbnails
+
+SMALL, LARGE, VIEWS = 50_000, 250_000, (2, 6)  # rows, rows, views
+CLASSES, TOP_K, STEPS = 1_000, 20, 15
+SPEC = "tests.benchmarks.flat_store:Flat"
+
+
+class Flat:
+    """`rows` times the same picture of 1 x 8 x 8 pixels."""
+
+    def __init__(self, rows: int) -> None:
+        self.labels = np.zeros(rows, np.int32)
+        self.picture = torch.arange(64, dtype=torch.uint8).reshape(1, 8, 8)
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def __getitem__(self, index: int) -> tuple[torch.Tensor, int]:
+        return self.picture, 0
+
+
+def write(path: str, rows: int, views: int) -> None:
+    """The store, sealed; random answers, the same in every block."""
+    data = describe_samples(Flat(rows), SPEC)
+    order = np.arange(rows)
+    plan, encoding = ViewPlan(transform=TransformSpec(name="none")), Encoding(name="topk", k=TOP_K)
+    identity = Identity(
+        dataset=data.identity(), views=plan,
+        order=OrderIdentity(kind="given", sha256=values_digest(order.astype("u4"))),
+        teacher=TeacherIdentity(name="none", weights="none", classes=CLASSES), encoding=encoding,
+    )  # fmt: skip
+    provenance = Provenance(device="cpu")
+    store = Store.create(path, identity, order=order, labels=data.labels, provenance=provenance)
+    segment = store.add_segment(0, views)
+    block = segment.layout.block
+    logits = 3 * torch.randn(views, block, CLASSES, generator=torch.Generator().manual_seed(0))
+    answers = encode_topk(_numpy(reduce_topk(logits, torch.zeros(views, block, 1, dtype=torch.int64), TOP_K)), encoding,
+                          CLASSES).arrays  # fmt: skip
+    for number in range(segment.layout.blocks):
+        positions = np.arange(*segment.layout.block_rows(number))
+        images = Flat(1).picture.expand(len(positions), 1, 8, 8)
+        arrays = {
+            name: each[..., : len(positions)] if name == "tail" else each[:, : len(positions)]
+            for name, each in answers.items()
+        }
+        seen = [fingerprints(images, mixing_of(plan, positions, view, rows, (8, 8))) for view in range(views)]
+        arrays["pixels"] = np.stack(seen)
+        if number == 0:
+            arrays["canary"] = np.stack([thumbnails(images[:64])] * views)
+        segment.commit(number, arrays=arrays, counts=Counts(labelled=views * len(positions)), provenance=provenance)
+    store.seal()
+
+
+def _numpy(kept: TopK) -> TopK:
+    return TopK(**{name: value.numpy() for name, value in vars(kept).items()})
+
+
+def peak_of(path: str, rows: int, views: int) -> int | None:
+    """Some steps of a training, time enough for the next view to be read; the peak in bytes."""
+    stop = StopRequest()
+
+    def progress(what: str, done: int, total: int) -> None:
+        time.sleep(0.1)
+        stop.requested = done >= STEPS
+
+    with tempfile.TemporaryDirectory() as run:
+        settings = TrainSettings(
+            run=run, data=SPEC, data_set={"rows": rows}, store=(path,), student="kdcache.networks:convnet",
+            student_set={"num_classes": CLASSES}, epochs=views, batch_size=256, workers=0, device="cpu",
+        )  # fmt: skip
+        with suppress(InterruptedRunError):
+            train(settings, progress=progress, stop=stop)
+    return peak_rss_bytes()
+
+
+if __name__ == "__main__":
+    verb, folder, count, number = sys.argv[1:]
+    if verb == "write":
+        write(folder, int(count), int(number))
+    else:
+        sys.stdout.write(f"{peak_of(folder, int(count), int(number))}\n")
