@@ -137,11 +137,11 @@ class Deal:
         pairs, singles = self._pairs(window)
         generator = self._generator(window.epoch, f"window {window.number}")
         order = generator.permutation(len(pairs))
-        alone = generator.permutation(singles)
+        singles = generator.permutation(singles)
         count = self._batches_of(len(window.positions))
-        paired, rest = _edges(len(pairs), count), _edges(len(alone), count)
+        paired, rest = _edges(len(pairs), count), _edges(len(singles), count)
         for batch in range(count):
-            single = alone[rest[count - 1 - batch] : rest[count - batch]]
+            single = singles[rest[count - 1 - batch] : rest[count - batch]]
             if not len(pairs):
                 yield single
             else:

@@ -1,6 +1,7 @@
 """Blocks of one view into packed rows: each file opened once, each length checked, chunks decoded on a few threads.
 
-Memory is the rows that were asked for, and as many decoded chunks as threads, 64 MiB together where one is not larger.
+Memory is the rows that were asked for, and for each thread a chunk as it lies on disk, decoded, and turned. There are
+8 threads at most, and no more than decoded chunks fit into 64 MiB.
 """
 
 import os

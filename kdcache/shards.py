@@ -2,7 +2,7 @@
 
 A block is encoded whole in a MemoryStore and its bytes are taken from there: zarr, tensorstore and zarrs read them.
 Reading a store never hands Zarr a file: metadata, index and frames are compared with the plan first, and then decoded
-here (`chunks`), one chunk at a time.
+here (`chunks`), chunk by chunk.
 """
 
 from dataclasses import replace

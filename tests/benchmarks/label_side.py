@@ -19,8 +19,10 @@ from kdcache.store import Store
 from kdcache.windows import LabelWindows
 
 BATCH = 256
-A_ROW = 40  # bytes a row of a window beside its soft labels: positions of two windows (16), orders to deal it in (24)
-COMMITS = 10_000_000  # the segment's commits, and what is imported at the first read
+A_ROW = (
+    48  # bytes a row of a window beside its soft labels: its position, four times at most, and two orders to deal it
+)
+OTHER = 16_000_000  # the segment's commits, what is imported at the first read, pages that are not filled
 
 
 def first(path: str, budget: int) -> dict[str, float]:
@@ -51,7 +53,7 @@ def epochs(path: str, budget: int) -> dict[str, float]:
             for row in deal.batches(epoch):
                 windows.at(row)[0].take(row.rows, positions=row.positions)
     window = min(deal.window_rows, store.rows)
-    return {"peak": peak() - warm, "bound": (2 * row_bytes(store) + A_ROW) * window + chunks(store) + COMMITS}
+    return {"peak": peak() - warm, "bound": (2 * row_bytes(store) + A_ROW) * window + chunks(store) + OTHER}
 
 
 def deal_of(store: Store, budget: int) -> Deal:

@@ -27,7 +27,7 @@ def measure(bench: Bench) -> Iterator[Figure]:
     paths = {}
     for rows in (small, large):
         paths[rows] = bench.scratch / f"{rows}.kd"
-        write_row_store(paths[rows], Shape(rows=rows, views=2, k=2, classes=100, alike=True))
+        write_row_store(paths[rows], Shape(rows=rows, views=2, k=1, classes=100, alike=True))
     yield from _opens(bench, paths, small, large)
     yield from _first_batches(bench, paths)
     yield from _files(bench)
