@@ -129,6 +129,14 @@ def test_under_autocast(tail: Any) -> None:
     torch.testing.assert_close(found, wanted, rtol=1e-6, atol=1e-6)
 
 
+def test_functional_gradients_and_inference_mode() -> None:
+    student, targets = random(ROWS, CLASSES, seed=3), Targets((topk(4),))
+    loss, gradient = value_and_gradient(lambda z: targets.kl_of_logits(z, 2.0).sum(), student)
+    torch.testing.assert_close(torch.func.grad(lambda z: targets.kl_of_logits(z, 2.0).sum())(student), gradient)
+    with torch.inference_mode():
+        torch.testing.assert_close(targets.kl_of_logits(student, 2.0).sum(), loss)
+
+
 def test_no_rows() -> None:
     teacher = topk(4)
     none = replace(teacher, classes=teacher.classes[:0], logits=teacher.logits[:0], tail=teacher.tail[:0])

@@ -37,10 +37,13 @@ def kl_of_logits(teacher: SoftLabels, logits: Tensor, *, tau: float, temperature
 
 class _KL(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, logits: Tensor, target: "_Sparse | _Dense", tau: float) -> Tensor:
-        ctx.save_for_backward(logits)
-        ctx.target, ctx.tau = target, tau
+    def forward(logits: Tensor, target: "_Sparse | _Dense", tau: float) -> Tensor:
         return target.divergence(logits, tau)
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
+        logits, ctx.target, ctx.tau = inputs
+        ctx.save_for_backward(logits)
 
     @staticmethod
     def backward(ctx: Any, by_row: Tensor) -> tuple[Tensor | None, None, None]:
