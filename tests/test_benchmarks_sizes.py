@@ -1,4 +1,4 @@
-"""Bytes a row: peers give back what they were given, what is counted is what a store writes, entropy and KL are right."""
+"""Bytes a row: peers give back what they got, what is counted is what a store writes, entropy and KL are right."""
 
 import json
 from pathlib import Path

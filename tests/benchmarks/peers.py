@@ -1,9 +1,9 @@
 """How others lay soft labels out on disk, rebuilt from their published layouts to be measured on the same rows.
 
-Each peer is a folder that is written once and then read in random batches of one view. What a row holds differs: ids and
-probabilities (TinyViT, FKD), ids and logits (parquet, HDF5, memmap), or all logits (torchdistill); none holds a tail, a
-label's logit or a pixel fingerprint. Values are f16 as in the originals. Shape letters: V views, N positions, K kept
-classes, C classes, B rows of a batch.
+Each peer is a folder that is written once and then read in random batches of one view. What a row holds differs: ids
+and probabilities (TinyViT, FKD), ids and logits (parquet, HDF5, memmap), or all logits (torchdistill); none holds a
+tail, a label's logit or a pixel fingerprint. Values are f16 as in the originals. Shape letters: V views, N positions,
+K kept classes, C classes, B rows of a batch.
 """
 
 import pickle

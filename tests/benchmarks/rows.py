@@ -168,7 +168,8 @@ def _moved(images: Any, rng: np.random.RandomState) -> Any:
 
     padded, (height, width) = torch.nn.functional.pad(images, (2, 2, 2, 2), value=-1.0), images.shape[-2:]
     moved = torch.empty_like(images)
-    for row, (top, left, flip) in enumerate(zip(*rng.randint(0, 5, (2, len(images))), rng.rand(len(images)) < 0.5)):
+    shifts, flips = rng.randint(0, 5, (len(images), 2)).tolist(), rng.rand(len(images)) < 0.5
+    for row, ((top, left), flip) in enumerate(zip(shifts, flips, strict=True)):
         view = padded[row, :, top : top + height, left : left + width]
         moved[row] = view.flip(-1) if flip else view
     return moved

@@ -6,7 +6,8 @@ from typing import Any
 from tests.benchmarks.harness import Figure
 
 COLOURS = {
-    "classes": "#2f5d8a", "gaps": "#5b9bd5", "logits": "#5b9bd5", "tail": "#e0a030", "label": "#7fb069", "pixels": "#a05195",
+    "classes": "#2f5d8a", "gaps": "#5b9bd5", "logits": "#5b9bd5", "tail": "#e0a030", "label": "#7fb069",
+    "pixels": "#a05195",
 }  # fmt: skip
 REST, PEER = "#555555", "#c4c4c4"
 

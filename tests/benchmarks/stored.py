@@ -77,8 +77,8 @@ def identity_of(kept: Stored, samples: int) -> Identity:
 
 
 def bytes_by_array(kept: Stored) -> dict[str, float]:
-    """Bytes a row of a store 64 times as large, whose blocks are as large as all these samples: its shards with index
-    and checksums; the commit, twice, as a sealed store has it; canary and class means, which stand once in a segment."""
+    """Bytes a row of a store 64 times as large, in which all these samples are one block: its shards with index and
+    checksums; the commit, twice, as a sealed store has it; canary and class means, which stand once a segment."""
     views, samples = kept.rows.logits.shape[:2]
     layout = segment_layout(identity_of(kept, BLOCKS_WANTED * samples), 0, views)
     shards = {name: encode_shard(spec, kept.arrays[name]) for name, spec in layout.arrays.items()}
@@ -121,7 +121,7 @@ def entropy(values: Array) -> float:
 
 
 def entropy_by_array(kept: Stored) -> dict[str, float]:
-    """Bytes a row at the order-0 entropy, where each array has one distribution; `tail` has one for each of its three."""
+    """Bytes a row at the order-0 entropy, one distribution an array; `tail` has three."""
     found = {}
     for name in ("classes", "gaps", "label", "pixels", "logits"):
         if name in kept.arrays:
