@@ -7,8 +7,7 @@ of other photographs (`Rows.photographs`). Fashion-MNIST: a small network, train
 """
 
 import os
-from collections.abc import Iterator
-from contextlib import contextmanager
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
@@ -55,24 +54,10 @@ def fashion_rows(bench: Bench) -> Rows:
 def _shared(bench: Bench, name: str, make: Any) -> Rows:
     paths = {field.name: bench.shared / f"{name}-{field.name}.npy" for field in fields(Rows)}
     if not all(path.exists() for path in paths.values()):
-        with every_core():
-            made = make()
+        made = make()
         for field, path in paths.items():
             np.save(path, getattr(made, field))
     return Rows(**{field: np.load(path) for field, path in paths.items()})
-
-
-@contextmanager
-def every_core() -> Iterator[None]:
-    """torch on all cores: what is made here is not timed."""
-    import torch
-
-    threads = torch.get_num_threads()
-    torch.set_num_threads(os.cpu_count() or 1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(threads)
 
 
 def _imagenet(samples: int, views: int) -> Rows:
@@ -82,10 +67,18 @@ def _imagenet(samples: int, views: int) -> Rows:
     chosen = rng.permutation(np.arange(samples) % len(pictures))
     windows = [_window(pictures[picture], rng) for picture in chosen]
     answer = folded_teacher()
-    whole = [_resized(window, (0, 0, *window.shape[1:])) for window in windows]
-    labels = np.concatenate([answer(batch) for batch in _batches(whole)]).argmax(axis=1)
-    crops = (_crop(window, rng) for _ in range(views) for window in windows)
-    logits = np.concatenate([answer(batch) for batch in _batches(crops)])
+
+    def labels_of(start: int) -> Array:
+        return answer(torch.stack([_resized(each, (0, 0, *each.shape[1:])) for each in windows[start : start + BATCH]]))
+
+    def view_of(job: tuple[int, int]) -> Array:
+        own = np.random.RandomState(list(job))  # a batch draws for itself, so that no thread waits for another
+        return answer(torch.stack([_crop(each, own) for each in windows[job[1] : job[1] + BATCH]]))
+
+    starts = range(0, samples, BATCH)
+    with ThreadPoolExecutor(os.cpu_count(), initializer=torch.set_num_threads, initargs=(1,)) as pool:
+        labels = np.concatenate(list(pool.map(labels_of, starts))).argmax(axis=1)
+        logits = np.concatenate(list(pool.map(view_of, [(view, start) for view in range(views) for start in starts])))
     return Rows(logits.reshape(views, samples, -1), labels, chosen)
 
 
@@ -111,19 +104,6 @@ def _resized(window: Any, box: tuple[int, int, int, int]) -> Any:
     from torchvision.transforms.v2 import functional
 
     return functional.resized_crop(window, *box, size=[PIXELS, PIXELS], antialias=True)
-
-
-def _batches(images: Any) -> Iterator[Any]:
-    import torch
-
-    batch = []
-    for image in images:
-        batch.append(image)
-        if len(batch) == BATCH:
-            yield torch.stack(batch)
-            batch = []
-    if batch:
-        yield torch.stack(batch)
 
 
 def _fashion(train_rows: int, samples: int, views: int) -> Rows:
