@@ -20,6 +20,7 @@ from tests.benchmarks.report import line_of, write
 
 # module -> heading; each has `measure(bench: Bench) -> Iterator[Figure]`
 BENCHMARKS = {
+    "sizes": "Bytes a row",
     "reading": "Reading soft labels",
     "opening": "Opening, files and memory",
     "losses": "Losses",

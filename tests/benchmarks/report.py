@@ -4,6 +4,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+from tests.benchmarks import sizes_picture
 from tests.benchmarks.harness import Figure
 
 BEGIN, END = "<!-- figures: made by make bench -->", "<!-- end of figures -->"
@@ -35,11 +36,20 @@ def markdown(groups: dict[str, list[Figure]], conditions: dict[str, Any]) -> str
             cells = (figure.name, figure.setting, target, f"{shown(figure.measured)} {figure.unit}", spread)
             lines.append("| " + " | ".join((*cells, str(figure.trials), figure.verdict)) + " |")
         lines.append("")
+        lines += [line for figure in figures for line in _table(figure)]
     versions = ", ".join(f"{name} {version}" for name, version in conditions["versions"].items())
     lines.append(
         f"{conditions['device']}; {versions}. By `{conditions['command']}`, {conditions['minutes']:.0f} minutes."
     )
     return "\n".join(lines)
+
+
+def _table(figure: Figure) -> list[str]:
+    """What a figure brings along for the page: `details["table"]` with title, columns and rows."""
+    if (table := figure.details.get("table")) is None:
+        return []
+    lines = [f"{table['title']}:", "", "| " + " | ".join(table["columns"]) + " |", "|---" * len(table["columns"]) + "|"]
+    return [*lines, *("| " + " | ".join(row) + " |" for row in table["rows"]), ""]
 
 
 def write(groups: dict[str, list[Figure]], conditions: dict[str, Any], page: Path) -> None:
@@ -52,6 +62,7 @@ def write(groups: dict[str, list[Figure]], conditions: dict[str, Any], page: Pat
     before, _, rest = text.partition(BEGIN)
     page.write_text(f"{before}{BEGIN}\n\n{markdown(groups, conditions)}\n\n{END}{rest.partition(END)[2]}")
     plot(groups, figures / "performance.png")
+    sizes_picture.plot([figure for each in groups.values() for figure in each], figures / "bytes_a_row.png")
 
 
 def plot(groups: dict[str, list[Figure]], path: Path) -> None:

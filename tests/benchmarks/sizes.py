@@ -1,0 +1,140 @@
+"""Bytes a row: what format 1 takes on disk for a real teacher's rows, array by array, and what other layouts take."""
+
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from kdcache.manifest import Encoding
+from tests.benchmarks.harness import Bench, Figure, alternate, exact, timed_rate
+from tests.benchmarks.peers import PEERS, Kept, Peer
+from tests.benchmarks.rows import Rows, fashion_folder, fashion_rows, imagenet_rows
+from tests.benchmarks.stored import (
+    Stored,
+    bytes_by_array,
+    entropy_by_array,
+    quantising_kl,
+    reduced_rows,
+    shared_ids,
+    stored,
+    write_store,
+)
+
+TARGETS = {10: 24.0, 20: 40.0, 50: 85.0}
+READ_K, BATCH = 20, 256
+
+
+def measure(bench: Bench) -> Iterator[Figure]:
+    rows = imagenet_rows(bench)
+    kept = {k: stored(rows, Encoding(name="topk", k=k, class_means=True)) for k in TARGETS}
+    for k, each in kept.items():
+        yield _size(each, f"k {k}", TARGETS[k])
+        yield _kl(each, f"k {k}", 1e-4)
+    for k in TARGETS:
+        high = stored(rows, Encoding(name="topk", k=k, quantisation="high", class_means=True))
+        yield _size(high, f'k {k}, "high"')
+        yield _kl(high, f'k {k}, "high"', 1e-5)
+    yield exact(
+        "ids that two views share", shared_ids(kept[READ_K]), f"of {READ_K}", better="higher",
+        table=_by_array({f"k {k}": each for k, each in kept.items()}),
+    )  # fmt: skip
+    store = write_store(kept[READ_K], bench.scratch / "ours.kd")
+    yield exact("a whole store of these rows, with all records", _folder(store.folder.root) / _count(rows), "bytes/row",
+                setting=f"k {READ_K}, {rows.logits.shape[1]:,} samples x {rows.logits.shape[0]} views")  # fmt: skip
+    peers = {}
+    for k in TARGETS:
+        for name, peer in _written(bench.scratch / f"peers{k}", rows, k).items():
+            written = rows.logits.shape[1] if name == "torchdistill" else _count(rows)
+            yield exact(peer.title, peer.bytes_on_disk / written, "bytes/row", setting=f"k {k}", peer=name)
+            if k == READ_K:
+                peers[name] = peer
+    yield from _reads(bench, store, peers)
+    yield from _fashion(bench)
+
+
+def _count(rows: Rows) -> int:
+    return rows.logits.shape[0] * rows.logits.shape[1]
+
+
+def _folder(path: Path) -> int:
+    return sum(each.stat().st_size for each in Path(path).rglob("*") if each.is_file())
+
+
+def _size(kept: Stored, setting: str, target: float | None = None) -> Figure:
+    parts = bytes_by_array(kept)
+    setting = f"{setting}, C {kept.rows.classes}, {_count(kept.rows):,} rows"
+    entropies = entropy_by_array(kept)
+    return exact(
+        "bytes a row on disk", sum(parts.values()), "bytes/row", target=target, setting=setting, arrays=parts,
+        entropy=entropies,
+    )  # fmt: skip
+
+
+def _kl(kept: Stored, setting: str, target: float) -> Figure:
+    others = {f"T {t:g}": quantising_kl(kept, t) for t in (2.0, 4.0)}
+    return exact("mean KL by quantising", quantising_kl(kept, 1.0), "nats", target=target, setting=setting, **others)
+
+
+def _by_array(kept: dict[str, Stored]) -> dict[str, Any]:
+    """Rows of a table for the page: bytes on disk and at the order-0 entropy, by array."""
+    cells: dict[str, list[str]] = {}
+    for each in kept.values():
+        sizes, limits = bytes_by_array(each), entropy_by_array(each)
+        sizes, limits = {**sizes, "all": sum(sizes.values())}, {**limits, "all": sum(limits.values())}
+        for name, size in sizes.items():
+            cells.setdefault(name, []).append(f"{size:.2f}")
+            cells[name].append(f"{limits[name]:.2f}" if name in limits else "")
+    columns = ["array"] + [f"{name}{what}" for name in kept for what in (": on disk", ": entropy")]
+    title = "Bytes a row by array, and at the order-0 entropy of its numbers (each array one distribution)"
+    return {"title": title, "columns": columns, "rows": [[name, *values] for name, values in cells.items()]}
+
+
+def _written(folder: Path, rows: Rows, k: int) -> dict[str, Peer]:
+    reduced = reduced_rows(rows, k)
+    log_z = np.logaddexp(np.logaddexp.reduce(-reduced.distances, axis=-1), reduced.tail[..., 0])
+    kept = Kept(reduced.classes, -reduced.distances, log_z, rows.logits)
+    peers = {}
+    for name, kind in PEERS.items():
+        if name == "torchdistill" and k != READ_K:  # all logits, whatever k
+            continue
+        (folder / name).mkdir(parents=True)
+        peers[name] = kind(folder / name)
+        peers[name].write(kept)
+    return peers
+
+
+def _reads(bench: Bench, store: Any, peers: dict[str, Peer]) -> Iterator[Figure]:
+    """Random batches of 256 rows of a view; ours from a view that was loaded, as training holds it."""
+    rng, samples = np.random.RandomState(0), store.rows
+    batches = [rng.permutation(samples)[:BATCH] for _ in range(64)]
+    loaded = store.load(0, np.arange(samples))
+    arms: dict[str, Callable[[], Any]] = {
+        "kdcache, loaded view": lambda: [loaded.take(batch).soft_labels() for batch in batches],
+        "kdcache, loading the view": lambda: type(store).open(store.folder.root).load(0, np.arange(samples)),
+    }
+    counts = {"kdcache, loaded view": len(batches) * len(batches[0]), "kdcache, loading the view": samples}
+    titles = dict.fromkeys(arms, "")
+    for name, peer in peers.items():
+        some = batches if name == "memmap" else batches[: 8 if name == "TinyViT" else 1]
+        arms[name] = lambda peer=peer, some=some: [peer.batch(0, batch) for batch in some]  # type: ignore[misc]
+        counts[name], titles[name] = len(some) * len(some[0]), peer.title
+    times = alternate(arms, bench.trials)
+    for name in arms:
+        yield timed_rate(
+            f"random batches: {titles[name] or name}" if name != "kdcache, loading the view" else name, times, name,
+            counts[name], "rows/s", setting=f"k {READ_K}, {samples:,} rows a view",
+        )  # fmt: skip
+
+
+def _fashion(bench: Bench) -> Iterator[Figure]:
+    if not fashion_folder().is_dir():
+        sys.stderr.write(f"sizes: no Fashion-MNIST in {fashion_folder()}, so its figures are left out\n")
+        return
+    rows = fashion_rows(bench)
+    for setting, encoding in {
+        "Fashion-MNIST, full": Encoding(name="full"),
+        "Fashion-MNIST, k 5": Encoding(name="topk", k=5, class_means=True),
+    }.items():
+        yield _size(stored(rows, encoding), setting)

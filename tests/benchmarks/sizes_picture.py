@@ -1,0 +1,59 @@
+"""A picture of bytes a row: ours by array, the order-0 entropy of the same numbers, and peers, for each k."""
+
+from pathlib import Path
+from typing import Any
+
+from tests.benchmarks.harness import Figure
+
+COLOURS = {
+    "classes": "#2f5d8a", "gaps": "#5b9bd5", "logits": "#5b9bd5", "tail": "#e0a030", "label": "#7fb069",
+    "pixels": "#a05195",
+}  # fmt: skip
+REST, PEER = "#555555", "#c4c4c4"
+
+
+def plot(figures: list[Figure], path: Path) -> None:
+    """Draw nothing where there are no sizes of ImageNet rows among the figures."""
+    from matplotlib.figure import Figure as Canvas
+    from matplotlib.patches import Patch
+
+    ours = {_k(each): each for each in figures if each.name.startswith("bytes a row") and each.target is not None}
+    if not ours:
+        return
+    canvas = Canvas(figsize=(11, 3.6), layout="constrained")
+    panels = canvas.subplots(1, len(ours), squeeze=False)[0]
+    for axes, (k, figure) in zip(panels, ours.items(), strict=True):
+        bars: list[tuple[str, dict[str, float]]] = [("kdcache", figure.details["arrays"])]
+        bars.append(("its order-0 entropy", figure.details["entropy"]))
+        peers = [each for each in figures if "peer" in each.details and _k(each) == k]
+        bars += [
+            (each.details["peer"], {"": each.measured}) for each in peers if each.details["peer"] != "torchdistill"
+        ]
+        _draw(axes, bars)
+        axes.axvline(figure.target, color="0.25", lw=1, ls=":")
+        axes.set_title(k, fontsize=11)
+        axes.set_xlabel("bytes a row")
+    for axes in panels[1:]:
+        axes.set_yticklabels([])
+    labels = {name: colour for name, colour in COLOURS.items() if name != "logits"} | {"records": REST}
+    handles = [Patch(color=colour, label=name) for name, colour in labels.items()]
+    canvas.legend(handles=handles, loc="outside lower center", ncols=len(handles), fontsize=9, frameon=False)
+    canvas.savefig(path, dpi=120)
+
+
+def _k(figure: Figure) -> str:
+    return figure.setting.partition(",")[0]
+
+
+def _draw(axes: Any, bars: list[tuple[str, dict[str, float]]]) -> None:
+    for row, (name, parts) in enumerate(bars):
+        left = 0.0
+        for part in sorted(parts, key=lambda each: list(COLOURS).index(each) if each in COLOURS else len(COLOURS)):
+            colour = PEER if not part else COLOURS.get(part, REST)
+            axes.barh(row, parts[part], left=left, color=colour, alpha=0.55 if "entropy" in name else 1.0, height=0.72)
+            left += parts[part]
+        axes.text(left, row, f" {left:.0f}", va="center", fontsize=9)
+    axes.set_yticks(range(len(bars)), [name for name, _ in bars])
+    axes.invert_yaxis()
+    axes.margins(x=0.12)
+    axes.spines[["top", "right"]].set_visible(False)
