@@ -19,7 +19,9 @@ from tests.benchmarks.harness import Bench, Figure
 from tests.benchmarks.report import line_of, write
 
 # module -> heading; each has `measure(bench: Bench) -> Iterator[Figure]`
-BENCHMARKS = {}
+BENCHMARKS = {
+    "extracting": "Extracting",
+}
 
 
 def main(arguments: list[str] | None = None) -> int:
