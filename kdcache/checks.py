@@ -15,6 +15,7 @@ from kdcache.feedings import (
     require_steady,
     surely_better,
 )
+from kdcache.fingerprint import fingerprint
 from kdcache.plan import IntArray
 from kdcache.reduction import centre
 from kdcache.teachers import Teacher
@@ -25,7 +26,6 @@ from kdcache.views import (
     ViewRequest,
     draw_requests,
     draw_view,
-    fingerprint,
     own_generators,
     stack_views,
 )

@@ -11,11 +11,10 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-import PIL
 import torch
 import torchvision
-from PIL import Image
 
+from kdcache.decoding import DECODERS, ImageFiles, decoder_name
 from kdcache.errors import InvalidInputError
 from kdcache.manifest import DatasetIdentity
 from kdcache.shards import values_digest
@@ -109,7 +108,7 @@ def describe_samples(samples: Any, name: str) -> Data:
         class_names=tuple(str(each) for each in names) if isinstance(names, list | tuple) else (),
         probe=lambda index: image_bytes(samples[index][0]),
         name=name,
-        decoder=f"Pillow {PIL.__version__}",
+        decoder=decoder_name("pillow"),
     )
 
 
@@ -221,45 +220,30 @@ def read_idx(path: Path) -> npt.NDArray[np.uint8]:
 def _folder(place: str, arguments: dict[str, Any]) -> Data:
     arguments = dict(arguments)
     root = Path(place) / str(arguments.pop("split", ""))
+    decoder = str(arguments.pop("decoder", DECODERS[0]))
     if arguments:
-        raise InvalidInputError(f"data folder takes split and limit, not {', '.join(arguments)}")
+        raise InvalidInputError(f"data folder takes split, decoder and limit, not {', '.join(arguments)}")
+    if decoder not in DECODERS:
+        raise InvalidInputError(f"data folder: decoder is {decoder!r}; choose {' or '.join(DECODERS)}")
+    if decoder == "torchvision" and not hasattr(torchvision.io, "decode_image"):
+        raise InvalidInputError(f"torchvision {torchvision.__version__} decodes no images; use decoder=pillow")
     try:
         images = torchvision.datasets.ImageFolder(str(root))
     except (FileNotFoundError, NotADirectoryError) as error:
         raise InvalidInputError(
             f"data folder: {root} is no folder with a folder of images a class ({error})"
         ) from error
-    paths = [Path(path) for path, _ in images.samples]
-    ids = [path.relative_to(root).as_posix() for path in paths]
+    ids = [Path(path).relative_to(root).as_posix() for path, _ in images.samples]
+    labels = np.asarray(images.targets, dtype=np.int32)
     return Data(
-        samples=_Files(paths, np.asarray(images.targets, dtype=np.int32)),
+        samples=ImageFiles(root, ids, labels, decoder),
         ids=ids,
-        labels=np.asarray(images.targets, dtype=np.int32),
+        labels=labels,
         class_names=tuple(images.classes),
-        probe=lambda index: paths[index].read_bytes(),
+        probe=lambda index: (root / ids[index]).read_bytes(),
         name="folder",
-        decoder=f"Pillow {PIL.__version__}",
+        decoder=decoder_name(decoder),
     )
-
-
-@dataclass(frozen=True)
-class _Files:
-    """Image files, decoded to RGB by Pillow."""
-
-    paths: Sequence[Path]
-    labels: npt.NDArray[np.int32]
-
-    def __len__(self) -> int:
-        return len(self.paths)
-
-    def __getitem__(self, index: int) -> tuple[Image.Image, int]:
-        try:
-            with Image.open(self.paths[index]) as image:
-                return image.convert("RGB"), int(self.labels[index])
-        except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:  # all that Pillow raises
-            raise InvalidInputError(
-                f"{self.paths[index]} cannot be decoded ({error}); mend or remove the file"
-            ) from error
 
 
 def _torchvision(place: str, arguments: dict[str, Any]) -> Data:

@@ -5,7 +5,8 @@ depend on what was extracted before it. Shape letters: G rows of a mixing group,
 """
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -14,9 +15,11 @@ import torch
 from torch import Tensor
 
 from kdcache.commits import Counts
-from kdcache.encoding import encode_full, encode_topk
+from kdcache.encoding import LOWEST_F16, Encoded, encode_topk
 from kdcache.errors import BadLogitsError, InvalidInputError
-from kdcache.layout import CANARY_ROWS, SegmentLayout
+from kdcache.feed import Feed, recorded
+from kdcache.layout import SegmentLayout
+from kdcache.loop_memory import LoopMemory, loop_memory
 from kdcache.manifest import Identity
 from kdcache.plan import GROUP, IntArray, Mixing
 from kdcache.reduction import TopK, centre, finite_rows, label_distances, reduce_topk, tail_sums
@@ -24,7 +27,8 @@ from kdcache.teachers import Teacher
 from kdcache.views import Drawn, ViewRequest, mix_images, thumbnails
 
 Array = npt.NDArray[Any]
-UNIT_BYTES = 128_000_000  # views that a worker hands over at once; more views of a group are drawn in several requests
+UNIT_BYTES = 16_000_000  # views that a worker hands over at once: all views of some rows, where they fit
+GROUP_BYTES = 128_000_000  # under mixing a group is drawn whole, with as many of its views as this allows
 
 
 @dataclass(frozen=True)
@@ -38,22 +42,16 @@ class Unit:
 
 
 @dataclass(frozen=True)
-class Asked:
-    """A batch's answer: (view, first position, rows) of each unit in it, reduced tensors [B, ...] by name, and
-    `reduction.tail_sums` [2, C] where class means are kept and this is block 0."""
-
-    spans: list[tuple[int, int, int]]
-    reduced: dict[str, Tensor]
-    tail_sums: Tensor | None
-
-
-@dataclass(frozen=True)
 class BlockAnswer:
-    """What the teacher said of a block, on its way to the host; `drawn` without images but for the canary's."""
+    """What the teacher said of a block, on its way to the host: `fields` [V, R, ...] by name, `pixels` [V, R] u8, in
+    block 0 the canary's thumbnails [V, 64, 3, 8, 8] u8 and, where class means are kept, each batch's
+    `reduction.tail_sums` [2, C]. Nothing may be read before `ready`."""
 
     block: int
-    drawn: list[Drawn]
-    batches: list[Asked]
+    fields: dict[str, Tensor]
+    pixels: Array
+    canary: Array | None
+    tail_sums: list[Tensor]
     ready: torch.cuda.Event | None
 
 
@@ -73,12 +71,30 @@ class BlockExtractor:
     batch_rows: int
     view_bytes: int
 
+    @cached_property
+    def feed(self) -> Feed:
+        """Buffers on the way to the teacher; blocks are asked one at a time."""
+        return Feed(self.teacher.preparation)
+
+    @property
+    def memory(self) -> LoopMemory:
+        """What extracting blocks with this may take over what stands before the first."""
+        views = self.layout.stop - self.layout.start
+        return loop_memory(
+            self.layout,
+            classes=self.identity.teacher.classes,
+            view_bytes=self.view_bytes,
+            request=request_size(self.identity, views, self.view_bytes),
+            batch_rows=self.batch_rows,
+        )
+
     def requests(self, block: int) -> Iterator[ViewRequest]:
-        """The views that make up a block: a mixing group at a time, all its views at once where memory allows."""
+        """The views that make up a block. A sample is decoded once a request: so all its views at once where memory
+        allows, and fewer rows instead; under mixing whole groups, since partners differ from view to view."""
         first, last = self.layout.block_rows(block)
-        views = max(1, UNIT_BYTES // (GROUP * max(self.view_bytes, 1)))
-        for start in range(first, last, GROUP):
-            positions = np.arange(start, min(start + GROUP, last), dtype=np.int64)
+        rows, views = request_size(self.identity, self.layout.stop - self.layout.start, self.view_bytes)
+        for start in range(first, last, rows):
+            positions = np.arange(start, min(start + rows, last), dtype=np.int64)
             for view in range(self.layout.start, self.layout.stop, views):
                 yield ViewRequest(view, min(view + views, self.layout.stop), positions, (block,))
 
@@ -88,43 +104,66 @@ class BlockExtractor:
         The last batch is padded, so that kernels and their rounding do not change with the rows that are left.
         """
         first, last = self.layout.block_rows(block)
-        rows = min(self.batch_rows, -(-(last - first) // GROUP) * GROUP * (self.layout.stop - self.layout.start))
-        kept: list[Drawn] = []
-        batches: list[Asked] = []
+        views = self.layout.stop - self.layout.start
+        rows = min(self.batch_rows, -(-(last - first) // GROUP) * GROUP * views)
+        feed = self.feed
+        answer = _empty_answer(block, self.layout)
         pending: list[Unit] = []
         for _ in self.requests(block):
             item = next(drawn)
-            kept.append(_without_images(item))
+            self._note(answer, item)
             for unit in units_of(item):
                 if sum(len(each.images) for each in pending) + len(unit.images) > rows:
-                    batches.append(self._ask_batch(block, pending, rows))
+                    self._ask_batch(answer, pending, rows, feed)
                     pending = []
                 pending.append(unit)
-        batches.append(self._ask_batch(block, pending, rows))
-        return BlockAnswer(block, kept, batches, _recorded(self.teacher.preparation.device))
+        self._ask_batch(answer, pending, rows, feed)
+        return replace(answer, ready=recorded(self.teacher.preparation.device))
 
-    def _ask_batch(self, block: int, units: list[Unit], rows: int) -> Asked:
-        """Reduced answers of a batch on the host; on a GPU the copies are still under way."""
-        images = torch.cat([unit.images for unit in units])
-        count = len(images)
-        if count < rows:
-            images = torch.cat([images, images[:1].expand(rows - count, *images.shape[1:])])
-        mixing = _joined(units, rows)
-        mix = self.identity.views.mix
-        logits, features = self.teacher.answer(
-            mix_images(self.teacher.preparation(images), mixing, mixing.partners, mix)
-        )
+    def _note(self, answer: BlockAnswer, item: Drawn) -> None:
+        """Keep fingerprints and the canary's thumbnails; the pixels go as soon as the teacher has seen them."""
+        start = int(item.request.positions[0])
+        at = start - self.layout.block_rows(answer.block)[0]
+        views = slice(item.request.first - self.layout.start, item.request.last - self.layout.start)
+        answer.pixels[views, at : at + item.pixels.shape[1]] = item.pixels
+        if answer.canary is not None and start < answer.canary.shape[1]:
+            images = item.images[:, : answer.canary.shape[1] - start]
+            small = thumbnails(images.flatten(0, 1)).reshape(*images.shape[:2], 3, 8, 8)
+            answer.canary[views, start : start + images.shape[1]] = small
+
+    def _ask_batch(self, answer: BlockAnswer, units: list[Unit], rows: int, feed: Feed) -> None:
+        """Reduced answers of a batch into the block's; on a GPU the copies are still under way."""
+        count = sum(len(unit.images) for unit in units)
         own = np.concatenate([self.labels[unit.first : unit.first + len(unit.images)] for unit in units])
-        given = own[:, None] if mix == "none" else np.stack([own, own[mixing.partners[:count]]], axis=1)
+        images, given = feed([unit.images for unit in units], rows), own[:, None]
+        if (mix := self.identity.views.mix) != "none":
+            mixing = _joined(units, rows)
+            images = mix_images(images, mixing, mixing.partners, mix)
+            given = np.stack([own, own[mixing.partners[:count]]], axis=1)
+        labels = feed.to_device(torch.from_numpy(given))  # before the forward: it would wait for it
+        logits, features = self.teacher.answer(images)
         with torch.inference_mode():
-            reduced = reduce_answer(logits[:count], torch.from_numpy(given).to(logits.device), self.identity)
+            reduced = reduce_answer(logits[:count], labels, self.identity)
             if self.identity.encoding.features:
                 reduced["features"] = self._kept_features(features)[:count].half()
-            sums = None
-            if self.identity.encoding.class_means and block == 0:
-                sums = _to_host(tail_sums(logits[:count], reduced["classes"], self.identity.teacher.masked_classes))
-            spans = [(unit.view, unit.first, len(unit.images)) for unit in units]
-            return Asked(spans, {name: _to_host(value) for name, value in reduced.items()}, sums)
+            if self.identity.encoding.class_means and answer.block == 0:
+                ids, masked = reduced["classes"].long(), self.identity.teacher.masked_classes
+                answer.tail_sums.append(_room((2, logits.shape[1]), torch.float32, logits.device))
+                answer.tail_sums[-1].copy_(tail_sums(logits[:count], ids, masked), non_blocking=True)
+            self._put(answer, reduced, units)
+
+    def _put(self, answer: BlockAnswer, reduced: dict[str, Tensor], units: list[Unit]) -> None:
+        first, last = self.layout.block_rows(answer.block)
+        for name, values in reduced.items():
+            if name not in answer.fields:
+                shape = (self.layout.stop - self.layout.start, last - first, *values.shape[1:])
+                answer.fields[name] = _room(shape, values.dtype, values.device)
+            start = 0
+            for unit in units:
+                at, stop = unit.first - first, start + len(unit.images)
+                place = answer.fields[name][unit.view - self.layout.start, at : at + len(unit.images)]
+                place.copy_(values[start:stop], non_blocking=True)
+                start = stop
 
     def _kept_features(self, features: Tensor | None) -> Tensor:
         if features is None or features.shape[1] != self.identity.encoding.features:
@@ -140,38 +179,38 @@ class BlockExtractor:
         """
         if answer.ready is not None:
             answer.ready.synchronize()
-        first, last = self.layout.block_rows(answer.block)
-        fields = _assembled(answer, self.layout, last - first)
-        _require_finite(fields.pop("finite"), self.layout, first, self.sample_name)
+        first = self.layout.block_rows(answer.block)[0]
+        fields = {name: value.numpy() for name, value in answer.fields.items()}
+        _require_finite(fields["finite"], self.layout, first, self.sample_name)
         if self.identity.encoding.k is None:
-            encoded = encode_full(fields["logits"])
+            encoded = Encoded({"logits": fields["logits"]}, fields["clamped"])
         else:
             rows = TopK(fields["classes"], fields["distances"], fields["tail"], fields["label"])
             encoded = encode_topk(rows, self.identity.encoding, self.identity.teacher.classes)
-        arrays = {**encoded.arrays, "pixels": _pixels(answer, self.layout, last - first)}
+        arrays = {**encoded.arrays, "pixels": answer.pixels}
         if self.identity.encoding.features:
             arrays["features"] = fields["features"]
-        if answer.block == 0:
-            parts = [item.images.numpy() for item in answer.drawn if item.request.positions[0] == 0]
-            arrays["canary"] = np.concatenate(parts)[:, :CANARY_ROWS]
+        if answer.canary is not None:
+            arrays["canary"] = answer.canary
             if self.identity.encoding.class_means:
                 arrays["class_means"] = _class_means(answer)
         return arrays, _counts(fields["label"], int(encoded.clamped.sum()))
+
+
+def request_size(identity: Identity, views: int, view_bytes: int) -> tuple[int, int]:
+    """Rows and views that are drawn together."""
+    if identity.views.mix != "none":
+        return GROUP, min(views, max(1, GROUP_BYTES // (GROUP * view_bytes)))
+    rows = GROUP
+    while rows > 1 and rows * views * view_bytes > UNIT_BYTES:
+        rows //= 2
+    return rows, min(views, max(1, UNIT_BYTES // (rows * view_bytes)))
 
 
 def units_of(item: Drawn) -> Iterator[Unit]:
     """A request's views one by one."""
     for offset, mixing in enumerate(item.mixing):
         yield Unit(item.request.first + offset, int(item.request.positions[0]), item.images[offset], mixing)
-
-
-def _without_images(item: Drawn) -> Drawn:
-    """Drop the pixels as soon as the teacher has seen them; keep the canary's thumbnails in their place."""
-    small = torch.empty(0)
-    if item.request.positions[0] == 0:
-        views, rows = item.images.shape[:2]
-        small = torch.from_numpy(thumbnails(item.images.flatten(0, 1))).reshape(views, rows, 3, 8, 8)
-    return Drawn(item.request, small, item.mixing, item.pixels)
 
 
 def reduce_answer(logits: Tensor, labels: Tensor, identity: Identity) -> dict[str, Tensor]:
@@ -181,12 +220,19 @@ def reduce_answer(logits: Tensor, labels: Tensor, identity: Identity) -> dict[st
     masked = identity.teacher.masked_classes
     reduced = {"finite": finite_rows(logits, masked)}
     if identity.encoding.k is None:
-        reduced["logits"] = centre(logits, masked)
-        reduced["label"] = label_distances(reduced["logits"], labels)
+        centred = centre(logits, masked)
+        reduced["label"] = label_distances(centred, labels)
+        reduced["logits"], reduced["clamped"] = narrowed(centred)
     else:
         kept = reduce_topk(logits, labels, identity.encoding.k, masked)
-        reduced |= {"classes": kept.classes, "distances": kept.distances, "tail": kept.tail, "label": kept.label}
+        reduced |= {"classes": kept.classes.int(), "distances": kept.distances, "tail": kept.tail, "label": kept.label}
     return reduced
+
+
+def narrowed(centred: Tensor) -> tuple[Tensor, Tensor]:
+    """`encoding.encode_full` on the teacher's device, where it halves what is copied: f16 [B, C], clamped rows [B]."""
+    low = (centred < LOWEST_F16) & ~torch.isneginf(centred)
+    return torch.where(low, LOWEST_F16, centred).half(), low.any(dim=-1)
 
 
 def _joined(units: list[Unit], rows: int) -> Mixing:
@@ -202,37 +248,22 @@ def _joined(units: list[Unit], rows: int) -> Mixing:
     return Mixing(partners, lam, boxes)
 
 
-def _to_host(value: Tensor) -> Tensor:
-    if value.device.type != "cuda":
-        return value.cpu()
-    pinned = torch.empty(value.shape, dtype=value.dtype, pin_memory=True)
-    return pinned.copy_(value, non_blocking=True)
+def _empty_answer(block: int, layout: SegmentLayout) -> BlockAnswer:
+    first, last = layout.block_rows(block)
+    views = layout.stop - layout.start
+    canary = np.empty(layout.arrays["canary"].shape, dtype=np.uint8) if block == 0 else None
+    return BlockAnswer(block, {}, np.empty((views, last - first), dtype=np.uint8), canary, [], None)
 
 
-def _recorded(device: str) -> torch.cuda.Event | None:
-    """An event after which the copies to the host are done; None where there is nothing to wait for."""
-    if torch.device(device).type != "cuda":
-        return None
-    event = torch.cuda.Event()  # type: ignore[no-untyped-call]
-    event.record(torch.cuda.current_stream(torch.device(device)))  # the copies run on this device's stream
-    return event
+def _room(shape: tuple[int, ...], dtype: torch.dtype, device: torch.device) -> Tensor:
+    """Host memory that a device's values are copied into; torch keeps pinned memory for the next block's."""
+    return torch.empty(shape, dtype=dtype, pin_memory=device.type == "cuda")
 
 
 def _class_means(answer: BlockAnswer) -> Array:
     """[1, C] f32 from the batches' tail sums; 0, the mean of the tail, for a class that was never outside the top k."""
-    total = np.sum(
-        [batch.tail_sums.numpy().astype(np.float64) for batch in answer.batches if batch.tail_sums is not None], axis=0
-    )
+    total = np.sum([sums.numpy().astype(np.float64) for sums in answer.tail_sums], axis=0)
     return np.asarray(total[:1] / np.maximum(total[1:], 1), dtype=np.float32)
-
-
-def _pixels(answer: BlockAnswer, layout: SegmentLayout, rows: int) -> Array:
-    pixels = np.empty((layout.stop - layout.start, rows), dtype=np.uint8)
-    for item in answer.drawn:
-        start = int(item.request.positions[0]) - layout.block_rows(answer.block)[0]
-        views = slice(item.request.first - layout.start, item.request.last - layout.start)
-        pixels[views, start : start + item.pixels.shape[1]] = item.pixels
-    return pixels
 
 
 def _counts(label: Array, clamped: int) -> Counts:
@@ -240,23 +271,6 @@ def _counts(label: Array, clamped: int) -> Counts:
     known = ~np.isnan(label)
     nearest = label.min(axis=-1, initial=np.inf, where=known)
     return Counts(clamped=clamped, labelled=int(known.any(axis=-1).sum()), correct=int((nearest == 0).sum()))
-
-
-def _assembled(answer: BlockAnswer, layout: SegmentLayout, rows: int) -> dict[str, Array]:
-    """Batches put back into [V, R, ...] arrays by name."""
-    first = layout.block_rows(answer.block)[0]
-    fields: dict[str, Array] = {}
-    for batch in answer.batches:
-        start = 0
-        values = {name: value.numpy() for name, value in batch.reduced.items()}
-        for view, position, count in batch.spans:
-            stop, at = start + count, position - first
-            for name, value in values.items():
-                if name not in fields:
-                    fields[name] = np.empty((layout.stop - layout.start, rows, *value.shape[1:]), dtype=value.dtype)
-                fields[name][view - layout.start, at : at + count] = value[start:stop]
-            start = stop
-    return fields
 
 
 def _require_finite(finite: Array, layout: SegmentLayout, first: int, sample_name: Callable[[int], str]) -> None:

@@ -22,7 +22,7 @@ from kdcache.deal import BatchRows, Deal
 from kdcache.errors import InvalidInputError, MissingBlockError
 from kdcache.manifest import require_equal
 from kdcache.plan import IntArray, TransformSpec, ViewPlan
-from kdcache.replay import ExcusedDrift, ReplayGrade, require_replay
+from kdcache.replay import ExcusedDrift, ReplayGrade, require_decoder, require_replay
 from kdcache.rows import EncodedRows
 from kdcache.softlabels import SoftLabels, TopKLabels
 from kdcache.store import Store
@@ -69,6 +69,9 @@ class Loader:
         class_means: bool = False,
     ) -> None:
         require_fit(stores, data)
+        for store in stores:
+            name = str(store.folder.root)
+            require_decoder(store.manifest.provenance, data.decoder, store=name, accept_drift=accept_drift)
         self.data = data
         self.stores = tuple(stores)
         self.plan = stores[0].identity.views if stores else plan or ViewPlan(transform=TransformSpec(name="none"))

@@ -94,6 +94,8 @@ def mixing_of(plan: ViewPlan, positions: IntArray, view: int, rows: int, size: t
     partners = partners_of(plan, positions, view, rows)
     lam = np.ones(len(positions))
     boxes = np.zeros((len(positions), 4), dtype=np.int64)
+    if plan.mix == "none":
+        return Mixing(partners, lam, boxes)
     # MT19937, whose stream numpy has frozen; one a call, since threads that share one draw each other's numbers
     generator = np.random.RandomState(0)
     for row, (position, partner) in enumerate(zip(positions.tolist(), partners.tolist(), strict=True)):

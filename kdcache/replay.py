@@ -4,8 +4,8 @@ from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
-import PIL
 
+from kdcache.decoding import ImageFiles, decoder_kind, decoder_name
 from kdcache.environment import provenance, version_differences
 from kdcache.errors import ReplayError
 from kdcache.manifest import Provenance
@@ -58,19 +58,33 @@ def grade_replay(store: Store, dataset: ViewDataset, view: int) -> ReplayGrade:
     off = np.abs(thumbnails(drawn.images[0]).astype(int) - stored.astype(int)).mean(axis=(1, 2, 3))
     worst = float(off.max())
     grade: Grade = "equal" if differing == 0 else "drift" if worst <= DRIFT_LEVELS else "another picture"
-    return ReplayGrade(grade, worst, len(stored), differing, _versions(store, view))
+    return ReplayGrade(grade, worst, len(stored), differing, _versions(store, dataset, view))
 
 
-def _versions(store: Store, view: int) -> tuple[str, ...]:
+def _versions(store: Store, dataset: ViewDataset, view: int) -> tuple[str, ...]:
     """What differs between here and the pass that wrote the view's canary, which lies in block 0 of its segment."""
     first = store.segment_of(view).commits().get(0)
     there = store.manifest.provenance if first is None else first.provenance
-    return tuple(version_differences(there, provenance("cpu", decoder=_decoder(there))))
+    return tuple(version_differences(there, provenance("cpu", decoder=_decoder(there, dataset.samples))))
 
 
-def _decoder(there: Provenance) -> str:
+def _decoder(there: Provenance, samples: object) -> str:
     """The decoder of this process; one that is a data set's own cannot be known here, and is taken as equal."""
-    return f"Pillow {PIL.__version__}" if there.decoder.startswith("Pillow") else there.decoder
+    if isinstance(samples, ImageFiles):
+        return decoder_name(samples.decoder)
+    return decoder_name("pillow") if there.decoder.startswith("Pillow") else there.decoder
+
+
+def require_decoder(there: Provenance, here: str, *, store: str, accept_drift: bool = False) -> None:
+    """Raises ReplayError before anything is drawn, where files would be decoded by another library than the store's:
+    crops of tensors are a few levels off those of PIL images. `here` is `Data.decoder`."""
+    kinds = decoder_kind(there.decoder), decoder_kind(here)
+    if all(kinds) and kinds[0] != kinds[1] and not accept_drift:
+        raise ReplayError(
+            f"{store} was extracted from images that {there.decoder} decoded; this data set is decoded by {here}, and "
+            f"views would be a few levels off: use --data-set decoder={kinds[0]}; only train can go on, "
+            "with --accept-drift"
+        )
 
 
 def require_replay(store: Store, dataset: ViewDataset, *, view: int, position: int, accept_drift: bool) -> ReplayGrade:

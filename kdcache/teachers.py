@@ -140,13 +140,18 @@ class Preparation:
 
     def __call__(self, images: Tensor) -> Tensor:
         images = images.to(self.device, non_blocking=True)
-        if images.dtype == torch.uint8:
-            if images.shape[1] != len(self.mean):
-                raise InvalidInputError(
-                    f"views have {images.shape[1]} channels, mean and std have {len(self.mean)}; set --mean and --std"
-                )
-            images = torch.addcmul(self._shift, images.to(torch.float32), self._scale)
-        return images.to(memory_format=torch.channels_last)
+        if images.dtype != torch.uint8:
+            return images.to(memory_format=torch.channels_last)
+        room = torch.empty(images.shape, dtype=torch.float32, device=images.device, memory_format=torch.channels_last)
+        return self.normalise(room.copy_(images))
+
+    def normalise(self, values: Tensor) -> Tensor:
+        """The f32 values 0..255 of u8 views, on their device, made network input in place."""
+        if values.shape[1] != len(self.mean):
+            raise InvalidInputError(
+                f"views have {values.shape[1]} channels, mean and std have {len(self.mean)}; set --mean and --std"
+            )
+        return torch.addcmul(self._shift, values, self._scale, out=values)
 
 
 class Teacher:

@@ -131,6 +131,18 @@ def clean_transform(spec: TransformSpec) -> Transform | None:
     return center(size) if size else none()
 
 
+# none of these writes into what it is given; the colour operations of RandAugment and the like are not listed
+_KEEPING = (
+    PadCrop, v2.Compose, v2.Identity, v2.RandomCrop, v2.RandomHorizontalFlip, v2.RandomResizedCrop, v2.Resize,
+    v2.CenterCrop,
+)  # fmt: skip
+
+
+def keeps_input(transform: Transform) -> bool:
+    """Is the transform made of parts that leave their input as it was, so that views need no copy of the sample?"""
+    return all(type(part) in _KEEPING for part in _parts(transform))
+
+
 def as_tensor(view: Any) -> torch.Tensor:
     """A view as a plain contiguous tensor [channels, height, width], uint8 from images, or as the transform left it."""
     if not isinstance(view, torch.Tensor):

@@ -1,11 +1,10 @@
-"""Drawing views: seeding, one copy a view, pixel fingerprints and thumbnails.
+"""Drawing views: seeding, the room they are drawn into, pixel fingerprints and thumbnails.
 
 View (i, v) is a pure function of (view plan, dataset index, v): whoever draws it, in whatever batch, worker or order,
 in extract or in train, gets these pixels. Shape letters: V views, B rows, and [ch, H, W] of one view.
 """
 
 import random
-import struct
 import sys
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
@@ -14,15 +13,17 @@ from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
+import PIL.Image
 import torch
-import xxhash
 from torch import Tensor
 
 from kdcache.errors import InvalidInputError, KdcacheError
+from kdcache.fingerprint import header, tails
 from kdcache.plan import Mixing, ViewPlan, key_word, mixing_of, partners_of
-from kdcache.transforms import Transform, as_tensor
+from kdcache.transforms import Transform, as_tensor, keeps_input
 
 IntArray = npt.NDArray[np.int64]
+Array = npt.NDArray[Any]
 
 
 class Samples(Protocol):
@@ -61,23 +62,65 @@ class ViewDataset(torch.utils.data.Dataset[Drawn]):
         self.order = order
         self.plan = plan
         self.transform = transform
+        self._keeps_input = keeps_input(transform)
 
     def __getitem__(self, request: ViewRequest) -> Drawn:
-        views = range(request.first, request.last)
+        stack = _Stack(self.plan, request, len(self.order))
         with own_generators(), one_thread():
-            columns = [self._views_of(int(position), views) for position in request.positions]
-        images = stack_views([column[v] for v in range(len(views)) for column in columns])
-        images = images.reshape(len(views), len(columns), *images.shape[1:])
-        size = (int(images.shape[-2]), int(images.shape[-1]))
-        rows = len(self.order)
-        mixing = [mixing_of(self.plan, request.positions, view, rows, size) for view in views]
-        pixels = np.stack([fingerprints(images[v], mixing[v]) for v in range(len(views))])
-        return Drawn(request, images, mixing, pixels)
+            for row, position in enumerate(request.positions.tolist()):
+                index = int(self.order[position])
+                image = self.samples[index][0]
+                for view in range(request.first, request.last):
+                    given = image if self._keeps_input else _copy(image)
+                    stack.put(
+                        view - request.first, row, _values(_drawn(self.transform, given, self.plan.seed, index, view))
+                    )
+        return stack.drawn()
 
-    def _views_of(self, position: int, views: range) -> list[Tensor]:
-        index = int(self.order[position])
-        image = self.samples[index][0]
-        return [draw_view(self.transform, image, self.plan.seed, index, view) for view in views]
+
+class _Stack:
+    """The views of a request, put one by one where they are handed over from: in a worker that is shared memory."""
+
+    def __init__(self, plan: ViewPlan, request: ViewRequest, rows: int) -> None:
+        self._plan, self._request, self._rows = plan, request, rows
+        self._images: Tensor | None = None
+
+    def put(self, offset: int, row: int, view: Array) -> None:
+        """Copy one view [ch, H, W] in and take its fingerprint while it lies in the cache."""
+        if self._images is None:
+            self._begin(view)
+        elif view.shape != self._array.shape[2:] or view.dtype != self._array.dtype:
+            raise _differing(self._array[0, 0], view)
+        place = self._array[offset, row]
+        np.copyto(place, view)
+        digest = self._header.copy()
+        digest.update(place.data)
+        digest.update(self._tails[offset][row])
+        self._pixels[offset, row] = digest.intdigest() & 0xFF
+
+    def _begin(self, view: Array) -> None:
+        """Room for all views, and their mixing, once the first of them says how large they are."""
+        request, size = self._request, (int(view.shape[-2]), int(view.shape[-1]))
+        views, count = range(request.first, request.last), len(request.positions)
+        self._images = _room((len(views), count, *view.shape), torch.from_numpy(np.empty(0, view.dtype)).dtype)
+        self._array = self._images.numpy()
+        self._mixing = [mixing_of(self._plan, request.positions, view, self._rows, size) for view in views]
+        self._tails = [tails(mixing) for mixing in self._mixing]
+        self._header = header(self._images[0, 0])
+        self._pixels = np.empty((len(views), count), dtype=np.uint8)
+
+    def drawn(self) -> Drawn:
+        assert self._images is not None
+        return Drawn(self._request, self._images, self._mixing, self._pixels)
+
+
+def _room(shape: tuple[int, ...], dtype: torch.dtype) -> Tensor:
+    """Memory for views; in a worker it is shared, or handing them over would copy every view once more."""
+    if torch.utils.data.get_worker_info() is None:
+        return torch.empty(shape, dtype=dtype)
+    size = int(np.prod(shape)) * dtype.itemsize
+    storage = torch.UntypedStorage._new_shared(size)  # type: ignore[no-untyped-call]  # as default collate does
+    return torch.empty(0, dtype=dtype).set_(storage).view(shape)
 
 
 _FORKS = sys.platform == "linux"
@@ -129,11 +172,22 @@ def _same(item: Any) -> Any:
 
 def draw_view(transform: Transform, image: Any, seed: int, index: int, view: int) -> Tensor:
     """One view of a decoded sample: the three global generators seeded, the transform on a copy."""
+    return torch.from_numpy(np.ascontiguousarray(_values(_drawn(transform, _copy(image), seed, index, view))))
+
+
+def _drawn(transform: Transform, image: Any, seed: int, index: int, view: int) -> Any:
     seed_generators(seed, index, view)
-    tensor = as_tensor(transform(_copy(image)))
+    return transform(image)
+
+
+def _values(view: Any) -> Array:
+    """What a transform gave as [channels, height, width] in any strides. Raises InvalidInputError for another shape."""
+    if isinstance(view, PIL.Image.Image) and view.mode == "RGB":
+        return np.asarray(view).transpose(2, 0, 1)
+    tensor = as_tensor(view)
     if tensor.ndim != 3:
         raise InvalidInputError(f"the transform gave shape {tuple(tensor.shape)}; a view is [channels, height, width]")
-    return tensor
+    return tensor.numpy()
 
 
 def seed_generators(seed: int, index: int, view: int) -> None:
@@ -170,29 +224,16 @@ def one_thread() -> Iterator[None]:
 
 def stack_views(views: Sequence[Tensor]) -> Tensor:
     """[B, ch, H, W]. Raises InvalidInputError where views differ in shape or dtype."""
-    kinds = {(tuple(view.shape), view.dtype) for view in views}
-    if len(kinds) > 1:
-        (shape, dtype), (other, kind) = sorted(kinds, key=str)[:2]
-        advice = "use a transform that ends in one size, for example --transform imagenet or center"
-        raise InvalidInputError(f"views differ: {list(shape)} {dtype} and {list(other)} {kind}; {advice}")
+    for view in views:
+        if view.shape != views[0].shape or view.dtype != views[0].dtype:
+            raise _differing(views[0].numpy(), view.numpy())
     return torch.stack(list(views))
 
 
-def fingerprints(images: Tensor, mixing: Mixing) -> npt.NDArray[np.uint8]:
-    """[B] low bytes of `fingerprint` over unmixed views [B, ch, H, W] and how they are to be mixed."""
-    return np.array(
-        [fingerprint(image, mixing, row) & 0xFF for row, image in enumerate(images)],
-        dtype=np.uint8,
-    )
-
-
-def fingerprint(image: Tensor, mixing: Mixing, row: int) -> int:
-    """xxh3-64 over dtype and shape, the view's bytes, and partner, lambda and box."""
-    shape = ",".join(str(size) for size in image.shape)
-    digest = xxhash.xxh3_64(f"{str(image.dtype).removeprefix('torch.')}[{shape}]".encode())
-    digest.update(image.contiguous().numpy().data)
-    digest.update(struct.pack("<qd4q", mixing.partners[row], mixing.lam[row], *mixing.boxes[row].tolist()))
-    return digest.intdigest()
+def _differing(one: Array, other: Array) -> InvalidInputError:
+    said = [f"{list(view.shape)} torch.{view.dtype}" for view in (one, other)]
+    advice = "use a transform that ends in one size, for example --transform imagenet or center"
+    return InvalidInputError(f"views differ: {said[0]} and {said[1]}; {advice}")
 
 
 def thumbnails(images: Tensor) -> npt.NDArray[np.uint8]:

@@ -8,6 +8,7 @@ import numpy as np
 from kdcache.encoding import Encoded, decode_logits, decode_tail, encode_full, encode_topk
 from kdcache.fidelity import TailError, tail_errors
 from kdcache.layout import segment_layout
+from kdcache.loop_memory import peak_bytes
 from kdcache.manifest import Encoding, Identity, Record
 from kdcache.pipelines.job import Job, open_job
 from kdcache.pipelines.settings import ExtractSettings
@@ -32,7 +33,8 @@ class KeptByK(Record):
 
 
 class Estimate(Record):
-    """What `kdcache extract --dry-run` says. Sizes and times are extrapolated from `rows_tried` rows."""
+    """What `kdcache extract --dry-run` says. Sizes and times are extrapolated from `rows_tried` rows; memory in
+    bytes, of the main process, is the sum of what it took so far and of `loop_memory`."""
 
     rows_tried: int
     rows: int
@@ -43,6 +45,7 @@ class Estimate(Record):
     files: int
     rows_a_second: float
     seconds: float
+    memory_bound: int | None
     accuracy_clean: float | None
     by_k: tuple[KeptByK, ...]
     by_tail: tuple[TailError, ...]
@@ -53,7 +56,7 @@ def estimate(settings: ExtractSettings) -> Estimate:
     job = open_job(settings)
     view_bytes, accuracy = job.check(settings.min_accuracy)
     logits, labels, seconds = _sampled(job, settings, view_bytes)
-    tried = len(labels)
+    tried, base = len(labels), peak_bytes()
     layout = segment_layout(job.identity, job.start, job.stop)
     rows = layout.rows * (job.stop - job.start)
     chosen = _bytes_a_row(job.identity, logits, labels, job.stop - job.start)
@@ -69,6 +72,7 @@ def estimate(settings: ExtractSettings) -> Estimate:
         files=FEW + len(layout.arrays) + sum(len(layout.arrays_of(block)) + 1 for block in range(layout.blocks)),
         rows_a_second=tried / seconds,
         seconds=rows * seconds / tried,
+        memory_bound=None if base is None else base + job.extractor(layout, job.identity, view_bytes).memory.total,
         accuracy_clean=accuracy,
         by_k=tuple(_kept(job.identity, logits, labels, k, job.stop - job.start) for k in ks),
         by_tail=tuple(tail_errors(logits, ks, masked=teacher.masked_classes, quantisation=quantisation)),

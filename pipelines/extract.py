@@ -3,31 +3,36 @@
 import time
 from collections.abc import Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from kdcache.checks import twice_chance
 from kdcache.commits import Commit, totals
 from kdcache.errors import InvalidInputError, ReplayError, StoreNotFoundError, TeacherSuspectError
 from kdcache.extraction import BlockAnswer, BlockExtractor
 from kdcache.lineage import unsealed_notes, with_lineage
+from kdcache.loop_memory import IN_FLIGHT, peak_bytes
 from kdcache.manifest import Record, require_equal
 from kdcache.pipelines.job import Job, open_job
 from kdcache.pipelines.settings import ExtractSettings
 from kdcache.plan import ViewPlan
 from kdcache.progress import Progress, StopRequest, silent
-from kdcache.replay import grade_replay
+from kdcache.replay import grade_replay, require_decoder
 from kdcache.segment import Segment
 from kdcache.store import Store
 from kdcache.views import Drawn, draw_requests
 
-IN_FLIGHT = 2  # blocks that may wait for the writer
 CLAMPED_SHARE = 0.001  # of rows, above which the user should know
 SUSPECT_ROWS = 512
 RESUME = "the blocks that were committed stay; run the same command again to go on"
 
 
 class ExtractSummary(Record):
-    """What `kdcache extract` says at its end. Rows are (position, view) pairs; accuracies are top-1."""
+    """What `kdcache extract` says at its end. Rows are (position, view) pairs; accuracies are top-1; seconds are of the
+    block loop, `checks_seconds` of all before it; the teacher idled while it waited for the writer or
+    for views.
+    Memory in bytes: of this process at most, the bound stated beforehand, of the largest worker."""
 
     store: str
     content_id: str | None
@@ -39,7 +44,12 @@ class ExtractSummary(Record):
     bytes_a_row: float
     seconds: float
     rows_a_second: float
+    checks_seconds: float
     waited_for_writer: float
+    waited_for_views: float
+    memory_peak: int | None
+    memory_bound: int | None
+    memory_peak_worker: int | None
     accuracy_clean: float | None
     accuracy_views: float | None
     clamped_rows: int
@@ -55,6 +65,7 @@ def extract(
     Raises MismatchError for a store of another identity, InvalidInputError for a transform that does not replay,
     TeacherSuspectError, BadLogitsError, and InterruptedRunError once `stop` is requested; committed blocks stay.
     """
+    opened = time.monotonic()
     job = open_job(settings)
     stop = stop or StopRequest()
     _require_same_store(settings.store, job)
@@ -68,77 +79,112 @@ def extract(
     before = set(segment.commits())
     drift = _drift_since(store, job)
     pending = [block for block in range(segment.layout.blocks) if block not in before]
-    began = time.monotonic()
-    left, waited = _extract_blocks(extractor, segment, job, pending, settings, progress=progress, stop=stop)
-    if left:  # another writer took these blocks: see them committed, or finish them for it
-        again = [block for block in left if block not in segment.commits()]
-        _, more = _extract_blocks(extractor, segment, job, again, settings, progress=progress, stop=stop, adopt=True)
-        waited += more
-    seconds = time.monotonic() - began
+    loop = BlockLoop(began=time.monotonic(), base=peak_bytes())
+    extract_blocks(extractor, segment, job, pending, settings, loop, progress=progress, stop=stop)
+    if loop.left:  # another writer took these blocks: see them committed, or finish them for it
+        again = [block for block in loop.left if block not in segment.commits()]
+        extract_blocks(extractor, segment, job, again, settings, loop, progress=progress, stop=stop, adopt=True)
+    measured: dict[str, Any] = {
+        "seconds": time.monotonic() - loop.began,
+        "checks_seconds": loop.began - opened,
+        "waited_for_writer": loop.waited_for_writer,
+        "waited_for_views": loop.waited_for_views,
+        "memory_peak": peak_bytes(),
+        "memory_bound": None if loop.base is None else loop.base + extractor.memory.total,
+        "memory_peak_worker": peak_bytes(children=True) if settings.workers else None,
+    }
     commits = segment.commits()
     content_id = store.seal().content_id if settings.seal and _all_whole(store) else None
-    summary = _summary(settings, job, store, commits, len(before), accuracy, seconds, waited, content_id)
+    summary = _summary(settings, job, store, commits, len(before), accuracy, measured, content_id)
     return summary.model_copy(update={"notes": (*summary.notes, *drift, *unsealed_notes(job.lineage))})
 
 
-def _extract_blocks(
+@dataclass
+class BlockLoop:
+    """What a loop over blocks notes: blocks that another writer holds, and seconds in which the teacher idled.
+    `base` is this process's peak memory before it."""
+
+    began: float = 0.0
+    base: int | None = None
+    left: list[int] = field(default_factory=list)
+    waited_for_writer: float = 0.0
+    waited_for_views: float = 0.0
+
+
+def extract_blocks(
     extractor: BlockExtractor,
     segment: Segment,
     job: Job,
     blocks: list[int],
     settings: ExtractSettings,
+    loop: BlockLoop,
     *,
-    progress: Progress,
-    stop: StopRequest,
+    progress: Progress = silent,
+    stop: StopRequest | None = None,
     adopt: bool = False,
-) -> tuple[list[int], float]:
-    """Extract and commit blocks; returns those that another writer holds, and the seconds waited for the writer."""
-    requests = (request for block in blocks for request in extractor.requests(block))
-    drawn = _watched(draw_requests(job.dataset, requests, settings.workers), segment, blocks, progress, stop)
+    drawn: Iterator[Drawn] | None = None,
+) -> None:
+    """Extract and commit blocks; what is noted on the way goes into `loop`. `drawn`: their views, if at hand."""
+    if drawn is None:
+        requests = (request for block in blocks for request in extractor.requests(block))
+        drawn = draw_requests(job.dataset, requests, settings.workers)
+    drawn = _watched(drawn, segment, blocks, loop, progress, stop)
     writing: list[tuple[int, Future[Commit | None]]] = []
-    left: list[int] = []
-    waited = 0.0
+    seen: dict[int, Commit] = {}
 
     def write(answer: BlockAnswer) -> Commit | None:
         arrays, counts = extractor.encode(answer)
         return segment.commit(answer.block, arrays=arrays, counts=counts, provenance=job.provenance, adopt=adopt)
 
+    def finish() -> None:
+        block, future = writing.pop(0)
+        commit = future.result()
+        if commit is None:
+            loop.left.append(block)
+        else:
+            seen[block] = commit
+
     with ThreadPoolExecutor(max_workers=1, thread_name_prefix="kdcache-writer") as writer:
-        seen: dict[int, Commit] = {}
         for block in blocks:
             writing.append((block, writer.submit(write, extractor.ask(block, drawn))))
-            while len(writing) > IN_FLIGHT or (writing and block == blocks[-1]):
+            if len(writing) > IN_FLIGHT:
                 began = time.monotonic()
-                done, future = writing.pop(0)
-                commit = future.result()
-                waited += time.monotonic() - began if block != blocks[-1] else 0.0
-                if commit is None:
-                    left.append(done)
-                else:
-                    seen[done] = commit
+                finish()
+                loop.waited_for_writer += time.monotonic() - began
             _require_sane(seen, job, settings.min_accuracy)
-    return left, waited
+        while writing:  # the teacher is done: nobody waits any more
+            finish()
+        _require_sane(seen, job, settings.min_accuracy)
 
 
 def _watched(
-    drawn: Iterator[Drawn], segment: Segment, blocks: list[int], progress: Progress, stop: StopRequest
+    drawn: Iterator[Drawn],
+    segment: Segment,
+    blocks: list[int],
+    loop: BlockLoop,
+    progress: Progress,
+    stop: StopRequest | None,
 ) -> Iterator[Drawn]:
     """Count rows as they are drawn, and look for a request to stop."""
     layout = segment.layout
     total = sum(last - first for first, last in map(layout.block_rows, blocks)) * (layout.stop - layout.start)
     done = 0
     progress("extracting", done, total)
+    began = time.monotonic()
     for item in drawn:
-        stop.check(RESUME)
+        loop.waited_for_views += time.monotonic() - began
+        if stop is not None:
+            stop.check(RESUME)
         done += item.images.shape[0] * item.images.shape[1]
         progress("extracting", done, total)
         yield item  # last: nobody asks for more after the last item
+        began = time.monotonic()
 
 
 def _require_same_store(path: str, job: Job) -> None:
     """Refuse another identity before any work is done."""
     try:
-        standing = Store.open_for_writing(path).identity
+        standing = Store.open_for_writing(path)
     except StoreNotFoundError:
         folder = Path(path)
         if folder.is_dir() and (others := sorted({each.name for each in folder.iterdir()} - {"kdcache"})):
@@ -147,7 +193,8 @@ def _require_same_store(path: str, job: Job) -> None:
             ) from None
         return
     advice = "use another store path, or the settings that the store was made with (kdcache inspect shows them)"
-    require_equal(standing, job.identity, f"{path} belongs to another extraction:", advice)
+    require_equal(standing.identity, job.identity, f"{path} belongs to another extraction:", advice)
+    require_decoder(standing.manifest.provenance, job.data.decoder, store=path)
 
 
 def _drift_since(store: Store, job: Job) -> tuple[str, ...]:
@@ -193,8 +240,7 @@ def _summary(
     commits: Mapping[int, Commit],
     before: int,
     accuracy: float | None,
-    seconds: float,
-    waited: float,
+    measured: dict[str, Any],
     content_id: str | None,
 ) -> ExtractSummary:
     counted = totals(commits)
@@ -208,9 +254,8 @@ def _summary(
         blocks_done_before=before,
         bytes=counted["bytes"],
         bytes_a_row=counted["bytes"] / max(counted["rows"], 1),
-        seconds=seconds,
-        rows_a_second=fresh / max(seconds, 1e-9),
-        waited_for_writer=waited,
+        rows_a_second=fresh / max(measured["seconds"], 1e-9),
+        **measured,
         accuracy_clean=accuracy,
         accuracy_views=counted["correct"] / counted["labelled"] if counted["labelled"] else None,
         clamped_rows=counted["clamped"],

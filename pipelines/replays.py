@@ -15,7 +15,7 @@ from kdcache.pipelines.settings import VerifySettings
 from kdcache.plan import IntArray
 from kdcache.progress import Progress
 from kdcache.reduction import centre
-from kdcache.replay import grade_replay
+from kdcache.replay import grade_replay, require_decoder
 from kdcache.store import Store
 from kdcache.teachers import Preparation, Teacher, build_network, load_weights, weights_digest
 from kdcache.transforms import PRESETS, build_transform
@@ -40,6 +40,7 @@ class Replay:
 
 def open_replay(store: Store, data: Data, settings: VerifySettings) -> Replay:
     """Raises InvalidInputError where the store's transform is a user's own and is not named, or is another."""
+    require_decoder(store.manifest.provenance, data.decoder, store=str(store.folder.root))
     spec = store.identity.views.transform
     name, arguments = settings.transform, settings.transform_set
     if not name and spec.name in PRESETS:

@@ -9,7 +9,9 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from kdcache.encoding import encode_full
 from kdcache.errors import BadLogitsError, InvalidInputError
+from kdcache.extraction import narrowed
 from kdcache.manifest import Encoding
 from kdcache.networks import convnet
 from kdcache.pipelines.extract import extract
@@ -122,10 +124,24 @@ def require_equal_bytes(found: list[Arrays], expected: list[Arrays]) -> None:
 def test_views_that_do_not_fit_at_once_give_the_same_bytes(tmp_path: Path, mix: Mix) -> None:
     setting = setting_of(TOPK, mix)
     together = blocks_of(setting, tmp_path / "a.kd")
-    for view_bytes, requests in [(1_000_000, 2), (10**9, 3)]:
+    # unmixed, fewer rows with all their views, then single views; mixed, whole groups with fewer views
+    expected = {"none": [(1_000_000, 16), (10**9, 64 * 3)], "cutmix": [(1_000_000, 2), (10**9, 3)]}
+    for view_bytes, requests in expected[mix]:
         _, segment = create_store(tmp_path / "a.kd", setting, views=VIEWS)
         assert len(list(extractor_of(setting, segment, view_bytes=view_bytes).requests(0))) == requests
         require_equal_bytes(blocks_of(setting, tmp_path / "a.kd", view_bytes=view_bytes), together)
+
+
+def test_narrowing_on_the_device_is_encode_full() -> None:
+    logits = torch.randn(50, 12, generator=torch.Generator().manual_seed(0)) * 30_000
+    logits[7, 3] = -3e38
+    centred = centre(logits, (5,))
+    narrow, clamped = narrowed(centred)
+    expected = encode_full(centred.numpy())
+    assert np.array_equal(narrow.numpy().view(np.uint16), expected.arrays["logits"].view(np.uint16))
+    assert np.array_equal(clamped.numpy(), expected.clamped)
+    assert 0 < clamped.sum() < 50
+    assert bool(torch.isneginf(narrow[:, 5]).all())
 
 
 def test_a_block_s_bytes_do_not_depend_on_the_blocks_before(tmp_path: Path) -> None:

@@ -10,12 +10,12 @@ import xxhash
 from torchvision.transforms import v2
 
 from kdcache.errors import InvalidInputError
+from kdcache.fingerprint import fingerprint
 from kdcache.plan import IntArray, Mixing
 from kdcache.views import (
     ViewRequest,
     draw_requests,
     draw_view,
-    fingerprint,
     mix_images,
     mix_rows,
     own_generators,

