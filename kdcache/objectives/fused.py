@@ -29,9 +29,7 @@ def fits(teacher: SoftLabels, logits: Tensor, temperature: float | Tensor) -> bo
 
 def kl_of_logits(teacher: SoftLabels, logits: Tensor, *, tau: float, temperature: float | Tensor, tail: Tail) -> Tensor:
     """KL(p_T || softmax(logits / tau)) [B] in nats, logits [B, C]; see `sparse.topk_kl`. Only where `fits` says so."""
-    rows: Tensor = _KL.apply(  # type: ignore[no-untyped-call]
-        logits.reshape(-1, logits.shape[-1]), _target(teacher, temperature, tail), tau
-    )
+    rows: Tensor = _KL.apply(logits.reshape(-1, logits.shape[-1]), _target(teacher, temperature, tail), tau)
     return rows.reshape(logits.shape[:-1])
 
 
