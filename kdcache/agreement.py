@@ -11,7 +11,7 @@ they sum to the tail's mass, and that none exceeds the last kept class. The boun
 with R all classes that neither side kept, as one (log-sum inequality) and without a limit. At the minimum p = r q with
 one ratio r, cut at the limits; r solves one equation and is found by bisection. By Lagrange's duality the value there
 bounds the KL from below also where the limits would overdraw a tail. What is known is known to the store's steps: a
-bound may exceed the KL by what quantising adds (measured: 0.02 in a row at most, and never in the mean).
+bound may exceed a row's KL by what quantising adds, up to 1/32 of 1 + KL (0.07 nats at most were measured).
 
 Other ways were measured (EfficientNet-lite0 on 240 photographs, T = 1, k = 20, KL of all logits .0009, .0147, .356 and
 3.32 under noise of .05, .2, 1 and 3 nats): the bound gives .0007, .0094, .204 and 1.72. A uniform tail, .0053, .0269,
