@@ -18,6 +18,9 @@ COMMANDS = {
     "verify": "Check a store: structure, checksums, and on request its pixels and its teacher.",
     "calibrate": "Fit the temperature at which a held-out store has the least NLL; ECE before and after.",
     "seal": "List a store's digests under one content id.",
+    "diff": "Compare two stores: identity, provenance, and how far their soft labels agree.",
+    "merge": "Join blocks and segments of one identity, extracted apart, in one store.",
+    "card": "Write a README and Croissant metadata for a sealed store.",
     "doctor": "Look at the versions and the device, or at a folder in which stores are to lie.",
     "demo": "Teacher, store and two students on scikit-learn's digits.",
 }

@@ -31,14 +31,18 @@ class InvalidInputError(KdcacheError):
 class MismatchError(KdcacheError):
     """Two identities that must be equal are not.
 
-    `differences` lists (field, value stored, value given), each as text.
+    `differences` lists (field, value stored, value given), each as text; `names` says who has which.
     """
 
     def __init__(
-        self, what: str, differences: Sequence[tuple[str, str, str]], advice: str, stored_by: str = "the store"
+        self,
+        what: str,
+        differences: Sequence[tuple[str, str, str]],
+        advice: str,
+        names: tuple[str, str] = ("the store", "this run"),
     ) -> None:
         self.differences = tuple(differences)
-        lines = [f"  {field}: {stored_by} has {stored}, this run has {given}" for field, stored, given in differences]
+        lines = [f"  {field}: {names[0]} has {stored}, {names[1]} has {given}" for field, stored, given in differences]
         super().__init__("\n".join([what, *lines, advice]))
 
 

@@ -69,9 +69,9 @@ def describe_rows(store: Store, count: int, view: int | None) -> list[dict[str, 
         {
             "position": int(position),
             "index": int(store.order[position]),
-            "label": _name(names, int(store.labels[position])),
+            "label": class_name(names, int(store.labels[position])),
             "best": ", ".join(
-                f"{_name(names, int(c))} {p:.3f}" for c, p in zip(classes[row], values[row], strict=True)
+                f"{class_name(names, int(c))} {p:.3f}" for c, p in zip(classes[row], values[row], strict=True)
             ),
             "tail": round(float(tail[row]), 4),
         }
@@ -89,7 +89,8 @@ def _arguments(arguments: dict[str, Any]) -> str:
     return f" ({inner})" if inner else ""
 
 
-def _name(names: tuple[str, ...], label: int) -> str:
+def class_name(names: tuple[str, ...], label: int) -> str:
+    """What people call a class; its number where it has no name, `none` for label -1."""
     if label < 0:
         return "none"
     return names[label] if label < len(names) else str(label)

@@ -217,13 +217,21 @@ def differences(stored: BaseModel, given: BaseModel, prefix: str = "") -> list[t
     ]
 
 
-def require_equal(stored: BaseModel, given: BaseModel, what: str, advice: str, prefix: str = "") -> None:
+def require_equal(
+    stored: BaseModel,
+    given: BaseModel,
+    what: str,
+    advice: str,
+    prefix: str = "",
+    *,
+    names: tuple[str, str] = ("the store", "this run"),
+) -> None:
     """Raises MismatchError naming every field that differs, with both values."""
     found = differences(stored, given, prefix)
     if not found and canonical_json(stored.model_dump(mode="json")) != canonical_json(given.model_dump(mode="json")):
         found = [(prefix or "record", "the same values of other types", "1, 1.0 and true are different settings")]
     if found:
-        raise MismatchError(what, found, advice)
+        raise MismatchError(what, found, advice, names)
 
 
 def validated(model: type[BaseModel], what: str, /, **fields: Any) -> Any:

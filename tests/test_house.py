@@ -22,6 +22,8 @@ STORE_SIDE = (
     "tail", "shards", "commits", "segment", "seals", "store", "verify", "inspection", "specs", "progress",
     "calibration", "fidelity", "plots", "lineage", "limits", "beneath", "claim", "chunks", "wholes", "doctor",
     "origin", "web", "place", "rows", "reading", "deal", "windows",
+    "origin", "web", "place", "agreement", "tally", "common_rows", "row_comparison", "diff", "merge_plan", "merge",
+    "cards", "croissant",
 )  # fmt: skip
 LINKS = {"kdcache/cli", "kdcache/pipelines"}
 LIMIT = 300

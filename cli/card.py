@@ -1,0 +1,36 @@
+"""`kdcache card`."""
+
+from typing import Annotated
+
+import typer
+
+from kdcache.cards import CROISSANT, README, card_facts, readme, write_card
+from kdcache.cli.console import print_record
+from kdcache.cli.flags import Json
+from kdcache.croissant import croissant
+from kdcache.store import Store
+
+Out = Annotated[str | None, typer.Option("--out", help="Folder for the two files; the store's own by default.")]
+Published = Annotated[str | None, typer.Option("--published", help="Date for the Croissant record: 2026-11-26.")]
+
+
+def command(
+    store: Annotated[
+        str, typer.Argument(help="folder or http(s) address of a sealed store, STORE@ID for a pinned seal")
+    ],
+    out: Out = None,
+    published: Published = None,
+    as_json: Json = False,
+) -> None:
+    opened = Store.open(store)
+    facts = card_facts(opened)
+    texts = {README: readme(opened), CROISSANT: croissant(opened, published)}
+    written = write_card(opened, out, texts)
+    record = {
+        "content_id": facts.content_id,
+        "name": facts.name,
+        "license": facts.license,
+        "bytes": facts.bytes,
+        "files": written,
+    }
+    print_record(record, as_json=as_json, title="card")

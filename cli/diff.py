@@ -1,0 +1,121 @@
+"""`kdcache diff`. Exit 0: same identity and soft labels; 1: they differ; 2: not compared."""
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from kdcache.cli.console import print_json, print_line, print_record, print_table, progress_bar
+from kdcache.cli.flags import Json
+from kdcache.diff import FieldDifference, StoreDifference, StoreSummary, diff_stores
+from kdcache.pipelines.settings import view_range
+from kdcache.plots import check_picture, plot_difference
+from kdcache.row_comparison import RowComparison, ViewAgreement
+from kdcache.store import Store
+from kdcache.tally import Spread
+
+Place = "folder or address of a store, STORE@ID for a pinned seal"
+Temperature = Annotated[float, typer.Option("--temperature", help="T at which soft labels are compared.")]
+Rows = Annotated[int, typer.Option("--rows", min=0, help="Rows a view that are compared; 0 for all.")]
+Views = Annotated[
+    str | None, typer.Option("--views", help="Which views: 10, or a range such as 10:20; all by default.")
+]
+Others = Annotated[bool, typer.Option("--other-pictures", help="Compare rows though the view plans differ.")]
+Plot = Annotated[Path | None, typer.Option("--plot", help="Draw KL and agreement by view: FILE.png.")]
+
+
+def command(
+    a: Annotated[str, typer.Argument(help=Place)],
+    b: Annotated[str, typer.Argument(help=Place)],
+    temperature: Temperature = 1.0,
+    rows: Rows = 4096,
+    views: Views = None,
+    other_pictures: Others = False,
+    plot: Plot = None,
+    as_json: Json = False,
+) -> None:
+    if plot is not None:
+        check_picture(plot)
+    with progress_bar(quiet=as_json) as progress:
+        found = diff_stores(
+            Store.open(a),
+            Store.open(b),
+            temperature=temperature,
+            rows=rows,
+            views=None if views is None else range(*view_range(views)),
+            other_pictures=other_pictures,
+            progress=progress,
+        )
+    if plot is not None:
+        plot_difference(found, plot)
+    if as_json:
+        print_json({"exit_code": 0 if found.same else 1, **found.model_dump()})
+    else:
+        _print(found)
+    if not found.same:
+        raise typer.Exit(1)
+
+
+def _print(found: StoreDifference) -> None:
+    sides = {"A": _side(found.a), "B": _side(found.b)}
+    print_table(["store", *sides], [[name, *(side[name] for side in sides.values())] for name in sides["A"]])
+    for title, fields in (("identity", found.identity), ("content", found.content), ("provenance", found.provenance)):
+        _print_fields(title, fields, "not reached: identities differ" if title == "content" and found.identity else "")
+    if found.note:
+        print_line(f"note: {found.note}")
+    if found.rows is not None:
+        _print_rows(found.rows)
+    print_line(f"verdict: {'same' if found.same else 'different'}")
+
+
+def _side(side: StoreSummary) -> dict[str, Any]:
+    spans = [f"{each.views[0]}:{each.views[1]} ({each.committed} of {each.blocks} blocks)" for each in side.segments]
+    return {
+        "place": side.store,
+        "content id": (side.content_id or "not sealed")[:24],
+        "identity": side.identity[:24],
+        "rows": side.rows,
+        "classes": side.classes,
+        "soft labels": side.soft_labels,
+        "views": ", ".join(spans),
+        "segment digests": ", ".join((each.digest or "-")[:16] for each in side.segments),
+    }
+
+
+def _print_fields(title: str, fields: tuple[FieldDifference, ...], otherwise: str) -> None:
+    if fields:
+        print_table([f"{title} differs", "A", "B"], [[each.field, each.a, each.b] for each in fields])
+    else:
+        print_line(f"{title}: {otherwise or 'equal'}")
+
+
+def _print_rows(rows: RowComparison) -> None:
+    bound = "KL, nats" if rows.exact else "KL, nats, at least"
+    record = {
+        "rows": rows.rows,
+        "T": rows.temperature,
+        "agreement": rows.agreement,
+        f"overlap of the top {rows.top_k}": rows.overlap,
+        f"{bound}: A || B": _spread(rows.kl_ab),
+        f"{bound}: B || A": _spread(rows.kl_ba),
+        "mass of the tails": [rows.tail_a, rows.tail_b],
+    }
+    print_record(record, as_json=False, title="soft labels")
+    columns = ["view", "rows", "agreement", "overlap", "equal pixels", "A || B", "B || A"]
+    print_table(columns, [_view(each) for each in rows.views], title="KL: means")
+    if rows.worst:
+        columns = ["index", "view", "at A", "at B", "label", "top A", "top B", "A || B", "B || A"]
+        print_table(columns, [_worst(each.model_dump()) for each in rows.worst], title="rows of largest KL")
+
+
+def _spread(spread: Spread) -> dict[str, Any]:
+    return spread.model_dump(exclude=set() if spread.infinite else {"infinite"})
+
+
+def _view(view: ViewAgreement) -> list[Any]:
+    pixels = "other orders" if view.pixels is None else view.pixels
+    return [view.view, view.rows, view.agreement, view.overlap, pixels, view.kl_ab.mean, view.kl_ba.mean]
+
+
+def _worst(row: dict[str, Any]) -> list[Any]:
+    return ["infinite" if name.startswith("kl") and value is None else value for name, value in row.items()]

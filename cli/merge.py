@@ -1,0 +1,46 @@
+"""`kdcache merge`."""
+
+from typing import Annotated
+
+import typer
+
+from kdcache.cli.console import print_json, print_record, print_table, progress_bar
+from kdcache.cli.flags import Json
+from kdcache.merge import Merged, merge_stores
+from kdcache.progress import stop_on_signals
+
+Inputs = Annotated[list[str], typer.Argument(help="two or more stores of one identity: folders, addresses, pins")]
+Out = Annotated[str, typer.Argument(help="folder of the output: new, a store of that identity, or one of the inputs")]
+Prefer = Annotated[
+    str | None, typer.Option("--prefer", help="Input that counts where inputs hold other bytes of a block.")
+]
+
+
+def command(
+    inputs: Inputs,
+    out: Out,
+    prefer: Prefer = None,
+    seal: Annotated[bool, typer.Option("--seal/--no-seal", help="Seal the output once it is whole.")] = True,
+    as_json: Json = False,
+) -> None:
+    with progress_bar(quiet=as_json) as progress, stop_on_signals() as stop:
+        merged = merge_stores(inputs, out, prefer=prefer, seal=seal, progress=progress, stop=stop)
+    if as_json:
+        print_json(merged.model_dump())
+    else:
+        _print(merged)
+
+
+def _print(merged: Merged) -> None:
+    record = merged.model_dump(exclude={"chosen", "missing"})
+    print_record(
+        {**record, "taken": [f"{count} from {name}" for name, count in merged.taken.items()]},
+        as_json=False,
+        title="merged",
+    )
+    if merged.chosen:
+        rows = [[each.segment, each.block, each.taken] for each in merged.chosen]
+        print_table(["segment", "block", "taken from"], rows, title="inputs held different bytes")
+    if merged.missing:
+        rows = [[each.segment, each.missing, each.blocks, each.first] for each in merged.missing]
+        print_table(["segment", "missing", "of", "first"], rows, title="not sealed: no input has these blocks")
