@@ -109,7 +109,8 @@ class Segment:
         )
 
     @cached_property
-    def _sealed_commits(self) -> SealedCommits:
+    def sealed_commits(self) -> SealedCommits:
+        """The commits that the seal lists, from their one file."""
         assert self.commits_digest is not None
         key = self.layout.commits_file(self.commits_digest)
         data = self.folder.require(key, "restore it from another copy of the store")
@@ -121,7 +122,7 @@ class Segment:
     def commits(self) -> Mapping[int, Commit]:
         """Block -> commit, from the seal's file, or by listing where there is no seal."""
         if self.commits_digest is not None:
-            return self._sealed_commits
+            return self.sealed_commits
         return list_commits(self.folder, self.layout)
 
     def read(self, view: int, positions: IntArray, names: list[str]) -> EncodedRows:
@@ -185,7 +186,7 @@ class Segment:
         sizes. Its commit tells; a copy of a store may leave all commit files out."""
         if self.commits_digest is None:
             return
-        key, line = self.layout.commit_key(block), self._sealed_commits.record(block)
+        key, line = self.layout.commit_key(block), self.sealed_commits.record(block)
         data = self.folder.get(key, limit=COMMIT_LIMIT)
         if data == line or (data is None and not self._keeps_commits()):
             return

@@ -24,6 +24,7 @@ from kdcache.layout import (
 )
 from kdcache.limits import CARD_LIMIT, MANIFEST_LIMIT, VIEWS_MAX, ZARR_LIMIT
 from kdcache.manifest import Card, Identity, Manifest, Provenance, parse_manifest, require_equal
+from kdcache.partial import read_partial
 from kdcache.place import Place, open_folder, open_place
 from kdcache.plan import partners_of
 from kdcache.seals import Seal, SealedSegment, read_seal, split_pin
@@ -39,8 +40,16 @@ IntArray = npt.NDArray[np.int64]
 class Store:
     """One teacher's word on one data set split under one view plan. Readers take no lock and write nothing."""
 
-    def __init__(self, folder: Place, manifest: Manifest, seal: Seal | None, segments: tuple[Segment, ...]) -> None:
+    def __init__(
+        self,
+        folder: Place,
+        manifest: Manifest,
+        seal: Seal | None,
+        segments: tuple[Segment, ...],
+        left_out: tuple[SealedSegment, ...] = (),
+    ) -> None:
         self.folder = folder
+        self.left_out = left_out  # segments of the seal that a partial copy does not hold
         self.manifest = manifest
         self.seal_record = seal
         self.segments = segments
@@ -87,21 +96,27 @@ class Store:
         Raises StoreNotFoundError, FormatError, DamagedError, and MismatchError where the identity is not `expect`.
         """
         path, content_id = split_pin(os.fspath(url))
-        folder = open_place(path)
+        return cls.at(open_place(path), content_id, expect)
+
+    @classmethod
+    def at(cls, folder: Place, content_id: str | None = None, expect: Identity | None = None) -> Self:
+        """Open what lies at a place, as `open` does."""
         manifest = _read_manifest(folder)
         if expect is not None:
-            require_equal(manifest.identity, expect, f"{path} is not the store that was expected:", _OTHER)
+            require_equal(manifest.identity, expect, f"{folder.root} is not the store that was expected:", _OTHER)
         seal = read_seal(folder, manifest.identity, content_id)
         if seal is None and not folder.lists:
             said = f"{folder.path(LATEST_SEAL)} is not there: the store is not sealed, and its blocks cannot be listed"
             raise StoreNotFoundError(f"{said}; run kdcache seal on the store's folder, and publish it again")
         if seal is None:
-            return cls.open_for_writing(path)
+            return cls(folder, manifest, None, tuple(_listed_segments(folder, manifest.identity)))
+        left_out = tuple(entry for entry in read_partial(folder) if entry in seal.segments)
         segments = tuple(
             Segment(folder, manifest.identity, segment_layout(manifest.identity, *entry.views), entry.commits)
             for entry in seal.segments
+            if entry not in left_out
         )
-        return cls(folder, manifest, seal, segments)
+        return cls(folder, manifest, seal, segments, left_out)
 
     @classmethod
     def open_for_writing(cls, path: str | os.PathLike[str]) -> Self:
@@ -162,10 +177,17 @@ class Store:
         return head
 
     def segment_of(self, view: int) -> Segment:
-        """The segment that holds a view. Raises InvalidInputError, naming the views there are."""
+        """The segment that holds a view. Raises InvalidInputError, naming the views there are, and MissingBlockError
+        for a view that this copy left out."""
         for segment in self.segments:
             if view in segment.views:
                 return segment
+        for entry in self.left_out:
+            if entry.views[0] <= view < entry.views[1]:
+                raise MissingBlockError(
+                    f"{self.folder.root} is a partial copy: view {view} is of views {entry.views[0]}:{entry.views[1]}, "
+                    "which were not pulled; pull them from where the store came from, with kdcache pull"
+                )
         there = ", ".join(segment.layout.name for segment in self.segments) or "none"
         raise InvalidInputError(
             f"{self.folder.root} has no view {view}; it has {there}; add views with kdcache extract"

@@ -9,15 +9,17 @@ from dataclasses import dataclass, replace
 
 from kdcache.commits import Commit, Shard, listed_blocks, read_commit, require_rows
 from kdcache.errors import KdcacheError
-from kdcache.layout import LATEST_SEAL, ArraySpec, group_bytes, labels_spec, order_spec, plain_array
+from kdcache.layout import LATEST_SEAL, ArraySpec, group_bytes, labels_spec, order_spec, segment_name
 from kdcache.limits import ZARR_LIMIT
 from kdcache.manifest import Record
+from kdcache.partial import read_partial, spans
 from kdcache.place import Place, open_place
 from kdcache.progress import Progress, silent
 from kdcache.seals import read_seal, sealed_ids, split_pin
 from kdcache.segment import Segment
 from kdcache.shards import largest_shard
 from kdcache.store import Store
+from kdcache.wholes import head_specs
 
 NUMBER = re.compile("[0-9]{1,15}")
 
@@ -165,11 +167,7 @@ def _whole_store(store: Store) -> Iterator[Finding]:
     """order, labels and head: their values against the manifest's digests."""
     specs = [order_spec(store.rows), labels_spec(store.rows)]
     if width := store.identity.encoding.head:
-        classes = store.identity.teacher.classes
-        specs += [
-            plain_array("head/weight", (classes, width), "float32"),
-            plain_array("head/bias", (classes,), "float32"),
-        ]
+        specs += head_specs(store.identity)
     yield from _metadata(store.folder, "", specs)
     yield from _metadata(store.folder, "head", []) if width else ()
     head = store.head if width else lambda: None
@@ -211,9 +209,20 @@ def _seals(store: Store, pin: str | None) -> Iterator[Finding]:
             yield Finding(f"{store.folder.path(LATEST_SEAL)} is missing; run: {advice}", advice=advice)
     except KdcacheError as error:
         yield Finding(str(error))
+    yield from _left_out(store)
     yield from _unlisted(store)
     for name in sealed_ids(store.folder):
         yield from _seal(store, name, latest=latest, pin=pin)
+
+
+def _left_out(store: Store) -> Iterator[Finding]:
+    """What a partial copy says that it does not hold."""
+    held = {segment.layout.name for segment in store.segments}
+    try:
+        if absent := tuple(each for each in read_partial(store.folder) if segment_name(*each.views) not in held):
+            yield Finding(f"this is a partial copy: views {spans(absent)} were not pulled", harmless=True)
+    except KdcacheError as error:
+        yield Finding(str(error))
 
 
 def _unlisted(store: Store) -> Iterator[Finding]:

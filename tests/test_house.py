@@ -21,7 +21,7 @@ STORE_SIDE = (
     "errors", "canonical", "plan", "manifest", "layout", "files", "reduction", "encoding", "softlabels",
     "tail", "shards", "commits", "segment", "seals", "store", "verify", "inspection", "specs", "progress",
     "calibration", "fidelity", "plots", "lineage", "limits", "beneath", "claim", "chunks", "wholes", "doctor",
-    "origin", "web", "place",
+    "origin", "web", "place", "partial", "share",
 )  # fmt: skip
 LINKS = {"kdcache/cli", "kdcache/pipelines"}
 LIMIT = 300
