@@ -48,6 +48,11 @@ class Patience:
 PATIENCE = Patience()
 
 
+def jittered(pause: float, patience: Patience, wanted: float = 0.0) -> float:
+    """Seconds to wait: some of the pause, at random, or what a server asks for; never more than the longest."""
+    return min(max(pause * _jitter.uniform(0.5, 1.0), wanted), patience.longest_pause)
+
+
 class TryAgainError(Exception):
     """What may pass: a connection that broke, or an answer that says so. `wait` is what the server asks for."""
 
@@ -205,13 +210,14 @@ class Origin:
 
     def ask(self, path: str, read: Callable[[Reply], T], *, byte_range: str = "") -> T:
         """What `read` makes of the answer to a GET, asked again while it may pass. Raises StoreError."""
-        began, pause = time.monotonic(), self.patience.pause
+        failed, pause = 0.0, self.patience.pause
         for tries in range(1, self.patience.tries + 1):
             try:
                 return self._once(path, read, byte_range)
             except TryAgainError as error:
-                wait = min(max(pause * _jitter.uniform(0.5, 1.0), error.wait), self.patience.longest_pause)
-                spent = time.monotonic() - began
+                wait = jittered(pause, self.patience, error.wait)
+                failed = failed or time.monotonic()  # a large file may take long before it breaks off
+                spent = time.monotonic() - failed
                 if tries == self.patience.tries or spent + wait > self.patience.budget:
                     said = f"{self.name}{path} {error}, in {tries} tries over {spent:.1f} s"
                     raise StoreError(

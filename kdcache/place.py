@@ -2,17 +2,23 @@
 
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
+from kdcache.bucket import Bucket
 from kdcache.errors import InvalidInputError, StoreNotFoundError
 from kdcache.files import Folder
 from kdcache.limits import METADATA_LIMIT
+from kdcache.origin import shown
 from kdcache.web import WebFolder
 
-URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://")
+URL = re.compile(r"[A-Za-z][A-Za-z0-9+.:-]*://")  # chained ones too, to refuse them
+SCHEMES: "dict[str, Callable[[str], Place]]" = {
+    "http": WebFolder, "https": WebFolder, "s3": Bucket, "gs": Bucket, "az": Bucket
+}  # fmt: skip
 
 
 class Parts(Protocol):
@@ -24,6 +30,27 @@ class Parts(Protocol):
     def part(self, offset: int, length: int) -> bytes: ...
 
 
+@dataclass(frozen=True)
+class AwaitedFile:
+    """A shard of `chunks` chunks of which one row is about to be read: a chunk of up to `longest` bytes."""
+
+    key: str
+    size: int
+    sha256: str
+    row: int
+    chunks: int
+    longest: int
+
+
+@dataclass(frozen=True)
+class AwaitedBlock:
+    """A block that is about to be read: where its commit lies, the bytes that were sealed, and its files."""
+
+    commit: str
+    record: bytes
+    files: tuple[AwaitedFile, ...]
+
+
 class Place(Protocol):
     """What a store asks of the place where it lies; the contracts are `files.Folder`'s. Keys have forward slashes."""
 
@@ -31,6 +58,8 @@ class Place(Protocol):
     def root(self) -> Path | str: ...  # for messages
     @property
     def lists(self) -> bool: ...  # whether keys, folders and has_folder answer, rather than refuse
+    @property
+    def far(self) -> bool: ...  # whether each read is a request over a network
     @property
     def mend(self) -> str: ...  # what to do about a damaged file
 
@@ -52,15 +81,36 @@ class Place(Protocol):
     def delete(self, key: str) -> None: ...
 
 
+class FarPlace(Place, Protocol):
+    """A place over a network, which also reads a span of a file whose size is known, in one request."""
+
+    def span(self, key: str, first: int, last: int, size: int) -> bytes: ...
+
+
+@runtime_checkable
+class Expectant(Protocol):
+    """A place that wants to know what will be read, to fetch it at once."""
+
+    def expect(self, blocks: Sequence[AwaitedBlock]) -> None: ...
+
+
 def is_url(place: str) -> bool:
     """Whether this names a place by a scheme, known or not, and so no path of this machine."""
     return URL.match(place) is not None
 
 
 def open_place(place: str | os.PathLike[str]) -> Place:
-    """A place to read from, by its path or URL. Raises InvalidInputError for schemes that kdcache does not read."""
+    """A place by its path or URL; web servers are read only. Raises InvalidInputError for any other scheme."""
     name = os.fspath(place)
-    return WebFolder(name) if is_url(name) else Folder(name)
+    if not is_url(name):
+        return Folder(name)
+    scheme = name.partition("://")[0].lower()
+    if "://" in name.partition("://")[2] or scheme not in SCHEMES:
+        raise InvalidInputError(
+            f"kdcache reads no {shown(scheme)}: addresses; it reads {', '.join(f'{each}://' for each in SCHEMES)} "
+            "addresses, one at a time, and plain paths"
+        )
+    return SCHEMES[scheme](name)
 
 
 def open_folder(place: str | os.PathLike[str]) -> Folder:
@@ -68,5 +118,5 @@ def open_folder(place: str | os.PathLike[str]) -> Folder:
     name = os.fspath(place)
     if not is_url(name):
         return Folder(name)
-    root = WebFolder(name).root  # refuses schemes and passwords first
-    raise InvalidInputError(f"{root} is read only; work on a folder, and publish a copy of that")
+    root = open_place(name).root  # refuses schemes and passwords first
+    raise InvalidInputError(f"{root} is read only here; work on a folder, and publish a copy: kdcache push STORE URL")

@@ -15,8 +15,8 @@ from kdcache.errors import DamagedError, InvalidInputError, MissingBlockError
 from kdcache.layout import SegmentLayout, group_bytes
 from kdcache.limits import COMMIT_LIMIT
 from kdcache.manifest import Identity, Provenance
-from kdcache.place import Place
-from kdcache.shards import read_row, require_metadata
+from kdcache.place import AwaitedBlock, AwaitedFile, Expectant, Place
+from kdcache.shards import longest_chunk, read_row, require_metadata
 from kdcache.softlabels import FullLabels, SoftLabels, TopKLabels
 
 Array = npt.NDArray[Any]
@@ -132,6 +132,7 @@ class Segment:
         """
         self._check_range(view, positions)
         blocks = np.unique(positions // self.layout.block)
+        self._announce(view, blocks, names)
         self._check_blocks(blocks, names)
         loaded = np.concatenate(
             [np.arange(*self.layout.block_rows(block), dtype=np.int64) for block in blocks.tolist()] or [positions]
@@ -143,6 +144,21 @@ class Segment:
             raise DamagedError(f"{said}, allowed are 0 to {classes - 1}; fetch the store again")
         rows = EncodedRows(self.identity, loaded, arrays)
         return rows if np.array_equal(loaded, positions) else rows.take(np.searchsorted(loaded, positions))
+
+    def _announce(self, view: int, blocks: IntArray, names: list[str]) -> None:
+        """Tell a far place what is about to be read, so that it fetches all of it at once."""
+        if self.commits_digest is None or not isinstance(self.folder, Expectant):
+            return
+        awaited, row = [], view - self.layout.start
+        for block in blocks.tolist():
+            specs = [self.layout.arrays[name] for name in names]
+            shards = [self.sealed_commits[block].shards[name] for name in names]
+            files = tuple(
+                AwaitedFile(spec.key(block), shard.size, shard.sha256, row, spec.shape[0], longest_chunk(spec))
+                for spec, shard in zip(specs, shards, strict=True)
+            )
+            awaited.append(AwaitedBlock(self.layout.commit_key(block), self.sealed_commits.record(block), files))
+        self.folder.expect(awaited)
 
     def _blocks(self, name: str, view: int, blocks: list[int]) -> Array:
         """Rows of some blocks, positions first."""

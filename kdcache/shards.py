@@ -38,9 +38,14 @@ def check_shard(spec: ArraySpec, data: bytes) -> None:
         decode_chunk(data[offset : offset + length], spec.dtype, spec.chunk)
 
 
+def longest_chunk(spec: ArraySpec) -> int:
+    """Bytes that no chunk of an array exceeds: its values, not compressed."""
+    return chunk_bytes(spec.dtype, spec.chunk) + OVERHEAD
+
+
 def largest_shard(spec: ArraySpec) -> int:
     """Bytes that no shard of an array exceeds: its chunks, not compressed, and the index."""
-    return spec.shape[0] * (chunk_bytes(spec.dtype, spec.chunk) + OVERHEAD) + index_bytes(spec.shape[0])
+    return spec.shape[0] * longest_chunk(spec) + index_bytes(spec.shape[0])
 
 
 def encode_plain(spec: ArraySpec, data: Array) -> dict[str, bytes]:
@@ -91,7 +96,7 @@ def read_row(folder: Place, spec: ArraySpec, block: int, row: int) -> Array:
         with folder.opened(key) as file:
             index = file.part(max(file.size - index_bytes(chunks), 0), index_bytes(chunks))
             offset, length = parse_index(index, chunks, file.size)[row]
-            if length > chunk_bytes(spec.dtype, spec.chunk) + OVERHEAD:
+            if length > longest_chunk(spec):
                 raise ValueError(f"chunk {row} has {length} bytes, more than it takes without compression")
             values: Array = decode_chunk(file.part(offset, length), spec.dtype, spec.chunk)[0]
     except (ValueError, RuntimeError) as error:
@@ -107,7 +112,7 @@ def read_row(folder: Place, spec: ArraySpec, block: int, row: int) -> Array:
 def read_whole(folder: Place, spec: ArraySpec) -> Array:
     """All of an array of the store as a whole, once every chunk of it is known to be there. Raises DamagedError."""
     require_metadata(folder, spec)
-    limit = chunk_bytes(spec.dtype, spec.chunk) + OVERHEAD
+    limit = longest_chunk(spec)
     chunks = range(-(-spec.shape[0] // spec.chunk[0]))
     for chunk in chunks:
         if folder.size(spec.key(chunk)) is None:

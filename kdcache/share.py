@@ -10,18 +10,19 @@ from dataclasses import dataclass
 from typing import Any, cast
 
 from kdcache.canonical import canonical_json, sha256_hex
-from kdcache.errors import InvalidInputError, MissingBlockError, StoreNotFoundError
+from kdcache.errors import DamagedError, InvalidInputError, MissingBlockError, StoreNotFoundError
 from kdcache.layout import CARD, LATEST_SEAL, MANIFEST, PARTIAL, group_bytes, labels_spec, order_spec, seal_key
-from kdcache.limits import CARD_LIMIT, METADATA_LIMIT
+from kdcache.limits import CARD_LIMIT, HEAD_BYTES_MAX, METADATA_LIMIT
 from kdcache.manifest import Identity
 from kdcache.partial import Partial, spans
 from kdcache.place import Place
 from kdcache.seals import Seal, SealedSegment
 from kdcache.segment import Segment, describe_segment
+from kdcache.shards import largest_shard
 from kdcache.store import Store
 from kdcache.wholes import head_specs
 
-REPLACED = frozenset({CARD, PARTIAL, LATEST_SEAL})  # the only keys that a copy may write over
+LARGEST = HEAD_BYTES_MAX + METADATA_LIMIT  # bytes of a chunk of order, labels or head, at most
 
 
 @dataclass(frozen=True)
@@ -132,6 +133,9 @@ def _data(segment: Segment) -> Iterator[SharedFile]:
     for block, commit in segment.commits().items():
         for name, spec in layout.arrays_of(block).items():
             shard = commit.shards[name]
+            if not 0 <= shard.size <= largest_shard(spec):
+                said = f"a commit says that {spec.key(block)} has {shard.size} bytes"
+                raise DamagedError(f"{said}, allowed are up to {largest_shard(spec)}; fetch the store again")
             yield SharedFile(spec.key(block), shard.size, shard.sha256)
 
 
@@ -157,16 +161,25 @@ def _last(store: Store, seal: Seal, left_out: tuple[SealedSegment, ...]) -> Iter
 
 
 class _Noted:
-    """A place whose bytes are hashed as they are read."""
+    """A place whose bytes are hashed as they are read; files are fetched whole: some web servers know no parts."""
 
     def __init__(self, place: Place) -> None:
         self._place = place
+        self._held: dict[str, bytes] = {}
         self.read: dict[str, SharedFile] = {}
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._place, name)
 
+    def size(self, key: str) -> int | None:
+        data = self._place.get(key, limit=LARGEST)
+        if data is not None:
+            self._held[key] = data
+        return None if data is None else len(data)
+
     def require(self, key: str, advice: str, *, limit: int = METADATA_LIMIT) -> bytes:
-        data = self._place.require(key, advice, limit=limit)
+        data = self._held.pop(key, None)
+        if data is None or len(data) > limit:
+            data = self._place.require(key, advice, limit=limit)
         self.read[key] = SharedFile(key, len(data), sha256_hex(data))
         return data

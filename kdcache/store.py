@@ -7,6 +7,7 @@ from typing import Any, Self
 import numpy as np
 import numpy.typing as npt
 
+from kdcache.ahead import reading
 from kdcache.canonical import canonical_json, sha256_hex
 from kdcache.commits import commits_bytes
 from kdcache.errors import DamagedError, FormatError, InvalidInputError, MissingBlockError, StoreNotFoundError
@@ -24,7 +25,7 @@ from kdcache.layout import (
 )
 from kdcache.limits import CARD_LIMIT, MANIFEST_LIMIT, VIEWS_MAX, ZARR_LIMIT
 from kdcache.manifest import Card, Identity, Manifest, Provenance, parse_manifest, require_equal
-from kdcache.partial import read_partial
+from kdcache.partial import read_partial, spans
 from kdcache.place import Place, open_folder, open_place
 from kdcache.plan import partners_of
 from kdcache.seals import Seal, SealedSegment, read_seal, split_pin
@@ -93,14 +94,14 @@ class Store:
     def open(cls, url: str | os.PathLike[str], expect: Identity | None = None) -> Self:
         """Open for reading; `url` may end in `@content-id`. A sealed store shows what its seal lists and nothing else.
 
-        Raises StoreNotFoundError, FormatError, DamagedError, and MismatchError where the identity is not `expect`.
-        """
+        Raises StoreNotFoundError, FormatError, DamagedError, and MismatchError where the identity is not `expect`."""
         path, content_id = split_pin(os.fspath(url))
         return cls.at(open_place(path), content_id, expect)
 
     @classmethod
     def at(cls, folder: Place, content_id: str | None = None, expect: Identity | None = None) -> Self:
         """Open what lies at a place, as `open` does."""
+        folder = reading(folder)
         manifest = _read_manifest(folder)
         if expect is not None:
             require_equal(manifest.identity, expect, f"{folder.root} is not the store that was expected:", _OTHER)
@@ -109,7 +110,7 @@ class Store:
             said = f"{folder.path(LATEST_SEAL)} is not there: the store is not sealed, and its blocks cannot be listed"
             raise StoreNotFoundError(f"{said}; run kdcache seal on the store's folder, and publish it again")
         if seal is None:
-            return cls(folder, manifest, None, tuple(_listed_segments(folder, manifest.identity)))
+            return cls.listed(folder)
         left_out = tuple(entry for entry in read_partial(folder) if entry in seal.segments)
         segments = tuple(
             Segment(folder, manifest.identity, segment_layout(manifest.identity, *entry.views), entry.commits)
@@ -121,7 +122,11 @@ class Store:
     @classmethod
     def open_for_writing(cls, path: str | os.PathLike[str]) -> Self:
         """Open what lies there now, sealed or not, by listing."""
-        folder = open_folder(path)
+        return cls.listed(open_folder(path))
+
+    @classmethod
+    def listed(cls, folder: Place) -> Self:
+        """Open what lies at a place now, sealed or not, by listing."""
         manifest = _read_manifest(folder)
         return cls(folder, manifest, None, tuple(_listed_segments(folder, manifest.identity)))
 
@@ -182,12 +187,9 @@ class Store:
         for segment in self.segments:
             if view in segment.views:
                 return segment
-        for entry in self.left_out:
-            if entry.views[0] <= view < entry.views[1]:
-                raise MissingBlockError(
-                    f"{self.folder.root} is a partial copy: view {view} is of views {entry.views[0]}:{entry.views[1]}, "
-                    "which were not pulled; pull them from where the store came from, with kdcache pull"
-                )
+        if lacking := tuple(entry for entry in self.left_out if entry.views[0] <= view < entry.views[1]):
+            said = f"is a partial copy: view {view} is of views {spans(lacking)}, which were not pulled"
+            raise MissingBlockError(f"{self.folder.root} {said}; get them with kdcache pull from where it came from")
         there = ", ".join(segment.layout.name for segment in self.segments) or "none"
         raise InvalidInputError(
             f"{self.folder.root} has no view {view}; it has {there}; add views with kdcache extract"
@@ -242,8 +244,7 @@ class Store:
     def seal(self) -> Seal:
         """List every segment's digest, create-only; the latest seal is what `open` shows from now on.
 
-        Raises MissingBlockError where a block is not committed: all segments must be whole.
-        """
+        Raises MissingBlockError where a block is not committed: all segments must be whole."""
         sealed = []
         for segment in open_segments(self):
             data = commits_bytes(segment.commits(), segment.layout)

@@ -41,6 +41,7 @@ class WebFolder:
     """A folder that a web server shows. Keys are relative, with forward slashes; nothing is listed or written."""
 
     lists = False
+    far = True
     mend = MEND
 
     def __init__(self, url: str) -> None:

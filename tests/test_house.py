@@ -22,6 +22,7 @@ STORE_SIDE = (
     "tail", "shards", "commits", "segment", "seals", "store", "verify", "inspection", "specs", "progress",
     "calibration", "fidelity", "plots", "lineage", "limits", "beneath", "claim", "chunks", "wholes", "doctor",
     "origin", "web", "place", "partial", "share",
+    "parallel", "clouds", "bucket", "cache", "ahead", "transfer",
 )  # fmt: skip
 LINKS = {"kdcache/cli", "kdcache/pipelines"}
 LIMIT = 300

@@ -19,7 +19,7 @@ from tests.benchmarks.harness import Bench, Figure
 from tests.benchmarks.report import line_of, write
 
 # module -> heading; each has `measure(bench: Bench) -> Iterator[Figure]`
-BENCHMARKS = {}
+BENCHMARKS = {"sharing": "Sharing: push, pull, and reading where a store lies"}
 
 
 def main(arguments: list[str] | None = None) -> int:
