@@ -20,6 +20,7 @@ COMMANDS = {
     "seal": "List a store's digests under one content id.",
     "push": "Copy a sealed store to an object store or a folder, for others to read or pull.",
     "pull": "Copy a sealed store from an object store, a web server or a folder, each file held against its sha256.",
+    "export": "Write a sealed store to one zip file, which is read as it is.",
     "cache": "Show what is kept here of far stores, or clear it.",
     "doctor": "Look at the versions and the device, or at a folder in which stores are to lie.",
     "demo": "Teacher, store and two students on scikit-learn's digits.",

@@ -15,7 +15,8 @@ from kdcache.canonical import sha256_hex
 from kdcache.chunks import index_bytes, parse_index
 from kdcache.limits import METADATA_LIMIT
 from kdcache.parallel import JOBS, Pool
-from kdcache.place import AwaitedBlock, AwaitedFile, FarPlace, Parts, Place
+from kdcache.parts import Parts
+from kdcache.place import AwaitedBlock, AwaitedFile, FarPlace, Place
 
 SMALL = 2**14  # bytes of a file that is fetched whole at once: a second request would take longer
 

@@ -1,4 +1,4 @@
-"""Where a store lies: a folder of this machine, or one that a web server shows. The one seam beneath all readers."""
+"""Where a store lies: a folder, a bucket, a web server, or a zip file in any of them. The one seam beneath."""
 
 import os
 import re
@@ -8,26 +8,20 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol, runtime_checkable
 
+from kdcache.archive import UNPACK, Archive
 from kdcache.bucket import Bucket
 from kdcache.errors import InvalidInputError, StoreNotFoundError
 from kdcache.files import Folder
 from kdcache.limits import METADATA_LIMIT
 from kdcache.origin import shown
+from kdcache.parts import Parts
 from kdcache.web import WebFolder
 
 URL = re.compile(r"[A-Za-z][A-Za-z0-9+.:-]*://")  # chained ones too, to refuse them
 SCHEMES: "dict[str, Callable[[str], Place]]" = {
     "http": WebFolder, "https": WebFolder, "s3": Bucket, "gs": Bucket, "az": Bucket
 }  # fmt: skip
-
-
-class Parts(Protocol):
-    """A file of `size` bytes that is read in parts."""
-
-    @property
-    def size(self) -> int: ...
-
-    def part(self, offset: int, length: int) -> bytes: ...
+ARCHIVE = re.compile(r"://.+/[^/]+\.zip\Z", re.IGNORECASE)
 
 
 @dataclass(frozen=True)
@@ -100,23 +94,46 @@ def is_url(place: str) -> bool:
 
 
 def open_place(place: str | os.PathLike[str]) -> Place:
-    """A place by its path or URL; web servers are read only. Raises InvalidInputError for any other scheme."""
+    """A place by its path or URL; web servers and zip files are read only. A file of this machine is read as a zip
+    file, and so is what a URL names that ends in .zip. Raises InvalidInputError for any other scheme."""
     name = os.fspath(place)
     if not is_url(name):
-        return Folder(name)
-    scheme = name.partition("://")[0].lower()
-    if "://" in name.partition("://")[2] or scheme not in SCHEMES:
+        return Archive.of_file(name) if os.path.isfile(name) else Folder(name)
+    return _archive_at(name) if ARCHIVE.search(name) else _place_at(name)
+
+
+def _place_at(url: str) -> Place:
+    scheme = url.partition("://")[0].lower()
+    if "://" in url.partition("://")[2] or scheme not in SCHEMES:
         raise InvalidInputError(
             f"kdcache reads no {shown(scheme)}: addresses; it reads {', '.join(f'{each}://' for each in SCHEMES)} "
             "addresses, one at a time, and plain paths"
         )
-    return SCHEMES[scheme](name)
+    return SCHEMES[scheme](url)
+
+
+def _archive_at(url: str) -> Archive:
+    """A zip file beneath a place that is named by a URL; it is looked for when something is first read."""
+    above, _, name = url.rpartition("/")
+    place = _place_at(f"{above}/")
+
+    def opens() -> Parts:
+        if place.size(name) is None:
+            raise StoreNotFoundError(f"{place.path(name)} is not there; check the address")
+        with place.opened(name) as file:  # remote files hold nothing open
+            return file
+
+    return Archive(str(place.path(name)), opens, far=True)
 
 
 def open_folder(place: str | os.PathLike[str]) -> Folder:
-    """A folder of this machine, to write to or to list. Raises InvalidInputError for a URL."""
+    """A folder of this machine, to write to or to list. Raises InvalidInputError for a URL or a zip file."""
     name = os.fspath(place)
-    if not is_url(name):
-        return Folder(name)
-    root = open_place(name).root  # refuses schemes and passwords first
-    raise InvalidInputError(f"{root} is read only here; work on a folder, and publish a copy: kdcache push STORE URL")
+    found = open_place(name)  # refuses schemes and passwords first
+    if isinstance(found, Folder):
+        return found
+    if isinstance(found, Archive):
+        raise InvalidInputError(f"{found.root} is read only; {UNPACK.format(found.root)}, and work on that")
+    raise InvalidInputError(
+        f"{found.root} is read only here; work on a folder, and publish a copy: kdcache push STORE URL"
+    )
