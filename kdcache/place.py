@@ -1,4 +1,4 @@
-"""Where a store lies: a folder, a bucket, a web server, or a zip file in any of them. The one seam beneath."""
+"""Where a store lies: a folder, a bucket, a web server, the hub, or a zip file in any of them. The one seam beneath."""
 
 import os
 import re
@@ -12,6 +12,7 @@ from kdcache.archive import UNPACK, Archive
 from kdcache.bucket import Bucket
 from kdcache.errors import InvalidInputError, StoreNotFoundError
 from kdcache.files import Folder
+from kdcache.hub import open_hub
 from kdcache.limits import METADATA_LIMIT
 from kdcache.origin import shown
 from kdcache.parts import Parts
@@ -19,7 +20,7 @@ from kdcache.web import WebFolder
 
 URL = re.compile(r"[A-Za-z][A-Za-z0-9+.:-]*://")  # chained ones too, to refuse them
 SCHEMES: "dict[str, Callable[[str], Place]]" = {
-    "http": WebFolder, "https": WebFolder, "s3": Bucket, "gs": Bucket, "az": Bucket
+    "http": WebFolder, "https": WebFolder, "s3": Bucket, "gs": Bucket, "az": Bucket, "hf": open_hub
 }  # fmt: skip
 ARCHIVE = re.compile(r"://.+/[^/]+\.zip\Z", re.IGNORECASE)
 

@@ -129,7 +129,7 @@ def _copy(work: _Work, file: SharedFile) -> tuple[SharedFile, bool]:
         if work.there is not None and (found := work.there.get(file.key)) is not None:
             _require_bytes(work, file, found)
             return file, False
-        if work.target.put_new(file.key, _fetched(work.source, file)):
+        if work.target.put_new(file.key, fetched(work.source, file)):
             return file, True
         _require_bytes(work, file, (file.size, ""))
         return file, False
@@ -155,7 +155,7 @@ def _require_bytes(work: _Work, file: SharedFile, found: tuple[int, str]) -> Non
     size, tag = found
     if size != file.size:
         raise _taken(work.target, file, f"{size} bytes")
-    if tag and hashlib.md5(_fetched(work.source, file), usedforsecurity=False).hexdigest() == tag:
+    if tag and hashlib.md5(fetched(work.source, file), usedforsecurity=False).hexdigest() == tag:
         return
     if (digest := work.target.digest(file.key)) != file.sha256:
         raise _taken(work.target, file, f"sha256 {(digest or 'nothing')[:16]}")
@@ -166,7 +166,7 @@ def _taken(target: Place, file: SharedFile, found: str) -> StoreError:
     return StoreError(f"{said}; it is another store's or damaged: remove this file, or use another address or path")
 
 
-def _fetched(source: Place, file: SharedFile) -> bytes:
+def fetched(source: Place, file: SharedFile) -> bytes:
     """A file's bytes, held against its sha256. A far place is asked again: bytes may be spoiled on the way."""
     if file.data is not None:
         return file.data

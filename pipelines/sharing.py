@@ -10,7 +10,9 @@ from kdcache.place import Place, is_url, open_place
 from kdcache.progress import Progress, StopRequest, silent
 from kdcache.seals import split_pin
 from kdcache.share import SealedListing, sealed_files
-from kdcache.transfer import JOBS, copy_sealed
+from kdcache.transfer import JOBS, Copied, copy_sealed
+
+PUSHING = "pushing (bytes)"
 
 
 class Shared(Record):
@@ -37,12 +39,29 @@ def push(
     Only what is not there yet is written. Raises MismatchError where another store has the place, naming what differs.
     """
     path, pin = split_pin(store)
+    if url.lower().startswith("hf:"):
+        return _push_to_hub(open_place(path), pin, url, jobs=jobs, progress=progress, stop=stop)
     source, target = open_place(path), open_place(url)
     if target.far and not target.lists:
         advice = "push to a bucket or a folder that a web server shows, and name its address to those who pull"
         raise InvalidInputError(f"{target.root} is read only; {advice}")
     listing = sealed_files(source, pin)
-    return _copy(source, target, listing, jobs=jobs, progress=progress, stop=stop, what="pushing (bytes)")
+    return _copy(source, target, listing, jobs=jobs, progress=progress, stop=stop, what=PUSHING)
+
+
+def _push_to_hub(
+    source: Place, pin: str | None, url: str, *, jobs: int, progress: Progress, stop: StopRequest | None
+) -> Shared:
+    from kdcache.hubpush import copy_to_hub
+
+    began, target = time.monotonic(), open_place(url)
+    listing = sealed_files(source, pin)
+    copied, made = copy_to_hub(
+        source, url, listing, jobs=jobs, progress=progress, what=PUSHING, stop=stop or StopRequest()
+    )
+    note = _note(target, listing, copied.latest)
+    made_note = f"{target.root} was made, private: change that on its page" if made else ""
+    return _shared(source, target, listing, copied, began, note="; ".join(each for each in (made_note, note) if each))
 
 
 def pull(
@@ -77,6 +96,10 @@ def _copy(
         raise InvalidInputError(f"{source.root} was named twice; name another place to copy to")
     began = time.monotonic()
     copied = copy_sealed(source, target, listing, jobs=jobs, progress=progress, what=what, stop=stop)
+    return _shared(source, target, listing, copied, began, note=_note(target, listing, copied.latest))
+
+
+def _shared(source: Place, target: Place, listing: SealedListing, copied: Copied, began: float, *, note: str) -> Shared:
     return Shared(
         store=str(source.root),
         to=str(target.root),
@@ -88,7 +111,7 @@ def _copy(
         copied_files=copied.copied_files,
         copied_bytes=copied.copied_bytes,
         seconds=round(time.monotonic() - began, 2),
-        note=_note(target, listing, copied.latest),
+        note=note,
     )
 
 

@@ -23,7 +23,7 @@ STORE_SIDE = (
     "calibration", "fidelity", "plots", "lineage", "limits", "beneath", "claim", "chunks", "wholes", "doctor",
     "origin", "web", "place", "partial", "share",
     "parallel", "clouds", "bucket", "cache", "ahead", "transfer",
-    "parts", "zipfiles", "archive", "export",
+    "parts", "zipfiles", "archive", "export", "hub", "hubclient", "hubpush",
 )  # fmt: skip
 LINKS = {"kdcache/cli", "kdcache/pipelines"}
 LIMIT = 300
