@@ -15,7 +15,10 @@ Views = Annotated[
 
 def command(
     url: Annotated[
-        str, typer.Argument(help="s3://, gs://, az://, http(s):// address or folder; URL@ID for a pinned seal")
+        str,
+        typer.Argument(
+            help="s3://, gs://, az://, hf://, http(s):// address, zip file or folder; URL@ID for a pinned seal"
+        ),
     ],
     store: Annotated[str, typer.Argument(help="folder to put the copy in")],
     views: Views = "",

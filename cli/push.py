@@ -10,8 +10,10 @@ from kdcache.progress import stop_on_signals
 
 
 def command(
-    store: Annotated[str, typer.Argument(help="folder of a sealed store, STORE@ID for one of its seals")],
-    url: Annotated[str, typer.Argument(help="where to: s3://, gs:// or az:// address, or a folder")],
+    store: Annotated[
+        str, typer.Argument(help="a sealed store: folder, zip file or address, STORE@ID for one of its seals")
+    ],
+    url: Annotated[str, typer.Argument(help="where to: s3://, gs://, az:// or hf:// address, or a folder")],
     jobs: Jobs = 8,
     as_json: Json = False,
 ) -> None:
