@@ -9,6 +9,7 @@ from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
 Json = Annotated[bool, typer.Option("--json", help="Print one line of JSON for programs.")]
+Jobs = Annotated[int, typer.Option("--jobs", min=1, max=64, help="Files that travel at a time.")]
 Config = Annotated[str | None, typer.Option("--config", help="TOML file of the same settings; flags win.")]
 
 

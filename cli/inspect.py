@@ -15,7 +15,7 @@ View = Annotated[int | None, typer.Option("--view", help="Which view's rows; the
 
 
 def command(
-    store: Annotated[str, typer.Argument(help="folder or http(s) address of the store, STORE@ID for a pinned seal")],
+    store: Annotated[str, typer.Argument(help="folder, zip file or address of the store, STORE@ID for a pinned seal")],
     rows: Rows = 0,
     view: View = None,
     as_json: Json = False,

@@ -154,6 +154,10 @@ class SealedCommits(Mapping[int, Commit]):
     def __contains__(self, block: object) -> bool:
         return isinstance(block, int) and 0 <= block < len(self._lines)
 
+    def to_bytes(self) -> bytes:
+        """The file as it was sealed."""
+        return b"".join(line + b"\n" for line in self._lines)
+
     def record(self, block: int) -> bytes:
         """The bytes of a block's commit file, as they were sealed."""
         return self._lines[block] + b"\n"

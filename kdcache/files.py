@@ -34,6 +34,7 @@ class Folder:
     """The only code that touches a store's files. Keys are relative, with forward slashes."""
 
     lists = True
+    far = False
 
     def __init__(self, root: str | os.PathLike[str], *, held: tuple[Way, ...] = ()) -> None:
         self.root = Path(root)

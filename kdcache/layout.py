@@ -20,6 +20,7 @@ WIDTH = {"uint8": 1, "uint16": 2, "int16": 2, "float16": 2, "uint32": 4, "int32"
 
 MANIFEST = "kdcache/manifest.json"
 CARD = "kdcache/card.json"
+PARTIAL = "kdcache/partial.json"
 LATEST_SEAL = "kdcache/seals/latest"
 
 

@@ -26,3 +26,7 @@ ROW_BYTES_MAX = MIB  # one position of one array: a chunk has 64 rows or more, s
 HEAD_BYTES_MAX = 256 * MIB
 VIEWS_MAX = 100_000  # a segment's name has five digits for a view
 DEPTH_MAX = 8  # folders within folders that are listed
+
+# A store in one file: looked at before the central directory is read, and before an entry of it is.
+ZIP_DIRECTORY_LIMIT = 64 * MIB
+ZIP_ENTRIES_MAX = 2**19  # a store of 50,000 blocks has some 350,000 files

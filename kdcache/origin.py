@@ -12,7 +12,7 @@ import re
 import threading
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 from urllib.parse import SplitResult, quote, urljoin, urlsplit
 
@@ -26,6 +26,7 @@ SCHEMES = ("http", "https")
 SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*):/")
 RETRIED = frozenset({408, 429, 500, 502, 503, 504})
 REDIRECTS = frozenset({301, 302, 303, 307, 308})
+SAFE = "/%:@!$&'()*+,;=~"
 PIECE = 2**20
 DRAINED = 2**14  # bytes of a body that nobody wants, for which a connection is kept
 SHOWN = 120  # characters of a server's words that a message shows
@@ -46,6 +47,20 @@ class Patience:
 
 
 PATIENCE = Patience()
+
+
+@dataclass(frozen=True)
+class Extra:
+    """What else a request carries, and no message shows."""
+
+    method: str = "GET"
+    headers: dict[str, str] = field(default_factory=dict, repr=False)
+    query: str = field(default="", repr=False)
+
+
+def jittered(pause: float, patience: Patience, wanted: float = 0.0) -> float:
+    """Seconds to wait: some of the pause, at random, or what a server asks for; never more than the longest."""
+    return min(max(pause * _jitter.uniform(0.5, 1.0), wanted), patience.longest_pause)
 
 
 class TryAgainError(Exception):
@@ -156,15 +171,18 @@ class Reply:
         return self._response.getheader(name) or ""
 
     @property
+    def location(self) -> SplitResult | None:
+        """Where a redirect leads, whole: what it asks for may be secret. None for other answers."""
+        try:
+            return urlsplit(urljoin(self.url, self.header("Location"))) if self.status in REDIRECTS else None
+        except ValueError:
+            return urlsplit("nowhere:")
+
+    @property
     def redirect(self) -> str:
         """Where a redirect leads, without what may be secret; empty for other answers."""
-        if self.status not in REDIRECTS:
-            return ""
-        try:
-            parts = urlsplit(urljoin(self.url, self.header("Location")))
-        except ValueError:
-            return "nowhere"
-        return shown(f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}{parts.path}")
+        parts = self.location
+        return "" if parts is None else shown(f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}{parts.path}")
 
     def pieces(self, limit: int) -> Iterator[bytes]:
         """The body. Raises TooLongError beyond `limit` bytes, TryAgainError where it ends too early."""
@@ -203,15 +221,16 @@ class Origin:
         self.patience = patience or PATIENCE
         self._kept = threading.local()
 
-    def ask(self, path: str, read: Callable[[Reply], T], *, byte_range: str = "") -> T:
+    def ask(self, path: str, read: Callable[[Reply], T], *, byte_range: str = "", extra: Extra | None = None) -> T:
         """What `read` makes of the answer to a GET, asked again while it may pass. Raises StoreError."""
-        began, pause = time.monotonic(), self.patience.pause
+        failed, pause = 0.0, self.patience.pause
         for tries in range(1, self.patience.tries + 1):
             try:
-                return self._once(path, read, byte_range)
+                return self._once(path, read, byte_range, extra or Extra())
             except TryAgainError as error:
-                wait = min(max(pause * _jitter.uniform(0.5, 1.0), error.wait), self.patience.longest_pause)
-                spent = time.monotonic() - began
+                wait = jittered(pause, self.patience, error.wait)
+                failed = failed or time.monotonic()  # a large file may take long before it breaks off
+                spent = time.monotonic() - failed
                 if tries == self.patience.tries or spent + wait > self.patience.budget:
                     said = f"{self.name}{path} {error}, in {tries} tries over {spent:.1f} s"
                     raise StoreError(
@@ -221,18 +240,18 @@ class Origin:
             time.sleep(wait)
         raise AssertionError
 
-    def _once(self, path: str, read: Callable[[Reply], T], byte_range: str) -> T:
+    def _once(self, path: str, read: Callable[[Reply], T], byte_range: str, extra: Extra) -> T:
         import ssl
         from http.client import HTTPException
 
-        headers = {"Accept-Encoding": "identity", "User-Agent": "kdcache"} | (
-            {"Range": byte_range} if byte_range else {}
-        )
+        span = {"Range": byte_range} if byte_range else {}
+        headers = {"Accept-Encoding": "identity", "User-Agent": "kdcache", **span, **extra.headers}
+        target = quote(path, safe=SAFE) + (f"?{quote(extra.query, safe=SAFE + '?')}" if extra.query else "")
         kept = self._connection()
         connection, response, whole = kept.http, None, False
         try:
             kept.clock.restart(self.patience.timeout)
-            connection.request("GET", quote(path, safe="/%:@!$&'()*+,;=~"), headers=headers)
+            connection.request(extra.method, target, headers=headers)
             response = connection.getresponse()
             reply = Reply(f"{self.name}{path}", response, kept.clock, self.patience)
             if reply.status in RETRIED:

@@ -105,7 +105,7 @@ def _decoded_bytes(spec: ArraySpec) -> int:
 
 def _threads(place: Place, specs: Mapping[str, ArraySpec]) -> int:
     largest = max(map(_decoded_bytes, specs.values()), default=1)
-    return max(1, min(THREADS, _cores() if place.lists else THREADS, DECODED_BYTES // largest))
+    return max(1, min(THREADS, THREADS if place.far else _cores(), DECODED_BYTES // largest))
 
 
 def _cores() -> int:

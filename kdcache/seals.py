@@ -96,6 +96,10 @@ def read_seal(folder: Place, identity: Identity, content_id: str | None) -> Seal
             f"{folder.path(key)} has sha256 {sha256_hex(data)}, its content id is {content_id}; restore it"
         )
     seal = Seal.from_bytes(data, str(folder.path(key)))
+    if seal.to_bytes() != data:
+        raise DamagedError(
+            f"{folder.path(key)} is not in canonical form; it was not written by kdcache: fetch it again"
+        )
     if seal.identity != (digest := identity.digest):
         raise DamagedError(f"{folder.path(key)} seals identity {seal.identity}, the manifest's is {digest}")
     if seal.order != identity.order.sha256:

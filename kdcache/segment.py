@@ -9,14 +9,14 @@ import numpy.typing as npt
 
 from kdcache.canonical import canonical_json, sha256_hex
 from kdcache.commits import Commit, Counts, SealedCommits, commit_block, list_commits, read_commit
-from kdcache.errors import DamagedError, InvalidInputError, MissingBlockError
-from kdcache.layout import SegmentLayout, group_bytes
-from kdcache.limits import COMMIT_LIMIT
+from kdcache.errors import DamagedError, FormatError, InvalidInputError, MissingBlockError
+from kdcache.layout import ArraySpec, SegmentLayout, group_bytes, segment_layout, segment_name
+from kdcache.limits import COMMIT_LIMIT, VIEWS_MAX, ZARR_LIMIT
 from kdcache.manifest import Identity, Provenance
-from kdcache.place import Place
+from kdcache.place import AwaitedBlock, AwaitedFile, Expectant, Place
 from kdcache.reading import nearby, parts_of, read_records
 from kdcache.rows import EncodedRows
-from kdcache.shards import read_row, require_metadata
+from kdcache.shards import longest_chunk, read_row, require_metadata
 
 Array = npt.NDArray[Any]
 IntArray = npt.NDArray[np.int64]
@@ -71,7 +71,8 @@ class Segment:
         )
 
     @cached_property
-    def _sealed_commits(self) -> SealedCommits:
+    def sealed_commits(self) -> SealedCommits:
+        """The commits that the seal lists, from their one file."""
         assert self.commits_digest is not None
         key = self.layout.commits_file(self.commits_digest)
         data = self.folder.require(key, "restore it from another copy of the store")
@@ -83,7 +84,7 @@ class Segment:
     def commits(self) -> Mapping[int, Commit]:
         """Block -> commit, from the seal's file, or by listing where there is no seal."""
         if self.commits_digest is not None:
-            return self._sealed_commits
+            return self.sealed_commits
         return list_commits(self.folder, self.layout)
 
     def read(self, view: int, positions: IntArray, names: list[str]) -> EncodedRows:
@@ -97,6 +98,7 @@ class Segment:
         ascending = positions if sorter is None else positions[sorter]
         parts = parts_of(ascending, self.layout, distinct=distinct)
         specs = {name: self.layout.arrays[name] for name in names}
+        self._announce(view, [part.block for part in parts], specs)
         prefixes = [self.layout.commits_prefix, *(f"{spec.path}/c/0" for spec in specs.values())]
         with nearby(self.folder, prefixes) as near:
             commits = self._check_blocks(near, [part.block for part in parts])
@@ -107,6 +109,20 @@ class Segment:
             )
         rows = EncodedRows(self.identity, ascending, records=records)
         return rows if sorter is None else rows.take(np.argsort(sorter))
+
+    def _announce(self, view: int, blocks: list[int], specs: Mapping[str, ArraySpec]) -> None:
+        """Tell a far place what is about to be read, so that it fetches all of it at once."""
+        if self.commits_digest is None or not isinstance(self.folder, Expectant):
+            return
+        sealed, row, awaited = self.sealed_commits, view - self.layout.start, []
+        for block in blocks:
+            shards = [(spec, sealed[block].shards[name]) for name, spec in specs.items()]
+            files = tuple(
+                AwaitedFile(spec.key(block), shard.size, shard.sha256, row, spec.shape[0], longest_chunk(spec))
+                for spec, shard in shards
+            )
+            awaited.append(AwaitedBlock(self.layout.commit_key(block), sealed.record(block), files))
+        self.folder.expect(awaited)
 
     def canary(self, view: int) -> Array:
         """Thumbnails [min(64, N), 3, 8, 8] u8 of the first positions' views."""
@@ -140,7 +156,7 @@ class Segment:
         sizes. Its commit tells; a copy of a store may leave all commit files out."""
         if self.commits_digest is None:
             return
-        key, line = self.layout.commit_key(block), self._sealed_commits.record(block)
+        key, line = self.layout.commit_key(block), self.sealed_commits.record(block)
         data = place.get(key, limit=COMMIT_LIMIT)
         if data == line or (data is None and not self._keeps_commits()):
             return
@@ -174,3 +190,21 @@ class Segment:
                 )
             self._check_standing(place, block, commits[block])
         return commits
+
+
+def listed_segments(folder: Place, identity: Identity) -> list[Segment]:
+    """The segments of a store that have a record, by listing. Raises FormatError for a record that is not this store's."""
+    found, digest = [], identity.digest
+    for name in folder.folders("kdcache"):
+        parts = name.split("-")
+        views = [int(part) for part in parts[1:] if part.isdecimal()]
+        if len(views) == 2 and views[0] < views[1] <= VIEWS_MAX and name == segment_name(*views):
+            segment = Segment(folder, identity, segment_layout(identity, *views), None)
+            if (data := folder.get(segment.layout.record, limit=ZARR_LIMIT)) is not None:
+                if data != canonical_json(describe_segment(segment.layout, digest)):
+                    path = folder.path(segment.layout.record)
+                    raise FormatError(
+                        f"{path} is not what this store's manifest predicts; restore it from another copy"
+                    )
+                found.append(segment)
+    return sorted(found, key=lambda segment: segment.layout.start)

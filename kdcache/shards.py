@@ -38,9 +38,14 @@ def check_shard(spec: ArraySpec, data: bytes) -> None:
         decode_chunk(data[offset : offset + length], spec.dtype, spec.chunk)
 
 
+def longest_chunk(spec: ArraySpec) -> int:
+    """Bytes that no chunk of an array exceeds: its values, not compressed."""
+    return chunk_bytes(spec.dtype, spec.chunk) + OVERHEAD
+
+
 def largest_shard(spec: ArraySpec) -> int:
     """Bytes that no shard of an array exceeds: its chunks, not compressed, and the index."""
-    return spec.shape[0] * (chunk_bytes(spec.dtype, spec.chunk) + OVERHEAD) + index_bytes(spec.shape[0])
+    return spec.shape[0] * longest_chunk(spec) + index_bytes(spec.shape[0])
 
 
 def encode_plain(spec: ArraySpec, data: Array) -> dict[str, bytes]:
@@ -90,13 +95,13 @@ def read_row(folder: Place, spec: ArraySpec, block: int, row: int, *, size: int,
 
     Raises DamagedError where the file is missing, has another size, or does not decode.
     """
-    key, tail, limit = spec.key(block), index_bytes(spec.shape[0]), chunk_bytes(spec.dtype, spec.chunk) + OVERHEAD
+    key, tail = spec.key(block), index_bytes(spec.shape[0])
     try:
         with folder.opened(key) as file:
             if file.size != size:
                 raise DamagedError(f"{folder.path(key)} has {file.size} bytes, committed were {size}; {folder.mend}")
             offset, length = parse_index(file.part(max(size - tail, 0), tail), spec.shape[0], size)[row]
-            if length > limit:
+            if length > longest_chunk(spec):
                 raise ValueError(f"chunk {row} has {length} bytes, more than it takes without compression")
             values: Array = decode_chunk(file.part(offset, length), spec.dtype, spec.chunk, out=out)[0]
     except (ValueError, RuntimeError) as error:
@@ -112,7 +117,7 @@ def read_row(folder: Place, spec: ArraySpec, block: int, row: int, *, size: int,
 def read_whole(folder: Place, spec: ArraySpec) -> Array:
     """All of an array of the store as a whole, once every chunk of it is known to be there. Raises DamagedError."""
     require_metadata(folder, spec)
-    limit = chunk_bytes(spec.dtype, spec.chunk) + OVERHEAD
+    limit = longest_chunk(spec)
     chunks = range(-(-spec.shape[0] // spec.chunk[0]))
     for chunk in chunks:
         if folder.size(spec.key(chunk)) is None:

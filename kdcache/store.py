@@ -7,9 +7,10 @@ from typing import Any, Self
 import numpy as np
 import numpy.typing as npt
 
-from kdcache.canonical import canonical_json, sha256_hex
+from kdcache.ahead import reading
+from kdcache.canonical import sha256_hex
 from kdcache.commits import commits_bytes
-from kdcache.errors import DamagedError, FormatError, InvalidInputError, MissingBlockError, StoreNotFoundError
+from kdcache.errors import DamagedError, InvalidInputError, MissingBlockError, StoreNotFoundError
 from kdcache.layout import (
     CARD,
     LATEST_SEAL,
@@ -20,15 +21,15 @@ from kdcache.layout import (
     plain_array,
     seal_key,
     segment_layout,
-    segment_name,
 )
-from kdcache.limits import CARD_LIMIT, MANIFEST_LIMIT, VIEWS_MAX, ZARR_LIMIT
+from kdcache.limits import CARD_LIMIT, MANIFEST_LIMIT, VIEWS_MAX
 from kdcache.manifest import Card, Identity, Manifest, Provenance, parse_manifest, require_equal
+from kdcache.partial import read_partial, spans
 from kdcache.place import Place, open_folder, open_place
 from kdcache.plan import partners_of
 from kdcache.rows import EncodedRows
 from kdcache.seals import Seal, SealedSegment, read_seal, split_pin
-from kdcache.segment import Segment, describe_segment
+from kdcache.segment import Segment, listed_segments
 from kdcache.shards import put_plain, values_digest
 from kdcache.softlabels import SoftLabels
 from kdcache.wholes import check_order, head_digest, read_head, read_labels, read_order
@@ -40,8 +41,16 @@ IntArray = npt.NDArray[np.int64]
 class Store:
     """One teacher's word on one data set split under one view plan. Readers take no lock and write nothing."""
 
-    def __init__(self, folder: Place, manifest: Manifest, seal: Seal | None, segments: tuple[Segment, ...]) -> None:
+    def __init__(
+        self,
+        folder: Place,
+        manifest: Manifest,
+        seal: Seal | None,
+        segments: tuple[Segment, ...],
+        left_out: tuple[SealedSegment, ...] = (),
+    ) -> None:
         self.folder = folder
+        self.left_out = left_out  # segments of the seal that a partial copy does not hold
         self.manifest = manifest
         self.seal_record = seal
         self.segments = segments
@@ -85,31 +94,41 @@ class Store:
     def open(cls, url: str | os.PathLike[str], expect: Identity | None = None) -> Self:
         """Open for reading; `url` may end in `@content-id`. A sealed store shows what its seal lists and nothing else.
 
-        Raises StoreNotFoundError, FormatError, DamagedError, and MismatchError where the identity is not `expect`.
-        """
+        Raises StoreNotFoundError, FormatError, DamagedError, and MismatchError where the identity is not `expect`."""
         path, content_id = split_pin(os.fspath(url))
-        folder = open_place(path)
+        return cls.at(open_place(path), content_id, expect)
+
+    @classmethod
+    def at(cls, folder: Place, content_id: str | None = None, expect: Identity | None = None) -> Self:
+        """Open what lies at a place, as `open` does."""
+        folder = reading(folder)
         manifest = _read_manifest(folder)
         if expect is not None:
-            require_equal(manifest.identity, expect, f"{path} is not the store that was expected:", _OTHER)
+            require_equal(manifest.identity, expect, f"{folder.root} is not the store that was expected:", _OTHER)
         seal = read_seal(folder, manifest.identity, content_id)
         if seal is None and not folder.lists:
             said = f"{folder.path(LATEST_SEAL)} is not there: the store is not sealed, and its blocks cannot be listed"
             raise StoreNotFoundError(f"{said}; run kdcache seal on the store's folder, and publish it again")
         if seal is None:
-            return cls.open_for_writing(path)
+            return cls.listed(folder)
+        left_out = tuple(entry for entry in read_partial(folder) if entry in seal.segments)
         segments = tuple(
             Segment(folder, manifest.identity, segment_layout(manifest.identity, *entry.views), entry.commits)
             for entry in seal.segments
+            if entry not in left_out
         )
-        return cls(folder, manifest, seal, segments)
+        return cls(folder, manifest, seal, segments, left_out)
 
     @classmethod
     def open_for_writing(cls, path: str | os.PathLike[str]) -> Self:
         """Open what lies there now, sealed or not, by listing."""
-        folder = open_folder(path)
+        return cls.listed(open_folder(path))
+
+    @classmethod
+    def listed(cls, folder: Place) -> Self:
+        """Open what lies at a place now, sealed or not, by listing."""
         manifest = _read_manifest(folder)
-        return cls(folder, manifest, None, tuple(_listed_segments(folder, manifest.identity)))
+        return cls(folder, manifest, None, tuple(listed_segments(folder, manifest.identity)))
 
     @property
     def identity(self) -> Identity:
@@ -163,10 +182,14 @@ class Store:
         return head
 
     def segment_of(self, view: int) -> Segment:
-        """The segment that holds a view. Raises InvalidInputError, naming the views there are."""
+        """The segment that holds a view. Raises InvalidInputError, naming the views there are, and MissingBlockError
+        for a view that this copy left out."""
         for segment in self.segments:
             if view in segment.views:
                 return segment
+        if lacking := tuple(entry for entry in self.left_out if entry.views[0] <= view < entry.views[1]):
+            said = f"is a partial copy: view {view} is of views {spans(lacking)}, which were not pulled"
+            raise MissingBlockError(f"{self.folder.root} {said}; get them with kdcache pull from where it came from")
         there = ", ".join(segment.layout.name for segment in self.segments) or "none"
         raise InvalidInputError(
             f"{self.folder.root} has no view {view}; it has {there}; add views with kdcache extract"
@@ -221,8 +244,7 @@ class Store:
     def seal(self) -> Seal:
         """List every segment's digest, create-only; the latest seal is what `open` shows from now on.
 
-        Raises MissingBlockError where a block is not committed: all segments must be whole.
-        """
+        Raises MissingBlockError where a block is not committed: all segments must be whole."""
         sealed = []
         for segment in open_segments(self):
             data = commits_bytes(segment.commits(), segment.layout)
@@ -259,20 +281,3 @@ def _read_manifest(folder: Place) -> Manifest:
     if data is None:
         raise folder.nothing(MANIFEST)
     return parse_manifest(data, str(folder.path(MANIFEST)))
-
-
-def _listed_segments(folder: Place, identity: Identity) -> list[Segment]:
-    found, digest = [], identity.digest
-    for name in folder.folders("kdcache"):
-        parts = name.split("-")
-        views = [int(part) for part in parts[1:] if part.isdecimal()]
-        if len(views) == 2 and views[0] < views[1] <= VIEWS_MAX and name == segment_name(*views):
-            segment = Segment(folder, identity, segment_layout(identity, *views), None)
-            if (data := folder.get(segment.layout.record, limit=ZARR_LIMIT)) is not None:
-                if data != canonical_json(describe_segment(segment.layout, digest)):
-                    path = folder.path(segment.layout.record)
-                    raise FormatError(
-                        f"{path} is not what this store's manifest predicts; restore it from another copy"
-                    )
-                found.append(segment)
-    return sorted(found, key=lambda segment: segment.layout.start)

@@ -9,15 +9,18 @@ from dataclasses import dataclass, replace
 
 from kdcache.commits import Commit, Shard, listed_blocks, read_commit, require_rows
 from kdcache.errors import KdcacheError
-from kdcache.layout import LATEST_SEAL, ArraySpec, group_bytes, labels_spec, order_spec, plain_array
+from kdcache.layout import LATEST_SEAL, ArraySpec, group_bytes, labels_spec, order_spec, segment_name
 from kdcache.limits import ZARR_LIMIT
 from kdcache.manifest import Record
+from kdcache.parallel import many
+from kdcache.partial import read_partial, spans
 from kdcache.place import Place, open_place
 from kdcache.progress import Progress, silent
 from kdcache.seals import read_seal, sealed_ids, split_pin
 from kdcache.segment import Segment
 from kdcache.shards import largest_shard
 from kdcache.store import Store
+from kdcache.wholes import head_specs
 
 NUMBER = re.compile("[0-9]{1,15}")
 
@@ -63,9 +66,10 @@ def inspect_files(url: str, *, progress: Progress = silent) -> Inspection:
     Raises StoreNotFoundError and FormatError only, and whatever is wrong with the seal that is pinned.
     """
     path, pin = split_pin(url)
-    if not open_place(path).lists:
+    place = open_place(path)
+    if not place.lists:
         return _inspect_sealed(Store.open(url), progress)
-    store = Store.open_for_writing(path)
+    store = Store.listed(place)
     findings = [*_whole_store(store), *_seals(store, pin)]
     for segment in store.segments:
         findings += _metadata(store.folder, segment.layout.name, list(segment.layout.arrays.values()))
@@ -73,8 +77,8 @@ def inspect_files(url: str, *, progress: Progress = silent) -> Inspection:
     there = [(segment, block) for segment in store.segments for block in _present(segment)]
     total = sum(segment.layout.blocks for segment in store.segments)
     files = size = committed = 0
-    for done, (segment, block) in enumerate(there, 1):
-        commit, found = _block(store.folder, segment, block)
+    looked = many(store.folder, lambda each: _block(store.folder, *each), there)
+    for done, ((segment, block), (commit, found)) in enumerate(zip(there, looked, strict=True), 1):
         findings += found
         committed += commit is not None or _has_commit(store.folder, segment, block)
         shards = {} if commit is None else commit.shards
@@ -87,7 +91,7 @@ def inspect_files(url: str, *, progress: Progress = silent) -> Inspection:
 
 
 def _inspect_sealed(store: Store, progress: Progress) -> Inspection:
-    """What the seal lists and nothing else, where nothing can be listed; nothing of it can be redone there."""
+    """What the seal lists and nothing else, where nothing can be listed or redone."""
     findings, seen = list(_whole_store(store)), []
     for segment in store.segments:
         findings += _metadata(store.folder, segment.layout.name, list(segment.layout.arrays.values()))
@@ -95,8 +99,9 @@ def _inspect_sealed(store: Store, progress: Progress) -> Inspection:
             seen += [(segment, block, commit) for block, commit in segment.commits().items()]
         except KdcacheError as error:
             findings.append(Finding(str(error)))
-    for done, (segment, block, commit) in enumerate(seen, 1):
-        findings += [replace(found, block=None) for found in _shards(store.folder, segment, block, commit)]
+    looked = many(store.folder, lambda each: list(_shards(store.folder, *each)), seen)
+    for done, wrong in enumerate(looked, 1):
+        findings += [replace(found, block=None) for found in wrong]
         progress("checking sha256 of blocks", done, len(seen))
     shards = [shard for _, _, commit in seen for shard in commit.shards.values()]
     total = sum(segment.layout.blocks for segment in store.segments)
@@ -165,11 +170,7 @@ def _whole_store(store: Store) -> Iterator[Finding]:
     """order, labels and head: their values against the manifest's digests."""
     specs = [order_spec(store.rows), labels_spec(store.rows)]
     if width := store.identity.encoding.head:
-        classes = store.identity.teacher.classes
-        specs += [
-            plain_array("head/weight", (classes, width), "float32"),
-            plain_array("head/bias", (classes,), "float32"),
-        ]
+        specs += head_specs(store.identity)
     yield from _metadata(store.folder, "", specs)
     yield from _metadata(store.folder, "head", []) if width else ()
     head = store.head if width else lambda: None
@@ -211,9 +212,19 @@ def _seals(store: Store, pin: str | None) -> Iterator[Finding]:
             yield Finding(f"{store.folder.path(LATEST_SEAL)} is missing; run: {advice}", advice=advice)
     except KdcacheError as error:
         yield Finding(str(error))
+    yield from _left_out(store)
     yield from _unlisted(store)
-    for name in sealed_ids(store.folder):
-        yield from _seal(store, name, latest=latest, pin=pin)
+    yield from (found for name in sealed_ids(store.folder) for found in _seal(store, name, latest=latest, pin=pin))
+
+
+def _left_out(store: Store) -> Iterator[Finding]:
+    """What a partial copy says that it does not hold."""
+    held = {segment.layout.name for segment in store.segments}
+    try:
+        if absent := tuple(each for each in read_partial(store.folder) if segment_name(*each.views) not in held):
+            yield Finding(f"this is a partial copy: views {spans(absent)} were not pulled", harmless=True)
+    except KdcacheError as error:
+        yield Finding(str(error))
 
 
 def _unlisted(store: Store) -> Iterator[Finding]:
@@ -228,19 +239,17 @@ def _unlisted(store: Store) -> Iterator[Finding]:
 def _seal(store: Store, name: str, *, latest: str | None, pin: str | None) -> Iterator[Finding]:
     """One seal, whose file has this name."""
     try:
-        seal = read_seal(store.folder, store.identity, name)
-        assert seal is not None
-        sealed = Store.open(f"{store.folder.root}@{seal.content_id}")
-        if seal.head is not None:
+        sealed = Store.at(store.folder, name)
+        if sealed.seal_record is not None and sealed.seal_record.head is not None:
             sealed.head()
         others = [pair for segment in sealed.segments for pair in _others(segment)]
     except KdcacheError as error:
         yield Finding(str(error))
         return
     if sealed.content_id == latest:
-        advice = f"kdcache seal {store.folder.root}"
+        run = f"kdcache seal {store.folder.root}"
         for where, _ in others:
-            yield Finding(f"{where} is not the commit that the latest seal lists; run: {advice}", advice=advice)
+            yield Finding(f"{where} is not the commit that the latest seal lists; run: {run}", advice=run)
     elif gone := [where for where, changed in others if changed]:
         asked = sealed.content_id == pin
         what = f"seal {name[:12]} is no longer served: {len(gone)} of its blocks were extracted again, {gone[0]}"

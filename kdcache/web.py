@@ -8,10 +8,10 @@ import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import NoReturn, TypeVar
+from typing import NoReturn, Protocol, TypeVar
 
 from kdcache.errors import DamagedError, FormatError, InvalidInputError, StoreError, StoreNotFoundError
-from kdcache.limits import METADATA_LIMIT
+from kdcache.limits import METADATA_LIMIT, MIB
 from kdcache.origin import Origin, Reply, TooLongError, shown, split_url
 
 T = TypeVar("T")
@@ -20,7 +20,39 @@ CLOSED = frozenset({401, 403})
 CONTENT_RANGE = re.compile(r"bytes ([0-9]{1,18})-([0-9]{1,18})/([0-9]{1,18})")
 EMPTY = re.compile(r"bytes \*/0")
 MEND = "publish the store again, whole, or use another copy of it"
+HELD = 16 * MIB  # of a file that is read whole where no parts of it can be asked for
 COPY = "or copy the store to a folder"
+
+
+class Server(Protocol):
+    """Who answers for the files of a folder; `root` is what messages call it."""
+
+    @property
+    def root(self) -> str: ...
+
+    def ask(self, key: str, read: Callable[[Reply], T], *, byte_range: str = "") -> T: ...
+    def size(self, key: str) -> int | None: ...
+    def ranges(self, key: str) -> bool: ...  # whether parts of a file that is there can be asked for
+
+
+class Plain:
+    """A server that is asked for a file by its address, without credentials."""
+
+    def __init__(self, url: str) -> None:
+        parts = split_url(url)
+        self._origin = Origin(parts)
+        self._base = parts.path.rstrip("/")
+        self.root = f"{self._origin.name}{self._base}"
+
+    def ask(self, key: str, read: Callable[[Reply], T], *, byte_range: str = "") -> T:
+        return self._origin.ask(f"{self._base}/{key}", read, byte_range=byte_range)
+
+    def size(self, key: str) -> int | None:
+        """Asks for one byte: so it is known, before any data is read, whether the server keeps to ranges."""
+        return self.ask(key, _total, byte_range="bytes=0-0")
+
+    def ranges(self, key: str) -> bool:
+        return True
 
 
 @dataclass(frozen=True)
@@ -41,13 +73,12 @@ class WebFolder:
     """A folder that a web server shows. Keys are relative, with forward slashes; nothing is listed or written."""
 
     lists = False
+    far = True
     mend = MEND
 
-    def __init__(self, url: str) -> None:
-        parts = split_url(url)
-        self._origin = Origin(parts)
-        self._base = parts.path.rstrip("/")
-        self.root = f"{self._origin.name}{self._base}"
+    def __init__(self, url: str, server: Server | None = None) -> None:
+        self._server = server or Plain(url)
+        self.root = self._server.root
         self._sizes: dict[str, int] = {}
 
     def path(self, key: str) -> str:
@@ -77,12 +108,9 @@ class WebFolder:
         return data
 
     def size(self, key: str) -> int | None:
-        """Bytes under a key, or None when there is nothing; asked once, and later answers must agree.
-
-        Asks for one byte: so it is known, before any data is read, whether the server keeps to ranges.
-        """
+        """Bytes under a key, or None when there is nothing; asked once, and later answers must agree."""
         if key not in self._sizes:
-            found = self._ask(key, _total, byte_range="bytes=0-0")
+            found = self._server.size(key)
             if found is None:
                 return None
             self._sizes[key] = found
@@ -98,6 +126,8 @@ class WebFolder:
 
     def span(self, key: str, first: int, last: int, size: int) -> bytes:
         """Bytes first to last of a file of `size` bytes. Raises StoreError for an answer that holds others."""
+        if not self._server.ranges(key):
+            return self.require(key, MEND, limit=max(size, HELD))[first : last + 1]
 
         def read(reply: Reply) -> bytes:
             if reply.status in ABSENT:
@@ -157,7 +187,7 @@ class WebFolder:
         self._read_only()
 
     def _ask(self, key: str, read: Callable[[Reply], T], *, byte_range: str = "") -> T:
-        return self._origin.ask(f"{self._base}/{key}", read, byte_range=byte_range)
+        return self._server.ask(key, read, byte_range=byte_range)
 
     def _gone(self, key: str, advice: str) -> DamagedError:
         return DamagedError(f"{self.path(key)} is missing; {advice}")

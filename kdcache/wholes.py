@@ -7,7 +7,7 @@ import numpy.typing as npt
 
 from kdcache.canonical import canonical_json, sha256_hex
 from kdcache.errors import DamagedError, InvalidInputError
-from kdcache.layout import labels_spec, order_spec, plain_array
+from kdcache.layout import ArraySpec, labels_spec, order_spec, plain_array
 from kdcache.manifest import Identity
 from kdcache.place import Place
 from kdcache.shards import read_whole, values_digest
@@ -47,11 +47,15 @@ def read_labels(folder: Place, identity: Identity, order: IntArray) -> IntArray:
     return labels.astype(np.int64)
 
 
+def head_specs(identity: Identity) -> list[ArraySpec]:
+    """The two arrays of the teacher's classifier: weight, then bias."""
+    classes, width = identity.teacher.classes, identity.encoding.head
+    return [plain_array("head/weight", (classes, width), "float32"), plain_array("head/bias", (classes,), "float32")]
+
+
 def read_head(folder: Place, identity: Identity) -> dict[str, Array]:
     """The teacher's classifier, weight [C, D] and bias [C] f32."""
-    classes, width = identity.teacher.classes, identity.encoding.head
-    shapes = {"weight": (classes, width), "bias": (classes,)}
-    return {name: read_whole(folder, plain_array(f"head/{name}", shape, "float32")) for name, shape in shapes.items()}
+    return {spec.path.removeprefix("head/"): read_whole(folder, spec) for spec in head_specs(identity)}
 
 
 def head_digest(head: dict[str, Array]) -> str:

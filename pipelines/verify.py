@@ -3,9 +3,10 @@
 import numpy as np
 
 from kdcache.errors import InvalidInputError
+from kdcache.files import Folder
 from kdcache.manifest import Record
 from kdcache.pipelines.settings import VerifySettings
-from kdcache.place import is_url, open_place
+from kdcache.place import open_place
 from kdcache.plan import IntArray
 from kdcache.progress import Progress, silent
 from kdcache.seals import split_pin
@@ -63,8 +64,7 @@ def _require_data(settings: VerifySettings) -> None:
     given = [name for name in NEED_DATA if getattr(settings, name)]
     if given and not settings.data:
         raise InvalidInputError(f"{', '.join(given)} were given without --data; name the data set to look at")
-    if settings.repair and is_url(settings.store):
-        place = open_place(split_pin(settings.store)[0])
+    if settings.repair and not isinstance(place := open_place(split_pin(settings.store)[0]), Folder):
         raise InvalidInputError(f"--repair was given for {place.root}, which is read only; repair the store's folder")
     if settings.weights and not settings.teacher:
         raise InvalidInputError("weights were given without --teacher; name the teacher too")
@@ -73,7 +73,7 @@ def _require_data(settings: VerifySettings) -> None:
 def _next_step(settings: VerifySettings, found: Inspection, checks: list[Check]) -> str:
     """What mends the first of what is wrong; removes damaged blocks where that was asked for."""
     path = split_pin(settings.store)[0]
-    if any(finding.block is not None for finding in found.findings):
+    if any(finding.block is not None for finding in found.findings) and isinstance(open_place(path), Folder):
         if not settings.repair:
             return f"kdcache verify {path} --repair, then the same `kdcache extract` that made the store"
         forgotten = len(forget_blocks(path, found.findings))

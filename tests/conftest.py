@@ -1,15 +1,50 @@
 """Shared fixtures on real data: what an ImageNet teacher says about photographs, and where Fashion-MNIST lies."""
 
 import os
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy.typing as npt
 import pytest
 
+from kdcache import origin
+from tests.bucketkit import BUCKET, PATIENT, Proxy, environment, s3_server
 from tests.photographs import imagenet_logits
 
 CROPS = 240
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _own_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """No test touches the user's cache of far stores."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("KDCACHE_CACHE", str(tmp_path_factory.mktemp("cache")))
+        yield
+
+
+@pytest.fixture(scope="session")
+def s3_server_() -> Iterator[Proxy]:
+    with s3_server() as proxy:
+        yield proxy
+
+
+@pytest.fixture
+def s3(s3_server_: Proxy, monkeypatch: pytest.MonkeyPatch) -> Iterator[Proxy]:
+    """A real S3 server behind a proxy that can spoil answers, its credentials in the environment, asked with little
+    patience, through an empty cache."""
+    for name, value in environment(s3_server_).items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setattr(origin, "PATIENCE", PATIENT)
+    s3_server_.heal()
+    yield s3_server_
+    s3_server_.heal()
+
+
+@pytest.fixture
+def place(s3: Proxy, tmp_path: Path) -> str:
+    """The address of a folder of the bucket that is this test's own."""
+    return f"s3://{BUCKET}/{tmp_path.name}/x.kd"
 
 
 @pytest.fixture(scope="session")

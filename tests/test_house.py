@@ -21,9 +21,11 @@ STORE_SIDE = (
     "errors", "canonical", "plan", "manifest", "layout", "files", "reduction", "encoding", "softlabels",
     "tail", "shards", "commits", "segment", "seals", "store", "verify", "inspection", "specs", "progress",
     "calibration", "fidelity", "plots", "lineage", "limits", "beneath", "claim", "chunks", "wholes", "doctor",
-    "origin", "web", "place", "rows", "reading", "deal", "windows",
-    "origin", "web", "place", "agreement", "tally", "common_rows", "row_comparison", "diff", "merge_plan", "merge",
-    "cards", "croissant",
+    "origin", "web", "place", "partial", "share",
+    "parallel", "clouds", "bucket", "cache", "ahead", "transfer",
+    "parts", "zipfiles", "archive", "export", "hub", "hubclient", "hubpush",
+    "rows", "reading", "deal", "windows", "agreement", "tally", "common_rows", "row_comparison", "diff",
+    "merge_plan", "merge", "cards", "croissant",
 )  # fmt: skip
 LINKS = {"kdcache/cli", "kdcache/pipelines"}
 LIMIT = 300

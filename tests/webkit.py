@@ -11,6 +11,8 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import unquote
 
+import pytest
+
 from kdcache import origin
 from kdcache.origin import Patience
 
@@ -32,6 +34,7 @@ class Site(ThreadingHTTPServer):
         self.folder = folder
         self.faults: dict[str, tuple[str, int, int]] = {}
         self.asked: list[tuple[str, str]] = []
+        self.headers_seen: list[dict[str, str]] = []
         self.counted = Counter[str]()
         self.sent = self.connections = 0
         self.elsewhere = ""  # where redirects lead
@@ -55,6 +58,7 @@ class _Handler(BaseHTTPRequestHandler):
     def do_GET(self) -> None:
         key = self.key
         self.server.asked.append((key, self.headers.get("Range", "")))
+        self.server.headers_seen.append(dict(self.headers))
         fault, spared, spoiled = self.server.faults.get(key, ("", 0, 0))
         self.server.counted[key] += 1
         if fault and spared < self.server.counted[key] <= spared + spoiled:
@@ -205,6 +209,14 @@ TRANSIENT = {
     "drip",
     "reset",
 }  # these may pass
+
+
+@contextmanager
+def uncached() -> Iterator[None]:
+    """No cache of far stores: every read is a request."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("KDCACHE_CACHE_LIMIT", "0")
+        yield
 
 
 @contextmanager

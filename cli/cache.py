@@ -1,0 +1,23 @@
+"""`kdcache cache`."""
+
+from dataclasses import asdict
+from typing import Annotated
+
+import typer
+
+from kdcache.cli.console import print_record
+from kdcache.cli.flags import Json
+
+
+def command(
+    clear: Annotated[bool, typer.Option("--clear", help="Remove every file that it holds.")] = False,
+    as_json: Json = False,
+) -> None:
+    from kdcache.cache import open_cache
+
+    cache = open_cache()
+    removed = cache.clear() if clear else None
+    record = asdict(cache.usage())
+    if removed is not None:
+        record |= {"removed_files": removed.files, "removed_bytes": removed.bytes}
+    print_record(record, as_json=as_json)

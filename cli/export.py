@@ -1,0 +1,27 @@
+"""`kdcache export`."""
+
+from typing import Annotated
+
+import typer
+
+from kdcache.cli.console import print_record, progress_bar
+from kdcache.cli.flags import Json
+from kdcache.export import export_store
+
+
+def command(
+    store: Annotated[str, typer.Argument(help="the store: folder, zip file or address, STORE@ID for a pinned seal")],
+    file: Annotated[str, typer.Argument(help="the file to write, FILE.zip; never over another")],
+    as_json: Json = False,
+) -> None:
+    with progress_bar(quiet=as_json) as progress:
+        done = export_store(store, file, progress=progress)
+    record = {
+        "file": file,
+        "content_id": done.content_id,
+        "files": done.files,
+        "bytes": done.bytes,
+        "sha256": done.sha256,
+        "pin": f"{file}@{done.content_id[:32]}",
+    }
+    print_record(record, as_json=as_json, title="exported")

@@ -1,0 +1,32 @@
+"""`kdcache pull`."""
+
+from typing import Annotated
+
+import typer
+
+from kdcache.cli.console import print_record, progress_bar
+from kdcache.cli.flags import Jobs, Json
+from kdcache.progress import stop_on_signals
+
+Views = Annotated[
+    str, typer.Option("--views", help="Only the segments of these views, such as 0:10.", show_default=False)
+]
+
+
+def command(
+    url: Annotated[
+        str,
+        typer.Argument(
+            help="s3://, gs://, az://, hf://, http(s):// address, zip file or folder; URL@ID for a pinned seal"
+        ),
+    ],
+    store: Annotated[str, typer.Argument(help="folder to put the copy in")],
+    views: Views = "",
+    jobs: Jobs = 8,
+    as_json: Json = False,
+) -> None:
+    from kdcache.pipelines.sharing import pull
+
+    with stop_on_signals() as stop, progress_bar(quiet=as_json) as progress:
+        shared = pull(url, store, views=views, jobs=jobs, progress=progress, stop=stop)
+    print_record(shared.model_dump(), as_json=as_json, title="pulled")

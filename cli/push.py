@@ -1,0 +1,24 @@
+"""`kdcache push`."""
+
+from typing import Annotated
+
+import typer
+
+from kdcache.cli.console import print_record, progress_bar
+from kdcache.cli.flags import Jobs, Json
+from kdcache.progress import stop_on_signals
+
+
+def command(
+    store: Annotated[
+        str, typer.Argument(help="a sealed store: folder, zip file or address, STORE@ID for one of its seals")
+    ],
+    url: Annotated[str, typer.Argument(help="where to: s3://, gs://, az:// or hf:// address, or a folder")],
+    jobs: Jobs = 8,
+    as_json: Json = False,
+) -> None:
+    from kdcache.pipelines.sharing import push
+
+    with stop_on_signals() as stop, progress_bar(quiet=as_json) as progress:
+        shared = push(store, url, jobs=jobs, progress=progress, stop=stop)
+    print_record(shared.model_dump(), as_json=as_json, title="pushed")

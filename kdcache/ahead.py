@@ -1,0 +1,143 @@
+"""A far place read ahead: what a view needs is fetched at once, and whole shards are kept by their sha256.
+
+The first view that is read of a shard comes in parts, for whoever reads one view should not wait for ten. The second
+brings the whole shard, held against its sha256, into the cache: over an epoch of each view everything is read anyway.
+"""
+
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any, cast
+
+from kdcache.cache import Cache, open_cache
+from kdcache.canonical import sha256_hex
+from kdcache.chunks import index_bytes, parse_index
+from kdcache.limits import METADATA_LIMIT
+from kdcache.parallel import JOBS, Pool
+from kdcache.parts import Parts
+from kdcache.place import AwaitedBlock, AwaitedFile, FarPlace, Place
+
+SMALL = 2**14  # bytes of a file that is fetched whole at once: a second request would take longer
+
+
+@dataclass(frozen=True)
+class _Fetched:
+    """The parts of a file of `size` bytes that were fetched ahead; others are asked for."""
+
+    place: "ReadAhead"
+    key: str
+    size: int
+    parts: dict[tuple[int, int], bytes]
+
+    def part(self, offset: int, length: int) -> bytes:
+        data = self.parts.get((offset, length))
+        if data is not None:
+            return data
+        with self.place.inner.opened(self.key) as file:
+            return file.part(offset, length)
+
+
+class ReadAhead:
+    """A far place; what `expect` has named is served from memory or from the cache."""
+
+    def __init__(self, inner: FarPlace, cache: Cache | None = None) -> None:
+        self.inner = inner
+        self._cache = cache
+        self._pool = Pool(JOBS)
+        self._lock = threading.Lock()
+        self._whole: dict[str, AwaitedFile] = {}  # files that the cache serves
+        self._parts: dict[str, _Fetched] = {}
+        self._rows: dict[str, set[int]] = {}  # rows of a shard that were read in parts
+        self._records: dict[str, bytes | None] = {}
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.inner, name)
+
+    def expect(self, blocks: Sequence[AwaitedBlock]) -> None:
+        """Fetch what will be read of these blocks, in parallel. What was fetched ahead before is forgotten."""
+        with self._lock:
+            self._parts, self._records = {}, {}
+        for _ in self._pool.map(self._fetch, [file for block in blocks for file in block.files]):
+            pass
+        for _ in self._pool.map(self._look, blocks):
+            pass
+
+    def get(self, key: str, *, limit: int = METADATA_LIMIT) -> bytes | None:
+        with self._lock:
+            if key in self._records:
+                return self._records.pop(key)
+        return self.inner.get(key, limit=limit)
+
+    def size(self, key: str) -> int | None:
+        file = self._whole.get(key) or self._parts.get(key)
+        return file.size if file is not None else self.inner.size(key)
+
+    @contextmanager
+    def opened(self, key: str) -> Iterator[Parts]:
+        file, parts = self._whole.get(key), self._parts.get(key)
+        if file is not None and self._cache is not None:
+            with self._cache.opened(file.sha256, file.size) as kept:
+                if kept is not None:
+                    yield kept
+                    return
+            self._whole.pop(key, None)  # it was evicted meanwhile
+        if parts is not None:
+            yield parts
+            return
+        with self.inner.opened(key) as found:
+            yield found
+
+    def _fetch(self, file: AwaitedFile) -> None:
+        cache = self._cache
+        if cache is not None and cache.limit >= file.size and self._through_cache(cache, file):
+            self._whole[file.key] = file
+            return
+        index_size = index_bytes(file.chunks)
+        parts = {}
+        where = max(file.size - index_size, 0)
+        index = parts[where, index_size] = self._span(file, where, index_size)
+        try:
+            offset, length = parse_index(index, file.chunks, file.size)[file.row]
+        except ValueError:
+            return  # the reader finds it again, and says so
+        if length <= file.longest:
+            parts[offset, length] = self._span(file, offset, length)
+        with self._lock:
+            self._parts[file.key] = _Fetched(self, file.key, file.size, parts)
+            self._rows.setdefault(file.key, set()).add(file.row)
+
+    def _through_cache(self, cache: Cache, file: AwaitedFile) -> bool:
+        """Whether the cache serves a file, which is fetched whole where it is small or was read in parts before."""
+        if cache.holds(file.sha256, file.size):
+            return True
+        if file.size > SMALL and file.chunks > 1 and not self._rows.get(file.key, set()) - {file.row}:
+            return False
+        for last in (False, False, True):
+            data = self.inner.require(file.key, self.inner.mend, limit=file.size)
+            if last or sha256_hex(data) == file.sha256:  # bytes may be spoiled on the way
+                break
+        try:
+            cache.put(file.sha256, [data], str(self.inner.path(file.key)))
+        except OSError:
+            return False  # a full disk: the file is read in parts, as without a cache
+        return True
+
+    def _span(self, file: AwaitedFile, offset: int, length: int) -> bytes:
+        last = min(offset + length, file.size) - 1
+        return b"" if last < offset else self.inner.span(file.key, offset, last, file.size)
+
+    def _look(self, block: AwaitedBlock) -> None:
+        """The commit that stands: where every file is held against the sealed sha256, it does not matter."""
+        sealed = all(file.key in self._whole for file in block.files)
+        record = block.record if sealed else self.inner.get(block.commit, limit=METADATA_LIMIT)
+        with self._lock:
+            self._records[block.commit] = record
+
+
+def reading(place: Place) -> Place:
+    """A place as a reader wants it: a far one is read ahead, through the user's cache."""
+    if not place.far or isinstance(place, ReadAhead):
+        return place
+    cache = open_cache()
+    return cast(Place, ReadAhead(cast(FarPlace, place), cache if cache.limit else None))

@@ -1,0 +1,63 @@
+"""Waiting for many answers at once: a pool of threads that a far place keeps, and a bound on bytes in flight."""
+
+import os
+import threading
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import Any, TypeVar
+
+A = TypeVar("A")
+B = TypeVar("B")
+
+JOBS = 16  # requests at a time
+
+
+class Pool:
+    """Threads that are made when first needed and kept, since each keeps its connection; never those of a parent."""
+
+    def __init__(self, jobs: int) -> None:
+        self.jobs = jobs
+        self._process, self._threads = 0, ThreadPoolExecutor(1)
+
+    def map(self, function: Callable[[A], B], items: Iterable[A]) -> Iterator[B]:
+        """Results in the order of `items`, some ahead of their use. The first error ends it."""
+        waiting: deque[Future[B]] = deque()
+        try:
+            for item in items:
+                waiting.append(self._pool().submit(function, item))
+                if len(waiting) >= 4 * self.jobs:
+                    yield waiting.popleft().result()
+            while waiting:
+                yield waiting.popleft().result()
+        finally:
+            for future in waiting:
+                future.cancel()
+
+    def _pool(self) -> ThreadPoolExecutor:
+        if self._process != os.getpid():
+            self._process, self._threads = os.getpid(), ThreadPoolExecutor(self.jobs, thread_name_prefix="kdcache")
+        return self._threads
+
+
+def many(place: Any, function: Callable[[A], B], items: Sequence[A]) -> Iterator[B]:
+    """Results in the order of `items`: one by one for a place that is near, some ahead for one that is far."""
+    return Pool(JOBS).map(function, items) if place.far else map(function, items)
+
+
+class Budget:
+    """So many bytes may be held at once; whoever wants more waits. One that exceeds it alone is let in alone."""
+
+    def __init__(self, limit: int) -> None:
+        self._limit, self._held = limit, 0
+        self._changed = threading.Condition()
+
+    def take(self, size: int) -> None:
+        with self._changed:
+            self._changed.wait_for(lambda: not self._held or self._held + size <= self._limit)
+            self._held += size
+
+    def give(self, size: int) -> None:
+        with self._changed:
+            self._held -= size
+            self._changed.notify_all()

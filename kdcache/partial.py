@@ -1,0 +1,43 @@
+"""Which segments of a sealed store a copy leaves out: a partial copy says so itself, so that damage is told from it."""
+
+from typing import Annotated, Self
+
+from pydantic import FailFast
+
+from kdcache.errors import DamagedError, StoreError
+from kdcache.layout import PARTIAL
+from kdcache.limits import SEAL_LIMIT
+from kdcache.manifest import Record
+from kdcache.place import Place
+from kdcache.seals import SealedSegment
+
+
+class Partial(Record):
+    """`kdcache/partial.json`: the segments, as seals list them, that were left out when the copy was made."""
+
+    left_out: Annotated[tuple[SealedSegment, ...], FailFast()]
+
+    def less(self, held: tuple[SealedSegment, ...]) -> Self:
+        """What is still left out once the segments `held` are there."""
+        return self.model_copy(update={"left_out": tuple(each for each in self.left_out if each not in held)})
+
+
+def read_partial(folder: Place) -> tuple[SealedSegment, ...]:
+    """The segments that this copy leaves out; none where it does not say so. Raises FormatError for another record.
+
+    A web server that answers neither yes nor no for what is missing counts as saying nothing.
+    """
+    try:
+        data = folder.get(PARTIAL, limit=SEAL_LIMIT)
+    except DamagedError:
+        raise
+    except StoreError:
+        if folder.lists:
+            raise
+        data = None
+    return () if data is None else Partial.from_bytes(data, str(folder.path(PARTIAL))).left_out
+
+
+def spans(segments: tuple[SealedSegment, ...]) -> str:
+    """Views of some segments for a message: `0:10, 10:20`."""
+    return ", ".join(f"{first}:{last}" for first, last in (each.views for each in segments))
