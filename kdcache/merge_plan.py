@@ -59,9 +59,19 @@ def open_inputs(inputs: Sequence[str], prefer: str | None) -> list[Source]:
         advice = "only segments and blocks of one identity can be merged; kdcache diff compares these stores"
         require_equal(first.store.identity, other.store.identity, what, advice, names=names)
         _require_equal_heads(first, other)
+    _require_one_decoder(sources)
     if not any(source.commits for source in sources):
         raise MissingBlockError(f"none of {', '.join(inputs)} has a committed block; run kdcache extract")
     return sources
+
+
+def _require_one_decoder(sources: list[Source]) -> None:
+    """Images of one file differ by decoder once they are cropped, and no run could replay rows of both."""
+    kinds = {source.store.manifest.provenance.decoder.partition(" ")[0]: source.name for source in sources}
+    known = {kind: name for kind, name in kinds.items() if kind not in ("", "none")}
+    if len(known) > 1:
+        said = " and ".join(f"{name} by {kind}" for kind, name in sorted(known.items()))
+        raise InvalidInputError(f"images were decoded otherwise: {said}; merge stores whose images had one decoder")
 
 
 def open_output(out: str, first: Source) -> tuple[Folder, Source | None]:
