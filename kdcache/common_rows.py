@@ -10,7 +10,8 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from kdcache.segment import EncodedRows, Segment
+from kdcache.rows import EncodedRows
+from kdcache.segment import Segment
 from kdcache.store import Store
 
 IntArray = npt.NDArray[np.int64]

@@ -221,12 +221,16 @@ def _listed(blocks: Any) -> str:
 def _other_values(a: Segment, b: Segment, block: int, commit_a: Commit, commit_b: Commit) -> list[str]:
     """Arrays of a block that hold other values: equal ones may be compressed into other bytes."""
     suspects = [name for name in commit_a.shards if commit_a.shards[name] != commit_b.shards[name]]
-    return [name for name in suspects if _values_differ(a, b, name, block)]
+    return [name for name in suspects if _values_differ(a, b, name, block, commit_a, commit_b)]
 
 
-def _values_differ(a: Segment, b: Segment, name: str, block: int) -> bool:
+def _values_differ(a: Segment, b: Segment, name: str, block: int, commit_a: Commit, commit_b: Commit) -> bool:
     spec = a.layout.arrays[name]
     for segment in (a, b):
         require_metadata(segment.folder, spec)
-    rows = ((read_row(each.folder, spec, block, row).tobytes() for each in (a, b)) for row in range(spec.shape[0]))
+    sides = [(segment.folder, commit.shards[name].size) for segment, commit in ((a, commit_a), (b, commit_b))]
+    rows = (
+        (read_row(folder, spec, block, row, size=size).tobytes() for folder, size in sides)
+        for row in range(spec.shape[0])
+    )
     return any(of_a != of_b for of_a, of_b in rows)  # as bytes: NaN equals itself

@@ -10,7 +10,7 @@ from kdcache.common_rows import CommonRows, Pairing, gather, groups
 from kdcache.inspection import class_name
 from kdcache.manifest import Record
 from kdcache.progress import Progress, silent
-from kdcache.segment import EncodedRows
+from kdcache.rows import EncodedRows
 from kdcache.softlabels import FullLabels, SoftLabels, check_temperature
 from kdcache.store import Store
 from kdcache.tally import Spread, Tally
