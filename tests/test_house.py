@@ -21,7 +21,7 @@ STORE_SIDE = (
     "errors", "canonical", "plan", "manifest", "layout", "files", "reduction", "encoding", "softlabels",
     "tail", "shards", "commits", "segment", "seals", "store", "verify", "inspection", "specs", "progress",
     "calibration", "fidelity", "plots", "lineage", "limits", "beneath", "claim", "chunks", "wholes", "doctor",
-    "origin", "web", "place", "rows", "reading", "deal", "windows",
+    "origin", "web", "place", "rows", "reading", "deal", "windows", "packing",
     "origin", "web", "place", "agreement", "tally", "common_rows", "row_comparison", "diff", "merge_plan", "merge",
     "cards", "croissant",
 )  # fmt: skip
