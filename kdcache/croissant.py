@@ -69,6 +69,10 @@ ARRAYS = {
     "canary": "thumbnails of the first positions' views",
     "class_means": "mean logit of each class while outside the top k, less the mean of its row's tail",
 }
+PACKED = {
+    "gaps": f"{ARRAYS['gaps']}, a rank after the other",
+    "tail": f"residuals (see Packing in the format's specification) of {ARRAYS['tail']}",
+}
 
 
 def croissant(store: Store, published: str | None = None) -> str:
@@ -154,11 +158,12 @@ def _shards(segment: Segment) -> Iterator[dict[str, Any]]:
         shards = [commit.shards[name] for commit in commits if name in commit.shards]
         size = sum(shard.size for shard in shards)
         shape = ", ".join(str(each) for each in spec.shape)
+        said = (PACKED if segment.identity.encoding.packing == "residuals" else {}).get(name, ARRAYS[name])
         yield {
             "@type": "cr:FileSet",
             "@id": spec.path,
             "name": spec.path,
-            "description": f"Zarr v3 array of {spec.dtype} [{shape}], views first: {ARRAYS[name]}. {len(shards)} "
+            "description": f"Zarr v3 array of {spec.dtype} [{shape}], views first: {said}. {len(shards)} "
             f"shards, {size} bytes; sha256 and size of each are in {listed}.",
             "encodingFormat": "application/octet-stream",
             "includes": "/".join([spec.path, "c", *("*" for _ in spec.shape)]),

@@ -7,6 +7,7 @@ real logits and below 4.9e-4 (range^2 / 8 with range 1/16, Hoeffding's lemma) fo
 Shape letters: Vs views, N rows, K kept classes, L labels a row (the axis is absent where L = 1), C classes.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,13 +17,13 @@ import numpy.typing as npt
 from kdcache.errors import BadLogitsError
 from kdcache.layout import class_dtype
 from kdcache.manifest import Encoding
+from kdcache.packing import TAIL_STEPS, pack
 from kdcache.reduction import TopK
 
 Array = npt.NDArray[Any]
 
 GAPS_A_NAT = {"default": 16, "high": 64}
 GAP_DTYPE: dict[str, Any] = {"default": np.uint8, "high": np.uint16}
-TAIL_STEPS = 128
 NO_TAIL = -32768
 LABEL_STEPS = 64
 NO_LABEL = 65535
@@ -37,16 +38,20 @@ class Encoded:
     clamped: Array
 
 
-def encode_topk(rows: TopK, encoding: Encoding, classes: int) -> Encoded:
-    """Quantise reduced rows (numpy, leading axes [Vs, N])."""
+def encode_topk(rows: TopK, encoding: Encoding, classes: int, masked: Sequence[int] = ()) -> Encoded:
+    """Quantise reduced rows (numpy, leading axes [Vs, N]) of `classes` classes, of which some are masked."""
     if int(rows.classes.max(initial=0)) >= classes:
         raise BadLogitsError(f"class id {int(rows.classes.max())} does not fit {classes} classes")
     gaps, clamped = _quantise_gaps(rows.distances, encoding.quantisation)
     label, far = _quantise_label(rows.label)
-    arrays = {"classes": rows.classes.astype(class_dtype(classes))}
+    arrays, tail = {"classes": rows.classes.astype(class_dtype(classes))}, _quantise_tail(rows.tail)
+    residuals = encoding.packing == "residuals"
+    if residuals:
+        left = classes - len(masked) - rows.classes.shape[-1]
+        tail = pack(tail, last_steps(gaps, encoding.quantisation), left)
     if encoding.k != 1:
-        arrays["gaps"] = gaps
-    arrays["tail"] = np.moveaxis(_quantise_tail(rows.tail), -1, -2)
+        arrays["gaps"] = np.moveaxis(gaps, -1, -2) if residuals else gaps
+    arrays["tail"] = np.moveaxis(tail, -1, -2)
     arrays["label"] = label[..., 0] if label.shape[-1] == 1 else label
     return Encoded(arrays, np.asarray(clamped | far.any(axis=-1)))
 
@@ -104,6 +109,13 @@ def decode_logits(classes: Array, gaps: Array | None, quantisation: str) -> Arra
         np.cumsum(gaps, axis=-1, dtype=np.float32, out=logits[..., 1:])
         logits[..., 1:] /= -GAPS_A_NAT[quantisation]
     return logits
+
+
+def last_steps(gaps: Array | None, quantisation: str) -> Array | int:
+    """Distance [...] i32 of the last kept logit to the top in the tail's steps, modulo 2^32; gaps [..., K-1]."""
+    if gaps is None:
+        return 0
+    return np.asarray(gaps.sum(axis=-1, dtype=np.int32) * np.int32(TAIL_STEPS // GAPS_A_NAT[quantisation]))
 
 
 def decode_tail(tail: Array) -> Array:

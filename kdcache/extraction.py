@@ -186,7 +186,8 @@ class BlockExtractor:
             encoded = Encoded({"logits": fields["logits"]}, fields["clamped"])
         else:
             rows = TopK(fields["classes"], fields["distances"], fields["tail"], fields["label"])
-            encoded = encode_topk(rows, self.identity.encoding, self.identity.teacher.classes)
+            teacher = self.identity.teacher
+            encoded = encode_topk(rows, self.identity.encoding, teacher.classes, teacher.masked_classes)
         arrays = {**encoded.arrays, "pixels": answer.pixels}
         if self.identity.encoding.features:
             arrays["features"] = fields["features"]

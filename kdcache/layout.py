@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from kdcache.canonical import canonical_json
-from kdcache.manifest import Identity
+from kdcache.manifest import Encoding, Identity
 
 BLOCK_MAX = 8192
 BLOCK_MIN = 64  # one mixing group
@@ -155,13 +155,19 @@ def _row_shapes(identity: Identity) -> dict[str, tuple[str, tuple[int, ...], tup
     else:
         rows["classes"] = (class_dtype(classes), (), (encoding.k,))
         if encoding.k > 1:
-            rows["gaps"] = ("uint16" if encoding.quantisation == "high" else "uint8", (), (encoding.k - 1,))
+            ranks = (encoding.k - 1,)
+            rows["gaps"] = ("uint16" if encoding.quantisation == "high" else "uint8", *_by_rank(ranks, encoding))
         rows["tail"] = ("int16", (3,), ())
         rows["label"] = ("uint16", (), () if identity.views.mix == "none" else (2,))
     if encoding.features:
         rows["features"] = ("float16", (), (encoding.features,))
     rows["pixels"] = ("uint8", (), ())
     return rows
+
+
+def _by_rank(ranks: tuple[int, ...], encoding: Encoding) -> tuple[tuple[int, ...], tuple[int, ...]]:
+    """Gaps of one rank lie together where they are packed."""
+    return (ranks, ()) if encoding.packing == "residuals" else ((), ranks)
 
 
 def _product(values: tuple[int, ...]) -> int:

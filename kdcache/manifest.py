@@ -90,7 +90,8 @@ class TeacherIdentity(Record):
 class Encoding(Record):
     """How soft labels become arrays. `k` counts the kept classes (topk); `features` and `head` are the
     width D of the kept features and of the kept classifier, or 0; `class_means`: each segment holds the mean tail logit
-    of every class (topk)."""
+    of every class (topk); `packing`: gaps and tail as they are, or gaps rank by rank and the tail as residuals, see
+    `kdcache.packing` (topk)."""
 
     name: Literal["topk", "full"]
     k: int | None = Field(default=None, ge=1)
@@ -98,13 +99,15 @@ class Encoding(Record):
     features: int = Field(default=0, ge=0)
     head: int = Field(default=0, ge=0)
     class_means: bool = False
+    packing: Literal["plain", "residuals"] = "plain"
 
     @model_serializer(mode="wrap")
     def _without_default(self, serialize: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        """`class_means` is left out where it is false, so that older stores keep their identity digests."""
+        """Keys that came later are left out at their defaults, so that older stores keep their identity digests."""
         record: dict[str, Any] = serialize(self)
-        if not self.class_means:
-            del record["class_means"]
+        for name in ("class_means", "packing"):
+            if record[name] == type(self).model_fields[name].default:
+                del record[name]
         return record
 
     @model_validator(mode="after")
@@ -113,6 +116,8 @@ class Encoding(Record):
             raise ValueError(f"k is {self.k} in the {self.name} encoding; topk needs k, full has none")
         if self.class_means and self.name == "full":
             raise ValueError("class_means is true in the full encoding, which has no tail")
+        if self.packing != "plain" and self.name == "full":
+            raise ValueError(f"packing is {self.packing} in the full encoding, which has no gaps and no tail")
         return self
 
 
@@ -130,6 +135,11 @@ class Identity(Record):
     @property
     def digest(self) -> str:
         return sha256_hex(self.to_bytes())
+
+    @property
+    def tail_classes(self) -> int:
+        """How many classes the tail of a top-k store stands for."""
+        return self.teacher.classes - len(self.teacher.masked_classes) - (self.encoding.k or 0)
 
     @model_validator(mode="after")
     def _k_fits(self) -> Self:

@@ -91,12 +91,25 @@ def read_records(
             if name == "classes" and (found := int(values.max(initial=0))) >= classes:
                 said = f"{place.path(spec.key(part.block))} holds class id {found}, allowed are 0 to {classes - 1}"
                 raise DamagedError(f"{said}; fetch the store again")
-            by_row = np.moveaxis(values, axis, 0) if axis else values
-            chosen = np.ascontiguousarray(by_row if part.rows is None else by_row[part.rows])
+            chosen = rows_first(values, axis, part.rows)
             target[part.place] = chosen.reshape(len(chosen), -1).view(target.dtype)[:, 0]
 
     _each(read, parts, room)
     return records
+
+
+def rows_first(values: Array, axis: int, rows: IntArray | None) -> Array:
+    """Some rows of a chunk (None: all), contiguous, with the axis of rows first.
+
+    Turned a rank at a time where there are more rows than ranks: numpy's own way walks across the ranks for each row.
+    """
+    by_row = np.moveaxis(values, axis, 0)
+    if rows is not None or axis == 0 or len(by_row) <= by_row[0].size:
+        return np.ascontiguousarray(by_row if rows is None else by_row[rows])
+    turned = np.empty(by_row.shape, by_row.dtype)
+    for place in np.ndindex(by_row.shape[1:]):
+        turned[(slice(None), *place)] = by_row[(slice(None), *place)]
+    return turned
 
 
 def _decoded_bytes(spec: ArraySpec) -> int:

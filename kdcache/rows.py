@@ -8,9 +8,10 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from kdcache.encoding import decode_label, decode_logits, decode_tail
+from kdcache.encoding import decode_label, decode_logits, decode_tail, last_steps
 from kdcache.layout import WIDTH, ArraySpec
 from kdcache.manifest import Identity
+from kdcache.packing import unpack
 from kdcache.softlabels import FullLabels, SoftLabels, TopKLabels
 
 Array = npt.NDArray[Any]
@@ -54,9 +55,11 @@ class EncodedRows:
             logits = self.arrays["logits"].astype(np.float32)
             return FullLabels(logits, label, teacher.classes, teacher.masked_classes)
         classes = np.ascontiguousarray(self.arrays["classes"])  # nobody who keeps the ids keeps the records by it
-        logits = decode_logits(classes, self.arrays.get("gaps"), encoding.quantisation)
-        tail = decode_tail(self.arrays["tail"])
-        return TopKLabels(classes, logits, tail, label, teacher.classes, teacher.masked_classes)
+        gaps, tail = self.arrays.get("gaps"), self.arrays["tail"]
+        if encoding.packing == "residuals":
+            tail = unpack(tail, last_steps(gaps, encoding.quantisation), self.identity.tail_classes)
+        logits = decode_logits(classes, gaps, encoding.quantisation)
+        return TopKLabels(classes, logits, decode_tail(tail), label, teacher.classes, teacher.masked_classes)
 
     def _full_label(self) -> Array:
         """The full encoding keeps no label distance: it is read from the logits of the labels that came along."""

@@ -10,7 +10,7 @@ from kdcache.fidelity import TailError, tail_errors
 from kdcache.layout import segment_layout
 from kdcache.loop_memory import peak_bytes
 from kdcache.manifest import Encoding, Identity, Record
-from kdcache.pipelines.job import Job, open_job
+from kdcache.pipelines.job import Job, chosen_packing, open_job
 from kdcache.pipelines.settings import ExtractSettings
 from kdcache.plan import GROUP
 from kdcache.reduction import Array, logsumexp, reduce_topk
@@ -61,6 +61,7 @@ def estimate(settings: ExtractSettings) -> Estimate:
     rows = layout.rows * (job.stop - job.start)
     chosen = _bytes_a_row(job.identity, logits, labels, job.stop - job.start)
     teacher, quantisation = job.identity.teacher, job.identity.encoding.quantisation
+    candidate = Encoding(name="topk", k=1, quantisation=quantisation, packing=chosen_packing(settings))
     ks = [k for k in CANDIDATES if k < teacher.classes - len(teacher.masked_classes)]
     return Estimate(
         rows_tried=tried,
@@ -74,7 +75,9 @@ def estimate(settings: ExtractSettings) -> Estimate:
         seconds=rows * seconds / tried,
         memory_bound=None if base is None else base + job.extractor(layout, job.identity, view_bytes).memory.total,
         accuracy_clean=accuracy,
-        by_k=tuple(_kept(job.identity, logits, labels, k, job.stop - job.start) for k in ks),
+        by_k=tuple(
+            _kept(job.identity, logits, labels, candidate.model_copy(update={"k": k}), job.stop - job.start) for k in ks
+        ),
         by_tail=tuple(tail_errors(logits, ks, masked=teacher.masked_classes, quantisation=quantisation)),
     )
 
@@ -125,14 +128,15 @@ def _encode(identity: Identity, logits: Array, labels: Array) -> Encoded:
     if identity.encoding.k is None:
         return encode_full(logits[None])
     rows = reduce_topk(logits[None], labels[None], identity.encoding.k, identity.teacher.masked_classes)
-    return encode_topk(rows, identity.encoding, identity.teacher.classes)
+    return encode_topk(rows, identity.encoding, identity.teacher.classes, identity.teacher.masked_classes)
 
 
-def _kept(identity: Identity, logits: Array, labels: Array, k: int, views: int) -> KeptByK:
-    encoding = Encoding(name="topk", k=k, quantisation=identity.encoding.quantisation)
-    topk = identity.model_copy(update={"encoding": encoding})
+def _kept(identity: Identity, logits: Array, labels: Array, encoding: Encoding, views: int) -> KeptByK:
+    assert encoding.k is not None
+    k, topk = encoding.k, identity.model_copy(update={"encoding": encoding})
+    plain = identity.model_copy(update={"encoding": encoding.model_copy(update={"packing": "plain"})})
     exact = reduce_topk(logits, labels, k, identity.teacher.masked_classes)
-    encoded = _encode(topk, logits, labels).arrays
+    encoded = _encode(plain, logits, labels).arrays  # packing changes no value
     stored = decode_logits(encoded["classes"], encoded.get("gaps"), encoding.quantisation)[0]
     tail = np.moveaxis(decode_tail(encoded["tail"]), -2, -1)[0]
     mass = [1.0 - float(np.exp(_log_parts(-exact.distances, exact.tail, j)[:, -1]).mean()) for j in range(3)]

@@ -1,6 +1,7 @@
 """From extract's settings to the parts of the job: data set, transform, teacher, order and the identity of all that."""
 
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -241,15 +242,29 @@ def _encoding(settings: ExtractSettings, classes: int, *, features: int, head: i
         features=features,
         head=head,
         class_means=_keeps_class_means(settings, usable),
+        packing=chosen_packing(settings),
     )
 
 
 def _keeps_class_means(settings: ExtractSettings, usable: int) -> bool:
     """As the store that is there already; else wherever there is a tail and block 0 is a sample of the positions."""
-    found = open_folder(settings.store).get(MANIFEST, limit=MANIFEST_LIMIT)
-    if found is not None:
-        return parse_manifest(found, settings.store).identity.encoding.class_means
+    if (found := _stored_encoding(settings)) is not None:
+        return found.class_means
     return settings.top_k < usable and settings.order == "shuffled"
+
+
+def chosen_packing(settings: ExtractSettings) -> Literal["plain", "residuals"]:
+    """The one that was named; else that of the store that is there already, and residuals in a new one."""
+    if settings.packing != "auto":
+        return settings.packing
+    found = _stored_encoding(settings)
+    return "residuals" if found is None else found.packing
+
+
+def _stored_encoding(settings: ExtractSettings) -> Encoding | None:
+    """The encoding of the store that is there already."""
+    found = open_folder(settings.store).get(MANIFEST, limit=MANIFEST_LIMIT)
+    return None if found is None else parse_manifest(found, settings.store).identity.encoding
 
 
 def _fitting(identity: DatasetIdentity, data: Data, classes: int) -> DatasetIdentity:

@@ -71,6 +71,10 @@ class ExtractSettings(Settings):
     encoding: Literal["auto", "topk", "full"] = Field(default="auto", description="auto: full where top-k keeps all")
     top_k: int = Field(default=10, ge=1, description="classes kept of each row")
     quantisation: Literal["default", "high"] = Field(default="default", description="steps of 1/16 or 1/64 nat")
+    packing: Literal["auto", "residuals", "plain"] = Field(
+        default="auto",
+        description="gaps by rank and tail as residuals, or both plain; auto: the store's, else residuals",
+    )
     keep: Keep = Field(default=(), description="features,head: keep pooled features, the classifier")
     batch_size: int = Field(default=256, description="rows of a teacher batch, a multiple of 64")
     min_accuracy: float | None = Field(

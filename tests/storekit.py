@@ -59,6 +59,7 @@ def make_case(
     seed: int = 0,
     mix: str = "none",
     quantisation: str = "default",
+    packing: str = "plain",
     masked: tuple[int, ...] = (),
     features: int = 0,
     head: int = 0,
@@ -73,6 +74,7 @@ def make_case(
             "name": "full" if k is None else "topk",
             "k": k,
             "quantisation": quantisation,
+            "packing": packing,
             "features": features,
             "head": head,
         }
@@ -104,8 +106,9 @@ def block_arrays(store: Store, segment: Segment, block: int, logits: Array) -> d
     else:
         labels = np.stack([store.hard_labels(view, positions) for view in views])
         labels = labels if labels.ndim == 3 else labels[..., None]
-        rows = reduce_topk(part, labels, identity.encoding.k, identity.teacher.masked_classes)
-        arrays = dict(encode_topk(rows, identity.encoding, identity.teacher.classes).arrays)
+        masked = identity.teacher.masked_classes
+        rows = reduce_topk(part, labels, identity.encoding.k, masked)
+        arrays = dict(encode_topk(rows, identity.encoding, identity.teacher.classes, masked).arrays)
     arrays["pixels"] = pixels_of(views, positions)
     if identity.encoding.features:
         arrays["features"] = part[..., : identity.encoding.features].astype(np.float16)

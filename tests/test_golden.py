@@ -30,6 +30,7 @@ from tests.golden.make import (
 
 Array = npt.NDArray[Any]
 TOPK, FULL, MEANS = HERE / "format1.kd", HERE / "format1-full.kd", HERE / "format1-class-means.kd"
+PACKED = HERE / "format1-residuals.kd"  # the rows of MEANS
 EVERYTHING = np.arange(ROWS)
 VIEWS = [(0, "views-00000-00002"), (1, "views-00000-00002"), (2, "views-00002-00003")]
 
@@ -65,6 +66,7 @@ def partners_by_hand(seed: int, view: int) -> Array:
         (TOPK, "41d36f1b338b32a7dddffe2ec49b7a47c6b46e058596b3b8e8fe39f4adae68ec"),
         (FULL, "dd67647c6c007cfcc2b47f07658246cf29c57e110700b986540ab14061de186d"),
         (MEANS, "22fcb2717d0796eb82739ae9e207e02c40c86952e82268cd5451b1d5f860ad66"),
+        (PACKED, "ddc76f81fc9656c69b6cd48e60609f969cc517bf5c741173ea47f6bad50e14b4"),
     ],
 )
 def test_content_ids_are_for_ever(root: Path, content_id: str) -> None:
@@ -164,6 +166,31 @@ def test_stores_without_class_means_stay_readable_and_say_so() -> None:
         assert "class_means" not in json.loads((root / "kdcache/manifest.json").read_bytes())["identity"]["encoding"]
 
 
+@pytest.mark.parametrize("view", [0, 1])
+def test_residuals_by_the_table_alone(view: int) -> None:
+    """Gaps lie rank by rank, the tail is foretold by them and by n: decoded here, and compared with the plain store."""
+    names, segment = ("classes", "gaps", "tail", "label", "pixels"), "views-00000-00002"
+    plain, packed = ({name: raw(root, f"{segment}/{name}")[view] for name in names} for root in (MEANS, PACKED))
+    assert (packed["gaps"].shape, packed["tail"].shape) == ((K - 1, ROWS), (3, ROWS))
+    np.testing.assert_array_equal(packed["gaps"].T, plain["gaps"])
+    for name in ("classes", "label", "pixels"):
+        np.testing.assert_array_equal(packed[name], plain[name])
+    l0 = round(128 * np.log(CLASSES - 1 - K))
+    r1, r2, r4 = packed["tail"].astype("i4")
+    t1 = r1 - 8 * packed["gaps"].astype("i4").sum(axis=0)  # these rows are small: nothing wraps
+    t2 = r2 + ((l0 + t1) >> 1)
+    t4 = r4 + ((l0 + t2) >> 1) + (r2 >> 2)
+    np.testing.assert_array_equal([t1, t2, t4], plain["tail"])
+    np.testing.assert_array_equal(raw(PACKED, f"{segment}/class_means"), raw(MEANS, f"{segment}/class_means"))
+
+    soft, same = (Store.open(root).read(view, EVERYTHING) for root in (PACKED, MEANS))
+    assert isinstance(soft, TopKLabels)
+    assert isinstance(same, TopKLabels)
+    np.testing.assert_array_equal(soft.tail, plain["tail"].T / 128)
+    for part in ("classes", "logits", "label"):
+        np.testing.assert_array_equal(getattr(soft, part), getattr(same, part))
+
+
 def test_literal_numbers() -> None:
     """A few rows by eye, so that no formula stands between the disk and the test."""
     soft = Store.open(TOPK).read(2, np.array([0, 69]))
@@ -172,6 +199,12 @@ def test_literal_numbers() -> None:
     assert soft.logits.tolist() == [[0.0, -2.625, -3.875, -5.0], [0.0, -2.25, -2.3125, -4.5625]]
     assert soft.tail.tolist() == [[-5.9296875, -2.484375, -0.4921875], [-6.046875, -2.390625, -0.375]]
     assert soft.label.tolist() == [-3.84375, -11.4375]
+    packed = Store.open(PACKED)
+    assert packed.load(1, [0, 69]).arrays["tail"].tolist() == [[-115, -63, -12], [7, -73, -13]]
+    assert packed.load(1, [0, 69]).arrays["gaps"].tolist() == [[19, 19, 19], [1, 36, 36]]
+    both = packed.read(1, [0, 69])
+    assert isinstance(both, TopKLabels)
+    assert (both.tail * 128).tolist() == [[-571, -224, -16], [-577, -237, -26]]
     full = Store.open(FULL).read(1, np.array([69]))
     assert isinstance(full, FullLabels)
     assert full.logits[0, :MASKED].tolist() == [
@@ -195,7 +228,7 @@ def test_canary() -> None:
 
 
 @pytest.mark.parametrize("extra", [{}, {"something_new": [1, 2]}])
-@pytest.mark.parametrize("root", [TOPK, FULL])
+@pytest.mark.parametrize("root", [TOPK, FULL, PACKED])
 def test_a_newer_format_asks_for_an_upgrade(tmp_path: Path, root: Path, extra: dict[str, Any]) -> None:
     shutil.copytree(root, tmp_path / "new.kd")
     path = tmp_path / "new.kd/kdcache/manifest.json"

@@ -24,8 +24,8 @@ STORE_SIDE = (
     "origin", "web", "place", "partial", "share",
     "parallel", "clouds", "bucket", "cache", "ahead", "transfer",
     "parts", "zipfiles", "archive", "export", "hub", "hubclient", "hubpush",
-    "rows", "reading", "deal", "windows", "agreement", "tally", "common_rows", "row_comparison", "diff",
-    "merge_plan", "merge", "cards", "croissant",
+    "rows", "reading", "deal", "windows", "packing", "agreement", "tally", "common_rows", "row_comparison",
+    "diff", "merge_plan", "merge", "cards", "croissant",
 )  # fmt: skip
 LINKS = {"kdcache/cli", "kdcache/pipelines"}
 LIMIT = 300

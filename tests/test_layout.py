@@ -62,6 +62,10 @@ def test_full_arrays_with_features() -> None:
 def test_variants_of_topk_arrays() -> None:
     assert "gaps" not in arrays_of(identity_of(5000, 1000, 1))
     assert arrays_of(identity_of(5000, 1000, 5, quantisation="high"))["gaps"] == ("uint16", (10, 5000, 4))
+    packed = identity_of(5000, 1000, 5, packing="residuals")
+    assert arrays_of(packed)["gaps"] == ("uint8", (10, 4, 5000))
+    assert arrays_of(packed) | {"gaps": 0} == arrays_of(identity_of(5000, 1000, 5)) | {"gaps": 0}
+    assert "gaps" not in arrays_of(identity_of(5000, 1000, 1, packing="residuals"))
     assert arrays_of(identity_of(5000, 1000, 5, mix="mixup"))["label"] == ("uint16", (10, 5000, 2))
     assert arrays_of(identity_of(5000, 65_537, 5))["classes"] == ("uint32", (10, 5000, 5))
     assert arrays_of(identity_of(5, 1000, 5))["canary"] == ("uint8", (10, 5, 3, 8, 8))
@@ -82,6 +86,13 @@ def test_names_and_keys() -> None:
     assert layout.arrays["tail"].key(7) == "views-00003-00012/tail/c/0/0/7"
     assert layout.arrays["label"].key(7) == "views-00003-00012/label/c/0/7/0"
     assert layout.arrays["pixels"].key(7) == "views-00003-00012/pixels/c/0/7"
+    assert layout.arrays["gaps"].key(7) == "views-00003-00012/gaps/c/0/7/0"
+    packed = segment_layout(identity_of(5000, 100, 5, packing="residuals"), 3, 12).arrays["gaps"]
+    assert (packed.key(7), packed.shard, packed.chunk) == (
+        "views-00003-00012/gaps/c/0/0/7",
+        (9, 4, layout.block),
+        (1, 4, layout.block),
+    )
     assert layout.commit_key(1234) == "kdcache/views-00003-00012/commits/001/001234.json"
     assert layout.commits_file("ab" * 32) == f"kdcache/views-00003-00012/commits-{'ab' * 16}.jsonl"
     assert layout.record == "kdcache/views-00003-00012/segment.json"

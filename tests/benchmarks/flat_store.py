@@ -52,7 +52,7 @@ def write(path: str, rows: int, views: int) -> None:
     """The store, sealed; random answers, the same in every block."""
     data = describe_samples(Flat(rows), SPEC)
     order = np.arange(rows)
-    plan, encoding = ViewPlan(transform=TransformSpec(name="none")), Encoding(name="topk", k=TOP_K)
+    plan, encoding = ViewPlan(transform=TransformSpec(name="none")), Encoding(name="topk", k=TOP_K, packing="residuals")
     identity = Identity(
         dataset=data.identity(), views=plan,
         order=OrderIdentity(kind="given", sha256=values_digest(order.astype("u4"))),
@@ -69,7 +69,7 @@ def write(path: str, rows: int, views: int) -> None:
         positions = np.arange(*segment.layout.block_rows(number))
         images = Flat(1).picture.expand(len(positions), 1, 8, 8)
         arrays = {
-            name: each[..., : len(positions)] if name == "tail" else each[:, : len(positions)]
+            name: each[..., : len(positions)] if name in ("gaps", "tail") else each[:, : len(positions)]
             for name, each in answers.items()
         }
         seen = [fingerprints(images, mixing_of(plan, positions, view, rows, (8, 8))) for view in range(views)]

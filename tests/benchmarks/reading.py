@@ -4,7 +4,7 @@ import os
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import numpy.typing as npt
@@ -69,7 +69,8 @@ def _loads(bench: Bench, store: Store, everything: Array) -> Iterator[Figure]:
     rows = store.load(1, everything)
     for name, array in arrays.items():
         values = np.asarray(array[1:2])[0]
-        np.testing.assert_array_equal(values.T if name == "tail" else values, rows.arrays[name])
+        axis = cast(int, store.segments[0].layout.arrays[name].block_axis) - 1
+        np.testing.assert_array_equal(np.moveaxis(values, axis, 0), rows.arrays[name])
     del rows
     arms: dict[str, Callable[[], Any]] = {
         "kdcache": lambda: store.load(1, everything),

@@ -7,7 +7,7 @@ import functools
 import os
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -42,6 +42,11 @@ class Shape:
     k: int = 20
     classes: int = 1000
     alike: bool = False
+    packing: Literal["plain", "residuals"] = "residuals"
+
+    @property
+    def encoding(self) -> Encoding:
+        return Encoding(name="topk", k=self.k, packing=self.packing)
 
 
 def identity_of(shape: Shape, order: Array | None = None, labels: Array | None = None) -> Identity:
@@ -54,7 +59,7 @@ def identity_of(shape: Shape, order: Array | None = None, labels: Array | None =
         order=OrderIdentity(kind="given", sha256=values_digest(nothing if order is None else order)),
         views=ViewPlan(transform=TransformSpec(name="crop")),
         teacher=TeacherIdentity(name="made-up", weights="w", classes=shape.classes),
-        encoding=Encoding(name="topk", k=shape.k),
+        encoding=shape.encoding,
     )
 
 
@@ -94,7 +99,7 @@ def write_row_store(path: Path, shape: Shape) -> Store:
 def _encoded(layout: SegmentLayout, shape: Shape, block: int) -> tuple[dict[str, Shard], dict[str, bytes]]:
     first, last = layout.block_rows(block)
     rows = _alike(shape, last - first) if shape.alike else _taught(shape, last - first)
-    encoded = encode_topk(rows, Encoding(name="topk", k=shape.k), shape.classes).arrays
+    encoded = encode_topk(rows, shape.encoding, shape.classes).arrays
     pixels = np.random.RandomState(1).randint(0, 1 if shape.alike else 256, (shape.views, last - first))
     arrays = {**encoded, "pixels": pixels.astype(np.uint8)}
     arrays["canary"] = np.zeros(layout.arrays["canary"].shape, dtype=np.uint8)

@@ -83,7 +83,8 @@ def _encode(store: Store, segment: Segment, positions: Array, logits: Array) -> 
         return encode_full(centre(logits, (MASKED,))).arrays
     labels = np.stack([store.hard_labels(view, positions) for view in segment.views])
     labels = labels[..., None] if labels.ndim == 2 else labels
-    return encode_topk(reduce_topk(logits, labels, K, (MASKED,)), store.identity.encoding, CLASSES).arrays
+    rows = reduce_topk(logits, labels, K, (MASKED,))
+    return encode_topk(rows, store.identity.encoding, CLASSES, (MASKED,)).arrays
 
 
 def _write_views(store: Store, start: int, stop: int) -> None:
@@ -116,3 +117,5 @@ if __name__ == "__main__":
     _make("format1.kd", Encoding(name="topk", k=K), "none", [(0, 2), (2, 3)])
     _make("format1-full.kd", Encoding(name="full"), "cutmix", [(0, 2)])
     _make("format1-class-means.kd", Encoding(name="topk", k=K, class_means=True), "mixup", [(0, 2)])
+    residuals = Encoding(name="topk", k=K, class_means=True, packing="residuals")
+    _make("format1-residuals.kd", residuals, "mixup", [(0, 2)])
