@@ -89,7 +89,7 @@ def _quantise_gaps(distances: Array, quantisation: str) -> tuple[Array, Array]:
         gaps[wide] = _clamp_running(steps[wide], largest)
     off = np.cumsum(gaps, axis=-1)
     off -= steps[..., 1:]
-    return gaps.astype(dtype), off.any(axis=-1)
+    return gaps.astype(dtype), np.asarray(off.any(axis=-1))
 
 
 def _clamp_running(steps: Array, largest: int) -> Array:
