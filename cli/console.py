@@ -80,7 +80,7 @@ def _lines() -> Report:
 
 
 def print_record(record: Mapping[str, Any], *, as_json: bool, title: str = "") -> None:
-    """An aligned `key : value` block, or one line of JSON."""
+    """An aligned `key : value` block, underscores of keys as spaces, or one line of JSON."""
     if as_json:
         print_json(record)
         return
@@ -88,7 +88,7 @@ def print_record(record: Mapping[str, Any], *, as_json: bool, title: str = "") -
         _out.print(f"[bold]{escape(visible(title))}[/bold]")
     width = max((len(key) for key in record), default=0)
     for key, value in record.items():
-        _out.print(f"{escape(key.ljust(width))} : {escape(shown(value))}")
+        _out.print(f"{escape(key.replace('_', ' ').ljust(width))} : {escape(shown(value))}")
 
 
 def print_json(record: Any) -> None:

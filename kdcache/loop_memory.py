@@ -1,6 +1,5 @@
-"""How much memory extracting takes: a bound that follows from sizes alone, and what the process really took."""
+"""How much memory extracting takes: a bound that follows from sizes alone."""
 
-import sys
 from dataclasses import dataclass
 
 import numpy as np
@@ -17,7 +16,7 @@ class LoopMemory:
 
     views: a batch of drawn views, the request being drawn or taken apart, and the batch as f32;
     answers: reduced rows of the block that is asked and of those in flight; reduction: f32 tensors [batch, classes];
-    writing: the arrays of one block as integers, their wider intermediates, shards being compressed.
+    writing: the arrays of one block as integers, shards being compressed, wider intermediates of one view.
     """
 
     views: int
@@ -35,7 +34,8 @@ def loop_memory(
 ) -> LoopMemory:
     """The bound for a layout; `request` is rows and views drawn together. A block has at most 64 MB of its widest array
     unless 64 rows exceed that, so nothing here grows with the data set, with views or with classes beyond that."""
-    rows = min(layout.block, layout.rows) * (layout.stop - layout.start)
+    positions = min(layout.block, layout.rows)
+    rows = positions * (layout.stop - layout.start)
     arrays = {name: layout.arrays[name] for name in layout.rowwise}
     stored = sum(_row_bytes(spec) for spec in arrays.values())
     k = _row_bytes(arrays["classes"]) // np.dtype(arrays["classes"].dtype).itemsize if "classes" in arrays else 0
@@ -44,21 +44,10 @@ def loop_memory(
         views=(batch_rows + 2 * request[0] * request[1]) * view_bytes + 4 * batch_rows * view_bytes,
         answers=(IN_FLIGHT + 1) * rows * reduced,
         reduction=8 * batch_rows * classes * 4,
-        writing=rows * (4 * stored + 32 * k),
+        writing=4 * rows * stored + 32 * positions * k,
     )
 
 
 def _row_bytes(spec: ArraySpec) -> int:
     assert spec.block_axis is not None
     return int(np.prod(spec.shape[1:])) // spec.shape[spec.block_axis] * np.dtype(spec.dtype).itemsize
-
-
-def peak_bytes(*, children: bool = False) -> int | None:
-    """Most memory that this process had resident so far, or the largest of its ended children; None where the platform
-    does not tell."""
-    try:
-        import resource
-    except ImportError:
-        return None
-    peak = resource.getrusage(resource.RUSAGE_CHILDREN if children else resource.RUSAGE_SELF).ru_maxrss
-    return peak if sys.platform == "darwin" else peak * 1024

@@ -41,8 +41,22 @@ def reduce_topk(logits_BC: Array, labels_BL: Array, k: int, masked: tuple[int, .
     centred_BC = centre(visible_BC)
     values_BK = xp.take_along_axis(centred_BC, classes_BK, axis=-1)
     rest_BC = fill_at(centred_BC, classes_BK, -xp.inf)
-    tail_B3 = xp.stack([logsumexp(rest_BC / temperature) for temperature in SKETCH_TEMPERATURES], axis=-1)
-    return TopK(classes_BK, -values_BK, tail_B3, label_distances(centred_BC, labels_BL))
+    return TopK(classes_BK, -values_BK, _sketch(rest_BC), label_distances(centred_BC, labels_BL))
+
+
+def _sketch(rest_BC: Array) -> Array:
+    """[B, 3] logsumexp at SKETCH_TEMPERATURES, -inf where every value is: one exponential at T = 4, squared twice."""
+    xp = array_namespace(rest_BC)
+    top_B1 = xp.max(rest_BC, axis=-1, keepdims=True)
+    top_B1 = xp.where(xp.isfinite(top_B1), top_B1, xp.zeros_like(top_B1))
+    power_BC = xp.exp((rest_BC - top_B1) / SKETCH_TEMPERATURES[-1])
+    logs = []
+    for temperature in reversed(SKETCH_TEMPERATURES):
+        total_B = xp.sum(power_BC, axis=-1)  # the largest term is 1
+        logs.append(_log(total_B) + xp.squeeze(top_B1, axis=-1) / temperature)
+        if temperature > 1.0:
+            power_BC = power_BC * power_BC
+    return xp.stack(logs[::-1], axis=-1)
 
 
 def tail_sums(logits_BC: Array, classes_BK: Array, masked: tuple[int, ...] = ()) -> Array:
@@ -101,10 +115,15 @@ def logsumexp(values_BC: Array) -> Array:
     xp = array_namespace(values_BC)
     top = xp.max(values_BC, axis=-1, keepdims=True)
     top = xp.where(xp.isfinite(top), top, xp.zeros_like(top))
-    total = xp.sum(xp.exp(values_BC - top), axis=-1)
-    floor = xp.finfo(values_BC.dtype).smallest_normal
-    logs = xp.log(xp.where(total > 0, total, xp.full_like(total, floor))) + xp.squeeze(top, axis=-1)
-    return xp.where(total > 0, logs, xp.full_like(logs, -xp.inf))
+    return _log(xp.sum(xp.exp(values_BC - top), axis=-1)) + xp.squeeze(top, axis=-1)
+
+
+def _log(total_B: Array) -> Array:
+    """log, and -inf of 0 without numpy's warning."""
+    xp = array_namespace(total_B)
+    floor = xp.finfo(total_B.dtype).smallest_normal
+    logs_B = xp.log(xp.where(total_B > 0, total_B, xp.full_like(total_B, floor)))
+    return xp.where(total_B > 0, logs_B, xp.full_like(logs_B, -xp.inf))
 
 
 def _best_classes(values_BC: Array, k: int) -> Array:

@@ -8,8 +8,8 @@ import numpy as np
 from kdcache.encoding import Encoded, decode_logits, decode_tail, encode_full, encode_topk
 from kdcache.fidelity import TailError, tail_errors
 from kdcache.layout import segment_layout
-from kdcache.loop_memory import peak_bytes
 from kdcache.manifest import Encoding, Identity, Record
+from kdcache.memory import peak_rss_bytes
 from kdcache.pipelines.job import Job, chosen_packing, open_job
 from kdcache.pipelines.settings import ExtractSettings
 from kdcache.plan import GROUP
@@ -56,7 +56,7 @@ def estimate(settings: ExtractSettings) -> Estimate:
     job = open_job(settings)
     view_bytes, accuracy = job.check(settings.min_accuracy)
     logits, labels, seconds = _sampled(job, settings, view_bytes)
-    tried, base = len(labels), peak_bytes()
+    tried, base = len(labels), peak_rss_bytes()
     layout = segment_layout(job.identity, job.start, job.stop)
     rows = layout.rows * (job.stop - job.start)
     chosen = _bytes_a_row(job.identity, logits, labels, job.stop - job.start)

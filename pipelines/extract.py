@@ -12,8 +12,9 @@ from kdcache.commits import Commit, totals
 from kdcache.errors import InvalidInputError, ReplayError, StoreNotFoundError, TeacherSuspectError
 from kdcache.extraction import BlockAnswer, BlockExtractor
 from kdcache.lineage import unsealed_notes, with_lineage
-from kdcache.loop_memory import IN_FLIGHT, peak_bytes
+from kdcache.loop_memory import IN_FLIGHT
 from kdcache.manifest import Record, require_equal
+from kdcache.memory import peak_rss_bytes
 from kdcache.pipelines.job import Job, open_job
 from kdcache.pipelines.settings import ExtractSettings
 from kdcache.plan import ViewPlan
@@ -79,7 +80,7 @@ def extract(
     before = set(segment.commits())
     drift = _drift_since(store, job)
     pending = [block for block in range(segment.layout.blocks) if block not in before]
-    loop = BlockLoop(began=time.monotonic(), base=peak_bytes())
+    loop = BlockLoop(began=time.monotonic(), base=peak_rss_bytes())
     extract_blocks(extractor, segment, job, pending, settings, loop, progress=progress, stop=stop)
     if loop.left:  # another writer took these blocks: see them committed, or finish them for it
         again = [block for block in loop.left if block not in segment.commits()]
@@ -89,9 +90,9 @@ def extract(
         "checks_seconds": loop.began - opened,
         "waited_for_writer": loop.waited_for_writer,
         "waited_for_views": loop.waited_for_views,
-        "memory_peak": peak_bytes(),
+        "memory_peak": peak_rss_bytes(),
         "memory_bound": None if loop.base is None else loop.base + extractor.memory.total,
-        "memory_peak_worker": peak_bytes(children=True) if settings.workers else None,
+        "memory_peak_worker": peak_rss_bytes(children=True) if settings.workers else None,
     }
     commits = segment.commits()
     content_id = store.seal().content_id if settings.seal and _all_whole(store) else None

@@ -46,7 +46,7 @@ def test_the_limit_keeps_the_first_samples() -> None:
         ("fashion-mnist", {}, "needs its folder of .gz files"),
         ("fashion-mnist:.", {"split": "val"}, "split is 'val'; choose train or test"),
         ("folder:/no/such", {}, "/no/such is no folder with a folder of images a class"),
-        ("folder:.", {"transform": 1}, "data folder takes split and limit, not transform"),
+        ("folder:.", {"transform": 1}, "data folder takes split, decoder and limit, not transform"),
         ("torchvision:NoSuch", {}, "torchvision.datasets has no 'NoSuch'"),
         ("torchvision:CIFAR10", {"root": "/no/such"}, "torchvision:CIFAR10 does not open.*download=true"),
         ("torchvision:FakeData", {"sise": 3}, "data torchvision:FakeData takes other arguments.*it has size"),

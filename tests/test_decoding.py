@@ -13,8 +13,12 @@ from torchvision.transforms import v2
 from kdcache.datasets import open_data
 from kdcache.decoding import decoded_image, decoded_tensor, decoder_kind
 from kdcache.errors import InvalidInputError, ReplayError
+from kdcache.loader import Loader
 from kdcache.manifest import Provenance
+from kdcache.pipelines.extract import extract
+from kdcache.pipelines.settings import ExtractSettings
 from kdcache.replay import require_decoder
+from kdcache.store import Store
 from tests.viewkit import picture
 
 PIXELS = v2.functional.to_pil_image(picture(0, height=61, width=47))
@@ -85,3 +89,24 @@ def test_another_decoder_than_the_store_s_is_refused_with_the_flag_to_give() -> 
     require_decoder(there, here, store="a.kd", accept_drift=True)
     require_decoder(there, "torchvision 0.30", store="a.kd")  # versions are for the replay to judge
     require_decoder(there, "none", store="a.kd")
+
+
+def test_a_loader_refuses_the_other_decoder_before_it_draws(tmp_path: Path) -> None:
+    folder = tmp_path / "data"
+    for number in range(8):
+        path = folder / "ab"[number % 2] / f"{number}.jpg"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(encoded(*KINDS["baseline"]))
+    settings = ExtractSettings(
+        store=str(tmp_path / "a.kd"), data=f"folder:{folder}", data_set={"decoder": "torchvision"},
+        transform="imagenet", transform_set={"size": 16}, teacher="kdcache.networks:convnet",
+        teacher_set={"width": 4, "channels": 3}, encoding="full", min_accuracy=0.0, workers=0, batch_size=64,
+    )  # fmt: skip
+    extract(settings)
+    store = Store.open(str(tmp_path / "a.kd"))
+    same, other = (open_data(f"folder:{folder}", {"decoder": name}) for name in ("torchvision", "pillow"))
+    [batch] = Loader(same, stores=[store], batch_size=8, epochs=1)
+    assert len(batch.images) == 8
+    refused = r"a.kd was extracted .*torchvision \S+ decoded.*by Pillow \S+,.*--data-set decoder=torchvision"
+    with pytest.raises(ReplayError, match=refused):
+        Loader(other, stores=[store], batch_size=8, epochs=1)

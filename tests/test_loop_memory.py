@@ -23,7 +23,7 @@ def bound(rows: int, views: int, classes: int, encoding: Encoding) -> int:
 def test_the_bound_stops_growing_with_the_data_set() -> None:
     topk = Encoding(name="topk", k=20)
     assert bound(10**6, 10, 1000, topk) == bound(10**8, 10, 1000, topk) < 2 * 10**9
-    assert bound(10**6, 300, 1000, topk) < 4 * 10**9  # a block of 64 MB of class ids, where ten views have 3 MB
+    assert bound(10**6, 300, 1000, topk) < 3 * 10**9  # a block of 64 MB of class ids, where ten views have 3 MB
     assert bound(10**6, 10, 1000, Encoding(name="full")) < 2 * 10**9
 
 

@@ -296,5 +296,5 @@ def test_views_that_were_extracted_apart_replay_together(stage: Stage, tmp_path:
     assert kdcache("merge", stage.store, more, out, "--no-seal") == 0
     shown = capsys.readouterr().out
     assert f"0 from {more}" in shown
-    assert "content_id : -" in shown
+    assert "content id : -" in shown
     assert "name two or more" in refusal(capsys, "merge", more, out)

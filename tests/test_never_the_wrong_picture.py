@@ -14,7 +14,7 @@ import torch
 from PIL import Image
 from safetensors.torch import load_file, save_file
 
-from kdcache import datasets
+from kdcache import decoding
 from kdcache.errors import InvalidInputError, KdcacheError, MismatchError, ReplayError
 from kdcache.pipelines.extract import extract
 from kdcache.pipelines.settings import VerifySettings
@@ -156,7 +156,7 @@ def other_library(path: Path) -> Image.Image:
 def test_another_decoder_is_refused_at_the_first_row(
     gallery: Gallery, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, decoder: Callable[[Path], Image.Image]
 ) -> None:
-    monkeypatch.setattr(datasets._Files, "__getitem__", lambda self, row: (decoder(self.paths[row]), self.labels[row]))
+    monkeypatch.setattr(decoding, "decoded_image", decoder)
     with pytest.raises(ReplayError, match=r"(drift|another picture), of 64 canary rows \d+ differ"):
         train(gallery.student(tmp_path / "run"))
     assert not (tmp_path / "run/weights").exists()

@@ -183,7 +183,8 @@ def measure(bench: Bench) -> Iterator[Figure]:
     yield from one_view(bench, jpegs)
     yield from one_view_of_small_pictures(bench)
     yield from ten_views(bench, jpegs)
-    yield from memory(bench)
+    if not bench.quick:  # processes that import everything again; tests/test_loop_memory.py has two small ones
+        yield from memory(bench)
 
 
 def one_view(bench: Bench, jpegs: Path) -> Iterator[Figure]:
