@@ -1,7 +1,6 @@
 """A store as large as one likes whose views are all one picture, and a training on it that tells its peak memory.
 
-    python -m tests.benchmarks.flat_store write STORE ROWS VIEWS
-    python -m tests.benchmarks.flat_store train STORE ROWS VIEWS
+    python -m tests.benchmarks.flat_store STORE ROWS VIEWS STEPS
 
 Top-20 of 1,000 classes; fingerprints are those of the picture, so that the loader finds nothing amiss.
 """
@@ -18,6 +17,7 @@ from kdcache.commits import Counts
 from kdcache.datasets import describe_samples
 from kdcache.encoding import encode_topk
 from kdcache.errors import InterruptedRunError
+from kdcache.fingerprint import fingerprint
 from kdcache.manifest import Encoding, Identity, OrderIdentity, Provenance, TeacherIdentity
 from kdcache.memory import peak_rss_bytes
 from kdcache.pipelines.settings import TrainSettings
@@ -27,10 +27,9 @@ from kdcache.progress import StopRequest
 from kdcache.reduction import TopK, reduce_topk
 from kdcache.shards import values_digest
 from kdcache.store import Store
-from kdcache.views import fingerprints, thumbnails
+from kdcache.views import thumbnails
 
-SMALL, LARGE, VIEWS = 50_000, 250_000, (2, 6)  # rows, rows, views
-CLASSES, TOP_K, STEPS = 1_000, 20, 15
+CLASSES, TOP_K, BATCH = 1_000, 20, 1_000
 SPEC = "tests.benchmarks.flat_store:Flat"
 
 
@@ -72,8 +71,9 @@ def write(path: str, rows: int, views: int) -> None:
             name: each[..., : len(positions)] if name in ("gaps", "tail") else each[:, : len(positions)]
             for name, each in answers.items()
         }
-        seen = [fingerprints(images, mixing_of(plan, positions, view, rows, (8, 8))) for view in range(views)]
-        arrays["pixels"] = np.stack(seen)
+        mixing = mixing_of(plan, positions, 0, rows, (8, 8))  # none: the same in every view
+        seen = np.array([fingerprint(image, mixing, row) & 0xFF for row, image in enumerate(images)], np.uint8)
+        arrays["pixels"] = np.stack([seen] * views)
         if number == 0:
             arrays["canary"] = np.stack([thumbnails(images[:64])] * views)
         segment.commit(number, arrays=arrays, counts=Counts(labelled=views * len(positions)), provenance=provenance)
@@ -84,18 +84,18 @@ def _numpy(kept: TopK) -> TopK:
     return TopK(**{name: value.numpy() for name, value in vars(kept).items()})
 
 
-def peak_of(path: str, rows: int, views: int) -> int | None:
-    """Some steps of a training, time enough for the next view to be read; the peak in bytes."""
+def peak_of(path: str, rows: int, views: int, steps: int) -> int | None:
+    """The peak in bytes of a training of `views` epochs, stopped after `steps`."""
     stop = StopRequest()
 
     def progress(what: str, done: int, total: int) -> None:
-        time.sleep(0.1)
-        stop.requested = done >= STEPS
+        time.sleep(0.1 if done < 5 else 0.0)  # the next view is being read meanwhile
+        stop.requested = done >= steps
 
     with tempfile.TemporaryDirectory() as run:
         settings = TrainSettings(
             run=run, data=SPEC, data_set={"rows": rows}, store=(path,), student="kdcache.networks:convnet",
-            student_set={"num_classes": CLASSES}, epochs=views, batch_size=256, workers=0, device="cpu",
+            student_set={"num_classes": CLASSES, "width": 4}, epochs=views, batch_size=BATCH, workers=0, device="cpu",
         )  # fmt: skip
         with suppress(InterruptedRunError):
             train(settings, progress=progress, stop=stop)
@@ -103,8 +103,5 @@ def peak_of(path: str, rows: int, views: int) -> int | None:
 
 
 if __name__ == "__main__":
-    verb, folder, count, number = sys.argv[1:]
-    if verb == "write":
-        write(folder, int(count), int(number))
-    else:
-        sys.stdout.write(f"{peak_of(folder, int(count), int(number))}\n")
+    folder, *numbers = sys.argv[1:]
+    sys.stdout.write(f"{peak_of(folder, *map(int, numbers))}\n")
