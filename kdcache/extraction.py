@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from kdcache.commits import Counts
+from kdcache.devices import to_device
 from kdcache.encoding import LOWEST_F16, Encoded, encode_topk
 from kdcache.errors import BadLogitsError, InvalidInputError
 from kdcache.feed import Feed, recorded
@@ -109,8 +110,9 @@ class BlockExtractor:
         feed = self.feed
         answer = _empty_answer(block, self.layout)
         pending: list[Unit] = []
-        for _ in self.requests(block):
+        for wanted in self.requests(block):
             item = next(drawn)
+            assert (item.request.first, item.request.positions[0]) == (wanted.first, wanted.positions[0]), "out of step"
             self._note(answer, item)
             for unit in units_of(item):
                 if sum(len(each.images) for each in pending) + len(unit.images) > rows:
@@ -140,7 +142,7 @@ class BlockExtractor:
             mixing = _joined(units, rows)
             images = mix_images(images, mixing, mixing.partners, mix)
             given = np.stack([own, own[mixing.partners[:count]]], axis=1)
-        labels = feed.to_device(torch.from_numpy(given))  # before the forward: it would wait for it
+        labels = to_device(torch.from_numpy(given), self.teacher.preparation.device)  # the forward is not waited for
         logits, features = self.teacher.answer(images)
         with torch.inference_mode():
             reduced = reduce_answer(logits[:count], labels, self.identity)
@@ -149,7 +151,7 @@ class BlockExtractor:
             if self.identity.encoding.class_means and answer.block == 0:
                 ids, masked = reduced["classes"].long(), self.identity.teacher.masked_classes
                 answer.tail_sums.append(_room((2, logits.shape[1]), torch.float32, logits.device))
-                answer.tail_sums[-1].copy_(tail_sums(logits[:count], ids, masked), non_blocking=True)
+                _copy_out(answer.tail_sums[-1], tail_sums(logits[:count], ids, masked))
             self._put(answer, reduced, units)
 
     def _put(self, answer: BlockAnswer, reduced: dict[str, Tensor], units: list[Unit]) -> None:
@@ -162,7 +164,7 @@ class BlockExtractor:
             for unit in units:
                 at, stop = unit.first - first, start + len(unit.images)
                 place = answer.fields[name][unit.view - self.layout.start, at : at + len(unit.images)]
-                place.copy_(values[start:stop], non_blocking=True)
+                _copy_out(place, values[start:stop])
                 start = stop
 
     def _kept_features(self, features: Tensor | None) -> Tensor:
@@ -259,6 +261,11 @@ def _empty_answer(block: int, layout: SegmentLayout) -> BlockAnswer:
 def _room(shape: tuple[int, ...], dtype: torch.dtype, device: torch.device) -> Tensor:
     """Host memory that a device's values are copied into; torch keeps pinned memory for the next block's."""
     return torch.empty(shape, dtype=dtype, pin_memory=device.type == "cuda")
+
+
+def _copy_out(place: Tensor, values: Tensor) -> None:
+    """Without waiting where `recorded` gives an event to wait for later: on CUDA alone."""
+    place.copy_(values, non_blocking=values.device.type == "cuda")
 
 
 def _class_means(answer: BlockAnswer) -> Array:

@@ -40,12 +40,6 @@ class Feed:
             return self._preparation.normalise(_filled(self._buffer, pieces))
         return self._preparation(_filled(torch.empty((rows, *pieces[0].shape[1:]), dtype=pieces[0].dtype), pieces))
 
-    def to_device(self, values: Tensor) -> Tensor:
-        """A small host tensor on the device; pinned, since a copy from pageable memory waits for the whole stream."""
-        if torch.device(self._preparation.device).type == "cuda":
-            values = values.pin_memory()
-        return values.to(self._preparation.device, non_blocking=True)
-
     def _on_device(self, pieces: list[Tensor], rows: int) -> Tensor:
         """A copy that is still under way; the host memory is used again two batches later, once it was read."""
         shape, dtype = (rows, *pieces[0].shape[1:]), pieces[0].dtype

@@ -19,6 +19,7 @@ from torch import Tensor
 from kdcache.batch import Batch
 from kdcache.datasets import Data
 from kdcache.deal import BatchRows, Deal
+from kdcache.devices import to_device
 from kdcache.errors import InvalidInputError, MissingBlockError
 from kdcache.manifest import require_equal
 from kdcache.plan import IntArray, TransformSpec, ViewPlan
@@ -121,11 +122,13 @@ class Loader:
             self._compare(number, row, drawn.pixels[0, :count], rows)
         mixing = drawn.mixing[0]
         images = mix_rows(self._prepared(drawn.images[0]), mixing, drawn.request.positions, count, self.plan.mix)
-        y = torch.from_numpy(self.labels[row.positions]).to(self.device)
+        y = to_device(torch.from_numpy(self.labels[row.positions]), self.device)
         mixed = self.plan.mix != "none"
-        y2 = torch.from_numpy(self.labels[mixing.partners[:count]]).to(self.device) if mixed else None
-        lam = torch.from_numpy(mixing.lam[:count]).to(self.device, torch.float32) if mixed else None
-        features = tuple(torch.from_numpy(rows.arrays["features"]).to(self.device) for rows in taken if self.features)
+        y2 = to_device(torch.from_numpy(self.labels[mixing.partners[:count]]), self.device) if mixed else None
+        lam = to_device(torch.from_numpy(mixing.lam[:count]).float(), self.device) if mixed else None
+        features = tuple(
+            to_device(torch.from_numpy(rows.arrays["features"]), self.device) for rows in taken if self.features
+        )
         return Batch(
             images, y, y2, lam, torch.from_numpy(row.positions), row.view, row.epoch, row.step,
             tuple(self._soft_labels(number, row.view, rows) for number, rows in enumerate(taken)), features,

@@ -193,7 +193,7 @@ class Segment:
 
 
 def listed_segments(folder: Place, identity: Identity) -> list[Segment]:
-    """The segments of a store that have a record, by listing. Raises FormatError for a record that is not this store's."""
+    """The segments of a store that have a record, by listing. Raises FormatError for another store's."""
     found, digest = [], identity.digest
     for name in folder.folders("kdcache"):
         parts = name.split("-")

@@ -234,9 +234,11 @@ def _put(base: Array, classes: Array, values: Array) -> Array:
 def _tensors(soft: SoftLabels, device: str) -> dict[str, Array]:
     import torch  # the store side stays importable without it
 
+    from kdcache.devices import to_device
+
     fields = dict.fromkeys(("logits", "tail", "label", "class_means"), torch.float32) | {"classes": torch.int64}
     return {
-        name: torch.as_tensor(value).to(device=device, dtype=dtype)
+        name: to_device(torch.as_tensor(value).to(dtype), device)
         for name, dtype in fields.items()
         if (value := vars(soft).get(name)) is not None
     }

@@ -15,6 +15,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
+from kdcache.devices import to_device
 from kdcache.errors import InvalidInputError
 from kdcache.manifest import TeacherIdentity
 from kdcache.specs import call, load_callable, own_source, portable_name
@@ -139,7 +140,7 @@ class Preparation:
         self._shift = torch.tensor(shift, device=device)[None, :, None, None]
 
     def __call__(self, images: Tensor) -> Tensor:
-        images = images.to(self.device, non_blocking=True)
+        images = to_device(images, self.device)
         if images.dtype != torch.uint8:
             return images.to(memory_format=torch.channels_last)
         room = torch.empty(images.shape, dtype=torch.float32, device=images.device, memory_format=torch.channels_last)

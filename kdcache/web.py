@@ -131,7 +131,7 @@ class WebFolder:
 
         def read(reply: Reply) -> bytes:
             if reply.status in ABSENT:
-                raise self._gone(key, f"it was there before: {MEND}")
+                raise self._gone(key, MEND)
             _require_range(reply, first, last, size)
             return _body(reply, last - first + 1)
 

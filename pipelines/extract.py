@@ -148,6 +148,8 @@ def extract_blocks(
     with ThreadPoolExecutor(max_workers=1, thread_name_prefix="kdcache-writer") as writer:
         for block in blocks:
             writing.append((block, writer.submit(write, extractor.ask(block, drawn))))
+            while writing and writing[0][1].done():  # an error is told at once
+                finish()
             if len(writing) > IN_FLIGHT:
                 began = time.monotonic()
                 finish()

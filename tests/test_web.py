@@ -153,7 +153,7 @@ def test_the_command_line_reads_urls(url: str, local: Path, capsys: pytest.Captu
     [
         (
             "ftp://host/store.kd",
-            "reads no ftp: addresses; it reads http://, https://, s3://, gs://, az:// addresses, one",
+            "reads no ftp: addresses; it reads http://, https://, s3://, gs://, az://, hf:// addresses, one",
         ),
         ("zip::s3://bucket/store.kd", "reads no zip::s3: addresses"),
         ("s3://http://host/store.kd", "reads no s3: addresses; .*, one at a time"),

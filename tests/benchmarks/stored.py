@@ -14,12 +14,12 @@ import torch
 from kdcache.commits import Commit, Counts, Shard
 from kdcache.encoding import encode_full, encode_topk
 from kdcache.environment import provenance
-from kdcache.layout import BLOCKS_WANTED, segment_layout
+from kdcache.layout import BLOCKS_WANTED, labels_spec, order_spec, segment_layout
 from kdcache.manifest import DatasetIdentity, Encoding, Identity, OrderIdentity, TeacherIdentity
 from kdcache.plan import TransformSpec, ViewPlan
 from kdcache.reduction import TopK, centre, logsumexp, reduce_topk, tail_sums
 from kdcache.rows import EncodedRows
-from kdcache.shards import encode_shard, values_digest
+from kdcache.shards import encode_plain, encode_shard, values_digest
 from kdcache.softlabels import TopKLabels
 from kdcache.store import Store
 from tests.benchmarks.rows import Rows
@@ -79,7 +79,8 @@ def identity_of(kept: Stored, samples: int) -> Identity:
 
 def bytes_by_array(kept: Stored) -> dict[str, float]:
     """Bytes a row of a store 64 times as large, in which all these samples are one block: its shards with index and
-    checksums; the commit, twice, as a sealed store has it; canary and class means, which stand once a segment."""
+    checksums; order and labels; the commit, twice, as a sealed store has it; canary and
+    class means, which stand once a segment."""
     views, samples = kept.rows.logits.shape[:2]
     layout = segment_layout(identity_of(kept, BLOCKS_WANTED * samples), 0, views)
     shards = {name: encode_shard(spec, kept.arrays[name]) for name, spec in layout.arrays.items()}
@@ -91,6 +92,10 @@ def bytes_by_array(kept: Stored) -> dict[str, float]:
         block=0, rows=views * samples, shards=records, counts=Counts(labelled=views * samples),
         provenance=provenance("cpu"),
     )  # fmt: skip
+    order = np.random.RandomState(0).permutation(BLOCKS_WANTED * samples).astype(np.uint32)
+    labels = np.resize(kept.rows.labels, len(order)).astype(np.int32)
+    plain = [encode_plain(order_spec(len(order)), order), encode_plain(labels_spec(len(labels)), labels)]
+    found["order, labels"] = sum(len(chunk) for each in plain for chunk in each.values()) / (views * len(order))
     found["commits"] = 2 * len(commit.to_bytes()) / (views * samples)
     return found
 

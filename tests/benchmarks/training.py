@@ -118,7 +118,7 @@ def _epochs(case: Case, bench: Bench, *, target: float | None = None) -> Iterato
     for name in stores:
         called = {"topk": "top-k"}.get(name, name)
         yield _ratio(times, case, f"epoch from a {called} store / bare cross-entropy", name, "bare", target)
-        yield _ratio(times, case, f"epoch from a {called} store / plain kdcache train", name, "plain")
+        yield _ratio(times, case, f"epoch from a {called} store / plain kdcache train", name, "plain", target)
     yield _ratio(times, case, "epoch of plain kdcache train / bare cross-entropy", "plain", "bare")
     taught = alternate({"topk": arms["topk"], "live": _bare(case, taught=True)}, taught_rounds, clock="cpu", warm=0)
     yield _ratio(taught, case, "epoch from a top-k store / teacher in the loop", "topk", "live")
@@ -206,7 +206,7 @@ def _bare(case: Case, *, taught: bool = False) -> Callable[[], None]:
     def epoch() -> None:
         total = 0.0
         for images, labels in loader:
-            images = (images.float() / 255.0 - mean) / std
+            images = (images.to(memory_format=torch.channels_last).float() / 255.0 - mean) / std
             logits = network(images)
             loss = cross_entropy(logits, labels) if teacher is None else _kd(logits, labels, images, teacher)
             optimizer.zero_grad()
