@@ -1,6 +1,7 @@
 """An ImageNet teacher over real photographs: both lie in packages, so that no download is needed."""
 
 from collections.abc import Callable
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -24,13 +25,19 @@ MORE = ("brick.png", "cell.png", "clock_motion.png", "grass.png", "gravel.png", 
 
 def photographs(names: tuple[str, ...] = PHOTOGRAPHS + MORE) -> list[npt.NDArray[np.uint8]]:
     """Pictures [H, W, 3]: those of scikit-image by name, then the two of scikit-learn."""
-    import skimage.data
     from PIL import Image
-    from sklearn.datasets import load_sample_images
 
-    folder = Path(skimage.data.__file__).parent
-    bundled = [np.array(Image.open(folder / name).convert("RGB")) for name in names]
-    return bundled + [np.array(each) for each in load_sample_images().images]
+    files = [_package("skimage") / "data" / name for name in names]
+    files += [_package("sklearn") / "datasets/images" / name for name in ("china.jpg", "flower.jpg")]
+    return [np.array(Image.open(file).convert("RGB")) for file in files]
+
+
+def _package(name: str) -> Path:
+    """The folder of a package that need not be imported: that would take seconds."""
+    spec = find_spec(name)
+    assert spec is not None
+    assert spec.origin is not None
+    return Path(spec.origin).parent
 
 
 def _crops(count: int, size: int) -> npt.NDArray[np.uint8]:

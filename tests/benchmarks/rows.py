@@ -21,7 +21,7 @@ from tests.photographs import folded_teacher, photographs
 Array = npt.NDArray[Any]
 
 SAMPLES, VIEWS, TOY_SAMPLES, TOY_VIEWS = 2048, 10, 40, 2
-PIXELS = 160  # 224 would take twice the time; strong crops are enlarged either way
+PIXELS = 128  # 224 would take three times the time; strong crops are enlarged either way
 BATCH = 16  # what lies in a core's cache: batches of 64 take twice the time
 
 

@@ -26,19 +26,27 @@ TARGETS = {10: 24.0, 20: 40.0, 50: 85.0}
 READ_K, BATCH = 20, 256
 
 
+def encoding(k: int, **changes: Any) -> Encoding:
+    """As extract writes a top-k store."""
+    return Encoding.model_validate({"name": "topk", "k": k, "class_means": True, "packing": "residuals", **changes})
+
+
 def measure(bench: Bench) -> Iterator[Figure]:
     rows = imagenet_rows(bench)
-    kept = {k: stored(rows, Encoding(name="topk", k=k, class_means=True)) for k in TARGETS}
+    kept = {k: stored(rows, encoding(k)) for k in TARGETS}
     for k, each in kept.items():
         yield _size(each, f"k {k}", TARGETS[k])
         yield _kl(each, f"k {k}", 1e-4)
+    plain = {k: stored(rows, encoding(k, packing="plain")) for k in TARGETS}
+    for k, each in plain.items():
+        yield _size(each, f"k {k}, packing plain")
     for k in TARGETS:
-        high = stored(rows, Encoding(name="topk", k=k, quantisation="high", class_means=True))
+        high = stored(rows, encoding(k, quantisation="high"))
         yield _size(high, f'k {k}, "high"')
         yield _kl(high, f'k {k}, "high"', 1e-5)
     yield exact(
         "ids that two views share", shared_ids(kept[READ_K]), f"of {READ_K}", better="higher",
-        table=_by_array({f"k {k}": each for k, each in kept.items()}),
+        table=_by_array(kept, plain),
     )  # fmt: skip
     store = write_store(kept[READ_K], bench.scratch / "ours.kd")
     yield exact("a whole store of these rows, with all records", _folder(store.folder.root) / _count(rows), "bytes/row",
@@ -68,7 +76,7 @@ def _size(kept: Stored, setting: str, target: float | None = None) -> Figure:
     entropies = entropy_by_array(kept)
     return exact(
         "bytes a row on disk", sum(parts.values()), "bytes/row", target=target, setting=setting, arrays=parts,
-        entropy=entropies,
+        entropy=entropies, packing=kept.encoding.packing,
     )  # fmt: skip
 
 
@@ -77,17 +85,16 @@ def _kl(kept: Stored, setting: str, target: float) -> Figure:
     return exact("mean KL by quantising", quantising_kl(kept, 1.0), "nats", target=target, setting=setting, **others)
 
 
-def _by_array(kept: dict[str, Stored]) -> dict[str, Any]:
-    """Rows of a table for the page: bytes on disk and at the order-0 entropy, by array."""
+def _by_array(kept: dict[int, Stored], plain: dict[int, Stored]) -> dict[str, Any]:
+    """Rows of a table for the page: bytes on disk, plain and packed, and at the order-0 entropy of what is packed."""
     cells: dict[str, list[str]] = {}
-    for each in kept.values():
-        sizes, limits = bytes_by_array(each), entropy_by_array(each)
-        sizes, limits = {**sizes, "all": sum(sizes.values())}, {**limits, "all": sum(limits.values())}
-        for name, size in sizes.items():
-            cells.setdefault(name, []).append(f"{size:.2f}")
-            cells[name].append(f"{limits[name]:.2f}" if name in limits else "")
-    columns = ["array"] + [f"{name}{what}" for name in kept for what in (": on disk", ": entropy")]
-    title = "Bytes a row by array, and at the order-0 entropy of its numbers (each array one distribution)"
+    for k, each in kept.items():
+        for found in (bytes_by_array(plain[k]), bytes_by_array(each), entropy_by_array(each)):
+            for name in (*bytes_by_array(each), "all"):
+                size = sum(found.values()) if name == "all" else found.get(name)
+                cells.setdefault(name, []).append("" if size is None else f"{size:.2f}")
+    columns = ["array", *(f"k {k}: {what}" for k in kept for what in ("plain", "residuals", "their entropy"))]
+    title = "Bytes a row by array and packing, and at the order-0 entropy of the numbers (one distribution an array)"
     return {"title": title, "columns": columns, "rows": [[name, *values] for name, values in cells.items()]}
 
 
@@ -133,8 +140,8 @@ def _fashion(bench: Bench) -> Iterator[Figure]:
         sys.stderr.write(f"sizes: no Fashion-MNIST in {fashion_folder()}, so its figures are left out\n")
         return
     rows = fashion_rows(bench)
-    for setting, encoding in {
+    for setting, kept in {
         "Fashion-MNIST, full": Encoding(name="full"),
-        "Fashion-MNIST, k 5": Encoding(name="topk", k=5, class_means=True),
+        "Fashion-MNIST, k 5": encoding(5),
     }.items():
-        yield _size(stored(rows, encoding), setting)
+        yield _size(stored(rows, kept), setting)

@@ -15,6 +15,7 @@ REST, PEER = "#555555", "#c4c4c4"
 def plot(figures: list[Figure], path: Path) -> None:
     """Draw nothing where there are no sizes of ImageNet rows among the figures."""
     from matplotlib.figure import Figure as Canvas
+    from matplotlib.lines import Line2D
     from matplotlib.patches import Patch
 
     ours = {_k(each): each for each in figures if each.name.startswith("bytes a row") and each.target is not None}
@@ -24,6 +25,11 @@ def plot(figures: list[Figure], path: Path) -> None:
     panels = canvas.subplots(1, len(ours), squeeze=False)[0]
     for axes, (k, figure) in zip(panels, ours.items(), strict=True):
         bars: list[tuple[str, dict[str, float]]] = [("kdcache", figure.details["arrays"])]
+        bars += [
+            ("kdcache, plain", each.details["arrays"])
+            for each in figures
+            if each.name == figure.name and each.details.get("packing") == "plain" and _k(each) == k
+        ]
         bars.append(("its order-0 entropy", figure.details["entropy"]))
         peers = [each for each in figures if "peer" in each.details and _k(each) == k]
         bars += [
@@ -36,7 +42,8 @@ def plot(figures: list[Figure], path: Path) -> None:
     for axes in panels[1:]:
         axes.set_yticklabels([])
     labels = {name: colour for name, colour in COLOURS.items() if name != "logits"} | {"records": REST}
-    handles = [Patch(color=colour, label=name) for name, colour in labels.items()]
+    handles: list[Any] = [Patch(color=colour, label=name) for name, colour in labels.items()]
+    handles.append(Line2D([], [], color="0.25", lw=1, ls=":", label="target"))
     canvas.legend(handles=handles, loc="outside lower center", ncols=len(handles), fontsize=9, frameon=False)
     canvas.savefig(path, dpi=120)
 
@@ -52,7 +59,7 @@ def _draw(axes: Any, bars: list[tuple[str, dict[str, float]]]) -> None:
             colour = PEER if not part else COLOURS.get(part, REST)
             axes.barh(row, parts[part], left=left, color=colour, alpha=0.55 if "entropy" in name else 1.0, height=0.72)
             left += parts[part]
-        axes.text(left, row, f" {left:.0f}", va="center", fontsize=9)
+        axes.text(left, row, f" {left:.1f}" if left < 100 else f" {left:.0f}", va="center", fontsize=9)
     axes.set_yticks(range(len(bars)), [name for name, _ in bars])
     axes.invert_yaxis()
     axes.margins(x=0.12)

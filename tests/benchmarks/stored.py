@@ -3,21 +3,22 @@
 Shape letters: V views, N positions, C classes, K kept classes.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import numpy.typing as npt
 import torch
 
 from kdcache.commits import Commit, Counts, Shard
-from kdcache.encoding import decode_logits, decode_tail, encode_full, encode_topk
+from kdcache.encoding import encode_full, encode_topk
 from kdcache.environment import provenance
 from kdcache.layout import BLOCKS_WANTED, segment_layout
 from kdcache.manifest import DatasetIdentity, Encoding, Identity, OrderIdentity, TeacherIdentity
 from kdcache.plan import TransformSpec, ViewPlan
 from kdcache.reduction import TopK, centre, logsumexp, reduce_topk, tail_sums
+from kdcache.rows import EncodedRows
 from kdcache.shards import encode_shard, values_digest
 from kdcache.softlabels import TopKLabels
 from kdcache.store import Store
@@ -126,7 +127,7 @@ def entropy_by_array(kept: Stored) -> dict[str, float]:
     for name in ("classes", "gaps", "label", "pixels", "logits"):
         if name in kept.arrays:
             values = kept.arrays[name]
-            found[name] = entropy(values) * values[0, 0].size / 8
+            found[name] = entropy(values) * values.size / kept.arrays["pixels"].size / 8
     if "tail" in kept.arrays:
         found["tail"] = sum(entropy(kept.arrays["tail"][:, part]) for part in range(3)) / 8
     return found
@@ -138,12 +139,26 @@ def quantising_kl(kept: Stored, temperature: float) -> float:
     part = {1.0: 0, 2.0: 1, 4.0: 2}[temperature]
     exact = np.concatenate([-kept.reduced.distances / temperature, kept.reduced.tail[..., part, None]], axis=-1)
     log_p = exact.astype(np.float64) - logsumexp(exact.astype(np.float64))[..., None]
-    arrays, label = kept.arrays, np.full(log_p.shape[:-1], np.nan)
-    logits = decode_logits(arrays["classes"], arrays.get("gaps"), kept.encoding.quantisation).astype(np.float64)
-    tail = np.moveaxis(decode_tail(arrays["tail"]), -2, -1).astype(np.float64)
-    labels = TopKLabels(arrays["classes"], logits, tail, label, kept.rows.classes)
-    log_q = np.concatenate([labels.log_probs(temperature), labels.tail_log_prob(temperature)[..., None]], axis=-1)
-    return float((np.exp(log_p) * (log_p - log_q)).sum(axis=-1).mean())
+    views = []
+    for view in range(len(log_p)):
+        soft = decoded(kept, view)
+        log_q = np.concatenate([soft.log_probs(temperature), soft.tail_log_prob(temperature)[..., None]], axis=-1)
+        views.append((np.exp(log_p[view]) * (log_p[view] - log_q)).sum(axis=-1).mean())
+    return float(np.mean(views))
+
+
+def decoded(kept: Stored, view: int) -> TopKLabels:
+    """One view as a reader gets it, in f64."""
+    samples = kept.rows.logits.shape[1]
+    identity = identity_of(kept, samples)
+    layout = segment_layout(identity, 0, len(kept.rows.logits))
+    loose = {
+        name: np.moveaxis(kept.arrays[name][view], cast(int, layout.arrays[name].block_axis) - 1, 0)
+        for name in layout.rowwise
+    }
+    soft = EncodedRows(identity, np.arange(samples), loose).soft_labels()
+    assert isinstance(soft, TopKLabels)
+    return replace(soft, logits=soft.logits.astype(np.float64), tail=soft.tail.astype(np.float64))
 
 
 def shared_ids(kept: Stored) -> float:
