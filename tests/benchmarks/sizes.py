@@ -13,6 +13,7 @@ from tests.benchmarks.peers import PEERS, Kept, Peer
 from tests.benchmarks.rows import Rows, fashion_folder, fashion_rows, imagenet_rows
 from tests.benchmarks.stored import (
     Stored,
+    bytes_a_sample,
     bytes_by_array,
     entropy_by_array,
     quantising_kl,
@@ -37,6 +38,7 @@ def measure(bench: Bench) -> Iterator[Figure]:
     for k, each in kept.items():
         yield _size(each, f"k {k}", TARGETS[k])
         yield _kl(each, f"k {k}", 1e-4)
+    yield exact("order and labels, which stand once for all views", bytes_a_sample(kept[READ_K]), "bytes/sample")
     plain = {k: stored(rows, encoding(k, packing="plain")) for k in TARGETS}
     for k, each in plain.items():
         yield _size(each, f"k {k}, packing plain")

@@ -79,8 +79,7 @@ def identity_of(kept: Stored, samples: int) -> Identity:
 
 def bytes_by_array(kept: Stored) -> dict[str, float]:
     """Bytes a row of a store 64 times as large, in which all these samples are one block: its shards with index and
-    checksums; order and labels; the commit, twice, as a sealed store has it; canary and
-    class means, which stand once a segment."""
+    checksums; the commit, twice, as a sealed store has it; canary and class means, which stand once a segment."""
     views, samples = kept.rows.logits.shape[:2]
     layout = segment_layout(identity_of(kept, BLOCKS_WANTED * samples), 0, views)
     shards = {name: encode_shard(spec, kept.arrays[name]) for name, spec in layout.arrays.items()}
@@ -92,12 +91,17 @@ def bytes_by_array(kept: Stored) -> dict[str, float]:
         block=0, rows=views * samples, shards=records, counts=Counts(labelled=views * samples),
         provenance=provenance("cpu"),
     )  # fmt: skip
-    order = np.random.RandomState(0).permutation(BLOCKS_WANTED * samples).astype(np.uint32)
-    labels = np.resize(kept.rows.labels, len(order)).astype(np.int32)
-    plain = [encode_plain(order_spec(len(order)), order), encode_plain(labels_spec(len(labels)), labels)]
-    found["order, labels"] = sum(len(chunk) for each in plain for chunk in each.values()) / (views * len(order))
     found["commits"] = 2 * len(commit.to_bytes()) / (views * samples)
     return found
+
+
+def bytes_a_sample(kept: Stored) -> float:
+    """Bytes of `order` and `labels`, which stand once a sample whatever its views, in a store 64 times as large."""
+    samples = BLOCKS_WANTED * kept.rows.logits.shape[1]
+    order = np.random.RandomState(0).permutation(samples).astype(np.uint32)
+    labels = np.resize(kept.rows.labels, samples).astype(np.int32)
+    plain = [encode_plain(order_spec(samples), order), encode_plain(labels_spec(samples), labels)]
+    return sum(len(chunk) for each in plain for chunk in each.values()) / samples
 
 
 def write_store(kept: Stored, path: Path) -> Store:
