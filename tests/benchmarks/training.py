@@ -22,7 +22,7 @@ from PIL import Image
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy, kl_div
 
-from kdcache.datasets import open_data
+from kdcache.datasets import Data, open_data
 from kdcache.pipelines.extract import extract
 from kdcache.pipelines.objective import build_objective
 from kdcache.pipelines.run import Run
@@ -179,14 +179,14 @@ def _ours(case: Case, bench: Bench, name: str, stores: tuple[str, ...], epochs: 
 class _Views(torch.utils.data.Dataset[tuple[Tensor, int]]):
     """Samples under a transform, as every tutorial has them."""
 
-    def __init__(self, samples: Any, transform: Callable[[Any], Any]) -> None:
-        self.samples, self.transform = samples, transform
+    def __init__(self, data: Data, transform: Callable[[Any], Any]) -> None:
+        self.data, self.transform = data, transform
 
     def __len__(self) -> int:
-        return len(self.samples)
+        return len(self.data)  # its samples know nothing of a limit
 
     def __getitem__(self, index: int) -> tuple[Tensor, int]:
-        image, label = self.samples[index]
+        image, label = self.data.samples[index]
         return as_tensor(self.transform(image)), label
 
 
@@ -198,7 +198,7 @@ def _bare(case: Case, *, taught: bool = False) -> Callable[[], None]:
     classes = case.student_set.get("num_classes", data.classes)
     network = build_network(case.student, case.student_set, classes, "student").train()
     teacher = build_network(case.teacher, case.teacher_set, classes, "teacher").eval() if taught else None
-    loader = torch.utils.data.DataLoader(_Views(data.samples, transform), batch_size=case.batch_size, shuffle=True)
+    loader = torch.utils.data.DataLoader(_Views(data, transform), batch_size=case.batch_size, shuffle=True)
     optimizer = torch.optim.SGD(network.parameters(), lr=0.01, momentum=0.9, nesterov=True, weight_decay=5e-4)
     channels = 1 if "convnet" in case.student else 3
     mean, std = (torch.tensor(each)[None, :, None, None] for each in default_normalisation(channels))
