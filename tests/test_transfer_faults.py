@@ -117,6 +117,42 @@ def test_a_byte_that_is_flipped_once_is_fetched_again_and_for_ever_refused(
         Store.open(tmp_path / "ever.kd")
 
 
+@pytest.mark.parametrize(
+    ("key", "fault", "spared"),
+    [
+        ("kdcache/manifest.json", "flip", 1),  # the second time: the first was held against the seal
+        ("kdcache/manifest.json", "page as data", 1),
+        ("kdcache/card.json", "page as data", 0),
+        ("seals/latest", "flip", 0),
+        ("seals/{}.json", "flip", 0),
+    ],
+)
+def test_no_spoiled_record_is_sealed_into_a_copy(
+    rich: Path, pushed: str, s3: Proxy, tmp_path: Path, key: str, fault: str, spared: int
+) -> None:
+    content_id = Store.open(rich).content_id or ""
+    s3.spoil("GET", key.format(content_id[:32]), fault, spared=spared, times=1)
+    with pytest.raises(KdcacheError):
+        pull(pushed, str(tmp_path / "copy.kd"))
+    assert not (tmp_path / "copy.kd/kdcache").exists()
+    pull(pushed, str(tmp_path / "copy.kd"))
+    assert all_reads(tmp_path / "copy.kd") == all_reads(rich)
+
+
+@pytest.mark.parametrize("key", ["kdcache/manifest.json", "seals/latest", "seals/{}.json"])
+@pytest.mark.parametrize("fault", ["403", "404", "503"])
+def test_records_that_do_not_come_end_a_pull_and_503_once_does_not(
+    rich: Path, pushed: str, s3: Proxy, tmp_path: Path, key: str, fault: str
+) -> None:
+    name = key.format((Store.open(rich).content_id or "")[:32])
+    s3.spoil("GET", name, fault, times=1)
+    error = outcome(lambda: pull(pushed, str(tmp_path / "once.kd")))
+    assert (error is None) == (fault == "503")
+    s3.spoil("GET", name, fault)
+    assert outcome(lambda: pull(pushed, str(tmp_path / "ever.kd"))) is not None
+    assert not (tmp_path / "ever.kd/kdcache").exists()
+
+
 def _child(call: str, given: tuple[str, str], env: dict[str, str]) -> None:
     os.environ.update(env)
     origin.PATIENCE = PATIENT
