@@ -38,6 +38,15 @@ def read_partial(folder: Place) -> tuple[SealedSegment, ...]:
     return () if data is None else Partial.from_bytes(data, str(folder.path(PARTIAL))).left_out
 
 
+def drop_left_out(folder: Place, before: tuple[SealedSegment, ...], held: tuple[SealedSegment, ...]) -> None:
+    """Bring `kdcache/partial.json` up to date with segments that a folder holds whole; nothing left, no record."""
+    left = Partial(left_out=before).less(held)
+    if not left.left_out:
+        folder.delete(PARTIAL)
+    elif left.left_out != before:
+        folder.replace(PARTIAL, left.to_bytes())
+
+
 def spans(segments: tuple[SealedSegment, ...]) -> str:
     """Views of some segments for a message: `0:10, 10:20`."""
     return ", ".join(f"{first}:{last}" for first, last in (each.views for each in segments))
