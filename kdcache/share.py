@@ -153,7 +153,7 @@ def _last(store: Store, seal: Seal, left_out: tuple[SealedSegment, ...]) -> Iter
     folder = store.folder
     manifest = folder.require(MANIFEST, "another process deleted it", limit=MANIFEST_LIMIT)
     if parse_manifest(manifest, str(folder.path(MANIFEST))) != store.manifest:
-        said = f"{folder.path(MANIFEST)} came twice, and not with the same contents: it was spoiled on the way, or replaced"
+        said = f"{folder.path(MANIFEST)} came twice with other contents, spoiled on the way or replaced"
         raise DamagedError(f"{said}; run the same command again")
     yield known(MANIFEST, manifest)
     if (card := folder.get(CARD, limit=CARD_LIMIT)) is not None:

@@ -11,7 +11,8 @@ from dataclasses import dataclass, field
 
 from kdcache.bucket import Bucket
 from kdcache.canonical import sha256_hex
-from kdcache.errors import DamagedError, StoreError
+from kdcache.checked import require_sha256
+from kdcache.errors import StoreError
 from kdcache.layout import CARD, LATEST_SEAL, MANIFEST, PARTIAL
 from kdcache.limits import CARD_LIMIT, MANIFEST_LIMIT
 from kdcache.manifest import parse_manifest, require_equal
@@ -24,7 +25,6 @@ from kdcache.share import SealedListing, SharedFile
 
 JOBS = 8
 HELD = 256 * 2**20  # bytes of shards in memory at once
-TRIES = 3  # fetches of a file whose bytes are not those of its sha256
 LOOKED = 0.2  # seconds between looks at a request to stop
 
 
@@ -170,14 +170,7 @@ def fetched(source: Place, file: SharedFile) -> bytes:
     """A file's bytes, held against its sha256. A far place is asked again: bytes may be spoiled on the way."""
     if file.data is not None:
         return file.data
-    found = ""
-    for _ in range(TRIES if source.far else 1):
-        data = source.require(file.key, source.mend, limit=file.size)
-        if len(data) == file.size and (found := sha256_hex(data)) == file.sha256:
-            return data
-        found = found if len(data) == file.size else f"of {len(data)} bytes"
-    said = f"{source.path(file.key)} has sha256 {found[:16]}, the seal lists {file.sha256[:16]}"
-    raise DamagedError(f"{said}; {source.mend}")
+    return require_sha256(source, file.key, file.size, file.sha256, says="the seal lists")
 
 
 def _finish(work: _Work, listing: SealedListing) -> str:

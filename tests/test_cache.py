@@ -6,16 +6,20 @@ import os
 import stat
 import threading
 from pathlib import Path
+from typing import cast
 
 import numpy as np
 import pytest
 
+from kdcache import ahead, checked
+from kdcache.ahead import ReadAhead
 from kdcache.cache import Cache, open_cache
 from kdcache.canonical import sha256_hex
 from kdcache.chunks import index_bytes
 from kdcache.cli.app import main
 from kdcache.errors import DamagedError, InvalidInputError
 from kdcache.pipelines.sharing import push
+from kdcache.place import AwaitedBlock, AwaitedFile, Place
 from kdcache.store import Store
 from tests.bucketkit import Proxy
 from tests.storekit import make_case, write_store
@@ -204,6 +208,7 @@ def test_no_cache(wide: Path, place: str, s3: Proxy, tmp_path: Path, monkeypatch
     for view in (0, 1, 0):
         assert values(store, view) == values(Store.open(wide), view)
     assert not (tmp_path / "cache").exists()
+    assert cast(ReadAhead, store.folder)._parts == {}  # what was fetched ahead serves one read
 
 
 def test_the_command_line(wide: Path, place: str, capsys: pytest.CaptureFixture[str]) -> None:
@@ -227,3 +232,64 @@ def test_the_command_line(wide: Path, place: str, capsys: pytest.CaptureFixture[
         before["files"],
         before["bytes"],
     )
+
+
+def test_a_cache_that_is_smaller_than_the_store_does_not_multiply_what_is_fetched(
+    wide: Path, place: str, s3: Proxy, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each whole shard comes once; what the cache has lost comes in parts."""
+    push(str(wide), place)
+    size = sum(path.stat().st_size for path in wide.rglob("*") if path.is_file())
+    monkeypatch.setenv("KDCACHE_CACHE_LIMIT", str(size // 4))
+    store, here = Store.open(place), Store.open(wide)
+    s3.heal()
+    for view in (0, 1, 2, 3, 0, 1):
+        assert values(store, view) == values(here, view)
+    assert s3.sent < 3.5 * size
+
+
+def test_a_shard_that_is_evicted_before_it_is_read_is_not_read_unchecked(wide: Path, tmp_path: Path) -> None:
+    with serving(tmp_path) as site:
+        store = Store.open(f"{site.url}/wide.kd")
+        for view in (0, 1):
+            store.read(view, np.arange(640))
+        shard = wide / "views-00000-00004" / SHARD
+        data = shard.read_bytes()
+        far = cast(ReadAhead, store.folder)
+        open_cache().clear()
+        with far.opened(f"views-00000-00004/{SHARD}") as file:
+            assert file.part(0, file.size) == data
+        shard.write_bytes(data[:9] + bytes([data[9] ^ 1]) + data[10:])
+        with (
+            pytest.raises(DamagedError, match=r"has sha256 .*, committed was"),
+            far.opened(f"views-00000-00004/{SHARD}"),
+        ):
+            pass
+
+
+def test_whole_shards_in_memory_are_bounded(wide: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Over all threads; and a size that no shard has is not fetched, whatever a commit says."""
+    monkeypatch.setattr(ahead, "HELD", 60_000)
+    lock, held, most = threading.Lock(), 0, 0
+    real = checked.require_sha256
+
+    def counted(place: Place, key: str, size: int, sha256: str, *, says: str) -> bytes:
+        nonlocal held, most
+        with lock:
+            held += size
+            most = max(most, held)
+        threading.Event().wait(0.01)
+        with lock:
+            held -= size
+        return real(place, key, size, sha256, says=says)
+
+    monkeypatch.setattr(ahead, "require_sha256", counted)
+    with serving(tmp_path) as site:
+        store = Store.open(f"{site.url}/wide.kd")
+        for view in (0, 1):
+            assert values(store, view) == values(Store.open(wide), view)
+        assert 30_000 < most <= 60_000
+        far = cast(ReadAhead, store.folder)
+        asked = len(site.asked)
+        far.expect([AwaitedBlock("none", b"", (AwaitedFile(f"wide.kd/{SHARD}", 2**40, "0" * 64, 0, 4, 1000),))])
+        assert [key for key, _ in site.asked[asked:] if "classes" in key] == []
