@@ -183,6 +183,13 @@ def test_a_profile_of_the_aws_tools_is_read(
     signed = {name.lower(): value for name, value in s3.asked[-1].headers.items()}["authorization"]
     assert "Credential=PROFILEKEY/" in signed
     assert "/eu-west-1/s3/" in signed
+    (tmp_path / "config").write_text("[profile team]\nregion = eu-west-1\nendpoint_url = http://127.0.0.1:9\n")
+    monkeypatch.setenv("AWS_ENDPOINT_URL", s3.url)
+    monkeypatch.setenv("AWS_REGION", "us-west-2")  # what the environment says comes first
+    assert Bucket(place).get("x") is None
+    assert any("/us-west-2/s3/" in value for value in s3.asked[-1].headers.values())
+    (tmp_path / "config").write_bytes(b"[profile \xff]\n")
+    assert Bucket(place).get("x") is None
     monkeypatch.setenv("AWS_PROFILE", "nobody")
     with pytest.raises(InvalidInputError, match="AWS_PROFILE=nobody names no profile with keys"):
         Bucket(place)
