@@ -12,6 +12,7 @@ def require_sha256(place: Place, key: str, size: int, sha256: str, *, says: str)
 
     A zip file's crc32 finds a spoiled byte before the sha256 does, so that is tried again too.
     """
+    found = ""
     for tries in range(TRIES if place.far else 1, 0, -1):
         try:
             data = place.get(key, limit=size)
@@ -21,7 +22,7 @@ def require_sha256(place: Place, key: str, size: int, sha256: str, *, says: str)
             continue
         if data is None:
             raise DamagedError(f"{place.path(key)} is missing; {place.mend}")
-        if len(data) == size and sha256_hex(data) == sha256:
+        if (digest := sha256_hex(data)) == sha256 and len(data) == size:
             return data
-    found = f"has sha256 {sha256_hex(data)[:16]}" if len(data) == size else f"has {len(data)} bytes of {size}"
+        found = f"has sha256 {digest[:16]}" if len(data) == size else f"has {len(data)} bytes of {size}"
     raise DamagedError(f"{place.path(key)} {found}, {says} {sha256[:16]}; {place.mend}")

@@ -15,7 +15,7 @@ from kdcache.layout import CARD, LATEST_SEAL, MANIFEST, PARTIAL, group_bytes, la
 from kdcache.limits import CARD_LIMIT, HEAD_BYTES_MAX, MANIFEST_LIMIT, METADATA_LIMIT
 from kdcache.manifest import Card, Identity, parse_manifest
 from kdcache.partial import Partial, spans
-from kdcache.place import Place
+from kdcache.place import Place, get_optional
 from kdcache.seals import Seal, SealedSegment
 from kdcache.segment import Segment, describe_segment
 from kdcache.shards import largest_shard
@@ -156,7 +156,7 @@ def _last(store: Store, seal: Seal, left_out: tuple[SealedSegment, ...]) -> Iter
         said = f"{folder.path(MANIFEST)} came twice with other contents, spoiled on the way or replaced"
         raise DamagedError(f"{said}; run the same command again")
     yield known(MANIFEST, manifest)
-    if (card := folder.get(CARD, limit=CARD_LIMIT)) is not None:
+    if (card := get_optional(folder, CARD, limit=CARD_LIMIT)) is not None:
         Card.from_bytes(card, str(folder.path(CARD)))  # what could not be opened again is not copied
         yield known(CARD, card)
     if left_out:

@@ -25,7 +25,7 @@ from kdcache.layout import (
 from kdcache.limits import CARD_LIMIT, MANIFEST_LIMIT, VIEWS_MAX
 from kdcache.manifest import Card, Identity, Manifest, Provenance, parse_manifest, require_equal
 from kdcache.partial import drop_left_out, read_partial, spans
-from kdcache.place import Place, open_folder, open_place
+from kdcache.place import Place, get_optional, open_folder, open_place
 from kdcache.plan import partners_of
 from kdcache.rows import EncodedRows
 from kdcache.seals import Seal, SealedSegment, read_seal, split_pin
@@ -161,7 +161,7 @@ class Store:
     @property
     def card(self) -> Card:
         """What people wrote about the store."""
-        data = self.folder.get(CARD, limit=CARD_LIMIT)
+        data = get_optional(self.folder, CARD, limit=CARD_LIMIT)
         return Card() if data is None else Card.from_bytes(data, str(self.folder.path(CARD)))
 
     def write_card(self, card: Card) -> None:
