@@ -98,7 +98,8 @@ def _chosen(store: Store, seal: Seal, views: tuple[int, int] | None) -> tuple[Se
                 f"views {start}:{stop} were asked for, {store.folder.root} has {spans(seal.segments)}; {advice}"
             )
     if missing := tuple(each for each in chosen if each in store.left_out):
-        advice = f"pull them from where the store came from, or name views that are here: --views {_held(store)}"
+        fetch = f"get them from where the store came from (kdcache pull URL {store.folder.root})"
+        advice = f"{fetch}; only a pull may take the views that are here: --views {_held(store)}"
         raise MissingBlockError(f"{store.folder.root} is a partial copy without views {spans(missing)}; {advice}")
     return chosen
 

@@ -80,7 +80,9 @@ def test_a_partial_copy_opens_under_the_same_pin_and_says_what_it_lacks(rich: Pa
     found = inspect_files(str(copy))
     assert found.whole
     assert found.notes == ("this is a partial copy: views 2:3 were not pulled",)
-    with pytest.raises(MissingBlockError, match=r"partial copy without views 2:3; .*--views 0:2"):
+    with pytest.raises(
+        MissingBlockError, match=r"views 2:3; get them .*pull URL .*; only a pull may take .*--views 0:2"
+    ):
         listed(copy)
     assert [file.key for file in listed(copy, views=(0, 2)).files] == [file.key for file in listing.files]
 
