@@ -8,9 +8,15 @@ from pathlib import Path
 import pytest
 
 from kdcache import origin
+from kdcache.archive import Archive
 from kdcache.errors import DamagedError, KdcacheError, StoreError, StoreNotFoundError
+from kdcache.export import export_store
+from kdcache.files import Folder
 from kdcache.pipelines.sharing import pull, push
+from kdcache.progress import silent
+from kdcache.share import sealed_files
 from kdcache.store import Store
+from kdcache.transfer import copy_sealed
 from kdcache.verify import inspect_files
 from tests.bucketkit import FAULTS, PASSING, PATIENT, Asked, Proxy, environment, objects
 from tests.damagekit import FIRST, all_reads, rich_store
@@ -151,6 +157,30 @@ def test_records_that_do_not_come_end_a_pull_and_503_once_does_not(
     s3.spoil("GET", name, fault)
     assert outcome(lambda: pull(pushed, str(tmp_path / "ever.kd"))) is not None
     assert not (tmp_path / "ever.kd/kdcache").exists()
+
+
+class _FlippedOnce:
+    """A far zip file of which one part comes with a flipped bit the first time."""
+
+    def __init__(self, data: bytes, spoiled: bytes) -> None:
+        self.data, self.size = data, len(data)
+        self.left = [(data.index(spoiled), len(spoiled))]
+
+    def part(self, offset: int, length: int) -> bytes:
+        data = self.data[offset : offset + length]
+        if (offset, length) in self.left:
+            self.left.remove((offset, length))
+            return bytes([data[0] ^ 1]) + data[1:]
+        return data
+
+
+def test_a_byte_of_a_far_zip_file_that_is_flipped_once_is_fetched_again(rich: Path, tmp_path: Path) -> None:
+    export_store(str(rich), str(tmp_path / "x.zip"))
+    file = _FlippedOnce((tmp_path / "x.zip").read_bytes(), (rich / KEYS[0]).read_bytes())
+    archive, target = Archive("https://host/x.zip", lambda: file, far=True), Folder(tmp_path / "copy.kd")
+    copy_sealed(archive, target, sealed_files(archive, None), progress=silent, what="pulling")
+    assert file.left == []
+    assert all_reads(tmp_path / "copy.kd") == all_reads(rich)
 
 
 def _child(call: str, given: tuple[str, str], env: dict[str, str]) -> None:
