@@ -153,8 +153,9 @@ class ReadAhead:
         """A file whole, held against its sha256; so many bytes at once as the budget has."""
         self._budget.take(file.size)
         try:
-            self._brought.add(file.key)
-            yield require_sha256(self.inner, file.key, file.size, file.sha256, says="committed was")
+            data = require_sha256(self.inner, file.key, file.size, file.sha256, says="committed was")
+            self._brought.add(file.key)  # only now: parts of what was refused would not be checked
+            yield data
         finally:
             self._budget.give(file.size)
 
