@@ -2,6 +2,8 @@
 
 The first view that is read of a shard comes in parts, for whoever reads one view should not wait for ten. The second
 brings the whole shard, held against its sha256, into the cache: over an epoch of each view everything is read anyway.
+Once: a shard that the cache has lost since comes in parts, for a cache that is smaller than what is read would lose it
+again, and six views would cost six whole shards.
 """
 
 import threading
@@ -11,14 +13,15 @@ from dataclasses import dataclass
 from typing import Any, cast
 
 from kdcache.cache import Cache, open_cache
-from kdcache.canonical import sha256_hex
+from kdcache.checked import require_sha256
 from kdcache.chunks import index_bytes, parse_index
 from kdcache.limits import METADATA_LIMIT
-from kdcache.parallel import JOBS, Pool
+from kdcache.parallel import JOBS, Budget, Pool
 from kdcache.parts import Parts
 from kdcache.place import AwaitedBlock, AwaitedFile, FarPlace, Place
 
 SMALL = 2**14  # bytes of a file that is fetched whole at once: a second request would take longer
+HELD = 2**28  # bytes of whole shards in memory at once, over all threads; a larger shard comes in parts
 
 
 @dataclass(frozen=True)
@@ -38,6 +41,20 @@ class _Fetched:
             return file.part(offset, length)
 
 
+@dataclass(frozen=True)
+class _Held:
+    """A whole file in memory."""
+
+    data: bytes
+
+    @property
+    def size(self) -> int:
+        return len(self.data)
+
+    def part(self, offset: int, length: int) -> bytes:
+        return self.data[offset : offset + length]
+
+
 class ReadAhead:
     """A far place; what `expect` has named is served from memory or from the cache."""
 
@@ -49,6 +66,8 @@ class ReadAhead:
         self._whole: dict[str, AwaitedFile] = {}  # files that the cache serves
         self._parts: dict[str, _Fetched] = {}
         self._rows: dict[str, set[int]] = {}  # rows of a shard that were read in parts
+        self._brought: set[str] = set()  # files that were fetched whole once
+        self._budget = Budget(HELD)
         self._records: dict[str, bytes | None] = {}
 
     def __getattr__(self, name: str) -> Any:
@@ -75,25 +94,30 @@ class ReadAhead:
 
     @contextmanager
     def opened(self, key: str) -> Iterator[Parts]:
-        file, parts = self._whole.get(key), self._parts.get(key)
+        with self._lock:  # parts serve one read: the next may come long after
+            file, parts = self._whole.get(key), self._parts.pop(key, None)
         if file is not None and self._cache is not None:
             with self._cache.opened(file.sha256, file.size) as kept:
                 if kept is not None:
                     yield kept
                     return
-            self._whole.pop(key, None)  # it was evicted meanwhile
-        if parts is not None:
+            with self._bringing(file) as data:  # it was evicted meanwhile; parts of it would not be checked
+                yield _Held(data)
+        elif parts is not None:
             yield parts
-            return
-        with self.inner.opened(key) as found:
-            yield found
+        else:
+            with self.inner.opened(key) as found:
+                yield found
 
     def _fetch(self, file: AwaitedFile) -> None:
+        index_size = index_bytes(file.chunks)
+        if not 0 <= file.size <= file.chunks * file.longest + index_size:
+            return  # no shard is that large, whatever its commit says; the reader finds it again
         cache = self._cache
-        if cache is not None and cache.limit >= file.size and self._through_cache(cache, file):
+        if cache is not None and file.size <= min(HELD, cache.limit) and self._through_cache(cache, file):
             self._whole[file.key] = file
             return
-        index_size = index_bytes(file.chunks)
+        self._whole.pop(file.key, None)
         parts = {}
         where = max(file.size - index_size, 0)
         index = parts[where, index_size] = self._span(file, where, index_size)
@@ -108,20 +132,32 @@ class ReadAhead:
             self._rows.setdefault(file.key, set()).add(file.row)
 
     def _through_cache(self, cache: Cache, file: AwaitedFile) -> bool:
-        """Whether the cache serves a file, which is fetched whole where it is small or was read in parts before."""
+        """Whether the cache serves a file, which is fetched whole where it is small or was read in parts before, once:
+        one that it has lost since, or could not keep on a full disk, is read in parts, as without a cache."""
         if cache.holds(file.sha256, file.size):
             return True
-        if file.size > SMALL and file.chunks > 1 and not self._rows.get(file.key, set()) - {file.row}:
+        small = file.size <= SMALL or file.chunks == 1
+        if not small and not self._rows.get(file.key, set()) - {file.row}:
             return False
-        for last in (False, False, True):
-            data = self.inner.require(file.key, self.inner.mend, limit=file.size)
-            if last or sha256_hex(data) == file.sha256:  # bytes may be spoiled on the way
-                break
-        try:
-            cache.put(file.sha256, [data], str(self.inner.path(file.key)))
-        except OSError:
-            return False  # a full disk: the file is read in parts, as without a cache
+        if file.key in self._brought and file.chunks > 1:
+            return False
+        with self._bringing(file) as data:
+            try:
+                cache.put(file.sha256, [data], str(self.inner.path(file.key)))
+            except OSError:
+                return False
         return True
+
+    @contextmanager
+    def _bringing(self, file: AwaitedFile) -> Iterator[bytes]:
+        """A file whole, held against its sha256; so many bytes at once as the budget has."""
+        self._budget.take(file.size)
+        try:
+            data = require_sha256(self.inner, file.key, file.size, file.sha256, says="committed was")
+            self._brought.add(file.key)  # only now: parts of what was refused would not be checked
+            yield data
+        finally:
+            self._budget.give(file.size)
 
     def _span(self, file: AwaitedFile, offset: int, length: int) -> bytes:
         last = min(offset + length, file.size) - 1

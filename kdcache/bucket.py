@@ -14,7 +14,7 @@ from typing import Any, NoReturn, TypeVar
 
 from kdcache import origin
 from kdcache.clouds import open_client, split_address
-from kdcache.errors import DamagedError, FormatError, StoreError, StoreNotFoundError
+from kdcache.errors import ClosedError, DamagedError, FormatError, StoreError, StoreNotFoundError
 from kdcache.limits import METADATA_LIMIT
 from kdcache.origin import Patience, TryAgainError, jittered, shown
 
@@ -24,6 +24,11 @@ STATUS = re.compile(r"status code: ([0-9]{3}[ A-Za-z]*)")
 FINAL = re.compile(r"[34][0-9][0-9]")
 PASSING = frozenset({"408", "429"})
 PIECE = 2**22
+CREDENTIALS = {
+    "s3": "AWS_ACCESS_KEY_ID, AWS_PROFILE, ...",
+    "gs": "GOOGLE_APPLICATION_CREDENTIALS, ...",
+    "az": "AZURE_STORAGE_ACCOUNT_NAME, AZURE_STORAGE_ACCOUNT_KEY, ...",
+}
 SENDING = 15  # times as patient: a put is answered once all of it was sent
 
 
@@ -235,8 +240,9 @@ class Bucket:
         raise AssertionError
 
     def _refuse(self, key: str, error: Exception) -> NoReturn:
-        advice = "check the credentials in the environment (AWS_ACCESS_KEY_ID, AWS_PROFILE, ...) and what they may do"
-        raise StoreError(f"{self.path(key)} {_why(error)[0]}; {advice}") from None
+        named = CREDENTIALS[self.root.partition("://")[0]]
+        advice = f"check the credentials in the environment ({named}) and what they may do"
+        raise ClosedError(f"{self.path(key)} {_why(error)[0]}; {advice}") from None
 
 
 def _why(error: Exception) -> tuple[str, bool]:

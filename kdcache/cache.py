@@ -28,6 +28,7 @@ UNITS = {"": 1, "K": 10**3, "M": 10**6, "G": 10**9, "T": 10**12}
 SIZE = re.compile(r"([0-9]{1,15})([KMGT]?)B?")
 NAME = re.compile(r"[0-9a-f]{64}")
 TEMPORARY = ".tmp-"
+USED = 900  # seconds between notes of use; each makes other processes hash the file again, for they see it changed
 ABANDONED = 3600  # seconds after which a file that was being written is a killed writer's
 
 
@@ -60,9 +61,13 @@ class Cache:
             yield None
             return
         try:
-            whole = self._holds(descriptor, sha256, size)
+            try:
+                whole = self._holds(descriptor, sha256, size)
+            except OSError:  # a disk that fails
+                whole = False
             if not whole:
-                path.unlink(missing_ok=True)
+                with suppress(OSError):  # of another's, or on a disk that is read only
+                    path.unlink()
             yield Opened(descriptor, size) if whole else None
         finally:
             os.close(descriptor)
@@ -115,12 +120,14 @@ class Cache:
         if not stat.S_ISREG(found.st_mode) or found.st_size != size:
             return False
         key = (sha256, found.st_ino, found.st_ctime_ns)
-        if key not in self._seen:
+        seen = key in self._seen
+        if not seen:
             hashed = hashlib.sha256()
             while data := os.read(descriptor, PIECE):
                 hashed.update(data)
             if hashed.hexdigest() != sha256:
                 return False
+        if not seen or time.time() - found.st_mtime > USED:
             with suppress(OSError):
                 os.utime(descriptor)  # used now: the least recently used go first
             self._seen.add((sha256, found.st_ino, os.fstat(descriptor).st_ctime_ns))
@@ -184,6 +191,10 @@ def _limit(folder: Path) -> int:
         if (found := SIZE.fullmatch(text.strip().upper())) is None:
             raise InvalidInputError(f"KDCACHE_CACHE_LIMIT={text[:40]} is no size; write 20GB, 500M, or 0 for no cache")
         return int(found[1]) * UNITS[found[2]]
-    while not folder.exists() and folder != folder.parent:
-        folder = folder.parent
-    return min(LARGEST, shutil.disk_usage(folder).total // SHARE)
+    try:
+        while not folder.exists() and folder != folder.parent:
+            folder = folder.parent
+        return min(LARGEST, shutil.disk_usage(folder).total // SHARE)
+    except OSError as error:
+        said = f"the cache {folder} cannot be looked at ({error.strerror})"
+        raise InvalidInputError(f"{said}; name another folder in KDCACHE_CACHE, or set KDCACHE_CACHE_LIMIT") from error

@@ -18,6 +18,7 @@ from kdcache.seals import PIN
 from kdcache.store import Store
 
 README, CROISSANT = "README.md", "croissant.json"
+CROISSANT_MARK = b"read by kdcache or by its docs/format.md"  # words of every description that `croissant` writes
 MARK = "<!-- written by kdcache card; edit the card with kdcache seal --name --license --notes, and run it again -->"
 PUNCTUATION = re.compile(r"([!-/:-@\[-`{-~])")
 RISKY = re.compile(r"([\\`*_{}\[\]<>#|~&!@$]|(?<=www)\.|:(?=//))")
@@ -75,14 +76,17 @@ def readme(store: Store) -> str:
 def write_card(store: Store, out: str | Path | None, texts: dict[str, str]) -> list[str]:
     """Write files beside the store, or in the folder `out`; returns their paths.
 
-    Raises InvalidInputError for a README that somebody wrote by hand, and for a store that cannot be written to.
+    Raises InvalidInputError for a file that somebody wrote by hand, and for a store that cannot be written to.
     """
     target = store.folder if out is None else Folder(out)
     if not isinstance(target, Folder):
         raise InvalidInputError(f"{store.folder.root} is read only; give a folder: --out FOLDER")
-    standing = target.get(README)
-    if standing is not None and MARK.encode() not in standing:
-        raise InvalidInputError(f"{target.path(README)} was not written by kdcache card; move it, or use --out FOLDER")
+    for name in texts:
+        standing = target.get(name)
+        if standing is not None and not any(mark in standing for mark in (MARK.encode(), CROISSANT_MARK)):
+            raise InvalidInputError(
+                f"{target.path(name)} was not written by kdcache card; move it, or use --out FOLDER"
+            )
     for name, text in texts.items():
         target.replace(name, text.encode())
     return [str(target.path(name)) for name in texts]
@@ -106,11 +110,11 @@ def public(value: Any) -> str:
 
 def _front(facts: CardFacts) -> str:
     known = facts.license.lower() in LICENSES
-    lines = ["---", f"pretty_name: {json.dumps(facts.name)}"]
+    lines = ["---", f"pretty_name: {json.dumps(facts.name, ensure_ascii=False)}"]
     if facts.license:
         lines.append(f"license: {facts.license.lower() if known else 'other'}")
     if facts.license and not known:
-        lines.append(f"license_name: {json.dumps(facts.license)}")
+        lines.append(f"license_name: {json.dumps(facts.license, ensure_ascii=False)}")
     return "\n".join(
         [*lines, "tags:", *(f"- {tag}" for tag in ("kdcache", "knowledge-distillation", "soft-labels")), "---"]
     )

@@ -26,6 +26,10 @@ PROFILE_KEYS = {
     "region": "region",
     "endpoint_url": "endpoint",
 }
+FIRST = {  # what the environment sets comes before a profile, as in the AWS tools
+    "region": ("AWS_REGION", "AWS_DEFAULT_REGION"),
+    "endpoint": ("AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL"),
+}
 
 
 @dataclass(frozen=True)
@@ -106,7 +110,7 @@ def _profile() -> dict[str, str]:
         parser = configparser.RawConfigParser()
         try:
             parser.read(os.environ.get(variable) or Path.home() / ".aws" / name)
-        except (OSError, RuntimeError, configparser.Error):
+        except (OSError, RuntimeError, UnicodeDecodeError, configparser.Error):
             continue
         profile = named or "default"
         for section in (profile, f"profile {profile}"):
@@ -115,4 +119,4 @@ def _profile() -> dict[str, str]:
     if named and "access_key_id" not in found:
         advice = 'run: eval "$(aws configure export-credentials --format env)", and this command again'
         raise InvalidInputError(f"AWS_PROFILE={shown(named)} names no profile with keys of its own; {advice}")
-    return found
+    return {key: value for key, value in found.items() if not any(map(os.environ.get, FIRST.get(key, ())))}

@@ -92,6 +92,8 @@ def diff_stores(
         if comparable
         else None
     )
+    if comparable and compared is None:
+        note = "no row is in both stores in the views that are: no row to compare"
     return StoreDifference(
         a=_summary(a),
         b=_summary(b),

@@ -7,7 +7,8 @@ KdcacheError                 exit 2: what is wrong, the two values, what to do n
 │   ├── StoreNotFoundError   there is no store at this place
 │   ├── FormatError          written by a newer kdcache, or not a store's metadata
 │   ├── MissingBlockError    rows were asked for that no commit covers
-│   └── DamagedError         a committed file is gone, cut or altered
+│   ├── DamagedError         a committed file is gone, cut or altered
+│   └── ClosedError          a server says that one may not have a file, or that it lacks it
 ├── BadLogitsError           NaN, Inf or unusable class ids; names the samples
 ├── ReplayError              a view that was drawn again is not the view the teacher saw
 ├── TeacherSuspectError      a teacher that scores near chance on its own data set
@@ -64,6 +65,10 @@ class MissingBlockError(StoreError):
 
 class DamagedError(StoreError):
     """A committed file is gone, cut or altered."""
+
+
+class ClosedError(StoreError):
+    """A server does not give a file; some say the same of a file that they lack."""
 
 
 class BadLogitsError(KdcacheError):

@@ -178,6 +178,11 @@ class HubServer:
             raise StoreError(f"{said}, which is no https:// address without a password; check {self.hub.endpoint}")
         return self._origins.setdefault((parts.scheme, parts.netloc), Origin(parts))
 
+    @property
+    def commit(self) -> str:
+        """The commit that files are of; nothing before the first answer."""
+        return self._commit
+
     def keep(self, commit: str) -> None:
         """From the first answer on, all files are of one commit: a push in the meantime changes nothing."""
         if not self._commit and COMMIT.fullmatch(commit):

@@ -55,11 +55,11 @@ class HubClient:
         """Make the repository, private; one that is there stays as it is."""
         self._ask(lambda: self._api.create_repo(**self._where, private=True, exist_ok=True))
 
-    def listed(self) -> dict[str, Standing] | None:
-        """Every file of the repository; None where there is no repository."""
+    def listed(self, commit: str = "") -> dict[str, Standing] | None:
+        """Every file of the repository, now or at a commit; None where there is no repository."""
 
         def read() -> dict[str, Standing]:
-            tree = self._api.list_repo_tree(**self._where, recursive=True, revision=self.address.revision)
+            tree = self._api.list_repo_tree(**self._where, recursive=True, revision=commit or self.address.revision)
             files = [each for each in tree if hasattr(each, "blob_id")]
             return {each.path: Standing(each.size, each.lfs.sha256 if each.lfs else "", each.blob_id) for each in files}
 
@@ -77,12 +77,24 @@ class HubClient:
         self._ask(lambda: self._api.preupload_lfs_files(**self._where, additions=batch, **more))
         return batch
 
-    def commit(self, batch: Sequence[Any]) -> None:
+    def commit(self, batch: Sequence[Any], parent: str | None = None) -> bool:
         """Uploaded files become part of the repository, at once. One whose answer was lost is made twice, with the same
-        files."""
-        more = {"revision": self.address.revision, "num_threads": self.jobs}
+        files. With a `parent` only on top of that commit: False, and nothing changed, where another came meanwhile."""
+        from huggingface_hub.errors import HfHubHTTPError
+
+        more = {"revision": self.address.revision, "num_threads": self.jobs, "parent_commit": parent}
         message = f"kdcache push: {len(batch)} files"
-        self._ask(lambda: self._api.create_commit(**self._where, operations=batch, commit_message=message, **more))
+
+        def make() -> bool:
+            try:
+                self._api.create_commit(**self._where, operations=batch, commit_message=message, **more)
+            except HfHubHTTPError as error:
+                if parent is not None and _status(error) in CONFLICTS:
+                    return False
+                raise
+            return True
+
+        return self._ask(make)
 
     def _ask(self, call: Callable[[], T]) -> T:
         import httpx2

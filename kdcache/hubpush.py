@@ -8,23 +8,28 @@ import hashlib
 from collections import Counter
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
+from time import sleep
 from typing import Any
 
+from kdcache import origin
 from kdcache.errors import InvalidInputError, StoreError
-from kdcache.hub import LOGIN, HubAddress, find_hub, open_hub, split_hub
+from kdcache.hub import LOGIN, HubAddress, HubServer, find_hub, split_hub
 from kdcache.hubclient import HubClient, Standing, quiet
-from kdcache.layout import CARD, LATEST_SEAL
-from kdcache.limits import MIB
+from kdcache.layout import CARD, LATEST_SEAL, MANIFEST
+from kdcache.limits import MANIFEST_LIMIT, MIB
+from kdcache.origin import jittered
 from kdcache.place import Place
 from kdcache.progress import Progress, StopRequest
 from kdcache.seals import Seal, read_seal
 from kdcache.share import SealedListing, SharedFile
 from kdcache.transfer import Copied, fetched
+from kdcache.web import WebFolder
 
 FILES_MAX = 100_000  # of a repository, as the hub advises
 FOLDER_MAX = 10_000  # entries of one folder, which the hub refuses to exceed
 BATCH_BYTES = 64 * MIB  # that are held and uploaded at a time
 COMMIT_FILES = 500
+SEALINGS = 6  # last commits that are tried while others commit
 REPLACED = frozenset({CARD, LATEST_SEAL})  # the only keys that a push writes over
 
 
@@ -41,6 +46,7 @@ class _Push:
     waiting: list[Any] = field(default_factory=list)  # uploaded, not yet committed
     files: int = 0
     bytes: int = 0
+    card: str = ""
 
 
 def copy_to_hub(
@@ -66,20 +72,15 @@ def copy_to_hub(
         listed = client.listed()
         push = _Push(source, address, client, listed or {}, report, stop)
         require_limits({address.inside(file.key) for file in listing.files} | push.there.keys(), address.text)
-        manifest, *others, seal, latest = listing.last
+        manifest, *others = listing.last[:-2]
         _stands(push, manifest)
         if listed is None:
             client.create()
         before = [*listing.data, *listing.records, manifest, *others]
         _send(push, before)
         _commit(push)
-        _require_whole(push, before)
-        standing = _standing(push, listing)
-        moves = standing is None or set(standing.segments) <= set(listing.seal.segments)
-        _send(push, [seal, latest] if moves else [seal])
-        _commit(push)
-    named = listing.content_id if moves or standing is None else standing.content_id
-    return Copied(len(listing.files), listing.bytes, push.files, push.bytes, named), listed is None
+        named = _seal(push, listing, before)
+    return Copied(len(listing.files), listing.bytes, push.files, push.bytes, named, push.card), listed is None
 
 
 def require_limits(paths: Iterable[str], name: str) -> None:
@@ -119,13 +120,13 @@ def _send(push: _Push, files: Iterable[SharedFile]) -> None:
 
 
 def _upload(push: _Push, batch: list[tuple[str, bytes]]) -> None:
+    if len(push.waiting) + len(batch) > COMMIT_FILES:
+        _commit(push)
     push.waiting += push.client.upload(batch)
     for _, data in batch:
         push.files += 1
         push.bytes += len(data)
         push.report(len(data))
-    if len(push.waiting) >= COMMIT_FILES:
-        _commit(push)
 
 
 def _commit(push: _Push) -> None:
@@ -150,12 +151,36 @@ def _stands(push: _Push, file: SharedFile) -> bool:
     if not same and file.key not in REPLACED:
         said = f"{push.address.text}/{file.key} is there with {found.size} other bytes, the seal lists {file.size}"
         raise StoreError(f"{said}; another store has the place: push to another path, {push.address.text}/NAME")
+    if not same and file.key == CARD:
+        push.card = "replaced"
     return same
 
 
-def _require_whole(push: _Push, files: Iterable[SharedFile]) -> None:
+def _seal(push: _Push, listing: SealedListing, before: Iterable[SharedFile]) -> str:
+    """The last commit: the seal, and `latest` unless it names a seal with segments that this one lacks. It goes on top
+    of the commit that was looked at, so another push in between is looked at too. The content id that `latest` names.
+    """
+    seal, latest = listing.last[-2:]
+    for tries in range(SEALINGS):
+        sleep(tries and jittered(origin.PATIENCE.pause * 2**tries, origin.PATIENCE))
+        standing, commit = _standing(push, listing)
+        _require_whole(push, before, commit)
+        moves = standing is None or set(standing.segments) <= set(listing.seal.segments)
+        new = [file for file in ([seal, latest] if moves else [seal]) if not _stands(push, file)]
+        push.stop.check("run the same command again to go on")
+        batch = [(push.address.inside(file.key), fetched(push.source, file)) for file in new]
+        if not new or push.client.commit(push.client.upload(batch), commit or None):
+            push.files += len(new)
+            push.bytes += sum(file.size for file in new)
+            push.report(seal.size + latest.size * moves)
+            return listing.content_id if moves or standing is None else standing.content_id
+    said = f"{push.address.text}: others committed {SEALINGS} times while the seal was to be written"
+    raise StoreError(f"{said}; run the same command again")
+
+
+def _require_whole(push: _Push, files: Iterable[SharedFile], commit: str) -> None:
     """Raises StoreError where the repository lacks a file, or has another: then no seal is written."""
-    push.there = push.client.listed() or {}
+    push.there = push.client.listed(commit) or {}
     for file in files:
         found = push.there.get(push.address.inside(file.key))
         if found is None:
@@ -166,11 +191,12 @@ def _require_whole(push: _Push, files: Iterable[SharedFile]) -> None:
             raise StoreError(f"{said}; remove it, and run the same command again")
 
 
-def _standing(push: _Push, listing: SealedListing) -> Seal | None:
-    """The seal that `latest` names there."""
-    if push.address.inside(LATEST_SEAL) not in push.there:
-        return None
-    return read_seal(open_hub(push.address.text), listing.identity, None)
+def _standing(push: _Push, listing: SealedListing) -> tuple[Seal | None, str]:
+    """The seal that `latest` names there, and the commit that this holds for."""
+    server = HubServer(push.address, push.client.hub)
+    place = WebFolder(push.address.text, server)
+    place.require(MANIFEST, "another process deleted it", limit=MANIFEST_LIMIT)  # from here on, of one commit
+    return read_seal(place, listing.identity, None), server.commit
 
 
 def _git(data: bytes) -> str:

@@ -108,8 +108,8 @@ def _copy_blocks(folder: Folder, plan: Plan, progress: Progress, stop: StopReque
     progress("merging blocks", 0, len(plan.wanted))
     for done, ((name, block), holders) in enumerate(plan.wanted.items(), 1):
         stop.check(AGAIN)
-        if _copy_block(folder, layouts[name], block, holders):
-            taken[holders[0].name] += 1
+        if (source := _copy_block(folder, layouts[name], block, holders)) is not None:
+            taken[source.name] += 1
             size += sum(shard.size for shard in holders[0].commits[name, block].shards.values())
         else:
             left.append((name, block))
@@ -123,22 +123,28 @@ def _copy_blocks(folder: Folder, plan: Plan, progress: Progress, stop: StopReque
     return taken, size
 
 
-def _copy_block(folder: Folder, layout: SegmentLayout, block: int, holders: Sequence[Source]) -> bool:
-    """Copy one block, commit last; False, and no commit, where another writer's files are in its place."""
+def _copy_block(folder: Folder, layout: SegmentLayout, block: int, holders: Sequence[Source]) -> Source | None:
+    """Copy one block, commit last. The input that most of its files came from; None, and no commit, where another
+    writer's files are in its place."""
     commit = holders[0].commits[layout.name, block]
+    read = Counter[int]()
     for name, spec in layout.arrays_of(block).items():
-        data = _checked(layout, block, name, holders)
+        data, holder = _checked(layout, block, name, holders)
+        read[holder] += 1
         if not folder.put_new(spec.key(block), data) and folder.digest(spec.key(block)) != commit.shards[name].sha256:
-            return False
+            return None
     folder.put_new(layout.commit_key(block), commit.to_bytes())
     standing = read_commit(folder, layout, block)
-    return standing is not None and standing.shards == commit.shards
+    if standing is None or standing.shards != commit.shards:
+        return None
+    return holders[max(read, key=lambda holder: (read[holder], -holder))]
 
 
-def _checked(layout: SegmentLayout, block: int, name: str, holders: Sequence[Source]) -> bytes:
-    """A file's bytes, which are those of the commit, from the first holder that still has them. Raises DamagedError."""
+def _checked(layout: SegmentLayout, block: int, name: str, holders: Sequence[Source]) -> tuple[bytes, int]:
+    """A file's bytes, which are those of the commit, from the first holder that still has them, and which one that is.
+    Raises DamagedError."""
     spec, problems = layout.arrays[name], []
-    for source in holders:
+    for number, source in enumerate(holders):
         shard, folder = source.commits[layout.name, block].shards[name], source.store.folder
         path = folder.path(spec.key(block))
         try:
@@ -147,7 +153,7 @@ def _checked(layout: SegmentLayout, block: int, name: str, holders: Sequence[Sou
             problems.append(str(error))
             continue
         if (found := sha256_hex(data)) == shard.sha256:
-            return data
+            return data, number
         problems.append(f"{path} has sha256 {found[:16]}, committed was {shard.sha256[:16]}; {folder.mend}")
     raise DamagedError("; ".join(problems))
 

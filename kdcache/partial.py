@@ -8,7 +8,7 @@ from kdcache.errors import DamagedError, StoreError
 from kdcache.layout import PARTIAL
 from kdcache.limits import SEAL_LIMIT
 from kdcache.manifest import Record
-from kdcache.place import Place
+from kdcache.place import Place, get_optional
 from kdcache.seals import SealedSegment
 
 
@@ -22,13 +22,15 @@ class Partial(Record):
         return self.model_copy(update={"left_out": tuple(each for each in self.left_out if each not in held)})
 
 
-def read_partial(folder: Place) -> tuple[SealedSegment, ...]:
+def read_partial(folder: Place, *, target: bool = False) -> tuple[SealedSegment, ...]:
     """The segments that this copy leaves out; none where it does not say so. Raises FormatError for another record.
 
-    A web server that answers neither yes nor no for what is missing counts as saying nothing.
+    A web server that answers neither yes nor no for what is missing counts as saying nothing, and so does a bucket that
+    answers 403, but as a `target`. Should it hold a partial copy all the same, then views that were left out are tried,
+    and end in an error of their missing files: no other bytes are read, and a pull of them is never sealed.
     """
     try:
-        data = folder.get(PARTIAL, limit=SEAL_LIMIT)
+        data = folder.get(PARTIAL, limit=SEAL_LIMIT) if target else get_optional(folder, PARTIAL, limit=SEAL_LIMIT)
     except DamagedError:
         raise
     except StoreError:
@@ -36,6 +38,15 @@ def read_partial(folder: Place) -> tuple[SealedSegment, ...]:
             raise
         data = None
     return () if data is None else Partial.from_bytes(data, str(folder.path(PARTIAL))).left_out
+
+
+def drop_left_out(folder: Place, before: tuple[SealedSegment, ...], held: tuple[SealedSegment, ...]) -> None:
+    """Bring `kdcache/partial.json` up to date with segments that a folder holds whole; nothing left, no record."""
+    left = Partial(left_out=before).less(held)
+    if not left.left_out:
+        folder.delete(PARTIAL)
+    elif left.left_out != before:
+        folder.replace(PARTIAL, left.to_bytes())
 
 
 def spans(segments: tuple[SealedSegment, ...]) -> str:

@@ -10,7 +10,7 @@ from typing import Protocol, runtime_checkable
 
 from kdcache.archive import UNPACK, Archive
 from kdcache.bucket import Bucket
-from kdcache.errors import InvalidInputError, StoreNotFoundError
+from kdcache.errors import ClosedError, InvalidInputError, StoreNotFoundError
 from kdcache.files import Folder
 from kdcache.hub import open_hub
 from kdcache.limits import METADATA_LIMIT
@@ -87,6 +87,17 @@ class Expectant(Protocol):
     """A place that wants to know what will be read, to fetch it at once."""
 
     def expect(self, blocks: Sequence[AwaitedBlock]) -> None: ...
+
+
+def get_optional(place: Place, key: str, *, limit: int) -> bytes | None:
+    """The bytes under a key that a whole store may lack, or None. For readers, never for targets: a bucket that may be
+    read and not listed answers 403 for what is missing, so from a far place this counts as nothing."""
+    try:
+        return place.get(key, limit=limit)
+    except ClosedError:
+        if not place.far:
+            raise
+        return None
 
 
 def is_url(place: str) -> bool:

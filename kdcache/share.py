@@ -12,10 +12,10 @@ from typing import Any, cast
 from kdcache.canonical import canonical_json, sha256_hex
 from kdcache.errors import DamagedError, InvalidInputError, MissingBlockError, StoreNotFoundError
 from kdcache.layout import CARD, LATEST_SEAL, MANIFEST, PARTIAL, group_bytes, labels_spec, order_spec, seal_key
-from kdcache.limits import CARD_LIMIT, HEAD_BYTES_MAX, METADATA_LIMIT
-from kdcache.manifest import Identity
+from kdcache.limits import CARD_LIMIT, HEAD_BYTES_MAX, MANIFEST_LIMIT, METADATA_LIMIT
+from kdcache.manifest import Card, Identity, parse_manifest
 from kdcache.partial import Partial, spans
-from kdcache.place import Place
+from kdcache.place import Place, get_optional
 from kdcache.seals import Seal, SealedSegment
 from kdcache.segment import Segment, describe_segment
 from kdcache.shards import largest_shard
@@ -98,7 +98,8 @@ def _chosen(store: Store, seal: Seal, views: tuple[int, int] | None) -> tuple[Se
                 f"views {start}:{stop} were asked for, {store.folder.root} has {spans(seal.segments)}; {advice}"
             )
     if missing := tuple(each for each in chosen if each in store.left_out):
-        advice = f"pull them from where the store came from, or name views that are here: --views {_held(store)}"
+        fetch = f"get them from where the store came from (kdcache pull URL {store.folder.root})"
+        advice = f"{fetch}; only a pull may take the views that are here: --views {_held(store)}"
         raise MissingBlockError(f"{store.folder.root} is a partial copy without views {spans(missing)}; {advice}")
     return chosen
 
@@ -151,8 +152,13 @@ def _records(segment: Segment) -> Iterator[SharedFile]:
 
 def _last(store: Store, seal: Seal, left_out: tuple[SealedSegment, ...]) -> Iterator[SharedFile]:
     folder = store.folder
-    yield known(MANIFEST, folder.require(MANIFEST, "another process deleted it", limit=METADATA_LIMIT))
-    if (card := folder.get(CARD, limit=CARD_LIMIT)) is not None:
+    manifest = folder.require(MANIFEST, "another process deleted it", limit=MANIFEST_LIMIT)
+    if parse_manifest(manifest, str(folder.path(MANIFEST))) != store.manifest:
+        said = f"{folder.path(MANIFEST)} came twice with other contents, spoiled on the way or replaced"
+        raise DamagedError(f"{said}; run the same command again")
+    yield known(MANIFEST, manifest)
+    if (card := get_optional(folder, CARD, limit=CARD_LIMIT)) is not None:
+        Card.from_bytes(card, str(folder.path(CARD)))  # what could not be opened again is not copied
         yield known(CARD, card)
     if left_out:
         yield known(PARTIAL, Partial(left_out=left_out).to_bytes())

@@ -24,8 +24,8 @@ from kdcache.layout import (
 )
 from kdcache.limits import CARD_LIMIT, MANIFEST_LIMIT, VIEWS_MAX
 from kdcache.manifest import Card, Identity, Manifest, Provenance, parse_manifest, require_equal
-from kdcache.partial import read_partial, spans
-from kdcache.place import Place, open_folder, open_place
+from kdcache.partial import drop_left_out, read_partial, spans
+from kdcache.place import Place, get_optional, open_folder, open_place
 from kdcache.plan import partners_of
 from kdcache.rows import EncodedRows
 from kdcache.seals import Seal, SealedSegment, read_seal, split_pin
@@ -161,7 +161,7 @@ class Store:
     @property
     def card(self) -> Card:
         """What people wrote about the store."""
-        data = self.folder.get(CARD, limit=CARD_LIMIT)
+        data = get_optional(self.folder, CARD, limit=CARD_LIMIT)
         return Card() if data is None else Card.from_bytes(data, str(self.folder.path(CARD)))
 
     def write_card(self, card: Card) -> None:
@@ -264,6 +264,8 @@ class Store:
             segments=tuple(sealed),
         )
         self.folder.put_same(seal_key(seal.content_id), seal.to_bytes())
+        if before := read_partial(self.folder):  # segments that are here now are hidden no longer
+            drop_left_out(self.folder, before, seal.segments)
         self.folder.replace(LATEST_SEAL, seal.content_id.encode() + b"\n")
         return seal
 

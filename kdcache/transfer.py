@@ -7,11 +7,13 @@ whatever stops it, the same command goes on, and readers see the old seal or the
 import hashlib
 from collections.abc import Callable, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from contextlib import suppress
 from dataclasses import dataclass, field
 
 from kdcache.bucket import Bucket
 from kdcache.canonical import sha256_hex
-from kdcache.errors import DamagedError, StoreError
+from kdcache.checked import require_sha256
+from kdcache.errors import DamagedError, FormatError, StoreError, StoreNotFoundError
 from kdcache.layout import CARD, LATEST_SEAL, MANIFEST, PARTIAL
 from kdcache.limits import CARD_LIMIT, MANIFEST_LIMIT
 from kdcache.manifest import parse_manifest, require_equal
@@ -24,7 +26,6 @@ from kdcache.share import SealedListing, SharedFile
 
 JOBS = 8
 HELD = 256 * 2**20  # bytes of shards in memory at once
-TRIES = 3  # fetches of a file whose bytes are not those of its sha256
 LOOKED = 0.2  # seconds between looks at a request to stop
 
 
@@ -37,6 +38,7 @@ class Copied:
     copied_files: int
     copied_bytes: int
     latest: str
+    card: str = ""  # what became of another card that stood there: kept or replaced
 
 
 @dataclass
@@ -49,6 +51,8 @@ class _Work:
     report: Callable[[int], None]
     there: dict[str, tuple[int, str]] | None  # what a bucket holds already, by one listing
     budget: Budget = field(default_factory=lambda: Budget(HELD))
+    keep_card: bool = False
+    card: str = ""
     files: int = 0
     bytes: int = 0
 
@@ -62,9 +66,13 @@ def copy_sealed(
     progress: Progress,
     what: str,
     stop: StopRequest | None = None,
+    keep_card: bool = False,
 ) -> Copied:
-    """Write what a listing names to `target`. Raises MismatchError where another store has the place, DamagedError
-    where a file is not what its sha256 says, InterruptedRunError on request; what was written stays, and counts."""
+    """Write what a listing names to `target`; another card that stands there is replaced, or kept.
+
+    Raises MismatchError where another store has the place, DamagedError where a file is not what its sha256 says,
+    InterruptedRunError on request; what was written stays, and counts.
+    """
     _require_same_store(target, listing)
     total, done = listing.bytes, 0
 
@@ -74,12 +82,12 @@ def copy_sealed(
         progress(what, done, total)
 
     there = target.entries() if isinstance(target, Bucket) else None
-    work = _Work(source, target, stop or StopRequest(), report, there)
+    work = _Work(source, target, stop or StopRequest(), report, there, keep_card=keep_card)
     with ThreadPoolExecutor(jobs, thread_name_prefix="kdcache") as threads:
         for step in (listing.data, listing.records):
             _run(threads, work, step, jobs)
     latest = _finish(work, listing)
-    return Copied(len(listing.files), total, work.files, work.bytes, latest)
+    return Copied(len(listing.files), total, work.files, work.bytes, latest, work.card)
 
 
 def _require_same_store(target: Place, listing: SealedListing) -> None:
@@ -170,14 +178,7 @@ def fetched(source: Place, file: SharedFile) -> bytes:
     """A file's bytes, held against its sha256. A far place is asked again: bytes may be spoiled on the way."""
     if file.data is not None:
         return file.data
-    found = ""
-    for _ in range(TRIES if source.far else 1):
-        data = source.require(file.key, source.mend, limit=file.size)
-        if len(data) == file.size and (found := sha256_hex(data)) == file.sha256:
-            return data
-        found = found if len(data) == file.size else f"of {len(data)} bytes"
-    said = f"{source.path(file.key)} has sha256 {found[:16]}, the seal lists {file.sha256[:16]}"
-    raise DamagedError(f"{said}; {source.mend}")
+    return require_sha256(source, file.key, file.size, file.sha256, says="the seal lists")
 
 
 def _finish(work: _Work, listing: SealedListing) -> str:
@@ -190,8 +191,7 @@ def _finish(work: _Work, listing: SealedListing) -> str:
         if file.key == PARTIAL:
             _leave_out(target, listing)  # before the seal: there is no moment in which a part passes for the whole
         elif file.key == CARD:
-            if written := target.get(CARD, limit=CARD_LIMIT) != file.data:
-                target.replace(CARD, file.data)
+            written = _write_card(work, file.data)
         elif file.key == LATEST_SEAL:
             written = _move_latest(target, listing)
         elif not (written := target.put_new(file.key, file.data)) and target.digest(file.key) != file.sha256:
@@ -203,10 +203,22 @@ def _finish(work: _Work, listing: SealedListing) -> str:
     return seal.content_id
 
 
+def _write_card(work: _Work, card: bytes) -> bool:
+    """The card: no hash covers it, so two may differ, and nothing says which is newer. Whether it was written."""
+    standing = work.target.get(CARD, limit=CARD_LIMIT)
+    if standing == card:
+        return False
+    if standing is not None:
+        work.card = "kept" if work.keep_card else "replaced"
+    if work.card != "kept":
+        work.target.replace(CARD, card)
+    return work.card != "kept"
+
+
 def _leave_out(target: Place, listing: SealedListing) -> None:
     """Bring `kdcache/partial.json` up to date: what was left out before or now, less what is there whole: what seals
     list that stand there already, but for what was left out before."""
-    before = read_partial(target)
+    before = read_partial(target, target=True)
     if not before and not listing.left_out:
         return
     whole = {each for seal in _seals(target, listing) for each in seal.segments if each not in before}
@@ -219,7 +231,11 @@ def _leave_out(target: Place, listing: SealedListing) -> None:
 
 
 def _seals(target: Place, listing: SealedListing) -> list[Seal]:
-    found = [read_seal(target, listing.identity, name) for name in sealed_ids(target)]
+    """The seals that stand there. One that does not read seals nothing, and must not keep newer ones out."""
+    found = []
+    for name in sealed_ids(target):
+        with suppress(DamagedError, FormatError, StoreNotFoundError):
+            found.append(read_seal(target, listing.identity, name))
     return [seal for seal in found if seal is not None]
 
 
@@ -227,15 +243,23 @@ def _move_latest(target: Place, listing: SealedListing) -> bool:
     """Let `latest` name this seal, unless the one that it names lists a segment that this one lacks: then it stays.
     Whether it was written.
 
-    Two copies at once may each find the other's seal too late; so both look again, and the one with more stays.
+    Two copies at once may each find the other's seal too late; so both look before they write and again afterwards, and
+    the one with more stays.
     """
-    ours = set(listing.seal.segments)
     standing = read_seal(target, listing.identity, None)
-    if standing is not None and (standing == listing.seal or not set(standing.segments) <= ours):
+    if standing is not None and (standing == listing.seal or not set(standing.segments) <= set(listing.seal.segments)):
         return False
-    target.replace(LATEST_SEAL, listing.content_id.encode() + b"\n")
-    for seal in _seals(target, listing):
-        if ours < set(seal.segments):
-            ours = set(seal.segments)
-            target.replace(LATEST_SEAL, seal.content_id.encode() + b"\n")
+    named = ""
+    while (newest := _newest(target, listing).content_id) != named:
+        target.replace(LATEST_SEAL, newest.encode() + b"\n")
+        named = newest
     return True
+
+
+def _newest(target: Place, listing: SealedListing) -> Seal:
+    """This seal, or the one there that lists all of its segments and more."""
+    newest = listing.seal
+    for seal in _seals(target, listing):
+        if set(newest.segments) < set(seal.segments):
+            newest = seal
+    return newest

@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import NoReturn, Protocol, TypeVar
 
-from kdcache.errors import DamagedError, FormatError, InvalidInputError, StoreError, StoreNotFoundError
+from kdcache.errors import ClosedError, DamagedError, FormatError, InvalidInputError, StoreError, StoreNotFoundError
 from kdcache.limits import METADATA_LIMIT, MIB
 from kdcache.origin import Origin, Reply, TooLongError, shown, split_url
 
@@ -207,7 +207,7 @@ def _require_file(reply: Reply, status: int) -> None:
     if reply.status in CLOSED:
         advice = f"kdcache sends no password: use an address that is open to you, {COPY}"
         why = "some object stores answer this for what is missing too"
-        raise StoreError(f"{reply.url} answered {reply.said} ({why}); {advice}")
+        raise ClosedError(f"{reply.url} answered {reply.said} ({why}); {advice}")
     if reply.header("Content-Type").lower().startswith("text/html") and reply.status == 200:
         raise StoreError(f"{reply.url} answered {reply.said} with a web page, not a file; check the address, {COPY}")
     if status == 206 and reply.status == 200:

@@ -4,15 +4,16 @@ import time
 
 from kdcache.errors import InvalidInputError
 from kdcache.files import Folder
+from kdcache.layout import CARD
 from kdcache.manifest import Record
 from kdcache.partial import spans
-from kdcache.place import Place, is_url, open_place
+from kdcache.place import ARCHIVE, Place, is_url, open_place
 from kdcache.progress import Progress, StopRequest, silent
 from kdcache.seals import split_pin
 from kdcache.share import SealedListing, sealed_files
 from kdcache.transfer import JOBS, Copied, copy_sealed
 
-PUSHING = "pushing (bytes)"
+PUSHING, PULLING = "pushing (bytes)", "pulling (bytes)"
 
 
 class Shared(Record):
@@ -39,6 +40,11 @@ def push(
     Only what is not there yet is written. Raises MismatchError where another store has the place, naming what differs.
     """
     path, pin = split_pin(store)
+    if ARCHIVE.search(url.rstrip("/")):  # a folder of that name would be read as a zip file
+        advice = "name an address without .zip, or write one file (kdcache export) and copy that there"
+        raise InvalidInputError(
+            f"{open_place(url.rstrip('/')).root} would be read as a zip file, and a push writes a folder; {advice}"
+        )
     if url.lower().startswith("hf:"):
         return _push_to_hub(open_place(path), pin, url, jobs=jobs, progress=progress, stop=stop)
     source, target = open_place(path), open_place(url)
@@ -59,7 +65,7 @@ def _push_to_hub(
     copied, made = copy_to_hub(
         source, url, listing, jobs=jobs, progress=progress, what=PUSHING, stop=stop or StopRequest()
     )
-    note = _note(target, listing, copied.latest)
+    note = _note(target, listing, copied)
     made_note = f"{target.root} was made, private: change that on its page" if made else ""
     return _shared(source, target, listing, copied, began, note="; ".join(each for each in (made_note, note) if each))
 
@@ -79,7 +85,7 @@ def pull(
     path, pin = split_pin(url)
     source, span = open_place(path), _span(views)
     listing = sealed_files(source, pin, views=span)
-    return _copy(source, Folder(store), listing, jobs=jobs, progress=progress, stop=stop, what="pulling (bytes)")
+    return _copy(source, Folder(store), listing, jobs=jobs, progress=progress, stop=stop, what=PULLING)
 
 
 def _copy(
@@ -95,8 +101,10 @@ def _copy(
     if source.root == target.root:
         raise InvalidInputError(f"{source.root} was named twice; name another place to copy to")
     began = time.monotonic()
-    copied = copy_sealed(source, target, listing, jobs=jobs, progress=progress, what=what, stop=stop)
-    return _shared(source, target, listing, copied, began, note=_note(target, listing, copied.latest))
+    copied = copy_sealed(
+        source, target, listing, jobs=jobs, progress=progress, what=what, stop=stop, keep_card=what == PULLING
+    )
+    return _shared(source, target, listing, copied, began, note=_note(target, listing, copied))
 
 
 def _shared(source: Place, target: Place, listing: SealedListing, copied: Copied, began: float, *, note: str) -> Shared:
@@ -115,11 +123,18 @@ def _shared(source: Place, target: Place, listing: SealedListing, copied: Copied
     )
 
 
-def _note(target: Place, listing: SealedListing, latest: str) -> str:
-    if latest != listing.content_id:
+def _note(target: Place, listing: SealedListing, copied: Copied) -> str:
+    notes = []
+    if (latest := copied.latest) != listing.content_id:
         said = f"without a pin, {target.root} still opens as seal {latest[:12]}, which lists views that this one lacks"
-        return f"{said}; the pin opens this one"
-    return f"views {spans(listing.left_out)} were left out" if listing.left_out else ""
+        notes.append(f"{said}; the pin opens this one")
+    elif listing.left_out:
+        notes.append(f"views {spans(listing.left_out)} were left out")
+    if copied.card == "kept":
+        notes.append(f"the card here was kept, another came: to take that, remove {target.path(CARD)} and pull again")
+    if copied.card == "replaced":
+        notes.append("another card stood there and was replaced by this one")
+    return "; ".join(notes)
 
 
 def _span(views: str) -> tuple[int, int] | None:

@@ -192,11 +192,8 @@ class Main(Handler):
         query = parse_qs(urlsplit(self.path).query)
         start = int(query.get("cursor", ["0"])[0])
         names = sorted(files)[start : start + PAGE]
-        more = {}
-        if start + PAGE < len(files):
-            more = {
-                "Link": f'<{self.server.url}{urlsplit(self.path).path}?recursive=1&cursor={start + PAGE}>; rel="next"'
-            }
+        link = f'<{self.server.url}{urlsplit(self.path).path}?recursive=1&cursor={start + PAGE}>; rel="next"'
+        more = {"Link": link} if start + PAGE < len(files) else {}
         self.say([self.described(repository, name, files[name]) for name in names], **more)
 
     def described(self, repository: Repository, name: str, data: bytes) -> dict[str, Any]:
@@ -229,6 +226,9 @@ class Main(Handler):
         files, large = {}, set()
         for line in lines:
             value = line["value"]
+            if value.get("parentCommit") not in (None, repository.commits[-1][0]):
+                self.no(412, message="A commit has happened since")
+                return
             if line["key"] == "file":
                 files[value["path"]] = base64.b64decode(value["content"])
             elif line["key"] == "lfsFile":

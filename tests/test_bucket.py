@@ -9,13 +9,18 @@ import pytest
 from kdcache.bucket import Bucket
 from kdcache.clouds import open_client, split_address
 from kdcache.errors import DamagedError, FormatError, InvalidInputError, KdcacheError, StoreError, StoreNotFoundError
+from kdcache.pipelines.sharing import push
+from kdcache.pipelines.train import train
 from kdcache.place import open_place
 from kdcache.store import Store
+from tests import stagekit
 from tests.bucketkit import FAULTS, KEY, PASSING, SECRET, TOKEN, Proxy, put_object
+from tests.stagekit import Stage, metrics, student, weights_of
 from tests.storekit import create_store, make_case
 from tests.webkit import QUICK, serving
 
 DATA = bytes(range(256)) * 8
+stage = stagekit.stage
 SPOILING = {  # what a call cannot tell from an answer
     "get": {"flip", "page as data", "empty", "short", "404", "elsewhere"},
     "span": {"flip"},
@@ -183,6 +188,13 @@ def test_a_profile_of_the_aws_tools_is_read(
     signed = {name.lower(): value for name, value in s3.asked[-1].headers.items()}["authorization"]
     assert "Credential=PROFILEKEY/" in signed
     assert "/eu-west-1/s3/" in signed
+    (tmp_path / "config").write_text("[profile team]\nregion = eu-west-1\nendpoint_url = http://127.0.0.1:9\n")
+    monkeypatch.setenv("AWS_ENDPOINT_URL", s3.url)
+    monkeypatch.setenv("AWS_REGION", "us-west-2")  # what the environment says comes first
+    assert Bucket(place).get("x") is None
+    assert any("/us-west-2/s3/" in value for value in s3.asked[-1].headers.values())
+    (tmp_path / "config").write_bytes(b"[profile \xff]\n")
+    assert Bucket(place).get("x") is None
     monkeypatch.setenv("AWS_PROFILE", "nobody")
     with pytest.raises(InvalidInputError, match="AWS_PROFILE=nobody names no profile with keys"):
         Bucket(place)
@@ -197,3 +209,16 @@ def test_the_other_clouds_are_opened_by_their_own_environment(url: str, monkeypa
     client = open_client(split_address(url), QUICK, stalled=1.0)
     assert type(client).__name__ == {"gs": "GCSStore", "az": "AzureStore"}[url[:2]]
     assert open_place(url).root == url
+
+
+def test_a_student_trained_over_s3_equals_one_trained_from_the_folder(
+    stage: Stage, place: str, s3: Proxy, tmp_path: Path
+) -> None:
+    push(stage.store, place)
+    s3.heal()
+    store = f"{place}@{Store.open(stage.store).content_id}"
+    train(student(tmp_path / "far", store=(store,), epochs=2))
+    assert any("classes/c" in asked.key for asked in s3.asked)
+    train(student(tmp_path / "near", store=(stage.store,), epochs=2))
+    assert weights_of(tmp_path / "far") == weights_of(tmp_path / "near")
+    assert metrics(tmp_path / "far") == metrics(tmp_path / "near")

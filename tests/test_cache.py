@@ -1,28 +1,19 @@
 """The cache of far stores: by content, checked, bounded, this user's alone, and safe for many at once."""
 
-import json
 import multiprocessing
 import os
 import stat
-import threading
+import time
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from kdcache.cache import Cache, open_cache
+from kdcache.cache import USED, Cache, open_cache
 from kdcache.canonical import sha256_hex
-from kdcache.chunks import index_bytes
-from kdcache.cli.app import main
 from kdcache.errors import DamagedError, InvalidInputError
-from kdcache.pipelines.sharing import push
-from kdcache.store import Store
-from tests.bucketkit import Proxy
-from tests.storekit import make_case, write_store
-from tests.webkit import serving
 
 DATA = [bytes([number]) * 1000 for number in range(40)]
-SHARD = "classes/c/0/1/0"
 
 
 def keep(cache: Cache, data: bytes) -> str:
@@ -78,6 +69,17 @@ def test_the_least_recently_used_go_first(tmp_path: Path) -> None:
     assert kept(fresh, DATA[20]) == DATA[20]
 
 
+def test_use_is_noted_now_and_then_in_a_long_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    cache = Cache(tmp_path / "cache", 20_000)
+    path = cache.folder / keep(cache, DATA[0])[:2] / sha256_hex(DATA[0])
+    assert kept(cache, DATA[0]) == DATA[0]
+    first, now = path.stat().st_mtime_ns, time.time()
+    for later, noted in ((60, False), (USED + 60, True)):
+        monkeypatch.setattr(time, "time", lambda later=later: now + later)
+        assert kept(cache, DATA[0]) == DATA[0]
+        assert (path.stat().st_mtime_ns > first) == noted
+
+
 def test_a_folder_that_others_may_use_is_refused(tmp_path: Path) -> None:
     (tmp_path / "cache/sha256").mkdir(parents=True)
     (tmp_path / "cache/sha256").chmod(0o755)
@@ -120,110 +122,3 @@ def test_many_processes_at_once(tmp_path: Path) -> None:
     usage = Cache(tmp_path / "cache", 15_000).usage()
     assert 0 < usage.bytes <= 15_000 + 4 * 1000
     assert not list((tmp_path / "cache").rglob(".tmp-*"))
-
-
-@pytest.fixture
-def wide(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A store of 4 views whose `classes` shards are larger than what is always fetched whole; an empty cache."""
-    monkeypatch.setenv("KDCACHE_CACHE", str(tmp_path / "cache"))
-    write_store(tmp_path / "wide.kd", make_case(640, classes=400, k=120, views=4))
-    return tmp_path / "wide.kd"
-
-
-def values(store: Store, view: int) -> list[float]:
-    return store.read(view, np.arange(store.rows)).log_probs(1.0).ravel().tolist()
-
-
-def test_the_first_view_comes_in_parts_and_the_second_brings_whole_shards(wide: Path, place: str, s3: Proxy) -> None:
-    push(str(wide), place)
-    here, there = Store.open(wide), Store.open(place)
-    s3.heal()
-    assert values(there, 2) == values(here, 2)
-    spans = [asked.headers.get("range", "") for asked in s3.asked if asked.key.endswith(SHARD)]
-    assert len(spans) == 2
-    assert all(spans)
-    assert s3.sent < 0.5 * sum(path.stat().st_size for path in wide.rglob("*") if path.is_file())
-    s3.heal()
-    assert values(there, 0) == values(here, 0)
-    assert [asked.headers.get("range", "") for asked in s3.asked if asked.key.endswith(SHARD)] == [""]
-    s3.heal()
-    for view in (1, 2, 3):
-        assert values(Store.open(place), view) == values(here, view)  # another process's, too
-    assert [asked.key for asked in s3.asked if "/c/" in asked.key] == []
-
-
-def test_a_view_is_read_by_many_requests_at_once(wide: Path, place: str, s3: Proxy) -> None:
-    push(str(wide), place)
-    store, lock, now, most = Store.open(place), threading.Lock(), 0, 0
-    real = s3.fault_of
-
-    def counted(asked: object) -> str:
-        nonlocal now, most
-        with lock:
-            now += 1
-            most = max(most, now)
-        threading.Event().wait(0.01)
-        with lock:
-            now -= 1
-        return real(asked)  # type: ignore[arg-type]
-
-    s3.fault_of = counted  # type: ignore[method-assign,assignment]
-    try:
-        assert values(store, 0) == values(Store.open(wide), 0)
-    finally:
-        s3.fault_of = real  # type: ignore[method-assign]
-    assert most >= 8
-
-
-def test_a_forged_shard_is_refused_by_its_sha256_once_it_comes_whole(wide: Path, tmp_path: Path) -> None:
-    """What is read of it in parts may be as it was: the whole is not."""
-    with serving(tmp_path) as site:
-        store = Store.open(f"{site.url}/wide.kd")
-        store.read(0, np.arange(640))
-        shard = wide / "views-00000-00004" / SHARD
-        data = shard.read_bytes()
-        at = len(data) - index_bytes(4) - 9
-        shard.write_bytes(data[:at] + bytes([data[at] ^ 1]) + data[at + 1 :])  # in the chunk of view 3
-        with pytest.raises(DamagedError, match=rf"{SHARD} has sha256 .*, committed was .*; publish the store again"):
-            store.read(1, np.arange(640))
-
-
-def test_a_cache_that_is_emptied_meanwhile_is_filled_again(wide: Path, place: str) -> None:
-    push(str(wide), place)
-    store, here = Store.open(place), Store.open(wide)
-    for view in (0, 1, 2, 3, 0):
-        assert values(store, view) == values(here, view)
-        if view == 2:
-            open_cache().clear()
-
-
-def test_no_cache(wide: Path, place: str, s3: Proxy, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("KDCACHE_CACHE_LIMIT", "0")
-    push(str(wide), place)
-    store = Store.open(place)
-    for view in (0, 1, 0):
-        assert values(store, view) == values(Store.open(wide), view)
-    assert not (tmp_path / "cache").exists()
-
-
-def test_the_command_line(wide: Path, place: str, capsys: pytest.CaptureFixture[str]) -> None:
-    push(str(wide), place)
-    store = Store.open(place)
-    for view in (0, 1):
-        store.read(view, np.arange(640))
-
-    def cache(*given: str) -> dict[str, int]:
-        with pytest.raises(SystemExit) as ended:
-            main(["cache", *given, "--json"])
-        assert not ended.value.code
-        found: dict[str, int] = json.loads(capsys.readouterr().out)
-        return found
-
-    before = cache()
-    assert before["files"] > 40
-    cleared = cache("--clear")
-    assert (cleared["files"], cleared["removed_files"], cleared["removed_bytes"]) == (
-        0,
-        before["files"],
-        before["bytes"],
-    )

@@ -186,6 +186,10 @@ def test_what_cannot_have_a_card_is_refused(tmp_path: Path, capsys: Capture) -> 
     assert "was not written by kdcache card" in refusal(capsys, "card", tmp_path / "a.kd")
     assert (tmp_path / "a.kd" / README).read_text() == "my own words"
     (tmp_path / "a.kd" / README).unlink()
+    (tmp_path / "a.kd" / CROISSANT).write_text('{"name": "mine"}')
+    assert "croissant.json was not written by kdcache card" in refusal(capsys, "card", tmp_path / "a.kd")
+    assert not (tmp_path / "a.kd" / README).exists()
+    (tmp_path / "a.kd" / CROISSANT).unlink()
     for _ in range(2):
         assert kdcache("card", tmp_path / "a.kd") == 0
 
@@ -197,6 +201,10 @@ def test_licences_that_are_known_keep_their_names(tmp_path: Path) -> None:
         data = DatasetCard(readme(Store.open(tmp_path / "a.kd"))).data.to_dict()
         assert data.get("license") == expected
         assert data.get("license_name") == (given if expected == "other" else None)
+    store.write_card(Card(name="Größe 图", license="Nur für uns"))
+    text = readme(Store.open(tmp_path / "a.kd"))
+    assert 'pretty_name: "Größe 图"' in text
+    assert DatasetCard(text).data.to_dict()["license_name"] == "Nur für uns"
     assert len(set(LICENSES)) == len(LICENSES)
 
 

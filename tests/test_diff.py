@@ -136,6 +136,14 @@ def test_blocks_of_one_alone_are_told_and_not_read(tmp_path: Path) -> None:
     assert (found.rows.rows, found.rows.agreement, found.rows.kl_ab.max) == (2 * 128, 1.0, 0.0)
 
 
+def test_stores_without_a_row_in_common_say_so(tmp_path: Path) -> None:
+    case = make_case(ROWS)
+    for name, blocks in (("a.kd", (0, 1)), ("b.kd", (2, 3))):
+        write_views(create_store(tmp_path / name, case), 0, case.logits, blocks)
+    found = diff_stores(Store.open(tmp_path / "a.kd"), Store.open(tmp_path / "b.kd"))
+    assert (found.rows, found.note) == (None, "no row is in both stores in the views that are: no row to compare")
+
+
 def test_equal_values_in_other_bytes_are_the_same(tmp_path: Path) -> None:
     """A shard that another version of the compressor wrote, with the commit that says so."""
     case = make_case(ROWS)

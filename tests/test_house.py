@@ -22,7 +22,7 @@ STORE_SIDE = (
     "tail", "shards", "commits", "segment", "seals", "store", "verify", "inspection", "specs", "progress",
     "calibration", "fidelity", "plots", "lineage", "limits", "beneath", "claim", "chunks", "wholes", "doctor",
     "origin", "web", "place", "partial", "share",
-    "parallel", "clouds", "bucket", "cache", "ahead", "transfer",
+    "parallel", "clouds", "bucket", "cache", "ahead", "checked", "transfer",
     "parts", "zipfiles", "archive", "export", "hub", "hubclient", "hubpush",
     "rows", "reading", "deal", "windows", "packing", "agreement", "tally", "common_rows", "row_comparison",
     "diff", "merge_plan", "merge", "cards", "croissant",

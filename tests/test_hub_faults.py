@@ -7,7 +7,9 @@ from typing import Any
 
 import pytest
 
+from kdcache import hubpush
 from kdcache.errors import InvalidInputError, KdcacheError, StoreError, StoreNotFoundError
+from kdcache.hubclient import HubClient
 from kdcache.pipelines.sharing import pull, push
 from kdcache.place import open_place
 from kdcache.store import Store
@@ -33,6 +35,42 @@ def test_a_push_outlasts_what_passes(hub: Hub, local: Path, piece: str, fault: s
     assert hub.counted[piece] > 1
     hub.faults.clear()
     assert all_reads(URL) == all_reads(local)
+
+
+def test_a_push_of_a_newer_seal_in_between_is_not_undone(
+    hub: Hub, local: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It ends after the older push has looked at `latest`, and before that commits."""
+    latest, between, real = Store.open(local).content_id or "", [], HubClient.commit
+    (older,) = [each.stem for each in (local / "kdcache/seals").glob("*.json") if not latest.startswith(each.stem)]
+
+    def commit(client: HubClient, batch: Any, parent: str | None = None) -> bool:
+        if parent and not between:
+            between.append(parent)
+            push(str(local), URL)
+        return real(client, batch, parent)
+
+    monkeypatch.setattr(HubClient, "commit", commit)
+    shared = push(f"{local}@{older}", URL)
+    assert len(between) == 1
+    assert f"still opens as seal {latest[:12]}" in shared.note
+    assert Store.open(URL).content_id == latest
+    assert Store.open(f"{URL}@{older}").views == (0, 1)
+
+
+def test_no_commit_has_more_files_than_it_may(hub: Hub, local: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(hubpush, "COMMIT_FILES", 10)
+    monkeypatch.setattr(hubpush, "BATCH_BYTES", 5000)
+    sizes, real = [], HubClient.commit
+
+    def commit(client: HubClient, batch: Any, parent: str | None = None) -> bool:
+        sizes.append(len(batch))
+        return real(client, batch, parent)
+
+    monkeypatch.setattr(HubClient, "commit", commit)
+    shared = push(str(local), URL)
+    assert sum(sizes) == shared.files
+    assert max(sizes) <= 10
 
 
 @pytest.mark.parametrize(

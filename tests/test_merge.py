@@ -224,6 +224,12 @@ def test_damaged_files_are_not_copied_and_another_input_helps(halves: list[str],
     assert 2 not in Store.open(out).segments[0].commits()
 
 
+def test_a_block_counts_for_the_input_that_it_was_read_from(halves: list[str], tmp_path: Path) -> None:
+    for gone in list((Path(halves[0]) / "views-00000-00002").rglob("2")):  # a shard, or the folder of one
+        shutil.rmtree(gone) if gone.is_dir() else gone.unlink()
+    assert merge_stores(halves, str(tmp_path / "out.kd")).taken == {halves[0]: 2, halves[1]: 2}
+
+
 def test_files_without_a_commit_are_never_replaced(halves: list[str], whole: Path, tmp_path: Path) -> None:
     out = Path(part(tmp_path / "out.kd", case_of(), (0,)))
     ticket = out / "views-00000-00002/classes/c/0/3/0"

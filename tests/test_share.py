@@ -7,6 +7,7 @@ import pytest
 from kdcache.canonical import sha256_hex
 from kdcache.errors import DamagedError, InvalidInputError, MissingBlockError, StoreNotFoundError
 from kdcache.layout import CARD, LATEST_SEAL, MANIFEST, PARTIAL
+from kdcache.merge import merge_stores
 from kdcache.place import open_place
 from kdcache.share import SealedListing, sealed_files
 from kdcache.store import Store
@@ -79,7 +80,9 @@ def test_a_partial_copy_opens_under_the_same_pin_and_says_what_it_lacks(rich: Pa
     found = inspect_files(str(copy))
     assert found.whole
     assert found.notes == ("this is a partial copy: views 2:3 were not pulled",)
-    with pytest.raises(MissingBlockError, match=r"partial copy without views 2:3; .*--views 0:2"):
+    with pytest.raises(
+        MissingBlockError, match=r"views 2:3; get them .*pull URL .*; only a pull may take .*--views 0:2"
+    ):
         listed(copy)
     assert [file.key for file in listed(copy, views=(0, 2)).files] == [file.key for file in listing.files]
 
@@ -121,3 +124,24 @@ def test_known_bytes_do_not_depend_on_the_files_that_lie_there(rich: Path, tmp_p
     for path in (copy / f"kdcache/{FIRST}/commits").rglob("*.json"):
         path.unlink()
     assert listed(copy).files == listed(rich).files
+
+
+@pytest.mark.parametrize("given", ["whole", "0:1"])
+def test_what_is_merged_or_extracted_into_a_partial_copy_is_hidden_no_longer(given: str, tmp_path: Path) -> None:
+    """The rest of the seal that the copy came from: the copy is whole once it is sealed again."""
+    case, path, copy = make_case(70, views=3), tmp_path / "whole.kd", tmp_path / "copy.kd"
+    store = create_store(path, case)
+    for view in range(3):
+        write_views(store, view, case.logits[view : view + 1])
+    store.seal()
+    copy_of(path, listed(path, views=(2, 3)), copy)
+    if given == "whole":
+        merge_stores([str(copy), str(path)], str(copy))
+    else:
+        again = Store.open_for_writing(copy)
+        write_views(again, 0, case.logits[:1])
+        again.seal()
+    assert (copy / PARTIAL).exists() == (given != "whole")
+    assert Store.open(copy).views == ((0, 1, 2) if given == "whole" else (0, 2))
+    assert Store.open(f"{copy}@{listed(path).content_id}").views == Store.open(copy).views
+    assert inspect_files(str(copy)).whole

@@ -8,9 +8,15 @@ from pathlib import Path
 import pytest
 
 from kdcache import origin
+from kdcache.archive import Archive
 from kdcache.errors import DamagedError, KdcacheError, StoreError, StoreNotFoundError
+from kdcache.export import export_store
+from kdcache.files import Folder
 from kdcache.pipelines.sharing import pull, push
+from kdcache.progress import silent
+from kdcache.share import sealed_files
 from kdcache.store import Store
+from kdcache.transfer import copy_sealed
 from kdcache.verify import inspect_files
 from tests.bucketkit import FAULTS, PASSING, PATIENT, Asked, Proxy, environment, objects
 from tests.damagekit import FIRST, all_reads, rich_store
@@ -115,6 +121,66 @@ def test_a_byte_that_is_flipped_once_is_fetched_again_and_for_ever_refused(
     assert not (tmp_path / "ever.kd/kdcache/seals").exists()
     with pytest.raises(StoreNotFoundError):
         Store.open(tmp_path / "ever.kd")
+
+
+@pytest.mark.parametrize(
+    ("key", "fault", "spared"),
+    [
+        ("kdcache/manifest.json", "flip", 1),  # the second time: the first was held against the seal
+        ("kdcache/manifest.json", "page as data", 1),
+        ("kdcache/card.json", "page as data", 0),
+        ("seals/latest", "flip", 0),
+        ("seals/{}.json", "flip", 0),
+    ],
+)
+def test_no_spoiled_record_is_sealed_into_a_copy(
+    rich: Path, pushed: str, s3: Proxy, tmp_path: Path, key: str, fault: str, spared: int
+) -> None:
+    content_id = Store.open(rich).content_id or ""
+    s3.spoil("GET", key.format(content_id[:32]), fault, spared=spared, times=1)
+    with pytest.raises(KdcacheError):
+        pull(pushed, str(tmp_path / "copy.kd"))
+    assert not (tmp_path / "copy.kd/kdcache").exists()
+    pull(pushed, str(tmp_path / "copy.kd"))
+    assert all_reads(tmp_path / "copy.kd") == all_reads(rich)
+
+
+@pytest.mark.parametrize("key", ["kdcache/manifest.json", "seals/latest", "seals/{}.json"])
+@pytest.mark.parametrize("fault", ["403", "404", "503"])
+def test_records_that_do_not_come_end_a_pull_and_503_once_does_not(
+    rich: Path, pushed: str, s3: Proxy, tmp_path: Path, key: str, fault: str
+) -> None:
+    name = key.format((Store.open(rich).content_id or "")[:32])
+    s3.spoil("GET", name, fault, times=1)
+    error = outcome(lambda: pull(pushed, str(tmp_path / "once.kd")))
+    assert (error is None) == (fault == "503")
+    s3.spoil("GET", name, fault)
+    assert outcome(lambda: pull(pushed, str(tmp_path / "ever.kd"))) is not None
+    assert not (tmp_path / "ever.kd/kdcache").exists()
+
+
+class _FlippedOnce:
+    """A far zip file of which one part comes with a flipped bit the first time."""
+
+    def __init__(self, data: bytes, spoiled: bytes) -> None:
+        self.data, self.size = data, len(data)
+        self.left = [(data.index(spoiled), len(spoiled))]
+
+    def part(self, offset: int, length: int) -> bytes:
+        data = self.data[offset : offset + length]
+        if (offset, length) in self.left:
+            self.left.remove((offset, length))
+            return bytes([data[0] ^ 1]) + data[1:]
+        return data
+
+
+def test_a_byte_of_a_far_zip_file_that_is_flipped_once_is_fetched_again(rich: Path, tmp_path: Path) -> None:
+    export_store(str(rich), str(tmp_path / "x.zip"))
+    file = _FlippedOnce((tmp_path / "x.zip").read_bytes(), (rich / KEYS[0]).read_bytes())
+    archive, target = Archive("https://host/x.zip", lambda: file, far=True), Folder(tmp_path / "copy.kd")
+    copy_sealed(archive, target, sealed_files(archive, None), progress=silent, what="pulling")
+    assert file.left == []
+    assert all_reads(tmp_path / "copy.kd") == all_reads(rich)
 
 
 def _child(call: str, given: tuple[str, str], env: dict[str, str]) -> None:
