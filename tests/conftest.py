@@ -48,9 +48,16 @@ def place(s3: Proxy, tmp_path: Path) -> str:
 
 
 @pytest.fixture(scope="session")
-def real_logits() -> npt.NDArray[Any]:
-    """[240, 1000] f32 logits of EfficientNet-lite0 with its ImageNet weights, which the test packages carry."""
-    return imagenet_logits(CROPS)
+def real_logits(tmp_path_factory: pytest.TempPathFactory) -> npt.NDArray[Any]:
+    """[240, 1000] f32 logits of EfficientNet-lite0 with its ImageNet weights, which the test packages carry; made once,
+    by the first worker that asks."""
+    folder = tmp_path_factory.getbasetemp()
+    path = (folder.parent if "PYTEST_XDIST_WORKER" in os.environ else folder) / "real-logits.npy"
+    with FileLock(f"{path}.lock"):
+        if not path.exists():
+            np.save(path, imagenet_logits(CROPS))
+    found: npt.NDArray[Any] = np.load(path)
+    return found
 
 
 @pytest.fixture(scope="session")
