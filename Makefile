@@ -10,13 +10,13 @@ demo: $(READY)
 	$(BIN)/kdcache demo $(DEMO)
 
 test: $(READY)
-	$(BIN)/python -m pytest -n auto
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto
 
 check: $(READY)
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
-	$(BIN)/python -m pytest -n auto
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto
 
 bench: $(READY)
 	$(BIN)/python -m tests.benchmarks --out docs/performance.md $(BENCH)

@@ -5,8 +5,10 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import numpy.typing as npt
 import pytest
+from filelock import FileLock
 
 from kdcache import origin
 from tests.bucketkit import BUCKET, PATIENT, Proxy, environment, s3_server
