@@ -76,8 +76,9 @@ def test_the_page_keeps_what_people_wrote(tmp_path: Path) -> None:
 def test_every_benchmark_runs_at_toy_size(name: str, capfd: pytest.CaptureFixture[str]) -> None:
     assert main([name, "--quick", "--trials", "2"]) == 0
     lines = [line for line in capfd.readouterr().out.splitlines() if not line.startswith(" ")]
-    assert len(lines) > 1
-    assert all(line.split()[0] in ("met", "MISSED", "reported") for line in lines[:-1])
+    assert len(lines) > 2
+    assert "no GPU; python 3" in lines[-2]
+    assert all(line.split()[0] in ("met", "MISSED", "reported") for line in lines[:-2])
 
 
 def test_a_name_that_is_none_is_told() -> None:

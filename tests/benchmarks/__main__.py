@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from tests.benchmarks.harness import Bench, Figure
-from tests.benchmarks.report import line_of, write
+from tests.benchmarks.report import line_of, line_of_conditions, write
 
 # module -> heading; each has `measure(bench: Bench) -> Iterator[Figure]`
 BENCHMARKS = {
@@ -49,8 +49,10 @@ def main(arguments: list[str] | None = None) -> int:
     with tempfile.TemporaryDirectory() as folder:
         for name in given.names or BENCHMARKS:
             groups[BENCHMARKS[name]] = _in_a_process(name, given, Path(folder))
+    conditions = _conditions(given, (time.monotonic() - began) / 60)
     if given.out:
-        write(groups, _conditions(given, (time.monotonic() - began) / 60), given.out)
+        write(groups, conditions, given.out)
+    sys.stdout.write(line_of_conditions(conditions) + "\n")
     missed = [figure for figures in groups.values() for figure in figures if figure.missed]
     sys.stdout.write(f"{len(missed)} targets missed, {(time.monotonic() - began) / 60:.1f} minutes\n")
     return 1 if missed and given.strict else 0
@@ -95,7 +97,7 @@ def _conditions(given: argparse.Namespace, minutes: float) -> dict[str, Any]:
     return {
         "device": f"{os.cpu_count()} shared CPU cores ({_processor()}, {found.cpu_capability}), no GPU",
         "versions": found.versions,
-        "command": " ".join(["python -m tests.benchmarks", *words, f"--out {given.out}"]),
+        "command": " ".join(["python -m tests.benchmarks", *words, *([f"--out {given.out}"] if given.out else [])]),
         "minutes": minutes,
     }
 

@@ -23,6 +23,12 @@ def line_of(figure: Figure) -> str:
     return f"{figure.verdict:8} {figure.name}{setting}: {shown(figure.measured)}{spread} {figure.unit}{target}"
 
 
+def line_of_conditions(conditions: dict[str, Any]) -> str:
+    """Device, versions, command and time."""
+    versions = ", ".join(f"{name} {version}" for name, version in conditions["versions"].items())
+    return f"{conditions['device']}; {versions}. By `{conditions['command']}`, {conditions['minutes']:.0f} minutes."
+
+
 def markdown(groups: dict[str, list[Figure]], conditions: dict[str, Any]) -> str:
     """A table for each benchmark, and the conditions under which it ran."""
     lines = []
@@ -37,10 +43,7 @@ def markdown(groups: dict[str, list[Figure]], conditions: dict[str, Any]) -> str
             lines.append("| " + " | ".join((*cells, str(figure.trials), figure.verdict)) + " |")
         lines.append("")
         lines += [line for figure in figures for line in _table(figure)]
-    versions = ", ".join(f"{name} {version}" for name, version in conditions["versions"].items())
-    lines.append(
-        f"{conditions['device']}; {versions}. By `{conditions['command']}`, {conditions['minutes']:.0f} minutes."
-    )
+    lines.append(line_of_conditions(conditions))
     return "\n".join(lines)
 
 
