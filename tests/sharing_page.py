@@ -19,7 +19,7 @@ BLOCK = re.compile(r"```console\n(.*?)```", re.DOTALL)
 COMMAND = re.compile(r"(alice|bob)\$ (.*)")
 PIN = re.compile(r"pin +: s3://team/digits.kd@([0-9a-f]{32})")
 PORTS = ("8080", "8081")
-EXIT = re.compile(r"\[exit ([0-9]+)\]")
+PROGRESS = re.compile(r"^[a-z][^:\n]*: [0-9,]+ of [0-9,]+.*\n", re.MULTILINE)
 
 
 @dataclass
@@ -53,7 +53,8 @@ class Session:
             check=False,
             timeout=600,
         )
-        text = done.stdout if done.returncode == 0 else f"{done.stdout}{done.stderr}[exit {done.returncode}]\n"
+        said = PROGRESS.sub("", done.stderr)
+        text = done.stdout if done.returncode == 0 else f"{done.stdout}{said}[exit {done.returncode}]\n"
         if found := PIN.search(text):
             self.env.setdefault("PIN", found[1])
         for page, real in self.ports.items():

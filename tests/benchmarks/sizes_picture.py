@@ -18,7 +18,7 @@ def plot(figures: list[Figure], path: Path) -> None:
     from matplotlib.lines import Line2D
     from matplotlib.patches import Patch
 
-    ours = {_k(each): each for each in figures if each.name.startswith("bytes a row") and each.target is not None}
+    ours = {_k(each): each for each in figures if "arrays" in each.details and each.target is not None}
     if not ours:
         return
     canvas = Canvas(figsize=(11, 3.6), layout="constrained")
