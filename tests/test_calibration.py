@@ -233,7 +233,7 @@ def test_a_top_k_store_at_its_bound_advises_people(tmp_path: Path, capsys: Captu
     write_store(tmp_path / "never-wrong.kd", labelled_case(logits, logits.argmax(axis=1), k=3))
     assert kdcache("calibrate", tmp_path / "never-wrong.kd") == 0
     out = capsys.readouterr().out
-    assert "at_bound           : yes" in out
+    assert "at bound           : yes" in out
     assert "a top-k store's tail sketch ends: extract these rows with --encoding full" in out
 
 

@@ -15,7 +15,7 @@ from kdcache.errors import (
     MissingBlockError,
     StoreError,
 )
-from kdcache.manifest import Card, Provenance
+from kdcache.manifest import Card
 from kdcache.merge import merge_stores
 from kdcache.pipelines.extract import extract
 from kdcache.pipelines.settings import VerifySettings
@@ -194,17 +194,6 @@ def test_other_classifiers_are_refused(tmp_path: Path) -> None:
     merged = merge_stores([paths[0], paths[2]], str(tmp_path / "out.kd"))
     assert merged.content_id is not None
     assert np.array_equal(Store.open(tmp_path / "out.kd").head()["weight"], heads[0]["weight"])
-
-
-def test_pictures_of_two_decoders_do_not_join(tmp_path: Path) -> None:
-    case, stores = case_of(), []
-    for number, decoder in enumerate(("Pillow 13.0.0", "torchvision 0.29.2")):
-        given, path = Provenance(device="test", decoder=decoder), tmp_path / f"{number}.kd"
-        Store.create(path, case.identity, order=case.order, labels=case.labels, provenance=given)
-        stores.append(part(path, case, [number]))
-    with pytest.raises(InvalidInputError, match=r"0.kd by Pillow and .*1.kd by torchvision"):
-        merge_stores(stores, str(tmp_path / "out.kd"))
-    assert not (tmp_path / "out.kd").exists()
 
 
 def test_damaged_files_are_not_copied_and_another_input_helps(halves: list[str], whole: Path, tmp_path: Path) -> None:

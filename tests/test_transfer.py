@@ -283,7 +283,7 @@ def test_the_command_line(rich: Path, place: str, tmp_path: Path, capsys: pytest
     assert (code, record["pin"]) == (0, f"{place}@{Store.open(rich).content_id[:32]}")
     code, out, err = kdcache("pull", record["pin"], str(tmp_path / "copy.kd"))
     assert code == 0
-    assert f"content_id   : {record['content_id']}" in out
+    assert f"content id   : {record['content_id']}" in out
     assert "pulling (bytes): " in err
     assert "ETA" in err
     code, out, _ = kdcache("pull", place, str(tmp_path / "copy.kd"), "--json")

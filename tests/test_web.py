@@ -251,7 +251,10 @@ def test_opening_local_stores_pays_nothing_for_the_web(local: Path) -> None:
     assert not {"ssl", "http"} & found - loaded("import zarr, numcodecs, pydantic")
 
 
-def test_a_student_trained_from_a_url_equals_one_trained_from_the_folder(stage: Stage, tmp_path: Path) -> None:
+def test_a_student_trained_from_a_url_equals_one_trained_from_the_folder(
+    stage: Stage, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("KDCACHE_CACHE", str(tmp_path / "cache"))  # other tests may have read these very shards
     limits = {"epochs": 2, "val_set": {"split": "test", "limit": 100}}
     store = Path(stage.store)
     with serving(store.parent) as site:

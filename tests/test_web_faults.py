@@ -13,7 +13,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from kdcache.errors import DamagedError, FormatError, KdcacheError, StoreError, StoreNotFoundError
+from kdcache.errors import ClosedError, DamagedError, FormatError, KdcacheError, StoreError, StoreNotFoundError
 from kdcache.store import Store
 from kdcache.verify import inspect_files
 from kdcache.web import WebFolder
@@ -126,8 +126,8 @@ def test_what_passes_is_asked_for_again(served: Served, key: str, fault: str) ->
     [
         (MANIFEST, "404", 0, StoreNotFoundError, "is no store; check the address"),
         (MANIFEST, "410", 0, StoreNotFoundError, "is no store; check the address"),
-        (MANIFEST, "403", 0, StoreError, "answered 403 Forbidden .*; kdcache sends no password"),
-        (MANIFEST, "401", 0, StoreError, "answered 401 Unauthorized .*; kdcache sends no password"),
+        (MANIFEST, "403", 0, ClosedError, "answered 403 Forbidden .*; kdcache sends no password"),
+        (MANIFEST, "401", 0, ClosedError, "answered 401 Unauthorized .*; kdcache sends no password"),
         (MANIFEST, "418", 0, StoreError, "answered 418 .*, 200 was due; check the address"),
         (MANIFEST, "page", 0, StoreError, "answered 200 OK with a web page, not a file; check the address"),
         (MANIFEST, "huge", 0, FormatError, "announces 1000000000000 bytes, allowed are 16777216"),
