@@ -185,6 +185,7 @@ def measure(bench: Bench) -> Iterator[Figure]:
     yield from one_view(bench, jpegs)
     yield from one_view_of_small_pictures(bench)
     yield from ten_views(bench, jpegs)
+    yield from ten_views_of_a_teacher(bench, jpegs)
     if not bench.quick:  # processes that import everything again; tests/test_loop_memory.py has two small ones
         yield from memory(bench)
 
@@ -247,6 +248,21 @@ def ten_views(bench: Bench, jpegs: Path) -> Iterator[Figure]:
             f"extract, {views} views, null teacher / {views} bare passes without one", times, "extract", "bare",
             setting=setting, wall_ratio=wall.ratio("extract", "bare"),
         )  # fmt: skip
+
+
+def ten_views_of_a_teacher(bench: Bench, jpegs: Path) -> Iterator[Figure]:
+    """The same with a forward on both sides, over few samples, for the teacher takes nearly all of the time."""
+    views, rows = (2, 4) if bench.quick else (10, 16)
+    blocks = contest(
+        bench, "taught", 1, data=f"folder:{jpegs}", data_set={"limit": rows}, transform="imagenet", batch_size=64,
+        transform_set={"size": 64 if bench.quick else 224}, views=str(views), top_k=20,
+        teacher=f"{HERE}:{'Null' if bench.quick else 'lite0'}",
+    )  # fmt: skip
+    times, _ = compete({"extract": blocks.extract, "bare": blocks.bare}, max(2, bench.trials // 2))
+    yield timed_ratio(
+        f"extract, {views} views / {views} bare passes", times, "extract", "bare",
+        setting=f"EfficientNet-lite0, 224 px, {rows} JPEGs, k 20, CPU time",
+    )  # fmt: skip
 
 
 def compete(arms: Mapping[str, Callable[[], Any]], trials: int) -> tuple[Times, Times]:

@@ -232,7 +232,7 @@ def _whole(case: Case, bench: Bench, store: str) -> None:
 def _memory(bench: Bench) -> Iterator[Figure]:
     """Peak resident size of a training process, each in a process of its own; all views are trained on, but for the
     large store, whose first two are in memory after a few steps."""
-    small, large, few_views, many_views = (200, 800, 2, 4) if bench.quick else (20_000, 200_000, 2, 10)
+    small, large, few_views, many_views = (200, 800, 2, 4) if bench.quick else (4_000, 40_000, 2, 10)
     few = _peak(bench, small, few_views)
     many = _peak(bench, small, many_views)
     long = _peak(bench, large, few_views, steps=10)
