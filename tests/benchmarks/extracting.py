@@ -213,7 +213,7 @@ def one_view_of_small_pictures(bench: Bench) -> Iterator[Figure]:
             f"{place} does not exist: set KDCACHE_FASHION_MNIST to the folder of Fashion-MNIST's .gz files"
         )
     blocks = contest(
-        bench, "fashion", 1 if bench.quick else 6, data=f"fashion-mnist:{place}", transform="light",
+        bench, "fashion", 1 if bench.quick else 3, data=f"fashion-mnist:{place}", transform="light",
         data_set={"limit": 64} if bench.quick else {}, transform_set={"padding": 2},
         teacher="kdcache.networks:convnet", teacher_set={"width": 32}, top_k=5, batch_size=256,
     )  # fmt: skip
