@@ -87,7 +87,7 @@ def plot(groups: dict[str, list[Figure]], path: Path) -> None:
     axes.set_xscale("log")
     labels = [f"{figure.name} {figure.setting}".strip() for figure in reversed(judged)]
     axes.set_yticks(range(len(judged)), labels, fontsize=8)
-    axes.set_xlabel("measured by target; above 1 (for rates: target by measured) is a miss")
+    axes.set_xlabel("by target; right of 1 is worse")
     axes.grid(axis="x", which="both", alpha=0.2)
     canvas.savefig(path, dpi=120)
 
