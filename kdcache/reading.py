@@ -139,9 +139,8 @@ def _each(read: Callable[[Part, Array], None], parts: list[Part], room: list[Arr
         try:
             while (part := _next(left)) is not None:
                 read(part, room)
-        except BaseException:
-            left.clear()
-            raise
+        finally:
+            left.clear()  # there is more left only after an error
 
     with ThreadPoolExecutor(len(room), thread_name_prefix="kdcache-read") as pool:
         try:
