@@ -23,7 +23,6 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 SCHEMES = ("http", "https")
-SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*):/")
 RETRIED = frozenset({408, 429, 500, 502, 503, 504})
 REDIRECTS = frozenset({301, 302, 303, 307, 308})
 SAFE = "/%:@!$&'()*+,;=~"
