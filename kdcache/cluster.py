@@ -5,6 +5,7 @@ result as it ends. A task may run more than once, since workers die: it must be 
 cluster is opened.
 """
 
+import asyncio
 import importlib.metadata
 import logging
 import multiprocessing
@@ -177,14 +178,9 @@ def open_cluster(
         raise InvalidInputError(INSTALL) from error
     with ExitStack() as stack:
         if scheduler:
-            target: Any = scheduler
-        else:
-            target = stack.enter_context(_local(workers, gpus, dashboard, preload))
-        try:
-            client: Any = distributed.Client(target, timeout=PATIENCE, set_as_default=False)  # type: ignore[no-untyped-call]
-        except (OSError, ValueError) as error:
-            advice = "start one with `dask scheduler`, or leave --scheduler out to use this machine alone"
-            raise ClusterError(f"no Dask scheduler answers at {scheduler} within {PATIENCE:.0f} s; {advice}") from error
+            _require_answer(scheduler)
+        target = scheduler or stack.enter_context(_local(workers, gpus, dashboard, preload))
+        client: Any = distributed.Client(target, timeout=PATIENCE, set_as_default=False)  # type: ignore[no-untyped-call]
         stack.callback(client.close)
         address = str(client.scheduler.address)
         try:
@@ -195,6 +191,24 @@ def open_cluster(
         cluster = Cluster(client, address, client.dashboard_link if scheduler or dashboard else "")
         cluster.require_version()
         yield cluster
+
+
+def _require_answer(scheduler: str) -> None:
+    """Raises ClusterError where nothing of Dask answers; a client that fails to start leaves threads behind."""
+    from distributed.comm.core import connect
+    from distributed.security import Security
+
+    async def ask() -> None:
+        asked = connect(scheduler, timeout=PATIENCE, **Security().get_connection_args("client"))  # type: ignore[no-untyped-call]
+        comm = await asyncio.wait_for(asked, PATIENCE + 1)  # what takes a connection and says nothing
+        await comm.close()
+
+    try:
+        asyncio.run(ask())
+    except (OSError, ValueError) as error:
+        why = str(error) or f"it took the connection and said nothing for {PATIENCE:.0f} s"
+        advice = "start one with `dask scheduler`, or leave --scheduler out to use this machine alone"
+        raise ClusterError(f"no Dask scheduler answers at {scheduler} ({why}); {advice}") from error
 
 
 @contextmanager
