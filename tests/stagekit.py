@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache
+from multiprocessing.context import ForkServerContext
 from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any
@@ -168,12 +169,17 @@ def arguments(settings: ExtractSettings | TrainSettings) -> list[str]:
 
 
 def start(settings: ExtractSettings | TrainSettings, environment: dict[str, str]) -> BaseProcess:
-    """The command in a process of its own, forked from a server that has imported torch once."""
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["kdcache.pipelines.extract", "kdcache.pipelines.train", "kdcache.cli.app"])
-    process = context.Process(target=command, args=(arguments(settings), environment))
+    """The command in a process of its own."""
+    process = preloaded().Process(target=command, args=(arguments(settings), environment))
     process.start()
     return process
+
+
+def preloaded() -> ForkServerContext:
+    """Processes are forked from a server that has imported torch once."""
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["kdcache.pipelines.extract", "kdcache.pipelines.train", "kdcache.cli.app"])
+    return context
 
 
 def command(given: list[str], environment: dict[str, str]) -> None:
