@@ -21,7 +21,7 @@ I = TypeVar("I")  # noqa: E741
 R = TypeVar("R")
 
 PATIENCE = 10.0  # seconds that a scheduler has to answer, and to have a worker
-LEFT_ALONE = 120.0  # seconds without any worker after which work is given up
+LEFT_ALONE = 300.0  # seconds without any worker after which work is given up
 LOOK = 0.2  # seconds between two looks at a request to stop
 COUNT = 2.0  # seconds between two counts of the workers
 DEATHS = 1  # times that a task is dealt again after Dask gave it up, for workers died of it or beside it
@@ -38,10 +38,12 @@ class _Flight(Generic[I]):
 
 
 class Cluster:
-    """Workers that are all of this process's kdcache version. `dashboard` is the address to look at, "" for none."""
+    """Workers that are all of this process's kdcache version. `dashboard` is the address to look at, "" for none;
+    `processes` of this machine are started anew where Dask has given one up."""
 
-    def __init__(self, client: Any, address: str, dashboard: str) -> None:
+    def __init__(self, client: Any, address: str, dashboard: str, processes: Any = None) -> None:
         self.client = client
+        self._processes = processes
         self.address = address
         self.dashboard = dashboard
         self._version = importlib.metadata.version("kdcache")
@@ -60,7 +62,7 @@ class Cluster:
         which they end; at most `ahead` items a worker are under way. Whoever stops iterating cancels the rest.
 
         `function` is pickled: a module's function, or a partial of one. `poll` is called several times a second while
-        nothing ends, and may raise. Raises ClusterError where the cluster is lost, has no workers for two minutes, or
+        nothing ends, and may raise. Raises ClusterError where the cluster is lost, has no worker for five minutes, or
         has a worker of another kdcache version, and where `function` raises one, which says that its worker is not fit.
         A task whose workers die again and again yields Dask's KilledWorker.
         """
@@ -125,6 +127,8 @@ class Cluster:
             except OSError as error:
                 raise self._lost(error) from error
             self._counted = now
+            if self._processes is not None and self._workers < len(self._processes.worker_spec):
+                self._processes.scale(len(self._processes.worker_spec))  # nothing while what restarts them is there
             self._seen = now if self._workers else self._seen
             if now - self._seen > LEFT_ALONE:
                 advice = "what was committed stays; start workers, and run the same command again"
@@ -187,7 +191,7 @@ def open_cluster(
             advice = f"start some: dask worker {address} --nthreads 1"
             raise ClusterError(f"the scheduler {address} has no worker after {PATIENCE:.0f} s; {advice}") from error
         page = client.dashboard_link if "dashboard" in client.scheduler_info()["services"] else ""
-        cluster = Cluster(client, address, page)
+        cluster = Cluster(client, address, page, None if scheduler else target)
         cluster.require_version()
         yield cluster
 

@@ -14,6 +14,7 @@ from kdcache.errors import ClusterError, InvalidInputError
 MOST_PROCESSES = 8  # by default, where there is no GPU: each holds a teacher
 DASHBOARD = "127.0.0.1:8787"
 HOST = "127.0.0.1"
+LOST_AFTER = "120s"  # Dask closes what restarts a worker that is not back by then: 15 s are too few on a busy machine
 
 
 @contextmanager
@@ -21,7 +22,7 @@ def local_cluster(workers: int, gpus: Sequence[str], dashboard: str, preload: Se
     """Scheduler and worker processes of this machine. Daemonic workers could not start loader processes."""
     import dask
 
-    config: dict[str, Any] = {"distributed.worker.daemon": False}
+    config: dict[str, Any] = {"distributed.worker.daemon": False, "distributed.deploy.lost-worker-timeout": LOST_AFTER}
     if forks := sys.platform == "linux" and not gpus:  # CUDA is set up by each process for itself
         config["distributed.worker.multiprocessing-method"] = "forkserver"
     with dask.config.set(config), _environment_kept(), ExitStack() as stack:

@@ -54,8 +54,8 @@ def test_workers_that_are_killed_leave_the_store_of_one_process(stage: Stage, cl
 
     def progress(what: str, done: int, total: int) -> None:
         if what == "extracting" and len(killed) < 6:
-            pids = [nanny.pid for nanny in cluster.client.cluster.workers.values() if nanny.pid not in (None, *killed)]
-            if pids:
+            nannies = [each for each in cluster.client.cluster.workers.values() if each.status.name == "running"]
+            if pids := [each.pid for each in nannies if each.pid not in (None, *killed)]:
                 killed.append(rng.choice(pids))
                 os.kill(killed[-1], signal.SIGKILL)
 
