@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from kdcache import cluster as cluster_module
+from kdcache import local_cluster
 from kdcache.cluster import Cluster, open_cluster
 from kdcache.errors import ClusterError, InterruptedRunError, InvalidInputError
 from kdcache.progress import StopRequest
@@ -124,6 +125,14 @@ def test_without_dask_the_extra_is_named(monkeypatch: pytest.MonkeyPatch) -> Non
     monkeypatch.setitem(sys.modules, "distributed", None)
     with pytest.raises(InvalidInputError, match=r"pip install 'kdcache\[dask\]'"):
         open_cluster().__enter__()
+
+
+def test_a_worker_that_dask_has_given_up_is_started_anew(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(local_cluster, "LOST_AFTER", "1s")
+    with open_cluster(workers=1, dashboard="") as opened:
+        (nanny,) = opened.client.cluster.workers.values()
+        opened.client.sync(nanny.close)
+        assert sorted(opened.each(clusterkit.squared, range(3))) == [(0, 0), (1, 1), (2, 4)]
 
 
 def test_one_worker_a_gpu_and_an_environment_that_is_as_it_was(monkeypatch: pytest.MonkeyPatch) -> None:
