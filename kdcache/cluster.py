@@ -190,7 +190,7 @@ def open_cluster(
         except TimeoutError as error:
             advice = f"start some: dask worker {address} --nthreads 1"
             raise ClusterError(f"the scheduler {address} has no worker after {PATIENCE:.0f} s; {advice}") from error
-        page = client.dashboard_link if "dashboard" in client.scheduler_info()["services"] else ""
+        page = client.dashboard_link if scheduler or dashboard else ""
         cluster = Cluster(client, address, page, None if scheduler else target)
         cluster.require_version()
         yield cluster

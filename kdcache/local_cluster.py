@@ -53,7 +53,7 @@ def _spec_cluster(workers: int, gpus: Sequence[str], dashboard: str) -> Any:
         }
         for number in range(count)
     }
-    page = {"dashboard": bool(dashboard), "dashboard_address": _free(dashboard) or None}
+    page = {"dashboard": bool(dashboard), "dashboard_address": _free(dashboard) or f"{HOST}:0"}  # metrics
     return SpecCluster(  # type: ignore[no-untyped-call]
         workers=specs,
         scheduler={"cls": Scheduler, "options": {"host": HOST, "port": 0, **page}},
