@@ -16,6 +16,7 @@ COMMANDS = {
     "objectives": "List the losses that a student can be trained with: needs, exactness, settings.",
     "inspect": "Show what a store is, and some of its rows.",
     "verify": "Check a store: structure, checksums, and on request its pixels and its teacher.",
+    "stats": "Statistics over a whole store: kept mass, entropy, accuracy, agreement of views, classes, bytes.",
     "calibrate": "Fit the temperature at which a held-out store has the least NLL; ECE before and after.",
     "seal": "List a store's digests under one content id.",
     "push": "Copy a sealed store to an object store or a folder, for others to read or pull.",
