@@ -25,6 +25,7 @@ COMMANDS = {
     "cache": "Show what is kept here of far stores, or clear it.",
     "diff": "Compare two stores: identity, provenance, and how far their soft labels agree.",
     "merge": "Join blocks and segments of one identity, extracted apart, in one store.",
+    "recode": "Write a store anew with fewer classes, coarser steps or another packing, without its teacher.",
     "card": "Write a README and Croissant metadata for a sealed store.",
     "doctor": "Look at the versions and the device, or at a folder in which stores are to lie.",
     "demo": "Teacher, store and two students on scikit-learn's digits.",

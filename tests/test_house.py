@@ -26,7 +26,8 @@ STORE_SIDE = (
     "parts", "zipfiles", "archive", "export", "hub", "hubclient", "hubpush",
     "rows", "reading", "deal", "windows", "packing", "agreement", "tally", "common_rows", "row_comparison",
     "diff", "merge_plan", "merge", "cards", "croissant", "cluster",
-    "engines", "sources", "file_checks", "blocks", "stats_sums", "stats", "stats_plot",
+    "engines", "sources", "blocks", "file_checks", "recoding", "recode_plan", "recode", "stats_sums", "stats",
+    "stats_plot",
 )  # fmt: skip
 LINKS = {"kdcache/cli", "kdcache/pipelines"}
 LIMIT = 300
