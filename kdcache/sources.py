@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
+from kdcache.errors import MissingBlockError
 from kdcache.place import is_url, open_place
 from kdcache.seals import split_pin
 from kdcache.segment import Segment
@@ -35,8 +36,13 @@ class Source:
             return _opened[self]
 
     def segment(self, name: str) -> Segment:
-        """A segment by its name."""
-        return next(each for each in self.store().segments if each.layout.name == name)
+        """A segment by its name. Raises MissingBlockError where this process does not see it."""
+        store = self.store()
+        for segment in store.segments:
+            if segment.layout.name == name:
+                return segment
+        advice = "where a shared folder is slow to show what others wrote, run the same command again"
+        raise MissingBlockError(f"{store.folder.root} shows no {name} here; {advice}")
 
 
 _opened: dict[Source, Store] = {}

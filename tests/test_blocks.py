@@ -10,6 +10,7 @@ from kdcache.blocks import block_labels, read_block, view_rows
 from kdcache.canonical import canonical_json, parse_json, sha256_hex
 from kdcache.errors import DamagedError, MissingBlockError
 from kdcache.shards import encode_shard
+from kdcache.sources import shared
 from kdcache.store import Store
 from kdcache.wholes import labels_between
 from tests.storekit import create_store, make_case, write_store, write_views
@@ -47,6 +48,13 @@ def test_labels_of_a_span_come_from_the_chunks_that_hold_it(tmp_path: Path, monk
     assert len(labels_between(store.folder, store.identity, 96, 200)) == 104
     with pytest.raises(DamagedError, match=r"labels/c/1 is missing"):
         labels_between(store.folder, store.identity, 0, 64)
+
+
+def test_a_segment_that_a_worker_does_not_see_is_named(tmp_path: Path) -> None:
+    with shared(write_store(tmp_path / "a.kd", make_case(ROWS))) as source:
+        assert source.segment("views-00000-00002").layout.blocks == 4
+        with pytest.raises(MissingBlockError, match=r"a.kd shows no views-00002-00004 here"):
+            source.segment("views-00002-00004")
 
 
 def test_what_is_not_committed_or_is_no_class_is_refused(tmp_path: Path) -> None:
