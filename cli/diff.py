@@ -6,8 +6,9 @@ from typing import Annotated, Any
 import typer
 
 from kdcache.cli.console import print_json, print_line, print_record, print_table, progress_bar
-from kdcache.cli.flags import Json
+from kdcache.cli.flags import DaskWorkers, EngineName, Json, Scheduler
 from kdcache.diff import FieldDifference, StoreDifference, StoreSummary, diff_stores
+from kdcache.pipelines.engine import engine_settings, open_engine, seen_by
 from kdcache.pipelines.settings import view_range
 from kdcache.plots import check_picture, plot_difference
 from kdcache.row_comparison import RowComparison, ViewAgreement
@@ -32,18 +33,23 @@ def command(
     views: Views = None,
     other_pictures: Others = False,
     plot: Plot = None,
+    engine: EngineName = "local",
+    scheduler: Scheduler = "",
+    dask_workers: DaskWorkers = 0,
     as_json: Json = False,
 ) -> None:
     if plot is not None:
         check_picture(plot)
-    with progress_bar(quiet=as_json) as progress:
+    settings = engine_settings(engine, scheduler, dask_workers)
+    with progress_bar(quiet=as_json) as progress, open_engine(settings) as chosen:
         found = diff_stores(
-            Store.open(a),
-            Store.open(b),
+            Store.open(seen_by(settings, a)),
+            Store.open(seen_by(settings, b)),
             temperature=temperature,
             rows=rows,
             views=None if views is None else range(*view_range(views)),
             other_pictures=other_pictures,
+            engine=chosen,
             progress=progress,
         )
     if plot is not None:

@@ -149,21 +149,31 @@ class Measured:
 
     def ece(self) -> float:
         """Expected calibration error, Guo et al. 2017, equation 3: sum over bins of |right - confidence| / rows."""
-        return float(np.abs(self.sums[2] - self.sums[1]).sum() / self.rows)
+        return calibration_error(self.sums)
 
     def bins(self) -> tuple[ReliabilityBin, ...]:
         """The bins that hold rows, ascending."""
-        return tuple(
-            ReliabilityBin(
-                low=place / BINS,
-                high=min(place + 1, BINS) / BINS,
-                rows=int(rows),
-                confidence=confidence / rows,
-                accuracy=right / rows,
-            )
-            for place, (rows, confidence, right) in enumerate(self.sums.T.tolist())
-            if rows
+        return reliability_bins(self.sums)
+
+
+def calibration_error(sums: Floats) -> float:
+    """ECE of sums [3, 16] as `calibration_sums` counts them, over at least one row."""
+    return float(np.abs(sums[2] - sums[1]).sum() / sums[0].sum())
+
+
+def reliability_bins(sums: Floats) -> tuple[ReliabilityBin, ...]:
+    """The bins of sums [3, 16] that hold rows, ascending."""
+    return tuple(
+        ReliabilityBin(
+            low=place / BINS,
+            high=min(place + 1, BINS) / BINS,
+            rows=int(rows),
+            confidence=confidence / rows,
+            accuracy=right / rows,
         )
+        for place, (rows, confidence, right) in enumerate(sums.T.tolist())
+        if rows
+    )
 
 
 def calibration_sums(confidence: npt.NDArray[np.floating], right: npt.NDArray[np.bool_]) -> Floats:

@@ -31,6 +31,10 @@ class CommonRows:
     def __len__(self) -> int:
         return len(self.a)
 
+    def take(self, rows: IntArray) -> "CommonRows":
+        """Some of the rows."""
+        return CommonRows(self.a[rows], self.b[rows], self.index[rows])
+
 
 class Pairing:
     """How the positions of two stores of one data set correspond; orders are read only where they differ."""

@@ -1,16 +1,18 @@
 """Two stores side by side: identity, provenance and content field by field, and how far their soft labels agree."""
 
 from collections.abc import Sequence
+from functools import partial
 from typing import Any
 
-from kdcache.commits import Commit
 from kdcache.common_rows import common_views
+from kdcache.engines import HERE, Engine
 from kdcache.errors import InvalidInputError
 from kdcache.manifest import DatasetIdentity, Record, differences
 from kdcache.progress import Progress, silent
 from kdcache.row_comparison import RowComparison, compare_common_rows
 from kdcache.segment import Segment
 from kdcache.shards import read_row, require_metadata
+from kdcache.sources import Source, shared
 from kdcache.store import Store
 from kdcache.wholes import head_digest
 
@@ -71,6 +73,7 @@ def diff_stores(
     rows: int = 4096,
     views: range | None = None,
     other_pictures: bool = False,
+    engine: Engine = HERE,
     progress: Progress = silent,
 ) -> StoreDifference:
     """Compare two stores, which may lie anywhere.
@@ -82,13 +85,13 @@ def diff_stores(
     Raises InvalidInputError for a temperature that a store does not answer, or views that are not in both.
     """
     identity = _fields(differences(a.identity, b.identity))
-    content = () if identity else _content_differences(a, b, progress)
+    content = () if identity else _content_differences(a, b, engine, progress)
     note, comparable = _comparability(a, b, other_pictures)
     chosen = _chosen_views(a, b, views)
     if comparable and not chosen:
         note, comparable = "no view is in both stores: no row to compare", False
     compared = (
-        compare_common_rows(a, b, chosen, temperature=temperature, limit=rows, progress=progress)
+        compare_common_rows(a, b, chosen, temperature=temperature, limit=rows, engine=engine, progress=progress)
         if comparable
         else None
     )
@@ -174,7 +177,7 @@ def _other_pictures(a: Store, b: Store) -> str:
     return ""
 
 
-def _content_differences(a: Store, b: Store, progress: Progress) -> tuple[FieldDifference, ...]:
+def _content_differences(a: Store, b: Store, engine: Engine, progress: Progress) -> tuple[FieldDifference, ...]:
     """What differs between two stores of one identity."""
     if a.content_id is not None and a.content_id == b.content_id:
         return ()
@@ -184,7 +187,8 @@ def _content_differences(a: Store, b: Store, progress: Progress) -> tuple[FieldD
     of_a, of_b = ({each.layout.name: each for each in store.segments} for store in (a, b))
     for name in sorted(of_a.keys() | of_b.keys()):
         if name in of_a and name in of_b:
-            found += _segment_differences(of_a[name], of_b[name], progress)
+            with shared(a) as one, shared(b) as other:
+                found += _segment_differences(of_a[name], of_b[name], (one, other), engine, progress)
         else:
             held = [_blocks_of(each[name]) if name in each else "nothing" for each in (of_a, of_b)]
             found.append(FieldDifference(field=name, a=held[0], b=held[1]))
@@ -195,19 +199,22 @@ def _blocks_of(segment: Segment) -> str:
     return f"{len(segment.commits())} of {segment.layout.blocks} blocks"
 
 
-def _segment_differences(a: Segment, b: Segment, progress: Progress) -> list[FieldDifference]:
+def _segment_differences(
+    a: Segment, b: Segment, sources: tuple[Source, Source], engine: Engine, progress: Progress
+) -> list[FieldDifference]:
     commits_a, commits_b = dict(a.commits()), dict(b.commits())
     name, found = a.layout.name, []
     if commits_a.keys() != commits_b.keys():
         only = [_listed(x.keys() - y.keys()) for x, y in ((commits_a, commits_b), (commits_b, commits_a))]
         found.append(FieldDifference(field=f"{name} alone", a=f"blocks {only[0]}", b=f"blocks {only[1]}"))
-    shared = sorted(commits_a.keys() & commits_b.keys())
-    other = [block for block in shared if commits_a[block].shards != commits_b[block].shards]
-    for done, block in enumerate(other):
+    common = sorted(commits_a.keys() & commits_b.keys())
+    other = [block for block in common if commits_a[block].shards != commits_b[block].shards]
+    compared = engine.each(partial(other_values, *sources, name), other)
+    for done, (block, names) in enumerate(zip(other, compared, strict=False)):
         progress(f"decoding blocks of {name} whose bytes differ", done, len(other))
-        if names := _other_values(a, b, block, commits_a[block], commits_b[block]):
+        if names:
             digests = [commits[block].shards[names[0]].sha256[:16] for commits in (commits_a, commits_b)]
-            of = f"{len(other)} of {len(shared)} blocks, the first is {block} ({', '.join(names)})"
+            of = f"{len(other)} of {len(common)} blocks, the first is {block} ({', '.join(names)})"
             said = [f"{of}: {names[0]} has sha256 {digest}" for digest in digests]
             found.append(FieldDifference(field=name, a=said[0], b=said[1]))
             break
@@ -220,11 +227,12 @@ def _listed(blocks: Any) -> str:
     return ", ".join(str(each) for each in ordered[:SHOWN]) + more if ordered else "none"
 
 
-def _other_values(a: Segment, b: Segment, block: int, commit_a: Commit, commit_b: Commit) -> list[str]:
-    """Arrays of a block that hold other values: equal ones may be compressed into other bytes."""
-    suspects = [name for name in commit_a.shards if commit_a.shards[name] != commit_b.shards[name]]
-    sizes = {name: (commit_a.shards[name].size, commit_b.shards[name].size) for name in suspects}
-    return [name for name in suspects if _values_differ(a, b, name, block, sizes[name])]
+def other_values(one: Source, other: Source, name: str, block: int) -> list[str]:
+    """Arrays of a block that hold other values: equal ones may be compressed into other bytes. On a worker."""
+    a, b = one.segment(name), other.segment(name)
+    shards_a, shards_b = a.commit_of(block).shards, b.commit_of(block).shards
+    suspects = [array for array in shards_a if shards_a[array] != shards_b[array]]
+    return [each for each in suspects if _values_differ(a, b, each, block, (shards_a[each].size, shards_b[each].size))]
 
 
 def _values_differ(a: Segment, b: Segment, name: str, block: int, sizes: tuple[int, int]) -> bool:

@@ -5,7 +5,8 @@ from typing import Any
 import numpy as np
 
 from kdcache.errors import InvalidInputError
-from kdcache.lineage import chain_of
+from kdcache.lineage import SHOWN, chain_of, recoded_from
+from kdcache.manifest import described
 from kdcache.softlabels import FullLabels
 from kdcache.store import Store
 
@@ -46,6 +47,9 @@ def describe_store(store: Store) -> dict[str, Any]:
         "order": identity.order.kind,
         "block": ", ".join(f"{each.layout.block} rows x {len(each.views)} views" for each in store.segments),
         "parents": [each.model_dump(mode="json") for each in chain_of(store)],
+        "recoded from": [
+            f"{each.content_id[:SHOWN]} ({described(each.encoding)})" for each in recoded_from(provenance)
+        ],
         "made with": ", ".join(f"{name} {version}" for name, version in sorted(provenance.versions.items())),
         "made on": " ".join(part for part in (provenance.device, provenance.cpu_capability) if part),
         "decoder": provenance.decoder,

@@ -18,12 +18,14 @@ from safetensors import SafetensorError, safe_open
 
 from kdcache.canonical import canonical_json
 from kdcache.errors import InvalidInputError
-from kdcache.manifest import Provenance, Record
+from kdcache.manifest import Encoding, Provenance, Record
 from kdcache.store import Store
 
 KEY = "kdcache.lineage"
 FORMAT = 1
 BYTES, DEPTH, ENTRIES = 2**21, 16, 1000  # an entry has at most 1,400 bytes
+RECODED = "recoded"  # in the provenance of a manifest: what a store was recoded from
+ORIGINS = 16  # recodings that are told
 SHOWN = 16  # digits of an id that people see
 ADVICE = "save the weights again without it, and name the parents with --parents"
 CONTENT_ID = re.compile(r"[0-9a-f]{64}")
@@ -125,6 +127,23 @@ def with_lineage(provenance: Provenance, ancestors: Sequence[Ancestor]) -> Prove
     if not ancestors:
         return provenance
     return provenance.model_copy(update={"lineage": [each.model_dump(mode="json") for each in ancestors]})
+
+
+class Origin(Record):
+    """A store that another was recoded from: its content id and its encoding."""
+
+    content_id: str = Field(pattern=r"^[0-9a-f]{64}$")
+    encoding: Encoding
+
+
+def recoded_from(provenance: Provenance) -> tuple[Origin, ...]:
+    """What a store was recoded from, the nearest first; nothing where the provenance says what we do not write, for it
+    is reported and never refused."""
+    found = (provenance.model_extra or {}).get(RECODED, [])
+    try:
+        return tuple(Origin.model_validate(each) for each in found[:ORIGINS]) if isinstance(found, list) else ()
+    except ValidationError:
+        return ()
 
 
 def unsealed_notes(ancestors: Sequence[Ancestor]) -> list[str]:

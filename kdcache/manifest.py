@@ -121,6 +121,14 @@ class Encoding(Record):
         return self
 
 
+def described(encoding: Encoding) -> str:
+    """An encoding for people: `top 20, default quantisation, residuals`."""
+    kept = ["all logits"]
+    if encoding.k is not None:
+        kept = [f"top {encoding.k}", f"{encoding.quantisation} quantisation", encoding.packing]
+    return ", ".join([*kept, *(name for name in ("features", "head") if getattr(encoding, name))])
+
+
 class Identity(Record):
     """All that must be equal for two passes to belong to one store. Its canonical JSON is what seals hash."""
 

@@ -69,7 +69,7 @@ def merge_stores(
     plan = make_plan(sources, standing, prefer)
     store = _prepare(folder, sources, plan)
     taken, size = _copy_blocks(folder, plan, progress, stop or StopRequest())
-    missing = tuple(_missing(store))
+    missing = tuple(missing_blocks(store))
     return Merged(
         out=str(folder.root),
         content_id=store.seal().content_id if seal and not missing else None,
@@ -158,7 +158,8 @@ def _checked(layout: SegmentLayout, block: int, name: str, holders: Sequence[Sou
     raise DamagedError("; ".join(problems))
 
 
-def _missing(store: Store) -> Iterator[MissingBlocks]:
+def missing_blocks(store: Store) -> Iterator[MissingBlocks]:
+    """Segments of a folder that lack blocks."""
     for segment in open_segments(store):
         commits, blocks = segment.commits(), segment.layout.blocks
         if lacking := [block for block in range(blocks) if block not in commits]:

@@ -18,7 +18,7 @@ SPAN = 3.0  # times below and above T = 1 and T* that the curve is drawn
 
 def check_picture(path: Path) -> None:
     """Refuse, before the work is done, what could not be drawn at its end. Raises InvalidInputError."""
-    _figure_class()
+    figure_class()
     if path.suffix not in KINDS:
         raise InvalidInputError(f"plot {path} ends in {path.suffix or 'no suffix'!r}; it can be {', '.join(KINDS)}")
     if not path.parent.is_dir():
@@ -28,11 +28,11 @@ def check_picture(path: Path) -> None:
 def plot_calibration(found: Calibration, path: Path) -> None:
     """NLL over T, and the reliability diagrams at T = 1 and at T*, into a .png, .pdf or .svg file."""
     check_picture(path)
-    figure = _figure_class()(figsize=(12, 4), layout="constrained")
+    figure = figure_class()(figsize=(12, 4), layout="constrained")
     curve, before, after = figure.subplots(1, 3)
     _draw_curve(curve, found)
-    _draw_reliability(before, found.bins_before, f"T = 1: ECE {found.ece_before:.4f}")
-    _draw_reliability(after, found.bins_after, f"T = {found.temperature:.4g}: ECE {found.ece_after:.4f}")
+    draw_reliability(before, found.bins_before, f"T = 1: ECE {found.ece_before:.4f}")
+    draw_reliability(after, found.bins_after, f"T = {found.temperature:.4g}: ECE {found.ece_after:.4f}")
     figure.savefig(path, dpi=120)
 
 
@@ -41,7 +41,7 @@ def plot_difference(found: StoreDifference, path: Path) -> None:
     check_picture(path)
     if found.rows is None:
         raise InvalidInputError(f"plot {path}: there is nothing to draw, no rows were compared: {found.note}")
-    figure = _figure_class()(figsize=(11, 4), layout="constrained")
+    figure = figure_class()(figsize=(11, 4), layout="constrained")
     spread, views = figure.subplots(1, 2)
     _draw_spread(spread, found.rows)
     _draw_views(views, found.rows)
@@ -85,7 +85,7 @@ def _draw_views(axes: Any, rows: RowComparison) -> None:
     axes.legend(fontsize=8, loc="lower right")
 
 
-def _figure_class() -> Any:
+def figure_class() -> Any:
     try:
         from matplotlib.figure import Figure
     except ImportError as error:
@@ -112,7 +112,7 @@ def _best(found: Calibration) -> str:
     return f"T* = {found.temperature:.4g}: {found.nll_after:.4f}" + " (at the bound)" * found.at_bound
 
 
-def _draw_reliability(axes: Any, bins: tuple[ReliabilityBin, ...], title: str) -> None:
+def draw_reliability(axes: Any, bins: tuple[ReliabilityBin, ...], title: str) -> None:
     """Accuracy and share of rows of each bin as bars, and the diagonal of a calibrated teacher."""
     rows = np.array([each.rows for each in bins])
     places = np.minimum([round(each.low * BINS) for each in bins], BINS - 1)  # rows at exactly 1 join the last bin

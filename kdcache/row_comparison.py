@@ -1,17 +1,19 @@
 """Soft labels of two stores on the rows that they share: agreement and KL by view, and the rows that differ most."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from functools import lru_cache, partial
 
 import numpy as np
 
 from kdcache.agreement import RowAgreement, compare_rows, overlap_size
 from kdcache.common_rows import CommonRows, Pairing, gather, groups
+from kdcache.engines import HERE, Engine
 from kdcache.inspection import class_name
 from kdcache.manifest import Record
 from kdcache.progress import Progress, silent
-from kdcache.rows import EncodedRows
 from kdcache.softlabels import FullLabels, SoftLabels, check_temperature
+from kdcache.sources import Source, shared
 from kdcache.store import Store
 from kdcache.tally import Spread, Tally
 
@@ -90,6 +92,15 @@ class _Sums:
         self.ab.add(found.kl_ab)
         self.ba.add(found.kl_ba)
 
+    def join(self, other: "_Sums") -> None:
+        self.rows += other.rows
+        self.equal += other.equal
+        self.overlap += other.overlap
+        self.pixels += other.pixels
+        self.tails = [own + more for own, more in zip(self.tails, other.tails, strict=True)]
+        self.ab.join(other.ab)
+        self.ba.join(other.ba)
+
     def view(self, view: int, aligned: bool) -> ViewAgreement:
         return ViewAgreement(
             view=view,
@@ -104,8 +115,52 @@ class _Sums:
         )
 
 
+@dataclass(frozen=True)
+class Compared:
+    """What is compared: two stores, at a temperature, at most `limit` rows of each view (0: all)."""
+
+    a: Source
+    b: Source
+    temperature: float
+    limit: int
+
+
+@dataclass(frozen=True)
+class _Group:
+    """Group number `number` of the common rows of a view."""
+
+    view: int
+    number: int
+    rows: int
+
+
+@dataclass
+class _Found:
+    """What came of some rows: sums by view, the rows of largest KL in ascending order, and k of the top k."""
+
+    sums: dict[int, _Sums] = field(default_factory=dict)
+    worst: list[tuple[float, int, int, WorstRow]] = field(default_factory=list)
+    top_k: int = 0
+
+    def keep(self, *rows: tuple[float, int, int, WorstRow]) -> None:
+        self.worst = sorted([*self.worst, *rows], key=lambda each: each[:3])[-WORST:]
+
+    def join(self, other: "_Found") -> None:
+        for view, sums in other.sums.items():
+            self.sums.setdefault(view, _Sums()).join(sums)
+        self.keep(*other.worst)
+        self.top_k = other.top_k
+
+
 def compare_common_rows(
-    a: Store, b: Store, views: Sequence[int], *, temperature: float, limit: int, progress: Progress = silent
+    a: Store,
+    b: Store,
+    views: Sequence[int],
+    *,
+    temperature: float,
+    limit: int,
+    engine: Engine = HERE,
+    progress: Progress = silent,
 ) -> RowComparison | None:
     """Compare at most `limit` rows (0: all) of each of some common views of two stores of one data set.
 
@@ -114,93 +169,99 @@ def compare_common_rows(
     """
     full = [store.identity.encoding.k is None for store in (a, b)]
     check_temperature(temperature, full=all(full))
-    pairing = Pairing(a, b)
-    chosen = {view: pairing.rows_of(view, limit) for view in views}
-    work = _Comparison(a, b, temperature, pairing.aligned, sum(map(len, chosen.values())), progress)
-    sums = {view: work.view(view, rows) for view, rows in chosen.items() if len(rows)}
-    return work.result(sums, all(full)) if sums else None
+    found, done = _Found(), 0
+    with shared(a) as one, shared(b) as other:
+        engine.ready(one, other)
+        compared = Compared(one, other, temperature, limit)
+        parts = [
+            _Group(view, number, len(rows)) for view in views for number, rows in enumerate(_groups(compared, view))
+        ]
+        total = sum(part.rows for part in parts)
+        for part, result in zip(parts, engine.each(partial(compare_group, compared), parts), strict=True):
+            found.join(result)
+            done += part.rows
+            progress("comparing rows", done, total)
+    _groups.cache_clear()
+    _pairing.cache_clear()
+    aligned = a.identity.order.sha256 == b.identity.order.sha256
+    return _result(found, temperature, exact=all(full), aligned=aligned) if found.sums else None
 
 
-class _Comparison:
-    """One pass over the common rows."""
+@lru_cache(maxsize=1)
+def _pairing(compared: Compared) -> Pairing:
+    return Pairing(compared.a.store(), compared.b.store())
 
-    def __init__(self, a: Store, b: Store, temperature: float, aligned: bool, total: int, progress: Progress) -> None:
-        self.a, self.b = a, b
-        self.temperature, self.aligned = temperature, aligned
-        self.progress, self.done, self.total = progress, 0, total
-        self.top_k = 0
-        self.worst: list[tuple[float, int, int, WorstRow]] = []  # ascending
 
-    def view(self, view: int, rows: CommonRows) -> _Sums:
-        sums = _Sums()
-        for group in groups(rows, self.a, self.b, view):
-            encoded_a, encoded_b = gather(self.a, view, group.a), gather(self.b, view, group.b)
-            sums.pixels += int((encoded_a.arrays["pixels"] == encoded_b.arrays["pixels"]).sum())
-            step = max(PIECE // self.a.identity.teacher.classes, 1)
-            for first in range(0, len(group), step):
-                part = np.arange(first, min(first + step, len(group)))
-                self._piece(view, group, part, (encoded_a, encoded_b), sums)
-        return sums
+@lru_cache(maxsize=2)
+def _groups(compared: Compared, view: int) -> tuple[CommonRows, ...]:
+    """The common rows of a view in groups: every process finds the same."""
+    rows = _pairing(compared).rows_of(view, compared.limit)
+    return tuple(groups(rows, compared.a.store(), compared.b.store(), view))
 
-    def _piece(
-        self, view: int, group: CommonRows, part: np.ndarray, encoded: tuple[EncodedRows, EncodedRows], sums: _Sums
-    ) -> None:
-        soft_a, soft_b = (each.take(part).soft_labels() for each in encoded)
-        found = compare_rows(soft_a, soft_b, self.temperature)
-        sums.add(found)
+
+def compare_group(compared: Compared, part: _Group) -> _Found:
+    """Compare one group of rows. On a worker."""
+    a, b, group = compared.a.store(), compared.b.store(), _groups(compared, part.view)[part.number]
+    found, sums = _Found(), _Sums()
+    encoded_a, encoded_b = gather(a, part.view, group.a), gather(b, part.view, group.b)
+    sums.pixels += int((encoded_a.arrays["pixels"] == encoded_b.arrays["pixels"]).sum())
+    step = max(PIECE // a.identity.teacher.classes, 1)
+    for first in range(0, len(group), step):
+        piece = np.arange(first, min(first + step, len(group)))
+        soft_a, soft_b = (each.take(piece).soft_labels() for each in (encoded_a, encoded_b))
+        agreement = compare_rows(soft_a, soft_b, compared.temperature)
+        sums.add(agreement)
         for side, soft in enumerate((soft_a, soft_b)):
-            sums.tails[side] += float(np.asarray(soft.tail_mass(self.temperature)).sum())
-        self.top_k = overlap_size(soft_a, soft_b)
-        self._keep_worst(view, group, part, found, soft_a, soft_b)
-        self.done += len(part)
-        self.progress("comparing rows", self.done, self.total)
+            sums.tails[side] += float(np.asarray(soft.tail_mass(compared.temperature)).sum())
+        found.top_k = overlap_size(soft_a, soft_b)
+        found.keep(*_worst(a, b, part.view, group.take(piece), agreement, soft_a, soft_b))
+    found.sums[part.view] = sums
+    return found
 
-    def _keep_worst(
-        self, view: int, group: CommonRows, part: np.ndarray, found: RowAgreement, a: SoftLabels, b: SoftLabels
-    ) -> None:
-        larger = np.maximum(found.kl_ab, found.kl_ba)
-        for row in np.argsort(-larger, kind="stable")[:WORST].tolist():
-            at = int(part[row])
-            index, position = int(group.index[at]), int(group.a[at])
-            key = (float(larger[row]), -view, -index)
-            if larger[row] <= 0 or (len(self.worst) == WORST and key <= self.worst[0][:3]):
-                continue
-            names = self.a.identity.dataset.class_names
-            named = WorstRow(
-                index=index,
-                view=view,
-                position_a=position,
-                position_b=int(group.b[at]),
-                label=class_name(names, int(self.a.labels[position])),
-                top_a=class_name(names, _top(a, row)),
-                top_b=class_name(self.b.identity.dataset.class_names, _top(b, row)),
-                kl_ab=_finite(found.kl_ab[row]),
-                kl_ba=_finite(found.kl_ba[row]),
-            )
-            self.worst = sorted([*self.worst, (*key, named)], key=lambda each: each[:3])[-WORST:]
 
-    def result(self, sums: dict[int, _Sums], exact: bool) -> RowComparison:
-        ab, ba = Tally(), Tally()
-        for each in sums.values():
-            ab.join(each.ab)
-            ba.join(each.ba)
-        rows = sum(each.rows for each in sums.values())
-        return RowComparison(
-            temperature=self.temperature,
-            top_k=self.top_k,
-            exact=exact,
-            rows=rows,
-            agreement=sum(each.equal for each in sums.values()) / rows,
-            overlap=sum(each.overlap for each in sums.values()) / rows,
-            kl_ab=ab.spread(),
-            kl_ba=ba.spread(),
-            tail_a=sum(each.tails[0] for each in sums.values()) / rows,
-            tail_b=sum(each.tails[1] for each in sums.values()) / rows,
-            views=tuple(each.view(view, self.aligned) for view, each in sums.items()),
-            worst=tuple(row for *_, row in reversed(self.worst)),
-            histogram_ab=ab.coarse(PER_DECADE),
-            histogram_ba=ba.coarse(PER_DECADE),
+def _worst(
+    a: Store, b: Store, view: int, rows: CommonRows, found: RowAgreement, soft_a: SoftLabels, soft_b: SoftLabels
+) -> Iterator[tuple[float, int, int, WorstRow]]:
+    """The rows of a piece of largest KL, with what they are sorted by."""
+    larger = np.maximum(found.kl_ab, found.kl_ba)
+    for row in np.argsort(-larger, kind="stable")[:WORST].tolist():
+        if larger[row] <= 0:
+            continue
+        index, position = int(rows.index[row]), int(rows.a[row])
+        named = WorstRow(
+            index=index,
+            view=view,
+            position_a=position,
+            position_b=int(rows.b[row]),
+            label=class_name(a.identity.dataset.class_names, int(a.labels[position])),
+            top_a=class_name(a.identity.dataset.class_names, _top(soft_a, row)),
+            top_b=class_name(b.identity.dataset.class_names, _top(soft_b, row)),
+            kl_ab=_finite(found.kl_ab[row]),
+            kl_ba=_finite(found.kl_ba[row]),
         )
+        yield float(larger[row]), -view, -index, named
+
+
+def _result(found: _Found, temperature: float, *, exact: bool, aligned: bool) -> RowComparison:
+    total = _Sums()
+    for each in found.sums.values():
+        total.join(each)
+    return RowComparison(
+        temperature=temperature,
+        top_k=found.top_k,
+        exact=exact,
+        rows=total.rows,
+        agreement=total.equal / total.rows,
+        overlap=total.overlap / total.rows,
+        kl_ab=total.ab.spread(),
+        kl_ba=total.ba.spread(),
+        tail_a=total.tails[0] / total.rows,
+        tail_b=total.tails[1] / total.rows,
+        views=tuple(each.view(view, aligned) for view, each in found.sums.items()),
+        worst=tuple(row for *_, row in reversed(found.worst)),
+        histogram_ab=total.ab.coarse(PER_DECADE),
+        histogram_ba=total.ba.coarse(PER_DECADE),
+    )
 
 
 def _top(soft: SoftLabels, row: int) -> int:

@@ -81,6 +81,14 @@ class Segment:
             raise DamagedError(f"{path} has sha256 {found}, the seal says {self.commits_digest}; restore the file")
         return SealedCommits(data, self.layout, str(self.folder.path(key)))
 
+    def commit_of(self, block: int) -> Commit:
+        """The commit of one block, without listing. Raises MissingBlockError where there is none."""
+        sealed = self.commits_digest is not None
+        commit = self.sealed_commits[block] if sealed else read_commit(self.folder, self.layout, block)
+        if commit is None:
+            raise self._uncommitted(block)
+        return commit
+
     def commits(self) -> Mapping[int, Commit]:
         """Block -> commit, from the seal's file, or by listing where there is no seal."""
         if self.commits_digest is not None:
@@ -183,13 +191,16 @@ class Segment:
         commits = self.commits()
         for block in blocks:
             if block not in commits:
-                first, last = self.layout.block_rows(block)
-                raise MissingBlockError(
-                    f"{self.layout.name}: positions {first} to {last - 1} (block {block}) are not committed; "
-                    "run the same `kdcache extract` again to finish the store"
-                )
+                raise self._uncommitted(block)
             self._check_standing(place, block, commits[block])
         return commits
+
+    def _uncommitted(self, block: int) -> MissingBlockError:
+        first, last = self.layout.block_rows(block)
+        return MissingBlockError(
+            f"{self.layout.name}: positions {first} to {last - 1} (block {block}) are not committed; "
+            "run the same `kdcache extract` again to finish the store"
+        )
 
 
 def listed_segments(folder: Place, identity: Identity) -> list[Segment]:

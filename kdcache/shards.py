@@ -38,6 +38,24 @@ def check_shard(spec: ArraySpec, data: bytes) -> None:
         decode_chunk(data[offset : offset + length], spec.dtype, spec.chunk)
 
 
+def decode_shard(spec: ArraySpec, data: bytes, block: int) -> Array:
+    """All values [Vs, ...] of one block from its shard, padding cut off. Raises ValueError or RuntimeError."""
+    chunks = parse_index(data[-index_bytes(spec.shape[0]) :], spec.shape[0], len(data))
+    values = np.empty((spec.shape[0], *spec.chunk[1:]), dtype=spec.dtype)
+    for row, (offset, length) in enumerate(chunks):
+        values[row] = decode_chunk(data[offset : offset + length], spec.dtype, spec.chunk)[0]
+    return np.asarray(values[(slice(None), *_unpadded(spec, block))])
+
+
+def _unpadded(spec: ArraySpec, block: int) -> tuple[slice, ...]:
+    """What of one row along the first axis belongs to a block's rows."""
+    if spec.block_axis is None:
+        return ()
+    axis = spec.block_axis
+    rows = min(spec.chunk[axis], spec.shape[axis] - block * spec.chunk[axis])
+    return (*(slice(None),) * (axis - 1), slice(rows))
+
+
 def longest_chunk(spec: ArraySpec) -> int:
     """Bytes that no chunk of an array exceeds: its values, not compressed."""
     return chunk_bytes(spec.dtype, spec.chunk) + OVERHEAD
@@ -107,23 +125,21 @@ def read_row(folder: Place, spec: ArraySpec, block: int, row: int, *, size: int,
     except (ValueError, RuntimeError) as error:
         advice = "find the block with: kdcache verify " + str(folder.root)
         raise DamagedError(f"{folder.path(key)} does not decode ({error}); {advice}") from error
-    if spec.block_axis is None:
-        return values
-    axis = spec.block_axis - 1
-    rows = min(spec.chunk[spec.block_axis], spec.shape[spec.block_axis] - block * spec.chunk[spec.block_axis])
-    return np.asarray(values[(slice(None),) * axis + (slice(rows),)])
+    return np.asarray(values[_unpadded(spec, block)])
 
 
-def read_whole(folder: Place, spec: ArraySpec) -> Array:
-    """All of an array of the store as a whole, once every chunk of it is known to be there. Raises DamagedError."""
+def read_whole(folder: Place, spec: ArraySpec, *, span: tuple[int, int] | None = None) -> Array:
+    """All of an array of the store as a whole, once every chunk of it is known to be there; or the entries of a span.
+    Raises DamagedError."""
     require_metadata(folder, spec)
     limit = longest_chunk(spec)
-    chunks = range(-(-spec.shape[0] // spec.chunk[0]))
+    first, last = (0, spec.shape[0]) if span is None else span
+    chunks = range(first // spec.chunk[0], -(-last // spec.chunk[0]))
     for chunk in chunks:
         if folder.size(spec.key(chunk)) is None:
             advice = "restore it from another copy, or run the same `kdcache extract` again"
             raise DamagedError(f"{folder.path(spec.key(chunk))} is missing; {advice}")
-    values = np.empty(spec.shape, dtype=spec.dtype)
+    values = np.empty((last - first, *spec.shape[1:]), dtype=spec.dtype)
     for chunk in chunks:
         data = folder.require(spec.key(chunk), "another process deleted it", limit=limit)
         try:
@@ -131,8 +147,10 @@ def read_whole(folder: Place, spec: ArraySpec) -> Array:
         except (ValueError, RuntimeError) as error:
             advice = "restore it from another copy of the store"
             raise DamagedError(f"{folder.path(spec.key(chunk))} does not decode ({error}); {advice}") from error
-        part = values[chunk * spec.chunk[0] : (chunk + 1) * spec.chunk[0]]
-        part[:] = decoded[: len(part)]
+        begin = chunk * spec.chunk[0]
+        part = decoded[max(first - begin, 0) : last - begin]
+        place = max(begin - first, 0)
+        values[place : place + len(part)] = part
     return values
 
 

@@ -72,7 +72,7 @@ def sealed_files(place: Place, content_id: str | None, *, views: tuple[int, int]
     seal = store.seal_record
     if seal is None:
         raise StoreNotFoundError(f"{place.root} is not sealed; run: kdcache seal {place.root}")
-    chosen = _chosen(store, seal, views)
+    chosen = chosen_segments(store, seal, views)
     segments = [store.segment_of(each.views[0]) for each in chosen]
     data = [*_wholes(store), *(file for segment in segments for file in _data(segment))]
     records = [file for segment in segments for file in _records(segment)]
@@ -87,7 +87,9 @@ def known(key: str, data: bytes) -> SharedFile:
     return SharedFile(key, len(data), sha256_hex(data), data)
 
 
-def _chosen(store: Store, seal: Seal, views: tuple[int, int] | None) -> tuple[SealedSegment, ...]:
+def chosen_segments(store: Store, seal: Seal, views: tuple[int, int] | None) -> tuple[SealedSegment, ...]:
+    """A seal's segments, or those of some views. Raises InvalidInputError where these are not whole segments,
+    MissingBlockError where this copy left them out."""
     chosen = seal.segments
     if views is not None:
         start, stop = views
@@ -99,7 +101,7 @@ def _chosen(store: Store, seal: Seal, views: tuple[int, int] | None) -> tuple[Se
             )
     if missing := tuple(each for each in chosen if each in store.left_out):
         fetch = f"get them from where the store came from (kdcache pull URL {store.folder.root})"
-        advice = f"{fetch}; only a pull may take the views that are here: --views {_held(store)}"
+        advice = f"{fetch}; only pull and recode take the views that are here: --views {_held(store)}"
         raise MissingBlockError(f"{store.folder.root} is a partial copy without views {spans(missing)}; {advice}")
     return chosen
 

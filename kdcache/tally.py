@@ -1,4 +1,6 @@
-"""Spreads of values that are seen a piece at a time: mean, median and largest from counts in fine logarithmic bins."""
+"""Spreads of values that are seen a piece at a time, from counts in fine bins: logarithmic ones, or equal ones.
+
+Counts are added exactly; sums of values in the order in which pieces are joined."""
 
 from typing import Any
 
@@ -55,3 +57,63 @@ class Tally:
         """Counts in fewer bins: values below 1e-9, then `per_decade` bins a decade up to 1e3, then those above."""
         inner = self.counts[1:-1].reshape(-1, BINS // per_decade).sum(axis=1)
         return (int(self.counts[0]), *inner.tolist(), int(self.counts[-1]))
+
+
+EQUAL = 1000  # bins of a range: a percentile is known to a thousandth of it
+PERCENTILES = (5, 25, 50, 75, 95)
+
+
+class Percentiles(Record):
+    """Mean, smallest and largest value, and percentiles to a thousandth of the range of what was counted."""
+
+    mean: float
+    min: float
+    p5: float
+    p25: float
+    median: float
+    p75: float
+    p95: float
+    max: float
+
+
+class Range:
+    """Values from 0 to `top`, counted in equal bins."""
+
+    def __init__(self, top: float) -> None:
+        self.top = top
+        self.counts = np.zeros(EQUAL, dtype=np.int64)
+        self.total, self.smallest, self.largest = 0.0, float("inf"), float("-inf")
+
+    def add(self, values: npt.NDArray[Any]) -> None:
+        places = np.clip((values * (EQUAL / self.top)).astype(np.int64), 0, EQUAL - 1)
+        self.counts += np.bincount(places, minlength=EQUAL)
+        self.total += float(values.sum())
+        self.smallest = min(self.smallest, float(values.min(initial=np.inf)))
+        self.largest = max(self.largest, float(values.max(initial=-np.inf)))
+
+    def join(self, other: "Range") -> None:
+        self.counts += other.counts
+        self.total += other.total
+        self.smallest = min(self.smallest, other.smallest)
+        self.largest = max(self.largest, other.largest)
+
+    def percentiles(self) -> Percentiles:
+        """Of at least one value: the middle of the bin in which a percentile lies, within what was seen."""
+        places = self.counts.cumsum()
+        ranks = [min(int(places[-1]) * each // 100, int(places[-1]) - 1) for each in PERCENTILES]
+        middles = [(int(np.searchsorted(places, rank, side="right")) + 0.5) * self.top / EQUAL for rank in ranks]
+        p5, p25, median, p75, p95 = (min(max(each, self.smallest), self.largest) for each in middles)
+        return Percentiles(
+            mean=self.total / int(places[-1]),
+            min=self.smallest,
+            p5=p5,
+            p25=p25,
+            median=median,
+            p75=p75,
+            p95=p95,
+            max=self.largest,
+        )
+
+    def coarse(self, bins: int) -> tuple[int, ...]:
+        """Counts in fewer bins."""
+        return tuple(self.counts.reshape(bins, -1).sum(axis=1).tolist())

@@ -1,24 +1,23 @@
-"""Is a store what its manifest, commits and seals say? Structure, and sha256 of every file, without torch.
-
-Nothing that is committed is decoded; only shards that lie there without a commit are, for the next writer adopts them.
-"""
+"""Is a store what its manifest, commits and seals say? Structure, and sha256 of every file, without torch."""
 
 import re
-from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import partial
 
-from kdcache.commits import Commit, Shard, listed_blocks, read_commit, require_rows
+from kdcache.commits import listed_blocks
+from kdcache.engines import HERE, Engine, runs
 from kdcache.errors import KdcacheError
+from kdcache.file_checks import Finding, Looked, Named, check_block, look_at, look_at_sealed
 from kdcache.layout import LATEST_SEAL, ArraySpec, group_bytes, labels_spec, order_spec, segment_name
 from kdcache.limits import ZARR_LIMIT
 from kdcache.manifest import Record
-from kdcache.parallel import many
 from kdcache.partial import read_partial, spans
 from kdcache.place import Place, open_place
 from kdcache.progress import Progress, silent
 from kdcache.seals import read_seal, sealed_ids, split_pin
 from kdcache.segment import Segment
-from kdcache.shards import largest_shard
+from kdcache.sources import shared
 from kdcache.store import Store
 from kdcache.wholes import head_specs
 
@@ -31,17 +30,6 @@ class Check(Record):
     name: str
     passed: bool
     detail: str
-
-
-@dataclass(frozen=True)
-class Finding:
-    """One thing that is wrong. `block` is the (segment, number) that extract can redo, None where it cannot mend it;
-    `advice` says what does, where it is not to restore a file. A harmless one is worth a note, and no failure."""
-
-    what: str
-    block: tuple[str, int] | None = None
-    advice: str = ""
-    harmless: bool = False
 
 
 @dataclass(frozen=True)
@@ -60,7 +48,7 @@ class Inspection:
         return not self.findings and not self.missing
 
 
-def inspect_files(url: str, *, progress: Progress = silent) -> Inspection:
+def inspect_files(url: str, *, engine: Engine = HERE, progress: Progress = silent) -> Inspection:
     """Check everything that can be checked from the store alone, by the latest seal or by the one that `url` pins.
 
     Raises StoreNotFoundError and FormatError only, and whatever is wrong with the seal that is pinned.
@@ -68,44 +56,61 @@ def inspect_files(url: str, *, progress: Progress = silent) -> Inspection:
     path, pin = split_pin(url)
     place = open_place(path)
     if not place.lists:
-        return _inspect_sealed(Store.open(url), progress)
+        return _inspect_sealed(Store.open(url), engine, progress)
     store = Store.listed(place)
     findings = [*_whole_store(store), *_seals(store, pin)]
     for segment in store.segments:
         findings += _metadata(store.folder, segment.layout.name, list(segment.layout.arrays.values()))
         findings += _unlistable(segment)
-    there = [(segment, block) for segment in store.segments for block in _present(segment)]
-    total = sum(segment.layout.blocks for segment in store.segments)
-    files = size = committed = 0
-    looked = many(store.folder, lambda each: _block(store.folder, *each), there)
-    for done, ((segment, block), (commit, found)) in enumerate(zip(there, looked, strict=True), 1):
-        findings += found
-        committed += commit is not None or _has_commit(store.folder, segment, block)
-        shards = {} if commit is None else commit.shards
-        files += len(shards)
-        size += sum(shard.size for shard in shards.values())
-        progress("checking sha256 of blocks", done, len(there))
+    there = [(segment.layout.name, block) for segment in store.segments for block in _present(segment)]
+    with shared(store) as source:
+        engine.ready(source)
+        looked = _look(partial(look_at, source), there, store, engine, progress)
+    findings += [found for each in looked for found in each.findings]
     wrong = tuple(finding for finding in findings if not finding.harmless)
     notes = tuple(finding.what for finding in findings if finding.harmless)
-    return Inspection(wrong, notes, total, total - committed, files, size)
+    total = sum(segment.layout.blocks for segment in store.segments)
+    return _inspection(wrong, notes, looked, total, total - sum(each.committed for each in looked))
 
 
-def _inspect_sealed(store: Store, progress: Progress) -> Inspection:
+def _inspect_sealed(store: Store, engine: Engine, progress: Progress) -> Inspection:
     """What the seal lists and nothing else, where nothing can be listed or redone."""
-    findings, seen = list(_whole_store(store)), []
+    findings: list[Finding] = list(_whole_store(store))
+    there: list[Named] = []
     for segment in store.segments:
         findings += _metadata(store.folder, segment.layout.name, list(segment.layout.arrays.values()))
         try:
-            seen += [(segment, block, commit) for block, commit in segment.commits().items()]
+            there += [(segment.layout.name, block) for block, _ in segment.commits().items()]
         except KdcacheError as error:
             findings.append(Finding(str(error)))
-    looked = many(store.folder, lambda each: list(_shards(store.folder, *each)), seen)
-    for done, wrong in enumerate(looked, 1):
-        findings += [replace(found, block=None) for found in wrong]
-        progress("checking sha256 of blocks", done, len(seen))
-    shards = [shard for _, _, commit in seen for shard in commit.shards.values()]
-    total = sum(segment.layout.blocks for segment in store.segments)
-    return Inspection(tuple(findings), (), total, 0, len(shards), sum(shard.size for shard in shards))
+    with shared(store) as source:
+        engine.ready(source)
+        looked = _look(partial(look_at_sealed, source), there, store, engine, progress)
+    findings += [found for each in looked for found in each.findings]
+    return _inspection(tuple(findings), (), looked, sum(segment.layout.blocks for segment in store.segments), 0)
+
+
+def _look(
+    function: Callable[[Sequence[Named]], list[Looked]],
+    there: Sequence[Named],
+    store: Store,
+    engine: Engine,
+    progress: Progress,
+) -> list[Looked]:
+    """What was found of each block, in order."""
+    looked: list[Looked] = []
+    for some in engine.each(function, runs(there, engine.together), far=store.folder.far):
+        for each in some:
+            looked.append(each)
+            progress("checking sha256 of blocks", len(looked), len(there))
+    return looked
+
+
+def _inspection(
+    findings: tuple[Finding, ...], notes: tuple[str, ...], looked: Sequence[Looked], total: int, missing: int
+) -> Inspection:
+    files, size = sum(each.files for each in looked), sum(each.bytes for each in looked)
+    return Inspection(findings, notes, total, missing, files, size)
 
 
 def forget_blocks(url: str, findings: tuple[Finding, ...]) -> list[tuple[str, int]]:
@@ -146,24 +151,6 @@ def _unlistable(segment: Segment) -> Iterator[Finding]:
                 yield Finding(f"{path} is of a block that there cannot be, the last is {last}; remove the file")
     except KdcacheError as error:
         yield Finding(str(error))
-
-
-def _has_commit(folder: Place, segment: Segment, block: int) -> bool:
-    try:
-        return folder.size(segment.layout.commit_key(block)) is not None
-    except KdcacheError:
-        return True
-
-
-def _block(folder: Place, segment: Segment, block: int) -> tuple[Commit | None, list[Finding]]:
-    """One block's commit, and what is wrong with its files."""
-    try:
-        commit = read_commit(folder, segment.layout, block)
-    except KdcacheError as error:
-        return None, [Finding(str(error), (segment.layout.name, block))]
-    if commit is None:
-        return None, list(_torn(folder, segment, block))
-    return commit, list(_shards(folder, segment, block, commit))
 
 
 def _whole_store(store: Store) -> Iterator[Finding]:
@@ -263,38 +250,6 @@ def _others(segment: Segment) -> Iterator[tuple[str, bool]]:
         key = segment.layout.commit_key(block)
         if segment.folder.get(key) in (None, sealed.to_bytes()):
             continue
-        found, wrong = _block(segment.folder, segment, block)
+        found, wrong = check_block(segment.folder, segment, block)
         if found is not None and not wrong:
             yield str(segment.folder.path(key)), found.shards != sealed.shards
-
-
-def _torn(folder: Place, segment: Segment, block: int) -> Iterator[Finding]:
-    """Shards without a commit that do not decode: whoever extracts the block could not adopt them."""
-    for name, spec in segment.layout.arrays_of(block).items():
-        try:
-            if (data := folder.get(spec.key(block), limit=largest_shard(spec))) is not None:
-                require_rows(folder, segment.layout, name, block, data)
-        except KdcacheError as error:
-            yield Finding(str(error), (segment.layout.name, block))
-
-
-def _shards(folder: Place, segment: Segment, block: int, commit: Commit) -> Iterator[Finding]:
-    for name, shard in commit.shards.items():
-        spec = segment.layout.arrays[name]
-        if wrong := _wrong_shard(folder, spec, spec.key(block), shard):
-            yield Finding(wrong, (segment.layout.name, block))
-
-
-def _wrong_shard(folder: Place, spec: ArraySpec, key: str, shard: Shard) -> str:
-    """What is wrong with a committed file; sizes first, so that no more is hashed than an array can hold."""
-    path = folder.path(key)
-    try:
-        size = folder.size(key)
-        if size is None:
-            return f"{path} is missing"
-        if size != shard.size or size > largest_shard(spec):
-            return f"{path} has {size} bytes, committed were {shard.size}, allowed are up to {largest_shard(spec)}"
-        found = folder.digest(key) or "nothing"
-    except KdcacheError as error:
-        return str(error)
-    return "" if found == shard.sha256 else f"{path} has sha256 {found[:16]}, committed was {shard.sha256[:16]}"

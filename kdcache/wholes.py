@@ -47,6 +47,13 @@ def read_labels(folder: Place, identity: Identity, order: IntArray) -> IntArray:
     return labels.astype(np.int64)
 
 
+def labels_between(folder: Place, identity: Identity, first: int, last: int) -> IntArray:
+    """[last - first] i64 hard labels of consecutive positions, -1 for none, from the chunks that hold them: for workers
+    of whose store somebody has checked all labels. Raises DamagedError."""
+    labels = read_whole(folder, labels_spec(identity.dataset.rows), span=(first, last))
+    return labels.astype(np.int64)
+
+
 def head_specs(identity: Identity) -> list[ArraySpec]:
     """The two arrays of the teacher's classifier: weight, then bias."""
     classes, width = identity.teacher.classes, identity.encoding.head

@@ -143,10 +143,18 @@ class TrainSettings(Settings):
     accept_drift: bool = Field(default=False, description="accept replays that are a few levels off")
 
 
-class VerifySettings(BaseModel):
-    """Settings of `kdcache verify`."""
+class EngineSettings(BaseModel):
+    """Settings of every command that works block by block."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
+
+    engine: Literal["local", "dask"] = Field(default="local", description="this process, or Dask: many, and machines")
+    scheduler: str = Field(default="", description="address of a running Dask scheduler, such as tcp://HOST:8786")
+    dask_workers: int = Field(default=0, ge=0, description="processes on this machine; 0: one a core, up to 8")
+
+
+class VerifySettings(EngineSettings):
+    """Settings of `kdcache verify`."""
 
     store: str = Field(description="folder or http(s) address of the store")
     data: str = Field(default="", description="replay views of this data set and compare fingerprints")

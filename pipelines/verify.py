@@ -5,6 +5,7 @@ import numpy as np
 from kdcache.errors import InvalidInputError
 from kdcache.files import Folder
 from kdcache.manifest import Record
+from kdcache.pipelines.engine import open_engine, seen_by
 from kdcache.pipelines.settings import VerifySettings
 from kdcache.place import open_place
 from kdcache.plan import IntArray
@@ -37,7 +38,9 @@ class Verdict(Record):
 def verify(settings: VerifySettings, *, progress: Progress = silent) -> Verdict:
     """Check a store's files, then what the settings ask for. Nothing is decoded whose sha256 is wrong."""
     _require_data(settings)
-    found = inspect_files(settings.store, progress=progress)
+    settings = settings.model_copy(update={"store": seen_by(settings, settings.store)})
+    with open_engine(settings) as engine:
+        found = inspect_files(settings.store, engine=engine, progress=progress)
     count = len(found.findings)
     seen = f"{found.files} files, {found.bytes:,} bytes, {found.blocks} blocks, {count} wrong"
     committed = f"{found.missing} of {found.blocks} blocks not committed"

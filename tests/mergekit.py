@@ -2,7 +2,7 @@
 
 import os
 import signal
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -43,17 +43,22 @@ class _Fatal(Disk):
         return step
 
 
-def _merge_and_die(inputs: list[str], out: str, at: int) -> None:
+def _do_and_die(work: Callable[..., Any], given: tuple[Any, ...], at: int) -> None:
     with on(_Fatal(at)):
-        merge_stores(inputs, out)
+        work(*given)
+
+
+def killed(work: Callable[..., Any], *given: Any, at: int) -> int | None:
+    """Exit code of work that SIGKILL ends at its writing step number `at`."""
+    process = servers.Process(target=_do_and_die, args=(work, given, at))
+    process.start()
+    process.join(60)
+    return process.exitcode
 
 
 def killed_merge(inputs: list[str], out: Path, at: int) -> int | None:
     """Exit code of a merge that SIGKILL ends at its writing step number `at`."""
-    process = servers.Process(target=_merge_and_die, args=(inputs, str(out), at))
-    process.start()
-    process.join(60)
-    return process.exitcode
+    return killed(merge_stores, inputs, str(out), at=at)
 
 
 def _merge(inputs: list[str], out: str) -> None:

@@ -84,6 +84,19 @@ def make_case(
     return Case(identity, order, labels[order], logits)
 
 
+def real_case(logits_NC: Array, k: int | None) -> Case:
+    """Real logits as the two views of half as many positions, with the class of the second best as hard label."""
+    logits = logits_NC.reshape(2, -1, logits_NC.shape[1])
+    rows = logits.shape[1]
+    labels = np.argsort(-logits[0], axis=1)[:, 1]
+    order = np.random.RandomState(3).permutation(rows)
+    by_index = np.empty_like(labels)
+    by_index[order] = labels
+    encoding = Encoding(name="full") if k is None else Encoding(name="topk", k=k)
+    identity = make_identity(order, by_index, classes=logits.shape[2], encoding=encoding)
+    return Case(identity, order, labels, logits)
+
+
 def create_store(path: Path, case: Case, head: dict[str, Array] | None = None) -> Store:
     """A store without segments."""
     return Store.create(

@@ -25,7 +25,9 @@ STORE_SIDE = (
     "parallel", "clouds", "bucket", "cache", "ahead", "checked", "transfer",
     "parts", "zipfiles", "archive", "export", "hub", "hubclient", "hubpush",
     "rows", "reading", "deal", "windows", "packing", "agreement", "tally", "common_rows", "row_comparison",
-    "diff", "merge_plan", "merge", "cards", "croissant", "cluster", "local_cluster", "launch",
+    "diff", "merge_plan", "merge", "cards", "croissant", "cluster", "local_cluster", "launch", "engines",
+    "sources", "blocks", "file_checks", "recoding", "recode_plan", "recode", "stats_sums", "stats",
+    "stats_plot",
 )  # fmt: skip
 LINKS = {"kdcache/cli", "kdcache/pipelines"}
 LIMIT = 300

@@ -81,7 +81,7 @@ def test_a_partial_copy_opens_under_the_same_pin_and_says_what_it_lacks(rich: Pa
     assert found.whole
     assert found.notes == ("this is a partial copy: views 2:3 were not pulled",)
     with pytest.raises(
-        MissingBlockError, match=r"views 2:3; get them .*pull URL .*; only a pull may take .*--views 0:2"
+        MissingBlockError, match=r"views 2:3; get them .*pull URL .*; only pull and recode take .*--views 0:2"
     ):
         listed(copy)
     assert [file.key for file in listed(copy, views=(0, 2)).files] == [file.key for file in listing.files]

@@ -1,0 +1,68 @@
+"""`kdcache recode`."""
+
+from typing import Annotated
+
+import typer
+
+from kdcache.cli.console import print_json, print_record, progress_bar
+from kdcache.cli.flags import DaskWorkers, EngineName, Json, Scheduler
+from kdcache.manifest import validated
+from kdcache.pipelines.engine import engine_settings, open_engine, seen_by
+from kdcache.pipelines.settings import view_range
+from kdcache.progress import stop_on_signals
+from kdcache.recode import Recoded, recode_store
+from kdcache.recode_plan import Narrowing
+
+Store = Annotated[str, typer.Argument(help="the sealed store: folder, zip file or address, STORE@ID for a pinned seal")]
+Out = Annotated[str, typer.Argument(help="folder of the output: new, or one to go on with")]
+TopK = Annotated[int | None, typer.Option("--top-k", min=1, help="Classes kept of each row, up to the store's.")]
+Quantisation = Annotated[
+    str | None, typer.Option("--quantisation", metavar="default|high", help="Steps of the gaps; not finer ones.")
+]
+Packing = Annotated[
+    str | None, typer.Option("--packing", metavar="residuals|plain", help="How gaps and tail are laid out.")
+]
+Drop = Annotated[list[str] | None, typer.Option("--drop", metavar="features,head", help="What to leave out.")]
+Views = Annotated[str | None, typer.Option("--views", help="Whole segments to recode, such as 10:20; all by default.")]
+
+
+def command(
+    store: Store,
+    out: Out,
+    top_k: TopK = None,
+    quantisation: Quantisation = None,
+    packing: Packing = None,
+    drop: Drop = None,
+    views: Views = None,
+    seal: Annotated[bool, typer.Option("--seal/--no-seal", help="Seal the output once it is whole.")] = True,
+    engine: EngineName = "local",
+    scheduler: Scheduler = "",
+    dask_workers: DaskWorkers = 0,
+    as_json: Json = False,
+) -> None:
+    names = tuple(name.strip() for each in drop or () for name in each.split(","))
+    given = {"top_k": top_k, "quantisation": quantisation, "packing": packing, "drop": names}
+    wanted = validated(Narrowing, "recode", **given)
+    settings = engine_settings(engine, scheduler, dask_workers)
+    with progress_bar(quiet=as_json) as progress, stop_on_signals() as stop, open_engine(settings) as chosen:
+        recoded = recode_store(
+            seen_by(settings, store),
+            seen_by(settings, out),
+            wanted,
+            views=None if views is None else view_range(views),
+            seal=seal,
+            engine=chosen,
+            progress=progress,
+            stop=stop,
+        )
+    if as_json:
+        print_json(recoded.model_dump())
+    else:
+        _print(recoded)
+
+
+def _print(recoded: Recoded) -> None:
+    record = recoded.model_dump()
+    rows = max(recoded.rows, 1)
+    record["bytes_a_row"] = f"{recoded.bytes_before / rows:.2f} before, {recoded.bytes / rows:.2f} now"
+    print_record(record, as_json=False, title="recoded")

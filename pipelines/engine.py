@@ -1,0 +1,45 @@
+"""Which engine runs computations over blocks: this process, or a Dask cluster that is opened for them."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from kdcache.engines import HERE, Engine, OnCluster
+from kdcache.errors import InvalidInputError
+from kdcache.manifest import validated
+from kdcache.pipelines.settings import EngineSettings
+from kdcache.sources import absolute
+
+ANY_PORT = "127.0.0.1:0"  # of a page that nobody is told of: progress is shown here
+
+
+@contextmanager
+def open_engine(settings: EngineSettings) -> Iterator[Engine]:
+    """The engine that the settings name; a cluster of this machine ends with the block.
+
+    Raises InvalidInputError for Dask's settings without Dask, ClusterError for a scheduler that cannot be used.
+    """
+    given = [name for name in ("scheduler", "dask_workers") if getattr(settings, name)]
+    if settings.engine == "local":
+        if given:
+            raise InvalidInputError(f"{', '.join(given)} was given without --engine dask; add it, or leave that out")
+        yield HERE
+        return
+    from kdcache.cluster import open_cluster
+
+    modules = ("kdcache.verify", "kdcache.recode", "kdcache.stats")
+    with open_cluster(
+        scheduler=settings.scheduler, workers=settings.dask_workers, dashboard=ANY_PORT, preload=modules
+    ) as cluster:
+        yield OnCluster(cluster)
+
+
+def engine_settings(engine: str, scheduler: str, dask_workers: int) -> EngineSettings:
+    """Settings from a command's own flags. Raises InvalidInputError."""
+    given = {"engine": engine, "scheduler": scheduler, "dask_workers": dask_workers}
+    settings: EngineSettings = validated(EngineSettings, "engine", **given)
+    return settings
+
+
+def seen_by(settings: EngineSettings, url: str) -> str:
+    """A store's address as this engine's workers, who may stand elsewhere, know it."""
+    return url if settings.engine == "local" else absolute(url)

@@ -1,0 +1,85 @@
+"""How a check of a whole store, its recoding and its statistics scale from one worker to two.
+
+Run by itself: `python -m tests.benchmarks.whole_store`. Rows are generated (`rowstores`). Arms take
+turns within a round, on two clusters that stand throughout, of one worker and of two. Starting a cluster is not timed:
+whoever computes over a whole store has more to do. The page cache of this machine holds the files.
+"""
+
+import argparse
+import os
+import shutil
+import sys
+import tempfile
+from collections.abc import Callable
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+from kdcache.cluster import open_cluster
+from kdcache.engines import Engine, OnCluster
+from kdcache.recode import recode_store
+from kdcache.recode_plan import Narrowing
+from kdcache.stats import store_stats
+from kdcache.store import Store
+from kdcache.verify import inspect_files
+from tests.benchmarks.harness import alternate
+from tests.benchmarks.rowstores import Shape, write_row_store
+
+VIEWS = 10
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser()
+    parser.add_argument(
+        "--rows", type=int, default=50_000_000, help="(position, view) rows of the store that is checked"
+    )
+    parser.add_argument("--work-rows", type=int, default=650_000, help="rows of the store that is read or recoded")
+    parser.add_argument("--trials", type=int, default=4)
+    parser.add_argument("--scratch", type=Path, default=None)
+    given = parser.parse_args()
+    with tempfile.TemporaryDirectory(dir=given.scratch) as folder, ExitStack() as stack:
+        large, small = (
+            _store(Path(folder) / name, rows)
+            for name, rows in (("large.kd", given.rows), ("small.kd", given.work_rows))
+        )
+        engines: dict[str, Engine] = {}
+        for workers in (1, 2):
+            cluster = stack.enter_context(
+                open_cluster(workers=workers, dashboard="127.0.0.1:0", preload=["kdcache.recode", "kdcache.stats"])
+            )
+            engines[f"{workers} worker{'s' * (workers > 1)}"] = OnCluster(cluster)
+        _measure("verify", large, given.trials, engines, lambda engine: inspect_files(str(large), engine=engine))
+        _measure(
+            "recode --top-k 10",
+            small,
+            given.trials,
+            engines,
+            lambda engine: _recode(small, Path(folder) / "out.kd", engine),
+        )
+        _measure("stats", small, given.trials, engines, lambda engine: store_stats(Store.open(small), engine=engine))
+
+
+def _store(path: Path, rows: int) -> Path:
+    write_row_store(path, Shape(rows // VIEWS, VIEWS))
+    return path
+
+
+def _recode(source: Path, out: Path, engine: Engine) -> None:
+    shutil.rmtree(out, ignore_errors=True)
+    recode_store(str(source), str(out), Narrowing(top_k=10), engine=engine)
+
+
+def _measure(name: str, path: Path, trials: int, engines: dict[str, Engine], work: Callable[[Engine], Any]) -> None:
+    size = sum(file.stat().st_size for file in path.rglob("*") if file.is_file())
+    times = alternate({arm: lambda engine=engine: work(engine) for arm, engine in engines.items()}, trials)
+    medians = ", ".join(f"{arm} {times.median(arm):.2f} s" for arm in engines)
+    ratio, low, high = times.ratio("1 worker", "2 workers")
+    sys.stdout.write(
+        f"{name}: {size / 1e9:.2f} GB, {trials} trials; {medians}; 1 to 2 workers: {ratio:.2f} times as fast "
+        f"(95 % {low:.2f} to {high:.2f}); load {os.getloadavg()[0]:.1f}\n"
+    )
+    sys.stdout.flush()
+
+
+if __name__ == "__main__":
+    main()
