@@ -12,6 +12,7 @@ KdcacheError                 exit 2: what is wrong, the two values, what to do n
 ├── BadLogitsError           NaN, Inf or unusable class ids; names the samples
 ├── ReplayError              a view that was drawn again is not the view the teacher saw
 ├── TeacherSuspectError      a teacher that scores near chance on its own data set
+├── ClusterError             a scheduler or a worker that cannot be used
 ├── CheckFailedError         exit 1: a check ran and its verdict is no
 └── InterruptedRunError      exit 75: stopped on request; the same command goes on
 """
@@ -43,8 +44,13 @@ class MismatchError(KdcacheError):
         names: tuple[str, str] = ("the store", "this run"),
     ) -> None:
         self.differences = tuple(differences)
+        self._given = (what, self.differences, advice, names)
         lines = [f"  {field}: {names[0]} has {stored}, {names[1]} has {given}" for field, stored, given in differences]
         super().__init__("\n".join([what, *lines, advice]))
+
+    def __reduce__(self) -> tuple[type["MismatchError"], tuple[object, ...]]:
+        """From its parts: it crosses processes too."""
+        return type(self), self._given
 
 
 class StoreError(KdcacheError):
@@ -81,6 +87,10 @@ class ReplayError(KdcacheError):
 
 class TeacherSuspectError(KdcacheError):
     """A teacher whose top-1 accuracy on its own data set is near chance: most likely fed wrongly."""
+
+
+class ClusterError(KdcacheError):
+    """A scheduler or a worker that cannot be used: not reached, lost, of another version, or without the data."""
 
 
 class CheckFailedError(KdcacheError):
