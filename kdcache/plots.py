@@ -18,7 +18,7 @@ SPAN = 3.0  # times below and above T = 1 and T* that the curve is drawn
 
 def check_picture(path: Path) -> None:
     """Refuse, before the work is done, what could not be drawn at its end. Raises InvalidInputError."""
-    _figure_class()
+    figure_class()
     if path.suffix not in KINDS:
         raise InvalidInputError(f"plot {path} ends in {path.suffix or 'no suffix'!r}; it can be {', '.join(KINDS)}")
     if not path.parent.is_dir():
@@ -28,7 +28,7 @@ def check_picture(path: Path) -> None:
 def plot_calibration(found: Calibration, path: Path) -> None:
     """NLL over T, and the reliability diagrams at T = 1 and at T*, into a .png, .pdf or .svg file."""
     check_picture(path)
-    figure = _figure_class()(figsize=(12, 4), layout="constrained")
+    figure = figure_class()(figsize=(12, 4), layout="constrained")
     curve, before, after = figure.subplots(1, 3)
     _draw_curve(curve, found)
     _draw_reliability(before, found.bins_before, f"T = 1: ECE {found.ece_before:.4f}")
@@ -41,7 +41,7 @@ def plot_difference(found: StoreDifference, path: Path) -> None:
     check_picture(path)
     if found.rows is None:
         raise InvalidInputError(f"plot {path}: there is nothing to draw, no rows were compared: {found.note}")
-    figure = _figure_class()(figsize=(11, 4), layout="constrained")
+    figure = figure_class()(figsize=(11, 4), layout="constrained")
     spread, views = figure.subplots(1, 2)
     _draw_spread(spread, found.rows)
     _draw_views(views, found.rows)
@@ -85,7 +85,8 @@ def _draw_views(axes: Any, rows: RowComparison) -> None:
     axes.legend(fontsize=8, loc="lower right")
 
 
-def _figure_class() -> Any:
+def figure_class() -> Any:
+    """matplotlib's Figure. Raises InvalidInputError where it is not installed."""
     try:
         from matplotlib.figure import Figure
     except ImportError as error:

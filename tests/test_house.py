@@ -25,7 +25,7 @@ STORE_SIDE = (
     "parallel", "clouds", "bucket", "cache", "ahead", "checked", "transfer",
     "parts", "zipfiles", "archive", "export", "hub", "hubclient", "hubpush",
     "rows", "reading", "deal", "windows", "packing", "agreement", "tally", "common_rows", "row_comparison",
-    "diff", "merge_plan", "merge", "cards", "croissant", "cluster",
+    "diff", "merge_plan", "merge", "cards", "croissant", "row_bytes", "sweep_plots", "cluster",
 )  # fmt: skip
 LINKS = {"kdcache/cli", "kdcache/pipelines"}
 LIMIT = 300
@@ -131,7 +131,7 @@ def test_every_command_has_a_module_and_is_documented(command: str) -> None:
 
 
 def test_every_module_of_the_command_line_is_a_command() -> None:
-    helpers = {"__init__", "app", "console", "flags"}
+    helpers = {"__init__", "app", "console", "flags", "live"}
     assert {path.stem for path in sources("cli")} - helpers == set(COMMANDS)
 
 
