@@ -60,10 +60,14 @@ def _engine(name: str, together: int, scheduler: str, count: int) -> Any:
 
 def _print(summary: Any) -> None:
     rows = sorted(summary.rows, key=lambda row: -(row.accuracy or 0.0))
-    columns = [name for name in SHOWN if any(getattr(row, name) is not None for row in rows)]
+    swept = [name for name in rows[0].swept if len({repr(row.swept.get(name)) for row in rows}) > 1]
+    measured = [name for name in SHOWN if any(getattr(row, name) is not None for row in rows)]
     print_table(
-        ["point", "status", *(name.replace("_", " ") for name in columns)],
-        [[row.point, row.status, *(getattr(row, name) for name in columns)] for row in rows],
+        [*swept, "status", *(name.replace("_", " ") for name in measured)],
+        [
+            [*(row.swept.get(name) for name in swept), row.status, *(getattr(row, name) for name in measured)]
+            for row in rows
+        ],
     )
     print_record(summary.model_dump(exclude={"rows"}), as_json=False, title="swept")
     for row in rows:

@@ -26,7 +26,7 @@ def plot_setting(dots: Sequence[Dot], name: str, path: Path) -> None:
     """Accuracy against one setting: a line through the means over seeds for each choice of the other settings, a band
     of one standard deviation where there are several seeds, and every point as a dot."""
     check_picture(path)
-    figure = figure_class()(figsize=(7.5, 4.5), layout="constrained")
+    figure = figure_class()(figsize=(9, 4.5), layout="constrained")
     axes = figure.subplots()
     values = _ordered([dot.swept.get(name) for dot in dots])
     numeric = all(_is_number(value) for value in values)
@@ -43,7 +43,7 @@ def plot_setting(dots: Sequence[Dot], name: str, path: Path) -> None:
         _draw_line(axes, dots, name, places, "black", "mean of all", few=True, dotted=False)
     _dress(axes, name, values, places, numeric)
     if any(lines) or not few:
-        axes.legend(fontsize=8)
+        figure.legend(fontsize=8, loc="outside right upper")
     figure.savefig(path, dpi=120)
 
 

@@ -147,8 +147,7 @@ class Trainer:
     def train(self, points: Sequence[Point]) -> None:
         """Train some points, each from where its folder stands."""
         groups = grouped(points, self._together)
-        largest = max(map(len, groups), default=0)
-        if 1 < self._together != largest < len(points):
+        if len(groups) > -(-len(points) // self._together):
             keeps = ", ".join(apart([point.settings for point in points]))
             self.note = f"{len(points)} points in {len(groups)} groups: only students of equal {keeps} share a stream"
         if self.workers is None:

@@ -63,17 +63,19 @@ class Board:
 
     def look(self, points: Sequence[Point]) -> None:
         """Read anew the measures of points that are running."""
+        self._read(points)
+        self.tell()
+
+    def _read(self, points: Sequence[Point]) -> None:
         for point in points:
             self._results[point.name] = self._result(point, "running")
-        self.tell()
 
     def step(self, points: Sequence[Point], steps: int, total: int) -> None:
         """Points that run side by side have taken so many of their steps."""
-        epochs = points[0].settings.epochs
-        if any(self._results[point.name].epochs != steps * epochs // max(total, 1) for point in points):
-            self.look(points)
-        else:
-            self.tell(extra=len(points) * (steps / max(total, 1) - steps * epochs // max(total, 1) / epochs))
+        epochs, done = points[0].settings.epochs, steps / max(total, 1)
+        if any(self._results[point.name].epochs != int(done * epochs) for point in points):
+            self._read(points)
+        self.tell(extra=sum(max(done - self._results[point.name].epochs / epochs, 0.0) for point in points))
 
     def stopped(self) -> None:
         """What runs or waits is left as it stands."""
@@ -103,7 +105,7 @@ class Board:
         settings = point.settings
         views = len(settings.train_views) or len(self._checker.views(settings.store)) or None
         size = self._checker.bytes_a_row(settings)
-        return result_of(point, status, bytes_a_row=size, views=views if settings.store else None, error=error)
+        return result_of(point, status, bytes_a_row=size, used_views=views if settings.store else None, error=error)
 
 
 def replace_status(result: Result, status: Status) -> Result:

@@ -14,7 +14,7 @@ SEED = "seed"
 def draw(results: Sequence[Result], swept: Sequence[str], folder: Path) -> tuple[str, ...]:
     """Draw what there is to draw, replacing what was drawn before; nothing without matplotlib or without accuracies."""
     dots = [
-        Dot(each.swept, 100 * each.accuracy, each.bytes_a_row, each.views)
+        Dot(each.swept, 100 * each.accuracy, each.bytes_a_row, each.used_views)
         for each in results
         if each.status == "done" and each.accuracy is not None
     ]

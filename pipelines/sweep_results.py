@@ -16,8 +16,8 @@ MEASURES = ("accuracy", "best_accuracy", "loss", "nll", "ece", "agreement", "kl_
 
 class Result(Record):
     """One point: what was swept, and the measures of its last whole epoch (`best_accuracy`: of the best). seconds are
-    those of its epochs, which students of one stream share; bytes_a_row: of its stores, at its k' and tail; views: how
-    many of them it uses."""
+    those of its epochs, which students of one stream share; bytes_a_row: of its stores, at its k' and tail; used_views:
+    how many of theirs it uses."""
 
     point: str
     status: Status
@@ -32,12 +32,12 @@ class Result(Record):
     kl_to_teacher: float | None = None
     seconds: float = 0.0
     bytes_a_row: float | None = None
-    views: int | None = None
+    used_views: int | None = None
     error: str | None = None
 
 
 def result_of(
-    point: Point, status: Status, *, bytes_a_row: float | None, views: int | None, error: str | None = None
+    point: Point, status: Status, *, bytes_a_row: float | None, used_views: int | None, error: str | None = None
 ) -> Result:
     """A point's line, its measures read from its run's folder."""
     lines = read_metrics(Path(point.settings.run))
@@ -51,7 +51,7 @@ def result_of(
         best_accuracy=best,
         seconds=sum(line["seconds"] for line in lines),
         bytes_a_row=bytes_a_row,
-        views=views,
+        used_views=used_views,
         error=error,
         **{name: last.get(name) for name in MEASURES if name != "best_accuracy"},
     )
@@ -65,5 +65,10 @@ def write_results(path: Path, results: Sequence[Result], swept: Sequence[str]) -
     writer.writerow(["point", "status", *swept, *columns])
     for result in results:
         own = [result.swept.get(name) for name in swept]
-        writer.writerow([result.point, result.status, *own, *(getattr(result, name) for name in columns)])
+        writer.writerow([result.point, result.status, *own, *(_cell(getattr(result, name)) for name in columns)])
     write_whole(path, text.getvalue().encode())
+
+
+def _cell(value: Any) -> Any:
+    """Six digits of a number: more is noise of f32."""
+    return f"{value:.6g}" if isinstance(value, float) else value

@@ -38,6 +38,7 @@ NAMELESS = {"run", "workers", "device", "checkpoint_steps", "accept_drift"}  # c
 PLACES = {"data", "store", "val_store", "calibration_store"}  # a moved store is the same store
 SWEEPABLE = tuple(sorted(TrainSettings.model_fields.keys() - NAMELESS))
 ARGUMENTS = tuple(name for name in SWEEPABLE if isinstance(TrainSettings.model_fields[name].default, dict))
+KINDS = {"choice", "int", "uniform", "loguniform"}
 LONGEST = 120  # characters of a name, the hash included
 
 
@@ -55,8 +56,6 @@ class Distribution(_Part):
 
     @model_validator(mode="after")
     def _one(self) -> Self:
-        if len(self.model_fields_set) != 1:
-            raise ValueError("give one of choice, int, uniform, loguniform")
         low, high = self.bounds
         if not low < high and self.choice is None:
             raise ValueError(f"the bounds {low}, {high} do not ascend")
@@ -138,8 +137,10 @@ def load_sweep(path: str | Path) -> SweepFile:
     for name, model in (("random", RandomSearch), ("study", StudySearch)):
         if isinstance(given.get(name), dict):
             _known(given[name], model, f"[{name}] of {path}")
-            given[name]["space"] = _flat(given[name].get("space", {}), leaf=_is_distribution)
-    given["grid"] = _flat(given.get("grid", {}), leaf=lambda value: not isinstance(value, dict))
+            given[name]["space"] = _flat(given[name].get("space", {}))
+            for setting, drawn in given[name]["space"].items():
+                _known_kinds(drawn, f"[{name}] space {setting} of {path}")
+    given["grid"] = _flat(given.get("grid", {}))
     try:
         sweep = SweepFile(**given)
     except ValidationError as error:
@@ -220,21 +221,25 @@ def _known(given: dict[str, Any], model: type[BaseModel], where: str) -> None:
         raise InvalidInputError(f"{where}: unknown keys {', '.join(unknown)}; the known ones are {known}")
 
 
-def _flat(given: Any, leaf: Any) -> Any:
-    """`set.beta = [...]`, which TOML reads as a table, under its dotted name."""
+def _known_kinds(given: Any, where: str) -> None:
+    if not isinstance(given, dict) or len(given) != 1 or not given.keys() <= KINDS:
+        said = ", ".join(given) if isinstance(given, dict) else repr(given)
+        raise InvalidInputError(
+            f"{where} is {said or 'empty'}; give one of {', '.join(sorted(KINDS))}: {{int = [1, 9]}}"
+        )
+
+
+def _flat(given: Any) -> Any:
+    """`set.beta = ...`, which TOML reads as a table, under its dotted name."""
     if not isinstance(given, dict):
         return given
     found: dict[str, Any] = {}
     for name, value in given.items():
-        if isinstance(value, dict) and not leaf(value):
+        if name in ARGUMENTS and isinstance(value, dict) and not value.keys() & KINDS:
             found |= {f"{name}.{key}": each for key, each in value.items()}
         else:
             found[name] = value
     return found
-
-
-def _is_distribution(value: Any) -> bool:
-    return not isinstance(value, dict) or bool(value.keys() & {"choice", "int", "uniform", "loguniform"})
 
 
 def _require_names(sweep: SweepFile, path: str) -> None:

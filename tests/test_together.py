@@ -5,11 +5,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import torch
-from torch import nn
 
 from kdcache.errors import InterruptedRunError, InvalidInputError, MismatchError
-from kdcache.networks import convnet
 from kdcache.pipelines.extract import extract
 from kdcache.pipelines.settings import TrainSettings
 from kdcache.pipelines.together import Outcome, train_together
@@ -19,7 +16,7 @@ from tests.stagekit import Stage, metrics, stop_after, student
 
 stage = stagekit.stage
 
-HERE = "tests.test_together"
+HERE = "tests.together_students"
 SHARED: dict[str, Any] = {"epochs": 3, "lr": 0.05, "val_set": {"split": "test", "limit": 100}}
 STUDENTS: dict[str, dict[str, Any]] = {
     "dropout": {"student_set": {"width": 4, "dropout": 0.4}},
@@ -31,37 +28,6 @@ STUDENTS: dict[str, dict[str, Any]] = {
     "in place": {"student": f"{HERE}:changing_its_input", "student_set": {}},
     "remembers": {"objective": "ctkd", "student_set": {"width": 2}, "temperature": None},
 }
-
-
-def changing_its_input(num_classes: int = 10) -> nn.Module:
-    """A network that works in place on the images it is given."""
-
-    class Changing(nn.Module):
-        def __init__(self) -> None:
-            super().__init__()
-            self.network = convnet(width=2, num_classes=num_classes)
-
-        def forward(self, images: torch.Tensor) -> torch.Tensor:
-            found: torch.Tensor = self.network(images.mul_(0.5))
-            return found
-
-    return Changing()
-
-
-def exploding(num_classes: int = 10, after: int = 8) -> nn.Module:
-    """A network whose answers are NaN from some training forward on."""
-
-    class Exploding(nn.Module):
-        def __init__(self) -> None:
-            super().__init__()
-            self.network, self.calls = convnet(width=2, num_classes=num_classes), 0
-
-        def forward(self, images: torch.Tensor) -> torch.Tensor:
-            self.calls += self.training
-            found: torch.Tensor = self.network(images) * (float("nan") if self.calls > after else 1.0)
-            return found
-
-    return Exploding()
 
 
 def asked(stage: Stage, folder: Path, name: str, **changes: Any) -> TrainSettings:
