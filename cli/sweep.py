@@ -34,8 +34,10 @@ def command(
     from kdcache.pipelines.sweep import SweepSummary, sweep
 
     chosen = _engine(engine, together, scheduler, dask_workers or 0)
-    with stop_on_signals() as stop, live_table(quiet=as_json) as report:
-        summary: SweepSummary = sweep(file, folder=folder, engine=chosen, plots=plots, report=report, stop=stop)
+    with stop_on_signals() as stop, live_table(quiet=as_json) as (report, progress):
+        summary: SweepSummary = sweep(
+            file, folder=folder, engine=chosen, plots=plots, report=report, progress=progress, stop=stop
+        )
     if as_json:
         print_json(summary.model_dump())
     else:

@@ -20,6 +20,7 @@ from kdcache.pipelines.sweep_study import Study, require_optuna
 from kdcache.pipelines.together import apart, train_together
 from kdcache.progress import Progress, StopRequest, silent
 
+LOOK = 1.0  # seconds between two looks at what workers have written
 AGAIN = "run the same command again to go on"
 Errors = dict[str, str]
 Make = Callable[[dict[str, Any]], Point]
@@ -170,14 +171,13 @@ class Trainer:
     def _elsewhere(self, groups: list[list[Point]], workers: Workers) -> None:
         by_key = {tuple(point.settings.run for point in group): group for group in groups}
         items = [tuple(point.settings for point in group) for group in groups]
-        going = list(groups)
-        for group in groups:
-            self._board.mark(group, "running")
+        going, looked = list(groups), [0.0]
 
         def poll() -> None:
             self._stop.check(AGAIN)
-            for group in going:
-                self._board.look(group)
+            if time.monotonic() - looked[0] > LOOK:
+                self._board.look([point for group in going for point in group])
+                looked[0] = time.monotonic()
 
         for item, outcome in workers.each(train_group, items, ahead=1, retries=0, poll=poll):
             group = by_key[tuple(settings.run for settings in item)]
