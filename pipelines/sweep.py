@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from kdcache.checkpoints import write_whole
-from kdcache.errors import InterruptedRunError, InvalidInputError
+from kdcache.errors import InterruptedRunError, InvalidInputError, KdcacheError
 from kdcache.manifest import Record
 from kdcache.pipelines.settings import TrainSettings
 from kdcache.pipelines.sweep_board import Board, Report, unwatched
@@ -234,13 +234,28 @@ def _search(study: Study, make: Make, checker: Checker, board: Board, trainer: T
     while asked := study.ask(trainer.at_once):
         trials = {number: make(swept) for number, swept in asked.items()}
         fresh = {point.name: point for point in trials.values()}
-        found = checker.check(list(fresh.values()), silent, stop)
+        found, faults = _checked(fresh, checker, stop)
         board.add(list(fresh.values()), found, study.trials)
-        trainer.train([point for point in fresh.values() if found[point.name] < point.settings.epochs])
+        board.mark([fresh[name] for name in faults], "failed", faults)
+        trainer.train([fresh[name] for name in found if found[name] < fresh[name].settings.epochs])
         rows = {result.point: result for result in board.results}
         for number, point in trials.items():
             study.tell(number, rows[point.name])
     return present
+
+
+def _checked(points: dict[str, Point], checker: Checker, stop: StopRequest) -> tuple[dict[str, int], Errors]:
+    """Epochs done by name, and faults: what each choice alone allows, a trial may combine to something impossible."""
+    found: dict[str, int] = {}
+    faults: Errors = {}
+    for name, point in points.items():
+        try:
+            found |= checker.check([point], silent, stop)
+        except InterruptedRunError:
+            raise
+        except KdcacheError as error:
+            faults[name] = str(error)
+    return found, faults
 
 
 def _best(results: Sequence[Result]) -> str | None:
