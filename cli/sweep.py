@@ -16,7 +16,7 @@ Where = Annotated[str, typer.Option("--engine", metavar="local|dask", help="Wher
 Scheduler = Annotated[str, typer.Option("--scheduler", help="Dask scheduler; a cluster of this machine by default.")]
 Workers = Annotated[int | None, typer.Option("--dask-workers", min=1, help="Processes of a cluster of this machine.")]
 Plots = Annotated[bool, typer.Option("--plots/--no-plots", help="Draw pictures, where matplotlib is installed.")]
-WORK = "kdcache.pipelines.together"  # what each worker imports, once
+WORK = "kdcache.pipelines.sweep"  # what each worker imports, once
 SHOWN = ("accuracy", "agreement", "loss", "seconds", "bytes_a_row")
 
 

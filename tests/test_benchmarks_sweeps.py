@@ -25,5 +25,5 @@ def test_a_toy_study_has_every_figure(tmp_path: Path, monkeypatch: pytest.Monkey
     for side in study["side_by_side"].values():
         assert side["times_one"]["1"] == 1.0
         assert side["times_one"].keys() == {"1", "2", "3", "4"}
-    assert study["parameters"]["student"] == 94_858
+    assert study["parameters"]["student"] == 94_186
     assert "FOLDER" not in study["command"]

@@ -3,7 +3,7 @@
     python -m tests.benchmarks.sweeps --data fashion-mnist:FOLDER --out docs/figures
 
 Two studies, in CPU seconds of one process with one thread, so that other work on the machine counts little. Side by
-side: an epoch of 1, 2, 4, 8 students of 94,858 parameters (10 classes), on JPEG photographs and on the data set. Total
+side: a step of 1, 2, 4, 8 students of about 94,000 parameters, on JPEG photographs and on the data set. Total
 time: one extraction and n students, against n students that ask the teacher at every step, through the same loop; the
 smaller n are run whole, the larger are sums of the medians of what was run. Writes sweep_total_time.json and .png.
 """
@@ -205,7 +205,7 @@ def run_study(protocol: Protocol, work: Path, command: str) -> dict[str, Any]:
         "total_seconds": total,
         "side_by_side": {
             f"JPEG, crops of {protocol.side}": side_by_side(work, "jpeg", base, trials=protocol.trials),
-            "data set": side_by_side(work, "data", fashion, trials=protocol.trials),
+            protocol.data.partition(":")[0]: side_by_side(work, "data", fashion, trials=protocol.trials),
         },
     }
 
