@@ -69,9 +69,9 @@ def train_together(
     """
     require_shared(settings)
     group = Group()
-    inputs = open_inputs(settings[0])
     runs: dict[str, Run] = {}
     try:
+        inputs = open_inputs(settings[0])
         students = [made for each in settings if (made := group.student(each, inputs)) is not None]
         if students:
             loaders = open_loaders(common(students), inputs)

@@ -10,7 +10,15 @@ from tests.benchmarks import sweeps
 
 def test_a_toy_study_has_every_figure(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sweeps, "COUNTS", (1, 2, 3, 4, 6))
-    sizes = {"rows": 128, "views": 2, "epochs": 2, "teacher-rows": 900, "teacher-epochs": 3, "teacher-width": 4}
+    sizes = {
+        "rows": 128,
+        "views": 2,
+        "epochs": 2,
+        "teacher-rows": 900,
+        "teacher-epochs": 3,
+        "teacher-width": 4,
+        "test-rows": 300,
+    }
     sizes |= {"whole": 2, "photographs": 128, "side": 32, "trials": 1}
     flags = [each for name, value in sizes.items() for each in (f"--{name}", str(value))]
     study = sweeps.main(["--data", "digits", "--out", str(tmp_path), *flags])

@@ -136,6 +136,9 @@ def test_a_fault_of_what_all_need_fails_all(stage: Stage, tmp_path: Path) -> Non
             path.write_bytes(path.read_bytes()[:-40])
     outcomes = train_together([student(tmp_path / name, store=(str(store),)) for name in "ab"])
     assert errors(outcomes).keys() == {"a", "b"}
+    gone = train_together([student(tmp_path / name, store=(str(tmp_path / "gone.kd"),)) for name in "ab"])
+    assert all("gone.kd" in error for error in errors(gone).values())
+    assert errors(gone).keys() == {"a", "b"}
 
 
 def test_settings_that_cannot_share_are_named_with_both_values(stage: Stage, tmp_path: Path) -> None:

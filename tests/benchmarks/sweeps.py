@@ -56,6 +56,7 @@ class Protocol:
     batch_size: int = _flag(64, "rows of a batch")
     teacher_rows: int = _flag(6_000, "training rows of the teacher")
     teacher_epochs: int = _flag(1, "epochs of the teacher")
+    test_rows: int = _flag(2_000, "test rows that tell the teacher's accuracy")
     teacher_width: int = _flag(32, "width of the teacher, a convnet of three stages")
     whole: int = _flag(4, "up to this n, n students are trained whole; above, times are summed")
     photographs: int = _flag(384, "JPEG files of 500 x 375 pixels")
@@ -121,7 +122,7 @@ def totals(protocol: Protocol, work: Path) -> dict[str, Any]:
     train(
         TrainSettings(
             run=str(teacher_run), student=TEACHER, student_set=teacher_set, data_set=limit,
-            epochs=protocol.teacher_epochs, val_set={"split": "test", "limit": 2000}, **asked,
+            epochs=protocol.teacher_epochs, val_set={"split": "test", "limit": protocol.test_rows}, **asked,
         )
     )  # fmt: skip
     weights, store = str(teacher_run / "weights/last.safetensors"), work / "teacher.kd"
