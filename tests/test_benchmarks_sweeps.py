@@ -32,6 +32,6 @@ def test_a_toy_study_has_every_figure(tmp_path: Path, monkeypatch: pytest.Monkey
     assert found["totals"][4]["live"] == pytest.approx(6 * found["student_with_teacher"]["median"])
     for side in study["side_by_side"].values():
         assert side["times_one"]["1"] == 1.0
-        assert side["times_one"].keys() == {"1", "2", "3", "4"}
+        assert side["times_one"].keys() == {"1", "2", "4", "8"}
     assert study["parameters"]["student"] == 94_186
     assert "FOLDER" not in study["command"]
