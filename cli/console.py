@@ -125,6 +125,16 @@ def print_line(text: str) -> None:
     _out.print(escape(visible(text, keep="\n")))
 
 
+def print_note(text: str) -> None:
+    """A line on stderr, beside progress."""
+    _err.print(escape(visible(text)))
+
+
+def terminal() -> Console:
+    """Where progress is drawn."""
+    return _err
+
+
 def print_error(text: str, *, as_json: bool, exit_code: int) -> None:
     """An error on stderr; as JSON too, where programs listen."""
     if as_json:

@@ -66,13 +66,19 @@ def save_state(folder: Path, state: dict[str, Any]) -> None:
     os.replace(temporary, path)
 
 
-def load_state(folder: Path) -> dict[str, Any] | None:
+def epochs_done(folder: Path) -> int:
+    """Whole epochs of a run's checkpoint, 0 where there is none; its tensors are mapped and not read."""
+    state = load_state(folder, mapped=True)
+    return 0 if state is None else int(state["epoch"])
+
+
+def load_state(folder: Path, *, mapped: bool = False) -> dict[str, Any] | None:
     """The checkpoint, tensors and plain values only, on the CPU; None where there is none."""
     path = folder / STATE
     if not path.is_file():
         return None
     try:
-        state: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
+        state: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True, mmap=mapped)
     except (RuntimeError, EOFError, ValueError, KeyError, UnpicklingError) as error:
         first = str(error).partition("\n")[0]
         raise InvalidInputError(f"{path} cannot be read ({first}); delete it to begin the run anew") from error

@@ -86,6 +86,7 @@ def _draw_views(axes: Any, rows: RowComparison) -> None:
 
 
 def figure_class() -> Any:
+    """matplotlib's Figure. Raises InvalidInputError where it is not installed."""
     try:
         from matplotlib.figure import Figure
     except ImportError as error:

@@ -73,6 +73,7 @@ class Run:
         self.loss_sum = torch.zeros((), device=loader.device)
         self.watch = LossWatch(loader.device)
         self.steps_done, self.best = 0, -1.0
+        self.start = (0, 0)  # epoch and step of the first batch it takes
         self._set_rate()
         if state is None:
             keep_metrics(folder, 0)  # a run that was killed before its first checkpoint may have written a line
@@ -159,7 +160,7 @@ class Run:
             self.ema.load_state_dict(state["ema"])
         self.loss_sum = state["loss_sum"].to(self.loader.device)
         self.steps_done, self.best = state["steps_done"], state["best"]
-        self.loader.start_epoch, self.loader.start_step = state["epoch"], state["step"]
+        self.start = (state["epoch"], state["step"])
         torch.set_rng_state(state["generator"])
         if state["cuda_generators"] and torch.cuda.is_available():
             torch.cuda.set_rng_state_all(state["cuda_generators"])

@@ -1,36 +1,58 @@
-"""Stage two: a student on replayed views and cached soft labels; without a store, plain supervised training."""
+"""Stage two: students on replayed views and cached soft labels; without a store, plain supervised training."""
 
 import time
-from pathlib import Path
+from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
+from typing import Protocol
 
 import torch
-from torch import nn
+from torch import Tensor
 
-from kdcache.checkpoints import claim_run, load_state
-from kdcache.datasets import open_data
-from kdcache.lineage import weights_metadata
+from kdcache.batch import Batch
 from kdcache.loader import Loader
 from kdcache.metrics import Validation
-from kdcache.pipelines.job import chosen_device
-from kdcache.pipelines.objective import build_objective, chosen_temperature
+from kdcache.pipelines.prepare import Loaders, make_student, open_inputs, open_loaders, open_run
 from kdcache.pipelines.run import Run, TrainSummary, autocast
 from kdcache.pipelines.settings import TrainSettings
-from kdcache.pipelines.student import (
-    build_student,
-    inputs_of,
-    require_answers,
-    require_usable,
-    train_loader,
-    validation_loader,
-)
 from kdcache.progress import Progress, StopRequest, silent
-from kdcache.store import Store
 
-FREE = frozenset(
-    {"run", "data", "store", "val_store", "calibration_store", "train_views"}
-    | {"workers", "device", "checkpoint_steps", "accept_drift"}
-)
 RESUME = "the checkpoint is written; run the same command again to go on"
+
+
+class Company(Protocol):
+    """What keeps runs apart that one stream of batches serves."""
+
+    def going(self, run: Run) -> bool:
+        """Whether a run still takes part."""
+        ...
+
+    def turn(self, run: Run) -> AbstractContextManager[None]:
+        """Surrounds whatever a run does."""
+        ...
+
+    def batch(self, run: Run, batch: Batch) -> Batch:
+        """A training batch as the run gets it."""
+        ...
+
+    def images(self, run: Run, batch: Batch) -> Tensor:
+        """[B, ch, H, W] of a validation batch as the run gets them."""
+        ...
+
+
+class Alone:
+    """The company of a run that has the process to itself."""
+
+    def going(self, run: Run) -> bool:
+        return True
+
+    def turn(self, run: Run) -> AbstractContextManager[None]:
+        return nullcontext()
+
+    def batch(self, run: Run, batch: Batch) -> Batch:
+        return batch
+
+    def images(self, run: Run, batch: Batch) -> Tensor:
+        return batch.images
 
 
 def train(settings: TrainSettings, *, progress: Progress = silent, stop: StopRequest | None = None) -> TrainSummary:
@@ -39,48 +61,75 @@ def train(settings: TrainSettings, *, progress: Progress = silent, stop: StopReq
     Raises MismatchError for a store that does not fit or a run of other settings, ReplayError at the first row whose
     pixels are not those the teacher saw, InterruptedRunError once `stop` is requested and the checkpoint is written.
     """
-    stop = stop or StopRequest()
-    device, folder = chosen_device(settings.device), Path(settings.run)
-    data = open_data(settings.data, settings.data_set)
-    stores = [Store.open(url) for url in settings.store]
-    require_usable(stores, settings)
-    torch.manual_seed(settings.seed)
-    temperature = chosen_temperature(settings, stores)
-    objective = build_objective(settings, stores, temperature).to(device)
-    network = build_student(settings, data, stores).to(device)
-    training = train_loader(settings, data, stores, device)
-    validating = validation_loader(settings, device)
-    require_answers(network, data, [each for each in (training, validating) if each], settings.precision)
-    record = settings.model_dump(mode="json", exclude=set(FREE))
-    record["temperature"] = temperature
-    record["inputs"] = {name: inputs_of(each) for name, each in (("train", training), ("val", validating)) if each}
-    resumed = claim_run(folder, record)
-    state = load_state(folder) if resumed else None
-    run = Run(network, objective, settings, training, folder, state, weights_metadata(stores, start=settings.weights))
-    steps = [training.steps(epoch) for epoch in range(settings.epochs)]
-    began = time.monotonic()
-    for batch in training:
-        run.step(batch)
-        progress(f"epoch {batch.epoch + 1} of {settings.epochs}", run.steps_done, run.steps_total)
-        if batch.step + 1 == steps[batch.epoch]:
-            run.end_epoch(batch.epoch, validate(run.judged, validating, settings, device), time.monotonic() - began)
-            began = time.monotonic()
-        elif stop.requested or (settings.checkpoint_steps and run.steps_done % settings.checkpoint_steps == 0):
-            run.save(batch.epoch, batch.step + 1)
-        stop.check(RESUME)
+    inputs = open_inputs(settings)
+    student = make_student(settings, inputs)
+    loaders = open_loaders(settings, inputs)
+    run = open_run(student, inputs, loaders)
+    serve([run], loaders, Alone(), progress=progress, stop=stop or StopRequest())
     return run.summary()
 
 
-def validate(network: nn.Module, loader: Loader | None, settings: TrainSettings, device: str) -> dict[str, float]:
-    """Measures over the validation split, in eval mode; empty where there is none."""
+def serve(runs: Sequence[Run], loaders: Loaders, company: Company, *, progress: Progress, stop: StopRequest) -> None:
+    """Hand each batch to every run that stands there: the stream begins where the run that is least far does, and each
+    joins it where its checkpoint stands.
+
+    Raises InterruptedRunError once `stop` is requested and every run has written its checkpoint.
+    """
+    training = loaders.training
+    training.start_epoch, training.start_step = min(run.start for run in runs)
+    began = time.monotonic()
+    for batch in training:
+        here = [run for run in runs if company.going(run) and run.start <= (batch.epoch, batch.step)]
+        if not here:  # who was here has failed; the others stand further on
+            break
+        for run in here:
+            with company.turn(run):
+                run.step(company.batch(run, batch))
+        lead = max(here, key=lambda run: run.steps_done)
+        progress(f"epoch {batch.epoch + 1} of {lead.settings.epochs}", lead.steps_done, lead.steps_total)
+        here = list(filter(company.going, here))
+        if batch.step + 1 == training.steps(batch.epoch):
+            _end_epoch(here, loaders, company, batch.epoch, began)
+            began = time.monotonic()
+        else:
+            _save(here, company, batch, at_once=stop.requested)
+        stop.check(RESUME)
+    else:
+        return
+    if left := list(filter(company.going, runs)):
+        serve(left, loaders, company, progress=progress, stop=stop)
+
+
+def _end_epoch(runs: list[Run], loaders: Loaders, company: Company, epoch: int, began: float) -> None:
+    found = validate(runs, loaders.validating, company)
+    for run in filter(company.going, runs):
+        with company.turn(run):
+            run.end_epoch(epoch, found.get(run, {}), time.monotonic() - began)
+
+
+def _save(runs: list[Run], company: Company, batch: Batch, *, at_once: bool) -> None:
+    for run in runs:
+        every = run.settings.checkpoint_steps
+        if at_once or (every and run.steps_done % every == 0):
+            with company.turn(run):
+                run.save(batch.epoch, batch.step + 1)
+
+
+def validate(runs: Sequence[Run], loader: Loader | None, company: Company) -> dict[Run, dict[str, float]]:
+    """Each run's measures over the validation split, in eval mode, from one pass; empty where there is no split."""
     if loader is None:
         return {}
-    network.eval()
-    measured: Validation | None = None
-    with torch.inference_mode(), autocast(settings.precision, device):
+    for run in runs:
+        run.judged.eval()
+    measured: dict[Run, Validation] = {}
+    with torch.inference_mode():
         for batch in loader:
-            logits = network(batch.images).float()
-            measured = measured or Validation(logits.shape[-1], device)
-            measured.update(logits, batch)
-    network.train()
-    return measured.results() if measured else {}
+            for run in filter(company.going, runs):
+                with company.turn(run), autocast(run.settings.precision, loader.device):
+                    logits = run.judged(company.images(run, batch)).float()
+                    if run not in measured:
+                        measured[run] = Validation(logits.shape[-1], loader.device)
+                    measured[run].update(logits, batch)
+    for run in runs:
+        run.judged.train()
+    return {run: measures.results() for run, measures in measured.items()}

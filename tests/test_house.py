@@ -27,7 +27,7 @@ STORE_SIDE = (
     "rows", "reading", "deal", "windows", "packing", "agreement", "tally", "common_rows", "row_comparison",
     "diff", "merge_plan", "merge", "cards", "croissant", "cluster", "local_cluster", "launch", "engines",
     "sources", "blocks", "file_checks", "recoding", "recode_plan", "recode", "stats_sums", "stats",
-    "stats_plot",
+    "stats_plot", "row_bytes", "sweep_plots",
 )  # fmt: skip
 LINKS = {"kdcache/cli", "kdcache/pipelines"}
 LIMIT = 300
@@ -133,7 +133,7 @@ def test_every_command_has_a_module_and_is_documented(command: str) -> None:
 
 
 def test_every_module_of_the_command_line_is_a_command() -> None:
-    helpers = {"__init__", "app", "console", "flags"}
+    helpers = {"__init__", "app", "console", "flags", "live"}
     assert {path.stem for path in sources("cli")} - helpers == set(COMMANDS)
 
 

@@ -122,7 +122,8 @@ def test_a_finished_run_started_again_only_reports(tmp_path: Path) -> None:
     steps: list[int] = []
     again = train(student(tmp_path / "run", **TEST), progress=lambda what, done, total: steps.append(done))
     assert steps == []
-    assert again == first
+    grown = {"peak_memory_bytes"}  # of the process, which has loaded a checkpoint since
+    assert again.model_dump(exclude=grown) == first.model_dump(exclude=grown)
 
 
 def test_other_settings_for_a_run_are_refused_with_both_values(tmp_path: Path) -> None:

@@ -1,0 +1,77 @@
+"""`kdcache sweep`."""
+
+from functools import partial
+from typing import Annotated, Any
+
+import typer
+
+from kdcache.cli.console import print_error, print_json, print_record, print_table
+from kdcache.cli.flags import Json
+from kdcache.progress import stop_on_signals
+
+File = Annotated[str, typer.Argument(help="TOML file: [base], and [grid], [random] or [study]; see docs/sweeps.md")]
+Folder = Annotated[str, typer.Option("--folder", help="Folder of the sweep; the file's own by default.")]
+Together = Annotated[int, typer.Option("--together", min=1, max=64, help="Students that share a stream of batches.")]
+Where = Annotated[str, typer.Option("--engine", metavar="local|dask", help="Where points are trained.")]
+Scheduler = Annotated[str, typer.Option("--scheduler", help="Dask scheduler; a cluster of this machine by default.")]
+Workers = Annotated[int | None, typer.Option("--dask-workers", min=1, help="Processes of a cluster of this machine.")]
+Plots = Annotated[bool, typer.Option("--plots/--no-plots", help="Draw pictures, where matplotlib is installed.")]
+WORK = "kdcache.pipelines.sweep"  # what each worker imports, once
+SHOWN = ("accuracy", "agreement", "loss", "seconds", "bytes_a_row")
+
+
+def command(
+    file: File,
+    folder: Folder = "",
+    together: Together = 1,
+    engine: Where = "local",
+    scheduler: Scheduler = "",
+    dask_workers: Workers = None,
+    plots: Plots = True,
+    as_json: Json = False,
+) -> int:
+    from kdcache.cli.live import live_table
+    from kdcache.pipelines.sweep import SweepSummary, sweep
+
+    chosen = _engine(engine, together, scheduler, dask_workers or 0)
+    with stop_on_signals() as stop, live_table(quiet=as_json) as (report, progress):
+        summary: SweepSummary = sweep(
+            file, folder=folder, engine=chosen, plots=plots, report=report, progress=progress, stop=stop
+        )
+    if as_json:
+        print_json(summary.model_dump())
+    else:
+        _print(summary)
+    return 1 if summary.failed else 0
+
+
+def _engine(name: str, together: int, scheduler: str, count: int) -> Any:
+    from kdcache.errors import InvalidInputError
+    from kdcache.pipelines.sweep import Engine
+
+    if name not in ("local", "dask"):
+        raise InvalidInputError(f"engine is {name!r}; it can be local or dask")
+    if name == "local":
+        if scheduler or count:
+            raise InvalidInputError("--scheduler and --dask-workers need --engine dask")
+        return Engine(together)
+    from kdcache.cluster import open_cluster
+
+    return Engine(together, partial(open_cluster, scheduler=scheduler, workers=count, preload=[WORK]))
+
+
+def _print(summary: Any) -> None:
+    rows = sorted(summary.rows, key=lambda row: -(row.accuracy or 0.0))
+    swept = [name for name in rows[0].swept if len({repr(row.swept.get(name)) for row in rows}) > 1]
+    measured = [name for name in SHOWN if any(getattr(row, name) is not None for row in rows)]
+    print_table(
+        [*swept, "status", *(name.replace("_", " ") for name in measured)],
+        [
+            [*(row.swept.get(name) for name in swept), row.status, *(getattr(row, name) for name in measured)]
+            for row in rows
+        ],
+    )
+    print_record(summary.model_dump(exclude={"rows"}), as_json=False, title="swept")
+    for row in rows:
+        if row.error is not None:
+            print_error(f"{row.point}: {row.error}", as_json=False, exit_code=1)

@@ -1,0 +1,105 @@
+"""All that stands before a training's first batch: inputs, the student with its objective, loaders, the claimed run."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from kdcache.checkpoints import claim_run, load_state
+from kdcache.datasets import Data, open_data
+from kdcache.lineage import weights_metadata
+from kdcache.loader import Loader
+from kdcache.pipelines.job import chosen_device
+from kdcache.pipelines.objective import build_objective, chosen_temperature
+from kdcache.pipelines.run import Run
+from kdcache.pipelines.settings import TrainSettings
+from kdcache.pipelines.student import (
+    build_student,
+    inputs_of,
+    require_answers,
+    require_usable,
+    train_loader,
+    validation_loader,
+)
+from kdcache.store import Store
+
+FREE = frozenset(
+    {"run", "data", "store", "val_store", "calibration_store", "train_views"}
+    | {"workers", "device", "checkpoint_steps", "accept_drift"}
+)
+
+
+@dataclass(frozen=True)
+class Inputs:
+    """What is opened once, however many students learn from it."""
+
+    device: str
+    data: Data
+    stores: list[Store]
+
+
+@dataclass(frozen=True)
+class Student:
+    """One student before its first step: network and objective on the device, and the temperature that is recorded."""
+
+    settings: TrainSettings
+    network: nn.Module
+    objective: nn.Module
+    temperature: float | None
+
+
+@dataclass(frozen=True)
+class Loaders:
+    """The batches that train and those that validate; `record` says by identity what they feed."""
+
+    training: Loader
+    validating: Loader | None
+    record: dict[str, Any]
+
+    @property
+    def all(self) -> list[Loader]:
+        return [each for each in (self.training, self.validating) if each]
+
+
+def open_inputs(settings: TrainSettings) -> Inputs:
+    """Device, data set and stores of the settings, or the error that names what is wrong with them."""
+    device = chosen_device(settings.device)
+    data = open_data(settings.data, settings.data_set)
+    return Inputs(device, data, [Store.open(url) for url in settings.store])
+
+
+def make_student(settings: TrainSettings, inputs: Inputs) -> Student:
+    """Seed torch's generators, then build objective and network, as a run that starts anew begins."""
+    require_usable(inputs.stores, settings)
+    torch.manual_seed(settings.seed)
+    temperature = chosen_temperature(settings, inputs.stores)
+    objective = build_objective(settings, inputs.stores, temperature).to(inputs.device)
+    network = build_student(settings, inputs.data, inputs.stores).to(inputs.device)
+    return Student(settings, network, objective, temperature)
+
+
+def open_loaders(settings: TrainSettings, inputs: Inputs) -> Loaders:
+    """Loaders of the training and of the validation split."""
+    training = train_loader(settings, inputs.data, inputs.stores, inputs.device)
+    validating = validation_loader(settings, inputs.device)
+    named = {"train": training, "val": validating}
+    return Loaders(training, validating, {name: inputs_of(each) for name, each in named.items() if each})
+
+
+def open_run(student: Student, inputs: Inputs, loaders: Loaders) -> Run:
+    """Claim the run's folder and stand where its checkpoint does, or at the start. Raises MismatchError for a folder of
+    other settings, InvalidInputError for a student that does not answer the classes."""
+    settings, folder = student.settings, Path(student.settings.run)
+    require_answers(student.network, inputs.data, loaders.all, settings.precision)
+    record = run_record(settings, student.temperature, loaders.record)
+    state = load_state(folder) if claim_run(folder, record) else None
+    metadata = weights_metadata(inputs.stores, start=settings.weights)
+    return Run(student.network, student.objective, settings, loaders.training, folder, state, metadata)
+
+
+def run_record(settings: TrainSettings, temperature: float | None, inputs: dict[str, Any]) -> dict[str, Any]:
+    """What a run's settings.json holds: what must be equal for a run to go on."""
+    record = settings.model_dump(mode="json", exclude=set(FREE))
+    return {**record, "temperature": temperature, "inputs": inputs}
