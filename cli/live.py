@@ -13,29 +13,34 @@ from rich.table import Table
 from kdcache.cli.console import print_note, shown, terminal, visible
 from kdcache.pipelines.sweep_board import Report, Standing, unwatched
 from kdcache.pipelines.sweep_results import Result
+from kdcache.progress import Progress, silent
 
 LINES = 12  # of points in the table, those that train first
 EVERY = 0.25  # seconds between two pictures
 
 
 @contextmanager
-def live_table(quiet: bool) -> Iterator[Report]:
-    """What shows a sweep's standing on stderr: a table that is redrawn, on a pipe a line for each point that ends."""
+def live_table(quiet: bool) -> Iterator[tuple[Report, Progress]]:
+    """What shows a sweep's standing on stderr, a table that is redrawn or on a pipe a line for each point that ends,
+    and what shows how the look at all points goes on."""
     console = terminal()
     if quiet:
-        yield unwatched
+        yield unwatched, silent
     elif not console.is_terminal:
-        yield _lines()
+        yield _lines(), silent
     else:
         with Live(console=console, auto_refresh=False, transient=True) as live:
             drawn = [0.0]
 
-            def report(standing: Standing) -> None:
+            def show(shown: RenderableType) -> None:
                 if time.monotonic() - drawn[0] > EVERY:
                     drawn[0] = time.monotonic()
-                    live.update(picture(standing), refresh=True)
+                    live.update(shown, refresh=True)
 
-            yield report
+            yield (
+                lambda standing: show(picture(standing)),
+                lambda what, done, total: show(escape(f"{visible(what)}: {done} of {total}")),
+            )
 
 
 def picture(standing: Standing) -> RenderableType:

@@ -16,7 +16,7 @@ Where = Annotated[str, typer.Option("--engine", metavar="local|dask", help="Wher
 Scheduler = Annotated[str, typer.Option("--scheduler", help="Dask scheduler; a cluster of this machine by default.")]
 Workers = Annotated[int | None, typer.Option("--dask-workers", min=1, help="Processes of a cluster of this machine.")]
 Plots = Annotated[bool, typer.Option("--plots/--no-plots", help="Draw pictures, where matplotlib is installed.")]
-WORK = "kdcache.pipelines.together"  # what each worker imports, once
+WORK = "kdcache.pipelines.sweep"  # what each worker imports, once
 SHOWN = ("accuracy", "agreement", "loss", "seconds", "bytes_a_row")
 
 
@@ -34,8 +34,10 @@ def command(
     from kdcache.pipelines.sweep import SweepSummary, sweep
 
     chosen = _engine(engine, together, scheduler, dask_workers or 0)
-    with stop_on_signals() as stop, live_table(quiet=as_json) as report:
-        summary: SweepSummary = sweep(file, folder=folder, engine=chosen, plots=plots, report=report, stop=stop)
+    with stop_on_signals() as stop, live_table(quiet=as_json) as (report, progress):
+        summary: SweepSummary = sweep(
+            file, folder=folder, engine=chosen, plots=plots, report=report, progress=progress, stop=stop
+        )
     if as_json:
         print_json(summary.model_dump())
     else:

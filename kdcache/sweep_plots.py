@@ -23,7 +23,7 @@ class Dot:
 
 
 def plot_setting(dots: Sequence[Dot], name: str, path: Path) -> None:
-    """Accuracy against one setting: a line through the means over seeds for each choice of the other settings, a band
+    """Accuracy against one setting: a line through the means over seeds for each choice of the other settings, bars
     of one standard deviation where there are several seeds, and every point as a dot."""
     check_picture(path)
     figure = figure_class()(figsize=(9, 4.5), layout="constrained")
@@ -66,9 +66,7 @@ def _draw_line(
     axes.plot(xs, means, "-", color=colour, lw=1.8 if few else 0.8, alpha=1.0 if few else 0.6, label=label or None)
     if few and any(len(each) > 1 for each in by_value.values()):
         spreads = [pstdev(by_value[x]) for x in xs]
-        low = [mean - spread for mean, spread in zip(means, spreads, strict=True)]
-        high = [mean + spread for mean, spread in zip(means, spreads, strict=True)]
-        axes.fill_between(xs, low, high, color=colour, alpha=0.12, lw=0)
+        axes.errorbar(xs, means, spreads, fmt="none", color=colour, alpha=0.5, lw=1.2, capsize=4)
     if dotted:
         found = [(places[repr(dot.swept.get(name))], dot.accuracy) for dot in dots]
         axes.scatter(*zip(*found, strict=True), s=18, color=colour, alpha=0.75, zorder=3, edgecolors="none")
@@ -104,13 +102,15 @@ def plot_front(dots: Sequence[Dot], path: Path) -> None:
     sizes = [size for size, _ in placed]
     if max(sizes) / min(sizes) >= WIDE:
         axes.set_xscale("log")
+    middle = (max(sizes) * min(sizes)) ** 0.5 if axes.get_xscale() == "log" else (max(sizes) + min(sizes)) / 2
     for size, accuracy in best:
-        dot = dots[placed.index((size, accuracy))]
+        dot, left = dots[placed.index((size, accuracy))], size <= middle
         said = ", ".join(f"{key} {_text(value)}" for key, value in dot.swept.items() if key in _TELLING)
-        axes.annotate(said, (size, accuracy), xytext=(4, 5), textcoords="offset points", fontsize=7)
+        where: dict[str, Any] = {"ha": "left" if left else "right", "rotation": 25 if left else -25}
+        axes.annotate(said, (size, accuracy), xytext=(0, 6), textcoords="offset points", fontsize=7, **where)
     axes.set_xlabel("bytes a sample, all its views" if by_sample else "bytes a row")
     axes.set_ylabel("accuracy, %")
-    axes.margins(x=0.1, y=0.12)
+    axes.margins(x=0.1, y=0.2)
     axes.grid(alpha=0.25)
     axes.legend(fontsize=8, loc="lower right")
     figure.savefig(path, dpi=120)

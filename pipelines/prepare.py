@@ -105,13 +105,13 @@ def open_run(student: Student, inputs: Inputs, loaders: Loaders) -> Run:
     other settings, InvalidInputError for a student that does not answer the classes."""
     settings, folder, ranks = student.settings, Path(student.settings.run), inputs.ranks
     ranks.together(lambda: require_answers(student.network, inputs.data, loaders.all, settings.precision))
-    record = run_record(settings, student.temperature, loaders)
+    record = run_record(settings, student.temperature, loaders.record)
     state = claimed_state(folder, record, ranks, in_step={"checkpoint_steps": settings.checkpoint_steps})
     metadata = weights_metadata(inputs.stores, start=settings.weights)
     return Run(student.network, student.objective, settings, loaders.training, folder, state, metadata, ranks)
 
 
-def run_record(settings: TrainSettings, temperature: float | None, loaders: Loaders) -> dict[str, Any]:
+def run_record(settings: TrainSettings, temperature: float | None, inputs: dict[str, Any]) -> dict[str, Any]:
     """What a run's settings.json holds: what must be equal for a run to go on."""
     record = settings.model_dump(mode="json", exclude=set(FREE))
-    return {**record, "temperature": temperature, "inputs": loaders.record}
+    return {**record, "temperature": temperature, "inputs": inputs}

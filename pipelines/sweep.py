@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from kdcache.checkpoints import write_whole
-from kdcache.errors import InterruptedRunError, InvalidInputError
+from kdcache.errors import InterruptedRunError, InvalidInputError, KdcacheError
 from kdcache.manifest import Record
 from kdcache.pipelines.settings import TrainSettings
 from kdcache.pipelines.sweep_board import Board, Report, unwatched
@@ -20,6 +20,7 @@ from kdcache.pipelines.sweep_study import Study, require_optuna
 from kdcache.pipelines.together import apart, train_together
 from kdcache.progress import Progress, StopRequest, silent
 
+LOOK = 1.0  # seconds between two looks at what workers have written
 AGAIN = "run the same command again to go on"
 Errors = dict[str, str]
 Make = Callable[[dict[str, Any]], Point]
@@ -170,14 +171,13 @@ class Trainer:
     def _elsewhere(self, groups: list[list[Point]], workers: Workers) -> None:
         by_key = {tuple(point.settings.run for point in group): group for group in groups}
         items = [tuple(point.settings for point in group) for group in groups]
-        going = list(groups)
-        for group in groups:
-            self._board.mark(group, "running")
+        going, looked = list(groups), [0.0]
 
         def poll() -> None:
             self._stop.check(AGAIN)
-            for group in going:
-                self._board.look(group)
+            if time.monotonic() - looked[0] > LOOK:
+                self._board.look([point for group in going for point in group])
+                looked[0] = time.monotonic()
 
         for item, outcome in workers.each(train_group, items, ahead=1, retries=0, poll=poll):
             group = by_key[tuple(settings.run for settings in item)]
@@ -234,13 +234,28 @@ def _search(study: Study, make: Make, checker: Checker, board: Board, trainer: T
     while asked := study.ask(trainer.at_once):
         trials = {number: make(swept) for number, swept in asked.items()}
         fresh = {point.name: point for point in trials.values()}
-        found = checker.check(list(fresh.values()), silent, stop)
+        found, faults = _checked(fresh, checker, stop)
         board.add(list(fresh.values()), found, study.trials)
-        trainer.train([point for point in fresh.values() if found[point.name] < point.settings.epochs])
+        board.mark([fresh[name] for name in faults], "failed", faults)
+        trainer.train([fresh[name] for name in found if found[name] < fresh[name].settings.epochs])
         rows = {result.point: result for result in board.results}
         for number, point in trials.items():
             study.tell(number, rows[point.name])
     return present
+
+
+def _checked(points: dict[str, Point], checker: Checker, stop: StopRequest) -> tuple[dict[str, int], Errors]:
+    """Epochs done by name, and faults: what each choice alone allows, a trial may combine to something impossible."""
+    found: dict[str, int] = {}
+    faults: Errors = {}
+    for name, point in points.items():
+        try:
+            found |= checker.check([point], silent, stop)
+        except InterruptedRunError:
+            raise
+        except KdcacheError as error:
+            faults[name] = str(error)
+    return found, faults
 
 
 def _best(results: Sequence[Result]) -> str | None:

@@ -67,8 +67,9 @@ class Board:
         self.tell()
 
     def _read(self, points: Sequence[Point]) -> None:
-        for point in points:
-            self._results[point.name] = self._result(point, "running")
+        for point in points:  # on a cluster, those that nobody has begun have no folder yet
+            begun = Path(point.settings.run).exists()
+            self._results[point.name] = self._result(point, "running" if begun else "waiting")
 
     def step(self, points: Sequence[Point], steps: int, total: int) -> None:
         """Points that run side by side have taken so many of their steps."""

@@ -27,7 +27,8 @@ class Checker:
     def __init__(self) -> None:
         self._stores: dict[str, Store] = {}
         self._inputs: dict[str, Inputs] = {}
-        self._loaders: dict[str, Loaders] = {}
+        self._last: tuple[str, Loaders] | None = None
+        self._records: dict[str, dict[str, Any]] = {}
         self._temperatures: dict[str, float | None] = {}
         self._answered: set[str] = set()
         self._row_bytes: dict[tuple[str, int | None, bool], float] = {}
@@ -62,6 +63,7 @@ class Checker:
                 error.args = (f"point {point.name}: {error}",)
                 raise
         progress("checking points", len(points), len(points))
+        self._inputs, self._last = {}, None  # data sets may be large, and whoever trains opens its own
         return found
 
     def _check(self, settings: TrainSettings) -> int:
@@ -70,18 +72,16 @@ class Checker:
         temperature = self._temperature(settings, inputs)
         build_objective(settings, inputs.stores, temperature)
         key = _key(settings, SHARED)
-        if key not in self._loaders:
-            self._loaders[key] = open_loaders(settings, inputs)
-        loaders = self._loaders[key]
         build = key + _key(settings, BUILDS)
         if build not in self._answered:
+            loaders = self._loaders_of(key, settings, inputs)
             network = build_student(settings, inputs.data, inputs.stores).to(inputs.device)
             require_answers(network, inputs.data, loaders.all, settings.precision)
             self._answered.add(build)
         folder = Path(settings.run)
         if not (folder / STATE).exists():
             return 0
-        claim_run(folder, run_record(settings, temperature, loaders))
+        claim_run(folder, run_record(settings, temperature, self._records[key]))
         return epochs_done(folder)
 
     def _temperature(self, settings: TrainSettings, inputs: Inputs) -> float | None:
@@ -91,6 +91,13 @@ class Checker:
         if key not in self._temperatures:
             self._temperatures[key] = chosen_temperature(settings, inputs.stores)
         return self._temperatures[key]
+
+    def _loaders_of(self, key: str, settings: TrainSettings, inputs: Inputs) -> Loaders:
+        if self._last is None or self._last[0] != key:
+            self._last = None  # let go of the validation data before the next are opened
+            self._last = (key, open_loaders(settings, inputs))
+            self._records[key] = self._last[1].record
+        return self._last[1]
 
     def _inputs_of(self, settings: TrainSettings) -> Inputs:
         key = _key(settings, ("data", "data_set", "store", "device"))

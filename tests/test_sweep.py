@@ -203,6 +203,19 @@ def test_a_study_goes_on_where_it_was_killed(stage: Stage, tmp_path: Path) -> No
         sweep(written(tmp_path, base={"store": stage.store}, study={**search, "direction": "maximize"}))
 
 
+def test_a_trial_that_combines_to_something_impossible_fails_alone(stage: Stage, tmp_path: Path) -> None:
+    space = {"epochs": {"choice": [3, 2]}, "kd_epochs": {"choice": [1, 2]}}
+    path = written(
+        tmp_path / "b", base={"store": stage.store}, study={"trials": 8, "sampler": "random", "space": space}
+    )
+    summary = sweep(path, plots=False)
+    failed = [row for row in summary.rows if row.status == "failed"]
+    assert [row.swept for row in failed] == [{"epochs": 2, "kd_epochs": 2}]
+    assert "--kd-epochs names epoch 2, the run has 2" in str(failed[0].error)
+    assert summary.done == summary.points - 1 > 0
+    assert sweep(path, plots=False).failed == 1
+
+
 def test_without_optuna_a_study_says_what_to_install(
     stage: Stage, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -16,7 +16,7 @@ def test_points_on_two_workers_are_those_of_one_process(stage: Stage, tmp_path: 
     """Two groups of two; one student fails on its worker, and tells why."""
     grid = {"student": [NETWORK, "tests.together_students:exploding"], "seed": [0, 1]}
     base = {"store": stage.store, "student_set": {}, "epochs": 1}
-    cluster = partial(open_cluster, workers=2, dashboard="127.0.0.1:0", preload=["kdcache.pipelines.together"])
+    cluster = partial(open_cluster, workers=2, dashboard="127.0.0.1:0", preload=["kdcache.pipelines.sweep"])
     there = sweep(written(tmp_path / "there", base=base, grid=grid), engine=Engine(2, cluster), plots=False)
     here = sweep(written(tmp_path / "here", base=base, grid=grid), engine=Engine(2), plots=False)
     assert [row.point for row in there.rows] == [row.point for row in here.rows]
