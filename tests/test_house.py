@@ -25,7 +25,7 @@ STORE_SIDE = (
     "parallel", "clouds", "bucket", "cache", "ahead", "checked", "transfer",
     "parts", "zipfiles", "archive", "export", "hub", "hubclient", "hubpush",
     "rows", "reading", "deal", "windows", "packing", "agreement", "tally", "common_rows", "row_comparison",
-    "diff", "merge_plan", "merge", "cards", "croissant", "cluster",
+    "diff", "merge_plan", "merge", "cards", "croissant", "cluster", "local_cluster", "launch",
 )  # fmt: skip
 LINKS = {"kdcache/cli", "kdcache/pipelines"}
 LIMIT = 300
