@@ -9,7 +9,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from typing import Any
 
-from kdcache.errors import InvalidInputError
+from kdcache.errors import ClusterError, InvalidInputError
 
 MOST_PROCESSES = 8  # by default, where there is no GPU: each holds a teacher
 DASHBOARD = "127.0.0.1:8787"
@@ -27,7 +27,12 @@ def local_cluster(workers: int, gpus: Sequence[str], dashboard: str, preload: Se
     with dask.config.set(config), _environment_kept(), ExitStack() as stack:
         if forks:
             _preload(preload)
-        cluster = _cuda_cluster(workers, gpus, dashboard) or _spec_cluster(workers, gpus, dashboard)
+        try:
+            cluster = _cuda_cluster(workers, gpus, dashboard) or _spec_cluster(workers, gpus, dashboard)
+        except (RuntimeError, OSError) as error:
+            why = error.__cause__ or error
+            advice = "look at memory and open files, or start fewer with --dask-workers"
+            raise ClusterError(f"Dask's worker processes did not start ({why}); {advice}") from error
         stack.callback(cluster.close)
         yield cluster
 

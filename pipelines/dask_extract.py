@@ -4,7 +4,7 @@ import os
 import time
 import uuid
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from functools import partial
 
 import torch
@@ -25,7 +25,7 @@ PRELOAD = ("kdcache.pipelines.dask_worker", "kdcache.pipelines.extract")
 
 
 @contextmanager
-def opened(settings: ExtractSettings, progress: Progress) -> Iterator[Cluster | None]:
+def opened(settings: ExtractSettings, progress: Progress, stop: StopRequest) -> Iterator[Cluster | None]:
     """The cluster that the settings ask for, None for this process alone. Raises InvalidInputError and ClusterError."""
     if settings.engine != "dask":
         for name in ("scheduler", "dask_workers"):
@@ -33,13 +33,20 @@ def opened(settings: ExtractSettings, progress: Progress) -> Iterator[Cluster | 
                 raise InvalidInputError(f"{name} is {value!r} without --engine dask; add it, or leave {name} out")
         yield None
         return
-    with open_cluster(
-        scheduler=settings.scheduler,
-        workers=settings.dask_workers,
-        gpus=() if settings.device.startswith("cpu") else _gpus(),
-        dashboard=settings.dashboard,
-        preload=PRELOAD,
-    ) as cluster:
+    with ExitStack() as stack:
+        try:
+            cluster = stack.enter_context(
+                open_cluster(
+                    scheduler=settings.scheduler,
+                    workers=settings.dask_workers,
+                    gpus=() if settings.device.startswith("cpu") else _gpus(),
+                    dashboard=settings.dashboard,
+                    preload=PRELOAD,
+                )
+            )
+        except ClusterError:
+            stop.check(RESUME)  # Ctrl-C reaches processes that are being started, too
+            raise
         count = len(cluster.everywhere(os.getpid))
         progress(f"dask workers, dashboard {cluster.dashboard or 'off'}", count, count)
         yield cluster

@@ -67,7 +67,7 @@ def extract(
     opened, stop, launch = time.monotonic(), stop or StopRequest(), launched()
     settings = on_own_device(settings, launch)
     with ExitStack() as stack:
-        cluster = stack.enter_context(open_workers(settings, progress))
+        cluster = stack.enter_context(open_workers(settings, progress, stop))
         job = open_job(settings)
         _require_same_store(settings.store, job)
         view_bytes, accuracy = job.check(settings.min_accuracy)

@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache
+from multiprocessing.context import ForkServerContext
 from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any
@@ -169,11 +170,16 @@ def arguments(settings: ExtractSettings | TrainSettings) -> list[str]:
 
 def start(settings: ExtractSettings | TrainSettings, environment: dict[str, str]) -> BaseProcess:
     """The command in a process of its own, forked from a server that has imported torch once."""
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["kdcache.pipelines.extract", "kdcache.pipelines.train", "kdcache.cli.app"])
-    process = context.Process(target=command, args=(arguments(settings), environment))
+    process = forkserver().Process(target=command, args=(arguments(settings), environment))
     process.start()
     return process
+
+
+def forkserver() -> ForkServerContext:
+    """What starts processes from a server that has imported torch once."""
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["kdcache.pipelines.extract", "kdcache.pipelines.train", "kdcache.cli.app"])
+    return context
 
 
 def command(given: list[str], environment: dict[str, str]) -> None:

@@ -98,7 +98,7 @@ def test_a_worker_of_another_version_is_refused_by_name(cluster: Cluster, tmp_pa
     """Before work starts, and where it joins later."""
     environment = clusterkit.another_version(tmp_path / "old", "0.0.9")
     there = len(cluster.everywhere(os.getpid))
-    with clusterkit.running("worker", cluster.address, "--no-nanny", "--nthreads", "1", env=environment):
+    with clusterkit.running("worker", cluster.address, "--no-nanny", "--nthreads", "1", environment=environment):
         cluster.client.wait_for_workers(there + 1, timeout=60)
         said = r"worker tcp://127.0.0.1:\d+ has kdcache 0.0.9, this process has \d"
         with pytest.raises(ClusterError, match=said), open_cluster(scheduler=cluster.address):
