@@ -76,7 +76,7 @@ def _root(ctx: typer.Context, version: bool = typer.Option(False, "--version", h
 
 
 def main(arguments: list[str] | None = None) -> None:
-    """Run a command. Exit 0 done, 1 a check or blocks failed, 2 the user can mend it, 75 stopped and resumable, 130 Ctrl-C."""
+    """Run a command. Exit 0 done, 1 a check failed, 2 the user can mend it, 75 stopped and resumable, 130 Ctrl-C."""
     given = sys.argv[1:] if arguments is None else arguments
     as_json = "--json" in given
     try:
