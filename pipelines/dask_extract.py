@@ -84,7 +84,13 @@ class Fleet:
         self.name = f"kdcache-extract-{uuid.uuid4().hex}"
         self.failed: dict[int, Exception] = {}
         theirs = settings.model_copy(update={"store": os.path.abspath(settings.store)})
-        cluster.client.register_plugin(Bench(theirs, job.identity, view_bytes), name=self.name)
+        try:
+            cluster.client.register_plugin(Bench(theirs, job.identity, view_bytes), name=self.name)
+        except Exception as error:
+            advice = "install kdcache with all that it needs on every worker"
+            raise ClusterError(
+                f"a worker cannot take the job on ({type(error).__name__}: {error}); {advice}"
+            ) from error
 
     def require_fit(self) -> None:
         """Raises ClusterError, naming the worker, where one cannot build the job, or builds another."""

@@ -77,6 +77,8 @@ def extract(
             settings.store, job.identity, order=job.order, labels=job.labels, provenance=provenance, head=job.head
         )
         segment = store.add_segment(job.start, job.stop)
+        if fleet is not None:
+            fleet.require_shared()
         extractor = job.extractor(segment.layout, job.identity, view_bytes)
         before = set(segment.commits())
         drift = _drift_since(store, job)

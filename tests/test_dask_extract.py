@@ -6,6 +6,7 @@ import shutil
 import signal
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import PIL.Image
@@ -16,7 +17,9 @@ from kdcache import cluster as cluster_module
 from kdcache.cluster import Cluster, open_cluster
 from kdcache.errors import BlocksFailedError, ClusterError, InvalidInputError
 from kdcache.pipelines.dask_extract import PRELOAD
+from kdcache.pipelines.dask_worker import Bench
 from kdcache.pipelines.extract import extract
+from kdcache.pipelines.job import open_job
 from kdcache.store import Store
 from tests import clusterkit, stagekit
 from tests.stagekit import BLOCKS, Stage, arguments, committed, stop_after, wait_for
@@ -256,6 +259,19 @@ def _refused_machines(
                 extract(asked)
             assert not (tmp_path / "refused.kd").exists()
         wait_for(lambda: len(scheduler.everywhere(os.getpid)) == 3)
+
+
+def test_a_worker_must_see_the_store_that_the_client_made(stage: Stage, tmp_path: Path) -> None:
+    """Where the folder is not shared a worker finds nothing at its path, or what was left there before."""
+    asked = stage.asked(tmp_path / "digits.kd", views="1")
+    bench = Bench(asked, open_job(asked).identity, 64)
+    bench.setup(SimpleNamespace(address="tcp://10.0.0.7:4"))  # type: ignore[arg-type]
+    bench.open()
+    with pytest.raises(ClusterError, match=r"worker tcp://10.0.0.7:4 \(.*\) does not see the store .*machines share"):
+        bench.see_store()
+    stage.copy(tmp_path / "digits.kd")
+    with pytest.raises(ClusterError, match=r"worker tcp://10.0.0.7:4 .* finds another store at .*digits.kd"):
+        bench.see_store()
 
 
 def test_what_does_not_fit_together_is_refused_before_anything_is_built(
