@@ -87,7 +87,7 @@ def host(scheduler: str, folder: str) -> None:
 @contextlib.contextmanager
 def hosts(scheduler: str, *folders: Path) -> Iterator[list[BaseProcess]]:
     """Such workers, forked from a server that has imported torch, killed afterwards."""
-    context = stagekit.forkserver()
+    context = stagekit.preloaded()
     processes = [context.Process(target=host, args=(scheduler, str(folder))) for folder in folders]
     for process in processes:
         process.start()

@@ -294,7 +294,7 @@ def test_ctrl_c_ends_with_75_and_leaves_no_process(stage: Stage, tmp_path: Path)
     (tmp_path / "busy.py").write_text(BUSY)
     changes = {"teacher": f"{tmp_path}/busy.py:net", "engine": "dask", "dask_workers": 2, "dashboard": "127.0.0.1:0"}
     given = arguments(stage.asked(path, **changes))
-    process = stagekit.forkserver().Process(target=clusterkit.session, args=(given, mark, str(tmp_path / "said")))
+    process = stagekit.preloaded().Process(target=clusterkit.session, args=(given, mark, str(tmp_path / "said")))
     process.start()
     wait_for(lambda: (tmp_path / "busy").exists(), process)
     assert len(clusterkit.marked(mark)) >= 3  # a server and two workers; what it forked from knows nothing of it
