@@ -1,4 +1,4 @@
-"""Functions that tests deal to workers of a Dask cluster, and workers of another version."""
+"""What tests deal to workers of a Dask cluster: functions, teachers that fail or never answer; and such workers."""
 
 import contextlib
 import os
@@ -12,6 +12,69 @@ from multiprocessing.process import BaseProcess
 from pathlib import Path
 
 from tests import stagekit
+
+FAILING = '''"""Digits and a convnet that fail in ways which a file beside this one names, once the checks are done."""
+from pathlib import Path
+
+import torch
+
+from kdcache.datasets import open_data
+from kdcache.networks import convnet
+
+HERE = Path(__file__).parent
+
+
+def wanted(kind):
+    flag = HERE / kind
+    return int(flag.read_text()) if flag.exists() else None
+
+
+class Digits:
+    def __init__(self):
+        self.inner = open_data("digits", {"limit": 300})
+        self.labels, self.ids = self.inner.labels, [f"digit-{index}" for index in range(300)]
+        self.class_names = self.inner.class_names
+
+    def __len__(self):
+        return 300
+
+    def __getitem__(self, index):
+        if index == wanted("unreadable"):
+            raise ValueError(f"cannot read {self.ids[index]}")
+        return self.inner.samples[index]
+
+
+def limited(module, inputs):
+    limit = wanted("memory")
+    if limit is not None and len(inputs[0]) > limit:
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate")
+
+
+def net(width=8, num_classes=10):
+    network = convnet(width=width, num_classes=num_classes)
+    network.register_forward_pre_hook(limited)
+    return network
+'''
+
+BUSY = '''"""A convnet that never answers a block in a Dask worker."""
+import multiprocessing
+import time
+from pathlib import Path
+
+from kdcache.networks import convnet
+
+
+def stall(module, inputs):
+    if "Dask" in multiprocessing.current_process().name and len(inputs[0]) > 2:
+        Path(__file__).with_name("busy").touch()
+        time.sleep(1000)
+
+
+def net(width=8, num_classes=10):
+    network = convnet(width=width, num_classes=num_classes)
+    network.register_forward_pre_hook(stall)
+    return network
+'''
 
 
 def squared(item: int) -> int:

@@ -27,69 +27,6 @@ from tests.storekit import all_files
 
 stage = stagekit.stage
 
-FAILING = '''"""Digits and a convnet that fail in ways which a file beside this one names, once the checks are done."""
-from pathlib import Path
-
-import torch
-
-from kdcache.datasets import open_data
-from kdcache.networks import convnet
-
-HERE = Path(__file__).parent
-
-
-def wanted(kind):
-    flag = HERE / kind
-    return int(flag.read_text()) if flag.exists() else None
-
-
-class Digits:
-    def __init__(self):
-        self.inner = open_data("digits", {"limit": 300})
-        self.labels, self.ids = self.inner.labels, [f"digit-{index}" for index in range(300)]
-        self.class_names = self.inner.class_names
-
-    def __len__(self):
-        return 300
-
-    def __getitem__(self, index):
-        if index == wanted("unreadable"):
-            raise ValueError(f"cannot read {self.ids[index]}")
-        return self.inner.samples[index]
-
-
-def limited(module, inputs):
-    limit = wanted("memory")
-    if limit is not None and len(inputs[0]) > limit:
-        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate")
-
-
-def net(width=8, num_classes=10):
-    network = convnet(width=width, num_classes=num_classes)
-    network.register_forward_pre_hook(limited)
-    return network
-'''
-
-BUSY = '''"""A convnet that never answers a block in a Dask worker."""
-import multiprocessing
-import time
-from pathlib import Path
-
-from kdcache.networks import convnet
-
-
-def stall(module, inputs):
-    if "Dask" in multiprocessing.current_process().name and len(inputs[0]) > 2:
-        Path(__file__).with_name("busy").touch()
-        time.sleep(1000)
-
-
-def net(width=8, num_classes=10):
-    network = convnet(width=width, num_classes=num_classes)
-    network.register_forward_pre_hook(stall)
-    return network
-'''
-
 
 @pytest.fixture(scope="module")
 def cluster() -> Iterator[Cluster]:
@@ -101,7 +38,7 @@ def cluster() -> Iterator[Cluster]:
 def failing(tmp_path: Path) -> Path:
     folder = tmp_path / "parts"
     folder.mkdir()
-    (folder / "failing.py").write_text(FAILING)
+    (folder / "failing.py").write_text(clusterkit.FAILING)
     return folder
 
 
@@ -291,7 +228,7 @@ def test_what_does_not_fit_together_is_refused_before_anything_is_built(
 def test_ctrl_c_ends_with_75_and_leaves_no_process(stage: Stage, tmp_path: Path) -> None:
     """The whole group hears it, as at a terminal, while workers are busy."""
     path, mark = tmp_path / "digits.kd", {"KDCACHE_MARK": str(tmp_path)}
-    (tmp_path / "busy.py").write_text(BUSY)
+    (tmp_path / "busy.py").write_text(clusterkit.BUSY)
     changes = {"teacher": f"{tmp_path}/busy.py:net", "engine": "dask", "dask_workers": 2, "dashboard": "127.0.0.1:0"}
     given = arguments(stage.asked(path, **changes))
     process = stagekit.preloaded().Process(target=clusterkit.session, args=(given, mark, str(tmp_path / "said")))

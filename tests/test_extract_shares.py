@@ -40,12 +40,13 @@ def test_each_block_is_one_process_s_whatever_is_done_already() -> None:
 
 
 def test_two_killed_processes_resumed_by_three_leave_the_store_of_one(stage: Stage, tmp_path: Path) -> None:
+    """Each is killed while it asks for its second block."""
     path = tmp_path / "digits.kd"
     asked = stage.asked(path, teacher=stage.stalling)
     processes = []
     for rank in range(2):
         (tmp_path / str(rank)).mkdir()
-        processes.append(start(asked, told(rank, 2) | stalling(tmp_path / str(rank), TRIALS + 7)))
+        processes.append(start(asked, told(rank, 2) | stalling(tmp_path / str(rank), TRIALS + 5)))
     wait_for(lambda: all((tmp_path / str(rank) / "here").exists() for rank in range(2)) and committed(path) > 0)
     for process in processes:
         process.kill()
