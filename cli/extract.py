@@ -7,6 +7,7 @@ import typer
 
 from kdcache.cli.console import print_record, print_table, progress_bar
 from kdcache.cli.flags import with_flags
+from kdcache.launch import launched
 from kdcache.pipelines.settings import ExtractSettings, load_settings
 from kdcache.progress import stop_on_signals
 
@@ -30,9 +31,11 @@ def command(flags: dict[str, Any], config: str | None, as_json: bool, dry_run: b
         return
     from kdcache.pipelines.extract import extract
 
-    with stop_on_signals() as stop, progress_bar(quiet=as_json) as progress:
+    first = launched().rank == 0
+    with stop_on_signals() as stop, progress_bar(quiet=as_json or not first) as progress:
         summary = extract(settings, progress=progress, stop=stop)
-    print_record(summary.model_dump(), as_json=as_json, title="extracted")
+    if first:
+        print_record(summary.model_dump(), as_json=as_json, title="extracted")
 
 
 def _print_tails(errors: Sequence[Any]) -> None:

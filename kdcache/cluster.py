@@ -7,11 +7,7 @@ cluster is opened.
 
 import asyncio
 import importlib.metadata
-import logging
-import multiprocessing
-import os
 import queue
-import sys
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
@@ -19,6 +15,7 @@ from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
 
 from kdcache.errors import ClusterError, InvalidInputError
+from kdcache.local_cluster import DASHBOARD, local_cluster
 
 I = TypeVar("I")  # noqa: E741
 R = TypeVar("R")
@@ -28,8 +25,6 @@ LEFT_ALONE = 120.0  # seconds without any worker after which work is given up
 LOOK = 0.2  # seconds between two looks at a request to stop
 COUNT = 2.0  # seconds between two counts of the workers
 DEATHS = 1  # times that a task is dealt again after Dask gave it up, for workers died of it or beside it
-MOST_PROCESSES = 8  # by default, where there is no GPU: each holds a teacher
-DASHBOARD = "127.0.0.1:8787"
 INSTALL = "Dask is not installed; pip install 'kdcache[dask]'"
 
 
@@ -66,7 +61,8 @@ class Cluster:
 
         `function` is pickled: a module's function, or a partial of one. `poll` is called several times a second while
         nothing ends, and may raise. Raises ClusterError where the cluster is lost, has no workers for two minutes, or
-        has a worker of another kdcache version. A task whose workers die again and again yields Dask's KilledWorker.
+        has a worker of another kdcache version, and where `function` raises one, which says that its worker is not fit.
+        A task whose workers die again and again yields Dask's KilledWorker.
         """
         waiting, ended = iter(items), queue.SimpleQueue[Any]()
         flying: dict[Any, _Flight[I]] = {}
@@ -88,6 +84,8 @@ class Cluster:
                 future = self._next(ended, poll)
                 flight = flying.pop(future)
                 outcome = self._outcome(future)
+                if isinstance(outcome, ClusterError):
+                    raise outcome
                 if isinstance(outcome, Exception) and _again(flight, outcome, retries):
                     launch(flight)
                 else:
@@ -179,7 +177,7 @@ def open_cluster(
     with ExitStack() as stack:
         if scheduler:
             _require_answer(scheduler)
-        target = scheduler or stack.enter_context(_local(workers, gpus, dashboard, preload))
+        target = scheduler or stack.enter_context(local_cluster(workers, gpus, dashboard, preload))
         client: Any = distributed.Client(target, timeout=PATIENCE, set_as_default=False)  # type: ignore[no-untyped-call]
         stack.callback(client.close)
         address = str(client.scheduler.address)
@@ -209,99 +207,6 @@ def _require_answer(scheduler: str) -> None:
         why = str(error) or f"it took the connection and said nothing for {PATIENCE:.0f} s"
         advice = "start one with `dask scheduler`, or leave --scheduler out to use this machine alone"
         raise ClusterError(f"no Dask scheduler answers at {scheduler} ({why}); {advice}") from error
-
-
-@contextmanager
-def _local(workers: int, gpus: Sequence[str], dashboard: str, preload: Sequence[str]) -> Iterator[Any]:
-    """Scheduler and worker processes of this machine. Daemonic workers could not start loader processes."""
-    import dask
-
-    config: dict[str, Any] = {"distributed.worker.daemon": False}
-    if forks := sys.platform == "linux" and not gpus:  # CUDA is set up by each process for itself
-        config["distributed.worker.multiprocessing-method"] = "forkserver"
-    with dask.config.set(config), _environment_kept(), ExitStack() as stack:
-        if forks:
-            _preload(preload)
-        cluster = _cuda_cluster(workers, gpus, dashboard) or _spec_cluster(workers, gpus, dashboard)
-        stack.callback(cluster.close)
-        yield cluster
-
-
-def _spec_cluster(workers: int, gpus: Sequence[str], dashboard: str) -> Any:
-    """What `distributed.LocalCluster` makes, but for an environment of each worker's own."""
-    from dask.system import CPU_COUNT
-    from distributed import Nanny, Scheduler, SpecCluster
-
-    host, quiet = "127.0.0.1", logging.CRITICAL
-    count = workers or len(gpus) or min(CPU_COUNT, MOST_PROCESSES)
-    options = {"nthreads": 1, "host": host, "memory_limit": 0, "dashboard": False, "silence_logs": quiet}
-    specs = {
-        number: {
-            "cls": Nanny,
-            "options": {**options, "env": {"CUDA_VISIBLE_DEVICES": gpus[number % len(gpus)]} if gpus else {}},
-        }
-        for number in range(count)
-    }
-    page = {"dashboard": bool(dashboard), "dashboard_address": _free(dashboard) or None}
-    return SpecCluster(  # type: ignore[no-untyped-call]
-        workers=specs,
-        scheduler={"cls": Scheduler, "options": {"host": host, "port": 0, **page}},
-        silence_logs=quiet,
-        name="kdcache",
-    )
-
-
-def _cuda_cluster(workers: int, gpus: Sequence[str], dashboard: str) -> Any:
-    """dask-cuda's cluster where it is installed and every GPU gets one worker; it also pins each to its GPU's cores."""
-    if not gpus or workers not in (0, len(gpus)):
-        return None
-    try:
-        from dask_cuda import LocalCUDACluster  # type: ignore[import-not-found]
-    except ImportError:
-        return None
-    return LocalCUDACluster(
-        CUDA_VISIBLE_DEVICES=list(gpus),
-        threads_per_worker=1,
-        memory_limit=0,
-        host="127.0.0.1",
-        dashboard_address=_free(dashboard) or None,
-    )
-
-
-def _free(dashboard: str) -> str:
-    """The dashboard's address, at any free port where the one that was named is taken."""
-    import socket
-
-    host, _, port = dashboard.rpartition(":")
-    if not dashboard or port == "0":
-        return dashboard
-    if not host or not port.isdecimal():
-        raise InvalidInputError(f"dashboard {dashboard!r} is no HOST:PORT; write for example {DASHBOARD}")
-    try:
-        with socket.create_server((host, int(port))):
-            return dashboard
-    except OSError:
-        return f"{host}:0"
-
-
-def _preload(modules: Sequence[str]) -> None:
-    """Let workers fork from a server that has imported modules once: another torch takes seconds."""
-    from distributed.utils import get_mp_context
-
-    get_mp_context()  # type: ignore[no-untyped-call]  # names modules of its own when it is first called
-    multiprocessing.get_context("forkserver").set_forkserver_preload(["distributed", *modules])
-
-
-@contextmanager
-def _environment_kept() -> Iterator[None]:
-    """Dask sets variables such as OMP_NUM_THREADS in this process on the way to its workers; take them back."""
-    before = dict(os.environ)
-    try:
-        yield
-    finally:
-        for name in os.environ.keys() - before.keys():
-            del os.environ[name]
-        os.environ.update(before)
 
 
 class _OtherVersionError(Exception):

@@ -8,13 +8,14 @@ import re
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+import numpy as np
 import numpy.typing as npt
 from pydantic import ConfigDict
 
 from kdcache.canonical import sha256_hex
 from kdcache.errors import DamagedError, MissingBlockError, StoreError
 from kdcache.layout import SegmentLayout
-from kdcache.limits import COMMIT_LIMIT, METADATA_LIMIT
+from kdcache.limits import COMMIT_LEAST, COMMIT_LIMIT, COMMITS_LIMIT, MIB
 from kdcache.manifest import Provenance, Record
 from kdcache.place import Place
 from kdcache.shards import check_shard, encode_shard, largest_shard
@@ -128,8 +129,8 @@ def commits_bytes(commits: Mapping[int, Commit], layout: SegmentLayout) -> bytes
             "run the same `kdcache extract` again to finish them"
         )
     data = b"".join(commits[block].to_bytes() for block in range(layout.blocks))
-    if len(data) > METADATA_LIMIT:
-        said = f"the commits of {layout.name} take {len(data)} bytes in one file, allowed are {METADATA_LIMIT}"
+    if len(data) > COMMITS_LIMIT:
+        said = f"the commits of {layout.name} take {len(data)} bytes in one file, allowed are {COMMITS_LIMIT}"
         raise StoreError(f"{said}; seal a store of fewer blocks: fewer views a pass make larger blocks")
     return data
 
@@ -138,36 +139,47 @@ class SealedCommits(Mapping[int, Commit]):
     """The commits of a sealed segment from the bytes of its one file; each is parsed when it is asked for."""
 
     def __init__(self, data: bytes, layout: SegmentLayout, name: str) -> None:
-        if (lines := data.count(b"\n")) != layout.blocks:
-            raise DamagedError(f"{name} lists {lines} blocks, the segment has {layout.blocks}; restore the file")
-        self._lines = data.split(b"\n")[:lines]
+        lines = data.count(b"\n")
+        if lines != layout.blocks or len(data) < COMMIT_LEAST * lines:
+            said = f"lists {lines} blocks in {len(data)} bytes, the segment has {layout.blocks}"
+            raise DamagedError(f"{name} {said}; restore the file")
+        self._data, self._ends = data, _line_ends(data)
         self._layout = layout
         self._name = name
         self._parsed: dict[int, Commit] = {}
 
     def __len__(self) -> int:
-        return len(self._lines)
+        return len(self._ends)
 
     def __iter__(self) -> Iterator[int]:
-        return iter(range(len(self._lines)))
+        return iter(range(len(self)))
 
     def __contains__(self, block: object) -> bool:
-        return isinstance(block, int) and 0 <= block < len(self._lines)
+        return isinstance(block, int) and 0 <= block < len(self)
 
     def to_bytes(self) -> bytes:
         """The file as it was sealed."""
-        return b"".join(line + b"\n" for line in self._lines)
+        return self._data[: self._ends[-1]]
 
     def record(self, block: int) -> bytes:
         """The bytes of a block's commit file, as they were sealed."""
-        return self._lines[block] + b"\n"
+        return self._data[self._ends[block - 1] if block else 0 : self._ends[block]]
 
     def __getitem__(self, block: int) -> Commit:
         if block not in self:
             raise KeyError(block)
         if block not in self._parsed:
-            self._parsed[block] = _parse(self._lines[block], self._layout, block, self._name)
+            self._parsed[block] = _parse(self.record(block), self._layout, block, self._name)
         return self._parsed[block]
+
+
+def _line_ends(data: bytes) -> npt.NDArray[np.int64]:
+    """Where each line ends, its newline included; in pieces, so that little is held beside the data."""
+    found = [
+        np.flatnonzero(np.frombuffer(data[start : start + 16 * MIB], dtype=np.uint8) == ord("\n")) + start + 1
+        for start in range(0, len(data), 16 * MIB)
+    ]
+    return np.concatenate(found).astype(np.int64)
 
 
 def _parse(data: bytes, layout: SegmentLayout, block: int, name: str) -> Commit:

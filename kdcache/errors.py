@@ -13,6 +13,7 @@ KdcacheError                 exit 2: what is wrong, the two values, what to do n
 ├── ReplayError              a view that was drawn again is not the view the teacher saw
 ├── TeacherSuspectError      a teacher that scores near chance on its own data set
 ├── ClusterError             a scheduler or a worker that cannot be used
+├── BlocksFailedError        exit 1: blocks that failed again and again; names blocks and samples
 ├── CheckFailedError         exit 1: a check ran and its verdict is no
 └── InterruptedRunError      exit 75: stopped on request; the same command goes on
 """
@@ -92,6 +93,12 @@ class TeacherSuspectError(KdcacheError):
 
 class ClusterError(KdcacheError):
     """A scheduler or a worker that cannot be used: not reached, lost, of another version, or without the data."""
+
+
+class BlocksFailedError(KdcacheError):
+    """Some blocks failed again and again; the others are committed, and nothing is sealed."""
+
+    exit_code = 1
 
 
 class CheckFailedError(KdcacheError):

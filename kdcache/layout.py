@@ -26,7 +26,8 @@ LATEST_SEAL = "kdcache/seals/latest"
 
 @dataclass(frozen=True)
 class ArraySpec:
-    """One array: `block_axis` is the axis cut into blocks of `block` rows (None: one shard holds it all)."""
+    """One array: `block_axis` is the axis cut into blocks of `block` rows (None: one shard holds it all); `by_rank`:
+    a chunk's first axis has numbers of one kind together, which zstd then codes with a table of their own."""
 
     path: str
     shape: tuple[int, ...]
@@ -34,6 +35,7 @@ class ArraySpec:
     shard: tuple[int, ...] | None
     chunk: tuple[int, ...]
     block_axis: int | None = None
+    by_rank: bool = False
 
     def metadata(self) -> dict[str, Any]:
         """The array's zarr.json as a dict; readers compare it with what lies on disk before Zarr sees it."""
@@ -60,9 +62,7 @@ class ArraySpec:
             "configuration": {
                 "typesize": WIDTH[self.dtype],
                 "cname": "zstd",
-                "clevel": 5,
-                "shuffle": "bitshuffle",
-                "blocksize": 0,
+                **self._frames(),
             },
         }
         inner: list[dict[str, Any]] = [to_bytes, blosc, {"name": "crc32c"}]
@@ -76,6 +76,14 @@ class ArraySpec:
             "index_location": "end",
         }
         return [{"name": "sharding_indexed", "configuration": configuration}]
+
+    def _frames(self) -> dict[str, Any]:
+        """Bits side by side drop those that are always zero; a rank at a time keeps bytes whole, since which of them
+        are frequent differs from rank to rank."""
+        if not self.by_rank:
+            return {"clevel": 5, "shuffle": "bitshuffle", "blocksize": 0}
+        width = WIDTH[self.dtype]
+        return {"clevel": 6, "shuffle": "noshuffle" if width == 1 else "shuffle", "blocksize": BLOCK_MAX * width}
 
     def metadata_bytes(self) -> bytes:
         return canonical_json(self.metadata())
@@ -194,7 +202,8 @@ def segment_layout(identity: Identity, start: int, stop: int) -> SegmentLayout:
     for array, (dtype, before, after) in _row_shapes(identity).items():
         shape = (views, *before, rows, *after)
         shard = (views, *before, block, *after)
-        arrays[array] = ArraySpec(f"{name}/{array}", shape, dtype, shard, (1, *shard[1:]), 1 + len(before))
+        by_rank = array == "gaps" and bool(before)
+        arrays[array] = ArraySpec(f"{name}/{array}", shape, dtype, shard, (1, *shard[1:]), 1 + len(before), by_rank)
     canary = (views, min(CANARY_ROWS, rows), 3, 8, 8)
     arrays["canary"] = ArraySpec(f"{name}/canary", canary, "uint8", canary, (1, *canary[1:]))
     if identity.encoding.class_means:

@@ -7,7 +7,8 @@ opened again.
 KIB, MIB = 2**10, 2**20
 
 # Bytes of each kind of file, looked at before it is read.
-METADATA_LIMIT = 64 * MIB  # any record; also all commits of a segment in one file, some 50,000 blocks
+METADATA_LIMIT = 64 * MIB  # any record
+COMMITS_LIMIT = 256 * MIB  # all commits of a segment in one file: some 300,000 blocks, 2.5 billion samples
 MANIFEST_LIMIT = 16 * MIB
 SEAL_LIMIT = 256 * KIB  # some 1,300 segments, each of which takes 0.2 ms to check
 COMMIT_LIMIT = 64 * KIB
@@ -17,6 +18,7 @@ LATEST_LIMIT = KIB
 
 # What a record may hold: an empty list in a list costs 2 bytes in a file and 64 in memory.
 NESTING_LIMIT = 64
+COMMIT_LEAST = 64  # bytes of the shortest line that could be a commit
 VALUES_LIMIT = 2**20  # commas and opening brackets
 
 # Numbers of the manifest.

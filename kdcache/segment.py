@@ -11,7 +11,7 @@ from kdcache.canonical import canonical_json, sha256_hex
 from kdcache.commits import Commit, Counts, SealedCommits, commit_block, list_commits, read_commit
 from kdcache.errors import DamagedError, FormatError, InvalidInputError, MissingBlockError
 from kdcache.layout import ArraySpec, SegmentLayout, group_bytes, segment_layout, segment_name
-from kdcache.limits import COMMIT_LIMIT, VIEWS_MAX, ZARR_LIMIT
+from kdcache.limits import COMMIT_LIMIT, COMMITS_LIMIT, VIEWS_MAX, ZARR_LIMIT
 from kdcache.manifest import Identity, Provenance
 from kdcache.place import AwaitedBlock, AwaitedFile, Expectant, Place
 from kdcache.reading import nearby, parts_of, read_records
@@ -75,7 +75,7 @@ class Segment:
         """The commits that the seal lists, from their one file."""
         assert self.commits_digest is not None
         key = self.layout.commits_file(self.commits_digest)
-        data = self.folder.require(key, "restore it from another copy of the store")
+        data = self.folder.require(key, "restore it from another copy of the store", limit=COMMITS_LIMIT)
         if (found := sha256_hex(data)) != self.commits_digest:
             path = self.folder.path(key)
             raise DamagedError(f"{path} has sha256 {found}, the seal says {self.commits_digest}; restore the file")

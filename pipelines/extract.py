@@ -2,38 +2,36 @@
 
 import time
 from collections.abc import Iterator, Mapping
-from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass, field
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
-from kdcache.checks import twice_chance
 from kdcache.commits import Commit, totals
-from kdcache.errors import InvalidInputError, ReplayError, StoreNotFoundError, TeacherSuspectError
-from kdcache.extraction import BlockAnswer, BlockExtractor
+from kdcache.errors import InvalidInputError, ReplayError, StoreNotFoundError
+from kdcache.launch import launched
+from kdcache.layout import MANIFEST
 from kdcache.lineage import unsealed_notes, with_lineage
-from kdcache.loop_memory import IN_FLIGHT
 from kdcache.manifest import Record, require_equal
 from kdcache.memory import peak_rss_bytes
+from kdcache.pipelines.blocks import BlockLoop, extract_blocks
+from kdcache.pipelines.dask_extract import fleet_of
+from kdcache.pipelines.dask_extract import opened as open_workers
 from kdcache.pipelines.job import Job, open_job
 from kdcache.pipelines.settings import ExtractSettings
+from kdcache.pipelines.shares import await_others, on_own_device, own_blocks
 from kdcache.plan import ViewPlan
 from kdcache.progress import Progress, StopRequest, silent
 from kdcache.replay import grade_replay, require_decoder
-from kdcache.segment import Segment
 from kdcache.store import Store
-from kdcache.views import Drawn, draw_requests
 
 CLAMPED_SHARE = 0.001  # of rows, above which the user should know
-SUSPECT_ROWS = 512
-RESUME = "the blocks that were committed stay; run the same command again to go on"
 
 
 class ExtractSummary(Record):
     """What `kdcache extract` says at its end. Rows are (position, view) pairs; accuracies are top-1; seconds are of the
-    block loop, `checks_seconds` of all before it; the teacher idled while it waited for the writer or
-    for views.
-    Memory in bytes: of this process at most, the bound stated beforehand, of the largest worker."""
+    block loop, `checks_seconds` of all before it; the teacher idled while it waited for the writer or for views, on
+    Dask in seconds summed over its workers.
+    Memory in bytes: of this process at most, the bound stated beforehand (not on Dask), of the largest worker."""
 
     store: str
     content_id: str | None
@@ -66,122 +64,59 @@ def extract(
     Raises MismatchError for a store of another identity, InvalidInputError for a transform that does not replay,
     TeacherSuspectError, BadLogitsError, and InterruptedRunError once `stop` is requested; committed blocks stay.
     """
-    opened = time.monotonic()
-    job = open_job(settings)
-    stop = stop or StopRequest()
-    _require_same_store(settings.store, job)
-    view_bytes, accuracy = job.check(settings.min_accuracy)
-    provenance = with_lineage(job.provenance, job.lineage)
-    store = Store.create(
-        settings.store, job.identity, order=job.order, labels=job.labels, provenance=provenance, head=job.head
-    )
-    segment = store.add_segment(job.start, job.stop)
-    extractor = job.extractor(segment.layout, job.identity, view_bytes)
-    before = set(segment.commits())
-    drift = _drift_since(store, job)
-    pending = [block for block in range(segment.layout.blocks) if block not in before]
-    loop = BlockLoop(began=time.monotonic(), base=peak_rss_bytes())
-    extract_blocks(extractor, segment, job, pending, settings, loop, progress=progress, stop=stop)
-    if loop.left:  # another writer took these blocks: see them committed, or finish them for it
-        again = [block for block in loop.left if block not in segment.commits()]
-        extract_blocks(extractor, segment, job, again, settings, loop, progress=progress, stop=stop, adopt=True)
+    opened, stop, launch = time.monotonic(), stop or StopRequest(), launched()
+    settings = on_own_device(settings, launch)
+    with ExitStack() as stack:
+        cluster = stack.enter_context(open_workers(settings, progress, stop))
+        job = open_job(settings)
+        _require_same_store(settings.store, job)
+        view_bytes, accuracy = job.check(settings.min_accuracy)
+        fleet = stack.enter_context(fleet_of(cluster, settings, job, view_bytes))
+        provenance = with_lineage(job.provenance, job.lineage)
+        store = Store.create(
+            settings.store, job.identity, order=job.order, labels=job.labels, provenance=provenance, head=job.head
+        )
+        segment = store.add_segment(job.start, job.stop)
+        if fleet is not None:
+            fleet.require_shared()
+        extractor = job.extractor(segment.layout, job.identity, view_bytes)
+        before = set(segment.commits())
+        drift = _drift_since(store, job)
+        loop = BlockLoop(began=time.monotonic(), base=peak_rss_bytes())
+
+        def run(blocks: list[int], *, adopt: bool = False) -> None:
+            if fleet is not None:
+                fleet.extract(segment, blocks, loop, progress=progress, stop=stop, adopt=adopt)
+            else:
+                extract_blocks(
+                    extractor, segment, job, blocks, settings, loop, progress=progress, stop=stop, adopt=adopt
+                )
+
+        own = own_blocks([block for block in range(segment.layout.blocks) if block not in before], launch)
+        run(own)
+        if loop.left:  # another writer took these blocks: see them committed, or finish them for it
+            run([block for block in loop.left if block not in segment.commits()], adopt=True)
+        if launch.world_size > 1 and launch.rank == 0:
+            pace = (time.monotonic() - loop.began) / max(len(own), 1)
+            while left := await_others(segment, seconds_a_block=pace, progress=progress, stop=stop):
+                run(left, adopt=True)
+        if fleet is not None:
+            fleet.require_whole(segment)
     measured: dict[str, Any] = {
         "seconds": time.monotonic() - loop.began,
         "checks_seconds": loop.began - opened,
         "waited_for_writer": loop.waited_for_writer,
         "waited_for_views": loop.waited_for_views,
         "memory_peak": peak_rss_bytes(),
-        "memory_bound": None if loop.base is None else loop.base + extractor.memory.total,
-        "memory_peak_worker": peak_rss_bytes(children=True) if settings.workers else None,
+        "memory_bound": None if loop.base is None or fleet else loop.base + extractor.memory.total,
+        "memory_peak_worker": loop.peak_worker or (peak_rss_bytes(children=True) if settings.workers else None),
     }
     commits = segment.commits()
-    content_id = store.seal().content_id if settings.seal and _all_whole(store) else None
+    sealing = settings.seal and launch.rank == 0 and _all_whole(store)
+    content_id = store.seal().content_id if sealing else None
     summary = _summary(settings, job, store, commits, len(before), accuracy, measured, content_id)
-    return summary.model_copy(update={"notes": (*summary.notes, *drift, *unsealed_notes(job.lineage))})
-
-
-@dataclass
-class BlockLoop:
-    """What a loop over blocks notes: blocks that another writer holds, and seconds in which the teacher idled.
-    `base` is this process's peak memory before it."""
-
-    began: float = 0.0
-    base: int | None = None
-    left: list[int] = field(default_factory=list)
-    waited_for_writer: float = 0.0
-    waited_for_views: float = 0.0
-
-
-def extract_blocks(
-    extractor: BlockExtractor,
-    segment: Segment,
-    job: Job,
-    blocks: list[int],
-    settings: ExtractSettings,
-    loop: BlockLoop,
-    *,
-    progress: Progress = silent,
-    stop: StopRequest | None = None,
-    adopt: bool = False,
-    drawn: Iterator[Drawn] | None = None,
-) -> None:
-    """Extract and commit blocks; what is noted on the way goes into `loop`. `drawn`: their views, if at hand."""
-    if drawn is None:
-        requests = (request for block in blocks for request in extractor.requests(block))
-        drawn = draw_requests(job.dataset, requests, settings.workers)
-    drawn = _watched(drawn, segment, blocks, loop, progress, stop)
-    writing: list[tuple[int, Future[Commit | None]]] = []
-    seen: dict[int, Commit] = {}
-
-    def write(answer: BlockAnswer) -> Commit | None:
-        arrays, counts = extractor.encode(answer)
-        return segment.commit(answer.block, arrays=arrays, counts=counts, provenance=job.provenance, adopt=adopt)
-
-    def finish() -> None:
-        block, future = writing.pop(0)
-        commit = future.result()
-        if commit is None:
-            loop.left.append(block)
-        else:
-            seen[block] = commit
-
-    with ThreadPoolExecutor(max_workers=1, thread_name_prefix="kdcache-writer") as writer:
-        for block in blocks:
-            writing.append((block, writer.submit(write, extractor.ask(block, drawn))))
-            while writing and writing[0][1].done():  # an error is told at once
-                finish()
-            if len(writing) > IN_FLIGHT:
-                began = time.monotonic()
-                finish()
-                loop.waited_for_writer += time.monotonic() - began
-            _require_sane(seen, job, settings.min_accuracy)
-        while writing:  # the teacher is done: nobody waits any more
-            finish()
-        _require_sane(seen, job, settings.min_accuracy)
-
-
-def _watched(
-    drawn: Iterator[Drawn],
-    segment: Segment,
-    blocks: list[int],
-    loop: BlockLoop,
-    progress: Progress,
-    stop: StopRequest | None,
-) -> Iterator[Drawn]:
-    """Count rows as they are drawn, and look for a request to stop."""
-    layout = segment.layout
-    total = sum(last - first for first, last in map(layout.block_rows, blocks)) * (layout.stop - layout.start)
-    done = 0
-    progress("extracting", done, total)
-    began = time.monotonic()
-    for item in drawn:
-        loop.waited_for_views += time.monotonic() - began
-        if stop is not None:
-            stop.check(RESUME)
-        done += item.images.shape[0] * item.images.shape[1]
-        progress("extracting", done, total)
-        yield item  # last: nobody asks for more after the last item
-        began = time.monotonic()
+    notes = (*summary.notes, *loop.notes, *drift, *unsealed_notes(job.lineage))
+    return summary.model_copy(update={"notes": notes})
 
 
 def _require_same_store(path: str, job: Job) -> None:
@@ -190,7 +125,8 @@ def _require_same_store(path: str, job: Job) -> None:
         standing = Store.open_for_writing(path)
     except StoreNotFoundError:
         folder = Path(path)
-        if folder.is_dir() and (others := sorted({each.name for each in folder.iterdir()} - {"kdcache"})):
+        others = sorted({each.name for each in folder.iterdir()} - {"kdcache"}) if folder.is_dir() else []
+        if others and not (folder / MANIFEST).exists():  # another process may have made the store just now
             raise InvalidInputError(
                 f"{path} holds other files ({others[0]}); choose another place for the store"
             ) from None
@@ -217,19 +153,6 @@ def _drift_since(store: Store, job: Job) -> tuple[str, ...]:
         if found.grade == "drift"
         else ()
     )
-
-
-def _require_sane(commits: Mapping[int, Commit], job: Job, min_accuracy: float | None) -> None:
-    """Stop a pass whose teacher is near chance on the views themselves; a lower `min_accuracy` lowers the limit."""
-    counted = totals(commits)
-    limit = twice_chance(job.identity.teacher.classes)
-    limit = limit if min_accuracy is None else min(limit, min_accuracy)
-    if counted["labelled"] >= SUSPECT_ROWS and counted["correct"] < limit * counted["labelled"]:
-        share = counted["correct"] / counted["labelled"]
-        raise TeacherSuspectError(
-            f"the teacher's top-1 accuracy over {counted['labelled']} views is {share:.3f}, below {limit:.3f}, though "
-            "it passed on clean rows: the augmentation may destroy the images; draw a few and look at them"
-        )
 
 
 def _all_whole(store: Store) -> bool:

@@ -82,6 +82,12 @@ class ExtractSettings(Settings):
     )
     parents: Names = Field(default=(), description="content ids of stores that this teacher was distilled from")
     seal: bool = Field(default=True, description="seal the store once it is whole")
+    engine: Literal["local", "dask"] = Field(default="local", description="this process, or Dask: many, and machines")
+    scheduler: str = Field(default="", description="address of a running Dask scheduler, such as tcp://HOST:8786")
+    dask_workers: int = Field(
+        default=0, ge=0, description="Dask's processes on this machine; 0: one a GPU, else one a core, up to 8"
+    )
+    dashboard: str = Field(default="127.0.0.1:8787", description="where Dask's dashboard listens; empty: nowhere")
 
 
 class TrainSettings(Settings):

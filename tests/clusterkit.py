@@ -1,13 +1,80 @@
-"""Functions that tests deal to workers of a Dask cluster, and workers of another version."""
+"""What tests deal to workers of a Dask cluster: functions, teachers that fail or never answer; and such workers."""
 
 import contextlib
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from multiprocessing.process import BaseProcess
 from pathlib import Path
+
+from tests import stagekit
+
+FAILING = '''"""Digits and a convnet that fail in ways which a file beside this one names, once the checks are done."""
+from pathlib import Path
+
+import torch
+
+from kdcache.datasets import open_data
+from kdcache.networks import convnet
+
+HERE = Path(__file__).parent
+
+
+def wanted(kind):
+    flag = HERE / kind
+    return int(flag.read_text()) if flag.exists() else None
+
+
+class Digits:
+    def __init__(self):
+        self.inner = open_data("digits", {"limit": 300})
+        self.labels, self.ids = self.inner.labels, [f"digit-{index}" for index in range(300)]
+        self.class_names = self.inner.class_names
+
+    def __len__(self):
+        return 300
+
+    def __getitem__(self, index):
+        if index == wanted("unreadable"):
+            raise ValueError(f"cannot read {self.ids[index]}")
+        return self.inner.samples[index]
+
+
+def limited(module, inputs):
+    limit = wanted("memory")
+    if limit is not None and len(inputs[0]) > limit:
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate")
+
+
+def net(width=8, num_classes=10):
+    network = convnet(width=width, num_classes=num_classes)
+    network.register_forward_pre_hook(limited)
+    return network
+'''
+
+BUSY = '''"""A convnet that never answers a block in a Dask worker."""
+import multiprocessing
+import time
+from pathlib import Path
+
+from kdcache.networks import convnet
+
+
+def stall(module, inputs):
+    if "Dask" in multiprocessing.current_process().name and len(inputs[0]) > 2:
+        Path(__file__).with_name("busy").touch()
+        time.sleep(1000)
+
+
+def net(width=8, num_classes=10):
+    network = convnet(width=width, num_classes=num_classes)
+    network.register_forward_pre_hook(stall)
+    return network
+'''
 
 
 def squared(item: int) -> int:
@@ -45,17 +112,73 @@ def another_version(folder: Path, version: str) -> dict[str, str]:
 
 
 @contextlib.contextmanager
-def running(*command: str, **options: object) -> Iterator[subprocess.Popen[bytes]]:
-    """A `dask` command in a process group of its own, which is gone afterwards."""
-    line = [
-        sys.executable,
-        "-m",
-        "distributed.cli.dask_worker" if command[0] == "worker" else "distributed.cli.dask_scheduler",
-    ]
-    quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL, "start_new_session": True}
-    with subprocess.Popen([*line, *command[1:]], **{**quiet, **options}) as process:  # type: ignore[call-overload]
+def running(tool: str, *given: str, environment: dict[str, str] | None = None) -> Iterator[None]:
+    """`dask worker` or `dask scheduler`, killed afterwards with all that it started."""
+    line = [sys.executable, "-m", "dask", tool, *given]
+    quiet = subprocess.DEVNULL
+    with subprocess.Popen(line, env=environment, stdout=quiet, stderr=quiet, start_new_session=True) as process:
         try:
-            yield process
+            yield
         finally:
             with contextlib.suppress(ProcessLookupError):
                 os.killpg(process.pid, signal.SIGKILL)
+
+
+@contextlib.contextmanager
+def scheduler() -> Iterator[str]:
+    """The address of a `dask scheduler`."""
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    with running("scheduler", "--host", "127.0.0.1", "--port", str(port), "--no-dashboard"):
+        yield f"tcp://127.0.0.1:{port}"
+
+
+def host(scheduler: str, folder: str) -> None:
+    """A worker with a working folder of its own, as on a machine of its own, until its scheduler goes."""
+    import asyncio
+
+    from distributed import Worker
+
+    async def work() -> None:
+        async with Worker(scheduler, nthreads=1, local_directory=folder, dashboard=False, host="127.0.0.1") as worker:
+            await worker.finished()
+
+    os.chdir(folder)
+    asyncio.run(work())
+
+
+@contextlib.contextmanager
+def hosts(scheduler: str, *folders: Path) -> Iterator[list[BaseProcess]]:
+    """Such workers, forked from a server that has imported torch, killed afterwards."""
+    context = stagekit.preloaded()
+    processes = [context.Process(target=host, args=(scheduler, str(folder))) for folder in folders]
+    for process in processes:
+        process.start()
+    try:
+        yield processes
+    finally:
+        for process in processes:
+            process.kill()
+            process.join()
+
+
+def session(given: list[str], environment: dict[str, str], said: str) -> None:
+    """`kdcache` in a session of its own, as in a terminal; what it says on stderr goes to a file."""
+    os.setsid()
+    with open(said, "w") as file:
+        os.dup2(file.fileno(), 2)
+    os.environ.update(environment)
+    from kdcache.cli.app import main
+
+    main(given)
+
+
+def marked(mark: dict[str, str]) -> list[int]:
+    """Living processes that were started with this in their environment."""
+    ((name, value),) = mark.items()
+    found = []
+    for path in Path("/proc").glob("[0-9]*/environ"):
+        with contextlib.suppress(OSError):
+            if f"{name}={value}".encode() in path.read_bytes().split(b"\0"):
+                found.append(int(path.parent.name))
+    return found

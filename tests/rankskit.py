@@ -69,7 +69,7 @@ def environment(rank: int, world_size: int, port: int) -> dict[str, str]:
 
 def launch(world_size: int, work: Callable[..., None], *given: Any, environ: dict[str, str] | None = None) -> list[int]:
     """Exit codes of processes that each call work(*given), forked from a server that has imported torch."""
-    port, context = free_port(), stagekit.forkserver()
+    port, context = free_port(), stagekit.preloaded()
     processes = []
     for rank in range(world_size):
         told = environment(rank, world_size, port) | (environ or {})

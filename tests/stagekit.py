@@ -169,14 +169,14 @@ def arguments(settings: ExtractSettings | TrainSettings) -> list[str]:
 
 
 def start(settings: ExtractSettings | TrainSettings, environment: dict[str, str]) -> BaseProcess:
-    """The command in a process of its own, forked from a server that has imported torch once."""
-    process = forkserver().Process(target=command, args=(arguments(settings), environment))
+    """The command in a process of its own."""
+    process = preloaded().Process(target=command, args=(arguments(settings), environment))
     process.start()
     return process
 
 
-def forkserver() -> ForkServerContext:
-    """What starts processes from a server that has imported all that a training imports, once: scikit-learn and
+def preloaded() -> ForkServerContext:
+    """Processes are forked from a server that has imported all that a training imports, once: scikit-learn and
     TensorBoard alone cost each process 7 CPU seconds."""
     context = multiprocessing.get_context("forkserver")
     needed = ["kdcache.pipelines.extract", "kdcache.pipelines.train", "kdcache.cli.app"]

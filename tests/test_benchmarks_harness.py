@@ -1,5 +1,6 @@
 """The benchmark harness: arms take turns, intervals decide verdicts, and every benchmark runs at toy size."""
 
+import importlib
 import time
 from pathlib import Path
 
@@ -7,7 +8,7 @@ import pytest
 
 from tests.benchmarks import report
 from tests.benchmarks.__main__ import BENCHMARKS, main
-from tests.benchmarks.harness import Figure, Times, alternate, exact, interval, timed_rate, timed_ratio
+from tests.benchmarks.harness import Bench, Figure, Times, alternate, exact, interval, timed_rate, timed_ratio
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -72,9 +73,22 @@ def test_the_page_keeps_what_people_wrote(tmp_path: Path) -> None:
     assert (tmp_path / "figures/performance.json").exists()
 
 
+@pytest.fixture(scope="module")
+def shared(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("shared")
+
+
 @pytest.mark.parametrize("name", BENCHMARKS)
-def test_every_benchmark_runs_at_toy_size(name: str, capfd: pytest.CaptureFixture[str]) -> None:
-    assert main([name, "--quick", "--trials", "2"]) == 0
+def test_every_benchmark_runs_at_toy_size(name: str, shared: Path, tmp_path: Path) -> None:
+    measure = importlib.import_module(f"tests.benchmarks.{name}").measure
+    figures = list(measure(Bench(scratch=tmp_path, shared=shared, quick=True, trials=1)))
+    assert len(figures) > 2
+    assert all(figure.verdict in ("met", "MISSED", "reported") for figure in figures)
+    assert all(figure.low <= figure.measured <= figure.high for figure in figures)
+
+
+def test_a_benchmark_is_a_process_whose_figures_are_lines(capfd: pytest.CaptureFixture[str]) -> None:
+    assert main(["reading", "--quick", "--trials", "1"]) == 0
     lines = [line for line in capfd.readouterr().out.splitlines() if not line.startswith(" ")]
     assert len(lines) > 2
     assert "no GPU; python 3" in lines[-2]

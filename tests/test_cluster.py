@@ -98,7 +98,7 @@ def test_a_worker_of_another_version_is_refused_by_name(cluster: Cluster, tmp_pa
     """Before work starts, and where it joins later."""
     environment = clusterkit.another_version(tmp_path / "old", "0.0.9")
     there = len(cluster.everywhere(os.getpid))
-    with clusterkit.running("worker", cluster.address, "--no-nanny", "--nthreads", "1", env=environment):
+    with clusterkit.running("worker", cluster.address, "--no-nanny", "--nthreads", "1", environment=environment):
         cluster.client.wait_for_workers(there + 1, timeout=60)
         said = r"worker tcp://127.0.0.1:\d+ has kdcache 0.0.9, this process has \d"
         with pytest.raises(ClusterError, match=said), open_cluster(scheduler=cluster.address):
@@ -126,11 +126,13 @@ def test_without_dask_the_extra_is_named(monkeypatch: pytest.MonkeyPatch) -> Non
         open_cluster().__enter__()
 
 
-def test_the_environment_is_as_it_was(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_one_worker_a_gpu_and_an_environment_that_is_as_it_was(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each worker sees its own GPU; what Dask sets here on the way to its workers is taken back."""
     monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
     monkeypatch.setenv("MKL_NUM_THREADS", "3")
     before = dict(os.environ)
-    with open_cluster(workers=1, dashboard="") as opened:
+    with open_cluster(gpus=("3", "5"), dashboard="") as opened:
         assert opened.dashboard == ""
-        assert opened.everywhere(os.getenv, "OMP_NUM_THREADS") == dict.fromkeys(opened.everywhere(os.getpid), "1")
+        assert sorted(map(str, opened.everywhere(os.getenv, "CUDA_VISIBLE_DEVICES").values())) == ["3", "5"]
+        assert list(opened.everywhere(os.getenv, "OMP_NUM_THREADS").values()) == ["1", "1"]
     assert dict(os.environ) == before

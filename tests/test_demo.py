@@ -11,7 +11,8 @@ from kdcache.store import Store
 
 
 def test_the_demo_leaves_teacher_store_and_students(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "EPOCHS", 3)
+    monkeypatch.setattr(module, "TEACHER_EPOCHS", 3)
+    monkeypatch.setattr(module, "STUDENT_EPOCHS", 3)
     monkeypatch.setattr(module, "VIEWS", 2)
     seen: list[str] = []
     summary = demo(tmp_path / "demo", progress=lambda what, done, total: seen.append(what))

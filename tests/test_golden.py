@@ -66,7 +66,7 @@ def partners_by_hand(seed: int, view: int) -> Array:
         (TOPK, "41d36f1b338b32a7dddffe2ec49b7a47c6b46e058596b3b8e8fe39f4adae68ec"),
         (FULL, "dd67647c6c007cfcc2b47f07658246cf29c57e110700b986540ab14061de186d"),
         (MEANS, "22fcb2717d0796eb82739ae9e207e02c40c86952e82268cd5451b1d5f860ad66"),
-        (PACKED, "ddc76f81fc9656c69b6cd48e60609f969cc517bf5c741173ea47f6bad50e14b4"),
+        (PACKED, "1ef6ec8aa5eb187d7114fb4c54743babeb04afa040cc7d71dc30d4f5888debf5"),
     ],
 )
 def test_content_ids_are_for_ever(root: Path, content_id: str) -> None:

@@ -26,6 +26,7 @@ STORE_SIDE = (
     "parts", "zipfiles", "archive", "export", "hub", "hubclient", "hubpush",
     "rows", "reading", "deal", "windows", "packing", "agreement", "tally", "common_rows", "row_comparison",
     "shares", "launch", "diff", "merge_plan", "merge", "cards", "croissant", "row_bytes", "sweep_plots", "cluster",
+    "local_cluster",
 )  # fmt: skip
 LINKS = {"kdcache/cli", "kdcache/pipelines"}
 LIMIT = 300

@@ -93,6 +93,10 @@ def test_names_and_keys() -> None:
         (9, 4, layout.block),
         (1, 4, layout.block),
     )
+    for quantisation, frames in (("default", ("noshuffle", 8192)), ("high", ("shuffle", 16384))):
+        packed = segment_layout(identity_of(5000, 100, 5, packing="residuals", quantisation=quantisation), 0, 1)
+        codec = packed.arrays["gaps"].metadata()["codecs"][0]["configuration"]["codecs"][1]["configuration"]
+        assert (codec["shuffle"], codec["blocksize"]) == frames
     assert layout.commit_key(1234) == "kdcache/views-00003-00012/commits/001/001234.json"
     assert layout.commits_file("ab" * 32) == f"kdcache/views-00003-00012/commits-{'ab' * 16}.jsonl"
     assert layout.record == "kdcache/views-00003-00012/segment.json"

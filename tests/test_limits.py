@@ -7,7 +7,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from kdcache.errors import FormatError, InvalidInputError, StoreError
+from kdcache.commits import SealedCommits
+from kdcache.errors import DamagedError, FormatError, InvalidInputError, StoreError
+from kdcache.layout import segment_layout
 from kdcache.manifest import Card, Identity
 from kdcache.store import Store
 from tests.attackkit import in_child
@@ -31,6 +33,19 @@ def test_what_could_not_be_opened_again_is_not_written(tmp_path: Path, family: s
     with pytest.raises(FormatError, match=said):
         create_store(tmp_path / "a.kd", other)
     assert not (tmp_path / "a.kd").exists()
+
+
+def test_lines_that_are_too_short_for_commits_are_refused_before_they_are_found() -> None:
+    layout = segment_layout(make_case(300).identity, 0, 1)
+    with pytest.raises(DamagedError, match="lists 5 blocks in 5 bytes, the segment has 5"):
+        SealedCommits(b"\n" * layout.blocks, layout, "commits.jsonl")
+
+
+def test_sealed_commits_are_the_files_of_their_blocks(tmp_path: Path) -> None:
+    segment = write_store(tmp_path / "a.kd", make_case(300)).segments[0]
+    files = [(tmp_path / "a.kd" / segment.layout.commit_key(block)).read_bytes() for block in range(5)]
+    assert [segment.sealed_commits.record(block) for block in range(5)] == files
+    assert segment.sealed_commits.to_bytes() == b"".join(files)
 
 
 @pytest.mark.parametrize(

@@ -13,13 +13,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from kdcache import origin
 from kdcache.errors import ClosedError, DamagedError, FormatError, KdcacheError, StoreError, StoreNotFoundError
 from kdcache.store import Store
 from kdcache.verify import inspect_files
 from kdcache.web import WebFolder
 from tests.damagekit import FIRST, all_reads, rich_store
 from tests.storekit import all_files
-from tests.webkit import EVER, FAULTS, TRANSIENT, Site, serving, uncached
+from tests.webkit import EVER, FAULTS, QUICK, SLOW, STEADY, TRANSIENT, Site, serving, uncached
 
 SECONDS = 30.0
 MEMORY = 96 * 2**20  # a record of 64 MiB at most, a piece, and what a store of this size takes
@@ -43,6 +44,7 @@ class Served:
         return f"{self.site.url}/rich.kd"
 
     def spoil(self, key: str, fault: str, *, spared: int = 0, times: int = EVER) -> None:
+        origin.PATIENCE = QUICK if fault in SLOW else STEADY
         self.site.counted.clear()
         self.site.faults = {f"rich.kd/{key}": (fault, spared, times)}
 
@@ -65,9 +67,8 @@ def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
 
 def faults() -> st.SearchStrategy[tuple[str, int, int]]:
     """(fault, requests that it spares, requests that it spoils): the first, a later one, two of them, or all."""
-    slow = ("stall", "drip")
-    often = st.sampled_from([name for name in FAULTS if name not in slow])
-    name = st.one_of(often, often, often, often, often, often, st.sampled_from(slow))
+    often = st.sampled_from([name for name in FAULTS if name not in SLOW])
+    name = st.one_of(often, often, often, often, often, often, st.sampled_from(SLOW))
     return st.tuples(name, st.sampled_from([0, 0, 1, 2]), st.sampled_from([1, 1, 2, EVER]))
 
 
@@ -105,7 +106,7 @@ def test_any_fault_of_any_file_is_refused_or_harmless(served: Served, data: st.D
 @pytest.mark.parametrize("fault", sorted(FAULTS))
 def test_every_fault_of_a_shard_is_refused_at_each_of_its_requests(served: Served, fault: str) -> None:
     """For each of two views a request asks for the index, and one for a chunk."""
-    for spared in (0, 1) if fault in ("stall", "drip") else (0, 1, 2, 3):
+    for spared in (0, 1) if fault in SLOW else (0, 1, 2, 3):
         served.spoil(SHARD, fault, spared=spared)
         found = read_all(served)
         assert isinstance(found, StoreError), (fault, spared)

@@ -6,6 +6,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,7 @@ from kdcache import origin
 from kdcache.origin import Patience
 
 QUICK = Patience(timeout=0.4, slowest=2**20, tries=3, pause=0.002, longest_pause=0.01, budget=3.0)
+STEADY = replace(QUICK, timeout=5.0, budget=15.0)  # a busy machine's pause is no fault: it would spend a try
 PAGE = b"<!doctype html><title>It works</title>" + b"<p>not found</p>" * 20
 RANGE = re.compile(r"bytes=([0-9]+)-([0-9]+)")
 EVER = 10**9
@@ -36,6 +38,7 @@ class Site(ThreadingHTTPServer):
         self.asked: list[tuple[str, str]] = []
         self.headers_seen: list[dict[str, str]] = []
         self.counted = Counter[str]()
+        self.counting = threading.Lock()
         self.sent = self.connections = 0
         self.elsewhere = ""  # where redirects lead
 
@@ -60,8 +63,10 @@ class _Handler(BaseHTTPRequestHandler):
         self.server.asked.append((key, self.headers.get("Range", "")))
         self.server.headers_seen.append(dict(self.headers))
         fault, spared, spoiled = self.server.faults.get(key, ("", 0, 0))
-        self.server.counted[key] += 1
-        if fault and spared < self.server.counted[key] <= spared + spoiled:
+        with self.server.counting:
+            self.server.counted[key] += 1
+            count = self.server.counted[key]
+        if fault and spared < count <= spared + spoiled:
             FAULTS[fault](self)
             return
         self.show(self.data())
@@ -197,6 +202,7 @@ FAULTS: dict[str, Callable[[_Handler], None]] = {
     "huge": lambda handler: handler.endless(announced=True),
     "encoded": lambda handler: handler.answer(200, b"\x1f\x8b", {"Content-Encoding": "gzip"}),
 }
+SLOW = ("stall", "drip")
 TRANSIENT = {
     "503 wait",
     "429",
