@@ -85,7 +85,8 @@ def main(arguments: list[str] | None = None) -> None:
     try:
         code = app(given, prog_name="kdcache", standalone_mode=False)
     except KdcacheError as error:
-        print_error(str(error), as_json=as_json, exit_code=error.exit_code)
+        if not error.told_elsewhere:
+            print_error(str(error), as_json=as_json, exit_code=error.exit_code)
         raise SystemExit(error.exit_code) from None
     except BrokenPipeError:
         raise SystemExit(0) from None

@@ -4,6 +4,7 @@ from typing import Any
 
 from kdcache.cli.console import print_record, progress_bar
 from kdcache.cli.flags import with_flags
+from kdcache.launch import launched
 from kdcache.pipelines.settings import TrainSettings, load_settings
 from kdcache.progress import stop_on_signals
 
@@ -13,6 +14,8 @@ def command(flags: dict[str, Any], config: str | None, as_json: bool) -> None:
     settings = load_settings(TrainSettings, flags, config)
     from kdcache.pipelines.train import train
 
-    with stop_on_signals() as stop, progress_bar(quiet=as_json) as progress:
+    first = launched().rank == 0
+    with stop_on_signals() as stop, progress_bar(quiet=as_json or not first) as progress:
         summary = train(settings, progress=progress, stop=stop)
-    print_record(summary.model_dump(), as_json=as_json, title="trained")
+    if first:
+        print_record(summary.model_dump(), as_json=as_json, title="trained")

@@ -14,7 +14,7 @@ class Batch:
     images [B, ch, H, W] f32, normalised and mixed; y [B] i64 hard labels (-1 none); under mixing y2 [B] the partner's
     and lam [B] f32 the weight of y, else None; positions [B] i64; view; epoch and step count from 0; teachers: each
     store's soft labels; features: pooled teacher features [B, D] of each store, or empty; steps: batches of this
-    epoch; epochs: of the whole training.
+    epoch; epochs: of the whole training; shares: the rows of each process, where several share the batch (B may be 0).
 
     Objectives take any leading axes in place of B: [B, S] for sequences of S positions, lam stays [B].
     """
@@ -31,6 +31,7 @@ class Batch:
     features: tuple[Tensor, ...] = ()
     steps: int = 1
     epochs: int = 1
+    shares: tuple[int, ...] = ()
 
     @property
     def time(self) -> float:

@@ -1,5 +1,6 @@
 """Run folders on disk: settings, metrics as JSON lines, and checkpoints that are whole or absent."""
 
+import io
 import json
 import os
 from pathlib import Path
@@ -75,10 +76,23 @@ def epochs_done(folder: Path) -> int:
 def load_state(folder: Path, *, mapped: bool = False) -> dict[str, Any] | None:
     """The checkpoint, tensors and plain values only, on the CPU; None where there is none."""
     path = folder / STATE
-    if not path.is_file():
-        return None
+    return _parsed(path, path, mapped=mapped) if path.is_file() else None
+
+
+def read_state(folder: Path) -> bytes:
+    """The checkpoint as it lies there, for `parse_state` elsewhere; empty where there is none."""
+    path = folder / STATE
+    return path.read_bytes() if path.is_file() else b""
+
+
+def parse_state(data: bytes, folder: Path) -> dict[str, Any] | None:
+    """What `load_state` of a folder gives, from what `read_state` gave."""
+    return _parsed(io.BytesIO(data), folder / STATE) if data else None
+
+
+def _parsed(source: Path | io.BytesIO, path: Path, *, mapped: bool = False) -> dict[str, Any]:
     try:
-        state: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True, mmap=mapped)
+        state: dict[str, Any] = torch.load(source, map_location="cpu", weights_only=True, mmap=mapped)
     except (RuntimeError, EOFError, ValueError, KeyError, UnpicklingError) as error:
         first = str(error).partition("\n")[0]
         raise InvalidInputError(f"{path} cannot be read ({first}); delete it to begin the run anew") from error

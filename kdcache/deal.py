@@ -1,15 +1,17 @@
 """Which rows make up which batch: pure functions of (seed, epoch), so that a run's order is a few integers.
 
-An epoch is cut into windows of whole blocks whose soft labels fit in memory together; one window is the rule.
+An epoch is cut into windows of whole blocks whose soft labels fit in memory together; one window is the rule. Several
+processes share each batch; what is in it does not depend on how many they are.
 """
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 import numpy as np
 
 from kdcache.plan import IntArray, ViewPlan, key_word, whole_pairs
+from kdcache.shares import near_equal, share_sizes
 
 
 @dataclass(frozen=True)
@@ -24,6 +26,8 @@ class Window:
     @property
     def first(self) -> int | None:
         """The first position where one follows the other without a gap."""
+        if not len(self.positions):
+            return None
         first, last = int(self.positions[0]), int(self.positions[-1])
         return first if last - first == len(self.positions) - 1 else None
 
@@ -34,7 +38,8 @@ class Window:
 
 @dataclass(frozen=True)
 class BatchRows:
-    """Positions [B] of one batch, and where in its window they are [B]."""
+    """Positions [B] of this process's share of one batch, and where in its own window they are [B]; `shares` says how
+    many rows each process has."""
 
     epoch: int
     view: int
@@ -42,12 +47,14 @@ class BatchRows:
     window: int
     positions: IntArray
     rows: IntArray
+    shares: tuple[int, ...]
 
 
 @dataclass(frozen=True)
 class Deal:
     """How rows are dealt: `positions` take part, ascending, in blocks of `block` rows, at most `window_rows` in memory
-    at once. A range stands for all of its positions and takes no memory."""
+    at once. A range stands for all of its positions and takes no memory. `batch_size` counts the rows of all processes
+    together, of which this is number `rank` of `world_size`."""
 
     positions: IntArray | range
     rows: int
@@ -57,6 +64,8 @@ class Deal:
     seed: int
     block: int
     window_rows: int
+    rank: int = 0
+    world_size: int = 1
 
     def view_of(self, epoch: int) -> int:
         """Epoch e uses view e mod V."""
@@ -88,15 +97,26 @@ class Deal:
         chosen = (self._blocks_of(epoch, number) for number in range(self.window_count))
         return sum(self._batches_of(int(sizes[places].sum())) for places in chosen)
 
+    def own_window(self, epoch: int, number: int) -> Window:
+        """What this process's batches hold of one of the epoch's windows."""
+        window = self.window(epoch, number)
+        return window if self.world_size == 1 else _chosen(window, [rows for rows, _ in self._deal(window)])
+
     def batches(self, epoch: int) -> Iterator[BatchRows]:
-        """The epoch's batches, equal in size up to a pair; mixing partners stay together where both take part."""
+        """The epoch's batches, equal in size up to a pair; mixing partners stay together where both take part. Of each
+        batch this process's share, which may be empty: see `share_sizes`."""
         step = 0
         for number in range(self.window_count):
             window = self.window(epoch, number)
+            own, dealt = window, self._deal(window)
+            if self.world_size > 1:
+                dealt = iter(kept := list(dealt))
+                own = _chosen(window, [rows for rows, _ in kept])
             first = window.first
-            for rows in self._deal(window):
+            for rows, shares in dealt:
                 positions = window.positions[rows] if first is None else rows + first
-                yield BatchRows(epoch, window.view, step, number, positions, rows)
+                places = rows if own is window else own.places(positions)
+                yield BatchRows(epoch, window.view, step, number, positions, places, shares)
                 step += 1
 
     @cached_property
@@ -132,20 +152,30 @@ class Deal:
     def _batches_of(self, rows: int) -> int:
         return max(1, -(-rows // self.batch_size))
 
-    def _deal(self, window: Window) -> Iterator[IntArray]:
-        """Places in the window, a batch at a time."""
+    def _deal(self, window: Window) -> Iterator[tuple[IntArray, tuple[int, ...]]]:
+        """This process's places in the window, a batch at a time, and how many each process has."""
         pairs, singles = self._pairs(window)
         generator = self._generator(window.epoch, f"window {window.number}")
         order = generator.permutation(len(pairs))
         singles = generator.permutation(singles)
         count = self._batches_of(len(window.positions))
-        paired, rest = _edges(len(pairs), count), _edges(len(singles), count)
+        paired, rest = _edges(near_equal(len(pairs), count)), _edges(near_equal(len(singles), count))
         for batch in range(count):
-            single = singles[rest[count - 1 - batch] : rest[count - batch]]
-            if not len(pairs):
-                yield single
-            else:
-                yield np.concatenate([pairs[order[paired[batch] : paired[batch + 1]]].reshape(-1), single])
+            yield self._share(
+                pairs[order[paired[batch] : paired[batch + 1]]],
+                singles[rest[count - 1 - batch] : rest[count - batch]],
+            )
+
+    def _share(self, pairs: IntArray, singles: IntArray) -> tuple[IntArray, tuple[int, ...]]:
+        """This process's rows of a batch's pairs [P, 2] and single rows [R], and how many each process has."""
+        if self.world_size > 1:
+            paired, single = share_sizes(len(pairs), len(singles), self.world_size)
+            shares, mine = tuple((2 * paired + single).tolist()), slice(self.rank, self.rank + 2)
+            (start, stop), (first, last) = _edges(paired)[mine], _edges(single)[mine]
+            pairs, singles = pairs[start:stop], singles[first:last]
+        else:
+            shares = (2 * len(pairs) + len(singles),)
+        return (np.concatenate([pairs.reshape(-1), singles]) if len(pairs) else singles), shares
 
     def _pairs(self, window: Window) -> tuple[IntArray, IntArray]:
         """Places in the window of pairs [P, 2] and of those that stand alone [R]."""
@@ -159,7 +189,11 @@ class Deal:
         return np.random.RandomState([word & 0xFFFFFFFF, word >> 32])
 
 
-def _edges(rows: int, count: int) -> list[int]:
-    """Where `count` near-equal parts of some rows begin and end, the larger ones first."""
-    least, more = divmod(rows, count)
-    return [part * least + min(part, more) for part in range(count + 1)]
+def _chosen(window: Window, rows: list[IntArray]) -> Window:
+    """Some rows of a window, ascending."""
+    return replace(window, positions=window.positions[np.sort(np.concatenate(rows))])
+
+
+def _edges(sizes: IntArray) -> list[int]:
+    """Where parts of these sizes begin and end, one after the other."""
+    return [0, *np.cumsum(sizes).tolist()]

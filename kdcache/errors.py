@@ -25,6 +25,7 @@ class KdcacheError(Exception):
     """Base of every error that kdcache raises on purpose. `exit_code` is what the command line exits with."""
 
     exit_code = 2
+    told_elsewhere = False  # by another process of this machine that failed with it
 
 
 class InvalidInputError(KdcacheError):

@@ -17,10 +17,13 @@ class Launch:
     world_size: int = 1
 
 
+ALONE = Launch()
+
+
 def launched() -> Launch:
     """What the environment says; alone where it does not name all that torchrun names. Raises InvalidInputError."""
     if any(name not in os.environ for name in NAMES):
-        return Launch()
+        return ALONE
     given = {name: os.environ[name] for name in NAMES[:3]}
     try:
         found = Launch(*map(int, given.values()))

@@ -22,7 +22,7 @@ from kdcache.deal import BatchRows, Deal
 from kdcache.devices import to_device
 from kdcache.errors import InvalidInputError, MissingBlockError
 from kdcache.manifest import require_equal
-from kdcache.plan import IntArray, TransformSpec, ViewPlan
+from kdcache.plan import IntArray, Mixing, TransformSpec, ViewPlan
 from kdcache.replay import ExcusedDrift, ReplayGrade, require_decoder, require_replay
 from kdcache.rows import EncodedRows
 from kdcache.softlabels import SoftLabels, TopKLabels
@@ -41,7 +41,8 @@ class Loader:
     positions: a subset of rows [n], all by default. views: which to cycle through, all by default. memory_bytes: up to
     here a view's soft labels are held whole, above it blocks are shuffled. accept_drift: go on where the canary says
     that pixels are a few levels off; `drift` then holds what was found. class_means: hand on the stores' class means,
-    which tail "class-mean" needs. Raises ReplayError at the first other row.
+    which tail "class-mean" needs. rank, world_size: of each batch this process draws and reads its share, see
+    `share_sizes`; batch_size counts the rows of all. Raises ReplayError at the first other row.
     """
 
     def __init__(
@@ -68,7 +69,11 @@ class Loader:
         features: bool = False,
         top_k: int | None = None,
         class_means: bool = False,
+        rank: int = 0,
+        world_size: int = 1,
     ) -> None:
+        if not 0 <= rank < world_size:
+            raise InvalidInputError(f"rank {rank} was given of {world_size} processes; ranks are 0 to {world_size - 1}")
         require_fit(stores, data)
         for store in stores:
             name = str(store.folder.root)
@@ -98,6 +103,8 @@ class Loader:
             seed=seed,
             block=stores[0].segments[0].layout.block if stores else rows,
             window_rows=max(1, memory_bytes // (2 * max(_row_bytes(stores), 1))),
+            rank=rank,
+            world_size=world_size,
         )
         self._preparation: Preparation | None = None
         self._counted: tuple[int, int] | None = None  # epoch, its steps
@@ -108,20 +115,30 @@ class Loader:
             self._counted = (epoch, self.deal.steps(epoch))
         return self._counted[1]
 
+    def one_view(self) -> Tensor:
+        """A prepared view [1, ch, H, W] of one sample, not mixed: what a network is given."""
+        view = self.deal.views[0]
+        return self._prepared(self.dataset[ViewRequest(view, view + 1, np.zeros(1, dtype=np.int64))].images[0])
+
     def __iter__(self) -> Iterator[Batch]:
         with ThreadPoolExecutor(max_workers=1, thread_name_prefix="kdcache-labels") as thread:
             labels = LabelWindows(self.stores, self.deal, epochs=self.epochs, features=self.features, thread=thread)
             drawn_rows = draw_requests(self.dataset, _requests(self), self.workers)
-            for row, drawn in zip(_dealt(self), drawn_rows, strict=True):
+            for row in _dealt(self):
+                drawn = next(drawn_rows) if len(row.positions) else None
                 yield self._batch(row, drawn, labels.at(row))
+            assert next(drawn_rows, None) is None
 
-    def _batch(self, row: BatchRows, drawn: Drawn, windows: "tuple[EncodedRows, ...]") -> Batch:
+    def _batch(self, row: BatchRows, drawn: Drawn | None, windows: "tuple[EncodedRows, ...]") -> Batch:
         count = len(row.positions)
         taken = tuple(window.take(row.rows, positions=row.positions) for window in windows)
-        for number, rows in enumerate(taken):
-            self._compare(number, row, drawn.pixels[0, :count], rows)
-        mixing = drawn.mixing[0]
-        images = mix_rows(self._prepared(drawn.images[0]), mixing, drawn.request.positions, count, self.plan.mix)
+        if drawn is None:
+            images, mixing = torch.empty(0, 1, 1, 1, device=self.device), _nothing_mixed()
+        else:
+            for number, rows in enumerate(taken):
+                self._compare(number, row, drawn.pixels[0, :count], rows)
+            mixing = drawn.mixing[0]
+            images = mix_rows(self._prepared(drawn.images[0]), mixing, drawn.request.positions, count, self.plan.mix)
         y = to_device(torch.from_numpy(self.labels[row.positions]), self.device)
         mixed = self.plan.mix != "none"
         y2 = to_device(torch.from_numpy(self.labels[mixing.partners[:count]]), self.device) if mixed else None
@@ -132,7 +149,7 @@ class Loader:
         return Batch(
             images, y, y2, lam, torch.from_numpy(row.positions), row.view, row.epoch, row.step,
             tuple(self._soft_labels(number, row.view, rows) for number, rows in enumerate(taken)), features,
-            self.steps(row.epoch), self.epochs,
+            self.steps(row.epoch), self.epochs, row.shares,
         )  # fmt: skip
 
     def _soft_labels(self, number: int, view: int, rows: EncodedRows) -> SoftLabels:
@@ -232,6 +249,12 @@ def _dealt(loader: Loader) -> Iterator[BatchRows]:
 
 
 def _requests(loader: Loader) -> Iterator[ViewRequest]:
-    for row in _dealt(loader):
+    for row in (row for row in _dealt(loader) if len(row.positions)):
         positions = with_partners(loader.plan, row.positions, row.view, len(loader.order))
         yield ViewRequest(row.view, row.view + 1, positions)
+
+
+def _nothing_mixed() -> Mixing:
+    """The mixing of no rows."""
+    none = np.empty(0, dtype=np.int64)
+    return Mixing(none, np.empty(0), none.reshape(0, 4))

@@ -5,6 +5,7 @@ in extract or in train, gets these pixels. Shape letters: V views, B rows, and [
 """
 
 import random
+import signal
 import sys
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
@@ -158,12 +159,20 @@ def draw_requests(dataset: ViewDataset, requests: Iterable[ViewRequest], workers
         num_workers=workers,
         collate_fn=_same,
         multiprocessing_context="fork" if workers and _FORKS else None,  # a spawned worker has no `file.py` modules
+        worker_init_fn=_spare if workers else None,
         generator=torch.Generator(),  # else the loader would draw from the generator that dropout uses
     )
     for item in answers:
         if isinstance(item, KdcacheError):
             raise item
         yield item
+
+
+def _spare(worker: int) -> None:
+    """Let the first signal pass: terminals and torchrun signal the workers too, and what stops first is the main
+    process, which needs them until then."""
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda number, frame: signal.signal(number, signal.SIG_DFL))
 
 
 def _same(item: Any) -> Any:

@@ -39,16 +39,16 @@ class LabelWindows:
         return self._current
 
     def _prefetch(self, row: BatchRows) -> None:
-        one = self._deal.window_count == 1
+        same = self._deal.window_count == 1 == self._deal.world_size  # else each epoch gives a process other rows
         epoch, number = (row.epoch + 1, 0) if row.window + 1 == self._deal.window_count else (row.epoch, row.window + 1)
         if epoch >= self._epochs:
             return
-        if one and self._deal.view_of(epoch) == row.view:
+        if same and self._deal.view_of(epoch) == row.view:
             rows = self._current
             self._next[epoch, number] = self._thread.submit(lambda: rows)
         else:
             self._next[epoch, number] = self._thread.submit(self._read, epoch, number)
 
     def _read(self, epoch: int, number: int) -> Rows:
-        window = self._deal.window(epoch, number)
+        window = self._deal.own_window(epoch, number)
         return tuple(store.load(window.view, window.positions, features=self._features) for store in self._stores)

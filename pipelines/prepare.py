@@ -1,16 +1,20 @@
 """All that stands before a training's first batch: inputs, the student with its objective, loaders, the claimed run."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import nn
 
-from kdcache.checkpoints import claim_run, load_state
 from kdcache.datasets import Data, open_data
+from kdcache.errors import InvalidInputError
+from kdcache.grouping import own_device
+from kdcache.launch import launched
 from kdcache.lineage import weights_metadata
 from kdcache.loader import Loader
+from kdcache.objectives import Objective, Phases
+from kdcache.pipelines.beginning import claimed_state
 from kdcache.pipelines.job import chosen_device
 from kdcache.pipelines.objective import build_objective, chosen_temperature
 from kdcache.pipelines.run import Run
@@ -23,6 +27,7 @@ from kdcache.pipelines.student import (
     train_loader,
     validation_loader,
 )
+from kdcache.ranks import Ranks
 from kdcache.store import Store
 
 FREE = frozenset(
@@ -33,11 +38,12 @@ FREE = frozenset(
 
 @dataclass(frozen=True)
 class Inputs:
-    """What is opened once, however many students learn from it."""
+    """What is opened once, however many students learn from it; `ranks` are the processes that train them."""
 
     device: str
     data: Data
     stores: list[Store]
+    ranks: Ranks = field(default_factory=Ranks)
 
 
 @dataclass(frozen=True)
@@ -46,7 +52,7 @@ class Student:
 
     settings: TrainSettings
     network: nn.Module
-    objective: nn.Module
+    objective: Objective | Phases
     temperature: float | None
 
 
@@ -63,11 +69,16 @@ class Loaders:
         return [each for each in (self.training, self.validating) if each]
 
 
-def open_inputs(settings: TrainSettings) -> Inputs:
+def open_inputs(settings: TrainSettings, ranks: Ranks | None = None) -> Inputs:
     """Device, data set and stores of the settings, or the error that names what is wrong with them."""
-    device = chosen_device(settings.device)
+    if ranks is None and (several := launched().world_size) > 1:
+        raise InvalidInputError(
+            f"{several} processes were started, which can train one student together; for several students start one "
+            "process, without torchrun"
+        )
+    device = chosen_device(own_device(settings.device))
     data = open_data(settings.data, settings.data_set)
-    return Inputs(device, data, [Store.open(url) for url in settings.store])
+    return Inputs(device, data, [Store.open(url) for url in settings.store], ranks or Ranks())
 
 
 def make_student(settings: TrainSettings, inputs: Inputs) -> Student:
@@ -82,8 +93,9 @@ def make_student(settings: TrainSettings, inputs: Inputs) -> Student:
 
 def open_loaders(settings: TrainSettings, inputs: Inputs) -> Loaders:
     """Loaders of the training and of the validation split."""
-    training = train_loader(settings, inputs.data, inputs.stores, inputs.device)
-    validating = validation_loader(settings, inputs.device)
+    launch = inputs.ranks.launch
+    training = train_loader(settings, inputs.data, inputs.stores, inputs.device, launch)
+    validating = validation_loader(settings, inputs.device, launch)
     named = {"train": training, "val": validating}
     return Loaders(training, validating, {name: inputs_of(each) for name, each in named.items() if each})
 
@@ -91,12 +103,12 @@ def open_loaders(settings: TrainSettings, inputs: Inputs) -> Loaders:
 def open_run(student: Student, inputs: Inputs, loaders: Loaders) -> Run:
     """Claim the run's folder and stand where its checkpoint does, or at the start. Raises MismatchError for a folder of
     other settings, InvalidInputError for a student that does not answer the classes."""
-    settings, folder = student.settings, Path(student.settings.run)
-    require_answers(student.network, inputs.data, loaders.all, settings.precision)
+    settings, folder, ranks = student.settings, Path(student.settings.run), inputs.ranks
+    ranks.together(lambda: require_answers(student.network, inputs.data, loaders.all, settings.precision))
     record = run_record(settings, student.temperature, loaders.record)
-    state = load_state(folder) if claim_run(folder, record) else None
+    state = claimed_state(folder, record, ranks, in_step={"checkpoint_steps": settings.checkpoint_steps})
     metadata = weights_metadata(inputs.stores, start=settings.weights)
-    return Run(student.network, student.objective, settings, loaders.training, folder, state, metadata)
+    return Run(student.network, student.objective, settings, loaders.training, folder, state, metadata, ranks)
 
 
 def run_record(settings: TrainSettings, temperature: float | None, inputs: dict[str, Any]) -> dict[str, Any]:

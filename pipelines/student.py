@@ -8,6 +8,7 @@ from torch import nn
 
 from kdcache.datasets import Data, open_data
 from kdcache.errors import InvalidInputError, MissingBlockError
+from kdcache.launch import ALONE, Launch
 from kdcache.loader import Loader
 from kdcache.manifest import differences
 from kdcache.pipelines.job import make_order, normalisation, open_plan
@@ -93,7 +94,9 @@ def _require_named_transform(settings: TrainSettings, store: Store) -> None:
         )
 
 
-def train_loader(settings: TrainSettings, data: Data, stores: list[Store], device: str) -> Loader:
+def train_loader(
+    settings: TrainSettings, data: Data, stores: list[Store], device: str, launch: Launch = ALONE
+) -> Loader:
     """The loader of the training split: the stores' plan where there are stores, the settings' where there are none."""
     transform, plan = None, None
     if not stores:
@@ -119,6 +122,8 @@ def train_loader(settings: TrainSettings, data: Data, stores: list[Store], devic
         accept_drift=settings.accept_drift,
         top_k=settings.top_k,
         class_means=settings.tail == "class-mean",
+        rank=launch.rank,
+        world_size=launch.world_size,
     )
 
 
@@ -156,7 +161,7 @@ def build_student(settings: TrainSettings, data: Data, stores: list[Store]) -> n
     return network
 
 
-def validation_loader(settings: TrainSettings, device: str) -> Loader | None:
+def validation_loader(settings: TrainSettings, device: str, launch: Launch = ALONE) -> Loader | None:
     """The validation split in views of its own store, or under the validation transform; None where none is named."""
     if not settings.val_set and not settings.val_store:
         return None
@@ -179,4 +184,5 @@ def validation_loader(settings: TrainSettings, device: str) -> Loader | None:
     return Loader(
         data, stores=stores, batch_size=256, epochs=1, plan=plan, transform=transform if named else None, mean=mean,
         std=std, workers=settings.workers, device=device, accept_drift=settings.accept_drift,
+        rank=launch.rank, world_size=launch.world_size,
     )  # fmt: skip

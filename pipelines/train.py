@@ -9,12 +9,14 @@ import torch
 from torch import Tensor
 
 from kdcache.batch import Batch
+from kdcache.grouping import open_ranks, own_device
 from kdcache.loader import Loader
 from kdcache.metrics import Validation
 from kdcache.pipelines.prepare import Loaders, make_student, open_inputs, open_loaders, open_run
 from kdcache.pipelines.run import Run, TrainSummary, autocast
 from kdcache.pipelines.settings import TrainSettings
 from kdcache.progress import Progress, StopRequest, silent
+from kdcache.ranks import Ranks
 
 RESUME = "the checkpoint is written; run the same command again to go on"
 
@@ -61,24 +63,34 @@ def train(settings: TrainSettings, *, progress: Progress = silent, stop: StopReq
     Raises MismatchError for a store that does not fit or a run of other settings, ReplayError at the first row whose
     pixels are not those the teacher saw, InterruptedRunError once `stop` is requested and the checkpoint is written.
     """
-    inputs = open_inputs(settings)
-    student = make_student(settings, inputs)
-    loaders = open_loaders(settings, inputs)
-    run = open_run(student, inputs, loaders)
-    serve([run], loaders, Alone(), progress=progress, stop=stop or StopRequest())
-    return run.summary()
+    with open_ranks(own_device(settings.device)) as ranks:
+        inputs = ranks.together(lambda: open_inputs(settings, ranks))
+        student = ranks.together(lambda: make_student(settings, inputs))
+        loaders = ranks.together(lambda: open_loaders(settings, inputs))
+        run = open_run(student, inputs, loaders)
+        serve([run], loaders, Alone(), progress=progress, stop=stop or StopRequest(), ranks=ranks)
+        return run.summary()
 
 
-def serve(runs: Sequence[Run], loaders: Loaders, company: Company, *, progress: Progress, stop: StopRequest) -> None:
+def serve(
+    runs: Sequence[Run],
+    loaders: Loaders,
+    company: Company,
+    *,
+    progress: Progress,
+    stop: StopRequest,
+    ranks: Ranks | None = None,
+) -> None:
     """Hand each batch to every run that stands there: the stream begins where the run that is least far does, and each
-    joins it where its checkpoint stands.
+    joins it where its checkpoint stands. `ranks`: the processes that take these steps together, by default this one.
 
     Raises InterruptedRunError once `stop` is requested and every run has written its checkpoint.
     """
-    training = loaders.training
+    training, ranks = loaders.training, ranks or Ranks()
     training.start_epoch, training.start_step = min(run.start for run in runs)
+    stop, progress = ranks.stopping(stop), progress if ranks.first else silent
     began = time.monotonic()
-    for batch in training:
+    for batch in ranks.each(training, stop):
         here = [run for run in runs if company.going(run) and run.start <= (batch.epoch, batch.step)]
         if not here:  # who was here has failed; the others stand further on
             break
@@ -89,19 +101,20 @@ def serve(runs: Sequence[Run], loaders: Loaders, company: Company, *, progress: 
         progress(f"epoch {batch.epoch + 1} of {lead.settings.epochs}", lead.steps_done, lead.steps_total)
         here = list(filter(company.going, here))
         if batch.step + 1 == training.steps(batch.epoch):
-            _end_epoch(here, loaders, company, batch.epoch, began)
+            _end_epoch(here, loaders, company, ranks, batch.epoch, began)
             began = time.monotonic()
         else:
             _save(here, company, batch, at_once=stop.requested)
         stop.check(RESUME)
     else:
+        ranks.agree()  # the first process has written the end
         return
     if left := list(filter(company.going, runs)):
-        serve(left, loaders, company, progress=progress, stop=stop)
+        serve(left, loaders, company, progress=progress, stop=stop, ranks=ranks)
 
 
-def _end_epoch(runs: list[Run], loaders: Loaders, company: Company, epoch: int, began: float) -> None:
-    found = validate(runs, loaders.validating, company)
+def _end_epoch(runs: list[Run], loaders: Loaders, company: Company, ranks: Ranks, epoch: int, began: float) -> None:
+    found = validate(runs, loaders.validating, company, ranks)
     for run in filter(company.going, runs):
         with company.turn(run):
             run.end_epoch(epoch, found.get(run, {}), time.monotonic() - began)
@@ -115,21 +128,23 @@ def _save(runs: list[Run], company: Company, batch: Batch, *, at_once: bool) -> 
                 run.save(batch.epoch, batch.step + 1)
 
 
-def validate(runs: Sequence[Run], loader: Loader | None, company: Company) -> dict[Run, dict[str, float]]:
+def validate(runs: Sequence[Run], loader: Loader | None, company: Company, ranks: Ranks) -> dict[Run, dict[str, float]]:
     """Each run's measures over the validation split, in eval mode, from one pass; empty where there is no split."""
     if loader is None:
         return {}
+    measured = {run: Validation() for run in runs}
     for run in runs:
+        ranks.align_buffers(run.judged)
         run.judged.eval()
-    measured: dict[Run, Validation] = {}
-    with torch.inference_mode():
-        for batch in loader:
-            for run in filter(company.going, runs):
-                with company.turn(run), autocast(run.settings.precision, loader.device):
-                    logits = run.judged(company.images(run, batch)).float()
-                    if run not in measured:
-                        measured[run] = Validation(logits.shape[-1], loader.device)
-                    measured[run].update(logits, batch)
+    ranks.together(lambda: _measure(measured, loader, company))
     for run in runs:
         run.judged.train()
-    return {run: measures.results() for run, measures in measured.items()}
+    return {run: measures.results(ranks) for run, measures in measured.items()}
+
+
+def _measure(measured: dict[Run, Validation], loader: Loader, company: Company) -> None:
+    with torch.inference_mode():
+        for batch in loader:
+            for run in filter(company.going, measured) if len(batch.positions) else ():
+                with company.turn(run), autocast(run.settings.precision, loader.device):
+                    measured[run].update(run.judged(company.images(run, batch)).float(), batch)

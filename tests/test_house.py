@@ -27,7 +27,7 @@ STORE_SIDE = (
     "rows", "reading", "deal", "windows", "packing", "agreement", "tally", "common_rows", "row_comparison",
     "diff", "merge_plan", "merge", "cards", "croissant", "cluster", "local_cluster", "launch", "engines",
     "sources", "blocks", "file_checks", "recoding", "recode_plan", "recode", "stats_sums", "stats",
-    "stats_plot", "row_bytes", "sweep_plots",
+    "stats_plot", "row_bytes", "sweep_plots", "shares",
 )  # fmt: skip
 LINKS = {"kdcache/cli", "kdcache/pipelines"}
 LIMIT = 300

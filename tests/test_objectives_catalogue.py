@@ -74,7 +74,9 @@ def test_it_names_its_source_and_its_exactness(name: str) -> None:
 @pytest.mark.parametrize("name", TERMS)
 def test_it_describes_itself(name: str) -> None:
     said = describe(name)
-    assert set(said) == {"objective", "needs", "on full", "on top-k", "under mixing", "tails", "rows meet", "settings"}
+    shown = {"objective", "needs", "on full", "on top-k", "under mixing", "tails", "rows meet", "settings"}
+    assert set(said) == shown | {"on many devices"}
+    assert (said["on many devices"] == "the whole batch on each") == (name in ("dist", "mlld", "taid"))
     assert said["objective"] == name
     assert set(said["settings"]) == set(parameters_of(name)) | {"w_ce", "w_kd"}
     assert said["needs"] == (["store"] if TERMS[name].facts.teacher else ["no teacher"]) + list(TERMS[name].facts.needs)

@@ -47,6 +47,11 @@ class Facts:
     couples: bool = False
     remembers: bool = False
 
+    @property
+    def gathers(self) -> bool:
+        """Whether several processes compute it on the whole batch, each on all rows: nothing less gives its loss."""
+        return self.couples or self.remembers
+
     def record(self) -> dict[str, Any]:
         """Field : value for `kdcache objectives`."""
         needs = ["store" if self.teacher else "no teacher", *self.needs]

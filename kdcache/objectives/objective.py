@@ -66,6 +66,10 @@ class Objective(nn.Module):
             loss = loss + w_kd * self._taught(logits, batch, now)
         return loss
 
+    def gathers(self, epoch: int) -> bool:
+        """Whether it needs the whole batch, where several processes share it."""
+        return self.term.facts.gathers
+
     def _taught(self, logits: Tensor, batch: Batch, now: dict[str, float]) -> Tensor:
         term: Term = replace(cast("Any", self.term), **now) if now else self.term
         if not term.facts.teacher:
@@ -114,7 +118,14 @@ class Phases(nn.Module):
 
     def forward(self, logits: Tensor, batch: Batch) -> Tensor:
         """The loss of the objective that holds at the batch's epoch; it counts epochs from its own beginning."""
-        current = max(index for index, start in enumerate(self.starts) if start <= batch.epoch)
+        current = self._current(batch.epoch)
         start, end = self.starts[current], [*self.starts, batch.epochs][current + 1]
         loss: Tensor = self.parts[current](logits, replace(batch, epoch=batch.epoch - start, epochs=end - start))
         return loss
+
+    def gathers(self, epoch: int) -> bool:
+        """Whether the objective that holds at an epoch needs the whole batch, where several processes share it."""
+        return cast("Objective", self.parts[self._current(epoch)]).gathers(epoch)
+
+    def _current(self, epoch: int) -> int:
+        return max(index for index, start in enumerate(self.starts) if start <= epoch)

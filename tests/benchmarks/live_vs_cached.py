@@ -163,7 +163,7 @@ def held_out(protocol: Protocol, teacher: Teacher) -> list[Batch]:
 def measure(network: nn.Module, batches: list[Batch]) -> dict[str, float]:
     """Accuracy, NLL, ECE, agreement with the teacher and KL from it."""
     network.eval()
-    measured = Validation(10, "cpu")
+    measured = Validation()
     with torch.inference_mode():
         for batch in batches:
             measured.update(network(batch.images), batch)

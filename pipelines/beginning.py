@@ -1,0 +1,36 @@
+"""How a run begins: all processes are fed the same, the first one claims the folder, all get its checkpoint."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+from kdcache.checkpoints import claim_run, load_state, parse_state, read_state
+from kdcache.errors import MismatchError
+from kdcache.manifest import flatten
+from kdcache.ranks import Ranks
+
+
+def claimed_state(
+    folder: Path, record: dict[str, Any], ranks: Ranks, *, in_step: dict[str, Any]
+) -> dict[str, Any] | None:
+    """Claim a run's folder; the checkpoint from which it goes on, None at its start. Raises MismatchError for a folder
+    of other settings, and where the record, or what else keeps the processes `in_step`, is not the first one's.
+
+    The folder is the first process's alone: other machines need not see it.
+    """
+    if ranks.alone:
+        return load_state(folder) if claim_run(folder, record) else None
+    own = json.dumps(record | in_step).encode()
+    first = ranks.from_first(own)
+    ranks.together(lambda: _require_same(json.loads(first), json.loads(own)))
+    data = ranks.together(lambda: read_state(folder) if ranks.first and claim_run(folder, record) else b"")
+    return parse_state(ranks.from_first(data), folder)
+
+
+def _require_same(first: dict[str, Any], own: dict[str, Any]) -> None:
+    there, here = flatten(first), flatten(own)
+    names = [name for name in sorted(there.keys() | here.keys()) if there.get(name) != here.get(name)]
+    if names:
+        differences = [(name, repr(there.get(name)), repr(here.get(name))) for name in names]
+        advice = "give every process the same command, data set and stores"
+        raise MismatchError("the processes of this run differ:", differences, advice, ("rank 0", "this rank"))
