@@ -56,8 +56,10 @@ def _engine(name: str, together: int, scheduler: str, count: int) -> Any:
             raise InvalidInputError("--scheduler and --dask-workers need --engine dask")
         return Engine(together)
     from kdcache.cluster import open_cluster
+    from kdcache.pipelines.dask_extract import gpus_here
 
-    return Engine(together, partial(open_cluster, scheduler=scheduler, workers=count, preload=[WORK]))
+    given = {"scheduler": scheduler, "workers": count, "gpus": gpus_here(), "preload": [WORK]}
+    return Engine(together, partial(open_cluster, **given))
 
 
 def _print(summary: Any) -> None:

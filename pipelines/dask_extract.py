@@ -39,7 +39,7 @@ def opened(settings: ExtractSettings, progress: Progress, stop: StopRequest) -> 
                 open_cluster(
                     scheduler=settings.scheduler,
                     workers=settings.dask_workers,
-                    gpus=() if settings.device.startswith("cpu") else _gpus(),
+                    gpus=() if settings.device.startswith("cpu") else gpus_here(),
                     dashboard=settings.dashboard,
                     preload=PRELOAD,
                 )
@@ -52,7 +52,7 @@ def opened(settings: ExtractSettings, progress: Progress, stop: StopRequest) -> 
         yield cluster
 
 
-def _gpus() -> tuple[str, ...]:
+def gpus_here() -> tuple[str, ...]:
     """This machine's GPUs as values of CUDA_VISIBLE_DEVICES."""
     given = [each.strip() for each in os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",") if each.strip()]
     return tuple(given or map(str, range(torch.cuda.device_count()))) if torch.cuda.is_available() else ()

@@ -13,12 +13,12 @@ from kdcache.layout import MANIFEST
 from kdcache.lineage import unsealed_notes, with_lineage
 from kdcache.manifest import Record, require_equal
 from kdcache.memory import peak_rss_bytes
+from kdcache.pipelines.block_shares import await_others, on_own_device, own_blocks
 from kdcache.pipelines.blocks import BlockLoop, extract_blocks
 from kdcache.pipelines.dask_extract import fleet_of
 from kdcache.pipelines.dask_extract import opened as open_workers
 from kdcache.pipelines.job import Job, open_job
 from kdcache.pipelines.settings import ExtractSettings
-from kdcache.pipelines.shares import await_others, on_own_device, own_blocks
 from kdcache.plan import ViewPlan
 from kdcache.progress import Progress, StopRequest, silent
 from kdcache.replay import grade_replay, require_decoder

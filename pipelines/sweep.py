@@ -47,6 +47,7 @@ class Workers(Protocol):
     """What `kdcache.cluster.Cluster` offers: a function on items, at most `ahead` a worker at a time."""
 
     client: Any
+    dashboard: str
 
     def each(
         self, function: Callable[[Any], Any], items: Any, *, ahead: int, retries: int, poll: Callable[[], None]
@@ -102,6 +103,8 @@ def sweep(
     trainer = Trainer(engine.together, board, stop)
     try:
         with engine.opened() as trainer.workers:
+            if trainer.workers is not None:
+                progress(f"dask workers, dashboard {trainer.workers.dashboard or 'off'}", 1, 1)
             if study is None:
                 board.add(known, found)
                 present = sum(result.status == "done" for result in board.results)

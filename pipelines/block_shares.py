@@ -3,13 +3,11 @@
 Nothing is sent between them: the store says what is done. So they may be started again as another number of processes.
 """
 
-import os
 import time
-
-import torch
 
 from kdcache.commits import listed_blocks
 from kdcache.errors import InvalidInputError
+from kdcache.grouping import own_device
 from kdcache.launch import Launch
 from kdcache.pipelines.blocks import RESUME
 from kdcache.pipelines.settings import ExtractSettings
@@ -27,19 +25,12 @@ def own_blocks(blocks: list[int], launch: Launch) -> list[int]:
 
 
 def on_own_device(settings: ExtractSettings, launch: Launch) -> ExtractSettings:
-    """The settings with this process's own GPU, where there is one for each process of the machine."""
+    """The settings with this process's own device. Raises InvalidInputError for an engine that is not local as well."""
     if launch.world_size == 1:
         return settings
     if settings.engine != "local":
         raise InvalidInputError(f"engine is {settings.engine!r} in one of {launch.world_size} processes; choose either")
-    if settings.device not in ("", "cuda") or not torch.cuda.is_available():
-        return settings
-    count = torch.cuda.device_count()
-    number = 0 if count == 1 and os.environ.get("CUDA_VISIBLE_DEVICES") else launch.local_rank
-    if number >= count:
-        advice = f"start at most --nproc-per-node {count}, or name a device: --device cpu"
-        raise InvalidInputError(f"process {number} of this machine has no GPU, there are {count}; {advice}")
-    return settings.model_copy(update={"device": f"cuda:{number}"})
+    return settings.model_copy(update={"device": own_device(settings.device)})
 
 
 def await_others(segment: Segment, *, seconds_a_block: float, progress: Progress, stop: StopRequest) -> list[int]:
