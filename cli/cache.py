@@ -13,7 +13,7 @@ def command(
     clear: Annotated[bool, typer.Option("--clear", help="Remove every file that it holds.")] = False,
     as_json: Json = False,
 ) -> None:
-    from kdcache.cache import open_cache
+    from kdcache.places.cache import open_cache
 
     cache = open_cache()
     removed = cache.clear() if clear else None

@@ -4,10 +4,10 @@ from typing import Annotated
 
 import typer
 
-from kdcache.cards import CROISSANT, README, card_facts, readme, write_card
 from kdcache.cli.console import print_record
 from kdcache.cli.flags import Json
-from kdcache.croissant import croissant
+from kdcache.sharing.cards import CROISSANT, README, card_facts, readme, write_card
+from kdcache.sharing.croissant import croissant
 from kdcache.store import Store
 
 Out = Annotated[str | None, typer.Option("--out", help="Folder for the two files; the store's own by default.")]

@@ -7,13 +7,13 @@ import typer
 
 from kdcache.cli.console import print_json, print_line, print_record, print_table, progress_bar
 from kdcache.cli.flags import DaskWorkers, EngineName, Json, Scheduler
-from kdcache.diff import FieldDifference, StoreDifference, StoreSummary, diff_stores
 from kdcache.pipelines.engine import engine_settings, open_engine, seen_by
 from kdcache.pipelines.settings import view_range
 from kdcache.plots import check_picture, plot_difference
-from kdcache.row_comparison import RowComparison, ViewAgreement
 from kdcache.store import Store
-from kdcache.tally import Spread
+from kdcache.whole_store.diff import FieldDifference, StoreDifference, StoreSummary, diff_stores
+from kdcache.whole_store.row_comparison import RowComparison, ViewAgreement
+from kdcache.whole_store.tally import Spread
 
 Place = "folder or address of a store, STORE@ID for a pinned seal"
 Temperature = Annotated[float, typer.Option("--temperature", help="T at which soft labels are compared.")]

@@ -6,7 +6,7 @@ import typer
 
 from kdcache.cli.console import print_record, progress_bar
 from kdcache.cli.flags import Json
-from kdcache.export import export_store
+from kdcache.sharing.export import export_store
 
 
 def command(

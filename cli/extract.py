@@ -7,8 +7,8 @@ import typer
 
 from kdcache.cli.console import print_record, print_table, progress_bar
 from kdcache.cli.flags import with_flags
-from kdcache.launch import launched
 from kdcache.pipelines.settings import ExtractSettings, load_settings
+from kdcache.processes.launch import launched
 from kdcache.progress import stop_on_signals
 
 DryRun = Annotated[bool, typer.Option("--dry-run", help="Run a few batches and estimate; write nothing.")]

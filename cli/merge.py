@@ -6,8 +6,8 @@ import typer
 
 from kdcache.cli.console import print_json, print_record, print_table, progress_bar
 from kdcache.cli.flags import Json
-from kdcache.merge import Merged, merge_stores
 from kdcache.progress import stop_on_signals
+from kdcache.sharing.merge import Merged, merge_stores
 
 Inputs = Annotated[list[str], typer.Argument(help="two or more stores of one identity: folders, addresses, pins")]
 Out = Annotated[str, typer.Argument(help="folder of the output: new, a store of that identity, or one of the inputs")]

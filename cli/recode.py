@@ -10,8 +10,8 @@ from kdcache.manifest import validated
 from kdcache.pipelines.engine import engine_settings, open_engine, seen_by
 from kdcache.pipelines.settings import view_range
 from kdcache.progress import stop_on_signals
-from kdcache.recode import Recoded, recode_store
-from kdcache.recode_plan import Narrowing
+from kdcache.whole_store.recode import Recoded, recode_store
+from kdcache.whole_store.recode_plan import Narrowing
 
 Store = Annotated[str, typer.Argument(help="the sealed store: folder, zip file or address, STORE@ID for a pinned seal")]
 Out = Annotated[str, typer.Argument(help="folder of the output: new, or one to go on with")]

@@ -9,9 +9,9 @@ from kdcache.cli.console import print_json, print_record, print_table, progress_
 from kdcache.cli.flags import DaskWorkers, EngineName, Json, Scheduler
 from kdcache.pipelines.engine import engine_settings, open_engine, seen_by
 from kdcache.plots import check_picture
-from kdcache.stats import StoreStats, ViewStats, store_stats
-from kdcache.stats_plot import plot_stats
 from kdcache.store import Store
+from kdcache.whole_store.stats import StoreStats, ViewStats, store_stats
+from kdcache.whole_store.stats_plot import plot_stats
 
 Place = Annotated[str, typer.Argument(help="folder, zip file or address of the store, STORE@ID for a pinned seal")]
 Plot = Annotated[Path | None, typer.Option("--plot", help="Draw them: FILE.png.")]

@@ -55,8 +55,8 @@ def _engine(name: str, together: int, scheduler: str, count: int) -> Any:
         if scheduler or count:
             raise InvalidInputError("--scheduler and --dask-workers need --engine dask")
         return Engine(together)
-    from kdcache.cluster import open_cluster
     from kdcache.pipelines.dask_extract import gpus_here
+    from kdcache.processes.cluster import open_cluster
 
     given = {"scheduler": scheduler, "workers": count, "gpus": gpus_here(), "preload": [WORK]}
     return Engine(together, partial(open_cluster, **given))

@@ -4,8 +4,8 @@ from typing import Any
 
 from kdcache.cli.console import print_record, progress_bar
 from kdcache.cli.flags import with_flags
-from kdcache.launch import launched
 from kdcache.pipelines.settings import TrainSettings, load_settings
+from kdcache.processes.launch import launched
 from kdcache.progress import stop_on_signals
 
 

@@ -17,7 +17,7 @@ from kdcache.errors import DamagedError, MissingBlockError, StoreError
 from kdcache.layout import SegmentLayout
 from kdcache.limits import COMMIT_LEAST, COMMIT_LIMIT, COMMITS_LIMIT, MIB
 from kdcache.manifest import Provenance, Record
-from kdcache.place import Place
+from kdcache.places.place import Place
 from kdcache.shards import check_shard, encode_shard, largest_shard
 
 COMMIT_NAME = re.compile(r"([0-9]{6,15})\.json")

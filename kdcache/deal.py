@@ -11,7 +11,7 @@ from functools import cached_property
 import numpy as np
 
 from kdcache.plan import IntArray, ViewPlan, key_word, whole_pairs
-from kdcache.shares import near_equal, share_sizes
+from kdcache.processes.shares import near_equal, share_sizes
 
 
 @dataclass(frozen=True)

@@ -9,10 +9,10 @@ import uuid
 from collections.abc import Callable
 from pathlib import Path
 
-from kdcache.claim import rename_no_replace, write_temporary
 from kdcache.errors import InvalidInputError, KdcacheError
-from kdcache.files import Folder
 from kdcache.manifest import Record
+from kdcache.places.claim import rename_no_replace, write_temporary
+from kdcache.places.files import Folder
 
 PACKAGES = (
     "kdcache", "numpy", "zarr", "numcodecs", "google-crc32c", "pydantic", "pillow", "torch", "torchvision", "timm",

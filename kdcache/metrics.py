@@ -10,7 +10,7 @@ from torch import Tensor
 from kdcache.batch import Batch
 from kdcache.calibration import BINS, calibration_sums
 from kdcache.objectives.targets import Targets, in_dtype
-from kdcache.ranks import Ranks
+from kdcache.processes.ranks import Ranks
 
 
 class Validation:

@@ -6,10 +6,10 @@ from typing import Any
 import numpy as np
 
 from kdcache.calibration import BINS, Calibration, ReliabilityBin
-from kdcache.diff import StoreDifference
 from kdcache.errors import InvalidInputError
-from kdcache.row_comparison import PER_DECADE, RowComparison
-from kdcache.tally import HIGHEST, LOWEST
+from kdcache.whole_store.diff import StoreDifference
+from kdcache.whole_store.row_comparison import PER_DECADE, RowComparison
+from kdcache.whole_store.tally import HIGHEST, LOWEST
 
 KINDS = (".png", ".pdf", ".svg")
 TICKS = (0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10, 20, 50, 100, 200)

@@ -18,9 +18,9 @@ import numpy.typing as npt
 from kdcache.chunks import chunk_bytes
 from kdcache.commits import Commit
 from kdcache.errors import DamagedError
-from kdcache.files import Folder
 from kdcache.layout import ArraySpec, SegmentLayout
-from kdcache.place import Place
+from kdcache.places.files import Folder
+from kdcache.places.place import Place
 from kdcache.rows import copied_whole, record_dtype
 from kdcache.shards import read_row
 

@@ -12,7 +12,7 @@ from kdcache.errors import DamagedError, StoreNotFoundError
 from kdcache.layout import LATEST_SEAL, seal_key, segment_layout
 from kdcache.limits import LATEST_LIMIT, SEAL_LIMIT, VIEWS_MAX
 from kdcache.manifest import Identity, Record
-from kdcache.place import Place, is_url
+from kdcache.places.place import Place, is_url
 from kdcache.segment import segment_digest
 
 NAME = re.compile(r"[0-9a-f]{32}\.json")

@@ -13,7 +13,7 @@ from kdcache.errors import DamagedError, FormatError, InvalidInputError, Missing
 from kdcache.layout import ArraySpec, SegmentLayout, group_bytes, segment_layout, segment_name
 from kdcache.limits import COMMIT_LIMIT, COMMITS_LIMIT, VIEWS_MAX, ZARR_LIMIT
 from kdcache.manifest import Identity, Provenance
-from kdcache.place import AwaitedBlock, AwaitedFile, Expectant, Place
+from kdcache.places.place import AwaitedBlock, AwaitedFile, Expectant, Place
 from kdcache.reading import nearby, parts_of, read_records
 from kdcache.rows import EncodedRows
 from kdcache.shards import longest_chunk, read_row, require_metadata

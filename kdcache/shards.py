@@ -20,7 +20,7 @@ from kdcache.chunks import OVERHEAD, chunk_bytes, decode_chunk, index_bytes, par
 from kdcache.errors import DamagedError, FormatError, StoreError
 from kdcache.layout import ArraySpec
 from kdcache.limits import ZARR_LIMIT
-from kdcache.place import Place
+from kdcache.places.place import Place
 
 Array = npt.NDArray[Any]
 

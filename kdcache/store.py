@@ -7,7 +7,6 @@ from typing import Any, Self
 import numpy as np
 import numpy.typing as npt
 
-from kdcache.ahead import reading
 from kdcache.canonical import sha256_hex
 from kdcache.commits import commits_bytes
 from kdcache.errors import DamagedError, InvalidInputError, MissingBlockError, StoreNotFoundError
@@ -24,13 +23,14 @@ from kdcache.layout import (
 )
 from kdcache.limits import CARD_LIMIT, MANIFEST_LIMIT, VIEWS_MAX
 from kdcache.manifest import Card, Identity, Manifest, Provenance, parse_manifest, require_equal
-from kdcache.partial import drop_left_out, read_partial, spans
-from kdcache.place import Place, get_optional, open_folder, open_place
+from kdcache.places.ahead import reading
+from kdcache.places.place import Place, get_optional, open_folder, open_place
 from kdcache.plan import partners_of
 from kdcache.rows import EncodedRows
 from kdcache.seals import Seal, SealedSegment, read_seal, split_pin
 from kdcache.segment import Segment, listed_segments
 from kdcache.shards import put_plain, values_digest
+from kdcache.sharing.partial import drop_left_out, read_partial, spans
 from kdcache.softlabels import SoftLabels
 from kdcache.wholes import check_order, head_digest, read_head, read_labels, read_order
 

@@ -9,7 +9,7 @@ from kdcache.canonical import canonical_json, sha256_hex
 from kdcache.errors import DamagedError, InvalidInputError
 from kdcache.layout import ArraySpec, labels_spec, order_spec, plain_array
 from kdcache.manifest import Identity
-from kdcache.place import Place
+from kdcache.places.place import Place
 from kdcache.shards import read_whole, values_digest
 
 Array = npt.NDArray[Any]

@@ -7,7 +7,7 @@ from typing import Any
 from kdcache.checkpoints import claim_run, load_state, parse_state, read_state
 from kdcache.errors import MismatchError
 from kdcache.manifest import flatten
-from kdcache.ranks import Ranks
+from kdcache.processes.ranks import Ranks
 
 
 def claimed_state(

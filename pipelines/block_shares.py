@@ -7,10 +7,10 @@ import time
 
 from kdcache.commits import listed_blocks
 from kdcache.errors import InvalidInputError
-from kdcache.grouping import own_device
-from kdcache.launch import Launch
 from kdcache.pipelines.blocks import RESUME
 from kdcache.pipelines.settings import ExtractSettings
+from kdcache.processes.grouping import own_device
+from kdcache.processes.launch import Launch
 from kdcache.progress import Progress, StopRequest
 from kdcache.segment import Segment
 

@@ -9,12 +9,12 @@ from functools import partial
 
 import torch
 
-from kdcache.cluster import Cluster, open_cluster
 from kdcache.commits import Commit, read_commit
 from kdcache.errors import BlocksFailedError, ClusterError, InvalidInputError, StoreError
 from kdcache.pipelines.blocks import RESUME, BlockLoop
 from kdcache.pipelines.job import Job
 from kdcache.pipelines.settings import ExtractSettings
+from kdcache.processes.cluster import Cluster, open_cluster
 from kdcache.progress import Progress, StopRequest
 from kdcache.segment import Segment
 

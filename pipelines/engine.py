@@ -3,11 +3,11 @@
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from kdcache.engines import HERE, Engine, OnCluster
 from kdcache.errors import InvalidInputError
 from kdcache.manifest import validated
 from kdcache.pipelines.settings import EngineSettings
-from kdcache.sources import absolute
+from kdcache.whole_store.engines import HERE, Engine, OnCluster
+from kdcache.whole_store.sources import absolute
 
 ANY_PORT = "127.0.0.1:0"  # of a page that nobody is told of: progress is shown here
 
@@ -24,9 +24,9 @@ def open_engine(settings: EngineSettings) -> Iterator[Engine]:
             raise InvalidInputError(f"{', '.join(given)} was given without --engine dask; add it, or leave that out")
         yield HERE
         return
-    from kdcache.cluster import open_cluster
+    from kdcache.processes.cluster import open_cluster
 
-    modules = ("kdcache.verify", "kdcache.recode", "kdcache.stats")
+    modules = ("kdcache.whole_store.verify", "kdcache.whole_store.recode", "kdcache.whole_store.stats")
     with open_cluster(
         scheduler=settings.scheduler, workers=settings.dask_workers, dashboard=ANY_PORT, preload=modules
     ) as cluster:

@@ -8,7 +8,6 @@ from typing import Any
 
 from kdcache.commits import Commit, totals
 from kdcache.errors import InvalidInputError, ReplayError, StoreNotFoundError
-from kdcache.launch import launched
 from kdcache.layout import MANIFEST
 from kdcache.lineage import unsealed_notes, with_lineage
 from kdcache.manifest import Record, require_equal
@@ -20,6 +19,7 @@ from kdcache.pipelines.dask_extract import opened as open_workers
 from kdcache.pipelines.job import Job, open_job
 from kdcache.pipelines.settings import ExtractSettings
 from kdcache.plan import ViewPlan
+from kdcache.processes.launch import launched
 from kdcache.progress import Progress, StopRequest, silent
 from kdcache.replay import grade_replay, require_decoder
 from kdcache.store import Store

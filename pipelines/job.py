@@ -18,7 +18,7 @@ from kdcache.limits import MANIFEST_LIMIT
 from kdcache.lineage import Ancestor, open_lineage
 from kdcache.manifest import DatasetIdentity, Encoding, Identity, OrderIdentity, Provenance, parse_manifest, validated
 from kdcache.pipelines.settings import ExtractSettings, Settings, view_range
-from kdcache.place import open_folder
+from kdcache.places.place import open_folder
 from kdcache.plan import GROUP, IntArray, ViewPlan
 from kdcache.shards import values_digest
 from kdcache.teachers import Preparation, Teacher, build_network, default_normalisation, load_weights, network_text

@@ -9,8 +9,6 @@ from torch import nn
 
 from kdcache.datasets import Data, open_data
 from kdcache.errors import InvalidInputError
-from kdcache.grouping import own_device
-from kdcache.launch import launched
 from kdcache.lineage import weights_metadata
 from kdcache.loader import Loader
 from kdcache.objectives import Objective, Phases
@@ -27,7 +25,9 @@ from kdcache.pipelines.student import (
     train_loader,
     validation_loader,
 )
-from kdcache.ranks import Ranks
+from kdcache.processes.grouping import own_device
+from kdcache.processes.launch import launched
+from kdcache.processes.ranks import Ranks
 from kdcache.store import Store
 
 FREE = frozenset(

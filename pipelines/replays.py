@@ -19,8 +19,8 @@ from kdcache.replay import grade_replay, require_decoder
 from kdcache.store import Store
 from kdcache.teachers import Preparation, Teacher, build_network, load_weights, weights_digest
 from kdcache.transforms import PRESETS, build_transform
-from kdcache.verify import Check
 from kdcache.views import ViewDataset, ViewRequest, draw_requests, mix_rows, with_partners
+from kdcache.whole_store.verify import Check
 
 BATCH = 256
 SURE = -12.0  # log-probability above which two answers are compared: below it gaps may be clamped

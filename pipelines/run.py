@@ -12,7 +12,6 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from kdcache.batch import Batch
 from kdcache.checkpoints import append_metrics, keep_metrics, read_metrics, save_state, save_weights
-from kdcache.data_parallel import DataParallel
 from kdcache.loader import Loader
 from kdcache.manifest import Record
 from kdcache.memory import peak_rss_bytes
@@ -21,7 +20,8 @@ from kdcache.optimisation import build_optimizer, rate_schedule
 from kdcache.pipelines.settings import TrainSettings
 from kdcache.pipelines.watch import LossWatch
 from kdcache.plan import key_word
-from kdcache.ranks import Ranks
+from kdcache.processes.data_parallel import DataParallel
+from kdcache.processes.ranks import Ranks
 from kdcache.teachers import PRECISIONS
 
 

@@ -3,15 +3,15 @@
 import time
 
 from kdcache.errors import InvalidInputError
-from kdcache.files import Folder
 from kdcache.layout import CARD
 from kdcache.manifest import Record
-from kdcache.partial import spans
-from kdcache.place import ARCHIVE, Place, is_url, open_place
+from kdcache.places.files import Folder
+from kdcache.places.place import ARCHIVE, Place, is_url, open_place
 from kdcache.progress import Progress, StopRequest, silent
 from kdcache.seals import split_pin
-from kdcache.share import SealedListing, sealed_files
-from kdcache.transfer import JOBS, Copied, copy_sealed
+from kdcache.sharing.partial import spans
+from kdcache.sharing.share import SealedListing, sealed_files
+from kdcache.sharing.transfer import JOBS, Copied, copy_sealed
 
 PUSHING, PULLING = "pushing (bytes)", "pulling (bytes)"
 
@@ -58,7 +58,7 @@ def push(
 def _push_to_hub(
     source: Place, pin: str | None, url: str, *, jobs: int, progress: Progress, stop: StopRequest | None
 ) -> Shared:
-    from kdcache.hubpush import copy_to_hub
+    from kdcache.sharing.hubpush import copy_to_hub
 
     began, target = time.monotonic(), open_place(url)
     listing = sealed_files(source, pin)

@@ -8,13 +8,13 @@ from torch import nn
 
 from kdcache.datasets import Data, open_data
 from kdcache.errors import InvalidInputError, MissingBlockError
-from kdcache.launch import ALONE, Launch
 from kdcache.loader import Loader
 from kdcache.manifest import differences
 from kdcache.pipelines.job import make_order, normalisation, open_plan
 from kdcache.pipelines.run import autocast
 from kdcache.pipelines.settings import TrainSettings
 from kdcache.plan import ViewPlan
+from kdcache.processes.launch import ALONE, Launch
 from kdcache.store import Store
 from kdcache.teachers import Preparation, build_network, load_weights
 from kdcache.transforms import PRESETS, build_transform, stored_transform

@@ -44,7 +44,7 @@ class SweepSummary(Record):
 
 
 class Workers(Protocol):
-    """What `kdcache.cluster.Cluster` offers: a function on items, at most `ahead` a worker at a time."""
+    """What `kdcache.processes.cluster.Cluster` offers: a function on items, at most `ahead` a worker at a time."""
 
     client: Any
     dashboard: str

@@ -9,14 +9,14 @@ import torch
 from torch import Tensor
 
 from kdcache.batch import Batch
-from kdcache.grouping import open_ranks, own_device
 from kdcache.loader import Loader
 from kdcache.metrics import Validation
 from kdcache.pipelines.prepare import Loaders, make_student, open_inputs, open_loaders, open_run
 from kdcache.pipelines.run import Run, TrainSummary, autocast
 from kdcache.pipelines.settings import TrainSettings
+from kdcache.processes.grouping import open_ranks, own_device
+from kdcache.processes.ranks import Ranks
 from kdcache.progress import Progress, StopRequest, silent
-from kdcache.ranks import Ranks
 
 RESUME = "the checkpoint is written; run the same command again to go on"
 

@@ -3,16 +3,16 @@
 import numpy as np
 
 from kdcache.errors import InvalidInputError
-from kdcache.files import Folder
 from kdcache.manifest import Record
 from kdcache.pipelines.engine import open_engine, seen_by
 from kdcache.pipelines.settings import VerifySettings
-from kdcache.place import open_place
+from kdcache.places.files import Folder
+from kdcache.places.place import open_place
 from kdcache.plan import IntArray
 from kdcache.progress import Progress, silent
 from kdcache.seals import split_pin
 from kdcache.store import Store
-from kdcache.verify import Check, Inspection, forget_blocks, inspect_files
+from kdcache.whole_store.verify import Check, Inspection, forget_blocks, inspect_files
 
 NEED_DATA = ("data_set", "transform", "transform_set", "teacher", "teacher_set", "weights")
 SHOWN = 20  # findings that are listed

@@ -20,7 +20,7 @@ from kdcache.canonical import canonical_json, sha256_hex
 from kdcache.errors import KdcacheError
 from kdcache.inspection import describe_rows, describe_store
 from kdcache.store import Store
-from kdcache.verify import inspect_files
+from kdcache.whole_store.verify import inspect_files
 from tests.storekit import make_case, write_store
 
 MEMORY, SECONDS = 512 * 2**20, 5.0

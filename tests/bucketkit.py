@@ -12,7 +12,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 from urllib.parse import unquote, urlsplit
 
-from kdcache.origin import Patience
+from kdcache.places.origin import Patience
 from tests.webkit import EVER, PAGE
 
 BUCKET = "team"

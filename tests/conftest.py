@@ -10,7 +10,7 @@ import numpy.typing as npt
 import pytest
 from filelock import FileLock
 
-from kdcache import origin
+from kdcache.places import origin
 from tests.bucketkit import BUCKET, PATIENT, Proxy, environment, s3_server
 from tests.photographs import imagenet_logits
 

@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import Any
 from unittest import mock
 
-from kdcache import beneath, claim, commits, files, shards
+from kdcache import commits, shards
+from kdcache.places import beneath, claim, files
 from kdcache.store import Store
 from tests.storekit import Case, all_files, commit_logits, create_store
 

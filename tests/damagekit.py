@@ -10,7 +10,7 @@ from kdcache.canonical import sha256_hex
 from kdcache.errors import KdcacheError
 from kdcache.manifest import Card
 from kdcache.store import Store
-from kdcache.verify import inspect_files
+from kdcache.whole_store.verify import inspect_files
 from tests.storekit import all_files, create_store, make_case, write_views
 
 ROWS, FIRST, SECOND = 130, "views-00000-00002", "views-00002-00003"

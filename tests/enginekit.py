@@ -8,9 +8,9 @@ from typing import TypeVar
 
 import pytest
 
-from kdcache import sources
-from kdcache.engines import Here, Poll, idle
 from kdcache.errors import DamagedError
+from kdcache.whole_store import sources
+from kdcache.whole_store.engines import Here, Poll, idle
 
 A = TypeVar("A")
 B = TypeVar("B")

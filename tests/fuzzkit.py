@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from kdcache.errors import KdcacheError
 from kdcache.inspection import describe_store
 from kdcache.store import Store
-from kdcache.verify import inspect_files
+from kdcache.whole_store.verify import inspect_files
 from tests.damagekit import FIRST, all_reads
 
 RECORDS = (

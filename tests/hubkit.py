@@ -15,10 +15,10 @@ import pytest
 from huggingface_hub import constants
 from huggingface_hub.utils import _http
 
-from kdcache import origin
 from kdcache.pipelines.sharing import push
-from kdcache.place import open_place
-from kdcache.share import sealed_files
+from kdcache.places import origin
+from kdcache.places.place import open_place
+from kdcache.sharing.share import sealed_files
 from tests.damagekit import rich_store
 from tests.hubserver import TOKEN, Main, Second, Server, State
 from tests.webkit import QUICK

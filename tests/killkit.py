@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from kdcache.store import Store
-from kdcache.verify import inspect_files
+from kdcache.whole_store.verify import inspect_files
 from tests.attackkit import servers
 from tests.storekit import Case, commit_logits, create_store, make_case
 

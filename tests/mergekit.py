@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
-from kdcache.merge import merge_stores
+from kdcache.sharing.merge import merge_stores
 from tests.attackkit import servers
 from tests.crashkit import Disk, on
 from tests.storekit import Case, create_store, make_case, write_views

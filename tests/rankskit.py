@@ -18,11 +18,11 @@ from torch import Tensor
 
 from kdcache.batch import Batch
 from kdcache.cli.app import main
-from kdcache.data_parallel import DataParallel
 from kdcache.datasets import open_data
 from kdcache.pipelines import prepare, run
 from kdcache.pipelines.settings import TrainSettings
 from kdcache.pipelines.train import train
+from kdcache.processes.data_parallel import DataParallel
 from tests import stagekit
 from tests.viewkit import altered, negative
 

@@ -3,10 +3,10 @@
 from pathlib import Path
 from typing import Any
 
-from kdcache.recode import Recoded, recode_store
-from kdcache.recode_plan import Narrowing
 from kdcache.store import Store
-from kdcache.verify import inspect_files
+from kdcache.whole_store.recode import Recoded, recode_store
+from kdcache.whole_store.recode_plan import Narrowing
+from kdcache.whole_store.verify import inspect_files
 
 
 def recoded(source: Path, out: Path, views: tuple[int, int] | None = None, **wanted: Any) -> tuple[Recoded, Store]:

@@ -11,11 +11,11 @@ import pytest
 from scipy.optimize import minimize
 from scipy.special import log_softmax
 
-from kdcache.agreement import compare_rows, overlap_size
 from kdcache.errors import InvalidInputError
 from kdcache.fidelity import stored_topk
 from kdcache.reduction import centre
 from kdcache.softlabels import FullLabels, TopKLabels
+from kdcache.whole_store.agreement import compare_rows, overlap_size
 
 Array = npt.NDArray[Any]
 STEP = 1 / 32  # quantising moves log-probabilities by up to this, and so a KL by about this times (1 + KL)

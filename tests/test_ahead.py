@@ -8,14 +8,14 @@ from typing import cast
 import numpy as np
 import pytest
 
-from kdcache import ahead, checked
-from kdcache.ahead import ReadAhead
-from kdcache.cache import open_cache
 from kdcache.chunks import index_bytes
 from kdcache.cli.app import main
 from kdcache.errors import DamagedError
 from kdcache.pipelines.sharing import push
-from kdcache.place import AwaitedBlock, AwaitedFile, Place
+from kdcache.places import ahead, checked
+from kdcache.places.ahead import ReadAhead
+from kdcache.places.cache import open_cache
+from kdcache.places.place import AwaitedBlock, AwaitedFile, Place
 from kdcache.store import Store
 from tests.bucketkit import Proxy
 from tests.storekit import make_case, write_store

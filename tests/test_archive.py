@@ -16,19 +16,19 @@ import tensorstore as ts
 import zarr
 from zarr.storage import ZipStore
 
-from kdcache.archive import OpenedEntry
 from kdcache.cli.app import main
 from kdcache.errors import DamagedError, InvalidInputError, KdcacheError, StoreError, StoreNotFoundError
-from kdcache.export import WRITING, export_store
 from kdcache.inspection import describe_rows, describe_store
 from kdcache.pipelines.settings import VerifySettings
 from kdcache.pipelines.train import train
 from kdcache.pipelines.verify import verify
-from kdcache.place import open_folder, open_place
-from kdcache.share import sealed_files
+from kdcache.places.archive import OpenedEntry
+from kdcache.places.place import open_folder, open_place
+from kdcache.places.zipfiles import check_header, read_entries
+from kdcache.sharing.export import WRITING, export_store
+from kdcache.sharing.share import sealed_files
 from kdcache.store import Store
-from kdcache.verify import inspect_files
-from kdcache.zipfiles import check_header, read_entries
+from kdcache.whole_store.verify import inspect_files
 from tests import stagekit
 from tests.attackkit import servers
 from tests.damagekit import FIRST, ROWS, all_reads, rich_store

@@ -10,11 +10,11 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from kdcache.archive import Archive
 from kdcache.errors import FormatError, KdcacheError
 from kdcache.limits import ZIP_DIRECTORY_LIMIT, ZIP_ENTRIES_MAX
+from kdcache.places.archive import Archive
 from kdcache.store import Store
-from kdcache.verify import inspect_files
+from kdcache.whole_store.verify import inspect_files
 from tests.attackkit import SECONDS, SHARD, Outcome, in_child, read_digest, visit
 from tests.storekit import make_case, write_store
 from tests.zipkit import Bytes, Raw, build, entry_of, open_in_little_memory, raw_entries

@@ -15,7 +15,7 @@ import pytest
 
 from kdcache.errors import KdcacheError
 from kdcache.store import Store
-from kdcache.verify import forget_blocks, inspect_files
+from kdcache.whole_store.verify import forget_blocks, inspect_files
 from tests.attackkit import (
     COMMIT,
     SEGMENT,

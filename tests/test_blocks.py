@@ -6,12 +6,12 @@ import numpy as np
 import pytest
 
 from kdcache import layout
-from kdcache.blocks import block_labels, read_block, view_rows
 from kdcache.canonical import canonical_json, parse_json, sha256_hex
 from kdcache.errors import DamagedError, MissingBlockError
 from kdcache.shards import encode_shard
-from kdcache.sources import shared
 from kdcache.store import Store
+from kdcache.whole_store.blocks import block_labels, read_block, view_rows
+from kdcache.whole_store.sources import shared
 from kdcache.wholes import labels_between
 from tests.storekit import create_store, make_case, write_store, write_views
 

@@ -6,12 +6,12 @@ from pathlib import Path
 
 import pytest
 
-from kdcache.bucket import Bucket
-from kdcache.clouds import open_client, split_address
 from kdcache.errors import DamagedError, FormatError, InvalidInputError, KdcacheError, StoreError, StoreNotFoundError
 from kdcache.pipelines.sharing import push
 from kdcache.pipelines.train import train
-from kdcache.place import open_place
+from kdcache.places.bucket import Bucket
+from kdcache.places.clouds import open_client, split_address
+from kdcache.places.place import open_place
 from kdcache.store import Store
 from tests import stagekit
 from tests.bucketkit import FAULTS, KEY, PASSING, SECRET, TOKEN, Proxy, put_object

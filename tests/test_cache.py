@@ -9,9 +9,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from kdcache.cache import USED, Cache, open_cache
 from kdcache.canonical import sha256_hex
 from kdcache.errors import DamagedError, InvalidInputError
+from kdcache.places.cache import USED, Cache, open_cache
 
 DATA = [bytes([number]) * 1000 for number in range(40)]
 

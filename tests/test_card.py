@@ -12,12 +12,12 @@ import mlcroissant
 import pytest
 from huggingface_hub import DatasetCard
 
-from kdcache.cards import CROISSANT, LICENSES, README, escape, public, readme
-from kdcache.croissant import croissant
 from kdcache.errors import InvalidInputError
 from kdcache.manifest import Card
+from kdcache.sharing.cards import CROISSANT, LICENSES, README, escape, public, readme
+from kdcache.sharing.croissant import croissant
 from kdcache.store import Store
-from kdcache.verify import inspect_files
+from kdcache.whole_store.verify import inspect_files
 from tests import stagekit
 from tests.stagekit import Stage
 from tests.storekit import Case, all_files, create_store, make_case, write_store, write_views

@@ -10,10 +10,10 @@ from pathlib import Path
 
 import pytest
 
-from kdcache import cluster as cluster_module
-from kdcache import local_cluster
-from kdcache.cluster import Cluster, open_cluster
 from kdcache.errors import ClusterError, InterruptedRunError, InvalidInputError
+from kdcache.processes import cluster as cluster_module
+from kdcache.processes import local_cluster
+from kdcache.processes.cluster import Cluster, open_cluster
 from kdcache.progress import StopRequest
 from tests import clusterkit
 

@@ -13,7 +13,7 @@ import pytest
 from kdcache.commits import read_commit
 from kdcache.errors import KdcacheError, StoreError, StoreNotFoundError
 from kdcache.store import Store
-from kdcache.verify import forget_blocks, inspect_files
+from kdcache.whole_store.verify import forget_blocks, inspect_files
 from tests.crashkit import ROWS, Disk, Killed, files_of, on, remembered, steps_of, write_all
 from tests.storekit import Case, make_case
 

@@ -13,13 +13,13 @@ import PIL.Image
 import pytest
 from sklearn.datasets import load_digits
 
-from kdcache import cluster as cluster_module
-from kdcache.cluster import Cluster, open_cluster
 from kdcache.errors import BlocksFailedError, ClusterError, InvalidInputError
 from kdcache.pipelines.dask_extract import PRELOAD
 from kdcache.pipelines.dask_worker import Bench
 from kdcache.pipelines.extract import extract
 from kdcache.pipelines.job import open_job
+from kdcache.processes import cluster as cluster_module
+from kdcache.processes.cluster import Cluster, open_cluster
 from kdcache.store import Store
 from tests import clusterkit, stagekit
 from tests.stagekit import BLOCKS, Stage, arguments, committed, stop_after, wait_for

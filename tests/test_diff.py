@@ -10,14 +10,14 @@ import numpy as np
 import pytest
 from scipy.special import log_softmax
 
-from kdcache import common_rows, row_comparison
-from kdcache.diff import diff_stores
 from kdcache.errors import InvalidInputError
 from kdcache.manifest import OrderIdentity
 from kdcache.pipelines.extract import extract
 from kdcache.shards import values_digest
 from kdcache.store import Store
-from kdcache.tally import Tally
+from kdcache.whole_store import common_rows, row_comparison
+from kdcache.whole_store.diff import diff_stores
+from kdcache.whole_store.tally import Tally
 from tests import stagekit
 from tests.stagekit import Stage
 from tests.storekit import Case, create_store, make_case, write_store, write_views

@@ -11,10 +11,11 @@ from typing import Any
 
 import pytest
 
-from kdcache import claim, doctor
+from kdcache import doctor
 from kdcache.cli.app import main
 from kdcache.doctor import CHECKS, probe_device, probe_folder, probe_versions
 from kdcache.errors import InvalidInputError
+from kdcache.places import claim
 
 
 def refused(*paths: object, **folders: int) -> None:

@@ -9,22 +9,22 @@ from typing import Any
 import numpy as np
 import pytest
 
-from kdcache.cluster import open_cluster
-from kdcache.diff import diff_stores
-from kdcache.engines import HERE, Engine, OnCluster
 from kdcache.errors import ClusterError, DamagedError, InterruptedRunError, InvalidInputError
-from kdcache.export import export_store
 from kdcache.pipelines.engine import engine_settings, open_engine, seen_by
 from kdcache.pipelines.settings import VerifySettings
 from kdcache.pipelines.sharing import push
 from kdcache.pipelines.verify import verify
+from kdcache.processes.cluster import open_cluster
 from kdcache.progress import StopRequest
-from kdcache.recode import recode_store
-from kdcache.recode_plan import Narrowing
-from kdcache.sources import shared
-from kdcache.stats import store_stats
+from kdcache.sharing.export import export_store
 from kdcache.store import Store
-from kdcache.verify import inspect_files
+from kdcache.whole_store.diff import diff_stores
+from kdcache.whole_store.engines import HERE, Engine, OnCluster
+from kdcache.whole_store.recode import recode_store
+from kdcache.whole_store.recode_plan import Narrowing
+from kdcache.whole_store.sources import shared
+from kdcache.whole_store.stats import store_stats
+from kdcache.whole_store.verify import inspect_files
 from tests import enginekit
 from tests.enginekit import Afresh
 from tests.storekit import Case, create_store, make_case, write_store, write_views
@@ -35,7 +35,9 @@ ROWS = 1500  # 24 blocks, more than one task of a check
 
 @pytest.fixture(scope="module")
 def cluster() -> Iterator[OnCluster]:
-    with open_cluster(workers=2, dashboard="127.0.0.1:0", preload=["kdcache.recode", "kdcache.stats"]) as opened:
+    with open_cluster(
+        workers=2, dashboard="127.0.0.1:0", preload=["kdcache.whole_store.recode", "kdcache.whole_store.stats"]
+    ) as opened:
         yield OnCluster(opened)
 
 

@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 
 from kdcache.errors import InvalidInputError
-from kdcache.launch import Launch
 from kdcache.pipelines import block_shares
 from kdcache.pipelines.extract import extract
+from kdcache.processes.launch import Launch
 from kdcache.store import Store
 from tests import stagekit
 from tests.stagekit import BLOCKS, TRIALS, Stage, arguments, committed, stalling, start, wait_for

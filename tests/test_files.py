@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from kdcache import claim
 from kdcache.errors import DamagedError, FormatError, InvalidInputError, StoreError
-from kdcache.files import Folder
+from kdcache.places import claim
+from kdcache.places.files import Folder
 
 
 def unsupported(*paths: object, **folders: int) -> None:

@@ -6,20 +6,20 @@ from pathlib import Path
 
 import pytest
 
-from kdcache import hubpush
 from kdcache.canonical import sha256_hex
 from kdcache.cli.app import main
 from kdcache.errors import InterruptedRunError, InvalidInputError, KdcacheError, StoreError, StoreNotFoundError
-from kdcache.export import export_store
-from kdcache.hub import HubAddress, find_hub, split_hub
 from kdcache.layout import segment_layout
 from kdcache.pipelines.sharing import pull, push
-from kdcache.place import open_place
+from kdcache.places.hub import HubAddress, find_hub, split_hub
+from kdcache.places.place import open_place
 from kdcache.progress import StopRequest
 from kdcache.seals import split_pin
-from kdcache.share import sealed_files
+from kdcache.sharing import hubpush
+from kdcache.sharing.export import export_store
+from kdcache.sharing.share import sealed_files
 from kdcache.store import Store
-from kdcache.verify import inspect_files
+from kdcache.whole_store.verify import inspect_files
 from tests import hubkit
 from tests.damagekit import FIRST, all_reads
 from tests.hubkit import URL, Hub, sealed

@@ -7,11 +7,11 @@ from typing import Any
 
 import pytest
 
-from kdcache import hubpush
 from kdcache.errors import InvalidInputError, KdcacheError, StoreError, StoreNotFoundError
-from kdcache.hubclient import HubClient
 from kdcache.pipelines.sharing import pull, push
-from kdcache.place import open_place
+from kdcache.places.hubclient import HubClient
+from kdcache.places.place import open_place
+from kdcache.sharing import hubpush
 from kdcache.store import Store
 from tests import hubkit
 from tests.damagekit import FIRST, all_reads

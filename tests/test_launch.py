@@ -5,8 +5,8 @@ from datetime import timedelta
 import pytest
 
 from kdcache.errors import InvalidInputError, KdcacheError
-from kdcache.grouping import open_ranks, own_device
-from kdcache.launch import NAMES, Launch, launched
+from kdcache.processes.grouping import open_ranks, own_device
+from kdcache.processes.launch import NAMES, Launch, launched
 from tests.rankskit import environment, free_port
 
 
@@ -63,7 +63,7 @@ def test_each_process_takes_the_device_of_its_number(monkeypatch: pytest.MonkeyP
 
 def test_processes_that_do_not_find_each_other_say_where(monkeypatch: pytest.MonkeyPatch) -> None:
     second_of_three(monkeypatch)
-    monkeypatch.setattr("kdcache.grouping.PATIENCE", timedelta(seconds=1))
+    monkeypatch.setattr("kdcache.processes.grouping.PATIENCE", timedelta(seconds=1))
     said = r"process 1 of 3 did not find the others at 127.0.0.1:\d+: .* same torchrun"
     with pytest.raises(KdcacheError, match=said), open_ranks("cpu"):
         raise AssertionError

@@ -16,13 +16,13 @@ from kdcache.errors import (
     StoreError,
 )
 from kdcache.manifest import Card
-from kdcache.merge import merge_stores
 from kdcache.pipelines.extract import extract
 from kdcache.pipelines.settings import VerifySettings
 from kdcache.pipelines.verify import verify
 from kdcache.progress import StopRequest
+from kdcache.sharing.merge import merge_stores
 from kdcache.store import Store
-from kdcache.verify import inspect_files
+from kdcache.whole_store.verify import inspect_files
 from tests import stagekit
 from tests.crashkit import Disk, Killed, files_of, on, remembered, steps_of
 from tests.mergekit import BLOCKS, ROWS, case_of, killed_merge, merges_at_once, part

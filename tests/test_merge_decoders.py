@@ -6,7 +6,7 @@ import pytest
 
 from kdcache.errors import InvalidInputError
 from kdcache.manifest import Provenance
-from kdcache.merge import merge_stores
+from kdcache.sharing.merge import merge_stores
 from kdcache.store import Store
 from tests.mergekit import case_of, part
 

@@ -13,7 +13,6 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from pydantic import ValidationError
 
-from kdcache.diff import diff_stores
 from kdcache.encoding import last_steps
 from kdcache.errors import MismatchError
 from kdcache.manifest import Encoding
@@ -22,6 +21,7 @@ from kdcache.pipelines.dry_run import estimate
 from kdcache.pipelines.extract import extract
 from kdcache.reading import rows_first
 from kdcache.store import Store
+from kdcache.whole_store.diff import diff_stores
 from tests import stagekit
 from tests.stagekit import Stage
 from tests.storekit import Case, make_case, write_store

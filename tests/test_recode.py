@@ -15,9 +15,9 @@ from kdcache.inspection import describe_store
 from kdcache.lineage import recoded_from
 from kdcache.manifest import Encoding, Provenance
 from kdcache.packing import unpack
-from kdcache.recoding import ClassMeans, Recoding
 from kdcache.reduction import SKETCH_TEMPERATURES, tail_sums
 from kdcache.store import Store
+from kdcache.whole_store.recoding import ClassMeans, Recoding
 from tests.recodekit import recoded
 from tests.storekit import Case, make_case, real_case, write_store
 

@@ -14,10 +14,10 @@ from kdcache.errors import (
     StoreError,
     StoreNotFoundError,
 )
-from kdcache.recode import recode_store
-from kdcache.recode_plan import Narrowing
 from kdcache.store import Store
-from kdcache.verify import inspect_files
+from kdcache.whole_store.recode import recode_store
+from kdcache.whole_store.recode_plan import Narrowing
+from kdcache.whole_store.verify import inspect_files
 from tests.mergekit import killed
 from tests.recodekit import recoded
 from tests.stagekit import stop_after

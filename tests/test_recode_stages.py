@@ -6,9 +6,9 @@ import numpy as np
 
 from kdcache.pipelines.extract import extract
 from kdcache.pipelines.train import train
-from kdcache.recode import recode_store
-from kdcache.recode_plan import Narrowing
 from kdcache.store import Store
+from kdcache.whole_store.recode import recode_store
+from kdcache.whole_store.recode_plan import Narrowing
 from tests import stagekit
 from tests.stagekit import Stage, metrics, student
 from tests.test_recode import require_as_extracted

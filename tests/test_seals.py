@@ -18,7 +18,7 @@ from kdcache.errors import (
     StoreError,
     StoreNotFoundError,
 )
-from kdcache.files import Folder
+from kdcache.places.files import Folder
 from kdcache.seals import split_pin
 from kdcache.shards import encode_shard
 from kdcache.store import Store

@@ -7,11 +7,11 @@ import pytest
 from kdcache.canonical import sha256_hex
 from kdcache.errors import DamagedError, InvalidInputError, MissingBlockError, StoreNotFoundError
 from kdcache.layout import CARD, LATEST_SEAL, MANIFEST, PARTIAL
-from kdcache.merge import merge_stores
-from kdcache.place import open_place
-from kdcache.share import SealedListing, sealed_files
+from kdcache.places.place import open_place
+from kdcache.sharing.merge import merge_stores
+from kdcache.sharing.share import SealedListing, sealed_files
 from kdcache.store import Store
-from kdcache.verify import inspect_files
+from kdcache.whole_store.verify import inspect_files
 from tests.damagekit import FIRST, SECOND, all_reads, rich_store
 from tests.storekit import all_files, create_store, make_case, write_views
 

@@ -15,7 +15,7 @@ from kdcache.errors import InvalidInputError
 from kdcache.loader import Loader
 from kdcache.manifest import Encoding
 from kdcache.plan import partners_of
-from kdcache.shares import near_equal, share_sizes
+from kdcache.processes.shares import near_equal, share_sizes
 from tests.viewkit import FULL, TOPK, Mix, digits, extract_store, make_setting, plan_of, teacher_of
 
 UNHURRIED = settings(deadline=None, max_examples=60, suppress_health_check=[HealthCheck.too_slow])

@@ -4,14 +4,14 @@ from pathlib import Path
 
 import pytest
 
-from kdcache import transfer
 from kdcache.errors import InvalidInputError, StoreError
 from kdcache.layout import CARD, LATEST_SEAL, PARTIAL
 from kdcache.manifest import Card
 from kdcache.pipelines.sharing import pull, push
-from kdcache.place import Place
+from kdcache.places.place import Place
+from kdcache.sharing import transfer
 from kdcache.store import Store
-from kdcache.verify import inspect_files
+from kdcache.whole_store.verify import inspect_files
 from tests.bucketkit import Proxy, put_object
 from tests.damagekit import rich_store
 from tests.storekit import create_store, make_case, write_views

@@ -15,9 +15,9 @@ from scipy.special import log_softmax
 from kdcache.calibration import fit_temperature
 from kdcache.errors import DamagedError, MissingBlockError
 from kdcache.shards import values_digest
-from kdcache.stats import StoreStats, store_stats
 from kdcache.store import Store
-from kdcache.tally import Range
+from kdcache.whole_store.stats import StoreStats, store_stats
+from kdcache.whole_store.tally import Range
 from tests.storekit import Case, create_store, make_case, real_case, write_store, write_views
 from tests.test_cli import Capture, answer, kdcache, refusal
 

@@ -17,7 +17,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 
 from kdcache.errors import KdcacheError, MissingBlockError
 from kdcache.store import Store
-from kdcache.verify import forget_blocks, inspect_files
+from kdcache.whole_store.verify import forget_blocks, inspect_files
 from tests.crashkit import Disk, Killed, on, remembered
 from tests.storekit import Case, commit_logits, create_store, make_case
 

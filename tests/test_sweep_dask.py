@@ -3,8 +3,8 @@
 from functools import partial
 from pathlib import Path
 
-from kdcache.cluster import open_cluster
 from kdcache.pipelines.sweep import Engine, sweep
+from kdcache.processes.cluster import open_cluster
 from tests import stagekit
 from tests.stagekit import NETWORK, Stage, metrics, weights_of
 from tests.test_sweep import rows, written

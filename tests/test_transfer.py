@@ -20,7 +20,7 @@ from kdcache.layout import LATEST_SEAL, PARTIAL
 from kdcache.pipelines.sharing import pull, push
 from kdcache.progress import StopRequest
 from kdcache.store import Store
-from kdcache.verify import inspect_files
+from kdcache.whole_store.verify import inspect_files
 from tests.bucketkit import KEY, SECRET, TOKEN, Asked, Proxy, objects
 from tests.damagekit import FIRST, SECOND, all_reads, rich_store
 from tests.storekit import all_files, create_store, make_case, write_store, write_views

@@ -7,17 +7,17 @@ from pathlib import Path
 
 import pytest
 
-from kdcache import origin
-from kdcache.archive import Archive
 from kdcache.errors import DamagedError, KdcacheError, StoreError, StoreNotFoundError
-from kdcache.export import export_store
-from kdcache.files import Folder
 from kdcache.pipelines.sharing import pull, push
+from kdcache.places import origin
+from kdcache.places.archive import Archive
+from kdcache.places.files import Folder
 from kdcache.progress import silent
-from kdcache.share import sealed_files
+from kdcache.sharing.export import export_store
+from kdcache.sharing.share import sealed_files
+from kdcache.sharing.transfer import copy_sealed
 from kdcache.store import Store
-from kdcache.transfer import copy_sealed
-from kdcache.verify import inspect_files
+from kdcache.whole_store.verify import inspect_files
 from tests.bucketkit import FAULTS, PASSING, PATIENT, Asked, Proxy, environment, objects
 from tests.damagekit import FIRST, all_reads, rich_store
 from tests.storekit import all_files

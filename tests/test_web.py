@@ -11,13 +11,13 @@ import pytest
 from kdcache.cli.app import main
 from kdcache.errors import InvalidInputError, KdcacheError, StoreError, StoreNotFoundError
 from kdcache.inspection import describe_rows, describe_store
-from kdcache.origin import Origin, split_url
 from kdcache.pipelines.train import train
-from kdcache.place import Place, open_place
+from kdcache.places.origin import Origin, split_url
+from kdcache.places.place import Place, open_place
+from kdcache.places.web import WebFolder
 from kdcache.seals import split_pin
 from kdcache.store import Store
-from kdcache.verify import inspect_files
-from kdcache.web import WebFolder
+from kdcache.whole_store.verify import inspect_files
 from tests import stagekit
 from tests.damagekit import FIRST, ROWS, all_reads, rich_store
 from tests.stagekit import Stage, metrics, student, weights_of

@@ -13,11 +13,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from kdcache import origin
 from kdcache.errors import ClosedError, DamagedError, FormatError, KdcacheError, StoreError, StoreNotFoundError
+from kdcache.places import origin
+from kdcache.places.web import WebFolder
 from kdcache.store import Store
-from kdcache.verify import inspect_files
-from kdcache.web import WebFolder
+from kdcache.whole_store.verify import inspect_files
 from tests.damagekit import FIRST, all_reads, rich_store
 from tests.storekit import all_files
 from tests.webkit import EVER, FAULTS, QUICK, SLOW, STEADY, TRANSIENT, Site, serving, uncached

@@ -14,8 +14,8 @@ from urllib.parse import unquote
 
 import pytest
 
-from kdcache import origin
-from kdcache.origin import Patience
+from kdcache.places import origin
+from kdcache.places.origin import Patience
 
 QUICK = Patience(timeout=0.4, slowest=2**20, tries=3, pause=0.002, longest_pause=0.01, budget=3.0)
 STEADY = replace(QUICK, timeout=5.0, budget=15.0)  # a busy machine's pause is no fault: it would spend a try

@@ -11,9 +11,9 @@ from pathlib import Path
 from typing import Any
 
 from kdcache.errors import KdcacheError
-from kdcache.export import export_store
+from kdcache.places.zipfiles import ZipWriter
+from kdcache.sharing.export import export_store
 from kdcache.store import Store
-from kdcache.zipfiles import ZipWriter
 from tests.attackkit import limit_memory
 from tests.storekit import all_files
 

@@ -14,11 +14,11 @@ from pathlib import Path
 import numpy as np
 from obstore.store import S3Store
 
-from kdcache import ahead
-from kdcache.bucket import Bucket
 from kdcache.pipelines.sharing import pull, push
+from kdcache.places import ahead
+from kdcache.places.bucket import Bucket
+from kdcache.sharing.transfer import JOBS
 from kdcache.store import Store
-from kdcache.transfer import JOBS
 from tests.benchmarks.harness import Bench, Figure, alternate, exact, timed_ratio
 from tests.storekit import make_case, write_store
 

@@ -15,13 +15,13 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
-from kdcache.cluster import open_cluster
-from kdcache.engines import Engine, OnCluster
-from kdcache.recode import recode_store
-from kdcache.recode_plan import Narrowing
-from kdcache.stats import store_stats
+from kdcache.processes.cluster import open_cluster
 from kdcache.store import Store
-from kdcache.verify import inspect_files
+from kdcache.whole_store.engines import Engine, OnCluster
+from kdcache.whole_store.recode import recode_store
+from kdcache.whole_store.recode_plan import Narrowing
+from kdcache.whole_store.stats import store_stats
+from kdcache.whole_store.verify import inspect_files
 from tests.benchmarks.harness import alternate
 from tests.benchmarks.rowstores import Shape, write_row_store
 
@@ -45,7 +45,11 @@ def main() -> None:
         engines: dict[str, Engine] = {}
         for workers in (1, 2):
             cluster = stack.enter_context(
-                open_cluster(workers=workers, dashboard="127.0.0.1:0", preload=["kdcache.recode", "kdcache.stats"])
+                open_cluster(
+                    workers=workers,
+                    dashboard="127.0.0.1:0",
+                    preload=["kdcache.whole_store.recode", "kdcache.whole_store.stats"],
+                )
             )
             engines[f"{workers} worker{'s' * (workers > 1)}"] = OnCluster(cluster)
         _measure("verify", large, given.trials, engines, lambda engine: inspect_files(str(large), engine=engine))

@@ -1,0 +1,187 @@
+"""A store in one zip file, read only: the reading half of `files.Folder` over any file that is read in parts.
+
+Entries are stored as they are, so a part of an entry is a part of the file, wherever that lies.
+"""
+
+import hashlib
+import zlib
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import NoReturn
+
+from kdcache.errors import DamagedError, FormatError, InvalidInputError, StoreNotFoundError
+from kdcache.limits import METADATA_LIMIT
+from kdcache.places.beneath import split_key
+from kdcache.places.parts import LocalFile, Parts
+from kdcache.places.zipfiles import Entry, check_header, read_entries
+
+PIECE = 2**23  # bytes that are hashed at a time; over a network each piece is a request
+MEND = "use another copy of this file"
+
+
+@dataclass(frozen=True)
+class OpenedEntry:
+    """A file of an archive, of `size` bytes."""
+
+    file: Parts
+    entry: Entry
+    name: str
+
+    @property
+    def size(self) -> int:
+        return self.entry.size
+
+    def part(self, offset: int, length: int) -> bytes:
+        """Bytes from `offset` on, fewer at the end. Raises DamagedError where the archive was cut."""
+        length = max(min(length, self.size - offset), 0)
+        data = self.file.part(self.entry.start + offset, length) if length else b""
+        if len(data) != length:
+            raise DamagedError(f"{self.name} was cut while it was read; {MEND}")
+        return data
+
+    def pieces(self) -> Iterator[bytes]:
+        """All of it. Raises DamagedError, at the end, where the bytes are not those that were written."""
+        crc = 0
+        for offset in range(0, self.size, PIECE):
+            piece = self.part(offset, PIECE)
+            crc = zlib.crc32(piece, crc)
+            yield piece
+        if crc != self.entry.crc:
+            said = f"has crc32 {crc:08x}, the archive says {self.entry.crc:08x}"
+            raise DamagedError(f"{self.name}/{self.entry.name} {said}; {MEND}")
+
+
+class Archive:
+    """A zip file that holds a store. Keys are relative, with forward slashes; nothing is written."""
+
+    lists = True
+    mend = MEND
+
+    def __init__(self, name: Path | str, opens: Callable[[], Parts], *, far: bool = False) -> None:
+        """`name` is what messages call it; `opens` is called once, when something is first read."""
+        self.root, self.far = name, far
+        self._opens = opens
+        self._checked: set[str] = set()
+
+    @classmethod
+    def of_file(cls, path: str) -> "Archive":
+        """An archive of this machine."""
+        return cls(Path(path), lambda: LocalFile(Path(path)))
+
+    @cached_property
+    def _file(self) -> Parts:
+        return self._opens()
+
+    @cached_property
+    def _entries(self) -> dict[str, Entry]:
+        return read_entries(self._file, str(self.root))
+
+    @cached_property
+    def _folders(self) -> dict[str, set[str]]:
+        """Folder -> names of the folders directly in it."""
+        found: dict[str, set[str]] = {"": set()}
+        for key in self._entries:
+            above = ""
+            for name in key.split("/")[:-1]:
+                found[above].add(name)
+                above = f"{above}/{name}".lstrip("/")
+                found.setdefault(above, set())
+        return found
+
+    def path(self, key: str) -> str:
+        return f"{self.root}/{key}"
+
+    def get(self, key: str, *, limit: int = METADATA_LIMIT) -> bytes | None:
+        """The bytes under a key, or None when there is nothing. Raises FormatError for more than `limit` bytes, before
+        they are read, and DamagedError for bytes whose crc32 is not the archive's."""
+        found = self._find(key)
+        if found is None:
+            return None
+        if found.size > limit:
+            advice = "it was not written by kdcache: fetch the store again"
+            raise FormatError(f"{self.path(key)} has {found.size} bytes, allowed are {limit}; {advice}")
+        return b"".join(found.pieces())
+
+    def require(self, key: str, advice: str, *, limit: int = METADATA_LIMIT) -> bytes:
+        """The bytes under a key that must be there. Raises DamagedError."""
+        data = self.get(key, limit=limit)
+        if data is None:
+            raise DamagedError(f"{self.path(key)} is missing; {advice}")
+        return data
+
+    @contextmanager
+    def opened(self, key: str) -> Iterator[OpenedEntry]:
+        """A file to read parts of. Raises DamagedError where there is none."""
+        found = self._find(key)
+        if found is None:
+            raise DamagedError(f"{self.path(key)} is missing; {MEND}")
+        yield found
+
+    def span(self, key: str, first: int, last: int, size: int) -> bytes:
+        """Bytes first to last of a file of `size` bytes. Raises DamagedError where it has another size."""
+        with self.opened(key) as found:
+            if found.size != size:
+                raise DamagedError(f"{self.path(key)} has {found.size} bytes, expected were {size}; {MEND}")
+            return found.part(first, last + 1 - first)
+
+    def digest(self, key: str) -> str | None:
+        """sha256 of the bytes under a key, or None when there is nothing."""
+        found = self._find(key)
+        if found is None:
+            return None
+        sha256 = hashlib.sha256()
+        for piece in found.pieces():
+            sha256.update(piece)
+        return sha256.hexdigest()
+
+    def size(self, key: str) -> int | None:
+        """Bytes under a key, or None when there is nothing."""
+        found = self._find(key, look=False)
+        return None if found is None else found.size
+
+    def nothing(self, key: str) -> StoreNotFoundError:
+        """What to raise where the file that makes an archive a store is missing."""
+        advice = "it must be what kdcache export wrote, or a zip of all that lies in a store's folder"
+        return StoreNotFoundError(f"{self.root} holds no {key}; {advice}")
+
+    def has_folder(self, prefix: str) -> bool:
+        return prefix in self._folders
+
+    def keys(self, prefix: str) -> Iterator[str]:
+        """Every key under a prefix, sorted."""
+        yield from sorted(key for key in self._entries if not prefix or key.startswith(f"{prefix}/"))
+
+    def folders(self, prefix: str) -> list[str]:
+        """Names of the folders directly under a prefix."""
+        return sorted(self._folders.get(prefix, ()))
+
+    def put_new(self, key: str, data: bytes) -> bool:
+        self._read_only()
+
+    def put_same(self, key: str, data: bytes) -> None:
+        self._read_only()
+
+    def replace(self, key: str, data: bytes) -> None:
+        self._read_only()
+
+    def delete(self, key: str) -> None:
+        self._read_only()
+
+    def _find(self, key: str, *, look: bool = True) -> OpenedEntry | None:
+        """What lies under a key, its own header compared with the central directory once."""
+        entry = self._entries.get("/".join(split_key(key)))
+        if entry is None:
+            return None
+        if look and key not in self._checked:
+            check_header(self._file, entry, str(self.root))
+            self._checked.add(key)
+        return OpenedEntry(self._file, entry, str(self.root))
+
+    def _read_only(self) -> NoReturn:
+        raise InvalidInputError(f"{self.root} is read only; {UNPACK.format(self.root)}")
+
+
+UNPACK = "work on a folder: kdcache pull {} FOLDER"

@@ -1,0 +1,261 @@
+"""A store in an object store (s3://, gs://, az://): `files.Folder`'s contract over obstore.
+
+A put is whole or absent, and creates by a condition, so that it replaces nothing. What may pass is tried again here and
+not by obstore, for one reason: a conditional put whose answer was lost finds its own bytes when it is tried again.
+"""
+
+import hashlib
+import re
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any, NoReturn, TypeVar
+
+from kdcache.errors import ClosedError, DamagedError, FormatError, StoreError, StoreNotFoundError
+from kdcache.limits import METADATA_LIMIT
+from kdcache.places import origin
+from kdcache.places.clouds import open_client, split_address
+from kdcache.places.origin import Patience, TryAgainError, jittered, shown
+
+T = TypeVar("T")
+MEND = "push the store again, whole, or use another copy of it"
+STATUS = re.compile(r"status code: ([0-9]{3}[ A-Za-z]*)")
+FINAL = re.compile(r"[34][0-9][0-9]")
+PASSING = frozenset({"408", "429"})
+PIECE = 2**22
+CREDENTIALS = {
+    "s3": "AWS_ACCESS_KEY_ID, AWS_PROFILE, ...",
+    "gs": "GOOGLE_APPLICATION_CREDENTIALS, ...",
+    "az": "AZURE_STORAGE_ACCOUNT_NAME, AZURE_STORAGE_ACCOUNT_KEY, ...",
+}
+SENDING = 15  # times as patient: a put is answered once all of it was sent
+
+
+@dataclass(frozen=True)
+class OpenedObject:
+    """An object of `size` bytes; each part is one request."""
+
+    bucket: "Bucket"
+    key: str
+    size: int
+
+    def part(self, offset: int, length: int) -> bytes:
+        """Bytes from `offset` on, fewer at the end."""
+        stop = min(offset + length, self.size)
+        return self.bucket.span(self.key, offset, stop - 1, self.size) if stop > offset else b""
+
+
+class Bucket:
+    """A folder of a bucket or container. Keys are relative, with forward slashes."""
+
+    lists = True
+    far = True
+    mend = MEND
+
+    def __init__(self, url: str, patience: Patience | None = None) -> None:
+        address = split_address(url)
+        self.root = str(address)
+        self.patience = patience or origin.PATIENCE
+        self._client = open_client(address, self.patience, stalled=self.patience.timeout)
+        self._writer = open_client(address, self.patience, stalled=SENDING * self.patience.timeout)
+
+    def path(self, key: str) -> str:
+        return f"{self.root}/{key}"
+
+    def get(self, key: str, *, limit: int = METADATA_LIMIT) -> bytes | None:
+        """The bytes under a key, or None when there is nothing. Raises FormatError for more than `limit` bytes, before
+        they are read, and StoreError where the store does not answer."""
+
+        def read() -> bytes | None:
+            found = self._found(key)
+            if found is not None and (size := found.meta["size"]) > limit:
+                advice = "it was not written by kdcache: fetch the store again"
+                raise FormatError(f"{self.path(key)} has {size} bytes, allowed are {limit}; {advice}")
+            return None if found is None else b"".join(self._pieces(key, found))
+
+        return self._ask(key, read)
+
+    def require(self, key: str, advice: str, *, limit: int = METADATA_LIMIT) -> bytes:
+        """The bytes under a key that must be there. Raises DamagedError."""
+        data = self.get(key, limit=limit)
+        if data is None:
+            raise DamagedError(f"{self.path(key)} is missing; {advice}")
+        return data
+
+    @contextmanager
+    def opened(self, key: str) -> Iterator["OpenedObject"]:
+        """An object to read parts of. Raises DamagedError where there is none."""
+        size = self.size(key)
+        if size is None:
+            raise DamagedError(f"{self.path(key)} is missing; {MEND}")
+        yield OpenedObject(self, key, size)
+
+    def span(self, key: str, first: int, last: int, size: int) -> bytes:
+        """Bytes first to last of an object of `size` bytes. Raises DamagedError where it has another size."""
+
+        def read() -> bytes:
+            found = self._found(key, (first, last + 1))
+            if found is None:
+                raise DamagedError(f"{self.path(key)} is missing; {MEND}")
+            if (there := found.meta["size"]) != size:
+                raise DamagedError(f"{self.path(key)} has {there} bytes, {size} were expected; {MEND}")
+            return b"".join(self._pieces(key, found))
+
+        return self._ask(key, read)
+
+    def digest(self, key: str) -> str | None:
+        """sha256 of the bytes under a key, or None when there is nothing."""
+
+        def read() -> str | None:
+            found, sha256 = self._found(key), hashlib.sha256()
+            for piece in () if found is None else self._pieces(key, found):
+                sha256.update(piece)
+            return None if found is None else sha256.hexdigest()
+
+        return self._ask(key, read)
+
+    def size(self, key: str) -> int | None:
+        """Bytes under a key, or None when there is nothing."""
+
+        def read() -> int | None:
+            try:
+                return int(self._client.head(key)["size"])
+            except FileNotFoundError:
+                return None
+
+        return self._ask(key, read)
+
+    def put_new(self, key: str, data: bytes) -> bool:
+        """Write whole or not at all, never over another; False, and nothing changed, where the key exists.
+
+        An answer that was lost may have been a yes: whoever finds the key at a later try reads it, and compares.
+        """
+        from obstore.exceptions import AlreadyExistsError, PreconditionError
+
+        tries = 0
+
+        def write() -> bool:
+            nonlocal tries
+            tries += 1
+            try:
+                self._writer.put(key, data, mode="create", use_multipart=False)
+            except (AlreadyExistsError, PreconditionError):
+                return tries > 1 and self.get(key, limit=max(len(data), METADATA_LIMIT)) == data
+            return True
+
+        return self._ask(key, write)
+
+    def put_same(self, key: str, data: bytes) -> None:
+        """Create a key, or find it with these very bytes. Raises StoreError where it holds others."""
+        if not self.put_new(key, data) and self.get(key, limit=max(len(data), METADATA_LIMIT)) != data:
+            raise StoreError(f"{self.path(key)} exists with other contents; use another address")
+
+    def replace(self, key: str, data: bytes) -> None:
+        """Write over what is there, at once: for the pointer to the latest seal and for the card, nothing else."""
+        self._ask(key, lambda: self._writer.put(key, data, use_multipart=False))
+
+    def delete(self, key: str) -> None:
+        """Remove a key; one that is gone stays gone."""
+
+        def remove() -> None:
+            try:
+                self._client.delete(key)
+            except FileNotFoundError:
+                return
+
+        self._ask(key, remove)
+
+    def entries(self, prefix: str = "") -> dict[str, tuple[int, str]]:
+        """Key -> (size, entity tag without its quotes) of everything under a prefix."""
+
+        def read() -> dict[str, tuple[int, str]]:
+            pages = self._client.list(prefix or None)
+            return {each["path"]: (each["size"], (each["e_tag"] or "").strip('"')) for page in pages for each in page}
+
+        return self._ask(prefix, read)
+
+    def keys(self, prefix: str) -> Iterator[str]:
+        """Every key under a prefix, sorted."""
+        yield from sorted(self.entries(prefix))
+
+    def folders(self, prefix: str) -> list[str]:
+        """Names of the folders directly under a prefix."""
+        found = self._ask(prefix, lambda: self._client.list_with_delimiter(prefix or None))
+        return sorted(path.rstrip("/").rsplit("/", 1)[-1] for path in found["common_prefixes"])
+
+    def has_folder(self, prefix: str) -> bool:
+        """Whether anything lies under a prefix."""
+        return self._ask(prefix, lambda: any(page for page in self._client.list(prefix, chunk_size=1)))
+
+    def nothing(self, key: str) -> StoreNotFoundError:
+        """What to raise where the object that makes a folder a store is missing."""
+        said = f"{self.path(key)} is not there, so {self.root} is no store"
+        return StoreNotFoundError(f"{said}; check the address, or publish one: kdcache push STORE {self.root}")
+
+    def _found(self, key: str, span: tuple[int, int] | None = None) -> Any:
+        try:
+            return self._client.get(key, options={} if span is None else {"range": span})
+        except FileNotFoundError:
+            return None
+
+    def _pieces(self, key: str, found: Any) -> Iterator[bytes]:
+        """The body, as long as its headers say. Raises TryAgainError for a shorter one."""
+        if str(found.attributes.get("Content-Type", "")).lower().startswith("text/html"):
+            raise StoreError(
+                f"{self.path(key)} came as a web page, not a file; check the endpoint, and what stands before"
+            )
+        first, stop = found.range
+        seen = 0
+        for piece in found.stream(min_chunk_size=PIECE):
+            seen += len(piece)
+            if seen > stop - first:
+                break
+            yield bytes(piece)
+        if seen != stop - first:
+            raise TryAgainError(f"sent {seen} of {stop - first} bytes")
+
+    def _ask(self, key: str, call: Callable[[], T]) -> T:
+        """What a call gives, tried again while it may pass. Raises StoreError without the server's words."""
+        from obstore.exceptions import BaseError, PermissionDeniedError, UnauthenticatedError
+
+        failed, pause = 0.0, self.patience.pause
+        for tries in range(1, self.patience.tries + 1):
+            try:
+                return call()
+            except (PermissionDeniedError, UnauthenticatedError) as error:
+                self._refuse(key, error)
+            except (BaseError, FileNotFoundError, TryAgainError) as error:
+                why, final = _why(error)
+                failed = failed or time.monotonic()  # a large file may take long before it breaks off
+                spent = time.monotonic() - failed
+                if final or tries == self.patience.tries or spent + pause > self.patience.budget:
+                    said = f"{self.path(key)} {why}, in {tries} tries over {spent:.1f} s"
+                    advice = (
+                        "check address, endpoint and region, and run the same command again: nothing is half written"
+                    )
+                    raise StoreError(f"{said}; {advice}") from None
+                time.sleep(jittered(pause, self.patience))
+            pause *= 2
+        raise AssertionError
+
+    def _refuse(self, key: str, error: Exception) -> NoReturn:
+        named = CREDENTIALS[self.root.partition("://")[0]]
+        advice = f"check the credentials in the environment ({named}) and what they may do"
+        raise ClosedError(f"{self.path(key)} {_why(error)[0]}; {advice}") from None
+
+
+def _why(error: Exception) -> tuple[str, bool]:
+    """What went wrong in a few words of ours, and whether it stays so. obstore's text quotes addresses and bodies."""
+    if isinstance(error, TryAgainError):
+        return str(error), False
+    text = str(error)
+    if found := STATUS.search(text):
+        status = found[1].strip()
+        return f"answered {status}", bool(FINAL.match(status)) and status[:3] not in PASSING
+    if "non-partial" in text:
+        return "was sent whole, though some of its bytes were asked for: the server has no range requests", True
+    if "Requested" in text and "got" in text:
+        return "answered with other bytes than were asked for", True
+    kind = re.search(r"kind: ([A-Za-z]+)", text)
+    return f"gave no usable answer ({shown(kind[1] if kind else type(error).__name__)})", False

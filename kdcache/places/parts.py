@@ -1,0 +1,46 @@
+"""A file that is read in parts: what every place hands out, and a file of this machine as such."""
+
+import os
+import stat
+from pathlib import Path
+from typing import Protocol
+
+from kdcache.errors import StoreNotFoundError
+from kdcache.places.beneath import READ, not_a_file, unreadable
+
+
+class Parts(Protocol):
+    """A file of `size` bytes that is read in parts."""
+
+    @property
+    def size(self) -> int: ...
+
+    def part(self, offset: int, length: int) -> bytes: ...
+
+
+class LocalFile:
+    """A regular file of this machine, open for as long as this object lives; threads may share it."""
+
+    def __init__(self, path: Path) -> None:
+        try:
+            self._descriptor = os.open(path, READ & ~os.O_NOFOLLOW)  # the user's own word, which may be a link
+        except FileNotFoundError as error:
+            raise StoreNotFoundError(f"{path} does not exist; check the path") from error
+        except OSError as error:
+            raise unreadable(path, error) from error
+        found = os.fstat(self._descriptor)
+        if not stat.S_ISREG(found.st_mode):
+            raise not_a_file(path, found.st_mode)
+        self.size = found.st_size
+
+    def part(self, offset: int, length: int) -> bytes:
+        """Bytes from `offset` on, fewer at the end."""
+        pieces, end = [], min(offset + length, self.size)
+        while offset < end and (piece := os.pread(self._descriptor, end - offset, offset)):
+            pieces.append(piece)
+            offset += len(piece)
+        return pieces[0] if len(pieces) == 1 else b"".join(pieces)
+
+    def __del__(self) -> None:
+        if hasattr(self, "_descriptor"):
+            os.close(self._descriptor)

@@ -1,0 +1,258 @@
+"""A store on a web server, read only: the reading half of `files.Folder` over http:// and https://.
+
+An answer is data only where its status, its range and its length are those that were asked for.
+"""
+
+import hashlib
+import re
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import NoReturn, Protocol, TypeVar
+
+from kdcache.errors import ClosedError, DamagedError, FormatError, InvalidInputError, StoreError, StoreNotFoundError
+from kdcache.limits import METADATA_LIMIT, MIB
+from kdcache.places.origin import Origin, Reply, TooLongError, shown, split_url
+
+T = TypeVar("T")
+ABSENT = frozenset({404, 410})
+CLOSED = frozenset({401, 403})
+CONTENT_RANGE = re.compile(r"bytes ([0-9]{1,18})-([0-9]{1,18})/([0-9]{1,18})")
+EMPTY = re.compile(r"bytes \*/0")
+MEND = "publish the store again, whole, or use another copy of it"
+HELD = 16 * MIB  # of a file that is read whole where no parts of it can be asked for
+COPY = "or copy the store to a folder"
+
+
+class Server(Protocol):
+    """Who answers for the files of a folder; `root` is what messages call it."""
+
+    @property
+    def root(self) -> str: ...
+
+    def ask(self, key: str, read: Callable[[Reply], T], *, byte_range: str = "") -> T: ...
+    def size(self, key: str) -> int | None: ...
+    def ranges(self, key: str) -> bool: ...  # whether parts of a file that is there can be asked for
+
+
+class Plain:
+    """A server that is asked for a file by its address, without credentials."""
+
+    def __init__(self, url: str) -> None:
+        parts = split_url(url)
+        self._origin = Origin(parts)
+        self._base = parts.path.rstrip("/")
+        self.root = f"{self._origin.name}{self._base}"
+
+    def ask(self, key: str, read: Callable[[Reply], T], *, byte_range: str = "") -> T:
+        return self._origin.ask(f"{self._base}/{key}", read, byte_range=byte_range)
+
+    def size(self, key: str) -> int | None:
+        """Asks for one byte: so it is known, before any data is read, whether the server keeps to ranges."""
+        return self.ask(key, _total, byte_range="bytes=0-0")
+
+    def ranges(self, key: str) -> bool:
+        return True
+
+
+@dataclass(frozen=True)
+class OpenedUrl:
+    """A file on a web server, of `size` bytes; each part is one request."""
+
+    folder: "WebFolder"
+    key: str
+    size: int
+
+    def part(self, offset: int, length: int) -> bytes:
+        """Bytes from `offset` on, fewer at the end."""
+        last = min(offset + length, self.size) - 1
+        return self.folder.span(self.key, offset, last, self.size) if last >= offset else b""
+
+
+class WebFolder:
+    """A folder that a web server shows. Keys are relative, with forward slashes; nothing is listed or written."""
+
+    lists = False
+    far = True
+    mend = MEND
+
+    def __init__(self, url: str, server: Server | None = None) -> None:
+        self._server = server or Plain(url)
+        self.root = self._server.root
+        self._sizes: dict[str, int] = {}
+
+    def path(self, key: str) -> str:
+        return f"{self.root}/{key}"
+
+    def get(self, key: str, *, limit: int = METADATA_LIMIT) -> bytes | None:
+        """The bytes under a key, or None when the server says that there is nothing. Raises FormatError for more than
+        `limit` bytes, of which no more are read, and StoreError for any other answer."""
+
+        def read(reply: Reply) -> bytes | None:
+            if reply.status in ABSENT:
+                return None
+            _require_file(reply, 200)
+            try:
+                return reply.body(limit)
+            except TooLongError as error:
+                advice = f"it is no file of a store: check the address, {COPY}"
+                raise FormatError(f"{reply.url} {error}, allowed are {limit}; {advice}") from error
+
+        return self._ask(key, read)
+
+    def require(self, key: str, advice: str, *, limit: int = METADATA_LIMIT) -> bytes:
+        """The bytes under a key that must be there. Raises DamagedError."""
+        data = self.get(key, limit=limit)
+        if data is None:
+            raise self._gone(key, advice)
+        return data
+
+    def size(self, key: str) -> int | None:
+        """Bytes under a key, or None when there is nothing; asked once, and later answers must agree."""
+        if key not in self._sizes:
+            found = self._server.size(key)
+            if found is None:
+                return None
+            self._sizes[key] = found
+        return self._sizes[key]
+
+    @contextmanager
+    def opened(self, key: str) -> Iterator["OpenedUrl"]:
+        """A file to read parts of. Raises DamagedError where there is none."""
+        size = self.size(key)
+        if size is None:
+            raise self._gone(key, MEND)
+        yield OpenedUrl(self, key, size)
+
+    def span(self, key: str, first: int, last: int, size: int) -> bytes:
+        """Bytes first to last of a file of `size` bytes. Raises StoreError for an answer that holds others."""
+        if not self._server.ranges(key):
+            return self.require(key, MEND, limit=max(size, HELD))[first : last + 1]
+
+        def read(reply: Reply) -> bytes:
+            if reply.status in ABSENT:
+                raise self._gone(key, MEND)
+            _require_range(reply, first, last, size)
+            return _body(reply, last - first + 1)
+
+        return self._ask(key, read, byte_range=f"bytes={first}-{last}")
+
+    def digest(self, key: str) -> str | None:
+        """sha256 of the bytes under a key, or None when there is nothing."""
+        size = self.size(key)
+        if size is None:
+            return None
+
+        def read(reply: Reply) -> str | None:
+            if reply.status in ABSENT:
+                return None
+            _require_file(reply, 200)
+            sha256, seen = hashlib.sha256(), 0
+            try:
+                for piece in reply.pieces(size):
+                    sha256.update(piece)
+                    seen += len(piece)
+            except TooLongError as error:
+                raise DamagedError(f"{reply.url} {error}, before it had {size}; {MEND}") from error
+            if seen != size:
+                raise DamagedError(f"{reply.url} has {seen} bytes, before it had {size}; {MEND}")
+            return sha256.hexdigest()
+
+        return self._ask(key, read)
+
+    def nothing(self, key: str) -> StoreNotFoundError:
+        """What to raise where the file that makes a folder a store is missing."""
+        said = f"{self.path(key)} is not there, so {self.root} is no store"
+        return StoreNotFoundError(f"{said}; check the address: it must be that of the store's own folder")
+
+    def has_folder(self, prefix: str) -> bool:
+        self._unlistable()
+
+    def keys(self, prefix: str) -> Iterator[str]:
+        self._unlistable()
+
+    def folders(self, prefix: str) -> list[str]:
+        self._unlistable()
+
+    def put_new(self, key: str, data: bytes) -> bool:
+        self._read_only()
+
+    def put_same(self, key: str, data: bytes) -> None:
+        self._read_only()
+
+    def replace(self, key: str, data: bytes) -> None:
+        self._read_only()
+
+    def delete(self, key: str) -> None:
+        self._read_only()
+
+    def _ask(self, key: str, read: Callable[[Reply], T], *, byte_range: str = "") -> T:
+        return self._server.ask(key, read, byte_range=byte_range)
+
+    def _gone(self, key: str, advice: str) -> DamagedError:
+        return DamagedError(f"{self.path(key)} is missing; {advice}")
+
+    def _unlistable(self) -> NoReturn:
+        raise StoreError(f"{self.root} cannot be listed: web servers only answer for single files; {COPY[3:]}")
+
+    def _read_only(self) -> NoReturn:
+        raise InvalidInputError(f"{self.root} is read only; write to a folder, and publish a copy of that")
+
+
+def _require_file(reply: Reply, status: int) -> None:
+    """Raises StoreError, naming what was found and what to do, for an answer that is no file of a store."""
+    if reply.redirect:
+        advice = f"if you trust it, name that address yourself, {COPY}"
+        raise StoreError(f"{reply.url} answered {reply.said} and points to {reply.redirect}; {advice}")
+    if reply.status in CLOSED:
+        advice = f"kdcache sends no password: use an address that is open to you, {COPY}"
+        why = "some object stores answer this for what is missing too"
+        raise ClosedError(f"{reply.url} answered {reply.said} ({why}); {advice}")
+    if reply.header("Content-Type").lower().startswith("text/html") and reply.status == 200:
+        raise StoreError(f"{reply.url} answered {reply.said} with a web page, not a file; check the address, {COPY}")
+    if status == 206 and reply.status == 200:
+        advice = f"use a server that has range requests (nginx, Apache, an object store), {COPY}"
+        raise StoreError(f"{reply.url} answered {reply.said} to a request for some of its bytes, 206 was due; {advice}")
+    if reply.status != status:
+        raise StoreError(f"{reply.url} answered {reply.said}, {status} was due; check the address, {COPY}")
+    if (encoding := reply.header("Content-Encoding").lower()) not in ("", "identity"):
+        advice = f"switch its compression off for stores, {COPY}"
+        raise StoreError(f"{reply.url} came encoded as {shown(encoding)}, asked for was identity; {advice}")
+
+
+def _require_range(reply: Reply, first: int, last: int, size: int) -> None:
+    """Raises StoreError or DamagedError for an answer that is not bytes first to last of `size`."""
+    _require_file(reply, 206)
+    found = CONTENT_RANGE.fullmatch(reply.header("Content-Range"))
+    if found is None or (int(found[1]), int(found[2])) != (first, last):
+        said = f"answered with range {shown(reply.header('Content-Range'))!r}, asked for were bytes {first}-{last}"
+        raise StoreError(f"{reply.url} {said}; use another server, {COPY}")
+    if int(found[3]) != size:
+        raise DamagedError(f"{reply.url} has {int(found[3])} bytes, before it had {size}; {MEND}")
+
+
+def _body(reply: Reply, length: int) -> bytes:
+    """Exactly `length` bytes. Raises StoreError for fewer or more."""
+    try:
+        data = reply.body(length)
+    except TooLongError as error:
+        raise StoreError(f"{reply.url} {error}, asked for were {length}; use another server, {COPY}") from error
+    if len(data) != length:
+        raise StoreError(f"{reply.url} sent {len(data)} bytes, asked for were {length}; use another server, {COPY}")
+    return data
+
+
+def _total(reply: Reply) -> int | None:
+    """How long a file is, from the answer to a request for its first byte; None where there is no file."""
+    if reply.status in ABSENT:
+        return None
+    found = reply.header("Content-Range")
+    if (reply.status == 416 and EMPTY.fullmatch(found)) or (reply.status == 200 and reply.length == 0):
+        return 0
+    _require_file(reply, 206)
+    whole = CONTENT_RANGE.fullmatch(found)
+    if whole is None or (int(whole[1]), int(whole[2])) != (0, 0):
+        said = f"answered with range {shown(found)!r}, asked for were bytes 0-0 and the length"
+        raise StoreError(f"{reply.url} {said}; use another server, {COPY}")
+    _body(reply, 1)
+    return int(whole[3])

@@ -1,0 +1,1 @@
+"""Several processes that work together: Dask workers for blocks, ranks that share each batch of a training."""

@@ -1,0 +1,191 @@
+"""Croissant 1.0 metadata (JSON-LD) for a sealed store, as far as Croissant can speak of Zarr.
+
+Files that stand alone are FileObjects with sha256 and size. The shards of each array are a FileSet, which says what its
+values are; their sha256 and sizes are in the commits file of their segment, which is a FileObject. Soft labels are no
+record set: a field needs a source, and Croissant has no extraction from Zarr. Class names are one that loads. 1.0 and
+not 1.1, which mlcroissant 1.1 reads as well: readers of 1.0 know nothing else.
+"""
+
+import json
+from collections.abc import Iterator
+from datetime import date
+from typing import Any
+
+from kdcache.canonical import sha256_hex
+from kdcache.errors import InvalidInputError
+from kdcache.layout import MANIFEST, ArraySpec, labels_spec, order_spec, seal_key
+from kdcache.segment import Segment
+from kdcache.sharing.cards import CardFacts, card_facts, public
+from kdcache.store import Store
+
+CONFORMS_TO = "http://mlcommons.org/croissant/1.0"
+NAMES_MAX = 25_000  # classes whose names are listed
+CONTEXT: dict[str, Any] = {
+    "@language": "en",
+    "@vocab": "https://schema.org/",
+    "citeAs": "cr:citeAs",
+    "column": "cr:column",
+    "conformsTo": "dct:conformsTo",
+    "cr": "http://mlcommons.org/croissant/",
+    "rai": "http://mlcommons.org/croissant/RAI/",
+    "data": {"@id": "cr:data", "@type": "@json"},
+    "dataType": {"@id": "cr:dataType", "@type": "@vocab"},
+    "dct": "http://purl.org/dc/terms/",
+    "equivalentProperty": "cr:equivalentProperty",
+    "examples": {"@id": "cr:examples", "@type": "@json"},
+    "extract": "cr:extract",
+    "field": "cr:field",
+    "fileProperty": "cr:fileProperty",
+    "fileObject": "cr:fileObject",
+    "fileSet": "cr:fileSet",
+    "format": "cr:format",
+    "includes": "cr:includes",
+    "isLiveDataset": "cr:isLiveDataset",
+    "jsonPath": "cr:jsonPath",
+    "key": "cr:key",
+    "md5": "cr:md5",
+    "parentField": "cr:parentField",
+    "path": "cr:path",
+    "recordSet": "cr:recordSet",
+    "references": "cr:references",
+    "regex": "cr:regex",
+    "repeated": "cr:repeated",
+    "replace": "cr:replace",
+    "samplingRate": "cr:samplingRate",
+    "sc": "https://schema.org/",
+    "separator": "cr:separator",
+    "source": "cr:source",
+    "subField": "cr:subField",
+    "transform": "cr:transform",
+}
+ARRAYS = {
+    "classes": "ids of the kept classes, best first",
+    "gaps": "logit gaps to the class before, in steps of 1/16 nat (high quantisation: 1/64)",
+    "tail": "logsumexp at T = 1, 2, 4 of all other logits less the top logit, in steps of 1/128",
+    "label": "distance of the hard label's logit to the top logit, in steps of 1/64; 65535 for none",
+    "logits": "all logits less the top one",
+    "features": "pooled penultimate features of the teacher",
+    "pixels": "low byte of xxh3-64 over the view that the teacher saw",
+    "canary": "thumbnails of the first positions' views",
+    "class_means": "mean logit of each class while outside the top k, less the mean of its row's tail",
+}
+PACKED = {
+    "gaps": f"{ARRAYS['gaps']}, a rank after the other",
+    "tail": f"residuals (see Packing in the format's specification) of {ARRAYS['tail']}",
+}
+
+
+def croissant(store: Store, published: str | None = None) -> str:
+    """The JSON-LD of a sealed store. `published` is a date as 2026-11-26, since a store holds no times.
+
+    Raises InvalidInputError for a store without a seal, and for a date that is none.
+    """
+    facts = card_facts(store)
+    record: dict[str, Any] = {
+        "@context": CONTEXT,
+        "@type": "sc:Dataset",
+        "conformsTo": CONFORMS_TO,
+        "name": facts.name,
+        "description": _description(facts),
+        "citeAs": f"{facts.name}, kdcache store {facts.content_id}",
+        "version": f"1.0.0+{facts.pin}",
+        "identifier": facts.content_id,
+        "keywords": ["knowledge distillation", "soft labels", "kdcache"],
+        "distribution": [*_files(store), *(each for segment in store.segments for each in _shards(segment))],
+    }
+    names = store.identity.dataset.class_names
+    if 0 < len(names) <= NAMES_MAX:
+        record["recordSet"] = [_class_names(names)]
+    if facts.license:
+        record["license"] = facts.license
+    if published is not None:
+        record["datePublished"] = _day(published)
+    return json.dumps(record, indent=2, sort_keys=True) + "\n"
+
+
+def _description(facts: CardFacts) -> str:
+    told = facts.described
+    teacher, data, transform = (public(told[name]) for name in ("teacher", "data", "transform"))
+    return (
+        f"Soft labels of {teacher} for {told['rows']} samples of {data or 'data'}, views {told['views']} of transform "
+        f"{transform}, mixing {told['mix']}: {told['soft labels']}. A kdcache store of format 1 in plain Zarr v3, read "
+        "by kdcache or by its docs/format.md; views are not stored, but drawn again from the data set. "
+        f"{facts.bytes} bytes in {facts.shards} shards; content id {facts.content_id}."
+    )
+
+
+def _day(text: str) -> str:
+    try:
+        return date.fromisoformat(text).isoformat()
+    except ValueError as error:
+        raise InvalidInputError(f"published is {text!r}, which is no date; write it as 2026-11-26") from error
+
+
+def _files(store: Store) -> list[dict[str, Any]]:
+    """Manifest, seal and commits as they lie there, and the chunks of order and labels."""
+    assert store.seal_record is not None
+    keys = [MANIFEST, seal_key(store.seal_record.content_id)]
+    for segment in store.segments:
+        assert segment.commits_digest is not None
+        keys += [segment.layout.record, segment.layout.commits_file(segment.commits_digest)]
+    chunks = [key for spec in (order_spec(store.rows), labels_spec(store.rows)) for key in _chunks(spec)]
+    return [*(_file(store, key, "application/json") for key in keys), *(_file(store, key) for key in chunks)]
+
+
+def _chunks(spec: ArraySpec) -> list[str]:
+    return [f"{spec.path}/zarr.json", *(spec.key(each) for each in range(-(-spec.shape[0] // spec.chunk[0])))]
+
+
+def _file(store: Store, key: str, kind: str = "application/octet-stream") -> dict[str, Any]:
+    data = store.folder.require(key, store.folder.mend)
+    return {
+        "@type": "cr:FileObject",
+        "@id": key,
+        "name": key,
+        "contentUrl": key,
+        "contentSize": f"{len(data)} B",
+        "encodingFormat": "application/json" if key.endswith(".json") else kind,
+        "sha256": sha256_hex(data),
+    }
+
+
+def _shards(segment: Segment) -> Iterator[dict[str, Any]]:
+    """A FileSet for each array of a segment."""
+    layout, commits = segment.layout, segment.commits().values()
+    assert segment.commits_digest is not None
+    listed = layout.commits_file(segment.commits_digest)
+    for name, spec in layout.arrays.items():
+        shards = [commit.shards[name] for commit in commits if name in commit.shards]
+        size = sum(shard.size for shard in shards)
+        shape = ", ".join(str(each) for each in spec.shape)
+        said = (PACKED if segment.identity.encoding.packing == "residuals" else {}).get(name, ARRAYS[name])
+        yield {
+            "@type": "cr:FileSet",
+            "@id": spec.path,
+            "name": spec.path,
+            "description": f"Zarr v3 array of {spec.dtype} [{shape}], views first: {said}. {len(shards)} "
+            f"shards, {size} bytes; sha256 and size of each are in {listed}.",
+            "encodingFormat": "application/octet-stream",
+            "includes": "/".join([spec.path, "c", *("*" for _ in spec.shape)]),
+        }
+
+
+def _field(record_set: str, name: str, description: str, kind: str) -> dict[str, Any]:
+    key = f"{record_set}/{name}"
+    return {"@type": "cr:Field", "@id": key, "name": name, "description": description, "dataType": kind}
+
+
+def _class_names(names: tuple[str, ...]) -> dict[str, Any]:
+    fields = [
+        _field("class-names", "id", "class id", "sc:Integer"),
+        _field("class-names", "name", "what people call it", "sc:Text"),
+    ]
+    return {
+        "@type": "cr:RecordSet",
+        "@id": "class-names",
+        "name": "class-names",
+        "description": "The classes of the hard labels.",
+        "key": {"@id": "class-names/id"},
+        "field": fields,
+        "data": [{"class-names/id": number, "class-names/name": name} for number, name in enumerate(names)],
+    }

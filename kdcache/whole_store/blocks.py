@@ -1,0 +1,75 @@
+"""Whole blocks in memory: every file held against the sha256 of its commit, decoded, and taken apart by view.
+
+Shape letters: Vs views of a segment, R rows of a block.
+"""
+
+from collections.abc import Iterable
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from kdcache.canonical import sha256_hex
+from kdcache.errors import DamagedError
+from kdcache.places.parallel import many
+from kdcache.plan import partners_of
+from kdcache.reading import rows_first
+from kdcache.rows import EncodedRows
+from kdcache.segment import Segment
+from kdcache.shards import decode_shard, largest_shard, require_metadata
+from kdcache.store import Store
+from kdcache.wholes import labels_between
+
+Array = npt.NDArray[Any]
+IntArray = npt.NDArray[np.int64]
+
+
+def read_block(segment: Segment, block: int, names: Iterable[str]) -> dict[str, Array]:
+    """Arrays of one block as stored, [Vs, ...]. Raises MissingBlockError where it is not committed, DamagedError where
+    a file is not the one of its commit, does not decode, or holds a class id that there is not."""
+    commit, names = segment.commit_of(block), list(names)
+    read = many(segment.folder, lambda name: _read(segment, block, name, commit.shards[name].sha256), names)
+    arrays = dict(zip(names, read, strict=True))
+    classes = segment.identity.teacher.classes
+    if "classes" in arrays and (found := int(arrays["classes"].max(initial=0))) >= classes:
+        path = segment.folder.path(segment.layout.arrays["classes"].key(block))
+        raise DamagedError(f"{path} holds class id {found}, allowed are 0 to {classes - 1}; fetch the store again")
+    return arrays
+
+
+def _read(segment: Segment, block: int, name: str, sha256: str) -> Array:
+    folder, spec = segment.folder, segment.layout.arrays[name]
+    require_metadata(folder, spec)
+    key = spec.key(block)
+    data = folder.require(key, folder.mend, limit=largest_shard(spec))
+    if (found := sha256_hex(data)) != sha256:
+        raise DamagedError(f"{folder.path(key)} has sha256 {found[:16]}, committed was {sha256[:16]}; {folder.mend}")
+    try:
+        return decode_shard(spec, data, block)
+    except (ValueError, RuntimeError) as error:
+        advice = f"find the block with: kdcache verify {folder.root}"
+        raise DamagedError(f"{folder.path(key)} does not decode ({error}); {advice}") from error
+
+
+def block_labels(store: Store, segment: Segment, block: int) -> IntArray:
+    """[Vs, R] hard labels of a block, or [Vs, R, 2] with the partner's under mixing; -1 for none."""
+    first, last = segment.layout.block_rows(block)
+    own, plan = labels_between(store.folder, store.identity, first, last), store.identity.views
+    if plan.mix == "none":
+        return np.broadcast_to(own, (len(segment.views), len(own)))
+    positions = np.arange(first, last, dtype=np.int64)
+    partners = [own[partners_of(plan, positions, view, store.rows) - first] for view in segment.views]  # same block
+    return np.stack([np.stack([own, other], axis=1) for other in partners])
+
+
+def view_rows(segment: Segment, block: int, arrays: dict[str, Array], row: int, hard: IntArray) -> EncodedRows:
+    """Rows [R] of view number `row` of a block; `hard` [R] or [R, 2] are its labels."""
+    first, last = segment.layout.block_rows(block)
+    loose = {}
+    for name, values in arrays.items():
+        axis = segment.layout.arrays[name].block_axis
+        if axis is not None:
+            loose[name] = rows_first(values[row], axis - 1, None)
+    if segment.identity.encoding.k is None:
+        loose["hard"] = hard
+    return EncodedRows(segment.identity, np.arange(first, last, dtype=np.int64), loose)
