@@ -58,8 +58,8 @@ def _engine(name: str, together: int, scheduler: str, count: int) -> Any:
     from kdcache.pipelines.dask_extract import gpus_here
     from kdcache.processes.cluster import open_cluster
 
-    given = {"scheduler": scheduler, "workers": count, "gpus": gpus_here(), "preload": [WORK]}
-    return Engine(together, partial(open_cluster, **given))
+    cluster = partial(open_cluster, scheduler=scheduler, workers=count, gpus=gpus_here(), preload=[WORK])
+    return Engine(together, cluster)
 
 
 def _print(summary: Any) -> None:
