@@ -13,6 +13,8 @@ from pathlib import Path
 
 from tests import stagekit
 
+ROOT = Path(__file__).resolve().parent.parent
+
 FAILING = '''"""Digits and a convnet that fail in ways which a file beside this one names, once the checks are done."""
 from pathlib import Path
 
@@ -108,15 +110,19 @@ def another_version(folder: Path, version: str) -> dict[str, str]:
     info = folder / f"kdcache-{version}.dist-info"
     info.mkdir(parents=True)
     (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: kdcache\nVersion: {version}\n")
-    return {**os.environ, "PYTHONPATH": os.pathsep.join([str(folder), os.environ.get("PYTHONPATH", "")])}
+    return {**os.environ, "PYTHONPATH": os.pathsep.join([str(folder), str(ROOT)])}
 
 
 @contextlib.contextmanager
-def running(tool: str, *given: str, environment: dict[str, str] | None = None) -> Iterator[None]:
-    """`dask worker` or `dask scheduler`, killed afterwards with all that it started."""
+def running(
+    tool: str, *given: str, environment: dict[str, str] | None = None, folder: Path | None = None
+) -> Iterator[None]:
+    """`dask worker` or `dask scheduler` in a folder, killed afterwards with all that it started."""
     line = [sys.executable, "-m", "dask", tool, *given]
     quiet = subprocess.DEVNULL
-    with subprocess.Popen(line, env=environment, stdout=quiet, stderr=quiet, start_new_session=True) as process:
+    with subprocess.Popen(
+        line, env=environment, cwd=folder, stdout=quiet, stderr=quiet, start_new_session=True
+    ) as process:
         try:
             yield
         finally:

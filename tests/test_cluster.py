@@ -63,7 +63,11 @@ def test_work_goes_on_when_workers_die(cluster: Cluster, tmp_path: Path) -> None
     assert len(list(tmp_path.glob("0-*"))) == 7
 
 
-def test_what_kills_its_workers_for_ever_is_given_up(cluster: Cluster, tmp_path: Path) -> None:
+def test_what_kills_its_workers_for_ever_is_given_up(
+    cluster: Cluster, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """After the four deaths that Dask allows; `DEATHS` more times four without the patch."""
+    monkeypatch.setattr(cluster_module, "DEATHS", 0)
     (tmp_path / "kills").write_text("1000")
     found = dict(cluster.each(partial(clusterkit.deadly, str(tmp_path)), range(4)))
     assert type(found.pop(0)).__name__ == "KilledWorker"
@@ -97,9 +101,10 @@ def test_all_listens_on_loopback(cluster: Cluster) -> None:
 
 def test_a_worker_of_another_version_is_refused_by_name(cluster: Cluster, tmp_path: Path) -> None:
     """Before work starts, and where it joins later."""
-    environment = clusterkit.another_version(tmp_path / "old", "0.0.9")
-    there = len(cluster.everywhere(os.getpid))
-    with clusterkit.running("worker", cluster.address, "--no-nanny", "--nthreads", "1", environment=environment):
+    old = tmp_path / "old"  # python looks for packages where it is started first, and a checkout has metadata
+    environment, there = clusterkit.another_version(old, "0.0.9"), len(cluster.everywhere(os.getpid))
+    given = ("worker", cluster.address, "--no-nanny", "--nthreads", "1")
+    with clusterkit.running(*given, environment=environment, folder=old):
         cluster.client.wait_for_workers(there + 1, timeout=60)
         said = r"worker tcp://127.0.0.1:\d+ has kdcache 0.0.9, this process has \d"
         with pytest.raises(ClusterError, match=said), open_cluster(scheduler=cluster.address):

@@ -159,6 +159,7 @@ def test_three_machines_with_their_own_folders_and_a_shared_store(
     changes = {"data": "folder:data", "data_set": {}, "teacher": "net.py:net", "teacher_set": {}, "weights": ""}
     changes |= {"transform_set": {"padding": 2, "flip": 0.0}, "min_accuracy": 0.0}
     monkeypatch.chdir(machines / "client")
+    monkeypatch.setattr(cluster_module, "PATIENCE", 60.0)
     extract(stage.asked(tmp_path / "alone.kd", **changes))
     folders = [machines / name for name in ("a", "b", "c")]
     with (
