@@ -68,7 +68,7 @@ def measure(bench: Bench) -> Iterator[Figure]:
 
 
 def _photographs(bench: Bench) -> Case:
-    rows, size, network = (8, 32, "squeezenet1_1") if bench.quick else (64, 128, "resnet18")
+    rows, size, network = (8, 32, "squeezenet1_1") if bench.quick else (48, 128, "resnet18")
     folder = bench.scratch / "photographs"
     _write_pictures(folder, rows)
     return Case(
