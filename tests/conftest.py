@@ -2,7 +2,6 @@
 
 import os
 from collections.abc import Iterator
-from multiprocessing import forkserver
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +11,6 @@ import pytest
 from filelock import FileLock
 
 from kdcache.places import origin
-from tests import stagekit
 from tests.bucketkit import BUCKET, PATIENT, Proxy, environment, s3_server
 from tests.photographs import imagenet_logits
 
@@ -24,9 +22,6 @@ def _own_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     """No test touches the user's cache of far stores."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("KDCACHE_CACHE", str(tmp_path_factory.mktemp("cache")))
-        if "PYTEST_XDIST_WORKER" in os.environ:  # the whole suite: whoever asks first would decide what forks have
-            stagekit.preloaded()
-            forkserver.ensure_running()
         yield
 
 

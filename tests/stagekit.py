@@ -176,11 +176,11 @@ def start(settings: ExtractSettings | TrainSettings, environment: dict[str, str]
 
 
 def preloaded() -> ForkServerContext:
-    """Processes are forked from a server that has imported all that a training or a Dask worker imports, once:
-    scikit-learn and TensorBoard alone cost each process 7 CPU seconds."""
+    """Processes are forked from a server that has imported all that a training imports, once: scikit-learn and
+    TensorBoard alone cost each process 7 CPU seconds."""
     context = multiprocessing.get_context("forkserver")
     needed = ["kdcache.pipelines.extract", "kdcache.pipelines.train", "kdcache.cli.app"]
-    context.set_forkserver_preload([*needed, "sklearn.datasets", "torch.utils.tensorboard", "distributed"])
+    context.set_forkserver_preload([*needed, "sklearn.datasets", "torch.utils.tensorboard"])
     return context
 
 

@@ -63,11 +63,7 @@ def test_work_goes_on_when_workers_die(cluster: Cluster, tmp_path: Path) -> None
     assert len(list(tmp_path.glob("0-*"))) == 7
 
 
-def test_what_kills_its_workers_for_ever_is_given_up(
-    cluster: Cluster, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """After the four deaths that Dask allows; `DEATHS` more times four without the patch."""
-    monkeypatch.setattr(cluster_module, "DEATHS", 0)
+def test_what_kills_its_workers_for_ever_is_given_up(cluster: Cluster, tmp_path: Path) -> None:
     (tmp_path / "kills").write_text("1000")
     found = dict(cluster.each(partial(clusterkit.deadly, str(tmp_path)), range(4)))
     assert type(found.pop(0)).__name__ == "KilledWorker"
