@@ -251,8 +251,8 @@ def ten_views(bench: Bench, jpegs: Path) -> Iterator[Figure]:
 
 
 def ten_views_of_a_teacher(bench: Bench, jpegs: Path) -> Iterator[Figure]:
-    """The same with a forward on both sides, of small views, for the teacher takes nearly all of the time. A pass is one
-    batch of the size that extracting has: a core is half as fast again with smaller ones."""
+    """The same with a forward on both sides, of small views, for the teacher takes nearly all of the time. A pass is
+    one batch of the size that extracting has: smaller ones lie in a core's cache."""
     views, rows = (2, 4) if bench.quick else (10, 64)
     blocks = contest(
         bench, "taught", 1, data=f"folder:{jpegs}", data_set={"limit": rows}, transform="imagenet", batch_size=64,
