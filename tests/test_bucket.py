@@ -212,8 +212,9 @@ def test_the_other_clouds_are_opened_by_their_own_environment(url: str, monkeypa
 
 
 def test_a_student_trained_over_s3_equals_one_trained_from_the_folder(
-    stage: Stage, place: str, s3: Proxy, tmp_path: Path
+    stage: Stage, place: str, s3: Proxy, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setenv("KDCACHE_CACHE", str(tmp_path / "cache"))  # other tests may have read these very bytes
     push(stage.store, place)
     s3.heal()
     store = f"{place}@{Store.open(stage.store).content_id}"
