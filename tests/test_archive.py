@@ -23,6 +23,7 @@ from kdcache.pipelines.settings import VerifySettings
 from kdcache.pipelines.train import train
 from kdcache.pipelines.verify import verify
 from kdcache.places.archive import OpenedEntry
+from kdcache.places.parts import InMemory
 from kdcache.places.place import open_folder, open_place
 from kdcache.places.zipfiles import check_header, read_entries
 from kdcache.sharing.export import WRITING, export_store
@@ -35,7 +36,7 @@ from tests.damagekit import FIRST, ROWS, all_reads, rich_store
 from tests.stagekit import Stage, metrics, student, weights_of
 from tests.storekit import all_files, create_store, make_case, write_views
 from tests.webkit import Site, serving
-from tests.zipkit import Bytes, export_until, written
+from tests.zipkit import export_until, written
 
 stage = stagekit.stage
 SHARD = f"{FIRST}/classes/c/0/1/0"
@@ -255,7 +256,10 @@ def test_the_commands_say_the_same_of_both(packed: Path, local: Path, capsys: py
     assert stopped.value.code == 0
     said = json.loads(capsys.readouterr().out)
     assert said["pin"] == f"{packed}@{said['content_id'][:32]}"
-    assert (said["bytes"], said["files"]) == (packed.stat().st_size, len(read_entries(Bytes(packed.read_bytes()), "x")))
+    assert (said["bytes"], said["files"]) == (
+        packed.stat().st_size,
+        len(read_entries(InMemory(packed.read_bytes()), "x")),
+    )
     seen = []
     for store in (local, packed, said["pin"]):
         with pytest.raises(SystemExit) as stopped:

@@ -13,11 +13,12 @@ from hypothesis import strategies as st
 from kdcache.errors import FormatError, KdcacheError
 from kdcache.limits import ZIP_DIRECTORY_LIMIT, ZIP_ENTRIES_MAX
 from kdcache.places.archive import Archive
+from kdcache.places.parts import InMemory
 from kdcache.store import Store
 from kdcache.whole_store.verify import inspect_files
 from tests.attackkit import SECONDS, SHARD, Outcome, in_child, read_digest, visit
 from tests.storekit import make_case, write_store
-from tests.zipkit import Bytes, Raw, build, entry_of, open_in_little_memory, raw_entries
+from tests.zipkit import Raw, build, entry_of, open_in_little_memory, raw_entries
 
 CLAIMED = 2**32 - 2
 FULL = 2**32 - 1
@@ -237,7 +238,7 @@ def test_mutated_archives_are_right_or_refused(store: Path, truth: str, tmp_path
         with suppress(KdcacheError):
             inspect_files(str(path))
         with suppress(KdcacheError):
-            assert len(list(Archive("x", lambda: Bytes(data)).keys(""))) <= good.count(b"PK\1\2")
+            assert len(list(Archive("x", lambda: InMemory(data)).keys(""))) <= good.count(b"PK\1\2")
 
     mutate()
 

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from kdcache.errors import KdcacheError
+from kdcache.places.parts import InMemory
 from kdcache.places.zipfiles import ZipWriter
 from kdcache.sharing.export import export_store
 from kdcache.store import Store
@@ -18,28 +19,14 @@ from tests.attackkit import limit_memory
 from tests.storekit import all_files
 
 
-@dataclass(frozen=True)
-class Bytes:
-    """A file in memory."""
-
-    data: bytes
-
-    @property
-    def size(self) -> int:
-        return len(self.data)
-
-    def part(self, offset: int, length: int) -> bytes:
-        return self.data[offset : offset + length]
-
-
-def written(entries: dict[str, bytes], full: int = 2**32 - 1) -> Bytes:
+def written(entries: dict[str, bytes], full: int = 2**32 - 1) -> InMemory:
     """An archive in memory; sizes and offsets from `full` on are written as those of large files."""
     file = BytesIO()
     writer = ZipWriter(file, full=full)
     for name, data in entries.items():
         writer.add(name, len(data), [data])
     writer.close()
-    return Bytes(file.getvalue())
+    return InMemory(file.getvalue())
 
 
 def export_until(store: str, target: str, part: int) -> None:

@@ -17,7 +17,7 @@ from kdcache.limits import METADATA_LIMIT
 from kdcache.places.cache import Cache, open_cache
 from kdcache.places.checked import require_sha256
 from kdcache.places.parallel import JOBS, Budget, Pool
-from kdcache.places.parts import Parts
+from kdcache.places.parts import InMemory, Parts
 from kdcache.places.place import AwaitedBlock, AwaitedFile, FarPlace, Place
 
 SMALL = 2**14  # bytes of a file that is fetched whole at once: a second request would take longer
@@ -39,20 +39,6 @@ class _Fetched:
             return data
         with self.place.inner.opened(self.key) as file:
             return file.part(offset, length)
-
-
-@dataclass(frozen=True)
-class _Held:
-    """A whole file in memory."""
-
-    data: bytes
-
-    @property
-    def size(self) -> int:
-        return len(self.data)
-
-    def part(self, offset: int, length: int) -> bytes:
-        return self.data[offset : offset + length]
 
 
 class ReadAhead:
@@ -102,7 +88,7 @@ class ReadAhead:
                     yield kept
                     return
             with self._bringing(file) as data:  # it was evicted meanwhile; parts of it would not be checked
-                yield _Held(data)
+                yield InMemory(data)
         elif parts is not None:
             yield parts
         else:

@@ -14,6 +14,7 @@ from typing import NoReturn
 
 from kdcache.errors import DamagedError, FormatError, InvalidInputError, StoreNotFoundError
 from kdcache.limits import METADATA_LIMIT
+from kdcache.places.alike import Insists, ReadOnly
 from kdcache.places.beneath import split_key
 from kdcache.places.parts import LocalFile, Parts
 from kdcache.places.zipfiles import Entry, check_header, read_entries
@@ -54,7 +55,7 @@ class OpenedEntry:
             raise DamagedError(f"{self.name}/{self.entry.name} {said}; {MEND}")
 
 
-class Archive:
+class Archive(Insists, ReadOnly):
     """A zip file that holds a store. Keys are relative, with forward slashes; nothing is written."""
 
     lists = True
@@ -105,13 +106,6 @@ class Archive:
             raise FormatError(f"{self.path(key)} has {found.size} bytes, allowed are {limit}; {advice}")
         return b"".join(found.pieces())
 
-    def require(self, key: str, advice: str, *, limit: int = METADATA_LIMIT) -> bytes:
-        """The bytes under a key that must be there. Raises DamagedError."""
-        data = self.get(key, limit=limit)
-        if data is None:
-            raise DamagedError(f"{self.path(key)} is missing; {advice}")
-        return data
-
     @contextmanager
     def opened(self, key: str) -> Iterator[OpenedEntry]:
         """A file to read parts of. Raises DamagedError where there is none."""
@@ -157,18 +151,6 @@ class Archive:
     def folders(self, prefix: str) -> list[str]:
         """Names of the folders directly under a prefix."""
         return sorted(self._folders.get(prefix, ()))
-
-    def put_new(self, key: str, data: bytes) -> bool:
-        self._read_only()
-
-    def put_same(self, key: str, data: bytes) -> None:
-        self._read_only()
-
-    def replace(self, key: str, data: bytes) -> None:
-        self._read_only()
-
-    def delete(self, key: str) -> None:
-        self._read_only()
 
     def _find(self, key: str, *, look: bool = True) -> OpenedEntry | None:
         """What lies under a key, its own header compared with the central directory once."""

@@ -15,6 +15,7 @@ from typing import Any, NoReturn, TypeVar
 from kdcache.errors import ClosedError, DamagedError, FormatError, StoreError, StoreNotFoundError
 from kdcache.limits import METADATA_LIMIT
 from kdcache.places import origin
+from kdcache.places.alike import Insists
 from kdcache.places.clouds import open_client, split_address
 from kdcache.places.origin import Patience, TryAgainError, jittered, shown
 
@@ -46,7 +47,7 @@ class OpenedObject:
         return self.bucket.span(self.key, offset, stop - 1, self.size) if stop > offset else b""
 
 
-class Bucket:
+class Bucket(Insists):
     """A folder of a bucket or container. Keys are relative, with forward slashes."""
 
     lists = True
@@ -75,13 +76,6 @@ class Bucket:
             return None if found is None else b"".join(self._pieces(key, found))
 
         return self._ask(key, read)
-
-    def require(self, key: str, advice: str, *, limit: int = METADATA_LIMIT) -> bytes:
-        """The bytes under a key that must be there. Raises DamagedError."""
-        data = self.get(key, limit=limit)
-        if data is None:
-            raise DamagedError(f"{self.path(key)} is missing; {advice}")
-        return data
 
     @contextmanager
     def opened(self, key: str) -> Iterator["OpenedObject"]:

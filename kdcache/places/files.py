@@ -9,6 +9,7 @@ from pathlib import Path
 
 from kdcache.errors import DamagedError, FormatError, StoreError, StoreNotFoundError
 from kdcache.limits import DEPTH_MAX, METADATA_LIMIT
+from kdcache.places.alike import Insists
 from kdcache.places.beneath import LIST, Way, file_status, not_a_file, open_file, open_folder, split_key
 from kdcache.places.claim import TEMPORARY, CannotRefuseError, claim, discard, write_temporary
 
@@ -30,7 +31,7 @@ class Opened:
         return data
 
 
-class Folder:
+class Folder(Insists):
     """The only code that touches a store's files. Keys are relative, with forward slashes."""
 
     lists = True
@@ -61,13 +62,6 @@ class Folder:
             return _read(descriptor, size)
         finally:
             os.close(descriptor)
-
-    def require(self, key: str, advice: str, *, limit: int = METADATA_LIMIT) -> bytes:
-        """The bytes under a key that must be there. Raises DamagedError."""
-        data = self.get(key, limit=limit)
-        if data is None:
-            raise DamagedError(f"{self.path(key)} is missing; {advice}")
-        return data
 
     @contextmanager
     def opened(self, key: str) -> Iterator["Opened"]:

@@ -1,7 +1,8 @@
-"""A file that is read in parts: what every place hands out, and a file of this machine as such."""
+"""A file that is read in parts: what every place hands out; one in memory, and one of this machine."""
 
 import os
 import stat
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
@@ -16,6 +17,20 @@ class Parts(Protocol):
     def size(self) -> int: ...
 
     def part(self, offset: int, length: int) -> bytes: ...
+
+
+@dataclass(frozen=True)
+class InMemory:
+    """A whole file in memory."""
+
+    data: bytes
+
+    @property
+    def size(self) -> int:
+        return len(self.data)
+
+    def part(self, offset: int, length: int) -> bytes:
+        return self.data[offset : offset + length]
 
 
 class LocalFile:

@@ -12,6 +12,7 @@ from typing import NoReturn, Protocol, TypeVar
 
 from kdcache.errors import ClosedError, DamagedError, FormatError, InvalidInputError, StoreError, StoreNotFoundError
 from kdcache.limits import METADATA_LIMIT, MIB
+from kdcache.places.alike import Insists, ReadOnly
 from kdcache.places.origin import Origin, Reply, TooLongError, shown, split_url
 
 T = TypeVar("T")
@@ -69,7 +70,7 @@ class OpenedUrl:
         return self.folder.span(self.key, offset, last, self.size) if last >= offset else b""
 
 
-class WebFolder:
+class WebFolder(Insists, ReadOnly):
     """A folder that a web server shows. Keys are relative, with forward slashes; nothing is listed or written."""
 
     lists = False
@@ -99,13 +100,6 @@ class WebFolder:
                 raise FormatError(f"{reply.url} {error}, allowed are {limit}; {advice}") from error
 
         return self._ask(key, read)
-
-    def require(self, key: str, advice: str, *, limit: int = METADATA_LIMIT) -> bytes:
-        """The bytes under a key that must be there. Raises DamagedError."""
-        data = self.get(key, limit=limit)
-        if data is None:
-            raise self._gone(key, advice)
-        return data
 
     def size(self, key: str) -> int | None:
         """Bytes under a key, or None when there is nothing; asked once, and later answers must agree."""
@@ -173,18 +167,6 @@ class WebFolder:
 
     def folders(self, prefix: str) -> list[str]:
         self._unlistable()
-
-    def put_new(self, key: str, data: bytes) -> bool:
-        self._read_only()
-
-    def put_same(self, key: str, data: bytes) -> None:
-        self._read_only()
-
-    def replace(self, key: str, data: bytes) -> None:
-        self._read_only()
-
-    def delete(self, key: str) -> None:
-        self._read_only()
 
     def _ask(self, key: str, read: Callable[[Reply], T], *, byte_range: str = "") -> T:
         return self._server.ask(key, read, byte_range=byte_range)

@@ -44,7 +44,7 @@ STUDENT = "tests.benchmarks.live_vs_cached:small_student"
 TEACHER = "kdcache.networks:convnet"
 
 
-def _flag(default: Any, text: str) -> Any:
+def flag(default: Any, text: str) -> Any:
     return field(default=default, metadata={"help": text})
 
 
@@ -53,27 +53,27 @@ class Protocol:
     """All that decides the result; every field is a flag."""
 
     data: str = field(metadata={"help": "fashion-mnist:FOLDER, or another data set with splits train and test"})
-    rows: int = _flag(10_000, "training rows of the students and the stores")
-    views: int = _flag(10, "views in the stores; epoch e uses view e mod views")
-    side: int = _flag(28, "pixels of an image's side")
-    padding: int = _flag(2, "padding of the light transform, in pixels")
-    teacher_rows: int = _flag(60_000, "training rows of the teacher")
-    teacher_epochs: int = _flag(3, "epochs of the teacher")
-    teacher_width: int = _flag(16, "width of the teacher, a convnet")
-    teacher_depth: int = _flag(3, "stages of the teacher")
-    seeds: int = _flag(10, "pairs: initial weights and batch order")
-    first_seed: int = _flag(0, "seeds count from here")
-    epochs: int = _flag(20, "epochs of the students")
-    batch_size: int = _flag(128, "rows of a batch")
-    lr: float = _flag(0.03, "peak rate of SGD with Nesterov momentum 0.9, cosine to 0")
-    weight_decay: float = _flag(5e-4, "L2 of the weights")
-    w_ce: float = _flag(0.1, "weight of the hard labels in KD")
-    w_kd: float = _flag(0.9, "weight of the soft labels in KD")
-    temperature: float = _flag(2.0, "of KD")
-    top_k: int = _flag(5, "classes that the top-k store keeps")
-    margin: float = _flag(0.3, "points within which cached and live must agree")
-    trials: int = _flag(5, "timed epochs of each arm, alternating")
-    jobs: int = _flag(2, "seeds trained at the same time, one thread each")
+    rows: int = flag(10_000, "training rows of the students and the stores")
+    views: int = flag(10, "views in the stores; epoch e uses view e mod views")
+    side: int = flag(28, "pixels of an image's side")
+    padding: int = flag(2, "padding of the light transform, in pixels")
+    teacher_rows: int = flag(60_000, "training rows of the teacher")
+    teacher_epochs: int = flag(3, "epochs of the teacher")
+    teacher_width: int = flag(16, "width of the teacher, a convnet")
+    teacher_depth: int = flag(3, "stages of the teacher")
+    seeds: int = flag(10, "pairs: initial weights and batch order")
+    first_seed: int = flag(0, "seeds count from here")
+    epochs: int = flag(20, "epochs of the students")
+    batch_size: int = flag(128, "rows of a batch")
+    lr: float = flag(0.03, "peak rate of SGD with Nesterov momentum 0.9, cosine to 0")
+    weight_decay: float = flag(5e-4, "L2 of the weights")
+    w_ce: float = flag(0.1, "weight of the hard labels in KD")
+    w_kd: float = flag(0.9, "weight of the soft labels in KD")
+    temperature: float = flag(2.0, "of KD")
+    top_k: int = flag(5, "classes that the top-k store keeps")
+    margin: float = flag(0.3, "points within which cached and live must agree")
+    trials: int = flag(5, "timed epochs of each arm, alternating")
+    jobs: int = flag(2, "seeds trained at the same time, one thread each")
 
     @property
     def light(self) -> dict[str, Any]:

@@ -33,7 +33,7 @@ from kdcache.pipelines.together import train_together
 from kdcache.pipelines.train import serve, train
 from kdcache.progress import StopRequest, silent
 from kdcache.teachers import Preparation, Teacher, build_network, default_normalisation, load_weights
-from tests.benchmarks.live_vs_cached import live_labels
+from tests.benchmarks.live_vs_cached import flag, live_labels
 from tests.benchmarks.paired_report import write_json
 from tests.benchmarks.side_by_side import STUDENT, TEACHER, photograph_base, say, side_by_side, strided
 from tests.benchmarks.sweeps_picture import plot
@@ -41,27 +41,23 @@ from tests.benchmarks.sweeps_picture import plot
 COUNTS = (1, 2, 4, 8, 16)
 
 
-def _flag(default: Any, text: str) -> Any:
-    return field(default=default, metadata={"help": text})
-
-
 @dataclass(frozen=True)
 class Protocol:
     """All that decides the result; every field is a flag."""
 
     data: str = field(metadata={"help": "fashion-mnist:FOLDER, or another data set with splits train and test"})
-    rows: int = _flag(800, "training rows of the students and the store")
-    views: int = _flag(3, "views in the store")
-    epochs: int = _flag(6, "epochs of each student; epoch e uses view e mod views")
-    batch_size: int = _flag(64, "rows of a batch")
-    teacher_rows: int = _flag(6_000, "training rows of the teacher")
-    teacher_epochs: int = _flag(1, "epochs of the teacher")
-    test_rows: int = _flag(2_000, "test rows that tell the teacher's accuracy")
-    teacher_width: int = _flag(32, "width of the teacher, a convnet of three stages")
-    whole: int = _flag(4, "up to this n, n students are trained whole; above, times are summed")
-    photographs: int = _flag(384, "JPEG files of 500 x 375 pixels")
-    side: int = _flag(64, "pixels of their random crops")
-    trials: int = _flag(3, "timed epochs side by side, alternating")
+    rows: int = flag(800, "training rows of the students and the store")
+    views: int = flag(3, "views in the store")
+    epochs: int = flag(6, "epochs of each student; epoch e uses view e mod views")
+    batch_size: int = flag(64, "rows of a batch")
+    teacher_rows: int = flag(6_000, "training rows of the teacher")
+    teacher_epochs: int = flag(1, "epochs of the teacher")
+    test_rows: int = flag(2_000, "test rows that tell the teacher's accuracy")
+    teacher_width: int = flag(32, "width of the teacher, a convnet of three stages")
+    whole: int = flag(4, "up to this n, n students are trained whole; above, times are summed")
+    photographs: int = flag(384, "JPEG files of 500 x 375 pixels")
+    side: int = flag(64, "pixels of their random crops")
+    trials: int = flag(3, "timed epochs side by side, alternating")
 
     @property
     def light(self) -> dict[str, Any]:
