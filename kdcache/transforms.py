@@ -131,16 +131,17 @@ def clean_transform(spec: TransformSpec) -> Transform | None:
     return center(size) if size else none()
 
 
-# none of these writes into what it is given; the colour operations of RandAugment and the like are not listed
-_KEEPING = (
+# none of these writes into what it is given, and all draw from torch's generator alone
+_KNOWN = (
     PadCrop, v2.Compose, v2.Identity, v2.RandomCrop, v2.RandomHorizontalFlip, v2.RandomResizedCrop, v2.Resize,
     v2.CenterCrop,
 )  # fmt: skip
 
 
-def keeps_input(transform: Transform) -> bool:
-    """Is the transform made of parts that leave their input as it was, so that views need no copy of the sample?"""
-    return all(type(part) in _KEEPING for part in _parts(transform))
+def is_known(transform: Transform) -> bool:
+    """Is the transform made of parts that leave their input as it was and draw from torch's generator alone? Then views
+    need no copy of the sample, and no other generator seeded."""
+    return all(type(part) in _KNOWN for part in _parts(transform))
 
 
 def as_tensor(view: Any) -> torch.Tensor:

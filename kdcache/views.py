@@ -21,7 +21,7 @@ from torch import Tensor
 from kdcache.errors import InvalidInputError, KdcacheError
 from kdcache.fingerprint import header, tails
 from kdcache.plan import Mixing, ViewPlan, key_word, mixing_of, partners_of
-from kdcache.transforms import Transform, as_tensor, keeps_input
+from kdcache.transforms import Transform, as_tensor, is_known
 
 IntArray = npt.NDArray[np.int64]
 Array = npt.NDArray[Any]
@@ -63,7 +63,7 @@ class ViewDataset(torch.utils.data.Dataset[Drawn]):
         self.order = order
         self.plan = plan
         self.transform = transform
-        self._keeps_input = keeps_input(transform)
+        self._known = is_known(transform)
 
     def __getitem__(self, request: ViewRequest) -> Drawn:
         stack = _Stack(self.plan, request, len(self.order))
@@ -72,11 +72,13 @@ class ViewDataset(torch.utils.data.Dataset[Drawn]):
                 index = int(self.order[position])
                 image = self.samples[index][0]
                 for view in range(request.first, request.last):
-                    given = image if self._keeps_input else _copy(image)
-                    stack.put(
-                        view - request.first, row, _values(_drawn(self.transform, given, self.plan.seed, index, view))
-                    )
+                    stack.put(view - request.first, row, self._draw(image, index, view))
         return stack.drawn()
+
+    def _draw(self, image: Any, index: int, view: int) -> Array:
+        """What `draw_view` gives, without the copy and the generators that a known transform has no use for."""
+        seed_generators(self.plan.seed, index, view, torch_alone=self._known)
+        return _values(self.transform(image if self._known else _copy(image)))
 
 
 class _Stack:
@@ -181,12 +183,8 @@ def _same(item: Any) -> Any:
 
 def draw_view(transform: Transform, image: Any, seed: int, index: int, view: int) -> Tensor:
     """One view of a decoded sample: the three global generators seeded, the transform on a copy."""
-    return torch.from_numpy(np.ascontiguousarray(_values(_drawn(transform, _copy(image), seed, index, view))))
-
-
-def _drawn(transform: Transform, image: Any, seed: int, index: int, view: int) -> Any:
     seed_generators(seed, index, view)
-    return transform(image)
+    return torch.from_numpy(np.ascontiguousarray(_values(transform(_copy(image)))))
 
 
 def _values(view: Any) -> Array:
@@ -199,9 +197,11 @@ def _values(view: Any) -> Array:
     return tensor.numpy()
 
 
-def seed_generators(seed: int, index: int, view: int) -> None:
+def seed_generators(seed: int, index: int, view: int, *, torch_alone: bool = False) -> None:
     """Seed torch, random and numpy with independent words: equal seeds would give torch and numpy equal numbers."""
     torch.default_generator.manual_seed(key_word(seed, index, view, "torch") & 0x7FFF_FFFF_FFFF_FFFF)
+    if torch_alone:
+        return
     random.seed(key_word(seed, index, view, "random"))
     word = key_word(seed, index, view, "numpy")
     np.random.seed([word & 0xFFFFFFFF, word >> 32])

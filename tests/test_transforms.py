@@ -1,9 +1,12 @@
 """transforms: presets by name, what tells one user's transform from another, and what is refused."""
 
 import functools
+import pickle
+import random
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
@@ -11,7 +14,16 @@ from torchvision.transforms import v2
 
 from kdcache.errors import InvalidInputError
 from kdcache.plan import TransformSpec
-from kdcache.transforms import PRESETS, PadCrop, as_tensor, build_transform, clean_transform, describe, stored_transform
+from kdcache.transforms import (
+    PRESETS,
+    PadCrop,
+    as_tensor,
+    build_transform,
+    clean_transform,
+    describe,
+    is_known,
+    stored_transform,
+)
 from kdcache.views import draw_view, own_generators
 from tests.viewkit import picture
 
@@ -49,6 +61,29 @@ def test_light_flips_as_often_as_asked() -> None:
     with own_generators():
         for flip, expected in [(0.0, image), (1.0, image.flip(2))]:
             assert torch.equal(draw_view(PRESETS["light"](padding=0, flip=flip), image, 0, 0, 0), expected)
+
+
+@pytest.mark.parametrize("kind", ["tensor", "PIL"])
+@pytest.mark.parametrize("name", ["none", "light", "imagenet", "center"])
+def test_known_transforms_draw_from_torch_alone_and_write_into_no_sample(name: str, kind: str) -> None:
+    """Why their views need neither random nor numpy seeded, nor a copy of the sample."""
+    transform = PRESETS[name](**({"size": SIZED[name]} if name in SIZED else {}))
+    assert is_known(transform)
+    image = picture(3) if kind == "tensor" else v2.functional.to_pil_image(picture(3))
+    before = as_tensor(image).clone()
+    with own_generators():
+        states = random.getstate(), pickle.dumps(np.random.get_state())
+        views = [as_tensor(transform(image)) for _ in range(100)]
+        assert states == (random.getstate(), pickle.dumps(np.random.get_state()))
+    assert torch.equal(before, as_tensor(image))
+    assert (len({view.numpy().tobytes() for view in views}) > 1) == (name in ("light", "imagenet"))
+
+
+@pytest.mark.parametrize("name", ["randaugment", "trivialaugment"])
+def test_whatever_is_not_listed_is_not_known(name: str) -> None:
+    assert not is_known(PRESETS[name]())
+    assert not is_known(v2.Compose([v2.RandomHorizontalFlip(), v2.ColorJitter(0.5)]))
+    assert not is_known(v2.Compose([v2.RandomHorizontalFlip(), lambda image: image]))
 
 
 def test_an_unknown_transform_is_refused_with_those_there_are() -> None:

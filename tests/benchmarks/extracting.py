@@ -233,7 +233,7 @@ def ten_views(bench: Bench, jpegs: Path) -> Iterator[Figure]:
     for decoder in DECODERS:
         views = 2 if bench.quick else 10
         blocks = contest(
-            bench, decoder, 1, data=f"folder:{jpegs}", data_set={"decoder": decoder}, transform="imagenet",
+            bench, decoder, 2, data=f"folder:{jpegs}", data_set={"decoder": decoder}, transform="imagenet",
             transform_set={"size": 64 if bench.quick else 224}, teacher=f"{HERE}:Null", top_k=20, views=str(views),
             batch_size=256,
         )  # fmt: skip
