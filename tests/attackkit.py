@@ -1,7 +1,6 @@
 """Hostile stores: made from a good one, opened in a process with little memory, and all that it opens written down."""
 
 import json
-import multiprocessing
 import os
 import resource
 import shutil
@@ -21,16 +20,15 @@ from kdcache.errors import KdcacheError
 from kdcache.inspection import describe_rows, describe_store
 from kdcache.store import Store
 from kdcache.whole_store.verify import inspect_files
+from tests.forks import forks
 from tests.storekit import make_case, write_store
 
-MEMORY, SECONDS = 512 * 2**20, 5.0
+MEMORY, SECONDS = 384 * 2**20, 5.0
 SEGMENT = "views-00000-00002"
 SHARD = f"{SEGMENT}/classes/c/0/1/0"
 COMMIT = f"kdcache/{SEGMENT}/commits/000/000001.json"
 ROWS = 200
 FORBIDDEN = {"pickle.find_class", "subprocess.Popen", "os.system", "os.exec", "socket.connect", "ctypes.dlopen"}
-servers = multiprocessing.get_context("forkserver")
-servers.set_forkserver_preload(["tests.attackkit", "tests.killkit"])
 
 
 @dataclass(frozen=True)
@@ -90,9 +88,9 @@ def visit(path: str) -> Outcome:
 
 
 def limit_memory() -> None:
-    """So that this process cannot hold more than MEMORY, what it holds already included."""
-    pages, resident = (int(each) for each in Path("/proc/self/statm").read_text().split()[:2])
-    room = (pages - resident) * os.sysconf("SC_PAGE_SIZE") + MEMORY
+    """So that this process cannot get more than MEMORY beside what it has."""
+    pages = int(Path("/proc/self/statm").read_text().split()[0])
+    room = pages * os.sysconf("SC_PAGE_SIZE") + MEMORY
     resource.setrlimit(resource.RLIMIT_AS, (room, room))
 
 
@@ -118,9 +116,9 @@ def watch() -> list[str]:
 
 
 def in_child(function: Callable[..., Any], *given: Any, seconds: float = 60) -> Any:
-    """Call in a fresh process that holds no torch; its result, or TimeoutError where it hangs."""
-    receiving, sending = servers.Pipe(duplex=False)
-    process = servers.Process(target=_send, args=(sending, function, given))
+    """Call in a fresh process; its result, or TimeoutError where it hangs."""
+    receiving, sending = forks.Pipe(duplex=False)
+    process = forks.Process(target=_send, args=(sending, function, given))
     process.start()
     sending.close()
     try:

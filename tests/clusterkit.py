@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from multiprocessing.process import BaseProcess
 from pathlib import Path
 
-from tests import stagekit
+from tests.forks import forks
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -155,9 +155,8 @@ def host(scheduler: str, folder: str) -> None:
 
 @contextlib.contextmanager
 def hosts(scheduler: str, *folders: Path) -> Iterator[list[BaseProcess]]:
-    """Such workers, forked from a server that has imported torch, killed afterwards."""
-    context = stagekit.preloaded()
-    processes = [context.Process(target=host, args=(scheduler, str(folder))) for folder in folders]
+    """Such workers, killed afterwards."""
+    processes = [forks.Process(target=host, args=(scheduler, str(folder))) for folder in folders]
     for process in processes:
         process.start()
     try:

@@ -12,7 +12,7 @@ import numpy as np
 
 from kdcache.store import Store
 from kdcache.whole_store.verify import inspect_files
-from tests.attackkit import servers
+from tests.forks import forks
 from tests.storekit import Case, commit_logits, create_store, make_case
 
 ROWS, VIEWS = 500, 2  # 8 blocks
@@ -43,7 +43,7 @@ def write(path: str, writer: int, noisy: bool) -> None:
 
 
 def start(path: Path, writer: int, noisy: bool) -> BaseProcess:
-    process = servers.Process(target=write, args=(str(path), writer, noisy))
+    process = forks.Process(target=write, args=(str(path), writer, noisy))
     process.start()
     return process
 

@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from kdcache.sharing.merge import merge_stores
-from tests.attackkit import servers
 from tests.crashkit import Disk, on
+from tests.forks import forks
 from tests.storekit import Case, create_store, make_case, write_views
 
 ROWS, BLOCKS = 200, 4  # blocks of 64, the last of 8
@@ -50,7 +50,7 @@ def _do_and_die(work: Callable[..., Any], given: tuple[Any, ...], at: int) -> No
 
 def killed(work: Callable[..., Any], *given: Any, at: int) -> int | None:
     """Exit code of work that SIGKILL ends at its writing step number `at`."""
-    process = servers.Process(target=_do_and_die, args=(work, given, at))
+    process = forks.Process(target=_do_and_die, args=(work, given, at))
     process.start()
     process.join(60)
     return process.exitcode
@@ -67,7 +67,7 @@ def _merge(inputs: list[str], out: str) -> None:
 
 def merges_at_once(inputs: list[str], out: Path, count: int) -> list[int | None]:
     """Exit codes of the same merge by some processes at once."""
-    processes = [servers.Process(target=_merge, args=(inputs, str(out))) for _ in range(count)]
+    processes = [forks.Process(target=_merge, args=(inputs, str(out))) for _ in range(count)]
     for process in processes:
         process.start()
     for process in processes:

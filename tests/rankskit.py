@@ -24,6 +24,7 @@ from kdcache.pipelines.settings import TrainSettings
 from kdcache.pipelines.train import train
 from kdcache.processes.data_parallel import DataParallel
 from tests import stagekit
+from tests.forks import forks
 from tests.viewkit import altered, negative
 
 PATIENCE = 240  # seconds that processes may take, on crowded cores too; a connection's own patience is 30 minutes
@@ -68,12 +69,12 @@ def environment(rank: int, world_size: int, port: int) -> dict[str, str]:
 
 
 def launch(world_size: int, work: Callable[..., None], *given: Any, environ: dict[str, str] | None = None) -> list[int]:
-    """Exit codes of processes that each call work(*given), forked from a server that has imported torch."""
-    port, context = free_port(), stagekit.preloaded()
+    """Exit codes of processes that each call work(*given)."""
+    port = free_port()
     processes = []
     for rank in range(world_size):
         told = environment(rank, world_size, port) | (environ or {})
-        processes.append(context.Process(target=_enter, args=(told, work, *given)))
+        processes.append(forks.Process(target=_enter, args=(told, work, *given)))
         processes[-1].start()
     until = time.monotonic() + PATIENCE
     for process in processes:

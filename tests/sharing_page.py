@@ -13,8 +13,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from string import Template
 
-from tests import stagekit
 from tests.bucketkit import environment, s3_server
+from tests.forks import forks
 from tests.webkit import serving
 
 PAGE = Path(__file__).resolve().parent.parent / "docs" / "sharing.md"
@@ -72,7 +72,7 @@ def forked(given: str, folder: Path, env: dict[str, str]) -> tuple[str, str, int
     else:
         out = folder.parent / "printed.txt"
     err = folder.parent / "said.txt"
-    process = stagekit.preloaded().Process(target=_command, args=(words, folder, env, out, err))
+    process = forks.Process(target=_command, args=(words, folder, env, out, err))
     process.start()
     process.join(600)
     return "" if out.parent == folder else out.read_text(), err.read_text(), process.exitcode

@@ -9,7 +9,6 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache
-from multiprocessing.context import ForkServerContext
 from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any
@@ -22,6 +21,7 @@ from kdcache.networks import convnet
 from kdcache.pipelines.extract import extract
 from kdcache.pipelines.settings import ExtractSettings, TrainSettings
 from kdcache.progress import Progress, StopRequest
+from tests.forks import forks
 from tests.viewkit import trained_network
 
 NETWORK = "kdcache.networks:convnet"
@@ -170,18 +170,9 @@ def arguments(settings: ExtractSettings | TrainSettings) -> list[str]:
 
 def start(settings: ExtractSettings | TrainSettings, environment: dict[str, str]) -> BaseProcess:
     """The command in a process of its own."""
-    process = preloaded().Process(target=command, args=(arguments(settings), environment))
+    process = forks.Process(target=command, args=(arguments(settings), environment))
     process.start()
     return process
-
-
-def preloaded() -> ForkServerContext:
-    """Processes are forked from a server that has imported all that a training imports, once: scikit-learn and
-    TensorBoard alone cost each process 7 CPU seconds."""
-    context = multiprocessing.get_context("forkserver")
-    needed = ["kdcache.pipelines.extract", "kdcache.pipelines.train", "kdcache.cli.app"]
-    context.set_forkserver_preload([*needed, "sklearn.datasets", "torch.utils.tensorboard"])
-    return context
 
 
 def command(given: list[str], environment: dict[str, str]) -> None:

@@ -31,8 +31,8 @@ from kdcache.sharing.share import sealed_files
 from kdcache.store import Store
 from kdcache.whole_store.verify import inspect_files
 from tests import stagekit
-from tests.attackkit import servers
 from tests.damagekit import FIRST, ROWS, all_reads, rich_store
+from tests.forks import forks
 from tests.stagekit import Stage, metrics, student, weights_of
 from tests.storekit import all_files, create_store, make_case, write_views
 from tests.webkit import Site, serving
@@ -164,7 +164,7 @@ def test_a_damaged_file_is_found_while_it_is_written(local: Path, tmp_path: Path
 def test_a_killed_export_leaves_no_half_file(local: Path, tmp_path: Path) -> None:
     """Killed at each quarter of the way, the last one before its name is given; the same command then ends."""
     for part in range(1, 5):
-        process = servers.Process(target=export_until, args=(str(local), str(tmp_path / "rich.zip"), part))
+        process = forks.Process(target=export_until, args=(str(local), str(tmp_path / "rich.zip"), part))
         process.start()
         process.join()
         assert process.exitcode == -signal.SIGKILL

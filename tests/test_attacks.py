@@ -259,6 +259,6 @@ def _greedy() -> str:
 
     limit_memory()
     try:
-        return str(len(bytearray(MEMORY)))
+        return str(len(bytearray(MEMORY + 2**25)))  # more than what was free already
     except MemoryError:
         return "MemoryError"

@@ -1,6 +1,5 @@
 """The cache of far stores: by content, checked, bounded, this user's alone, and safe for many at once."""
 
-import multiprocessing
 import os
 import stat
 import time
@@ -12,6 +11,7 @@ import pytest
 from kdcache.canonical import sha256_hex
 from kdcache.errors import DamagedError, InvalidInputError
 from kdcache.places.cache import USED, Cache, open_cache
+from tests.forks import forks
 
 DATA = [bytes([number]) * 1000 for number in range(40)]
 
@@ -112,8 +112,7 @@ def _churn(folder: str, seed: int) -> None:
 
 def test_many_processes_at_once(tmp_path: Path) -> None:
     """Four that write, read and evict the same files: each sees right bytes or none, and the bound holds."""
-    context = multiprocessing.get_context("forkserver")
-    processes = [context.Process(target=_churn, args=(str(tmp_path / "cache"), seed)) for seed in range(4)]
+    processes = [forks.Process(target=_churn, args=(str(tmp_path / "cache"), seed)) for seed in range(4)]
     for process in processes:
         process.start()
     for process in processes:

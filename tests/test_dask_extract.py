@@ -22,6 +22,7 @@ from kdcache.processes import cluster as cluster_module
 from kdcache.processes.cluster import Cluster, open_cluster
 from kdcache.store import Store
 from tests import clusterkit, stagekit
+from tests.forks import forks
 from tests.stagekit import BLOCKS, Stage, arguments, committed, stop_after, wait_for
 from tests.storekit import all_files
 
@@ -232,7 +233,7 @@ def test_ctrl_c_ends_with_75_and_leaves_no_process(stage: Stage, tmp_path: Path)
     (tmp_path / "busy.py").write_text(clusterkit.BUSY)
     changes = {"teacher": f"{tmp_path}/busy.py:net", "engine": "dask", "dask_workers": 2, "dashboard": "127.0.0.1:0"}
     given = arguments(stage.asked(path, **changes))
-    process = stagekit.preloaded().Process(target=clusterkit.session, args=(given, mark, str(tmp_path / "said")))
+    process = forks.Process(target=clusterkit.session, args=(given, mark, str(tmp_path / "said")))
     process.start()
     try:
         wait_for(lambda: (tmp_path / "busy").exists(), process)

@@ -1,7 +1,6 @@
 """A sealed store in a folder that may not be written, or not even listed, is read as any other, and stays as it is."""
 
 import ctypes
-import multiprocessing
 import os
 import traceback
 from collections.abc import Callable, Iterator
@@ -22,6 +21,7 @@ from kdcache.pipelines.train import train
 from kdcache.pipelines.verify import verify
 from kdcache.store import Store
 from tests import stagekit
+from tests.forks import forks
 from tests.stagekit import ROWS, Stage, student
 from tests.storekit import all_files
 
@@ -70,10 +70,8 @@ def sealed(stage: Stage, tmp_path: Path) -> Iterator[Callable[[int], Path]]:
 
 def in_child(work: Callable[..., dict[str, Any]], *given: Any) -> dict[str, Any]:
     """What some work gives in a process that obeys modes; its traceback where it fails."""
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["kdcache.pipelines.extract", "kdcache.pipelines.train", "kdcache.cli.app"])
-    here, there = context.Pipe()
-    process = context.Process(target=_answer, args=(there, work, given))
+    here, there = forks.Pipe()
+    process = forks.Process(target=_answer, args=(there, work, given))
     process.start()
     there.close()
     found: dict[str, Any] | str = here.recv()

@@ -1,6 +1,5 @@
 """Push and pull where the network fails or the process is killed: never other bytes, and the same command goes on."""
 
-import multiprocessing
 import os
 from collections.abc import Callable
 from pathlib import Path
@@ -20,13 +19,12 @@ from kdcache.store import Store
 from kdcache.whole_store.verify import inspect_files
 from tests.bucketkit import FAULTS, PASSING, PATIENT, Asked, Proxy, environment, objects
 from tests.damagekit import FIRST, all_reads, rich_store
+from tests.forks import forks
 from tests.storekit import all_files
 from tests.webkit import EVER, TRANSIENT, serving
 from tests.webkit import FAULTS as WEB_FAULTS
 
 KEYS = (f"{FIRST}/classes/c/0/1/0", "order/c/0", "kdcache/manifest.json", f"kdcache/{FIRST}/commits-", "seals/latest")
-CONTEXT = multiprocessing.get_context("forkserver")
-CONTEXT.set_forkserver_preload(["kdcache.pipelines.sharing", "tests.webkit"])
 
 
 @pytest.fixture(scope="module")
@@ -191,7 +189,7 @@ def _child(call: str, given: tuple[str, str], env: dict[str, str]) -> None:
 
 def killed_at(s3: Proxy, call: str, given: tuple[str, str], method: str, count: int) -> int:
     """SIGKILL a process at its nth request of a kind, as it is made; how many were made."""
-    process = CONTEXT.Process(target=_child, args=(call, given, environment(s3)))
+    process = forks.Process(target=_child, args=(call, given, environment(s3)))
     seen = 0
 
     def before(asked: Asked) -> None:
