@@ -3,6 +3,7 @@
 import io
 import json
 import os
+from contextlib import AbstractContextManager
 from pathlib import Path
 from pickle import UnpicklingError
 from typing import Any
@@ -14,7 +15,9 @@ from torch import Tensor, nn
 from kdcache.canonical import parse_json
 from kdcache.errors import InvalidInputError, MismatchError
 from kdcache.manifest import flatten
+from kdcache.processes.held import LOCK, held
 
+SETTINGS = "settings.json"
 STATE = "checkpoints/state.pt"
 
 
@@ -29,16 +32,29 @@ def write_whole(path: Path, data: bytes) -> None:
     os.replace(temporary, path)
 
 
+def held_run(folder: Path) -> AbstractContextManager[None]:
+    """While open, this process alone trains in a folder. Raises InvalidInputError for one that another process holds,
+    or that holds something other than a run."""
+    _require_run(folder)
+    return held(folder)
+
+
+def _require_run(folder: Path) -> None:
+    if (folder / SETTINGS).is_file() or not folder.is_dir():
+        return
+    if any(each.name != LOCK and not each.name.startswith(".tmp-") for each in folder.iterdir()):
+        raise InvalidInputError(f"{folder} is not empty and holds no run; choose another folder for the run")
+
+
 def claim_run(folder: Path, settings: dict[str, Any]) -> bool:
     """Write settings.json, or find it with the same settings; returns whether the run began earlier.
 
     A folder whose run has no checkpoint yet may be claimed anew. Raises MismatchError naming every setting that
     differs, and InvalidInputError for a folder that holds something else.
     """
-    path = folder / "settings.json"
+    _require_run(folder)
+    path = folder / SETTINGS
     if not path.is_file():
-        if folder.is_dir() and any(not each.name.startswith(".tmp-") for each in folder.iterdir()):
-            raise InvalidInputError(f"{folder} is not empty and holds no run; choose another folder for the run")
         write_whole(path, json.dumps(settings, indent=1, sort_keys=True).encode() + b"\n")
         return False
     stored, given = flatten(parse_json(path.read_bytes(), str(path))), flatten(json.loads(json.dumps(settings)))

@@ -1,29 +1,36 @@
-"""How a run begins: all processes are fed the same, the first one claims the folder, all get its checkpoint."""
+"""How a run begins: all processes are fed the same, the first one holds the folder, all get its checkpoint."""
 
 import json
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
-from kdcache.checkpoints import claim_run, load_state, parse_state, read_state
+from kdcache.checkpoints import claim_run, held_run, load_state, parse_state, read_state
 from kdcache.errors import MismatchError
 from kdcache.manifest import flatten
 from kdcache.processes.ranks import Ranks
 
 
 def claimed_state(
-    folder: Path, record: dict[str, Any], ranks: Ranks, *, in_step: dict[str, Any]
+    folder: Path, record: dict[str, Any], ranks: Ranks, held: ExitStack, *, in_step: dict[str, Any]
 ) -> dict[str, Any] | None:
-    """Claim a run's folder; the checkpoint from which it goes on, None at its start. Raises MismatchError for a folder
-    of other settings, and where the record, or what else keeps the processes `in_step`, is not the first one's.
+    """Claim a run's folder, and hold it as long as `held` is open; the checkpoint from which it goes on, None at its
+    start. Raises InvalidInputError for a folder that another process holds, MismatchError for one of other settings,
+    and where the record, or what else keeps the processes `in_step`, is not the first one's.
 
     The folder is the first process's alone: other machines need not see it.
     """
+
+    def claim() -> bool:
+        held.enter_context(held_run(folder))
+        return claim_run(folder, record)
+
     if ranks.alone:
-        return load_state(folder) if claim_run(folder, record) else None
+        return load_state(folder) if claim() else None
     own = json.dumps(record | in_step).encode()
     first = ranks.from_first(own)
     ranks.together(lambda: _require_same(json.loads(first), json.loads(own)))
-    data = ranks.together(lambda: read_state(folder) if ranks.first and claim_run(folder, record) else b"")
+    data = ranks.together(lambda: read_state(folder) if ranks.first and claim() else b"")
     return parse_state(ranks.from_first(data), folder)
 
 

@@ -1,5 +1,6 @@
 """All that stands before a training's first batch: inputs, the student with its objective, loaders, the claimed run."""
 
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -100,13 +101,14 @@ def open_loaders(settings: TrainSettings, inputs: Inputs) -> Loaders:
     return Loaders(training, validating, {name: inputs_of(each) for name, each in named.items() if each})
 
 
-def open_run(student: Student, inputs: Inputs, loaders: Loaders) -> Run:
-    """Claim the run's folder and stand where its checkpoint does, or at the start. Raises MismatchError for a folder of
-    other settings, InvalidInputError for a student that does not answer the classes."""
+def open_run(student: Student, inputs: Inputs, loaders: Loaders, held: ExitStack) -> Run:
+    """Claim the run's folder, which no other process gets while `held` is open, and stand where its checkpoint does, or
+    at the start. Raises MismatchError for a folder of other settings, InvalidInputError for one in use and for a
+    student that does not answer the classes."""
     settings, folder, ranks = student.settings, Path(student.settings.run), inputs.ranks
     ranks.together(lambda: require_answers(student.network, inputs.data, loaders.all, settings.precision))
     record = run_record(settings, student.temperature, loaders.record)
-    state = claimed_state(folder, record, ranks, in_step={"checkpoint_steps": settings.checkpoint_steps})
+    state = claimed_state(folder, record, ranks, held, in_step={"checkpoint_steps": settings.checkpoint_steps})
     metadata = weights_metadata(inputs.stores, start=settings.weights)
     return Run(student.network, student.objective, settings, loaders.training, folder, state, metadata, ranks)
 

@@ -18,6 +18,7 @@ from kdcache.pipelines.sweep_results import Result
 from kdcache.pipelines.sweep_space import Point, SweepFile, ViewsOf, corners, load_sweep, make_point, points_of
 from kdcache.pipelines.sweep_study import Study, require_optuna
 from kdcache.pipelines.together import apart, train_together
+from kdcache.processes.held import LOCK, held
 from kdcache.progress import Progress, StopRequest, silent
 
 LOOK = 1.0  # seconds between two looks at what workers have written
@@ -81,7 +82,8 @@ def sweep(
     """Train every point of a sweep's file that is not done yet, and write results.csv and plots to its folder.
 
     All points are looked at before the first is trained. Raises InvalidInputError or MismatchError for the first point
-    with a fault, and InterruptedRunError once `stop` is requested; the error of a point that fails is in its row.
+    with a fault, InvalidInputError for a folder that another process holds, and InterruptedRunError once `stop` is
+    requested; the error of a point that fails is in its row.
     """
     engine, stop = engine or Engine(), stop or StopRequest()
     began = time.monotonic()
@@ -97,12 +99,12 @@ def sweep(
         require_optuna(file.study)
         require_measured(known[0].settings, file.study.metric)
     found = checker.check(known, progress, stop)
-    study = Study.open(file.study, place) if file.study else None
-    write_whole(place / "sweep.toml", Path(path).read_bytes())
     board = Board(place / "results.csv", file.swept, checker, report)
     trainer = Trainer(engine.together, board, stop)
     try:
-        with engine.opened() as trainer.workers:
+        with held(place), engine.opened() as trainer.workers:
+            write_whole(place / "sweep.toml", Path(path).read_bytes())
+            study = Study.open(file.study, place) if file.study else None
             if trainer.workers is not None:
                 progress(f"dask workers, dashboard {trainer.workers.dashboard or 'off'}", 1, 1)
             if study is None:
@@ -220,9 +222,13 @@ def _place(file: SweepFile, folder: str, path: str | Path, engine: Engine) -> Pa
     if engine.together < 1:
         raise InvalidInputError(f"together is {engine.together}; give 1 or more")
     place = Path(chosen)
-    if place.exists() and not (place / "sweep.toml").exists() and (not place.is_dir() or any(place.iterdir())):
+    if place.exists() and not (place / "sweep.toml").exists() and not _empty(place):
         raise InvalidInputError(f"{place} is there and holds no sweep; choose another folder")
     return place.resolve() if engine.cluster else place  # workers may stand elsewhere
+
+
+def _empty(place: Path) -> bool:
+    return place.is_dir() and all(each.name == LOCK for each in place.iterdir())
 
 
 def _search(study: Study, make: Make, checker: Checker, board: Board, trainer: Trainer, stop: StopRequest) -> int:

@@ -5,7 +5,7 @@ CPU with equal bits. What costs once is the loader; what costs each time is the 
 """
 
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -73,11 +73,12 @@ def train_together(
     try:
         inputs = open_inputs(settings[0])
         students = [made for each in settings if (made := group.student(each, inputs)) is not None]
-        if students:
-            loaders = open_loaders(common(students), inputs)
-            runs = {made.settings.run: run for made in students if (run := group.seat(made, inputs, loaders))}
-        if runs:
-            serve(list(runs.values()), loaders, group, progress=progress, stop=stop or StopRequest())
+        with ExitStack() as held:
+            if students:
+                loaders = open_loaders(common(students), inputs)
+                runs = {made.settings.run: run for made in students if (run := group.seat(made, inputs, loaders, held))}
+            if runs:
+                serve(list(runs.values()), loaders, group, progress=progress, stop=stop or StopRequest())
     except InterruptedRunError:
         raise
     except Exception as error:  # noqa: BLE001  what all runs share has failed: a store, a row, a loader's process
@@ -116,11 +117,11 @@ class Group:
             self._generators[settings.run] = Generators()
         return made
 
-    def seat(self, student: Student, inputs: Inputs, loaders: Loaders) -> Run | None:
-        """The run of a student, its folder claimed; None where it fails."""
+    def seat(self, student: Student, inputs: Inputs, loaders: Loaders, held: ExitStack) -> Run | None:
+        """The run of a student, its folder claimed and held; None where it fails."""
         name, run = student.settings.run, None
         with self._alone(name), self._generators[name].turn():
-            run = open_run(student, inputs, loaders)
+            run = open_run(student, inputs, loaders, held)
         return run  # noqa: RET504  None where it failed
 
     def going(self, run: Run) -> bool:

@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Sequence
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager, ExitStack, nullcontext
 from typing import Protocol
 
 import torch
@@ -63,11 +63,11 @@ def train(settings: TrainSettings, *, progress: Progress = silent, stop: StopReq
     Raises MismatchError for a store that does not fit or a run of other settings, ReplayError at the first row whose
     pixels are not those the teacher saw, InterruptedRunError once `stop` is requested and the checkpoint is written.
     """
-    with open_ranks(own_device(settings.device)) as ranks:
+    with open_ranks(own_device(settings.device)) as ranks, ExitStack() as held:
         inputs = ranks.together(lambda: open_inputs(settings, ranks))
         student = ranks.together(lambda: make_student(settings, inputs))
         loaders = ranks.together(lambda: open_loaders(settings, inputs))
-        run = open_run(student, inputs, loaders)
+        run = open_run(student, inputs, loaders, held)
         serve([run], loaders, Alone(), progress=progress, stop=stop or StopRequest(), ranks=ranks)
         return run.summary()
 

@@ -253,9 +253,9 @@ def ten_views(bench: Bench, jpegs: Path) -> Iterator[Figure]:
 def ten_views_of_a_teacher(bench: Bench, jpegs: Path) -> Iterator[Figure]:
     """The same with a forward on both sides, of small views, for the teacher takes nearly all of the time. A pass is
     one batch of the size that extracting has: smaller ones lie in a core's cache."""
-    views, rows = (2, 4) if bench.quick else (10, 64)
+    views, rows = (2, 4) if bench.quick else (10, 32)
     blocks = contest(
-        bench, "taught", 1, data=f"folder:{jpegs}", data_set={"limit": rows}, transform="imagenet", batch_size=64,
+        bench, "taught", 1, data=f"folder:{jpegs}", data_set={"limit": rows}, transform="imagenet", batch_size=rows,
         transform_set={"size": 64 if bench.quick else 96}, views=str(views), top_k=20,
         teacher=f"{HERE}:{'Null' if bench.quick else 'lite0'}",
     )  # fmt: skip

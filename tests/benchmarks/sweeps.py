@@ -14,7 +14,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager, ExitStack, nullcontext
 from dataclasses import MISSING, asdict, dataclass, field, fields, replace
 from importlib.metadata import version
 from pathlib import Path
@@ -105,8 +105,9 @@ def train_live(protocol: Protocol, settings: TrainSettings, teacher: Teacher) ->
     made = make_student(settings, inputs)
     plain = settings.model_copy(update={"store": (), "seed": settings.seed, **protocol.light})
     loaders = open_loaders(plain, replace(inputs, stores=[]))
-    run = open_run(made, inputs, loaders)
-    serve([run], loaders, LiveTeacher(teacher), progress=silent, stop=StopRequest())
+    with ExitStack() as held:
+        run = open_run(made, inputs, loaders, held)
+        serve([run], loaders, LiveTeacher(teacher), progress=silent, stop=StopRequest())
 
 
 def totals(protocol: Protocol, work: Path) -> dict[str, Any]:

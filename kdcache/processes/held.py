@@ -1,0 +1,52 @@
+"""A folder that one process at a time works in: runs and sweeps go on from what they find, so two would mix theirs.
+
+A record lock (fcntl) on a file in the folder. It ends with its process, however that ends: no lock of a dead process is
+left to be broken, and, unlike one of flock, it does not live on in loader workers that outlast the process.
+"""
+
+import errno
+import os
+import socket
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from kdcache.errors import InvalidInputError
+
+LOCK = ".lock"
+UNKNOWN = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP, errno.EINVAL)  # from file systems that have no locks
+
+
+@contextmanager
+def held(folder: Path) -> Iterator[None]:
+    """While open, no other process of any machine that sees its locks holds this folder, which is made where it is
+    not there. Raises InvalidInputError, naming who holds it. Where a system or a file
+    system has no such locks, nothing is held."""
+    folder.mkdir(parents=True, exist_ok=True)
+    descriptor = os.open(folder / LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
+    try:
+        _take(descriptor, folder)
+        yield
+        os.ftruncate(descriptor, 0)  # equal runs leave equal folders
+    finally:
+        os.close(descriptor)  # and with it the lock
+
+
+def _take(descriptor: int, folder: Path) -> None:
+    if sys.platform == "win32":  # it has no such locks
+        return
+    import fcntl
+
+    try:
+        fcntl.lockf(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as error:
+        if error.errno in UNKNOWN:
+            return
+        if error.errno not in (errno.EACCES, errno.EAGAIN):
+            raise
+        holder = os.pread(descriptor, 200, 0).decode(errors="replace").strip() or "another process"
+        advice = "wait for it to end or stop it, or choose another folder"
+        raise InvalidInputError(f"{folder} is in use by {holder}; {advice}") from error
+    os.ftruncate(descriptor, 0)
+    os.pwrite(descriptor, f"process {os.getpid()} of {socket.gethostname()}\n".encode(), 0)
