@@ -11,10 +11,12 @@ from pydantic.fields import FieldInfo
 Json = Annotated[bool, typer.Option("--json", help="Print one line of JSON for programs.")]
 Jobs = Annotated[int, typer.Option("--jobs", min=1, max=64, help="Files that travel at a time.")]
 EngineName = Annotated[
-    str, typer.Option("--engine", metavar="local|dask", help="Blocks in this process, or on a Dask cluster.")
+    str, typer.Option("--engine", metavar="local|dask", help="Work in this process, or on a Dask cluster.")
 ]
 Scheduler = Annotated[str, typer.Option("--scheduler", help="Address of a running Dask scheduler; else this machine.")]
-DaskWorkers = Annotated[int, typer.Option("--dask-workers", min=0, help="Processes here; 0: one a core, up to 8.")]
+DaskWorkers = Annotated[
+    int, typer.Option("--dask-workers", min=0, help="Processes here; 0: one a core, up to 8; of a sweep, one a GPU.")
+]
 Config = Annotated[str | None, typer.Option("--config", help="TOML file of the same settings; flags win.")]
 
 

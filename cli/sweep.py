@@ -6,15 +6,12 @@ from typing import Annotated, Any
 import typer
 
 from kdcache.cli.console import print_error, print_json, print_record, print_table
-from kdcache.cli.flags import Json
+from kdcache.cli.flags import DaskWorkers, EngineName, Json, Scheduler
 from kdcache.progress import stop_on_signals
 
 File = Annotated[str, typer.Argument(help="TOML file: [base], and [grid], [random] or [study]; see docs/sweeps.md")]
 Folder = Annotated[str, typer.Option("--folder", help="Folder of the sweep; the file's own by default.")]
 Together = Annotated[int, typer.Option("--together", min=1, max=64, help="Students that share a stream of batches.")]
-Where = Annotated[str, typer.Option("--engine", metavar="local|dask", help="Where points are trained.")]
-Scheduler = Annotated[str, typer.Option("--scheduler", help="Dask scheduler; a cluster of this machine by default.")]
-Workers = Annotated[int | None, typer.Option("--dask-workers", min=1, help="Processes of a cluster of this machine.")]
 Plots = Annotated[bool, typer.Option("--plots/--no-plots", help="Draw pictures, where matplotlib is installed.")]
 WORK = "kdcache.pipelines.sweep"  # what each worker imports, once
 SHOWN = ("accuracy", "agreement", "loss", "seconds", "bytes_a_row")
@@ -24,16 +21,16 @@ def command(
     file: File,
     folder: Folder = "",
     together: Together = 1,
-    engine: Where = "local",
+    engine: EngineName = "local",
     scheduler: Scheduler = "",
-    dask_workers: Workers = None,
+    dask_workers: DaskWorkers = 0,
     plots: Plots = True,
     as_json: Json = False,
 ) -> int:
     from kdcache.cli.live import live_table
     from kdcache.pipelines.sweep import SweepSummary, sweep
 
-    chosen = _engine(engine, together, scheduler, dask_workers or 0)
+    chosen = _engine(engine, together, scheduler, dask_workers)
     with stop_on_signals() as stop, live_table(quiet=as_json) as (report, progress):
         summary: SweepSummary = sweep(
             file, folder=folder, engine=chosen, plots=plots, report=report, progress=progress, stop=stop
@@ -46,14 +43,10 @@ def command(
 
 
 def _engine(name: str, together: int, scheduler: str, count: int) -> Any:
-    from kdcache.errors import InvalidInputError
+    from kdcache.pipelines.engine import engine_settings, wants_dask
     from kdcache.pipelines.sweep import Engine
 
-    if name not in ("local", "dask"):
-        raise InvalidInputError(f"engine is {name!r}; it can be local or dask")
-    if name == "local":
-        if scheduler or count:
-            raise InvalidInputError("--scheduler and --dask-workers need --engine dask")
+    if not wants_dask(engine_settings(name, scheduler, count)):
         return Engine(together)
     from kdcache.pipelines.dask_extract import gpus_here
     from kdcache.processes.cluster import open_cluster

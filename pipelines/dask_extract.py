@@ -10,8 +10,9 @@ from functools import partial
 import torch
 
 from kdcache.commits import Commit, read_commit
-from kdcache.errors import BlocksFailedError, ClusterError, InvalidInputError, StoreError
+from kdcache.errors import BlocksFailedError, ClusterError, StoreError
 from kdcache.pipelines.blocks import RESUME, BlockLoop
+from kdcache.pipelines.engine import wants_dask
 from kdcache.pipelines.job import Job
 from kdcache.pipelines.settings import ExtractSettings
 from kdcache.processes.cluster import Cluster, open_cluster
@@ -27,10 +28,7 @@ PRELOAD = ("kdcache.pipelines.dask_worker", "kdcache.pipelines.extract")
 @contextmanager
 def opened(settings: ExtractSettings, progress: Progress, stop: StopRequest) -> Iterator[Cluster | None]:
     """The cluster that the settings ask for, None for this process alone. Raises InvalidInputError and ClusterError."""
-    if settings.engine != "dask":
-        for name in ("scheduler", "dask_workers"):
-            if value := getattr(settings, name):
-                raise InvalidInputError(f"{name} is {value!r} without --engine dask; add it, or leave {name} out")
+    if not wants_dask(settings):
         yield None
         return
     with ExitStack() as stack:

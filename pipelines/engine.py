@@ -5,11 +5,21 @@ from contextlib import contextmanager
 
 from kdcache.errors import InvalidInputError
 from kdcache.manifest import validated
-from kdcache.pipelines.settings import EngineSettings
+from kdcache.pipelines.settings import EngineSettings, ExtractSettings
 from kdcache.whole_store.engines import HERE, Engine, OnCluster
 from kdcache.whole_store.sources import absolute
 
 ANY_PORT = "127.0.0.1:0"  # of a page that nobody is told of: progress is shown here
+
+
+def wants_dask(settings: EngineSettings | ExtractSettings) -> bool:
+    """Whether Dask is the engine. Raises InvalidInputError where its settings are given, and it is not."""
+    if settings.engine == "dask":
+        return True
+    for name in ("scheduler", "dask_workers"):
+        if value := getattr(settings, name):
+            raise InvalidInputError(f"{name} is {value!r} without --engine dask; add it, or leave {name} out")
+    return False
 
 
 @contextmanager
@@ -18,10 +28,7 @@ def open_engine(settings: EngineSettings) -> Iterator[Engine]:
 
     Raises InvalidInputError for Dask's settings without Dask, ClusterError for a scheduler that cannot be used.
     """
-    given = [name for name in ("scheduler", "dask_workers") if getattr(settings, name)]
-    if settings.engine == "local":
-        if given:
-            raise InvalidInputError(f"{', '.join(given)} was given without --engine dask; add it, or leave that out")
+    if not wants_dask(settings):
         yield HERE
         return
     from kdcache.processes.cluster import open_cluster

@@ -262,8 +262,8 @@ def test_faults_are_told_before_any_work(stage: Stage, tmp_path: Path, name: str
 
 def test_refusals_of_the_command_line(stage: Stage, tmp_path: Path, capsys: Capture) -> None:
     path = written(tmp_path, base={"store": stage.store}, grid={"lr": [0.1]})
-    assert "it can be local or dask" in refusal(capsys, "sweep", path, "--engine", "slurm")
-    assert "need --engine dask" in refusal(capsys, "sweep", path, "--dask-workers", 2)
+    assert "Input should be 'local' or 'dask' (given 'slurm')" in refusal(capsys, "sweep", path, "--engine", "slurm")
+    assert "dask_workers is 2 without --engine dask" in refusal(capsys, "sweep", path, "--dask-workers", 2)
     assert "holds no sweep; choose another folder" in refusal(capsys, "sweep", path, "--folder", stage.folder)
     assert "cannot be read" in refusal(capsys, "sweep", tmp_path / "missing.toml")
 
