@@ -253,16 +253,16 @@ def ten_views(bench: Bench, jpegs: Path) -> Iterator[Figure]:
 def ten_views_of_a_teacher(bench: Bench, jpegs: Path) -> Iterator[Figure]:
     """The same with a forward on both sides, of small views, for the teacher takes nearly all of the time. A pass is
     one batch of the size that extracting has: smaller ones lie in a core's cache."""
-    views, rows = (2, 4) if bench.quick else (10, 32)
+    views, rows = (2, 4) if bench.quick else (10, 64)
     blocks = contest(
-        bench, "taught", 1, data=f"folder:{jpegs}", data_set={"limit": rows}, transform="imagenet", batch_size=rows,
-        transform_set={"size": 64 if bench.quick else 96}, views=str(views), top_k=20,
+        bench, "taught", 1, data=f"folder:{jpegs}", data_set={"limit": rows}, transform="imagenet", batch_size=64,
+        transform_set={"size": 64 if bench.quick else 72}, views=str(views), top_k=20,
         teacher=f"{HERE}:{'Null' if bench.quick else 'lite0'}",
     )  # fmt: skip
     times, _ = compete({"extract": blocks.extract, "bare": blocks.bare}, max(2, bench.trials // 2))
     yield timed_ratio(
         f"extract, {views} views / {views} bare passes", times, "extract", "bare",
-        setting=f"EfficientNet-lite0, 96 px, {rows} JPEGs, k 20, CPU time",
+        setting=f"EfficientNet-lite0, 72 px, {rows} JPEGs, k 20, CPU time",
     )  # fmt: skip
 
 
