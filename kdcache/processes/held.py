@@ -20,9 +20,10 @@ UNKNOWN = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP, errno.EINVAL)  # from f
 
 @contextmanager
 def held(folder: Path) -> Iterator[None]:
-    """While open, no other process of any machine that sees its locks holds this folder, which is made where it is
-    not there. Raises InvalidInputError, naming who holds it. Where a system or a file
-    system has no such locks, nothing is held."""
+    """While open, no other process holds this folder, on any machine that shares its locks; made where it is not there.
+
+    Raises InvalidInputError, naming who holds it. Where a system or a file system has no such locks, nothing is held.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     descriptor = os.open(folder / LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
     try:
