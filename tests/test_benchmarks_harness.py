@@ -87,12 +87,19 @@ def test_every_benchmark_runs_at_toy_size(name: str, shared: Path, tmp_path: Pat
     assert all(figure.low <= figure.measured <= figure.high for figure in figures)
 
 
-def test_a_benchmark_is_a_process_whose_figures_are_lines(capfd: pytest.CaptureFixture[str]) -> None:
-    assert main(["reading", "--quick", "--trials", "1"]) == 0
+def test_a_benchmark_is_a_process_whose_figures_are_lines(
+    capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """And one that fails takes no other's figures along."""
+    monkeypatch.setitem(BENCHMARKS, "broken", "Not known in a process of its own")
+    page = tmp_path / "page.md"
+    assert main(["broken", "reading", "--quick", "--trials", "1", "--out", str(page)]) == 1
     lines = [line for line in capfd.readouterr().out.splitlines() if not line.startswith(" ")]
-    assert len(lines) > 2
-    assert "no GPU; python 3" in lines[-2]
-    assert all(line.split()[0] in ("met", "MISSED", "reported") for line in lines[:-2])
+    assert len(lines) > 3
+    assert "no GPU; python 3" in lines[-3]
+    assert lines[-1] == "broken failed, see the messages above; no page was written"
+    assert all(line.split()[0] in ("met", "MISSED", "reported") for line in lines[:-3])
+    assert not page.exists()
 
 
 def test_a_name_that_is_none_is_told() -> None:

@@ -46,20 +46,24 @@ def main(arguments: list[str] | None = None) -> int:
         return 0
     began = time.monotonic()
     groups: dict[str, list[Figure]] = {}
+    failed = []
     with tempfile.TemporaryDirectory() as folder:
         for name in given.names or BENCHMARKS:
-            groups[BENCHMARKS[name]] = _in_a_process(name, given, Path(folder))
+            groups[BENCHMARKS[name]], code = _in_a_process(name, given, Path(folder))
+            failed += [name] if code else []
     conditions = _conditions(given, (time.monotonic() - began) / 60)
-    if given.out:
+    if given.out and not failed:
         write(groups, conditions, given.out)
     sys.stdout.write(line_of_conditions(conditions) + "\n")
     missed = [figure for figures in groups.values() for figure in figures if figure.missed]
     sys.stdout.write(f"{len(missed)} targets missed, {(time.monotonic() - began) / 60:.1f} minutes\n")
-    return 1 if missed and given.strict else 0
+    if failed:
+        sys.stdout.write(f"{', '.join(failed)} failed, see the messages above; no page was written\n")
+    return 1 if failed or (missed and given.strict) else 0
 
 
-def _in_a_process(name: str, given: argparse.Namespace, folder: Path) -> list[Figure]:
-    """Peak memory, threads and caches of one benchmark do not reach the next."""
+def _in_a_process(name: str, given: argparse.Namespace, folder: Path) -> tuple[list[Figure], int]:
+    """Figures and exit code. Peak memory, threads and caches of one benchmark do not reach the next."""
     scratch, shared = folder / name, folder / "shared"
     scratch.mkdir()
     shared.mkdir(exist_ok=True)
@@ -73,10 +77,8 @@ def _in_a_process(name: str, given: argparse.Namespace, folder: Path) -> list[Fi
             figures.append(Figure.model_validate(json.loads(text)))
             sys.stdout.write(line_of(figures[-1]) + "\n")
             sys.stdout.flush()
-    if process.returncode:
-        raise SystemExit(f"benchmark {name} ended with code {process.returncode}; see the messages above")
     sys.stdout.write(f"         {name}: {time.monotonic() - began:.0f} s\n")
-    return figures
+    return figures, process.returncode
 
 
 def _measure_inside(given: argparse.Namespace) -> None:
