@@ -102,17 +102,18 @@ def sweep(
     board = Board(place / "results.csv", file.swept, checker, report)
     trainer = Trainer(engine.together, board, stop)
     try:
-        with held(place), engine.opened() as trainer.workers:
-            write_whole(place / "sweep.toml", Path(path).read_bytes())
+        with held(place):
             study = Study.open(file.study, place) if file.study else None
-            if trainer.workers is not None:
-                progress(f"dask workers, dashboard {trainer.workers.dashboard or 'off'}", 1, 1)
-            if study is None:
-                board.add(known, found)
-                present = sum(result.status == "done" for result in board.results)
-                trainer.train([point for point in known if found[point.name] < point.settings.epochs])
-            else:
-                present = _search(study, make, checker, board, trainer, stop)
+            write_whole(place / "sweep.toml", Path(path).read_bytes())
+            with engine.opened() as trainer.workers:
+                if trainer.workers is not None:
+                    progress(f"dask workers, dashboard {trainer.workers.dashboard or 'off'}", 1, 1)
+                if study is None:
+                    board.add(known, found)
+                    present = sum(result.status == "done" for result in board.results)
+                    trainer.train([point for point in known if found[point.name] < point.settings.epochs])
+                else:
+                    present = _search(study, make, checker, board, trainer, stop)
     except InterruptedRunError as error:
         board.stopped()
         done = sum(result.status == "done" for result in board.results)

@@ -1,6 +1,5 @@
 """Shared fixtures on real data: what an ImageNet teacher says about photographs, and where Fashion-MNIST lies."""
 
-import multiprocessing.forkserver
 import os
 from collections.abc import Iterator
 from pathlib import Path
@@ -13,7 +12,7 @@ from filelock import FileLock
 
 from kdcache.places import origin
 from tests.bucketkit import BUCKET, PATIENT, Proxy, environment, s3_server
-from tests.forks import forks
+from tests.forks import with_all
 from tests.photographs import imagenet_logits
 
 CROPS = 240
@@ -29,10 +28,7 @@ def _own_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
 
 @pytest.fixture(scope="session", autouse=True)
 def _one_fork_server() -> Iterator[None]:
-    """What kdcache would have Dask's workers forked from has less than `forks`, and there is one server."""
-    assert forks.get_start_method() == "forkserver"
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(multiprocessing.forkserver, "set_forkserver_preload", lambda modules: None)
+    with with_all():
         yield
 
 

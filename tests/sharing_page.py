@@ -14,7 +14,7 @@ from pathlib import Path
 from string import Template
 
 from tests.bucketkit import environment, s3_server
-from tests.forks import forks
+from tests.forks import forks, with_all
 from tests.webkit import serving
 
 PAGE = Path(__file__).resolve().parent.parent / "docs" / "sharing.md"
@@ -159,5 +159,5 @@ if __name__ == "__main__":
     import tempfile
 
     assert sys.argv[1:] == ["--write"], "usage: python -m tests.sharing_page --write"
-    with tempfile.TemporaryDirectory() as folder:
+    with tempfile.TemporaryDirectory() as folder, with_all():
         write(Path(folder))

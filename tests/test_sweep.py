@@ -199,8 +199,10 @@ def test_a_study_goes_on_where_it_was_killed(stage: Stage, tmp_path: Path) -> No
     assert summary.best == min(summary.rows, key=lambda row: row.nll or 9e9).point
     again = sweep(path, plots=False)
     assert (again.present, again.best, len(again.rows)) == (5, summary.best, 5)
+    before = (tmp_path / "out/sweep.toml").read_bytes()
     with pytest.raises(MismatchError, match="direction: the study has minimize, the file has maximize"):
         sweep(written(tmp_path, base={"store": stage.store}, study={**search, "direction": "maximize"}))
+    assert (tmp_path / "out/sweep.toml").read_bytes() == before
 
 
 def test_a_trial_that_combines_to_something_impossible_fails_alone(stage: Stage, tmp_path: Path) -> None:
