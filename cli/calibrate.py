@@ -5,11 +5,12 @@ from typing import Annotated
 
 import typer
 
-from kdcache.calibration import fit_temperature
+from kdcache.base.figures import check_picture
 from kdcache.cli.console import print_record, progress_bar
 from kdcache.cli.flags import Json
-from kdcache.plots import check_picture, plot_calibration
-from kdcache.store import Store
+from kdcache.store.store import Store
+from kdcache.whole_store.calibrate import fit_temperature
+from kdcache.whole_store.calibrate_plot import plot_calibration
 
 View = Annotated[int | None, typer.Option("--view", help="Which view's rows; the first by default.")]
 Plot = Annotated[Path | None, typer.Option("--plot", help="Draw NLL over T and reliability diagrams: FILE.png.")]

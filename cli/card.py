@@ -8,7 +8,7 @@ from kdcache.cli.console import print_record
 from kdcache.cli.flags import Json
 from kdcache.sharing.cards import CROISSANT, README, card_facts, readme, write_card
 from kdcache.sharing.croissant import croissant
-from kdcache.store import Store
+from kdcache.store.store import Store
 
 Out = Annotated[str | None, typer.Option("--out", help="Folder for the two files; the store's own by default.")]
 Published = Annotated[str | None, typer.Option("--published", help="Date for the Croissant record: 2026-11-26.")]

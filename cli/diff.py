@@ -5,13 +5,15 @@ from typing import Annotated, Any
 
 import typer
 
+from kdcache.base.engine_settings import engine_settings
+from kdcache.base.figures import check_picture
 from kdcache.cli.console import print_json, print_line, print_record, print_table, progress_bar
 from kdcache.cli.flags import DaskWorkers, EngineName, Json, Scheduler
-from kdcache.pipelines.engine import engine_settings, open_engine, seen_by
 from kdcache.pipelines.settings import view_range
-from kdcache.plots import check_picture, plot_difference
-from kdcache.store import Store
+from kdcache.store.store import Store
 from kdcache.whole_store.diff import FieldDifference, StoreDifference, StoreSummary, diff_stores
+from kdcache.whole_store.diff_plot import plot_difference
+from kdcache.whole_store.engines import open_engine, seen_by
 from kdcache.whole_store.row_comparison import RowComparison, ViewAgreement
 from kdcache.whole_store.tally import Spread
 

@@ -6,8 +6,8 @@ import typer
 
 from kdcache.cli.console import print_json, print_table
 from kdcache.cli.flags import Json
-from kdcache.doctor import probe_device, probe_folder, probe_versions
 from kdcache.errors import CheckFailedError
+from kdcache.places.doctor import probe_device, probe_folder, probe_versions
 
 
 def command(

@@ -5,11 +5,11 @@ from typing import Annotated, Any
 
 import typer
 
+from kdcache.base.launch import launched
+from kdcache.base.progress import stop_on_signals
 from kdcache.cli.console import print_record, print_table, progress_bar
 from kdcache.cli.flags import with_flags
 from kdcache.pipelines.settings import ExtractSettings, load_settings
-from kdcache.processes.launch import launched
-from kdcache.progress import stop_on_signals
 
 DryRun = Annotated[bool, typer.Option("--dry-run", help="Run a few batches and estimate; write nothing.")]
 
@@ -18,7 +18,7 @@ DryRun = Annotated[bool, typer.Option("--dry-run", help="Run a few batches and e
 def command(flags: dict[str, Any], config: str | None, as_json: bool, dry_run: bool) -> None:
     settings = load_settings(ExtractSettings, flags, config)
     if dry_run:
-        from kdcache.pipelines.dry_run import estimate
+        from kdcache.pipelines.extract.dry_run import estimate
 
         found = estimate(settings)
         if as_json:
@@ -29,7 +29,7 @@ def command(flags: dict[str, Any], config: str | None, as_json: bool, dry_run: b
         print_table(columns, [[k.k, *k.kept_mass, k.bytes_a_row, k.quantisation_kl] for k in found.by_k])
         _print_tails(found.by_tail)
         return
-    from kdcache.pipelines.extract import extract
+    from kdcache.pipelines.extract.stage import extract
 
     first = launched().rank == 0
     with stop_on_signals() as stop, progress_bar(quiet=as_json or not first) as progress:

@@ -10,10 +10,10 @@ from rich.markup import escape
 from rich.progress_bar import ProgressBar
 from rich.table import Table
 
+from kdcache.base.progress import Progress, silent
 from kdcache.cli.console import print_note, shown, terminal, visible
-from kdcache.pipelines.sweep_board import Report, Standing, unwatched
-from kdcache.pipelines.sweep_results import Result
-from kdcache.progress import Progress, silent
+from kdcache.pipelines.sweep.board import Report, Standing, unwatched
+from kdcache.pipelines.sweep.results import Result
 
 LINES = 12  # of points in the table, those that train first
 EVERY = 0.25  # seconds between two pictures

@@ -4,9 +4,9 @@ from typing import Annotated
 
 import typer
 
+from kdcache.base.progress import stop_on_signals
 from kdcache.cli.console import print_json, print_record, print_table, progress_bar
 from kdcache.cli.flags import Json
-from kdcache.progress import stop_on_signals
 from kdcache.sharing.merge import Merged, merge_stores
 
 Inputs = Annotated[list[str], typer.Argument(help="two or more stores of one identity: folders, addresses, pins")]

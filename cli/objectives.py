@@ -13,8 +13,7 @@ def command(
     name: Annotated[str | None, typer.Argument(help="one of them: its formula, source and settings")] = None,
     as_json: Json = False,
 ) -> None:
-    from kdcache.objectives import TERMS, describe
-    from kdcache.objectives.catalogue import term_class
+    from kdcache.objectives.catalogue import TERMS, describe, term_class
 
     if name is None:
         records = [describe(each) for each in TERMS]

@@ -4,9 +4,9 @@ from typing import Annotated
 
 import typer
 
+from kdcache.base.progress import stop_on_signals
 from kdcache.cli.console import print_record, progress_bar
 from kdcache.cli.flags import Jobs, Json
-from kdcache.progress import stop_on_signals
 
 Views = Annotated[
     str, typer.Option("--views", help="Only the segments of these views, such as 0:10.", show_default=False)
@@ -25,7 +25,7 @@ def command(
     jobs: Jobs = 8,
     as_json: Json = False,
 ) -> None:
-    from kdcache.pipelines.sharing import pull
+    from kdcache.sharing.push_pull import pull
 
     with stop_on_signals() as stop, progress_bar(quiet=as_json) as progress:
         shared = pull(url, store, views=views, jobs=jobs, progress=progress, stop=stop)

@@ -4,9 +4,9 @@ from typing import Annotated
 
 import typer
 
+from kdcache.base.progress import stop_on_signals
 from kdcache.cli.console import print_record, progress_bar
 from kdcache.cli.flags import Jobs, Json
-from kdcache.progress import stop_on_signals
 
 
 def command(
@@ -17,7 +17,7 @@ def command(
     jobs: Jobs = 8,
     as_json: Json = False,
 ) -> None:
-    from kdcache.pipelines.sharing import push
+    from kdcache.sharing.push_pull import push
 
     with stop_on_signals() as stop, progress_bar(quiet=as_json) as progress:
         shared = push(store, url, jobs=jobs, progress=progress, stop=stop)

@@ -4,12 +4,13 @@ from typing import Annotated
 
 import typer
 
+from kdcache.base.engine_settings import engine_settings
+from kdcache.base.progress import stop_on_signals
+from kdcache.base.records import validated
 from kdcache.cli.console import print_json, print_record, progress_bar
 from kdcache.cli.flags import DaskWorkers, EngineName, Json, Scheduler
-from kdcache.manifest import validated
-from kdcache.pipelines.engine import engine_settings, open_engine, seen_by
 from kdcache.pipelines.settings import view_range
-from kdcache.progress import stop_on_signals
+from kdcache.whole_store.engines import open_engine, seen_by
 from kdcache.whole_store.recode import Recoded, recode_store
 from kdcache.whole_store.recode_plan import Narrowing
 

@@ -6,7 +6,7 @@ import typer
 
 from kdcache.cli.console import print_record
 from kdcache.cli.flags import Json
-from kdcache.store import Store
+from kdcache.store.store import Store
 
 
 def command(

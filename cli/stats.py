@@ -5,11 +5,12 @@ from typing import Annotated, Any
 
 import typer
 
+from kdcache.base.engine_settings import engine_settings
+from kdcache.base.figures import check_picture
 from kdcache.cli.console import print_json, print_record, print_table, progress_bar
 from kdcache.cli.flags import DaskWorkers, EngineName, Json, Scheduler
-from kdcache.pipelines.engine import engine_settings, open_engine, seen_by
-from kdcache.plots import check_picture
-from kdcache.store import Store
+from kdcache.store.store import Store
+from kdcache.whole_store.engines import open_engine, seen_by
 from kdcache.whole_store.stats import StoreStats, ViewStats, store_stats
 from kdcache.whole_store.stats_plot import plot_stats
 

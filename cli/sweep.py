@@ -5,15 +5,15 @@ from typing import Annotated, Any
 
 import typer
 
+from kdcache.base.progress import stop_on_signals
 from kdcache.cli.console import print_error, print_json, print_record, print_table
 from kdcache.cli.flags import DaskWorkers, EngineName, Json, Scheduler
-from kdcache.progress import stop_on_signals
 
 File = Annotated[str, typer.Argument(help="TOML file: [base], and [grid], [random] or [study]; see docs/sweeps.md")]
 Folder = Annotated[str, typer.Option("--folder", help="Folder of the sweep; the file's own by default.")]
 Together = Annotated[int, typer.Option("--together", min=1, max=64, help="Students that share a stream of batches.")]
 Plots = Annotated[bool, typer.Option("--plots/--no-plots", help="Draw pictures, where matplotlib is installed.")]
-WORK = "kdcache.pipelines.sweep"  # what each worker imports, once
+WORK = "kdcache.pipelines.sweep.stage"  # what each worker imports, once
 SHOWN = ("accuracy", "agreement", "loss", "seconds", "bytes_a_row")
 
 
@@ -28,7 +28,7 @@ def command(
     as_json: Json = False,
 ) -> int:
     from kdcache.cli.live import live_table
-    from kdcache.pipelines.sweep import SweepSummary, sweep
+    from kdcache.pipelines.sweep.stage import SweepSummary, sweep
 
     chosen = _engine(engine, together, scheduler, dask_workers)
     with stop_on_signals() as stop, live_table(quiet=as_json) as (report, progress):
@@ -43,13 +43,13 @@ def command(
 
 
 def _engine(name: str, together: int, scheduler: str, count: int) -> Any:
-    from kdcache.pipelines.engine import engine_settings, wants_dask
-    from kdcache.pipelines.sweep import Engine
+    from kdcache.base.engine_settings import engine_settings, wants_dask
+    from kdcache.pipelines.sweep.stage import Engine
 
     if not wants_dask(engine_settings(name, scheduler, count)):
         return Engine(together)
-    from kdcache.pipelines.dask_extract import gpus_here
-    from kdcache.processes.cluster import open_cluster
+    from kdcache.base.cluster import open_cluster
+    from kdcache.pipelines.extract.dask_fleet import gpus_here
 
     cluster = partial(open_cluster, scheduler=scheduler, workers=count, gpus=gpus_here(), preload=[WORK])
     return Engine(together, cluster)

@@ -2,17 +2,17 @@
 
 from typing import Any
 
+from kdcache.base.launch import launched
+from kdcache.base.progress import stop_on_signals
 from kdcache.cli.console import print_record, progress_bar
 from kdcache.cli.flags import with_flags
 from kdcache.pipelines.settings import TrainSettings, load_settings
-from kdcache.processes.launch import launched
-from kdcache.progress import stop_on_signals
 
 
 @with_flags(TrainSettings, "run")
 def command(flags: dict[str, Any], config: str | None, as_json: bool) -> None:
     settings = load_settings(TrainSettings, flags, config)
-    from kdcache.pipelines.train import train
+    from kdcache.pipelines.train.stage import train
 
     first = launched().rank == 0
     with stop_on_signals() as stop, progress_bar(quiet=as_json or not first) as progress:

@@ -6,7 +6,7 @@ from kdcache.cli.console import print_json, print_line, print_table, progress_ba
 from kdcache.cli.flags import with_flags
 from kdcache.errors import CheckFailedError
 from kdcache.pipelines.settings import VerifySettings, load_settings
-from kdcache.pipelines.verify import verify
+from kdcache.pipelines.verify.stage import verify
 
 
 @with_flags(VerifySettings, "store")

@@ -7,32 +7,47 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from kdcache.batch import Batch
-    from kdcache.datasets import Data, open_data
     from kdcache.errors import KdcacheError
-    from kdcache.loader import Loader
-    from kdcache.manifest import Identity
-    from kdcache.objectives import KD, Objective, make_objective
-    from kdcache.plan import TransformSpec, ViewPlan
-    from kdcache.softlabels import FullLabels, SoftLabels, TopKLabels
-    from kdcache.store import Store
+    from kdcache.labels.soft_labels import FullLabels, SoftLabels, TopKLabels
+    from kdcache.objectives.batch import Batch
+    from kdcache.objectives.catalogue import make_objective
+    from kdcache.objectives.kd import KD
+    from kdcache.objectives.objective import Objective
+    from kdcache.pipelines.extract.stage import extract
+    from kdcache.pipelines.train.stage import train
+    from kdcache.pipelines.verify.stage import verify
+    from kdcache.sharing.push_pull import pull, push
+    from kdcache.store.manifest import Identity
+    from kdcache.store.plan import TransformSpec, ViewPlan
+    from kdcache.store.store import Store
+    from kdcache.training.loader import Loader
+    from kdcache.training.run_folder import save_weights
+    from kdcache.views.sources import Data, open_data
+    from kdcache.whole_store.calibrate import fit_temperature
 
 _HOMES = {
-    "KD": "objectives",
-    "Objective": "objectives",
-    "make_objective": "objectives",
-    "Batch": "batch",
-    "Data": "datasets",
-    "FullLabels": "softlabels",
-    "Identity": "manifest",
+    "KD": "objectives.kd",
+    "Batch": "objectives.batch",
+    "Data": "views.sources",
+    "FullLabels": "labels.soft_labels",
+    "Identity": "store.manifest",
     "KdcacheError": "errors",
-    "Loader": "loader",
-    "SoftLabels": "softlabels",
-    "Store": "store",
-    "TopKLabels": "softlabels",
-    "TransformSpec": "plan",
-    "ViewPlan": "plan",
-    "open_data": "datasets",
+    "Loader": "training.loader",
+    "Objective": "objectives.objective",
+    "SoftLabels": "labels.soft_labels",
+    "Store": "store.store",
+    "TopKLabels": "labels.soft_labels",
+    "TransformSpec": "store.plan",
+    "ViewPlan": "store.plan",
+    "extract": "pipelines.extract.stage",
+    "fit_temperature": "whole_store.calibrate",
+    "make_objective": "objectives.catalogue",
+    "open_data": "views.sources",
+    "pull": "sharing.push_pull",
+    "push": "sharing.push_pull",
+    "save_weights": "training.run_folder",
+    "train": "pipelines.train.stage",
+    "verify": "pipelines.verify.stage",
 }
 
 __all__ = [
@@ -49,8 +64,15 @@ __all__ = [
     "TopKLabels",
     "TransformSpec",
     "ViewPlan",
+    "extract",
+    "fit_temperature",
     "make_objective",
     "open_data",
+    "pull",
+    "push",
+    "save_weights",
+    "train",
+    "verify",
 ]
 
 
@@ -58,3 +80,7 @@ def __getattr__(name: str) -> Any:
     if name not in _HOMES:
         raise AttributeError(f"module 'kdcache' has no attribute {name!r}")
     return getattr(importlib.import_module(f"kdcache.{_HOMES[name]}"), name)
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

@@ -5,13 +5,13 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeVar
 
+from kdcache.base.progress import Progress, silent
+from kdcache.base.records import Record
 from kdcache.errors import InvalidInputError
-from kdcache.manifest import Record
-from kdcache.pipelines.extract import ExtractSummary, extract
-from kdcache.pipelines.run import TrainSummary
+from kdcache.pipelines.extract.stage import ExtractSummary, extract
 from kdcache.pipelines.settings import ExtractSettings, TrainSettings
-from kdcache.pipelines.train import train
-from kdcache.progress import Progress, silent
+from kdcache.pipelines.train.run import TrainSummary
+from kdcache.pipelines.train.stage import train
 
 VIEWS = 10
 TEACHER_EPOCHS, STUDENT_EPOCHS = 10, 20

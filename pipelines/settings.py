@@ -6,9 +6,10 @@ from typing import Annotated, Any, Literal, TypeVar
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
+from kdcache.base.engine_settings import EngineSettings
+from kdcache.base.records import explain
+from kdcache.base.specs import parse_arguments
 from kdcache.errors import InvalidInputError
-from kdcache.manifest import explain
-from kdcache.specs import parse_arguments
 
 
 def _arguments(value: Any) -> Any:
@@ -141,16 +142,6 @@ class TrainSettings(Settings):
     checkpoint_steps: int = Field(default=0, ge=0, description="also save after so many steps; 0: after each epoch")
     memory_gb: float = Field(default=4.0, gt=0, description="memory for soft labels; above it blocks are shuffled")
     accept_drift: bool = Field(default=False, description="accept replays that are a few levels off")
-
-
-class EngineSettings(BaseModel):
-    """Settings of every command that works block by block."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    engine: Literal["local", "dask"] = Field(default="local", description="this process, or Dask: many, and machines")
-    scheduler: str = Field(default="", description="address of a running Dask scheduler, such as tcp://HOST:8786")
-    dask_workers: int = Field(default=0, ge=0, description="processes on this machine; 0: one a core, up to 8")
 
 
 class VerifySettings(EngineSettings):

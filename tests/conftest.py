@@ -10,10 +10,10 @@ import numpy.typing as npt
 import pytest
 from filelock import FileLock
 
-from kdcache.places import origin
-from tests.bucketkit import BUCKET, PATIENT, Proxy, environment, s3_server
-from tests.forks import with_all
-from tests.photographs import imagenet_logits
+from kdcache.places import http_requests
+from tests.kits.bucket import BUCKET, PATIENT, Proxy, environment, s3_server
+from tests.kits.forks import with_all
+from tests.kits.photographs import imagenet_logits
 
 CROPS = 240
 
@@ -44,7 +44,7 @@ def s3(s3_server_: Proxy, monkeypatch: pytest.MonkeyPatch) -> Iterator[Proxy]:
     patience, through an empty cache."""
     for name, value in environment(s3_server_).items():
         monkeypatch.setenv(name, value)
-    monkeypatch.setattr(origin, "PATIENCE", PATIENT)
+    monkeypatch.setattr(http_requests, "PATIENCE", PATIENT)
     s3_server_.heal()
     yield s3_server_
     s3_server_.heal()

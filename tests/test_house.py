@@ -1,78 +1,84 @@
-"""The house: imports run one way, the store side needs no torch, and what is installed is what was promised."""
+"""The house: rooms import one way, the store side needs no torch, files are short, commands are documented."""
 
 import ast
 import importlib
-import os
-import shutil
 import subprocess
 import sys
 import tomllib
-import zipfile
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from kdcache.cli.app import COMMANDS
+from tests.kits.house import ROOMS, ROOT, STORE_SIDE, imports, loaded, longest_chain, modules, room_of, sources
 
-ROOT = Path(__file__).resolve().parent.parent
-FLOORS = ("kdcache", "kdcache.pipelines", "kdcache.cli")
-STORE_SIDE = (
-    "errors", "canonical", "plan", "manifest", "layout", "reduction", "encoding", "softlabels", "tail",
-    "shards", "commits", "segment", "seals", "store", "inspection", "specs", "progress", "calibration",
-    "fidelity", "plots", "lineage", "limits", "chunks", "wholes", "doctor", "rows", "reading", "deal",
-    "windows", "packing", "row_bytes", "sweep_plots", "processes.cluster", "processes.local_cluster",
-    "processes.launch", "processes.shares",
-)  # fmt: skip
-STORE_SIDE_FOLDERS = ("places", "sharing", "whole_store")
-LINKS = {"kdcache/cli", "kdcache/pipelines"}
-LIMIT = 300
-FLOOR_NAMES = {"pipelines", "cli"}
-
-
-def sources(*folders: str) -> Iterator[Path]:
-    """Python files of the top folders; the two symlinks inside kdcache/ lead to the same files."""
-    for folder in folders:
-        for path in sorted((ROOT / folder).rglob("*.py")):
-            if not LINKS & {"/".join(path.relative_to(ROOT).parts[:2])}:
-                yield path
-
-
-def imports(path: Path) -> Iterator[str]:
-    """Every module that a file imports, wherever in the file; `from a import b` as a.b."""
-    for node in ast.walk(ast.parse(path.read_text())):
-        if isinstance(node, ast.Import):
-            yield from (name.name for name in node.names)
-        elif isinstance(node, ast.ImportFrom):
-            assert node.level == 0, f"{path}: a relative import"
-            yield from (f"{node.module}.{name.name}" for name in node.names)
+FLOORS = ("", "pipelines", "cli")  # kdcache's own rooms stand beneath both
+LIMIT = 300  # lines of a file
+CHAIN = 18  # modules, one importing the next
+TERMINAL = {"typer", "rich", "click"}
+BARE = {"pipelines", "cli"}
+STAGES = {"extract", "train", "verify", "sweep"}
+TESTS = {"kits", "faults", "processes", "real_data", "golden", "benchmarks", "torture", "pipelines", "cli"}
 
 
 def floor(module: str) -> int:
-    """0 for the library, 1 for pipelines, 2 for the command line; -1 for what is not ours."""
-    if module.partition(".")[0] != "kdcache":
-        return -1
-    return max(index for index, name in enumerate(FLOORS) if f"{module}.".startswith(f"{name}."))
+    """0 for a room of the library, 1 for pipelines, 2 for the command line."""
+    return FLOORS.index(room) if (room := room_of(module)) in FLOORS[1:] else 0
 
 
-@pytest.mark.parametrize(("folder", "highest"), [("kdcache", 0), ("pipelines", 1), ("cli", 2)])
-def test_imports_run_one_way(folder: str, highest: int) -> None:
-    files = list(sources(folder))
-    assert len(files) > 5
-    entry = ROOT / "kdcache/__main__.py"  # `python -m kdcache` is the command line
-    upward = [(path.name, name) for path in files for name in imports(path) if floor(name) > highest and path != entry]
+def test_every_file_lies_in_a_room() -> None:
+    at_the_top = {path.stem for path in (ROOT / "kdcache").glob("*.py")}
+    assert at_the_top == {"__init__", "__main__", "errors"}
+    folders = {path.parent for path in sources("kdcache")} - {ROOT / "kdcache"}
+    assert {folder.relative_to(ROOT / "kdcache").as_posix() for folder in folders} == set(ROOMS) - {"errors"}
+    assert {path.stem for path in (ROOT / "pipelines").glob("*.py")} == {"__init__", "settings", "demo"}
+    assert {path.parent.name for path in (ROOT / "pipelines").glob("*/*.py")} == STAGES
+    rooms = {path.name for path in (ROOT / "tests").iterdir() if path.is_dir() and path.name != "__pycache__"}
+    assert rooms == TESTS | set(ROOMS) - {"errors"}
+
+
+def test_a_room_imports_only_from_rooms_above_it() -> None:
+    """Wherever in the file: an import that is hidden in a function counts, and so does one for type checkers."""
+    wrong = [
+        (module, name)
+        for module, names in modules().items()
+        for name in names
+        if room_of(module) in ROOMS
+        and not (room_of(name) in ROOMS and ROOMS.index(room_of(name)) <= ROOMS.index(room_of(module)))
+    ]
+    assert wrong == []
+
+
+def test_imports_run_one_way() -> None:
+    upward = [
+        (module, name)
+        for module, names in modules().items()
+        for name in names
+        if floor(name) > floor(module) and module != "kdcache.__main__"  # `python -m kdcache` is the command line
+    ]
     assert upward == []
+
+
+def test_the_longest_chain_of_imports_is_short_and_no_circle() -> None:
+    chain = longest_chain()
+    assert len(chain) <= CHAIN, f"{len(chain)} modules, {CHAIN} are allowed: {' > '.join(chain)}"
+
+
+def test_a_room_s_own_file_holds_its_duty_alone() -> None:
+    """Nothing is imported from a room but from the file that holds it; networks are named on command lines."""
+    for path in sources("kdcache", "pipelines"):
+        if path.name == "__init__.py" and path.parent.name not in ("kdcache", "networks"):
+            assert len(ast.parse(path.read_text()).body) == 1, f"{path} holds more than its duty"
 
 
 def test_nobody_imports_the_bare_names() -> None:
     files = [*sources("kdcache", "pipelines", "cli", "tests")]
-    assert [(path.name, name) for path in files for name in imports(path) if name.split(".")[0] in FLOOR_NAMES] == []
+    assert [(path.name, name) for path in files for name in imports(path) if name.split(".")[0] in BARE] == []
 
 
 def test_the_terminal_is_the_command_line_s_alone() -> None:
     files = list(sources("kdcache", "pipelines"))
-    tools = {"typer", "rich", "click"}
-    assert [(path.name, name) for path in files for name in imports(path) if name.split(".")[0] in tools] == []
+    assert [(path.name, name) for path in files for name in imports(path) if name.split(".")[0] in TERMINAL] == []
 
 
 def test_only_the_console_prints() -> None:
@@ -92,30 +98,19 @@ def test_files_are_short_and_start_with_their_duty() -> None:
         assert not text or ast.get_docstring(ast.parse(text)) or path.name == "__main__.py", f"{path} has no duty"
 
 
-def loaded(code: str) -> set[str]:
-    """Top-level modules that a fresh interpreter holds after running some code."""
-    line = f"import sys\n{code}\nsys.stdout.write('\\n' + ' '.join({{name.split('.')[0] for name in sys.modules}}))"
-    done = subprocess.run([sys.executable, "-W", "error", "-c", line], capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
-    return set(done.stdout.splitlines()[-1].split())
-
-
 def test_the_store_side_needs_no_torch() -> None:
-    folders = [
-        f"{path.parent.name}.{path.stem}"
-        for each in STORE_SIDE_FOLDERS
-        for path in (ROOT / "kdcache" / each).glob("*.py")
-    ]
-    found = loaded("\n".join(f"import kdcache.{name}" for name in (*STORE_SIDE, *folders)))
-    assert {"kdcache", "zarr", "numpy"} <= found
-    assert not {"torch", "torchvision", "typer", "rich"} & found
+    names = [module for module in modules() if room_of(module) in STORE_SIDE]
+    assert len(names) > 50
+    needed = loaded("\n".join(f"import {name}" for name in names))
+    assert {"kdcache", "zarr", "numpy"} <= needed
+    assert not {"torch", "torchvision", "typer", "rich"} & needed
 
 
 @pytest.mark.parametrize("given", [["--help"], ["extract", "--help"], ["train", "--help"]], ids=str)
 def test_help_imports_neither_torch_nor_zarr(given: list[str]) -> None:
-    found = loaded(f"from kdcache.cli.app import main\ntry:\n    main({given!r})\nexcept SystemExit:\n    pass")
-    assert "typer" in found
-    assert not {"torch", "zarr", "torchvision"} & found
+    needed = loaded(f"from kdcache.cli.app import main\ntry:\n    main({given!r})\nexcept SystemExit:\n    pass")
+    assert "typer" in needed
+    assert not {"torch", "zarr", "torchvision"} & needed
 
 
 def test_the_command_line_runs_from_anywhere(tmp_path: Path) -> None:
@@ -138,52 +133,16 @@ def test_every_module_of_the_command_line_is_a_command() -> None:
     assert {path.stem for path in sources("cli")} - helpers == set(COMMANDS)
 
 
-def test_every_package_is_listed_for_the_wheel() -> None:
-    listed = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["setuptools"]["packages"]
-    folders = {path.parent for path in sources("kdcache")}
-    inside = {".".join(folder.relative_to(ROOT).parts) for folder in folders}
-    assert set(listed) == inside | {"kdcache.cli", "kdcache.pipelines"}
-
-
-@pytest.fixture(scope="module")
-def wheel(tmp_path_factory: pytest.TempPathFactory) -> set[str]:
-    """Names in a wheel that setuptools builds from a copy of what it needs, without a network."""
-    folder = tmp_path_factory.mktemp("wheel")
-    for name in ("kdcache", "cli", "pipelines"):
-        ignored = shutil.ignore_patterns("__pycache__", "*.egg-info")
-        shutil.copytree(ROOT / name, folder / name, symlinks=True, ignore=ignored)
-    for name in ("pyproject.toml", "README.md", "LICENSE"):
-        if (ROOT / name).exists():
-            shutil.copy(ROOT / name, folder / name)
-    code = "import sys; from setuptools import build_meta; sys.stdout.write('\\n' + build_meta.build_wheel('out'))"
-    done = subprocess.run(
-        [sys.executable, "-c", code],
-        cwd=folder,
-        capture_output=True,
-        text=True,
-        check=False,
-        env={**os.environ, "PYTHONDONTWRITEBYTECODE": "1"},
-    )
-    assert done.returncode == 0, done.stderr
-    with zipfile.ZipFile(folder / "out" / done.stdout.splitlines()[-1]) as archive:
-        return set(archive.namelist())
-
-
-def test_the_wheel_holds_every_module_and_owns_one_name(wheel: set[str]) -> None:
-    expected = {f"kdcache/{path.relative_to(ROOT)}" for path in sources("cli", "pipelines")}
-    expected |= {path.relative_to(ROOT).as_posix() for path in sources("kdcache")}
-    assert expected <= wheel
-    assert "kdcache/py.typed" in wheel
-    tops = {name.split("/")[0] for name in wheel}
-    assert {top for top in tops if not top.endswith(".dist-info")} == {"kdcache"}
-    assert any(name.endswith("entry_points.txt") for name in wheel)
-
-
 def test_every_public_name_is_there() -> None:
     import kdcache
 
     assert sorted(kdcache.__all__) == sorted(set(kdcache.__all__))
+    assert set(kdcache.__all__) <= set(dir(kdcache))
     for name in kdcache.__all__:
         assert getattr(kdcache, name).__doc__ or name == "SoftLabels"
     with pytest.raises(AttributeError, match="no attribute 'Stroe'"):
         kdcache.Stroe  # noqa: B018
+
+
+def test_the_package_is_imported_without_its_rooms() -> None:
+    assert not {"numpy", "pydantic", "torch", "zarr"} & loaded("import kdcache; dir(kdcache)")

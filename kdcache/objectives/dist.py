@@ -6,7 +6,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from kdcache.batch import Batch
+from kdcache.objectives.batch import Batch
 from kdcache.objectives.facts import BY_CLASS, SKETCHED, Facts, NotNegative, Positive
 from kdcache.objectives.targets import Targets
 

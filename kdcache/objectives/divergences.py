@@ -12,16 +12,8 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from kdcache.batch import Batch
-from kdcache.objectives.facts import (
-    BOUNDED,
-    BY_CLASS,
-    FULL_SUPPORT,
-    SKETCHED,
-    Facts,
-    OpenShare,
-    Positive,
-)
+from kdcache.objectives.batch import Batch
+from kdcache.objectives.facts import BOUNDED, BY_CLASS, FULL_SUPPORT, SKETCHED, Facts, OpenShare, Positive
 from kdcache.objectives.targets import Targets, kl_rows
 
 

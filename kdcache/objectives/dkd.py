@@ -6,7 +6,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from kdcache.batch import Batch
+from kdcache.objectives.batch import Batch
 from kdcache.objectives.facts import BOTH_LABELS, BY_LOGIT, Facts, NotNegative, Positive
 from kdcache.objectives.hard import over_labels
 from kdcache.objectives.targets import FLOOR, Targets, kl_rows

@@ -12,8 +12,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from kdcache.labels.soft_labels import FullLabels, SoftLabels, Tail, TopKLabels, check_temperature
 from kdcache.objectives.sparse import LOG_ZERO, Answer, Shares
-from kdcache.softlabels import FullLabels, SoftLabels, Tail, TopKLabels, check_temperature
 
 PIECE = 2**17  # numbers that a core's cache holds a few times
 PIECE_ELSEWHERE = 2**25  # an accelerator wants few launches

@@ -5,7 +5,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from kdcache.batch import Batch
+from kdcache.objectives.batch import Batch
 
 
 def hard_cross_entropy(logits: Tensor, batch: Batch) -> Tensor:

@@ -5,7 +5,7 @@ from typing import ClassVar
 
 from torch import Tensor
 
-from kdcache.batch import Batch
+from kdcache.objectives.batch import Batch
 from kdcache.objectives.facts import ALL_TAILS, Facts
 from kdcache.objectives.hard import cross_entropy_rows
 from kdcache.objectives.targets import Targets

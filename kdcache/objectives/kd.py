@@ -5,7 +5,7 @@ from typing import ClassVar
 
 from torch import Tensor
 
-from kdcache.batch import Batch
+from kdcache.objectives.batch import Batch
 from kdcache.objectives.facts import BOUNDED, Facts, Positive
 from kdcache.objectives.targets import Targets
 

@@ -7,7 +7,7 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from kdcache.batch import Batch
+from kdcache.objectives.batch import Batch
 from kdcache.objectives.facts import BY_CLASS, SKETCHED, Facts, NotNegative, Positive
 from kdcache.objectives.targets import Targets, kl_rows
 

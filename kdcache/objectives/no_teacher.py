@@ -6,7 +6,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from kdcache.batch import Batch
+from kdcache.objectives.batch import Batch
 from kdcache.objectives.facts import BOTH_LABELS, Facts, NotNegative, Share
 from kdcache.objectives.hard import hard_cross_entropy
 from kdcache.objectives.targets import Targets

@@ -8,13 +8,13 @@ from typing import Any, ClassVar, Protocol, cast
 import torch
 from torch import Tensor, nn
 
-from kdcache.batch import Batch
 from kdcache.errors import InvalidInputError
+from kdcache.labels.soft_labels import Tail
+from kdcache.objectives.batch import Batch
 from kdcache.objectives.facts import Facts
 from kdcache.objectives.hard import hard_cross_entropy
 from kdcache.objectives.ramps import Ramp
 from kdcache.objectives.targets import Combine, Targets, in_dtype, normalised_weights
-from kdcache.softlabels import Tail
 
 
 class Term(Protocol):

@@ -8,8 +8,8 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
-from kdcache.batch import Batch
 from kdcache.errors import InvalidInputError
+from kdcache.objectives.batch import Batch
 from kdcache.objectives.facts import ALL_TAILS, BOTH_LABELS, FULL_SUPPORT, Facts, Positive
 from kdcache.objectives.hard import over_labels
 from kdcache.objectives.targets import FLOOR, Targets, kl_rows

@@ -9,7 +9,7 @@ from math import log
 import torch
 from torch import Tensor
 
-from kdcache.softlabels import Tail, TopKLabels, check_temperature
+from kdcache.labels.soft_labels import Tail, TopKLabels, check_temperature
 
 LOG_ZERO = -1e5  # stands for log 0, see `targets.FLOOR`
 HEAVY = 64

@@ -5,8 +5,8 @@ from typing import ClassVar
 import torch
 from torch import Tensor, nn
 
-from kdcache.batch import Batch
 from kdcache.errors import InvalidInputError
+from kdcache.objectives.batch import Batch
 from kdcache.objectives.facts import BY_CLASS, SKETCHED, Facts, OpenShare, Share
 from kdcache.objectives.targets import Targets, kl_rows
 

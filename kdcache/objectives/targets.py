@@ -10,10 +10,10 @@ import torch
 from torch import Tensor
 
 from kdcache.errors import InvalidInputError
+from kdcache.labels.soft_labels import FullLabels, SoftLabels, Tail, TopKLabels
+from kdcache.labels.tail import tail_moments
 from kdcache.objectives.fused import fits, kl_of_logits
 from kdcache.objectives.sparse import LOG_ZERO, ghost_pair, topk_kl
-from kdcache.softlabels import FullLabels, SoftLabels, Tail, TopKLabels
-from kdcache.tail import tail_moments
 
 Combine = Literal["probabilities", "logits", "predictions", "losses"]
 

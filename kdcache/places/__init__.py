@@ -1,1 +1,1 @@
-"""Where stores lie: folders, buckets, web servers, the hub, zip files, and a cache of far ones."""
+"""Where bytes lie: folder, bucket, web server, hub, zip file; the cache; safe opening; create-only names."""

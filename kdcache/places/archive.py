@@ -12,12 +12,12 @@ from functools import cached_property
 from pathlib import Path
 from typing import NoReturn
 
+from kdcache.base.limits import METADATA_LIMIT
 from kdcache.errors import DamagedError, FormatError, InvalidInputError, StoreNotFoundError
-from kdcache.limits import METADATA_LIMIT
-from kdcache.places.alike import Insists, ReadOnly
-from kdcache.places.beneath import split_key
 from kdcache.places.parts import LocalFile, Parts
-from kdcache.places.zipfiles import Entry, check_header, read_entries
+from kdcache.places.read_only import Insists, ReadOnly
+from kdcache.places.safe_open import split_key
+from kdcache.places.zip_format import Entry, check_header, read_entries
 
 PIECE = 2**23  # bytes that are hashed at a time; over a network each piece is a request
 MEND = "use another copy of this file"

@@ -12,12 +12,12 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, NoReturn, TypeVar
 
+from kdcache.base.limits import METADATA_LIMIT
 from kdcache.errors import ClosedError, DamagedError, FormatError, StoreError, StoreNotFoundError
-from kdcache.limits import METADATA_LIMIT
-from kdcache.places import origin
-from kdcache.places.alike import Insists
+from kdcache.places import http_requests
 from kdcache.places.clouds import open_client, split_address
-from kdcache.places.origin import Patience, TryAgainError, jittered, shown
+from kdcache.places.http_requests import Patience, TryAgainError, jittered, shown
+from kdcache.places.read_only import Insists
 
 T = TypeVar("T")
 MEND = "push the store again, whole, or use another copy of it"
@@ -57,7 +57,7 @@ class Bucket(Insists):
     def __init__(self, url: str, patience: Patience | None = None) -> None:
         address = split_address(url)
         self.root = str(address)
-        self.patience = patience or origin.PATIENCE
+        self.patience = patience or http_requests.PATIENCE
         self._client = open_client(address, self.patience, stalled=self.patience.timeout)
         self._writer = open_client(address, self.patience, stalled=SENDING * self.patience.timeout)
 

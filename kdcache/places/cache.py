@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from kdcache.errors import DamagedError, InvalidInputError
-from kdcache.places.files import PIECE, Opened
+from kdcache.places.folder import PIECE, Opened
 
 GB = 10**9
 LARGEST = 20 * GB

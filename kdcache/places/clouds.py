@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 from kdcache.errors import InvalidInputError
-from kdcache.places.origin import Patience, shown
+from kdcache.places.http_requests import Patience, shown
 
 if TYPE_CHECKING:
     from obstore.store import AzureStore, GCSStore, S3Store

@@ -11,7 +11,7 @@ from typing import TypeVar
 from urllib.parse import SplitResult, quote, unquote, urlsplit
 
 from kdcache.errors import InvalidInputError, StoreError, StoreNotFoundError
-from kdcache.places.origin import Extra, Origin, Reply, shown, split_url
+from kdcache.places.http_requests import Extra, Origin, Reply, shown, split_url
 from kdcache.places.web import WebFolder
 
 T = TypeVar("T")

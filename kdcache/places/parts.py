@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Protocol
 
 from kdcache.errors import StoreNotFoundError
-from kdcache.places.beneath import READ, not_a_file, unreadable
+from kdcache.places.safe_open import READ, not_a_file, unreadable
 
 
 class Parts(Protocol):

@@ -10,10 +10,10 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import NoReturn, Protocol, TypeVar
 
+from kdcache.base.limits import METADATA_LIMIT, MIB
 from kdcache.errors import ClosedError, DamagedError, FormatError, InvalidInputError, StoreError, StoreNotFoundError
-from kdcache.limits import METADATA_LIMIT, MIB
-from kdcache.places.alike import Insists, ReadOnly
-from kdcache.places.origin import Origin, Reply, TooLongError, shown, split_url
+from kdcache.places.http_requests import Origin, Reply, TooLongError, shown, split_url
+from kdcache.places.read_only import Insists, ReadOnly
 
 T = TypeVar("T")
 ABSENT = frozenset({404, 410})

@@ -1,1 +1,1 @@
-"""Stores that travel: copies, parts, merged stores, one file, and what is written about them for people."""
+"""A store travels: push, pull, export, merge, card."""

@@ -11,11 +11,11 @@ from pathlib import Path
 from typing import Any
 
 from kdcache.errors import InvalidInputError
-from kdcache.inspection import describe_store
-from kdcache.lineage import chain_of, render
-from kdcache.places.files import Folder
-from kdcache.seals import PIN
-from kdcache.store import Store
+from kdcache.places.folder import Folder
+from kdcache.store.inspection import describe_store
+from kdcache.store.lineage import chain_of, render
+from kdcache.store.seals import PIN
+from kdcache.store.store import Store
 
 README, CROISSANT = "README.md", "croissant.json"
 CROISSANT_MARK = b"read by kdcache or by its docs/format.md"  # words of every description that `croissant` writes

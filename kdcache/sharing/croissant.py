@@ -11,12 +11,12 @@ from collections.abc import Iterator
 from datetime import date
 from typing import Any
 
-from kdcache.canonical import sha256_hex
+from kdcache.base.canonical import sha256_hex
 from kdcache.errors import InvalidInputError
-from kdcache.layout import MANIFEST, ArraySpec, labels_spec, order_spec, seal_key
-from kdcache.segment import Segment
 from kdcache.sharing.cards import CardFacts, card_facts, public
-from kdcache.store import Store
+from kdcache.store.layout import MANIFEST, ArraySpec, labels_spec, order_spec, seal_key
+from kdcache.store.segment import Segment
+from kdcache.store.store import Store
 
 CONFORMS_TO = "http://mlcommons.org/croissant/1.0"
 NAMES_MAX = 25_000  # classes whose names are listed

@@ -9,16 +9,17 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from kdcache.base.limits import ZIP_ENTRIES_MAX
+from kdcache.base.progress import Progress, silent
 from kdcache.errors import DamagedError, InvalidInputError, StoreError
-from kdcache.limits import ZIP_ENTRIES_MAX
 from kdcache.places.archive import PIECE
-from kdcache.places.beneath import LIST
-from kdcache.places.claim import TEMPORARY, WRITE, CannotRefuseError, claim, discard
-from kdcache.places.place import Place, is_url, open_place
-from kdcache.places.zipfiles import ZipWriter
-from kdcache.progress import Progress, silent
-from kdcache.seals import split_pin
-from kdcache.sharing.share import SealedListing, SharedFile, sealed_files
+from kdcache.places.create_only import TEMPORARY, WRITE, CannotRefuseError, claim, discard
+from kdcache.places.opening import open_place
+from kdcache.places.place import Place, is_url
+from kdcache.places.safe_open import LIST
+from kdcache.places.zip_format import ZipWriter
+from kdcache.sharing.sealed_files import SealedListing, SharedFile, sealed_files
+from kdcache.store.seals import split_pin
 
 WRITING = "writing bytes"
 NEW = WRITE & ~os.O_WRONLY | os.O_RDWR

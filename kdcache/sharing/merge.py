@@ -8,16 +8,17 @@ same command goes on; nothing that lies in the output is ever replaced.
 from collections import Counter
 from collections.abc import Iterator, Sequence
 
-from kdcache.canonical import sha256_hex
-from kdcache.commits import read_commit
+from kdcache.base.canonical import sha256_hex
+from kdcache.base.progress import Progress, StopRequest, silent
+from kdcache.base.records import Record
 from kdcache.errors import DamagedError, StoreError
-from kdcache.layout import CARD, SegmentLayout
-from kdcache.manifest import Card, Record
-from kdcache.places.files import Folder
-from kdcache.progress import Progress, StopRequest, silent
-from kdcache.shards import largest_shard
+from kdcache.places.folder import Folder
 from kdcache.sharing.merge_plan import SHOWN, Choice, Plan, Source, make_plan, open_inputs, open_output
-from kdcache.store import Store, open_segments
+from kdcache.store.commits import read_commit
+from kdcache.store.layout import CARD, SegmentLayout
+from kdcache.store.manifest import Card
+from kdcache.store.shards import largest_shard
+from kdcache.store.store import Store, open_segments
 
 AGAIN = "run the same kdcache merge again to go on"
 

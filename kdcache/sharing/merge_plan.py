@@ -4,15 +4,16 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from kdcache.commits import Commit
+from kdcache.base.records import Record, require_equal
 from kdcache.errors import InvalidInputError, MismatchError, MissingBlockError
-from kdcache.layout import MANIFEST, SegmentLayout
-from kdcache.manifest import Record, require_equal
-from kdcache.places.files import Folder
-from kdcache.places.place import is_url, open_folder
-from kdcache.seals import split_pin
-from kdcache.store import Store
-from kdcache.wholes import head_digest
+from kdcache.places.folder import Folder
+from kdcache.places.opening import open_folder
+from kdcache.places.place import is_url
+from kdcache.store.commits import Commit
+from kdcache.store.layout import MANIFEST, SegmentLayout
+from kdcache.store.seals import split_pin
+from kdcache.store.store import Store
+from kdcache.store.whole_arrays import head_digest
 
 SHOWN = 8  # blocks that a message lists
 Key = tuple[str, int]  # segment and block

@@ -10,19 +10,20 @@ from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from contextlib import suppress
 from dataclasses import dataclass, field
 
-from kdcache.canonical import sha256_hex
+from kdcache.base.canonical import sha256_hex
+from kdcache.base.limits import CARD_LIMIT, MANIFEST_LIMIT
+from kdcache.base.progress import Progress, StopRequest
+from kdcache.base.records import require_equal
 from kdcache.errors import DamagedError, FormatError, StoreError, StoreNotFoundError
-from kdcache.layout import CARD, LATEST_SEAL, MANIFEST, PARTIAL
-from kdcache.limits import CARD_LIMIT, MANIFEST_LIMIT
-from kdcache.manifest import parse_manifest, require_equal
 from kdcache.places.bucket import Bucket
-from kdcache.places.checked import require_sha256
+from kdcache.places.checked_files import require_sha256
 from kdcache.places.parallel import Budget
 from kdcache.places.place import Place
-from kdcache.progress import Progress, StopRequest
-from kdcache.seals import Seal, read_seal, sealed_ids
-from kdcache.sharing.partial import Partial, read_partial
-from kdcache.sharing.share import SealedListing, SharedFile
+from kdcache.sharing.sealed_files import SealedListing, SharedFile
+from kdcache.store.layout import CARD, LATEST_SEAL, MANIFEST, PARTIAL
+from kdcache.store.manifest import parse_manifest
+from kdcache.store.partial import Partial, read_partial
+from kdcache.store.seals import Seal, read_seal, sealed_ids
 
 JOBS = 8
 HELD = 256 * 2**20  # bytes of shards in memory at once

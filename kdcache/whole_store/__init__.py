@@ -1,1 +1,1 @@
-"""What is computed over all blocks of a store, on an engine: checks, comparison, statistics, another encoding."""
+"""What is computed over all blocks of a store: verify, diff, stats, recode, calibrate."""

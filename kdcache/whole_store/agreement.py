@@ -27,8 +27,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from kdcache.softlabels import FullLabels, SoftLabels, TopKLabels
-from kdcache.tail import SLACK
+from kdcache.labels.soft_labels import FullLabels, SoftLabels, TopKLabels
+from kdcache.labels.tail import SLACK
 
 Array = npt.NDArray[Any]
 Floats = npt.NDArray[np.float64]

@@ -9,16 +9,16 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from kdcache.canonical import sha256_hex
+from kdcache.base.canonical import sha256_hex
 from kdcache.errors import DamagedError
 from kdcache.places.parallel import many
-from kdcache.plan import partners_of
-from kdcache.reading import rows_first
-from kdcache.rows import EncodedRows
-from kdcache.segment import Segment
-from kdcache.shards import decode_shard, largest_shard, require_metadata
-from kdcache.store import Store
-from kdcache.wholes import labels_between
+from kdcache.store.plan import partners_of
+from kdcache.store.reading import rows_first
+from kdcache.store.rows import EncodedRows
+from kdcache.store.segment import Segment
+from kdcache.store.shards import decode_shard, largest_shard, require_metadata
+from kdcache.store.store import Store
+from kdcache.store.whole_arrays import labels_between
 
 Array = npt.NDArray[Any]
 IntArray = npt.NDArray[np.int64]

@@ -10,9 +10,9 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from kdcache.rows import EncodedRows
-from kdcache.segment import Segment
-from kdcache.store import Store
+from kdcache.store.rows import EncodedRows
+from kdcache.store.segment import Segment
+from kdcache.store.store import Store
 
 IntArray = npt.NDArray[np.int64]
 

@@ -4,17 +4,18 @@ from collections.abc import Sequence
 from functools import partial
 from typing import Any
 
+from kdcache.base.progress import Progress, silent
+from kdcache.base.records import Record, differences
 from kdcache.errors import InvalidInputError
-from kdcache.manifest import DatasetIdentity, Record, differences
-from kdcache.progress import Progress, silent
-from kdcache.segment import Segment
-from kdcache.shards import read_row, require_metadata
-from kdcache.store import Store
+from kdcache.store.manifest import DatasetIdentity
+from kdcache.store.segment import Segment
+from kdcache.store.shards import read_row, require_metadata
+from kdcache.store.store import Store
+from kdcache.store.whole_arrays import head_digest
 from kdcache.whole_store.common_rows import common_views
 from kdcache.whole_store.engines import HERE, Engine
 from kdcache.whole_store.row_comparison import RowComparison, compare_common_rows
-from kdcache.whole_store.sources import Source, shared
-from kdcache.wholes import head_digest
+from kdcache.whole_store.store_address import Source, shared
 
 SHOWN = 8  # blocks that a message lists
 

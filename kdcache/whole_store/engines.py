@@ -5,16 +5,17 @@ in the order of the items, so that no result depends on the engine or on the num
 """
 
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import closing
+from contextlib import closing, contextmanager
 from functools import partial
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
+from kdcache.base.engine_settings import EngineSettings, wants_dask
 from kdcache.errors import ClusterError, KdcacheError
 from kdcache.places.parallel import JOBS, Pool
-from kdcache.whole_store.sources import Source
+from kdcache.whole_store.store_address import Source, absolute
 
 if TYPE_CHECKING:
-    from kdcache.processes.cluster import Cluster
+    from kdcache.base.cluster import Cluster
 
 A = TypeVar("A")
 B = TypeVar("B")
@@ -120,3 +121,29 @@ def _failed(item: Any, error: Exception) -> Exception:
 def runs(items: Sequence[A], length: int) -> list[Sequence[A]]:
     """Items in runs of up to `length`."""
     return [items[start : start + length] for start in range(0, len(items), length)]
+
+
+ANY_PORT = "127.0.0.1:0"  # of a page that nobody is told of: progress is shown here
+
+
+@contextmanager
+def open_engine(settings: EngineSettings) -> Iterator[Engine]:
+    """The engine that the settings name; a cluster of this machine ends with the block.
+
+    Raises InvalidInputError for Dask's settings without Dask, ClusterError for a scheduler that cannot be used.
+    """
+    if not wants_dask(settings):
+        yield HERE
+        return
+    from kdcache.base.cluster import open_cluster
+
+    modules = ("kdcache.whole_store.verify", "kdcache.whole_store.recode", "kdcache.whole_store.stats")
+    with open_cluster(
+        scheduler=settings.scheduler, workers=settings.dask_workers, dashboard=ANY_PORT, preload=modules
+    ) as cluster:
+        yield OnCluster(cluster)
+
+
+def seen_by(settings: EngineSettings, url: str) -> str:
+    """A store's address as this engine's workers, who may stand elsewhere, know it."""
+    return url if settings.engine == "local" else absolute(url)

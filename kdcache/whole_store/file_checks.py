@@ -7,14 +7,14 @@ These are the functions that workers run.
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
-from kdcache.commits import Commit, Shard, read_commit, require_rows
 from kdcache.errors import KdcacheError
-from kdcache.layout import ArraySpec
 from kdcache.places.parallel import many
 from kdcache.places.place import Place
-from kdcache.segment import Segment
-from kdcache.shards import largest_shard
-from kdcache.whole_store.sources import Source
+from kdcache.store.commits import Commit, Shard, read_commit, require_rows
+from kdcache.store.layout import ArraySpec
+from kdcache.store.segment import Segment
+from kdcache.store.shards import largest_shard
+from kdcache.whole_store.store_address import Source
 
 Named = tuple[str, int]  # segment and block
 

@@ -14,22 +14,24 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from kdcache.commits import Commit, Counts, list_commits
-from kdcache.encoding import NO_LABEL
+from kdcache.base.progress import Progress, StopRequest, silent
+from kdcache.base.records import Record
 from kdcache.errors import StoreError
-from kdcache.layout import CARD, SegmentLayout
-from kdcache.lineage import RECODED
-from kdcache.manifest import Card, Identity, Provenance, Record, described
-from kdcache.places.files import Folder
-from kdcache.progress import Progress, StopRequest, silent
-from kdcache.segment import Segment
+from kdcache.labels.encoding import described
+from kdcache.labels.quantising import NO_LABEL
+from kdcache.places.folder import Folder
 from kdcache.sharing.merge import missing_blocks
-from kdcache.store import Store
+from kdcache.store.commits import Commit, Counts, list_commits
+from kdcache.store.layout import CARD, SegmentLayout
+from kdcache.store.lineage import RECODED
+from kdcache.store.manifest import Card, Identity, Provenance
+from kdcache.store.segment import Segment
+from kdcache.store.store import Store
 from kdcache.whole_store.blocks import block_labels, read_block, view_rows
 from kdcache.whole_store.engines import HERE, Engine
 from kdcache.whole_store.recode_plan import Narrowing, narrowed, open_source, open_target, require_own, told
 from kdcache.whole_store.recoding import CARRIED, ClassMeans, Recoding
-from kdcache.whole_store.sources import Source, shared
+from kdcache.whole_store.store_address import Source, shared
 
 Array = npt.NDArray[Any]
 IntArray = npt.NDArray[np.int64]

@@ -4,16 +4,19 @@ import os
 from pathlib import Path
 from typing import Any, Literal
 
+from kdcache.base.records import Record, validated
 from kdcache.errors import InvalidInputError, MismatchError, StoreNotFoundError
-from kdcache.layout import MANIFEST
-from kdcache.lineage import ORIGINS, RECODED, Origin, recoded_from
-from kdcache.manifest import Encoding, Identity, Provenance, Record, described, validated
-from kdcache.places.files import Folder
-from kdcache.places.place import is_url, open_folder
-from kdcache.seals import SealedSegment, split_pin
-from kdcache.segment import Segment
-from kdcache.sharing.share import chosen_segments
-from kdcache.store import Store
+from kdcache.labels.encoding import Encoding, described
+from kdcache.places.folder import Folder
+from kdcache.places.opening import open_folder
+from kdcache.places.place import is_url
+from kdcache.sharing.sealed_files import chosen_segments
+from kdcache.store.layout import MANIFEST
+from kdcache.store.lineage import ORIGINS, RECODED, Origin, recoded_from
+from kdcache.store.manifest import Identity, Provenance
+from kdcache.store.seals import SealedSegment, split_pin
+from kdcache.store.segment import Segment
+from kdcache.store.store import Store
 
 UPWARD = "what was not kept cannot be had back without the teacher: run kdcache extract"
 

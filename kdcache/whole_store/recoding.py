@@ -15,12 +15,13 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from kdcache.encoding import GAP_DTYPE, LOWEST_F16, NO_LABEL, encode_topk
-from kdcache.manifest import Encoding, Identity
-from kdcache.reduction import TopK, reduce_topk, tail_sums
-from kdcache.rows import EncodedRows
-from kdcache.softlabels import FullLabels, SoftLabels, TopKLabels
-from kdcache.tail import tail_moments
+from kdcache.labels.encoding import Encoding
+from kdcache.labels.quantising import GAP_DTYPE, LOWEST_F16, NO_LABEL, encode_topk
+from kdcache.labels.reduction import TopK, reduce_topk, tail_sums
+from kdcache.labels.soft_labels import FullLabels, SoftLabels, TopKLabels
+from kdcache.labels.tail import tail_moments
+from kdcache.store.manifest import Identity
+from kdcache.store.rows import EncodedRows
 
 Array = npt.NDArray[Any]
 IntArray = npt.NDArray[np.int64]

@@ -6,15 +6,15 @@ from functools import lru_cache, partial
 
 import numpy as np
 
-from kdcache.inspection import class_name
-from kdcache.manifest import Record
-from kdcache.progress import Progress, silent
-from kdcache.softlabels import FullLabels, SoftLabels, check_temperature
-from kdcache.store import Store
+from kdcache.base.progress import Progress, silent
+from kdcache.base.records import Record
+from kdcache.labels.soft_labels import FullLabels, SoftLabels, check_temperature
+from kdcache.store.inspection import class_name
+from kdcache.store.store import Store
 from kdcache.whole_store.agreement import RowAgreement, compare_rows, overlap_size
 from kdcache.whole_store.common_rows import CommonRows, Pairing, gather, groups
 from kdcache.whole_store.engines import HERE, Engine
-from kdcache.whole_store.sources import Source, shared
+from kdcache.whole_store.store_address import Source, shared
 from kdcache.whole_store.tally import Spread, Tally
 
 PIECE = 2**18  # log-probabilities [rows, classes] in f64 at a time

@@ -11,16 +11,17 @@ from math import exp
 import numpy as np
 import numpy.typing as npt
 
-from kdcache.calibration import ReliabilityBin, calibration_error, reliability_bins
-from kdcache.commits import Commit
+from kdcache.base.progress import Progress, silent
+from kdcache.base.records import Record
 from kdcache.errors import MissingBlockError
-from kdcache.manifest import Record, described
-from kdcache.progress import Progress, silent
-from kdcache.segment import Segment
-from kdcache.store import Store
+from kdcache.labels.encoding import described
+from kdcache.store.commits import Commit
+from kdcache.store.segment import Segment
+from kdcache.store.store import Store
+from kdcache.whole_store.calibrate import ReliabilityBin, calibration_error, reliability_bins
 from kdcache.whole_store.engines import HERE, Engine
-from kdcache.whole_store.sources import shared
 from kdcache.whole_store.stats_sums import Sums, ViewSums, sum_block
+from kdcache.whole_store.store_address import shared
 from kdcache.whole_store.tally import Percentiles
 
 HISTOGRAM = 50  # bins of the histograms that are drawn

@@ -5,8 +5,9 @@ from typing import Any
 
 import numpy as np
 
-from kdcache.plots import check_picture, draw_reliability, figure_class
-from kdcache.reduction import SKETCH_TEMPERATURES
+from kdcache.base.figures import check_picture, figure_class
+from kdcache.labels.reduction import SKETCH_TEMPERATURES
+from kdcache.whole_store.calibrate_plot import draw_reliability
 from kdcache.whole_store.stats import HISTOGRAM, StoreStats
 
 COLOURS = ("tab:blue", "tab:orange", "tab:green")

@@ -11,13 +11,13 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from kdcache.calibration import BINS, calibration_sums
-from kdcache.reduction import SKETCH_TEMPERATURES
-from kdcache.rows import EncodedRows
-from kdcache.softlabels import FullLabels, SoftLabels, TopKLabels
-from kdcache.tail import tail_mean
+from kdcache.labels.reduction import SKETCH_TEMPERATURES
+from kdcache.labels.soft_labels import FullLabels, SoftLabels, TopKLabels
+from kdcache.labels.tail import tail_mean
+from kdcache.store.rows import EncodedRows
 from kdcache.whole_store.blocks import block_labels, read_block, view_rows
-from kdcache.whole_store.sources import Source
+from kdcache.whole_store.calibrate import BINS, calibration_sums
+from kdcache.whole_store.store_address import Source
 from kdcache.whole_store.tally import Range
 
 Array = npt.NDArray[Any]

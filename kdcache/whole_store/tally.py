@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from kdcache.manifest import Record
+from kdcache.base.records import Record
 
 LOWEST, HIGHEST = -9, 3  # decades; a value below 1e-9 counts as 0
 BINS = 500  # a decade: a median is known to 0.25 % of itself

@@ -5,21 +5,22 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 
-from kdcache.commits import listed_blocks
+from kdcache.base.limits import ZARR_LIMIT
+from kdcache.base.progress import Progress, silent
+from kdcache.base.records import Record
 from kdcache.errors import KdcacheError
-from kdcache.layout import LATEST_SEAL, ArraySpec, group_bytes, labels_spec, order_spec, segment_name
-from kdcache.limits import ZARR_LIMIT
-from kdcache.manifest import Record
-from kdcache.places.place import Place, open_place
-from kdcache.progress import Progress, silent
-from kdcache.seals import read_seal, sealed_ids, split_pin
-from kdcache.segment import Segment
-from kdcache.sharing.partial import read_partial, spans
-from kdcache.store import Store
+from kdcache.places.opening import open_place
+from kdcache.places.place import Place
+from kdcache.store.commits import listed_blocks
+from kdcache.store.layout import LATEST_SEAL, ArraySpec, group_bytes, labels_spec, order_spec, segment_name
+from kdcache.store.partial import read_partial, spans
+from kdcache.store.seals import read_seal, sealed_ids, split_pin
+from kdcache.store.segment import Segment
+from kdcache.store.store import Store
+from kdcache.store.whole_arrays import head_specs
 from kdcache.whole_store.engines import HERE, Engine, runs
 from kdcache.whole_store.file_checks import Finding, Looked, Named, check_block, look_at, look_at_sealed
-from kdcache.whole_store.sources import shared
-from kdcache.wholes import head_specs
+from kdcache.whole_store.store_address import shared
 
 NUMBER = re.compile("[0-9]{1,15}")
 

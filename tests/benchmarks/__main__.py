@@ -92,7 +92,7 @@ def _measure_inside(given: argparse.Namespace) -> None:
 
 
 def _conditions(given: argparse.Namespace, minutes: float) -> dict[str, Any]:
-    from kdcache.environment import provenance
+    from kdcache.views.provenance import provenance
 
     words = [*given.names, *(["--quick"] if given.quick else []), f"--trials {given.trials}"]
     found = provenance("cpu")

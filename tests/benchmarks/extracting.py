@@ -18,20 +18,20 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from kdcache.decoding import DECODERS
-from kdcache.extraction import BlockExtractor
-from kdcache.layout import SegmentLayout, segment_layout
-from kdcache.pipelines.extract import BlockLoop, extract_blocks
-from kdcache.pipelines.job import Job, open_job
-from kdcache.pipelines.run import autocast
+from kdcache.networks.extract_block import BlockExtractor
+from kdcache.networks.precision import autocast
+from kdcache.pipelines.extract.job import Job, open_job
+from kdcache.pipelines.extract.stage import BlockLoop, extract_blocks
 from kdcache.pipelines.settings import ExtractSettings
-from kdcache.segment import Segment
-from kdcache.store import Store
-from kdcache.transforms import Transform, as_tensor
-from kdcache.views import ViewRequest, draw_requests
+from kdcache.store.layout import SegmentLayout, segment_layout
+from kdcache.store.segment import Segment
+from kdcache.store.store import Store
+from kdcache.views.decoding import DECODERS
+from kdcache.views.draw import ViewRequest, draw_requests
+from kdcache.views.transforms import Transform, as_tensor
 from tests.benchmarks.extracting_memory import memory
 from tests.benchmarks.harness import Bench, Figure, Times, alternate, timed_ratio
-from tests.photographs import PHOTOGRAPHS
+from tests.kits.photographs import PHOTOGRAPHS
 
 WIDTH, HEIGHT = 500, 375
 WORKERS = 2
@@ -186,7 +186,7 @@ def measure(bench: Bench) -> Iterator[Figure]:
     yield from one_view_of_small_pictures(bench)
     yield from ten_views(bench, jpegs)
     yield from ten_views_of_a_teacher(bench, jpegs)
-    if not bench.quick:  # processes that import everything again; tests/test_loop_memory.py has two small ones
+    if not bench.quick:  # processes that import everything again; tests/networks/test_loop_memory.py has two small ones
         yield from memory(bench)
 
 

@@ -13,21 +13,22 @@ from contextlib import suppress
 import numpy as np
 import torch
 
-from kdcache.commits import Counts
-from kdcache.datasets import describe_samples
-from kdcache.encoding import encode_topk
+from kdcache.base.arrays import values_digest
+from kdcache.base.memory import peak_rss_bytes
+from kdcache.base.progress import StopRequest
 from kdcache.errors import InterruptedRunError
-from kdcache.fingerprint import fingerprint
-from kdcache.manifest import Encoding, Identity, OrderIdentity, Provenance, TeacherIdentity
-from kdcache.memory import peak_rss_bytes
+from kdcache.labels.encoding import Encoding
+from kdcache.labels.quantising import encode_topk
+from kdcache.labels.reduction import TopK, reduce_topk
 from kdcache.pipelines.settings import TrainSettings
-from kdcache.pipelines.train import train
-from kdcache.plan import TransformSpec, ViewPlan, mixing_of
-from kdcache.progress import StopRequest
-from kdcache.reduction import TopK, reduce_topk
-from kdcache.shards import values_digest
-from kdcache.store import Store
-from kdcache.views import thumbnails
+from kdcache.pipelines.train.stage import train
+from kdcache.store.commits import Counts
+from kdcache.store.manifest import Identity, OrderIdentity, Provenance, TeacherIdentity
+from kdcache.store.plan import TransformSpec, ViewPlan, mixing_of
+from kdcache.store.store import Store
+from kdcache.views.draw import thumbnails
+from kdcache.views.fingerprint import fingerprint
+from kdcache.views.sources import describe_samples
 
 CLASSES, TOP_K, BATCH = 1_000, 20, 1_000
 SPEC = "tests.benchmarks.flat_store:Flat"

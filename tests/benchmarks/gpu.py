@@ -21,10 +21,10 @@ import torch
 from torch import Tensor, nn
 
 from kdcache import KD, Loader, Objective, Store
-from kdcache.datasets import Data
-from kdcache.environment import provenance
-from kdcache.pipelines.extract import BlockLoop, extract_blocks
-from kdcache.teachers import build_network
+from kdcache.networks.build import build_network
+from kdcache.pipelines.extract.stage import BlockLoop, extract_blocks
+from kdcache.views.provenance import provenance
+from kdcache.views.sources import Data
 from tests.benchmarks.extracting import Contest, contest, write_jpegs
 from tests.benchmarks.harness import Bench, Figure, Times, alternate, timed_ratio
 from tests.benchmarks.report import line_of
@@ -95,7 +95,7 @@ def extraction(bench: Bench, scale: Scale, blocks: Contest, teacher: str, device
 
 
 def _drawn(blocks: Contest) -> Iterator[Any]:
-    from kdcache.views import draw_requests
+    from kdcache.views.draw import draw_requests
 
     extractor = blocks.extractor
     requests = [request for block in blocks.blocks for request in extractor.requests(block)]

@@ -14,7 +14,7 @@ from typing import Any, Literal
 import numpy as np
 from pydantic import Field
 
-from kdcache.manifest import Record
+from kdcache.base.records import Record
 
 Clock = Literal["wall", "cpu"]
 RESAMPLES = 2000

@@ -12,11 +12,11 @@ from typing import Any
 
 import numpy as np
 
-from kdcache.chunks import chunk_bytes
-from kdcache.deal import Deal
-from kdcache.reading import THREADS
-from kdcache.store import Store
-from kdcache.windows import LabelWindows
+from kdcache.store.chunks import chunk_bytes
+from kdcache.store.reading import THREADS
+from kdcache.store.store import Store
+from kdcache.training.batch_order import Deal
+from kdcache.training.label_windows import LabelWindows
 
 BATCH = 256
 A_ROW = (

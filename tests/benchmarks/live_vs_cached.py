@@ -2,8 +2,8 @@
 
     python -m tests.benchmarks.live_vs_cached --data fashion-mnist:FOLDER --out docs/figures
 
-One teacher, two stores of it (top-k and full). Each seed trains four students from equal initial weights on the very
-same batches: alone, with the live teacher's f32 logits, and from either store. Writes live_vs_cached.json and .png.
+One teacher, two stores of it (top-k and full). Each seed trains four students from equal initial weights on the same
+batches: alone, with the live teacher's f32 logits, and from either store. Writes live_vs_cached.json and .png.
 """
 
 import argparse
@@ -23,20 +23,17 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from kdcache.batch import Batch
-from kdcache.datasets import open_data
-from kdcache.loader import Loader
-from kdcache.metrics import Validation
-from kdcache.objectives import KD, Objective
+from kdcache import KD, Batch, Loader, Objective, Store, extract, open_data, train
+from kdcache.labels.reduction import centre, label_distances
+from kdcache.labels.soft_labels import FullLabels
+from kdcache.networks.build import build_network
+from kdcache.networks.preparation import Preparation, default_normalisation
+from kdcache.networks.teacher import Teacher
+from kdcache.networks.weights import load_weights
 from kdcache.objectives.targets import kl_rows
-from kdcache.optimisation import build_optimizer, rate_schedule
-from kdcache.pipelines.extract import extract
 from kdcache.pipelines.settings import ExtractSettings, TrainSettings
-from kdcache.pipelines.train import train
-from kdcache.reduction import centre, label_distances
-from kdcache.softlabels import FullLabels
-from kdcache.store import Store
-from kdcache.teachers import Preparation, Teacher, build_network, default_normalisation, load_weights
+from kdcache.training.metrics import Validation
+from kdcache.training.optimisers import build_optimizer, rate_schedule
 from tests.benchmarks.paired_report import markdown, plot, summarise, write_json
 
 ARMS = ("alone", "live", "cached_topk", "cached_full")

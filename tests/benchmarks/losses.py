@@ -13,10 +13,11 @@ from torch import Tensor
 from torch.nn.functional import cross_entropy, kl_div
 from torch.profiler import ProfilerActivity, profile
 
-from kdcache.batch import Batch
-from kdcache.objectives import KD, Objective
-from kdcache.reduction import reduce_topk
-from kdcache.softlabels import TopKLabels
+from kdcache.labels.reduction import reduce_topk
+from kdcache.labels.soft_labels import TopKLabels
+from kdcache.objectives.batch import Batch
+from kdcache.objectives.kd import KD
+from kdcache.objectives.objective import Objective
 from tests.benchmarks.harness import Bench, Figure, alternate, exact, timed_ratio
 
 SIZES = ((256, 1_000), (64, 32_000), (16, 128_000))

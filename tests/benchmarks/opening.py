@@ -11,9 +11,9 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
-from kdcache.layout import segment_layout
-from kdcache.store import Store
-from kdcache.windows import DEFAULT_MEMORY
+from kdcache.store.layout import segment_layout
+from kdcache.store.store import Store
+from kdcache.training.label_windows import DEFAULT_MEMORY
 from tests.benchmarks.harness import Bench, Figure, alternate, exact, interval, timed_ratio
 from tests.benchmarks.rowstores import Shape, files_of, identity_of, write_row_store
 

@@ -9,10 +9,10 @@ from typing import Any, cast
 import numpy as np
 import numpy.typing as npt
 
-from kdcache.deal import Deal
-from kdcache.rows import EncodedRows
-from kdcache.store import Store
-from kdcache.windows import LabelWindows
+from kdcache.store.rows import EncodedRows
+from kdcache.store.store import Store
+from kdcache.training.batch_order import Deal
+from kdcache.training.label_windows import LabelWindows
 from tests.benchmarks.harness import Bench, Figure, Times, alternate, timed_rate, timed_ratio
 from tests.benchmarks.rowstores import Shape, write_row_store
 

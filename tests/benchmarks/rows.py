@@ -16,7 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from tests.benchmarks.harness import Bench
-from tests.photographs import folded_teacher, photographs
+from tests.kits.photographs import folded_teacher, photographs
 
 Array = npt.NDArray[Any]
 
@@ -109,7 +109,7 @@ def _resized(window: Any, box: tuple[int, int, int, int]) -> Any:
 def _fashion(train_rows: int, samples: int, views: int) -> Rows:
     import torch
 
-    from kdcache.datasets import read_idx
+    from kdcache.views.sources import read_idx
 
     folder = fashion_folder()
     pixels = read_idx(folder / "train-images-idx3-ubyte.gz")[: train_rows + samples, None]
@@ -126,7 +126,7 @@ def _fashion(train_rows: int, samples: int, views: int) -> Rows:
 def _trained(images: Any, labels: Any, rng: np.random.RandomState) -> Any:
     import torch
 
-    from kdcache.networks import convnet
+    from kdcache.networks.small import convnet
 
     with torch.random.fork_rng():
         torch.manual_seed(0)

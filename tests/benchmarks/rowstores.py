@@ -12,23 +12,17 @@ from typing import Any, Literal
 import numpy as np
 import numpy.typing as npt
 
-from kdcache.canonical import sha256_hex
-from kdcache.commits import Commit, Counts, Shard
-from kdcache.encoding import encode_topk
-from kdcache.layout import SegmentLayout, group_bytes, labels_spec, order_spec, segment_layout
-from kdcache.manifest import (
-    DatasetIdentity,
-    Encoding,
-    Identity,
-    Manifest,
-    OrderIdentity,
-    Provenance,
-    TeacherIdentity,
-)
-from kdcache.plan import TransformSpec, ViewPlan
-from kdcache.reduction import TopK, reduce_topk
-from kdcache.shards import encode_shard, put_plain, values_digest
-from kdcache.store import Store
+from kdcache.base.arrays import values_digest
+from kdcache.base.canonical import sha256_hex
+from kdcache.labels.encoding import Encoding
+from kdcache.labels.quantising import encode_topk
+from kdcache.labels.reduction import TopK, reduce_topk
+from kdcache.store.commits import Commit, Counts, Shard
+from kdcache.store.layout import SegmentLayout, group_bytes, labels_spec, order_spec, segment_layout
+from kdcache.store.manifest import DatasetIdentity, Identity, Manifest, OrderIdentity, Provenance, TeacherIdentity
+from kdcache.store.plan import TransformSpec, ViewPlan
+from kdcache.store.shards import encode_shard, put_plain
+from kdcache.store.store import Store
 
 Array = npt.NDArray[Any]
 

@@ -21,11 +21,11 @@ from typing import Any
 
 import numpy as np
 
-from kdcache.commits import Commit, Counts, Shard
-from kdcache.environment import provenance
-from kdcache.layout import BLOCK_MAX, segment_layout
-from kdcache.seals import Seal, SealedSegment
-from kdcache.store import Store
+from kdcache.store.commits import Commit, Counts, Shard
+from kdcache.store.layout import BLOCK_MAX, segment_layout
+from kdcache.store.seals import Seal, SealedSegment
+from kdcache.store.store import Store
+from kdcache.views.provenance import provenance
 from tests.benchmarks.report import line_of_conditions
 from tests.benchmarks.rowstores import Shape, files_of, identity_of, write_row_store
 from tests.benchmarks.scale_page import Row, write_page

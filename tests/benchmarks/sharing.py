@@ -14,13 +14,13 @@ from pathlib import Path
 import numpy as np
 from obstore.store import S3Store
 
-from kdcache.pipelines.sharing import pull, push
-from kdcache.places import ahead
 from kdcache.places.bucket import Bucket
+from kdcache.sharing.push_pull import pull, push
 from kdcache.sharing.transfer import JOBS
-from kdcache.store import Store
+from kdcache.store import read_ahead
+from kdcache.store.store import Store
 from tests.benchmarks.harness import Bench, Figure, alternate, exact, timed_ratio
-from tests.storekit import make_case, write_store
+from tests.kits.stores import make_case, write_store
 
 BUCKET = "bench"
 
@@ -137,7 +137,7 @@ def first_view(address: str, rows: int) -> tuple[float, int]:
     """Seconds and bytes from nothing to all rows of view 0, order and labels."""
     bucket = Counting(address)
     began = time.perf_counter()
-    store = Store.at(ahead.reading(bucket))
+    store = Store.at(read_ahead.reading(bucket))
     store.read(0, np.arange(rows))
     assert len(store.labels) == rows
     return time.perf_counter() - began, bucket.fetched

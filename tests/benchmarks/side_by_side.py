@@ -10,10 +10,10 @@ from typing import Any
 import numpy as np
 from torch import nn
 
-from kdcache.pipelines.extract import extract
+from kdcache.pipelines.extract.stage import extract
 from kdcache.pipelines.settings import ExtractSettings, TrainSettings
-from kdcache.pipelines.together import train_together
-from tests.photographs import photographs
+from kdcache.pipelines.train.together import train_together
+from tests.kits.photographs import photographs
 
 TEACHER = "kdcache.networks:convnet"
 STUDENT = "tests.benchmarks.side_by_side:strided"

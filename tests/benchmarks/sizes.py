@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from kdcache.manifest import Encoding
+from kdcache.labels.encoding import Encoding
 from tests.benchmarks.harness import Bench, Figure, alternate, exact, timed_rate
 from tests.benchmarks.peers import PEERS, Kept, Peer
 from tests.benchmarks.rows import Rows, fashion_folder, fashion_rows, imagenet_rows

@@ -11,17 +11,19 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from kdcache.commits import Commit, Counts, Shard
-from kdcache.encoding import encode_full, encode_topk
-from kdcache.environment import provenance
-from kdcache.layout import BLOCKS_WANTED, labels_spec, order_spec, segment_layout
-from kdcache.manifest import DatasetIdentity, Encoding, Identity, OrderIdentity, TeacherIdentity
-from kdcache.plan import TransformSpec, ViewPlan
-from kdcache.reduction import TopK, centre, logsumexp, reduce_topk, tail_sums
-from kdcache.rows import EncodedRows
-from kdcache.shards import encode_plain, encode_shard, values_digest
-from kdcache.softlabels import TopKLabels
-from kdcache.store import Store
+from kdcache.base.arrays import values_digest
+from kdcache.labels.encoding import Encoding
+from kdcache.labels.quantising import encode_full, encode_topk
+from kdcache.labels.reduction import TopK, centre, logsumexp, reduce_topk, tail_sums
+from kdcache.labels.soft_labels import TopKLabels
+from kdcache.store.commits import Commit, Counts, Shard
+from kdcache.store.layout import BLOCKS_WANTED, labels_spec, order_spec, segment_layout
+from kdcache.store.manifest import DatasetIdentity, Identity, OrderIdentity, TeacherIdentity
+from kdcache.store.plan import TransformSpec, ViewPlan
+from kdcache.store.rows import EncodedRows
+from kdcache.store.shards import encode_plain, encode_shard
+from kdcache.store.store import Store
+from kdcache.views.provenance import provenance
 from tests.benchmarks.rows import Rows
 
 Array = npt.NDArray[Any]

@@ -24,15 +24,18 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from kdcache.batch import Batch
-from kdcache.pipelines.extract import extract
-from kdcache.pipelines.prepare import make_student, open_inputs, open_loaders, open_run
-from kdcache.pipelines.run import Run
+from kdcache.base.progress import StopRequest, silent
+from kdcache.networks.build import build_network
+from kdcache.networks.preparation import Preparation, default_normalisation
+from kdcache.networks.teacher import Teacher
+from kdcache.networks.weights import load_weights
+from kdcache.objectives.batch import Batch
+from kdcache.pipelines.extract.stage import extract
 from kdcache.pipelines.settings import ExtractSettings, TrainSettings
-from kdcache.pipelines.together import train_together
-from kdcache.pipelines.train import serve, train
-from kdcache.progress import StopRequest, silent
-from kdcache.teachers import Preparation, Teacher, build_network, default_normalisation, load_weights
+from kdcache.pipelines.train.prepare import make_student, open_inputs, open_loaders, open_run
+from kdcache.pipelines.train.run import Run
+from kdcache.pipelines.train.stage import serve, train
+from kdcache.pipelines.train.together import train_together
 from tests.benchmarks.live_vs_cached import flag, live_labels
 from tests.benchmarks.paired_report import write_json
 from tests.benchmarks.side_by_side import STUDENT, TEACHER, photograph_base, say, side_by_side, strided
@@ -179,7 +182,7 @@ def _total(
 
 
 def _accuracy(run: Path) -> float:
-    from kdcache.checkpoints import read_metrics
+    from kdcache.training.run_folder import read_metrics
 
     return float(read_metrics(run)[-1]["accuracy"])
 

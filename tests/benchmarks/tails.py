@@ -14,9 +14,9 @@ from typing import Any
 
 import numpy as np
 
-from kdcache.environment import provenance
-from kdcache.fidelity import TAILS, TEMPERATURES, TailError, tail_errors
-from tests.photographs import imagenet_logits
+from kdcache.labels.tail_errors import TAILS, TEMPERATURES, TailError, tail_errors
+from kdcache.views.provenance import provenance
+from tests.kits.photographs import imagenet_logits
 
 KS = (5, 10, 20, 50)
 BEGIN, END = "<!-- tails: made by tests.benchmarks.tails -->", "<!-- end of tails -->"

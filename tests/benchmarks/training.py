@@ -22,19 +22,20 @@ from PIL import Image
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy, kl_div
 
-from kdcache.datasets import Data, open_data
-from kdcache.pipelines.extract import extract
-from kdcache.pipelines.objective import build_objective
-from kdcache.pipelines.run import Run
+from kdcache.networks.build import build_network
+from kdcache.networks.preparation import default_normalisation
+from kdcache.pipelines.extract.stage import extract
 from kdcache.pipelines.settings import ExtractSettings, TrainSettings
-from kdcache.pipelines.student import build_student, train_loader
-from kdcache.pipelines.train import train
-from kdcache.store import Store
-from kdcache.teachers import build_network, default_normalisation
-from kdcache.transforms import as_tensor, build_transform
+from kdcache.pipelines.train.objective import build_objective
+from kdcache.pipelines.train.run import Run
+from kdcache.pipelines.train.stage import train
+from kdcache.pipelines.train.student import build_student, train_loader
+from kdcache.store.store import Store
+from kdcache.views.sources import Data, open_data
+from kdcache.views.transforms import as_tensor, build_transform
 from tests.benchmarks import flat_store
 from tests.benchmarks.harness import Bench, Figure, Times, alternate, exact, timed_ratio
-from tests.photographs import PHOTOGRAPHS
+from tests.kits.photographs import PHOTOGRAPHS
 
 FASHION = Path(os.environ.get("KDCACHE_FASHION_MNIST", "/usr/share/datasets/fashion-mnist"))
 TEMPERATURE, W_CE, W_KD = 4.0, 0.1, 0.9

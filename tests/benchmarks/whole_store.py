@@ -15,8 +15,8 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
-from kdcache.processes.cluster import open_cluster
-from kdcache.store import Store
+from kdcache.base.cluster import open_cluster
+from kdcache.store.store import Store
 from kdcache.whole_store.engines import Engine, OnCluster
 from kdcache.whole_store.recode import recode_store
 from kdcache.whole_store.recode_plan import Narrowing

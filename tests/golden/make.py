@@ -14,14 +14,15 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from kdcache.commits import Counts
-from kdcache.encoding import encode_full, encode_topk
-from kdcache.manifest import DatasetIdentity, Encoding, Identity, OrderIdentity, Provenance, TeacherIdentity
-from kdcache.plan import TransformSpec, ViewPlan
-from kdcache.reduction import centre, reduce_topk, tail_sums
-from kdcache.segment import Segment
-from kdcache.shards import values_digest
-from kdcache.store import Store
+from kdcache.base.arrays import values_digest
+from kdcache.labels.encoding import Encoding
+from kdcache.labels.quantising import encode_full, encode_topk
+from kdcache.labels.reduction import centre, reduce_topk, tail_sums
+from kdcache.store.commits import Counts
+from kdcache.store.manifest import DatasetIdentity, Identity, OrderIdentity, Provenance, TeacherIdentity
+from kdcache.store.plan import TransformSpec, ViewPlan
+from kdcache.store.segment import Segment
+from kdcache.store.store import Store
 
 Array = npt.NDArray[Any]
 

@@ -16,10 +16,10 @@ from hypothesis import settings
 from hypothesis.stateful import run_state_machine_as_test
 
 from kdcache.cli.console import print_line, print_table
-from tests.damagekit import damages, rich_store, unseen
-from tests.fuzzkit import RECORDS, fuzz
-from tests.killkit import check_rows, kill_many, run_writers
-from tests.test_store_machine import StoreMachine, TestStoreMachine
+from tests.faults.test_store_machine import StoreMachine, TestStoreMachine
+from tests.kits.damage import damages, rich_store, unseen
+from tests.kits.fuzz import RECORDS, fuzz
+from tests.kits.kills import check_rows, kill_many, run_writers
 
 VERSIONS = ("kdcache", "numpy", "zarr", "numcodecs", "hypothesis")
 

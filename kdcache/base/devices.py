@@ -1,0 +1,42 @@
+"""The device that work is done on, and host values on their way to it. torch is imported where it is used."""
+
+from typing import TYPE_CHECKING
+
+from kdcache.errors import InvalidInputError
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+
+def to_device(values: "Tensor", device: str) -> "Tensor":
+    """A tensor on a device. On CUDA by way of pinned memory, since a copy from pageable memory waits for the
+    whole stream; elsewhere the copy is waited for: nothing else orders it before what reads it."""
+    import torch
+
+    if torch.device(device).type != "cuda" or values.device.type != "cpu":
+        return values.to(device)
+    return values.pin_memory().to(device, non_blocking=True)
+
+
+def default_device() -> str:
+    """The accelerator where there is one, else the CPU."""
+    import torch
+
+    if torch.accelerator.is_available():
+        return str(torch.accelerator.current_accelerator())
+    return "cpu"
+
+
+def chosen_device(name: str) -> str:
+    """The device of the settings, or the best there is. Raises InvalidInputError where it cannot be used."""
+    import torch
+
+    device = name or default_device()
+    try:
+        torch.empty(1, device=device)
+    except (RuntimeError, AssertionError) as error:
+        first = str(error).partition("\n")[0]
+        raise InvalidInputError(
+            f"device {device} cannot be used ({first}); without --device it is {default_device()}"
+        ) from error
+    return device

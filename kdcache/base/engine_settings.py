@@ -1,0 +1,46 @@
+"""Settings of whoever runs work block by block: this process, or Dask. No Dask is imported here."""
+
+from typing import Literal, Protocol
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from kdcache.base.records import validated
+from kdcache.errors import InvalidInputError
+
+
+class EngineChoice(Protocol):
+    """Settings that name an engine, those of `extract` among them."""
+
+    @property
+    def engine(self) -> Literal["local", "dask"]: ...
+    @property
+    def scheduler(self) -> str: ...
+    @property
+    def dask_workers(self) -> int: ...
+
+
+class EngineSettings(BaseModel):
+    """Settings of every command that works block by block."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    engine: Literal["local", "dask"] = Field(default="local", description="this process, or Dask: many, and machines")
+    scheduler: str = Field(default="", description="address of a running Dask scheduler, such as tcp://HOST:8786")
+    dask_workers: int = Field(default=0, ge=0, description="processes on this machine; 0: one a core, up to 8")
+
+
+def wants_dask(settings: EngineChoice) -> bool:
+    """Whether Dask is the engine. Raises InvalidInputError where its settings are given, and it is not."""
+    if settings.engine == "dask":
+        return True
+    for name in ("scheduler", "dask_workers"):
+        if value := getattr(settings, name):
+            raise InvalidInputError(f"{name} is {value!r} without --engine dask; add it, or leave {name} out")
+    return False
+
+
+def engine_settings(engine: str, scheduler: str, dask_workers: int) -> EngineSettings:
+    """Settings from a command's own flags. Raises InvalidInputError."""
+    given = {"engine": engine, "scheduler": scheduler, "dask_workers": dask_workers}
+    settings: EngineSettings = validated(EngineSettings, "engine", **given)
+    return settings

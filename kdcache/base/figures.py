@@ -1,0 +1,26 @@
+"""Pictures of results, drawn by matplotlib where it is installed."""
+
+from pathlib import Path
+from typing import Any
+
+from kdcache.errors import InvalidInputError
+
+KINDS = (".png", ".pdf", ".svg")
+
+
+def check_picture(path: Path) -> None:
+    """Refuse, before the work is done, what could not be drawn at its end. Raises InvalidInputError."""
+    figure_class()
+    if path.suffix not in KINDS:
+        raise InvalidInputError(f"plot {path} ends in {path.suffix or 'no suffix'!r}; it can be {', '.join(KINDS)}")
+    if not path.parent.is_dir():
+        raise InvalidInputError(f"plot {path}: there is no folder {path.parent}; make it first")
+
+
+def figure_class() -> Any:
+    """matplotlib's Figure. Raises InvalidInputError where it is not installed."""
+    try:
+        from matplotlib.figure import Figure
+    except ImportError as error:
+        raise InvalidInputError("matplotlib is not installed; pip install 'kdcache[plots]'") from error
+    return Figure

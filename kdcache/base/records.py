@@ -1,0 +1,100 @@
+"""Records: frozen models whose dict is the file format, how they are compared, and how a wrong one is explained."""
+
+from typing import Any, Self
+
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    ValidationError,
+)
+
+from kdcache.base.canonical import canonical_json, parse_json
+from kdcache.base.limits import METADATA_LIMIT
+from kdcache.errors import FormatError, InvalidInputError, MismatchError
+
+FORMAT = 1
+
+
+class Record(BaseModel):
+    """A frozen record whose dict is what the store holds; unknown keys are refused."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", ser_json_inf_nan="constants")
+
+    def to_bytes(self) -> bytes:
+        return canonical_json(self.model_dump(mode="json"))
+
+    @classmethod
+    def from_bytes(cls, data: bytes, name: str, *, limit: int = METADATA_LIMIT) -> Self:
+        """Raises FormatError, naming the file and the field."""
+        record = parse_json(data, name, limit=limit)
+        try:
+            return cls.model_validate(record)
+        except ValidationError as error:
+            first = error.errors(include_url=False, include_context=False)[0]
+            field = ".".join(str(part) for part in first["loc"])[:160]
+            found = f"{first['msg'][:300]} (found {shorten(first['input'])})"
+            raise FormatError(
+                f"{name}: {field}: {found}; it was not written by format {FORMAT}: fetch the store again"
+            ) from error
+
+
+def flatten(record: Any, prefix: str = "") -> dict[str, Any]:
+    """A nested dict as one level, keys joined by dots; lists stay whole."""
+    if not isinstance(record, dict) or not record:
+        return {prefix: record}
+    flat: dict[str, Any] = {}
+    for key, value in record.items():
+        flat.update(flatten(value, f"{prefix}.{key}" if prefix else str(key)))
+    return flat
+
+
+def shorten(value: Any, limit: int = 160) -> str:
+    text = repr(value)
+    return text if len(text) <= limit else f"{text[: limit - 3]}..."
+
+
+def differences(stored: BaseModel, given: BaseModel, prefix: str = "") -> list[tuple[str, str, str]]:
+    """(field, stored, given) for every field that differs, fields named by their path."""
+    left, right = (flatten(record.model_dump(mode="json")) for record in (stored, given))
+    return [
+        (f"{prefix}{field}", shorten(left.get(field, "nothing")), shorten(right.get(field, "nothing")))
+        for field in sorted(left.keys() | right.keys())
+        if left.get(field, "nothing") != right.get(field, "nothing")
+    ]
+
+
+def require_equal(
+    stored: BaseModel,
+    given: BaseModel,
+    what: str,
+    advice: str,
+    prefix: str = "",
+    *,
+    names: tuple[str, str] = ("the store", "this run"),
+) -> None:
+    """Raises MismatchError naming every field that differs, with both values."""
+    found = differences(stored, given, prefix)
+    if not found and canonical_json(stored.model_dump(mode="json")) != canonical_json(given.model_dump(mode="json")):
+        found = [(prefix or "record", "the same values of other types", "1, 1.0 and true are different settings")]
+    if found:
+        raise MismatchError(what, found, advice, names)
+
+
+def validated(model: type[BaseModel], what: str, /, **fields: Any) -> Any:
+    """Build a record from a user's values; raises InvalidInputError with the field, the value and what is allowed."""
+    try:
+        return model(**fields)
+    except ValidationError as error:
+        raise InvalidInputError(f"{what}: {explain(error)}") from error
+
+
+def explain(error: ValidationError) -> str:
+    """A pydantic error as one line a field: its name, what is wrong, and the value that was given."""
+    missing = [".".join(str(part) for part in item["loc"]) for item in error.errors() if item["type"] == "missing"]
+    lines = [f"{', '.join(missing)} must be given"] if missing else []
+    lines += [
+        f"{'.'.join(str(part) for part in item['loc']) or 'settings'}: {item['msg']} (given {shorten(item['input'])})"
+        for item in error.errors()
+        if item["type"] != "missing"
+    ]
+    return "; ".join(lines)

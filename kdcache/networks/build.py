@@ -1,0 +1,62 @@
+"""Networks by spec: torchvision, timm, or a callable of the user's own."""
+
+import hashlib
+import inspect
+from typing import Any
+
+import torchvision
+from torch import nn
+
+from kdcache.base.specs import call, load_callable, own_source
+from kdcache.errors import InvalidInputError
+
+
+def build_network(spec: str, arguments: dict[str, Any], classes: int, what: str) -> nn.Module:
+    """The network of a spec: torchvision:NAME, timm:NAME, package.module:callable or file.py:callable.
+
+    The data set's number of classes is passed as `num_classes` where the factory takes it, it is not given, and no
+    pretrained weights are asked for.
+    """
+    kind, colon, name = spec.partition(":")
+    if not colon or not name:
+        forms = "torchvision:NAME, timm:NAME, package.module:callable or file.py:callable"
+        raise InvalidInputError(f"{what} {spec!r} names no network; write {forms}")
+    pretrained = bool(arguments.get("weights") or arguments.get("pretrained"))
+    counted = {} if pretrained or not classes or "num_classes" in arguments else {"num_classes": classes}
+    try:
+        if kind == "torchvision":
+            network = torchvision.models.get_model(name, **{**counted, **arguments})
+        elif kind == "timm":
+            network = _timm().create_model(name, **{**counted, **arguments})
+        else:
+            factory = load_callable(spec, what)
+            taken = counted if "num_classes" in inspect.signature(factory).parameters else {}
+            network = call(factory, {**taken, **arguments}, f"{what} {spec}")
+    except (ValueError, TypeError, RuntimeError, OSError, KeyError) as error:
+        advice = "check its name and arguments; where weights cannot be fetched, give them with --weights FILE"
+        raise InvalidInputError(f"{what} {spec} with {arguments} cannot be built: {error}; {advice}") from error
+    if not isinstance(network, nn.Module):
+        raise InvalidInputError(f"{what} {spec} returned a {type(network).__name__}; it must return a torch.nn.Module")
+    return network
+
+
+def _timm() -> Any:
+    try:
+        import timm
+    except ImportError as error:
+        raise InvalidInputError("timm is not installed; pip install 'kdcache[timm]'") from error
+    return timm
+
+
+def network_text(network: nn.Module, spec: str) -> str:
+    """sha256 over the classes of all modules, and over the sources of those that are the user's own and of its factory.
+
+    Equal weights may meet another forward: this tells an edited network file from the one that answered before.
+    """
+    lines = [
+        f"{name}: {type(module).__module__}.{type(module).__qualname__}" for name, module in network.named_modules()
+    ]
+    sources = {own_source(type(module)) for module in network.modules()}
+    if spec.partition(":")[0] not in ("torchvision", "timm"):
+        sources.add(own_source(load_callable(spec, "teacher")))
+    return "sha256 " + hashlib.sha256("\n".join([*lines, *sorted(sources)]).encode()).hexdigest()

@@ -1,0 +1,96 @@
+"""Networks by spec, their weights and digest, and a teacher: a frozen network that answers in f32.
+
+Shape letters: B rows, C classes, D width of the penultimate features.
+"""
+
+from contextlib import nullcontext
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from kdcache.base.specs import portable_name
+from kdcache.errors import InvalidInputError
+from kdcache.networks.precision import PRECISIONS, Precision
+from kdcache.networks.preparation import Preparation
+from kdcache.networks.weights import weights_digest
+from kdcache.store.manifest import TeacherIdentity
+
+
+class Teacher:
+    """A network in eval mode with its input preparation; `answer` gives f32 logits and pooled features."""
+
+    def __init__(
+        self,
+        network: nn.Module,
+        *,
+        preparation: Preparation,
+        precision: Precision = "float32",
+        masked_classes: tuple[int, ...] = (),
+    ) -> None:
+        frozen = network.eval().requires_grad_(False).to(preparation.device)
+        if stuck := [name or "the network" for name, module in network.named_modules() if module.training]:
+            raise InvalidInputError(
+                f"the teacher stays in train mode: {stuck[0]} ({len(stuck)} modules) is in train mode after eval(); a "
+                "teacher answers in eval mode: mend the train() or eval() that the network overrides"
+            )
+        self.network = frozen.to(memory_format=torch.channels_last)
+        self.preparation = preparation
+        self.precision = precision
+        self.masked_classes = masked_classes
+        self._features: Tensor | None = None
+        self.head = find_head(network)
+        if self.head is not None:
+            self.head.register_forward_pre_hook(self._before_head)
+            self.head.register_forward_hook(self._after_head)
+
+    def answer(self, prepared: Tensor) -> tuple[Tensor, Tensor | None]:
+        """Logits [B, C] f32 and features [B, D] f32 (None where no linear head was found) of prepared images."""
+        device = torch.device(self.preparation.device).type
+        cast = torch.autocast(device, PRECISIONS[self.precision]) if self.precision != "float32" else nullcontext()
+        self._features = None
+        with torch.inference_mode(), cast:
+            logits = self.network(prepared)
+        if isinstance(logits, tuple) or not isinstance(logits, Tensor) or logits.ndim != 2:
+            shape = list(logits.shape) if isinstance(logits, Tensor) else type(logits).__name__
+            raise InvalidInputError(f"the teacher answered {shape}; it must answer logits [rows, classes]")
+        return logits.float(), self._features
+
+    def identity(self, name: str, arguments: dict[str, Any], classes: int, text: str = "") -> TeacherIdentity:
+        """What makes this teacher this one; `text` as from `network_text`."""
+        return TeacherIdentity(
+            name=portable_name(name),
+            arguments=arguments,
+            text=text,
+            weights=weights_digest(self.network),
+            classes=classes,
+            precision=self.precision,
+            mean=self.preparation.mean,
+            std=self.preparation.std,
+            masked_classes=self.masked_classes,
+        )
+
+    def head_arrays(self) -> dict[str, Any]:
+        """The classifier's weight [C, D] and bias [C], f32 numpy. Raises InvalidInputError where there is none."""
+        if self.head is None:
+            raise InvalidInputError("the teacher does not end in a linear layer; extract without --keep head,features")
+        weight = self.head.weight.detach().float().cpu()
+        bias = torch.zeros(len(weight)) if self.head.bias is None else self.head.bias.detach().float().cpu()
+        return {"weight": weight.numpy(), "bias": bias.numpy()}
+
+    def _before_head(self, module: nn.Module, inputs: tuple[Tensor, ...]) -> None:
+        self._features = inputs[0].detach().float().flatten(1) if inputs[0].ndim == 2 else None
+
+    def _after_head(self, module: nn.Linear, inputs: tuple[Tensor, ...], output: Tensor) -> Tensor | None:
+        """The classifier in f32 under autocast: its rounding would be the largest error of the store."""
+        if self.precision == "float32":
+            return None
+        with torch.autocast(output.device.type, enabled=False):
+            bias = None if module.bias is None else module.bias.float()
+            return nn.functional.linear(inputs[0].float(), module.weight.float(), bias)
+
+
+def find_head(network: nn.Module) -> nn.Linear | None:
+    """The classifier: the last linear layer among the modules."""
+    linears = [module for module in network.modules() if isinstance(module, nn.Linear)]
+    return linears[-1] if linears else None

@@ -1,0 +1,285 @@
+"""A folder as a place for a store: create-only puts that survive a crash, and reads that tell absent from empty."""
+
+import hashlib
+import os
+from collections.abc import Iterable, Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from kdcache.base.limits import DEPTH_MAX, METADATA_LIMIT
+from kdcache.errors import DamagedError, FormatError, StoreError, StoreNotFoundError
+from kdcache.places.create_only import TEMPORARY, CannotRefuseError, claim, discard, write_temporary
+from kdcache.places.read_only import Insists
+from kdcache.places.safe_open import LIST, Way, file_status, not_a_file, open_file, open_folder, split_key
+
+PIECE = 2**20  # bytes that are hashed or written at a time
+
+
+@dataclass(frozen=True)
+class Opened:
+    """An open file of `size` bytes."""
+
+    descriptor: int
+    size: int
+
+    def part(self, offset: int, length: int) -> bytes:
+        """Bytes from `offset` on, fewer at the end."""
+        data = os.pread(self.descriptor, length, offset)
+        while len(data) < length and (more := os.pread(self.descriptor, length - len(data), offset + len(data))):
+            data += more
+        return data
+
+
+class Folder(Insists):
+    """The only code that touches a store's files. Keys are relative, with forward slashes."""
+
+    lists = True
+    far = False
+
+    def __init__(self, root: str | os.PathLike[str], *, held: tuple[Way, ...] = ()) -> None:
+        self.root = Path(root)
+        self._held = held
+
+    def path(self, key: str) -> Path:
+        return self.root / key
+
+    @property
+    def mend(self) -> str:
+        return f"run: kdcache verify {self.root} --repair"
+
+    def get(self, key: str, *, limit: int = METADATA_LIMIT) -> bytes | None:
+        """The bytes under a key, or None when there is nothing. Raises FormatError for more than `limit` bytes, before
+        they are read, and DamagedError for anything that is not a regular file."""
+        descriptor = self._descriptor(key)
+        if descriptor is None:
+            return None
+        try:
+            size = os.fstat(descriptor).st_size
+            if size > limit:
+                advice = "it was not written by kdcache: fetch the store again"
+                raise FormatError(f"{self.path(key)} has {size} bytes, allowed are {limit}; {advice}")
+            return _read(descriptor, size)
+        finally:
+            os.close(descriptor)
+
+    @contextmanager
+    def opened(self, key: str) -> Iterator["Opened"]:
+        """A file to read parts of. Raises DamagedError where there is none."""
+        descriptor = self._descriptor(key)
+        if descriptor is None:
+            raise DamagedError(f"{self.path(key)} is missing; {self.mend}")
+        try:
+            yield Opened(descriptor, os.fstat(descriptor).st_size)
+        finally:
+            os.close(descriptor)
+
+    @contextmanager
+    def held(self, prefixes: Iterable[str]) -> Iterator["Folder"]:
+        """This folder with the way to some folders in it walked once, for whoever reads many files there."""
+        with ExitStack() as stack:
+            ways = []
+            for parts in map(split_key, prefixes):
+                if (descriptor := open_folder(self.root, parts)) is not None:
+                    stack.callback(os.close, descriptor)
+                    ways.append(Way(parts, descriptor))
+            yield Folder(self.root, held=tuple(ways))
+
+    def _descriptor(self, key: str) -> int | None:
+        parts = split_key(key)
+        for way in self._held:
+            if parts[: len(way.parts)] == way.parts:
+                return open_file(self.root, parts, way=way)
+        return open_file(self.root, parts)
+
+    def digest(self, key: str) -> str | None:
+        """sha256 of the bytes under a key, whatever their number, or None when there is nothing."""
+        descriptor = self._descriptor(key)
+        if descriptor is None:
+            return None
+        sha256 = hashlib.sha256()
+        try:
+            while data := os.read(descriptor, PIECE):
+                sha256.update(data)
+        finally:
+            os.close(descriptor)
+        return sha256.hexdigest()
+
+    def size(self, key: str) -> int | None:
+        """Bytes under a key, or None when there is nothing."""
+        *parents, name = split_key(key)
+        folder = open_folder(self.root, parents)
+        if folder is None:
+            return None
+        try:
+            found = file_status(folder, self.root, [*parents, name])
+        finally:
+            os.close(folder)
+        return None if found is None else found.st_size
+
+    def put_new(self, key: str, data: bytes) -> bool:
+        """Write whole or not at all, never over another: temporary file, fsync, hard link, fsync of the folder.
+
+        Returns False, and changes nothing, where the key exists. Raises StoreError where nothing can be written, or
+        nothing without replacing.
+        """
+        *parents, name = split_key(key)
+        folder = self._make_folder(parents)
+        try:
+            temporary = write_temporary(folder, data)
+            try:
+                created = claim(folder, temporary, name)
+            finally:
+                discard(folder, temporary)
+            os.fsync(folder)  # where the key exists too: its creator may have died before this step
+        except CannotRefuseError as error:
+            advice = "put the store on a file system with hard links, and copy it afterwards"
+            raise StoreError(
+                f"{self.path(key)} cannot be created without replacing ({error.strerror}); {advice}"
+            ) from error
+        except OSError as error:
+            raise _unwritten(self.path(key).parent, error) from error
+        finally:
+            os.close(folder)
+        return created
+
+    def put_same(self, key: str, data: bytes) -> None:
+        """Create a key, or find it with these very bytes. Raises StoreError where it holds others."""
+        if not self.put_new(key, data) and self.get(key, limit=max(len(data), METADATA_LIMIT)) != data:
+            raise StoreError(f"{self.path(key)} exists with other contents; use another store path")
+
+    def replace(self, key: str, data: bytes) -> None:
+        """Write over what is there, at once: for the pointer to the latest seal and for the card, nothing else."""
+        *parents, name = split_key(key)
+        folder = self._make_folder(parents)
+        try:
+            temporary = write_temporary(folder, data)
+            try:
+                os.replace(temporary, name, src_dir_fd=folder, dst_dir_fd=folder)
+            except OSError:
+                discard(folder, temporary)
+                raise
+            os.fsync(folder)
+        except OSError as error:
+            raise _unwritten(self.path(key).parent, error) from error
+        finally:
+            os.close(folder)
+
+    def delete(self, key: str) -> None:
+        """Remove a key, or the link that lies in its place; one that is gone, alone or with its folder, stays gone."""
+        *parents, name = split_key(key)
+        folder = open_folder(self.root, parents, LIST)
+        if folder is None:
+            return
+        try:
+            discard(folder, name)
+            os.fsync(folder)
+        except OSError as error:
+            advice = "mend its permissions, or remove it by hand, and run the same command again"
+            raise StoreError(f"{self.path(key)} cannot be removed ({error.strerror}); {advice}") from error
+        finally:
+            os.close(folder)
+
+    def keys(self, prefix: str) -> Iterator[str]:
+        """Every key under a prefix, sorted; temporary files of a killed writer are not keys."""
+        found, folders = [], [prefix]
+        while folders:
+            base = folders.pop()
+            if base.count("/") - prefix.count("/") > DEPTH_MAX:
+                raise DamagedError(f"{self.path(base)} lies {DEPTH_MAX} folders deep; no store does: fetch it again")
+            for name, is_folder in self._entries(base):
+                key = f"{base}/{name}".lstrip("/")
+                if is_folder:
+                    folders.append(key)
+                elif not name.startswith(TEMPORARY):
+                    found.append(key)
+        yield from sorted(found)
+
+    def nothing(self, key: str) -> StoreNotFoundError:
+        """What to raise where the file that makes a folder a store is missing."""
+        why = f"holds no {key}" if self.root.is_dir() else "does not exist"
+        return StoreNotFoundError(f"{self.root} {why}; make a store with: kdcache extract {self.root} ...")
+
+    def has_folder(self, prefix: str) -> bool:
+        """Whether a folder lies under a prefix."""
+        folder = open_folder(self.root, split_key(prefix))
+        if folder is not None:
+            os.close(folder)
+        return folder is not None
+
+    def folders(self, prefix: str) -> list[str]:
+        """Names of the folders directly under a prefix."""
+        return sorted(name for name, is_folder in self._entries(prefix) if is_folder)
+
+    def _entries(self, prefix: str) -> list[tuple[str, bool]]:
+        """(name, whether it is a folder) of all that lies directly under a prefix. Raises DamagedError for a link."""
+        folder = open_folder(self.root, split_key(prefix) if prefix else [], LIST)
+        if folder is None:
+            return []
+        try:
+            with os.scandir(folder) as entries:
+                found = []
+                for entry in entries:
+                    if entry.is_symlink():
+                        raise not_a_file(self.path(prefix) / entry.name, entry.stat(follow_symlinks=False).st_mode)
+                    found.append((entry.name, entry.is_dir(follow_symlinks=False)))
+                return found
+        finally:
+            os.close(folder)
+
+    def _make_folder(self, parts: list[str]) -> int:
+        """Descriptor of a folder beneath the root, made where it is missing."""
+        try:
+            if (folder := open_folder(self.root, parts, LIST)) is not None:
+                return folder
+            _make_root(self.root)
+            for depth in range(1, len(parts) + 1):
+                self._make_one(parts[:depth])
+        except OSError as error:
+            raise _unwritten(self.root.joinpath(*parts), error) from error
+        if (folder := open_folder(self.root, parts, LIST)) is None:
+            raise DamagedError(
+                f"{self.root.joinpath(*parts)} is no folder; move it away, and run the same command again"
+            )
+        return folder
+
+    def _make_one(self, parts: list[str]) -> None:
+        above = open_folder(self.root, parts[:-1], LIST)
+        if above is None:
+            return
+        try:
+            os.mkdir(parts[-1], dir_fd=above)
+            os.fsync(above)
+        except FileExistsError:
+            return
+        finally:
+            os.close(above)
+
+
+def _unwritten(folder: Path, error: OSError) -> StoreError:
+    advice = "free some space or mend its permissions, and run the same command again: nothing is half written"
+    return StoreError(f"{folder} cannot be written ({error.strerror}); {advice}")
+
+
+def _make_root(root: Path) -> None:
+    missing = []
+    while not root.is_dir():
+        missing.append(root)
+        root = root.parent
+    for new in reversed(missing):
+        new.mkdir(exist_ok=True)
+        above = os.open(new.parent, LIST)
+        try:
+            os.fsync(above)
+        finally:
+            os.close(above)
+
+
+def _read(descriptor: int, size: int) -> bytes:
+    data = os.read(descriptor, size)
+    if len(data) == size:
+        return data
+    pieces = [data]
+    while pieces[-1] and (left := size - sum(map(len, pieces))):
+        pieces.append(os.read(descriptor, left))
+    return b"".join(pieces)

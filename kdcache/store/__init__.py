@@ -1,0 +1,1 @@
+"""Store format 1: plan, manifest, layout, shards, commits, segments, seals, reading and read-ahead, the Store."""

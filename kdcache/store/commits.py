@@ -1,0 +1,209 @@
+"""The commit protocol: the one place where a block becomes part of a store.
+
+Shards are put create-only, the ticket (first array) before the others; then the commit, create-only too, describes what
+lies on disk. Whoever finds the ticket taken with other bytes leaves the block and comes back at the end with `adopt`.
+"""
+
+import re
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from pydantic import ConfigDict
+
+from kdcache.base.canonical import sha256_hex
+from kdcache.base.limits import COMMIT_LEAST, COMMIT_LIMIT, COMMITS_LIMIT, MIB
+from kdcache.base.records import Record
+from kdcache.errors import DamagedError, MissingBlockError, StoreError
+from kdcache.places.place import Place
+from kdcache.store.layout import SegmentLayout
+from kdcache.store.manifest import Provenance
+from kdcache.store.shards import check_shard, encode_shard, largest_shard
+
+COMMIT_NAME = re.compile(r"([0-9]{6,15})\.json")
+
+
+class Shard(Record):
+    """One file of a block."""
+
+    sha256: str
+    size: int
+
+
+class Counts(Record):
+    """What was seen while a block was extracted: rows are (position, view) pairs. Later versions may count more."""
+
+    model_config = ConfigDict(frozen=True, extra="allow")
+
+    clamped: int = 0
+    labelled: int = 0
+    correct: int = 0
+
+
+class Commit(Record):
+    """The record that a block is whole; `mixed` says that it adopted another writer's differing shard."""
+
+    block: int
+    rows: int
+    shards: dict[str, Shard]
+    counts: Counts
+    mixed: bool = False
+    provenance: Provenance
+
+
+def commit_block(
+    folder: Place,
+    layout: SegmentLayout,
+    block: int,
+    *,
+    arrays: Mapping[str, npt.NDArray[Any]],
+    counts: Counts,
+    provenance: Provenance,
+    adopt: bool = False,
+) -> Commit | None:
+    """Write one block whole and commit it.
+
+    `arrays` hold the block's rows in the store's shapes and dtypes. Returns the commit that stands, or None where
+    another writer has taken the block with other bytes and `adopt` is off. Raises DamagedError for a shard that was
+    left there torn: what is adopted must decode to this block's rows.
+    """
+    if (standing := read_commit(folder, layout, block)) is not None:
+        return standing
+    shards: dict[str, Shard] = {}
+    mixed = False
+    for name, spec in layout.arrays_of(block).items():
+        data = encode_shard(spec, arrays[name])
+        key = spec.key(block)
+        if not folder.put_new(key, data):
+            found = folder.require(key, "another process deleted it; extract again", limit=largest_shard(spec))
+            if found != data and not adopt and not shards:
+                return None
+            if found != data:
+                require_rows(folder, layout, name, block, found)
+                mixed, data = True, found
+        shards[name] = Shard(sha256=sha256_hex(data), size=len(data))
+    first, last = layout.block_rows(block)
+    rows = (last - first) * (layout.stop - layout.start)
+    commit = Commit(block=block, rows=rows, shards=shards, counts=counts, mixed=mixed, provenance=provenance)
+    folder.put_new(layout.commit_key(block), commit.to_bytes())
+    return read_commit(folder, layout, block)
+
+
+def require_rows(folder: Place, layout: SegmentLayout, name: str, block: int, data: bytes) -> None:
+    """Raises DamagedError where bytes found under a shard's key do not decode to the rows of its block."""
+    spec = layout.arrays[name]
+    try:
+        check_shard(spec, data)
+    except (ValueError, RuntimeError) as error:
+        path = folder.path(spec.key(block))
+        advice = f"delete this file, or run: kdcache verify {folder.root} --repair; then extract again"
+        raise DamagedError(f"{path} was left there torn, it does not decode ({error}); {advice}") from error
+
+
+def read_commit(folder: Place, layout: SegmentLayout, block: int) -> Commit | None:
+    """The commit of one block, or None. Raises FormatError or DamagedError for a record that is not this block's."""
+    key = layout.commit_key(block)
+    data = folder.get(key, limit=COMMIT_LIMIT)
+    return None if data is None else _parse(data, layout, block, str(folder.path(key)))
+
+
+def list_commits(folder: Place, layout: SegmentLayout) -> dict[int, Commit]:
+    """Every commit of a segment, by listing: for writers and for stores without a seal."""
+    found = {block: read_commit(folder, layout, block) for block in listed_blocks(folder, layout)}
+    return {block: commit for block, commit in found.items() if commit is not None}
+
+
+def listed_blocks(folder: Place, layout: SegmentLayout) -> Iterator[int]:
+    """Numbers of the commit files that lie there; file managers and network file systems leave files of their own."""
+    for key in folder.keys(layout.commits_prefix):
+        if name := COMMIT_NAME.fullmatch(key.rsplit("/", 1)[-1]):
+            yield int(name[1])
+
+
+def commits_bytes(commits: Mapping[int, Commit], layout: SegmentLayout) -> bytes:
+    """All commits of a whole segment as JSON lines, in the order of blocks. Raises MissingBlockError."""
+    if missing := layout.blocks - len(commits):
+        first = next(block for block in range(layout.blocks) if block not in commits)
+        raise MissingBlockError(
+            f"{layout.name}: {missing} of {layout.blocks} blocks have no commit, the first is {first}; "
+            "run the same `kdcache extract` again to finish them"
+        )
+    data = b"".join(commits[block].to_bytes() for block in range(layout.blocks))
+    if len(data) > COMMITS_LIMIT:
+        said = f"the commits of {layout.name} take {len(data)} bytes in one file, allowed are {COMMITS_LIMIT}"
+        raise StoreError(f"{said}; seal a store of fewer blocks: fewer views a pass make larger blocks")
+    return data
+
+
+class SealedCommits(Mapping[int, Commit]):
+    """The commits of a sealed segment from the bytes of its one file; each is parsed when it is asked for."""
+
+    def __init__(self, data: bytes, layout: SegmentLayout, name: str) -> None:
+        lines = data.count(b"\n")
+        if lines != layout.blocks or len(data) < COMMIT_LEAST * lines:
+            said = f"lists {lines} blocks in {len(data)} bytes, the segment has {layout.blocks}"
+            raise DamagedError(f"{name} {said}; restore the file")
+        self._data, self._ends = data, _line_ends(data)
+        self._layout = layout
+        self._name = name
+        self._parsed: dict[int, Commit] = {}
+
+    def __len__(self) -> int:
+        return len(self._ends)
+
+    def __iter__(self) -> Iterator[int]:
+        return iter(range(len(self)))
+
+    def __contains__(self, block: object) -> bool:
+        return isinstance(block, int) and 0 <= block < len(self)
+
+    def to_bytes(self) -> bytes:
+        """The file as it was sealed."""
+        return self._data[: self._ends[-1]]
+
+    def record(self, block: int) -> bytes:
+        """The bytes of a block's commit file, as they were sealed."""
+        return self._data[self._ends[block - 1] if block else 0 : self._ends[block]]
+
+    def __getitem__(self, block: int) -> Commit:
+        if block not in self:
+            raise KeyError(block)
+        if block not in self._parsed:
+            self._parsed[block] = _parse(self.record(block), self._layout, block, self._name)
+        return self._parsed[block]
+
+
+def _line_ends(data: bytes) -> npt.NDArray[np.int64]:
+    """Where each line ends, its newline included; in pieces, so that little is held beside the data."""
+    found = [
+        np.flatnonzero(np.frombuffer(data[start : start + 16 * MIB], dtype=np.uint8) == ord("\n")) + start + 1
+        for start in range(0, len(data), 16 * MIB)
+    ]
+    return np.concatenate(found).astype(np.int64)
+
+
+def _parse(data: bytes, layout: SegmentLayout, block: int, name: str) -> Commit:
+    commit = Commit.from_bytes(data, name)
+    known = 0 <= block < layout.blocks
+    expected = set(layout.arrays_of(block)) if known else set()
+    if commit.block != block or set(commit.shards) != expected:
+        said = f"block {commit.block} with {sorted(commit.shards)}"
+        raise DamagedError(f"{name} is of {said}, expected block {block} with {sorted(expected)}; restore the file")
+    first, last = layout.block_rows(block)
+    if commit.rows != (rows := (last - first) * (layout.stop - layout.start)):
+        raise DamagedError(f"{name} says {commit.rows} rows of block {block}, it has {rows}; restore the file")
+    return commit
+
+
+def totals(commits: Mapping[int, Commit]) -> dict[str, int]:
+    """Rows, bytes, clamped rows, labelled and correct rows, mixed blocks over all commits."""
+    values = list(commits.values())
+    return {
+        "rows": sum(commit.rows for commit in values),
+        "bytes": sum(shard.size for commit in values for shard in commit.shards.values()),
+        "clamped": sum(commit.counts.clamped for commit in values),
+        "labelled": sum(commit.counts.labelled for commit in values),
+        "correct": sum(commit.counts.correct for commit in values),
+        "mixed_blocks": sum(commit.mixed for commit in values),
+    }

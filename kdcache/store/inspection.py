@@ -1,0 +1,100 @@
+"""What a store is, in a few lines and in a few rows: from manifest and seal alone, whatever its size."""
+
+from typing import Any
+
+import numpy as np
+
+from kdcache.errors import InvalidInputError
+from kdcache.labels.encoding import described
+from kdcache.labels.soft_labels import FullLabels
+from kdcache.store.lineage import SHOWN, chain_of, recoded_from
+from kdcache.store.store import Store
+
+BEST = 5
+
+
+def describe_store(store: Store) -> dict[str, Any]:
+    """Field : value; `parents` nested, as ancestors. Reads no array; lists nothing where the store is sealed."""
+    identity, provenance, card = store.identity, store.manifest.provenance, store.card
+    encoding, teacher, plan = identity.encoding, identity.teacher, identity.views
+    kept = f"top {encoding.k}" if encoding.k is not None else "all logits"
+    state = "sealed" if store.content_id else _state(store)
+    return {
+        "store": str(store.folder.root),
+        "name": card.name,
+        "license": card.license,
+        "notes": card.notes,
+        "format": identity.format,
+        "state": state,
+        "content id": store.content_id,
+        "data": provenance.data,
+        "rows": identity.dataset.rows,
+        "classes": teacher.classes,
+        "views": ", ".join(f"{each.layout.start}:{each.layout.stop}" for each in store.segments),
+        "soft labels": f"{kept}, {encoding.quantisation} quantisation",
+        "features": encoding.features,
+        "head": bool(encoding.head),
+        "teacher": teacher.name + _arguments(teacher.arguments),
+        "teacher weights": f"sha256 {teacher.weights[:16]}",
+        "teacher precision": teacher.precision,
+        "masked classes": list(teacher.masked_classes),
+        "mean": list(teacher.mean),
+        "std": list(teacher.std),
+        "transform": plan.transform.name + _arguments(plan.transform.arguments),
+        "transform text": " ".join(plan.transform.text.split()),
+        "mix": plan.mix if plan.mix == "none" else f"{plan.mix}, alpha {plan.mix_alpha:g}",
+        "seed": plan.seed,
+        "order": identity.order.kind,
+        "block": ", ".join(f"{each.layout.block} rows x {len(each.views)} views" for each in store.segments),
+        "parents": [each.model_dump(mode="json") for each in chain_of(store)],
+        "recoded from": [
+            f"{each.content_id[:SHOWN]} ({described(each.encoding)})" for each in recoded_from(provenance)
+        ],
+        "made with": ", ".join(f"{name} {version}" for name, version in sorted(provenance.versions.items())),
+        "made on": " ".join(part for part in (provenance.device, provenance.cpu_capability) if part),
+        "decoder": provenance.decoder,
+    }
+
+
+def describe_rows(store: Store, count: int, view: int | None) -> list[dict[str, Any]]:
+    """The first positions of a view: dataset index, hard label, and the best classes with probabilities at T = 1."""
+    if not store.views:
+        raise InvalidInputError(f"{store.folder.root} has no views yet; run kdcache extract")
+    chosen = store.views[0] if view is None else view
+    positions = np.arange(min(count, store.rows), dtype=np.int64)
+    soft = store.read(chosen, positions)
+    probabilities = np.exp(soft.log_probs(1.0))
+    best = np.argsort(-probabilities, axis=-1, kind="stable")[:, :BEST]
+    classes = np.take_along_axis(np.asarray(soft.classes), best, axis=-1)
+    values = np.take_along_axis(probabilities, best, axis=-1)
+    tail = np.zeros(len(positions)) if isinstance(soft, FullLabels) else soft.tail_mass(1.0)
+    names = store.identity.dataset.class_names
+    return [
+        {
+            "position": int(position),
+            "index": int(store.order[position]),
+            "label": class_name(names, int(store.labels[position])),
+            "best": ", ".join(
+                f"{class_name(names, int(c))} {p:.3f}" for c, p in zip(classes[row], values[row], strict=True)
+            ),
+            "tail": round(float(tail[row]), 4),
+        }
+        for row, position in enumerate(positions)
+    ]
+
+
+def _state(store: Store) -> str:
+    parts = [f"{len(each.commits())} of {each.layout.blocks} blocks of {each.layout.name}" for each in store.segments]
+    return "not sealed: " + (", ".join(parts) or "no views yet")
+
+
+def _arguments(arguments: dict[str, Any]) -> str:
+    inner = ", ".join(f"{name}={value}" for name, value in sorted(arguments.items()))
+    return f" ({inner})" if inner else ""
+
+
+def class_name(names: tuple[str, ...], label: int) -> str:
+    """What people call a class; its number where it has no name, `none` for label -1."""
+    if label < 0:
+        return "none"
+    return names[label] if label < len(names) else str(label)

@@ -1,0 +1,141 @@
+"""The manifest: identity (what must match), provenance (what is reported) and card (what people write)."""
+
+from itertools import pairwise
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import (
+    ConfigDict,
+    FailFast,
+    Field,
+    model_validator,
+)
+
+from kdcache.base.canonical import parse_json, sha256_hex
+from kdcache.base.limits import CLASSES_MAX, HEAD_BYTES_MAX, MANIFEST_LIMIT, ROW_BYTES_MAX, ROWS_MAX
+from kdcache.base.records import FORMAT, Record, shorten
+from kdcache.errors import FormatError
+from kdcache.labels.encoding import Encoding
+from kdcache.store.plan import ViewPlan
+
+
+class DatasetIdentity(Record):
+    """Digests (sha256, hex) over the ordered sample ids, the labels (i32) and the contents of some samples."""
+
+    rows: int = Field(ge=1, le=ROWS_MAX)
+    ids: str
+    labels: str
+    probes: str
+    class_names: Annotated[tuple[str, ...], FailFast()] = ()
+
+
+class OrderIdentity(Record):
+    """How positions map to dataset indices; `sha256` is over the order array, little-endian."""
+
+    kind: Literal["shuffled", "given"]
+    seed: int = 0
+    sha256: str
+
+
+class TeacherIdentity(Record):
+    """Which network answered, and how it was fed. `weights` is a sha256 over names, shapes and values; `text` one over
+    the network's structure and a user's own sources, since equal weights may meet another forward."""
+
+    name: str
+    arguments: dict[str, Any] = Field(default_factory=dict)
+    text: str = ""
+    weights: str
+    classes: int = Field(ge=2, le=CLASSES_MAX)
+    mode: Literal["eval"] = "eval"
+    precision: Literal["float32", "bfloat16", "float16"] = "float32"
+    mean: Annotated[tuple[float, ...], FailFast()] = ()
+    std: Annotated[tuple[float, ...], FailFast()] = ()
+    masked_classes: Annotated[tuple[int, ...], FailFast()] = ()
+
+    @model_validator(mode="after")
+    def _masked_are_classes(self) -> Self:
+        bounded = (-1, *self.masked_classes, self.classes)
+        if any(following <= before for before, following in pairwise(bounded)):
+            shown = shorten(self.masked_classes)
+            raise ValueError(f"masked classes {shown} are not distinct, ascending ids below {self.classes}")
+        return self
+
+
+class Identity(Record):
+    """All that must be equal for two passes to belong to one store. Its canonical JSON is what seals hash."""
+
+    format: Literal[1] = 1
+    dataset: DatasetIdentity
+    order: OrderIdentity
+    views: ViewPlan
+    teacher: TeacherIdentity
+    encoding: Encoding
+    parents: Annotated[tuple[str, ...], FailFast()] = ()
+
+    @property
+    def digest(self) -> str:
+        return sha256_hex(self.to_bytes())
+
+    @property
+    def tail_classes(self) -> int:
+        """How many classes the tail of a top-k store stands for."""
+        return self.teacher.classes - len(self.teacher.masked_classes) - (self.encoding.k or 0)
+
+    @model_validator(mode="after")
+    def _k_fits(self) -> Self:
+        usable = self.teacher.classes - len(self.teacher.masked_classes)
+        if self.encoding.k is not None and self.encoding.k > usable:
+            raise ValueError(f"k is {self.encoding.k}, the teacher has {usable} classes that are not masked")
+        return self
+
+    @model_validator(mode="after")
+    def _rows_are_small(self) -> Self:
+        """A chunk has 64 rows or more and is decoded whole, as is the head."""
+        encoding, classes = self.encoding, self.teacher.classes
+        widest = max(2 * classes if encoding.k is None else 4 * encoding.k, 2 * encoding.features)
+        if widest > ROW_BYTES_MAX:
+            raise ValueError(
+                f"a row takes {widest} bytes in one array, allowed are {ROW_BYTES_MAX}; keep fewer classes"
+            )
+        if (head := 4 * classes * encoding.head) > HEAD_BYTES_MAX:
+            raise ValueError(f"the head takes {head} bytes, allowed are {HEAD_BYTES_MAX}; keep no head")
+        return self
+
+
+class Provenance(Record):
+    """Where a pass ran: reported, never refused, and free of times, hosts and paths. Later versions may add to it."""
+
+    model_config = ConfigDict(frozen=True, extra="allow")
+
+    versions: dict[str, str] = Field(default_factory=dict)
+    device: str = "cpu"
+    cpu_capability: str = ""
+    decoder: str = ""
+    data: str = ""
+
+
+class Card(Record):
+    """What people write about a store; outside every hash, and free to change and to grow."""
+
+    model_config = ConfigDict(frozen=True, extra="allow")
+
+    name: str = ""
+    license: str = ""
+    notes: str = ""
+
+
+class Manifest(Record):
+    """kdcache/manifest.json, written once."""
+
+    identity: Identity
+    provenance: Provenance
+
+
+def parse_manifest(data: bytes, name: str) -> Manifest:
+    """Raises FormatError; a newer format is told from a broken file."""
+    identity = parse_json(data, name, limit=MANIFEST_LIMIT).get("identity")
+    number = identity.get("format") if isinstance(identity, dict) else None
+    if isinstance(number, int) and number > FORMAT:
+        raise FormatError(
+            f"{name} is of store format {shorten(number)}; this kdcache reads format {FORMAT}: upgrade kdcache"
+        )
+    return Manifest.from_bytes(data, name)

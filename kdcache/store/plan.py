@@ -1,0 +1,131 @@
+"""The view plan as plain data, and the keys that make view (i, v) a pure function of it.
+
+Everything here is a function of numbers only: a second implementation needs xxh3-64, MT19937 and this file.
+"""
+
+import struct
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+import numpy.typing as npt
+import xxhash
+from pydantic import BaseModel, ConfigDict, Field
+
+from kdcache.base.arrays import IntArray
+
+GROUP = 64  # positions among which mixing partners are drawn
+LAMBDA_STEP = 2.0**-16  # lambdas are rounded to this, so that another libm does not change a fingerprint
+
+
+class TransformSpec(BaseModel):
+    """Which transform draws a view: its name, its arguments, and for a user's own callable what it says of itself."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", ser_json_inf_nan="constants")
+
+    name: str
+    arguments: dict[str, Any] = Field(default_factory=dict)
+    text: str = ""
+
+
+class ViewPlan(BaseModel):
+    """Transform, mixing and seed: with a dataset index and a view number, all that a view depends on."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", ser_json_inf_nan="constants")
+
+    transform: TransformSpec
+    mix: Literal["none", "mixup", "cutmix"] = "none"
+    mix_alpha: float = Field(default=1.0, gt=0, allow_inf_nan=False)
+    seed: int = Field(default=0, ge=0, lt=2**63)
+
+
+@dataclass(frozen=True)
+class Mixing:
+    """How rows are mixed: `partners` [B] positions (a row's own where it stays unmixed), `lam` [B] f64 weight of the
+    row itself, `boxes` [B, 4] i64 (x1, y1, x2, y2) that CutMix pastes from the partner, empty under mixup."""
+
+    partners: IntArray
+    lam: npt.NDArray[np.float64]
+    boxes: IntArray
+
+
+def key_word(seed: int, index: int, view: int, stream: str) -> int:
+    """64 bits for one (plan seed, dataset index, view) and one stream: "torch", "random", "numpy" or "mix"."""
+    return xxhash.xxh3_64_intdigest(struct.pack("<QQQ", seed, index, view) + stream.encode())
+
+
+def partners_of_group(seed: int, group: int, view: int, rows: int) -> IntArray:
+    """The involution of one mixing group: [min(64, rows - 64 group)] partner positions; an odd row out keeps itself.
+
+    Positions are sorted by the key of each, and neighbours in that order are partners.
+    """
+    first = group * GROUP
+    members = min(GROUP, rows - first)
+    keys = [
+        xxhash.xxh3_64_intdigest(struct.pack("<QQQQ", seed, group, view, first + member) + b"pair")
+        for member in range(members)
+    ]
+    ranked = np.argsort(np.array(keys, dtype=np.uint64), kind="stable")
+    partners = np.arange(members, dtype=np.int64)
+    paired = ranked[: members // 2 * 2].reshape(-1, 2)
+    partners[paired[:, 0]], partners[paired[:, 1]] = paired[:, 1], paired[:, 0]
+    return partners + first
+
+
+def partners_of(plan: ViewPlan, positions: IntArray, view: int, rows: int) -> IntArray:
+    """Partner position of each of `positions` [B] in a data set of `rows` samples; its own without mixing."""
+    if plan.mix == "none":
+        return positions.copy()
+    partners = np.empty_like(positions)
+    groups = positions // GROUP
+    for group in np.unique(groups):
+        chosen = groups == group
+        members = partners_of_group(plan.seed, int(group), view, rows)
+        partners[chosen] = members[positions[chosen] - group * GROUP]
+    return partners
+
+
+def mixing_of(plan: ViewPlan, positions: IntArray, view: int, rows: int, size: tuple[int, int]) -> Mixing:
+    """Partners, lambdas and boxes of `positions` [B] for views of `size` (height, width) pixels.
+
+    mixup: Zhang et al. 2018, lambda ~ Beta(alpha, alpha). CutMix: Yun et al. 2019, a box of area 1 - lambda around a
+    uniform centre, cut at the border, lambda then corrected to the area that was pasted.
+    """
+    partners = partners_of(plan, positions, view, rows)
+    lam = np.ones(len(positions))
+    boxes = np.zeros((len(positions), 4), dtype=np.int64)
+    if plan.mix == "none":
+        return Mixing(partners, lam, boxes)
+    # MT19937, whose stream numpy has frozen; one a call, since threads that share one draw each other's numbers
+    generator = np.random.RandomState(0)
+    for row, (position, partner) in enumerate(zip(positions.tolist(), partners.tolist(), strict=True)):
+        if position != partner:
+            lam[row], boxes[row] = _draw_mix(generator, plan, min(position, partner), view, size)
+    return Mixing(partners, lam, boxes)
+
+
+def _draw_mix(
+    generator: np.random.RandomState, plan: ViewPlan, pair: int, view: int, size: tuple[int, int]
+) -> tuple[float, tuple[int, int, int, int]]:
+    word = key_word(plan.seed, pair, view, "mix")
+    generator.seed([word & 0xFFFFFFFF, word >> 32])
+    lam = round(float(generator.beta(plan.mix_alpha, plan.mix_alpha)) / LAMBDA_STEP) * LAMBDA_STEP
+    if plan.mix == "mixup":
+        return lam, (0, 0, 0, 0)
+    height, width = size
+    centre_x, centre_y = int(generator.randint(width)), int(generator.randint(height))
+    reach = 0.5 * float(np.sqrt(1.0 - lam))
+    half_x, half_y = int(reach * width), int(reach * height)
+    x1, x2 = max(centre_x - half_x, 0), min(centre_x + half_x, width)
+    y1, y2 = max(centre_y - half_y, 0), min(centre_y + half_y, height)
+    return 1.0 - (x2 - x1) * (y2 - y1) / (width * height), (x1, y1, x2, y2)
+
+
+def whole_pairs(plan: ViewPlan, positions: IntArray, view: int, rows: int) -> tuple[IntArray, IntArray]:
+    """Split `positions` into pairs [P, 2] whose members are both among them, and the rest [R] that stand alone."""
+    if plan.mix == "none":
+        return np.empty((0, 2), dtype=np.int64), positions
+    partners = partners_of(plan, positions, view, rows)
+    together = np.isin(partners, positions) & (partners != positions)
+    first = together & (positions < partners)
+    return np.stack([positions[first], partners[first]], axis=1), positions[~together]

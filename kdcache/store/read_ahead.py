@@ -1,0 +1,193 @@
+"""A far place read ahead: what a view needs is fetched at once, and whole shards are kept by their sha256.
+
+The first view that is read of a shard comes in parts, for whoever reads one view should not wait for ten. The second
+brings the whole shard, held against its sha256, into the cache: over an epoch of each view everything is read anyway.
+Once: a shard that the cache has lost since comes in parts, for a cache that is smaller than what is read would lose it
+again, and six views would cost six whole shards.
+"""
+
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any, Protocol, cast, runtime_checkable
+
+from kdcache.base.limits import METADATA_LIMIT
+from kdcache.places.cache import Cache, open_cache
+from kdcache.places.checked_files import require_sha256
+from kdcache.places.parallel import JOBS, Budget, Pool
+from kdcache.places.parts import InMemory, Parts
+from kdcache.places.place import FarPlace, Place
+from kdcache.store.chunks import index_bytes, parse_index
+
+SMALL = 2**14  # bytes of a file that is fetched whole at once: a second request would take longer
+HELD = 2**28  # bytes of whole shards in memory at once, over all threads; a larger shard comes in parts
+
+
+@dataclass(frozen=True)
+class AwaitedFile:
+    """A shard of `chunks` chunks of which one row is about to be read: a chunk of up to `longest` bytes."""
+
+    key: str
+    size: int
+    sha256: str
+    row: int
+    chunks: int
+    longest: int
+
+
+@dataclass(frozen=True)
+class AwaitedBlock:
+    """A block that is about to be read: where its commit lies, the bytes that were sealed, and its files."""
+
+    commit: str
+    record: bytes
+    files: tuple[AwaitedFile, ...]
+
+
+@runtime_checkable
+class Expectant(Protocol):
+    """A place that wants to know what will be read, to fetch it at once."""
+
+    def expect(self, blocks: Sequence[AwaitedBlock]) -> None: ...
+
+
+@dataclass(frozen=True)
+class _Fetched:
+    """The parts of a file of `size` bytes that were fetched ahead; others are asked for."""
+
+    place: "ReadAhead"
+    key: str
+    size: int
+    parts: dict[tuple[int, int], bytes]
+
+    def part(self, offset: int, length: int) -> bytes:
+        data = self.parts.get((offset, length))
+        if data is not None:
+            return data
+        with self.place.inner.opened(self.key) as file:
+            return file.part(offset, length)
+
+
+class ReadAhead:
+    """A far place; what `expect` has named is served from memory or from the cache."""
+
+    def __init__(self, inner: FarPlace, cache: Cache | None = None) -> None:
+        self.inner = inner
+        self._cache = cache
+        self._pool = Pool(JOBS)
+        self._lock = threading.Lock()
+        self._whole: dict[str, AwaitedFile] = {}  # files that the cache serves
+        self._parts: dict[str, _Fetched] = {}
+        self._rows: dict[str, set[int]] = {}  # rows of a shard that were read in parts
+        self._brought: set[str] = set()  # files that were fetched whole once
+        self._budget = Budget(HELD)
+        self._records: dict[str, bytes | None] = {}
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.inner, name)
+
+    def expect(self, blocks: Sequence[AwaitedBlock]) -> None:
+        """Fetch what will be read of these blocks, in parallel. What was fetched ahead before is forgotten."""
+        with self._lock:
+            self._parts, self._records = {}, {}
+        for _ in self._pool.map(self._fetch, [file for block in blocks for file in block.files]):
+            pass
+        for _ in self._pool.map(self._look, blocks):
+            pass
+
+    def get(self, key: str, *, limit: int = METADATA_LIMIT) -> bytes | None:
+        with self._lock:
+            if key in self._records:
+                return self._records.pop(key)
+        return self.inner.get(key, limit=limit)
+
+    def size(self, key: str) -> int | None:
+        file = self._whole.get(key) or self._parts.get(key)
+        return file.size if file is not None else self.inner.size(key)
+
+    @contextmanager
+    def opened(self, key: str) -> Iterator[Parts]:
+        with self._lock:  # parts serve one read: the next may come long after
+            file, parts = self._whole.get(key), self._parts.pop(key, None)
+        if file is not None and self._cache is not None:
+            with self._cache.opened(file.sha256, file.size) as kept:
+                if kept is not None:
+                    yield kept
+                    return
+            with self._bringing(file) as data:  # it was evicted meanwhile; parts of it would not be checked
+                yield InMemory(data)
+        elif parts is not None:
+            yield parts
+        else:
+            with self.inner.opened(key) as found:
+                yield found
+
+    def _fetch(self, file: AwaitedFile) -> None:
+        index_size = index_bytes(file.chunks)
+        if not 0 <= file.size <= file.chunks * file.longest + index_size:
+            return  # no shard is that large, whatever its commit says; the reader finds it again
+        cache = self._cache
+        if cache is not None and file.size <= min(HELD, cache.limit) and self._through_cache(cache, file):
+            self._whole[file.key] = file
+            return
+        self._whole.pop(file.key, None)
+        parts = {}
+        where = max(file.size - index_size, 0)
+        index = parts[where, index_size] = self._span(file, where, index_size)
+        try:
+            offset, length = parse_index(index, file.chunks, file.size)[file.row]
+        except ValueError:
+            return  # the reader finds it again, and says so
+        if length <= file.longest:
+            parts[offset, length] = self._span(file, offset, length)
+        with self._lock:
+            self._parts[file.key] = _Fetched(self, file.key, file.size, parts)
+            self._rows.setdefault(file.key, set()).add(file.row)
+
+    def _through_cache(self, cache: Cache, file: AwaitedFile) -> bool:
+        """Whether the cache serves a file, which is fetched whole where it is small or was read in parts before, once:
+        one that it has lost since, or could not keep on a full disk, is read in parts, as without a cache."""
+        if cache.holds(file.sha256, file.size):
+            return True
+        small = file.size <= SMALL or file.chunks == 1
+        if not small and not self._rows.get(file.key, set()) - {file.row}:
+            return False
+        if file.key in self._brought and file.chunks > 1:
+            return False
+        with self._bringing(file) as data:
+            try:
+                cache.put(file.sha256, [data], str(self.inner.path(file.key)))
+            except OSError:
+                return False
+        return True
+
+    @contextmanager
+    def _bringing(self, file: AwaitedFile) -> Iterator[bytes]:
+        """A file whole, held against its sha256; so many bytes at once as the budget has."""
+        self._budget.take(file.size)
+        try:
+            data = require_sha256(self.inner, file.key, file.size, file.sha256, says="committed was")
+            self._brought.add(file.key)  # only now: parts of what was refused would not be checked
+            yield data
+        finally:
+            self._budget.give(file.size)
+
+    def _span(self, file: AwaitedFile, offset: int, length: int) -> bytes:
+        last = min(offset + length, file.size) - 1
+        return b"" if last < offset else self.inner.span(file.key, offset, last, file.size)
+
+    def _look(self, block: AwaitedBlock) -> None:
+        """The commit that stands: where every file is held against the sealed sha256, it does not matter."""
+        sealed = all(file.key in self._whole for file in block.files)
+        record = block.record if sealed else self.inner.get(block.commit, limit=METADATA_LIMIT)
+        with self._lock:
+            self._records[block.commit] = record
+
+
+def reading(place: Place) -> Place:
+    """A place as a reader wants it: a far one is read ahead, through the user's cache."""
+    if not place.far or isinstance(place, ReadAhead):
+        return place
+    cache = open_cache()
+    return cast(Place, ReadAhead(cast(FarPlace, place), cache if cache.limit else None))

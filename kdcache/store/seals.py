@@ -1,0 +1,140 @@
+"""Seals: what one team tells another. A create-only list of segment digests; its sha256 is the content id."""
+
+import os
+import re
+from itertools import pairwise
+from typing import Annotated, Literal, Self
+
+from pydantic import FailFast, Field, model_validator
+
+from kdcache.base.canonical import sha256_hex
+from kdcache.base.limits import LATEST_LIMIT, SEAL_LIMIT, VIEWS_MAX
+from kdcache.base.records import Record
+from kdcache.errors import DamagedError, StoreNotFoundError
+from kdcache.places.place import Place, is_url
+from kdcache.store.layout import LATEST_SEAL, seal_key, segment_digest, segment_layout
+from kdcache.store.manifest import Identity
+
+NAME = re.compile(r"[0-9a-f]{32}\.json")
+PIN = 32  # hex digits from which a content id names one store for certain
+HEX = set("0123456789abcdef")
+SHOWN = 20  # seals that a message lists
+
+Digest = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
+View = Annotated[int, Field(ge=0, le=VIEWS_MAX)]
+
+
+class SealedSegment(Record):
+    """What a seal says of one segment."""
+
+    views: tuple[View, View]
+    commits: Digest
+    digest: Digest
+
+    @model_validator(mode="after")
+    def _holds_views(self) -> Self:
+        if self.views[0] >= self.views[1]:
+            raise ValueError(f"views {self.views[0]}:{self.views[1]} are none")
+        return self
+
+
+class Seal(Record):
+    """A create-only list of digests; the sha256 of its bytes is the content id."""
+
+    format: Literal[1]
+    identity: Digest
+    order: Digest
+    labels: Digest
+    head: Digest | None = None
+    segments: Annotated[tuple[SealedSegment, ...], FailFast()]
+
+    @model_validator(mode="after")
+    def _views_are_distinct(self) -> Self:
+        spans = sorted(segment.views for segment in self.segments)
+        for (start, stop), (following, end) in pairwise(spans):
+            if following < stop:
+                raise ValueError(f"segments of views {start}:{stop} and {following}:{end} overlap")
+        return self
+
+    @property
+    def content_id(self) -> str:
+        return sha256_hex(self.to_bytes())
+
+
+def split_pin(url: str) -> tuple[str, str | None]:
+    """`store.kd@1f2e...` as path and content id, in either case; an `@` that is part of an existing path stays."""
+    path, at, content_id = url.rpartition("@")
+    content_id = content_id.lower()
+    if not at or not content_id or set(content_id) - HEX:
+        return url, None
+    if path.count("/") < 3 if is_url(url) else os.path.exists(url):  # https://user@host
+        return url, None
+    return path, content_id
+
+
+def read_seal(folder: Place, identity: Identity, content_id: str | None) -> Seal | None:
+    """The seal that a content id names, the latest where it is None; None where there is no seal at all.
+
+    Raises StoreNotFoundError for an unknown id, DamagedError for a seal that is not what its name says, FormatError for
+    fields that no seal holds.
+    """
+    if content_id is None:
+        content_id = _latest(folder)
+        if content_id is None:
+            return None
+    elif len(content_id) < PIN:
+        content_id = _complete(folder, content_id)
+    key = seal_key(content_id)
+    data = folder.get(key, limit=SEAL_LIMIT)
+    if data is None:
+        there = (
+            (", ".join(sealed_ids(folder)[:SHOWN]) or "none") if folder.lists else _latest(folder) or "no latest one"
+        )
+        raise StoreNotFoundError(f"{folder.root} has no seal {content_id}; it has {there}")
+    if not sha256_hex(data).startswith(content_id):
+        raise DamagedError(
+            f"{folder.path(key)} has sha256 {sha256_hex(data)}, its content id is {content_id}; restore it"
+        )
+    seal = Seal.from_bytes(data, str(folder.path(key)))
+    if seal.to_bytes() != data:
+        raise DamagedError(
+            f"{folder.path(key)} is not in canonical form; it was not written by kdcache: fetch it again"
+        )
+    if seal.identity != (digest := identity.digest):
+        raise DamagedError(f"{folder.path(key)} seals identity {seal.identity}, the manifest's is {digest}")
+    if seal.order != identity.order.sha256:
+        raise DamagedError(f"{folder.path(key)} seals order {seal.order}, the manifest's is {identity.order.sha256}")
+    for entry in seal.segments:
+        layout = segment_layout(identity, *entry.views)
+        if segment_digest(layout, seal.identity, entry.commits) != entry.digest:
+            raise DamagedError(f"{folder.path(key)}: the digest of {layout.name} does not follow; restore it")
+    return seal
+
+
+def _latest(folder: Place) -> str | None:
+    """The content id of the latest seal. Raises DamagedError where the file holds something else."""
+    latest = folder.get(LATEST_SEAL, limit=LATEST_LIMIT)
+    if latest is None:
+        return None
+    content_id = latest.decode("ascii", "replace").strip()
+    if len(content_id) != 64 or set(content_id) - HEX:
+        said = f"{folder.path(LATEST_SEAL)} holds {content_id[:80]!r}, which is not a content id"
+        raise DamagedError(f"{said}; restore it, or open the store by a pin: {folder.root}@<content id>")
+    return content_id
+
+
+def sealed_ids(folder: Place) -> list[str]:
+    """The first 32 digits of every content id, by listing."""
+    names = [key.rsplit("/", 1)[-1] for key in folder.keys("kdcache/seals")]
+    return [name.removesuffix(".json") for name in names if NAME.fullmatch(name)]
+
+
+def _complete(folder: Place, prefix: str) -> str:
+    if not folder.lists:
+        said = f"{folder.root} cannot be listed, and {prefix} has {len(prefix)} digits"
+        raise StoreNotFoundError(f"{said}; give {PIN} or more of the content id, or none for the latest seal")
+    matches = [each for each in sealed_ids(folder) if each.startswith(prefix)]
+    if len(matches) != 1:
+        found = ", ".join(matches[:SHOWN]) or "none"
+        raise StoreNotFoundError(f"{folder.root}: {prefix} names {len(matches)} seals ({found}); give more digits")
+    return matches[0]

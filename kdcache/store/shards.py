@@ -1,0 +1,154 @@
+"""Bytes of shards and chunks: written by Zarr's own codecs, read chunk by chunk once every length has been checked.
+
+A block is encoded whole in a MemoryStore and its bytes are taken from there: zarr, tensorstore and zarrs read them.
+Reading a store never hands Zarr a file: metadata, index and frames are compared with the plan first, and then decoded
+here (`chunks`), chunk by chunk.
+"""
+
+from dataclasses import replace
+from typing import Any, cast
+
+import numpy as np
+import numpy.typing as npt
+import zarr
+from zarr.core.buffer import default_buffer_prototype
+from zarr.core.sync import sync
+from zarr.storage import MemoryStore
+
+from kdcache.base.canonical import parse_json, sha256_hex
+from kdcache.base.limits import ZARR_LIMIT
+from kdcache.errors import DamagedError, FormatError, StoreError
+from kdcache.places.place import Place
+from kdcache.store.chunks import OVERHEAD, chunk_bytes, decode_chunk, index_bytes, parse_index
+from kdcache.store.layout import ArraySpec
+
+Array = npt.NDArray[Any]
+
+
+def encode_shard(spec: ArraySpec, data: Array) -> bytes:
+    """One shard's bytes for a block's rows; equal rows give equal bytes, and a ragged block is padded inside."""
+    assert data.dtype == spec.dtype, (spec.path, data.dtype, spec.dtype)
+    return next(iter(_encoded(replace(spec, path="", shape=data.shape), data).values()))
+
+
+def check_shard(spec: ArraySpec, data: bytes) -> None:
+    """Decode every chunk of a shard, one at a time. Raises ValueError or RuntimeError for bytes that are none."""
+    chunks = spec.shape[0]
+    for offset, length in parse_index(data[-index_bytes(chunks) :], chunks, len(data)):
+        decode_chunk(data[offset : offset + length], spec.dtype, spec.chunk)
+
+
+def decode_shard(spec: ArraySpec, data: bytes, block: int) -> Array:
+    """All values [Vs, ...] of one block from its shard, padding cut off. Raises ValueError or RuntimeError."""
+    chunks = parse_index(data[-index_bytes(spec.shape[0]) :], spec.shape[0], len(data))
+    values = np.empty((spec.shape[0], *spec.chunk[1:]), dtype=spec.dtype)
+    for row, (offset, length) in enumerate(chunks):
+        values[row] = decode_chunk(data[offset : offset + length], spec.dtype, spec.chunk)[0]
+    return np.asarray(values[(slice(None), *_unpadded(spec, block))])
+
+
+def _unpadded(spec: ArraySpec, block: int) -> tuple[slice, ...]:
+    """What of one row along the first axis belongs to a block's rows."""
+    if spec.block_axis is None:
+        return ()
+    axis = spec.block_axis
+    rows = min(spec.chunk[axis], spec.shape[axis] - block * spec.chunk[axis])
+    return (*(slice(None),) * (axis - 1), slice(rows))
+
+
+def longest_chunk(spec: ArraySpec) -> int:
+    """Bytes that no chunk of an array exceeds: its values, not compressed."""
+    return chunk_bytes(spec.dtype, spec.chunk) + OVERHEAD
+
+
+def largest_shard(spec: ArraySpec) -> int:
+    """Bytes that no shard of an array exceeds: its chunks, not compressed, and the index."""
+    return spec.shape[0] * longest_chunk(spec) + index_bytes(spec.shape[0])
+
+
+def encode_plain(spec: ArraySpec, data: Array) -> dict[str, bytes]:
+    """Key -> bytes for every chunk of an array of the store as a whole."""
+    assert data.dtype == spec.dtype, (spec.path, data.dtype, spec.dtype)
+    return {f"{spec.path}/{key}": chunk for key, chunk in _encoded(replace(spec, path=""), data).items()}
+
+
+def _encoded(spec: ArraySpec, data: Array) -> dict[str, bytes]:
+    prototype = default_buffer_prototype()
+    memory = MemoryStore()
+    sync(memory.set("zarr.json", prototype.buffer.from_bytes(spec.metadata_bytes())))
+    array = cast(Any, zarr.open_array(memory, mode="r+"))  # zarr 3.1 ignores a config given here
+    array.with_config({"write_empty_chunks": True})[...] = data
+    entries = cast(dict[str, Any], memory._store_dict)
+    return {key: value.to_bytes() for key, value in sorted(entries.items()) if key != "zarr.json"}
+
+
+def put_plain(folder: Place, spec: ArraySpec, data: Array) -> None:
+    """Write a whole-store array, or find it there with these values, in whatever bytes a compressor wrote."""
+    chunks = encode_plain(spec, data)
+    found = [key for key, chunk in chunks.items() if not folder.put_new(key, chunk)]
+    folder.put_same(f"{spec.path}/zarr.json", spec.metadata_bytes())
+    if any(folder.digest(key) != sha256_hex(chunks[key]) for key in found) and not np.array_equal(
+        read_whole(folder, spec), data
+    ):
+        raise StoreError(f"{folder.path(spec.path)} exists with other values; use another store path")
+
+
+def require_metadata(folder: Place, spec: ArraySpec) -> None:
+    """Raises FormatError where a zarr.json is not what the manifest predicts, DamagedError where it is gone."""
+    name = f"{spec.path}/zarr.json"
+    data = folder.require(name, "restore it from another copy of the store", limit=ZARR_LIMIT)
+    if data == spec.metadata_bytes():
+        return
+    found, expected = parse_json(data, str(folder.path(name))), spec.metadata()
+    for key in sorted(expected.keys() | found.keys()):
+        if found.get(key) != expected.get(key):
+            said = f"{key[:80]!r} is {repr(found.get(key))[:160]}, expected {expected.get(key)}"
+            advice = "the file was altered: restore it from another copy of the store"
+            raise FormatError(f"{folder.path(name)}: {said}; {advice}")
+
+
+def read_row(folder: Place, spec: ArraySpec, block: int, row: int, *, size: int, out: Array | None = None) -> Array:
+    """Row `row` along the first axis of one block, padding cut off; `size` is what was committed of its file.
+    `out`: room for the decoded chunk, see `decode_chunk`.
+
+    Raises DamagedError where the file is missing, has another size, or does not decode.
+    """
+    key, tail = spec.key(block), index_bytes(spec.shape[0])
+    try:
+        with folder.opened(key) as file:
+            if file.size != size:
+                raise DamagedError(f"{folder.path(key)} has {file.size} bytes, committed were {size}; {folder.mend}")
+            offset, length = parse_index(file.part(max(size - tail, 0), tail), spec.shape[0], size)[row]
+            if length > longest_chunk(spec):
+                raise ValueError(f"chunk {row} has {length} bytes, more than it takes without compression")
+            values: Array = decode_chunk(file.part(offset, length), spec.dtype, spec.chunk, out=out)[0]
+    except (ValueError, RuntimeError) as error:
+        advice = "find the block with: kdcache verify " + str(folder.root)
+        raise DamagedError(f"{folder.path(key)} does not decode ({error}); {advice}") from error
+    return np.asarray(values[_unpadded(spec, block)])
+
+
+def read_whole(folder: Place, spec: ArraySpec, *, span: tuple[int, int] | None = None) -> Array:
+    """All of an array of the store as a whole, once every chunk of it is known to be there; or the entries of a span.
+    Raises DamagedError."""
+    require_metadata(folder, spec)
+    limit = longest_chunk(spec)
+    first, last = (0, spec.shape[0]) if span is None else span
+    chunks = range(first // spec.chunk[0], -(-last // spec.chunk[0]))
+    for chunk in chunks:
+        if folder.size(spec.key(chunk)) is None:
+            advice = "restore it from another copy, or run the same `kdcache extract` again"
+            raise DamagedError(f"{folder.path(spec.key(chunk))} is missing; {advice}")
+    values = np.empty((last - first, *spec.shape[1:]), dtype=spec.dtype)
+    for chunk in chunks:
+        data = folder.require(spec.key(chunk), "another process deleted it", limit=limit)
+        try:
+            decoded = decode_chunk(data, spec.dtype, spec.chunk)
+        except (ValueError, RuntimeError) as error:
+            advice = "restore it from another copy of the store"
+            raise DamagedError(f"{folder.path(spec.key(chunk))} does not decode ({error}); {advice}") from error
+        begin = chunk * spec.chunk[0]
+        part = decoded[max(first - begin, 0) : last - begin]
+        place = max(begin - first, 0)
+        values[place : place + len(part)] = part
+    return values

@@ -1,0 +1,288 @@
+"""A store: create it, open it, read soft labels by view and positions, add views, seal it."""
+
+import os
+from functools import cached_property
+from typing import Any, Self
+
+import numpy as np
+import numpy.typing as npt
+
+from kdcache.base.arrays import values_digest
+from kdcache.base.canonical import sha256_hex
+from kdcache.base.limits import CARD_LIMIT, MANIFEST_LIMIT, VIEWS_MAX
+from kdcache.base.records import require_equal
+from kdcache.errors import DamagedError, InvalidInputError, MissingBlockError, StoreNotFoundError
+from kdcache.labels.soft_labels import SoftLabels
+from kdcache.places.opening import open_folder, open_place
+from kdcache.places.place import Place, get_optional
+from kdcache.store.commits import commits_bytes
+from kdcache.store.layout import (
+    CARD,
+    LATEST_SEAL,
+    MANIFEST,
+    group_bytes,
+    labels_spec,
+    order_spec,
+    plain_array,
+    seal_key,
+    segment_layout,
+)
+from kdcache.store.manifest import Card, Identity, Manifest, Provenance, parse_manifest
+from kdcache.store.partial import drop_left_out, read_partial, spans
+from kdcache.store.plan import partners_of
+from kdcache.store.read_ahead import reading
+from kdcache.store.rows import EncodedRows
+from kdcache.store.seals import Seal, SealedSegment, read_seal, split_pin
+from kdcache.store.segment import Segment, listed_segments
+from kdcache.store.shards import put_plain
+from kdcache.store.whole_arrays import check_order, head_digest, read_head, read_labels, read_order
+
+Array = npt.NDArray[Any]
+IntArray = npt.NDArray[np.int64]
+
+
+class Store:
+    """One teacher's word on one data set split under one view plan. Readers take no lock and write nothing."""
+
+    def __init__(
+        self,
+        folder: Place,
+        manifest: Manifest,
+        seal: Seal | None,
+        segments: tuple[Segment, ...],
+        left_out: tuple[SealedSegment, ...] = (),
+    ) -> None:
+        self.folder = folder
+        self.left_out = left_out  # segments of the seal that a partial copy does not hold
+        self.manifest = manifest
+        self.seal_record = seal
+        self.segments = segments
+
+    @classmethod
+    def create(
+        cls,
+        path: str | os.PathLike[str],
+        identity: Identity,
+        *,
+        order: Array,
+        labels: Array,
+        provenance: Provenance,
+        head: dict[str, Array] | None = None,
+    ) -> Self:
+        """Make a store, or open the one of the same identity that is there, for writing.
+
+        `order` [N] dataset index of each position, `labels` [N] hard labels by position (-1 none), `head` weight [C, D]
+        and bias [C] f32. Raises MismatchError, naming both values, where another identity has the place.
+        """
+        folder = open_folder(path)
+        check_order(order, labels, identity)
+        if bool(head) != bool(identity.encoding.head):
+            raise InvalidInputError(
+                f"the identity keeps a head of width {identity.encoding.head}, given was {list(head or ())}"
+            )
+        written = Manifest(identity=identity, provenance=provenance).to_bytes()
+        parse_manifest(written, str(folder.path(MANIFEST)))  # what could not be opened again is not written
+        folder.put_new(MANIFEST, written)
+        standing = _read_manifest(folder)
+        require_equal(standing.identity, identity, f"{folder.root} belongs to another extraction:", _OTHER)
+        folder.put_same("zarr.json", group_bytes())
+        put_plain(folder, order_spec(len(order)), order.astype(order_spec(len(order)).dtype))
+        put_plain(folder, labels_spec(len(labels)), labels.astype(np.int32))
+        for name, values in (head or {}).items():
+            folder.put_same("head/zarr.json", group_bytes())
+            put_plain(folder, plain_array(f"head/{name}", values.shape, "float32"), values.astype(np.float32))
+        return cls.open_for_writing(path)
+
+    @classmethod
+    def open(cls, url: str | os.PathLike[str], expect: Identity | None = None) -> Self:
+        """Open for reading; `url` may end in `@content-id`. A sealed store shows what its seal lists and nothing else.
+
+        Raises StoreNotFoundError, FormatError, DamagedError, and MismatchError where the identity is not `expect`."""
+        path, content_id = split_pin(os.fspath(url))
+        return cls.at(open_place(path), content_id, expect)
+
+    @classmethod
+    def at(cls, folder: Place, content_id: str | None = None, expect: Identity | None = None) -> Self:
+        """Open what lies at a place, as `open` does."""
+        folder = reading(folder)
+        manifest = _read_manifest(folder)
+        if expect is not None:
+            require_equal(manifest.identity, expect, f"{folder.root} is not the store that was expected:", _OTHER)
+        seal = read_seal(folder, manifest.identity, content_id)
+        if seal is None and not folder.lists:
+            said = f"{folder.path(LATEST_SEAL)} is not there: the store is not sealed, and its blocks cannot be listed"
+            raise StoreNotFoundError(f"{said}; run kdcache seal on the store's folder, and publish it again")
+        if seal is None:
+            return cls.listed(folder)
+        left_out = tuple(entry for entry in read_partial(folder) if entry in seal.segments)
+        segments = tuple(
+            Segment(folder, manifest.identity, segment_layout(manifest.identity, *entry.views), entry.commits)
+            for entry in seal.segments
+            if entry not in left_out
+        )
+        return cls(folder, manifest, seal, segments, left_out)
+
+    @classmethod
+    def open_for_writing(cls, path: str | os.PathLike[str]) -> Self:
+        """Open what lies there now, sealed or not, by listing."""
+        return cls.listed(open_folder(path))
+
+    @classmethod
+    def listed(cls, folder: Place) -> Self:
+        """Open what lies at a place now, sealed or not, by listing."""
+        manifest = _read_manifest(folder)
+        return cls(folder, manifest, None, tuple(listed_segments(folder, manifest.identity)))
+
+    @property
+    def identity(self) -> Identity:
+        return self.manifest.identity
+
+    @property
+    def rows(self) -> int:
+        return self.identity.dataset.rows
+
+    @property
+    def content_id(self) -> str | None:
+        """sha256 of the seal that this store was opened by; None where it was opened without one."""
+        return None if self.seal_record is None else self.seal_record.content_id
+
+    @property
+    def views(self) -> tuple[int, ...]:
+        """Every view that has a segment, ascending."""
+        return tuple(sorted(view for segment in self.segments for view in segment.views))
+
+    @cached_property
+    def order(self) -> IntArray:
+        """[N] i64 dataset index of each position, checked against the manifest."""
+        return read_order(self.folder, self.identity)
+
+    @cached_property
+    def labels(self) -> IntArray:
+        """[N] i64 hard label of each position, -1 for none, checked against the manifest."""
+        return read_labels(self.folder, self.identity, self.order)
+
+    @property
+    def card(self) -> Card:
+        """What people wrote about the store."""
+        data = get_optional(self.folder, CARD, limit=CARD_LIMIT)
+        return Card() if data is None else Card.from_bytes(data, str(self.folder.path(CARD)))
+
+    def write_card(self, card: Card) -> None:
+        """Replace what people wrote about the store; no hash covers it."""
+        data = card.to_bytes()
+        if len(data) > CARD_LIMIT:
+            raise InvalidInputError(f"the card has {len(data)} bytes, allowed are {CARD_LIMIT}; write shorter notes")
+        self.folder.replace(CARD, data)
+
+    def head(self) -> dict[str, Array]:
+        """The teacher's classifier, weight [C, D] and bias [C] f32. Raises MissingBlockError where it was not kept."""
+        if not self.identity.encoding.head:
+            raise MissingBlockError(f"{self.folder.root} holds no head; extract with --keep head")
+        digest = self.seal_record.head if self.seal_record else None
+        head = read_head(self.folder, self.identity)
+        if digest is not None and (found := head_digest(head)) != digest:
+            raise DamagedError(f"{self.folder.path('head')} has digest {found}, the seal says {digest}; restore it")
+        return head
+
+    def segment_of(self, view: int) -> Segment:
+        """The segment that holds a view. Raises InvalidInputError, naming the views there are, and MissingBlockError
+        for a view that this copy left out."""
+        for segment in self.segments:
+            if view in segment.views:
+                return segment
+        if lacking := tuple(entry for entry in self.left_out if entry.views[0] <= view < entry.views[1]):
+            said = f"is a partial copy: view {view} is of views {spans(lacking)}, which were not pulled"
+            raise MissingBlockError(f"{self.folder.root} {said}; get them with kdcache pull from where it came from")
+        there = ", ".join(segment.layout.name for segment in self.segments) or "none"
+        raise InvalidInputError(
+            f"{self.folder.root} has no view {view}; it has {there}; add views with kdcache extract"
+        )
+
+    def load(self, view: int, positions: npt.ArrayLike, *, features: bool = False) -> EncodedRows:
+        """Rows of one view at `positions` [B], as stored: soft labels and pixel fingerprints, features on request."""
+        segment = self.segment_of(view)
+        wanted = [name for name in segment.layout.rowwise if features or name != "features"]
+        if features and "features" not in wanted:
+            raise MissingBlockError(f"{self.folder.root} holds no features; extract with --keep features")
+        rows = segment.read(view, np.asarray(positions, dtype=np.int64), wanted)
+        if self.identity.encoding.k is None:
+            rows.loose["hard"] = self.hard_labels(view, rows.positions)
+        return rows
+
+    def read(self, view: int, positions: npt.ArrayLike) -> SoftLabels:
+        """Soft labels (numpy) of one view at `positions` [B]. An uncommitted or damaged block raises, never zeros."""
+        return self.load(view, positions).soft_labels()
+
+    def class_means(self, view: int) -> Array:
+        """[C] f32 of the view's segment, see `Segment.class_means`. Raises MissingBlockError where none were kept."""
+        if not self.identity.encoding.class_means:
+            raise MissingBlockError(f"{self.folder.root} holds no class means; use --tail uniform, or extract it again")
+        return self.segment_of(view).class_means
+
+    def hard_labels(self, view: int, positions: IntArray) -> IntArray:
+        """Hard labels [B], or [B, 2] with the partner's under mixing."""
+        own = self.labels[positions]
+        if self.identity.views.mix == "none":
+            return own
+        return np.stack([own, self.labels[partners_of(self.identity.views, positions, view, self.rows)]], axis=1)
+
+    def add_segment(self, start: int, stop: int) -> Segment:
+        """The segment of views start:stop, made where it is missing. Raises InvalidInputError where views overlap."""
+        for segment in self.segments:
+            if (segment.layout.start, segment.layout.stop) == (start, stop):
+                return segment
+            if start < segment.layout.stop and segment.layout.start < stop:
+                raise InvalidInputError(
+                    f"views {start}:{stop} overlap {segment.layout.name}, which is there already; "
+                    f"extract {segment.layout.start}:{segment.layout.stop} to finish it, or views from "
+                    f"{max(each.layout.stop for each in self.segments)} on to add new ones"
+                )
+        if not 0 <= start < stop <= VIEWS_MAX:
+            raise InvalidInputError(f"views {start}:{stop} were asked for; views go from 0 to {VIEWS_MAX}")
+        segment = Segment(self.folder, self.identity, segment_layout(self.identity, start, stop), None)
+        segment.create()
+        self.segments = tuple(sorted((*self.segments, segment), key=lambda each: each.layout.start))
+        return segment
+
+    def seal(self) -> Seal:
+        """List every segment's digest, create-only; the latest seal is what `open` shows from now on.
+
+        Raises MissingBlockError where a block is not committed: all segments must be whole."""
+        sealed = []
+        for segment in open_segments(self):
+            data = commits_bytes(segment.commits(), segment.layout)
+            digest = sha256_hex(data)
+            self.folder.put_same(segment.layout.commits_file(digest), data)
+            views = (segment.layout.start, segment.layout.stop)
+            sealed.append(SealedSegment(views=views, commits=digest, digest=segment.digest(digest)))
+        if not sealed:
+            raise MissingBlockError(f"{self.folder.root} has no segment to seal; run kdcache extract")
+        head = head_digest(read_head(self.folder, self.identity)) if self.identity.encoding.head else None
+        seal = Seal(
+            format=self.identity.format,
+            identity=self.identity.digest,
+            order=self.identity.order.sha256,
+            labels=values_digest(self.labels.astype(np.int32)),
+            head=head,
+            segments=tuple(sealed),
+        )
+        self.folder.put_same(seal_key(seal.content_id), seal.to_bytes())
+        if before := read_partial(self.folder):  # segments that are here now are hidden no longer
+            drop_left_out(self.folder, before, seal.segments)
+        self.folder.replace(LATEST_SEAL, seal.content_id.encode() + b"\n")
+        return seal
+
+
+_OTHER = "use another store path, or the settings that the store was made with (kdcache inspect shows them)"
+
+
+def open_segments(store: Store) -> list[Segment]:
+    """The store's segments as they lie on disk now, by listing."""
+    return list(Store.open_for_writing(store.folder.root).segments)
+
+
+def _read_manifest(folder: Place) -> Manifest:
+    data = folder.get(MANIFEST, limit=MANIFEST_LIMIT)
+    if data is None:
+        raise folder.nothing(MANIFEST)
+    return parse_manifest(data, str(folder.path(MANIFEST)))

@@ -1,0 +1,94 @@
+"""The arrays of a store as a whole: order, labels and head, read and held against their digests."""
+
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from kdcache.base.arrays import IntArray, values_digest
+from kdcache.base.canonical import canonical_json, sha256_hex
+from kdcache.errors import DamagedError, InvalidInputError
+from kdcache.places.place import Place
+from kdcache.store.layout import ArraySpec, labels_spec, order_spec, plain_array
+from kdcache.store.manifest import Identity, OrderIdentity
+from kdcache.store.shards import read_whole
+
+Array = npt.NDArray[Any]
+
+
+def read_order(folder: Place, identity: Identity) -> IntArray:
+    """[N] i64 dataset index of each position. Raises DamagedError where it is not what the manifest says."""
+    rows, path = identity.dataset.rows, folder.path("order")
+    order = read_whole(folder, order_spec(rows))
+    if (found := values_digest(order)) != identity.order.sha256:
+        wanted = identity.order.sha256
+        raise DamagedError(f"{path} has digest {found}, the manifest says {wanted}; restore it from another copy")
+    seen = np.zeros(rows, dtype=bool)
+    if int(order.max()) < rows:
+        seen[order] = True
+    if not seen.all():
+        said = f"{path} holds values up to {int(order.max())} and is no permutation of 0 to {rows - 1}"
+        raise DamagedError(f"{said}; fetch the store again")
+    return order.astype(np.int64)
+
+
+def read_labels(folder: Place, identity: Identity, order: IntArray) -> IntArray:
+    """[N] i64 hard label of each position, -1 for none. Raises DamagedError where they are not the manifest's."""
+    path, classes = folder.path("labels"), identity.teacher.classes
+    labels = read_whole(folder, labels_spec(identity.dataset.rows))
+    by_index = np.empty_like(labels)
+    by_index[order] = labels
+    if values_digest(by_index) != identity.dataset.labels:
+        raise DamagedError(f"{path} are not the labels of the manifest's data set; restore it from another copy")
+    lowest, highest = int(labels.min()), int(labels.max())
+    if lowest < -1 or highest >= classes:
+        said = f"{path} holds {lowest} to {highest}, allowed are -1 to {classes - 1}"
+        raise DamagedError(f"{said}; fetch the store again")
+    return labels.astype(np.int64)
+
+
+def labels_between(folder: Place, identity: Identity, first: int, last: int) -> IntArray:
+    """[last - first] i64 hard labels of consecutive positions, -1 for none, from the chunks that hold them: for workers
+    of whose store somebody has checked all labels. Raises DamagedError."""
+    labels = read_whole(folder, labels_spec(identity.dataset.rows), span=(first, last))
+    return labels.astype(np.int64)
+
+
+def head_specs(identity: Identity) -> list[ArraySpec]:
+    """The two arrays of the teacher's classifier: weight, then bias."""
+    classes, width = identity.teacher.classes, identity.encoding.head
+    return [plain_array("head/weight", (classes, width), "float32"), plain_array("head/bias", (classes,), "float32")]
+
+
+def read_head(folder: Place, identity: Identity) -> dict[str, Array]:
+    """The teacher's classifier, weight [C, D] and bias [C] f32."""
+    return {spec.path.removeprefix("head/"): read_whole(folder, spec) for spec in head_specs(identity)}
+
+
+def head_digest(head: dict[str, Array]) -> str:
+    """What a seal says of the head."""
+    return sha256_hex(canonical_json({name: values_digest(values) for name, values in head.items()}))
+
+
+def check_order(order: Array, labels: Array, identity: Identity) -> None:
+    """Raises InvalidInputError where order and labels given to a new store are not one entry a sample."""
+    rows = identity.dataset.rows
+    if len(order) != rows or len(labels) != rows:
+        raise InvalidInputError(
+            f"order has {len(order)} and labels {len(labels)} entries, the data set has {rows} rows"
+        )
+    if not np.array_equal(np.sort(order), np.arange(rows)):
+        raise InvalidInputError(f"order is not a permutation of 0 to {rows - 1}: each sample needs one position")
+    found = values_digest(order.astype(order_spec(rows).dtype))
+    assert found == identity.order.sha256, "the identity was built from another order"
+
+
+def make_order(rows: int, kind: str, seed: int) -> tuple[IntArray, OrderIdentity]:
+    """Dataset index of each position: the data set's own order, or a permutation from numpy's frozen generator."""
+    order = (
+        np.arange(rows) if kind == "given" else np.random.RandomState([seed & 0xFFFFFFFF, seed >> 32]).permutation(rows)
+    )
+    digest = values_digest(order.astype(order_spec(rows).dtype))
+    return order.astype(np.int64), OrderIdentity(
+        kind="given" if kind == "given" else "shuffled", seed=seed, sha256=digest
+    )

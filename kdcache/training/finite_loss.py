@@ -1,0 +1,65 @@
+"""The watch over a training's loss: stops at the first that is not finite, and says what went in."""
+
+import math
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from kdcache.errors import KdcacheError
+from kdcache.objectives.batch import Batch
+
+EVERY = 50  # steps between looks on an accelerator: each look waits for it
+
+
+class LossWatch:
+    """Notes loss and largest inputs of each step on an accelerator; on a CPU looks for them only where a loss is not
+    finite."""
+
+    def __init__(self, device: str) -> None:
+        self._every = 1 if torch.device(device).type == "cpu" else EVERY
+        self._noted: list[tuple[Batch, Tensor]] = []
+
+    def add(self, batch: Batch, logits: Tensor, loss: Tensor) -> None:
+        """Note one step; logits [B, C] of the student. Raises KdcacheError as `check` does."""
+        if self._every == 1 and math.isfinite(float(loss.detach())):
+            return
+        with torch.no_grad():
+            numbers = [loss.detach().reshape(1), *_largest(batch.images), *_largest(logits)]
+            self._noted.append((_without_tensors(batch), torch.cat([each.float().reshape(1) for each in numbers])))
+        if len(self._noted) >= self._every:
+            self.check()
+
+    def check(self) -> None:
+        """Raises KdcacheError that names the first step whose loss is not finite, and its largest inputs."""
+        noted, self._noted = self._noted, []
+        if not noted:
+            return
+        table = torch.stack([numbers for _, numbers in noted]).tolist()
+        for (batch, _), numbers in zip(noted, table, strict=True):
+            if not math.isfinite(numbers[0]):
+                raise KdcacheError(_explanation(batch, numbers))
+
+
+def _largest(values: Tensor) -> tuple[Tensor, Tensor]:
+    """The largest absolute value [] of a batch (NaN counts as the largest) and its row []."""
+    rows = torch.linalg.vector_norm(values.detach().flatten(1), torch.inf, dim=1)
+    largest, row = rows.max(dim=0)
+    return largest, row
+
+
+def _without_tensors(batch: Batch) -> Batch:
+    """What the message needs: positions, view, epoch, step."""
+    empty = torch.empty(0)
+    return Batch(empty, empty, None, None, batch.positions, batch.view, batch.epoch, batch.step)
+
+
+def _explanation(batch: Batch, numbers: Sequence[float]) -> str:
+    loss, image, image_row, logit, logit_row = numbers
+    positions = batch.positions.tolist()
+    where = f"epoch {batch.epoch + 1}, step {batch.step + 1} (view {batch.view}, {len(positions)} rows)"
+    return (
+        f"the loss is {loss} at {where}; the largest pixel is {image:.4g}, at position {positions[int(image_row)]}, "
+        f"the student's largest logit {logit:.4g}, at position {positions[int(logit_row)]}; lower --lr, add "
+        "--warmup-epochs, or look at these samples"
+    )

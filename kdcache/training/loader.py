@@ -1,0 +1,262 @@
+"""The loader: replayed views and their soft labels in batches, every row's pixels checked against the store.
+
+    loader = Loader(data, stores=[Store.open("teacher.kd")], batch_size=256, epochs=10)
+    for batch in loader:
+        loss = objective(network(batch.images), batch)
+
+Shape letters: B rows, C classes, D features' width, [ch, H, W] of an image.
+"""
+
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from kdcache.base.arrays import IntArray
+from kdcache.base.devices import to_device
+from kdcache.base.records import require_equal
+from kdcache.errors import InvalidInputError, MissingBlockError
+from kdcache.labels.soft_labels import SoftLabels, TopKLabels
+from kdcache.networks.preparation import Preparation, default_normalisation
+from kdcache.objectives.batch import Batch
+from kdcache.store.plan import Mixing, TransformSpec, ViewPlan
+from kdcache.store.rows import EncodedRows
+from kdcache.store.store import Store
+from kdcache.training.batch_order import BatchRows, Deal
+from kdcache.training.label_windows import DEFAULT_MEMORY, LabelWindows
+from kdcache.views.draw import Drawn, ViewDataset, ViewRequest, draw_requests
+from kdcache.views.mixing import mix_rows, with_partners
+from kdcache.views.replay import ExcusedDrift, ReplayGrade, require_decoder, require_replay
+from kdcache.views.sources import Data
+from kdcache.views.transforms import Transform, stored_transform
+
+
+class Loader:
+    """Batches of epochs `start_epoch` to `epochs`, views replayed from the stores' plan, or from `plan` without stores.
+
+    data: the data set that the stores were extracted from; a difference raises MismatchError before the first batch.
+    stores: one, or an ensemble of one data set, order and view plan. transform: only where the plan's is a user's own.
+    positions: a subset of rows [n], all by default. views: which to cycle through, all by default. memory_bytes: up to
+    here a view's soft labels are held whole, above it blocks are shuffled. accept_drift: go on where the canary says
+    that pixels are a few levels off; `drift` then holds what was found. class_means: hand on the stores' class means,
+    which tail "class-mean" needs. rank, world_size: of each batch this process draws and reads its share, see
+    `share_sizes`; batch_size counts the rows of all. Raises ReplayError at the first other row.
+    """
+
+    def __init__(
+        self,
+        data: Data,
+        *,
+        stores: Sequence[Store] = (),
+        batch_size: int,
+        epochs: int,
+        start_epoch: int = 0,
+        start_step: int = 0,
+        seed: int = 0,
+        plan: ViewPlan | None = None,
+        transform: Transform | None = None,
+        order: IntArray | None = None,
+        positions: IntArray | None = None,
+        views: Sequence[int] | None = None,
+        workers: int = 0,
+        device: str = "cpu",
+        mean: tuple[float, ...] = (),
+        std: tuple[float, ...] = (),
+        memory_bytes: int = DEFAULT_MEMORY,
+        accept_drift: bool = False,
+        features: bool = False,
+        top_k: int | None = None,
+        class_means: bool = False,
+        rank: int = 0,
+        world_size: int = 1,
+    ) -> None:
+        if not 0 <= rank < world_size:
+            raise InvalidInputError(f"rank {rank} was given of {world_size} processes; ranks are 0 to {world_size - 1}")
+        require_fit(stores, data)
+        for store in stores:
+            name = str(store.folder.root)
+            require_decoder(store.manifest.provenance, data.decoder, store=name, accept_drift=accept_drift)
+        self.data = data
+        self.stores = tuple(stores)
+        self.plan = stores[0].identity.views if stores else plan or ViewPlan(transform=TransformSpec(name="none"))
+        self.order = stores[0].order if stores else np.arange(len(data)) if order is None else order
+        self.labels = data.labels[self.order].astype(np.int64)
+        self.dataset = ViewDataset(
+            data.samples, self.order, self.plan, transform or stored_transform(self.plan.transform)
+        )
+        self.epochs, self.start_epoch, self.start_step = epochs, start_epoch, start_step
+        self.device, self.workers = device, workers
+        self.mean, self.std = mean, std
+        self.accept_drift, self.features, self.top_k = accept_drift, features, top_k
+        self.class_means = class_means
+        self.drift: ReplayGrade | None = None
+        self._judged: dict[tuple[int, int], ExcusedDrift] = {}  # by (store, view)
+        rows = len(self.order)
+        self.deal = Deal(
+            positions=_checked_positions(positions, rows),
+            rows=rows,
+            plan=self.plan,
+            views=_common_views(stores, views, epochs),
+            batch_size=batch_size,
+            seed=seed,
+            block=stores[0].segments[0].layout.block if stores else rows,
+            window_rows=max(1, memory_bytes // (2 * max(_row_bytes(stores), 1))),
+            rank=rank,
+            world_size=world_size,
+        )
+        self._preparation: Preparation | None = None
+        self._counted: tuple[int, int] | None = None  # epoch, its steps
+
+    def steps(self, epoch: int) -> int:
+        """Batches of an epoch."""
+        if self._counted is None or self._counted[0] != epoch:
+            self._counted = (epoch, self.deal.steps(epoch))
+        return self._counted[1]
+
+    def one_view(self) -> Tensor:
+        """A prepared view [1, ch, H, W] of one sample, not mixed: what a network is given."""
+        view = self.deal.views[0]
+        return self._prepared(self.dataset[ViewRequest(view, view + 1, np.zeros(1, dtype=np.int64))].images[0])
+
+    def __iter__(self) -> Iterator[Batch]:
+        with ThreadPoolExecutor(max_workers=1, thread_name_prefix="kdcache-labels") as thread:
+            labels = LabelWindows(self.stores, self.deal, epochs=self.epochs, features=self.features, thread=thread)
+            drawn_rows = draw_requests(self.dataset, _requests(self), self.workers)
+            for row in _dealt(self):
+                drawn = next(drawn_rows) if len(row.positions) else None
+                yield self._batch(row, drawn, labels.at(row))
+            assert next(drawn_rows, None) is None
+
+    def _batch(self, row: BatchRows, drawn: Drawn | None, windows: "tuple[EncodedRows, ...]") -> Batch:
+        count = len(row.positions)
+        taken = tuple(window.take(row.rows, positions=row.positions) for window in windows)
+        if drawn is None:
+            images, mixing = torch.empty(0, 1, 1, 1, device=self.device), _nothing_mixed()
+        else:
+            for number, rows in enumerate(taken):
+                self._compare(number, row, drawn.pixels[0, :count], rows)
+            mixing = drawn.mixing[0]
+            images = mix_rows(self._prepared(drawn.images[0]), mixing, drawn.request.positions, count, self.plan.mix)
+        y = to_device(torch.from_numpy(self.labels[row.positions]), self.device)
+        mixed = self.plan.mix != "none"
+        y2 = to_device(torch.from_numpy(self.labels[mixing.partners[:count]]), self.device) if mixed else None
+        lam = to_device(torch.from_numpy(mixing.lam[:count]).float(), self.device) if mixed else None
+        features = tuple(
+            to_device(torch.from_numpy(rows.arrays["features"]), self.device) for rows in taken if self.features
+        )
+        return Batch(
+            images, y, y2, lam, torch.from_numpy(row.positions), row.view, row.epoch, row.step,
+            tuple(self._soft_labels(number, row.view, rows) for number, rows in enumerate(taken)), features,
+            self.steps(row.epoch), self.epochs, row.shares,
+        )  # fmt: skip
+
+    def _soft_labels(self, number: int, view: int, rows: EncodedRows) -> SoftLabels:
+        soft = rows.soft_labels() if self.top_k is None else rows.soft_labels().prefix(self.top_k)
+        if self.class_means and isinstance(soft, TopKLabels):
+            soft = replace(soft, class_means=self.stores[number].class_means(view))
+        return soft.torch(self.device)
+
+    def _prepared(self, images: Tensor) -> Tensor:
+        if self._preparation is None:
+            mean, std = default_normalisation(images.shape[1])
+            self._preparation = Preparation(self.mean or mean, self.std or std, self.device)
+        return self._preparation(images)
+
+    def _compare(self, number: int, row: BatchRows, pixels: Any, rows: EncodedRows) -> None:
+        """Drift is judged once a store and view: what one view is excused for says nothing of the others."""
+        differs = np.flatnonzero(pixels != rows.arrays["pixels"])
+        key = (number, row.view)
+        if len(differs) and key not in self._judged:
+            found = require_replay(
+                self.stores[number],
+                self.dataset,
+                view=row.view,
+                position=int(row.positions[differs[0]]),
+                accept_drift=self.accept_drift,
+            )
+            self._judged[key] = ExcusedDrift(found)
+            if self.drift is None or found.levels > self.drift.levels:
+                self.drift = found
+        if key in self._judged:
+            self._judged[key].count(len(pixels), len(differs), row.view)
+
+
+def require_fit(stores: Sequence[Store], data: Data) -> None:
+    """Stores must be of this data set, and of one order and view plan. Raises MismatchError or MissingBlockError."""
+    found = data.identity() if stores else None
+    for store in stores:
+        assert found is not None
+        name = str(store.folder.root)
+        advice = "train on the data set that the store was extracted from, or extract a store for this one"
+        require_equal(store.identity.dataset, found, f"{name} is of another data set:", advice, "dataset.")
+        advice = "an ensemble needs stores of one order and one view plan: extract with the same seed and transform"
+        first = stores[0].identity
+        require_equal(first.order, store.identity.order, f"{name} has another order:", advice, "order.")
+        require_equal(first.views, store.identity.views, f"{name} has another view plan:", advice, "views.")
+        if store.identity.teacher.classes != first.teacher.classes:
+            raise InvalidInputError(f"{name} has {store.identity.teacher.classes} classes, not {first.teacher.classes}")
+        if not store.views:
+            raise MissingBlockError(f"{name} has no views yet; run kdcache extract")
+
+
+def _checked_positions(positions: IntArray | None, rows: int) -> IntArray | range:
+    """Ascending positions, all by default. Raises InvalidInputError for none, for a row twice or outside."""
+    if positions is None:
+        return range(rows)
+    chosen = np.sort(np.asarray(positions, dtype=np.int64))
+    if not len(chosen) or chosen[0] < 0 or chosen[-1] >= rows or len(np.unique(chosen)) < len(chosen):
+        span = f"{len(chosen)} positions from {chosen[0]} to {chosen[-1]}" if len(chosen) else "no positions"
+        raise InvalidInputError(f"{span} were given; give each of some positions 0 to {rows - 1} once")
+    return chosen
+
+
+def _common_views(stores: Sequence[Store], views: Sequence[int] | None, epochs: int) -> tuple[int, ...]:
+    if not stores:
+        return tuple(range(max(epochs, 1))) if views is None else tuple(views)
+    common = sorted(set.intersection(*(set(store.views) for store in stores)))
+    chosen = common if views is None else list(views)
+    if not common:
+        each = "; ".join(f"{store.folder.root} has {list(store.views)}" for store in stores)
+        raise InvalidInputError(f"the stores have no view in common: {each}; extract the same views for both")
+    if missing := [view for view in chosen if view not in common]:
+        raise InvalidInputError(
+            f"views {missing} were asked for; the stores have {common} in common: choose among these"
+        )
+    return tuple(chosen)
+
+
+def _row_bytes(stores: Sequence[Store]) -> int:
+    """Bytes in memory of one row of one view over all stores."""
+    total = 0
+    for store in stores:
+        arrays = store.segments[0].layout.arrays
+        total += sum(
+            int(np.prod(spec.shape[1:])) // spec.shape[spec.block_axis] * np.dtype(spec.dtype).itemsize
+            for spec in arrays.values()
+            if spec.block_axis is not None
+        )
+    return total
+
+
+def _dealt(loader: Loader) -> Iterator[BatchRows]:
+    """What is left of the run, a window at a time: an epoch's batches are never all in memory."""
+    for epoch in range(loader.start_epoch, loader.epochs):
+        for row in loader.deal.batches(epoch):
+            if epoch > loader.start_epoch or row.step >= loader.start_step:
+                yield row
+
+
+def _requests(loader: Loader) -> Iterator[ViewRequest]:
+    for row in (row for row in _dealt(loader) if len(row.positions)):
+        positions = with_partners(loader.plan, row.positions, row.view, len(loader.order))
+        yield ViewRequest(row.view, row.view + 1, positions)
+
+
+def _nothing_mixed() -> Mixing:
+    """The mixing of no rows."""
+    none = np.empty(0, dtype=np.int64)
+    return Mixing(none, np.empty(0), none.reshape(0, 4))

@@ -1,0 +1,80 @@
+"""From what torchrun started to processes that know each other: their group, and the device of each."""
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import timedelta
+from typing import Any
+
+import torch
+import torch.distributed as dist
+
+from kdcache.base.devices import default_device
+from kdcache.base.launch import Launch, launched
+from kdcache.errors import InvalidInputError, KdcacheError
+from kdcache.training.ranks import Ranks
+
+PATIENCE = timedelta(minutes=30)  # a first view from far may take one process much longer than another
+
+
+def own_device(name: str) -> str:
+    """The device of this process: of several, each takes the CUDA device of its number on the machine. Raises
+    InvalidInputError where there is none."""
+    launch, device = launched(), name or default_device()
+    kind, _, number = device.partition(":")
+    if launch.world_size == 1 or kind == "cpu":
+        return device
+    said = f"device {device} was given for {launch.world_size} processes"
+    if kind != "cuda":
+        raise InvalidInputError(f"{said}; they can use cuda or cpu: give --device cpu")
+    if number:
+        raise InvalidInputError(f"{said}; each takes one of its own: give --device cuda")
+    count = torch.cuda.device_count()
+    if count == 1 and os.environ.get("CUDA_VISIBLE_DEVICES"):  # the scheduler shows each process its own
+        return "cuda:0"
+    if launch.local_rank >= count:
+        raise InvalidInputError(
+            f"this is process {launch.local_rank} of its machine, which has {count} CUDA devices; start at most "
+            f"--nproc-per-node {count}, or give --device cpu"
+        )
+    return f"cuda:{launch.local_rank}"
+
+
+@contextmanager
+def open_ranks(device: str) -> Iterator[Ranks]:
+    """The processes that torchrun started, joined to one group; this one alone where it did not. Raises KdcacheError
+    where they do not find each other."""
+    launch = launched()
+    if launch.world_size == 1:
+        yield Ranks()
+        return
+    began = not dist.is_initialized()
+    if began:
+        _join(device, launch)
+    try:
+        control: Any = dist.new_group(timeout=PATIENCE, backend="gloo")
+        yield Ranks(launch, control)
+    except KdcacheError:  # after any other error this process is alone with it, and closing may wait for the others
+        _leave(began)
+        raise
+    _leave(began)
+
+
+def _join(device: str, launch: Launch) -> None:
+    kind = torch.device(device).type
+    if kind == "cuda":
+        torch.cuda.set_device(device)
+    try:
+        dist.init_process_group("nccl" if kind == "cuda" else "gloo", timeout=PATIENCE)
+    except RuntimeError as error:
+        where = f"{os.environ['MASTER_ADDR']}:{os.environ['MASTER_PORT']}"
+        first = str(error).partition("\n")[0]
+        raise KdcacheError(
+            f"process {launch.rank} of {launch.world_size} did not find the others at {where}: {first}; start all of "
+            "them with the same torchrun command"
+        ) from error
+
+
+def _leave(began: bool) -> None:
+    if began:
+        dist.destroy_process_group()

@@ -1,0 +1,1 @@
+"""From sources to views: decoding, transforms, drawing, mixing, fingerprints, replay."""

@@ -1,0 +1,264 @@
+"""Drawing views: seeding, the room they are drawn into, pixel fingerprints and thumbnails.
+
+View (i, v) is a pure function of (view plan, dataset index, v): whoever draws it, in whatever batch, worker or order,
+in extract or in train, gets these pixels. Shape letters: V views, B rows, and [ch, H, W] of one view.
+"""
+
+import random
+import signal
+import sys
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import numpy as np
+import numpy.typing as npt
+import PIL.Image
+import torch
+from torch import Tensor
+
+from kdcache.errors import InvalidInputError, KdcacheError
+from kdcache.store.plan import Mixing, ViewPlan, key_word, mixing_of
+from kdcache.views.fingerprint import header, tails
+from kdcache.views.transforms import Transform, as_tensor, is_known
+
+IntArray = npt.NDArray[np.int64]
+Array = npt.NDArray[Any]
+
+
+class Samples(Protocol):
+    """What a data set must be: untransformed, deterministic (image, label) by index; label -1 for none."""
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, index: int, /) -> tuple[Any, Any]: ...
+
+
+@dataclass(frozen=True)
+class ViewRequest:
+    """Views first:last of some positions, to be drawn together; `tag` is handed back untouched."""
+
+    first: int
+    last: int
+    positions: IntArray
+    tag: tuple[int, ...] = ()
+
+
+@dataclass(frozen=True)
+class Drawn:
+    """Unmixed views [V, B, ch, H, W], how each is to be mixed, and fingerprints [V, B] u8 of all that."""
+
+    request: ViewRequest
+    images: Tensor
+    mixing: list[Mixing]
+    pixels: npt.NDArray[np.uint8]
+
+
+class ViewDataset(torch.utils.data.Dataset[Drawn]):
+    """Requests to drawn views, in the main process or in loader workers. Decodes a sample once for all its views."""
+
+    def __init__(self, samples: Samples, order: IntArray, plan: ViewPlan, transform: Transform) -> None:
+        self.samples = samples
+        self.order = order
+        self.plan = plan
+        self.transform = transform
+        self._known = is_known(transform)
+
+    def __getitem__(self, request: ViewRequest) -> Drawn:
+        stack = _Stack(self.plan, request, len(self.order))
+        with own_generators(), one_thread():
+            for row, position in enumerate(request.positions.tolist()):
+                index = int(self.order[position])
+                image = self.samples[index][0]
+                for view in range(request.first, request.last):
+                    stack.put(view - request.first, row, self._draw(image, index, view))
+        return stack.drawn()
+
+    def _draw(self, image: Any, index: int, view: int) -> Array:
+        """What `draw_view` gives, without the copy and the generators that a known transform has no use for."""
+        seed_generators(self.plan.seed, index, view, torch_alone=self._known)
+        return _values(self.transform(image if self._known else _copy(image)))
+
+
+class _Stack:
+    """The views of a request, put one by one where they are handed over from: in a worker that is shared memory."""
+
+    def __init__(self, plan: ViewPlan, request: ViewRequest, rows: int) -> None:
+        self._plan, self._request, self._rows = plan, request, rows
+        self._images: Tensor | None = None
+
+    def put(self, offset: int, row: int, view: Array) -> None:
+        """Copy one view [ch, H, W] in and take its fingerprint while it lies in the cache."""
+        if self._images is None:
+            self._begin(view)
+        elif view.shape != self._array.shape[2:] or view.dtype != self._array.dtype:
+            raise _differing(self._array[0, 0], view)
+        place = self._array[offset, row]
+        np.copyto(place, view)
+        digest = self._header.copy()
+        digest.update(place.data)
+        digest.update(self._tails[offset][row])
+        self._pixels[offset, row] = digest.intdigest() & 0xFF
+
+    def _begin(self, view: Array) -> None:
+        """Room for all views, and their mixing, once the first of them says how large they are."""
+        request, size = self._request, (int(view.shape[-2]), int(view.shape[-1]))
+        views, count = range(request.first, request.last), len(request.positions)
+        self._images = _room((len(views), count, *view.shape), torch.from_numpy(np.empty(0, view.dtype)).dtype)
+        self._array = self._images.numpy()
+        self._mixing = [mixing_of(self._plan, request.positions, view, self._rows, size) for view in views]
+        self._tails = [tails(mixing) for mixing in self._mixing]
+        self._header = header(self._images[0, 0])
+        self._pixels = np.empty((len(views), count), dtype=np.uint8)
+
+    def drawn(self) -> Drawn:
+        assert self._images is not None
+        return Drawn(self._request, self._images, self._mixing, self._pixels)
+
+
+def _room(shape: tuple[int, ...], dtype: torch.dtype) -> Tensor:
+    """Memory for views; in a worker it is shared, or handing them over would copy every view once more."""
+    if torch.utils.data.get_worker_info() is None:
+        return torch.empty(shape, dtype=dtype)
+    size = int(np.prod(shape)) * dtype.itemsize
+    storage = torch.UntypedStorage._new_shared(size)  # type: ignore[no-untyped-call]  # as default collate does
+    return torch.empty(0, dtype=dtype).set_(storage).view(shape)
+
+
+_FORKS = sys.platform == "linux"
+
+
+class _Stream(torch.utils.data.Sampler[ViewRequest]):
+    """Requests as a sampler, so that one set of workers serves them all."""
+
+    def __init__(self, requests: Iterable[ViewRequest]) -> None:
+        self._requests = requests
+
+    def __iter__(self) -> Iterator[ViewRequest]:
+        return iter(self._requests)
+
+
+class _Answering(torch.utils.data.Dataset["Drawn | KdcacheError"]):
+    """Hands errors over as values: raised in a worker they would reach the user inside a traceback of torch's."""
+
+    def __init__(self, dataset: ViewDataset) -> None:
+        self.dataset = dataset
+
+    def __getitem__(self, request: ViewRequest) -> "Drawn | KdcacheError":
+        try:
+            return self.dataset[request]
+        except KdcacheError as error:
+            return error
+
+
+def draw_requests(dataset: ViewDataset, requests: Iterable[ViewRequest], workers: int) -> Iterator[Drawn]:
+    """Drawn views in the order of requests, from `workers` processes, or from this one where it is 0."""
+    answers = torch.utils.data.DataLoader(
+        _Answering(dataset),
+        batch_size=None,  # a request is a batch
+        sampler=_Stream(requests),
+        num_workers=workers,
+        collate_fn=_same,
+        multiprocessing_context="fork" if workers and _FORKS else None,  # a spawned worker has no `file.py` modules
+        worker_init_fn=_spare if workers else None,
+        generator=torch.Generator(),  # else the loader would draw from the generator that dropout uses
+    )
+    for item in answers:
+        if isinstance(item, KdcacheError):
+            raise item
+        yield item
+
+
+def _spare(worker: int) -> None:
+    """Let the first signal pass: terminals and torchrun signal the workers too, and what stops first is the main
+    process, which needs them until then."""
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda number, frame: signal.signal(number, signal.SIG_DFL))
+
+
+def _same(item: Any) -> Any:
+    return item
+
+
+def draw_view(transform: Transform, image: Any, seed: int, index: int, view: int) -> Tensor:
+    """One view of a decoded sample: the three global generators seeded, the transform on a copy."""
+    seed_generators(seed, index, view)
+    return torch.from_numpy(np.ascontiguousarray(_values(transform(_copy(image)))))
+
+
+def _values(view: Any) -> Array:
+    """What a transform gave as [channels, height, width] in any strides. Raises InvalidInputError for another shape."""
+    if isinstance(view, PIL.Image.Image) and view.mode == "RGB":
+        return np.asarray(view).transpose(2, 0, 1)
+    tensor = as_tensor(view)
+    if tensor.ndim != 3:
+        raise InvalidInputError(f"the transform gave shape {tuple(tensor.shape)}; a view is [channels, height, width]")
+    return tensor.numpy()
+
+
+def seed_generators(seed: int, index: int, view: int, *, torch_alone: bool = False) -> None:
+    """Seed torch, random and numpy with independent words: equal seeds would give torch and numpy equal numbers."""
+    torch.default_generator.manual_seed(key_word(seed, index, view, "torch") & 0x7FFF_FFFF_FFFF_FFFF)
+    if torch_alone:
+        return
+    random.seed(key_word(seed, index, view, "random"))
+    word = key_word(seed, index, view, "numpy")
+    np.random.seed([word & 0xFFFFFFFF, word >> 32])
+
+
+@contextmanager
+def own_generators() -> Iterator[None]:
+    """Give the process its own generator states back afterwards: once a request, since it costs more than a seed."""
+    states = torch.get_rng_state(), random.getstate(), np.random.get_state()
+    try:
+        yield
+    finally:
+        torch.set_rng_state(states[0])
+        random.setstate(states[1])
+        np.random.set_state(states[2])
+
+
+@contextmanager
+def one_thread() -> Iterator[None]:
+    """Let torch draw on one thread, as a loader worker does: sums over threads round otherwise, and a float
+    ColorJitter of 224 pixels then differs in 13 of 16 views between one thread and two."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
+
+
+def stack_views(views: Sequence[Tensor]) -> Tensor:
+    """[B, ch, H, W]. Raises InvalidInputError where views differ in shape or dtype."""
+    for view in views:
+        if view.shape != views[0].shape or view.dtype != views[0].dtype:
+            raise _differing(views[0].numpy(), view.numpy())
+    return torch.stack(list(views))
+
+
+def _differing(one: Array, other: Array) -> InvalidInputError:
+    said = [f"{list(view.shape)} torch.{view.dtype}" for view in (one, other)]
+    advice = "use a transform that ends in one size, for example --transform imagenet or center"
+    return InvalidInputError(f"views differ: {said[0]} and {said[1]}; {advice}")
+
+
+def thumbnails(images: Tensor) -> npt.NDArray[np.uint8]:
+    """[B, 3, 8, 8] u8 area means of views [B, ch, H, W]; floats as 48 x + 104, which covers normalised images."""
+    values = images.to(torch.float32)
+    if images.dtype != torch.uint8:
+        values = 48.0 * values + 104.0
+    values = values.expand(-1, 3, -1, -1) if values.shape[1] == 1 else values[:, :3]
+    if values.shape[1] == 2:
+        values = torch.cat([values, values[:, :1]], dim=1)
+    small = torch.nn.functional.adaptive_avg_pool2d(values, (8, 8))
+    return small.round().clamp(0, 255).to(torch.uint8).numpy()
+
+
+def _copy(image: Any) -> Any:
+    """A copy for one view, so that a transform that works in place does not reach the next."""
+    if isinstance(image, Tensor):
+        return image.clone()
+    return image.copy()

@@ -1,0 +1,34 @@
+"""Where a run takes place: the versions, device and CPU capability that a store's provenance reports."""
+
+import importlib.metadata
+import platform
+
+import torch
+
+from kdcache.store.manifest import Provenance
+
+_PACKAGES = ("kdcache", "torch", "torchvision", "numpy", "pillow", "timm", "zarr", "numcodecs")
+
+
+def provenance(device: str, *, decoder: str = "", data: str = "") -> Provenance:
+    """Provenance of a pass on a device such as "cpu" or "cuda:0"; free of times, hosts and paths."""
+    versions = {"python": platform.python_version()}
+    for package in _PACKAGES:
+        try:
+            versions[package] = importlib.metadata.version(package)
+        except importlib.metadata.PackageNotFoundError:
+            continue
+    name = torch.cuda.get_device_name(device) if device.startswith("cuda") else device
+    capability = torch.backends.cpu.get_cpu_capability()
+    return Provenance(versions=versions, device=name, cpu_capability=capability, decoder=decoder, data=data)
+
+
+def version_differences(stored: Provenance, current: Provenance) -> list[str]:
+    """`torch 2.5 there, 2.6 here` for everything that differs between two provenances."""
+    left = {**stored.versions, "CPU capability": stored.cpu_capability, "decoder": stored.decoder}
+    right = {**current.versions, "CPU capability": current.cpu_capability, "decoder": current.decoder}
+    return [
+        f"{name} {left.get(name, 'absent')} there, {right.get(name, 'absent')} here"
+        for name in sorted(left.keys() | right.keys())
+        if left.get(name) != right.get(name)
+    ]

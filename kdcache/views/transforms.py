@@ -1,0 +1,182 @@
+"""Transforms by name: the presets, a user's own, and the clean variant on which a teacher is checked."""
+
+import functools
+import hashlib
+import inspect
+import re
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import torch
+from torch import nn
+from torchvision.transforms import v2
+
+from kdcache.base.records import validated
+from kdcache.base.specs import call, load_callable, own_source, portable_name
+from kdcache.errors import InvalidInputError
+from kdcache.store.plan import TransformSpec, ViewPlan
+
+Transform = Callable[[Any], Any]
+
+
+class PadCrop(nn.Module):
+    """Pad by `padding` zero pixels and crop back to the image's own size at random (He et al. 2016, section 4.2)."""
+
+    def __init__(self, padding: int = 4) -> None:
+        super().__init__()
+        self.padding = padding
+        self._crops: dict[tuple[int, ...], nn.Module] = {}
+
+    def forward(self, image: Any) -> Any:
+        size = tuple(v2.functional.get_size(image))
+        if size not in self._crops:
+            self._crops[size] = v2.RandomCrop(size, padding=self.padding)
+        return self._crops[size](image)
+
+
+def none() -> Transform:
+    """The sample as it is."""
+    return v2.Identity()
+
+
+def light(padding: int = 4, flip: float = 0.5) -> Transform:
+    """Pad-crop at the image's own size, and a horizontal flip."""
+    return v2.Compose([PadCrop(padding), v2.RandomHorizontalFlip(flip)])
+
+
+def imagenet(size: int = 224, scale: tuple[float, float] = (0.08, 1.0), flip: float = 0.5) -> Transform:
+    """RandomResizedCrop and a horizontal flip."""
+    return v2.Compose([v2.RandomResizedCrop(size, (scale[0], scale[1]), antialias=True), v2.RandomHorizontalFlip(flip)])
+
+
+def randaugment(
+    size: int = 0, num_ops: int = 2, magnitude: int = 9, padding: int = 4, scale: tuple[float, float] = (0.08, 1.0)
+) -> Transform:
+    """RandAugment (Cubuk et al. 2020) after RandomResizedCrop to `size` (0: pad-crop) and a flip."""
+    return v2.Compose([*_frame(size, padding, scale), v2.RandAugment(num_ops=num_ops, magnitude=magnitude)])
+
+
+def trivialaugment(size: int = 0, padding: int = 4, scale: tuple[float, float] = (0.08, 1.0)) -> Transform:
+    """TrivialAugmentWide (Mueller & Hutter 2021) after RandomResizedCrop to `size` (0: pad-crop) and a flip."""
+    return v2.Compose([*_frame(size, padding, scale), v2.TrivialAugmentWide()])
+
+
+def center(size: int = 224, resize: int = 0) -> Transform:
+    """Resize the shorter side (to 8/7 of `size` by default) and crop the centre: for validation and clean rows."""
+    return v2.Compose([v2.Resize(resize or size * 8 // 7, antialias=True), v2.CenterCrop(size)])
+
+
+PRESETS: dict[str, Callable[..., Transform]] = {
+    "none": none,
+    "light": light,
+    "imagenet": imagenet,
+    "randaugment": randaugment,
+    "trivialaugment": trivialaugment,
+    "center": center,
+}
+
+
+def build_transform(name: str, arguments: dict[str, Any]) -> tuple[Transform, TransformSpec]:
+    """The transform that a name and arguments describe, and what the view plan says of it.
+
+    A preset's name, or `package.module:callable` / `file.py:callable`: a factory that returns the transform.
+    """
+    if name in PRESETS:
+        return call(PRESETS[name], arguments, f"transform {name}"), TransformSpec(name=name, arguments=arguments)
+    if ":" not in name:
+        known = ", ".join(PRESETS)
+        raise InvalidInputError(f"there is no transform {name!r}; choose {known}, or file.py:callable")
+    transform = call(load_callable(name, "transform"), arguments, f"transform {name}")
+    if not callable(transform):
+        raise InvalidInputError(f"transform {name} returned a {type(transform).__name__}; it must return a callable")
+    return transform, describe(transform, portable_name(name), arguments)
+
+
+def stored_transform(spec: TransformSpec) -> Transform:
+    """The preset that a store's plan names. Raises InvalidInputError for anything else: a store is data, and what it
+    names is never imported."""
+    if spec.name not in PRESETS:
+        raise InvalidInputError(
+            f"the store's views were drawn by {spec.name}, a transform of the user's own, which is never imported "
+            f"because a store names it; name it again with --transform (--val-transform) {spec.name} or transform="
+        )
+    return build_transform(spec.name, spec.arguments)[0]
+
+
+def describe(transform: Transform, name: str, arguments: dict[str, Any] | None = None) -> TransformSpec:
+    """Plain data that tells one user's transform from another: its repr, and a digest of the user's source in it."""
+    parts = list(_parts(transform))
+    for part in parts:
+        if isinstance(part, v2.MixUp | v2.CutMix):
+            kind = type(part).__name__
+            raise InvalidInputError(f"transform {name} holds v2.{kind}, which mixes batches; use --mix {kind.lower()}")
+    text = re.sub(" at 0x[0-9a-fA-F]+", "", repr(transform))
+    if sources := [source for part in parts if (source := _source(part))]:
+        text += "; source sha256 " + hashlib.sha256("\n".join(sources).encode()).hexdigest()
+    return TransformSpec(name=name, arguments=arguments or {}, text=text)
+
+
+def _source(part: Any) -> str:
+    """The source of a function or class of the user's own; "" where a repr says all, or there is no source."""
+    code = part if inspect.isroutine(part) else type(part)
+    if not (inspect.isroutine(part) or isinstance(part, nn.Module) or " at 0x" in repr(part)):
+        return ""
+    return own_source(code)
+
+
+def clean_transform(spec: TransformSpec) -> Transform | None:
+    """The preset without its augmentation; None for a user's own transform, which has no known clean form."""
+    if spec.name not in PRESETS:
+        return None
+    size = spec.arguments.get("size", 224 if spec.name in ("imagenet", "center") else 0)
+    return center(size) if size else none()
+
+
+# none of these writes into what it is given, and all draw from torch's generator alone
+_KNOWN = (
+    PadCrop, v2.Compose, v2.Identity, v2.RandomCrop, v2.RandomHorizontalFlip, v2.RandomResizedCrop, v2.Resize,
+    v2.CenterCrop,
+)  # fmt: skip
+
+
+def is_known(transform: Transform) -> bool:
+    """Is the transform made of parts that leave their input as it was and draw from torch's generator alone? Then views
+    need no copy of the sample, and no other generator seeded."""
+    return all(type(part) in _KNOWN for part in _parts(transform))
+
+
+def as_tensor(view: Any) -> torch.Tensor:
+    """A view as a plain contiguous tensor [channels, height, width], uint8 from images, or as the transform left it."""
+    if not isinstance(view, torch.Tensor):
+        view = v2.functional.to_image(view)
+    tensor: torch.Tensor = view.as_subclass(torch.Tensor).contiguous()
+    return tensor
+
+
+def _frame(size: int, padding: int, scale: tuple[float, float]) -> list[nn.Module]:
+    crop = v2.RandomResizedCrop(size, (scale[0], scale[1]), antialias=True) if size else PadCrop(padding)
+    return [crop, v2.RandomHorizontalFlip()]
+
+
+def _parts(transform: Any) -> Iterator[Any]:
+    """A transform and everything inside its containers (v2 keeps their members in plain lists)."""
+    yield transform
+    inner: list[Any] = list(transform.children()) if isinstance(transform, nn.Module) else []
+    for name in ("transforms", "transform", "lambd"):
+        held = getattr(transform, name, None)
+        if not inspect.ismethod(held):  # v2's transforms have a method called transform
+            inner += held if isinstance(held, list | tuple) else [held]
+    if isinstance(transform, functools.partial):
+        inner.append(transform.func)
+    for part in inner:
+        if callable(part):
+            yield from _parts(part)
+
+
+def open_plan(
+    name: str, arguments: dict[str, Any], *, mix: str, mix_alpha: float, seed: int
+) -> tuple[Transform, ViewPlan]:
+    """A transform and the view plan of its views. Raises InvalidInputError."""
+    transform, spec = build_transform(name, arguments)
+    plan: ViewPlan = validated(ViewPlan, "the view plan", transform=spec, mix=mix, mix_alpha=mix_alpha, seed=seed)
+    return transform, plan

@@ -1,0 +1,168 @@
+"""What a Dask worker does of an extraction: it builds the job once, and turns blocks into commits."""
+
+import asyncio
+import multiprocessing
+import socket
+import threading
+import time
+from dataclasses import dataclass, replace
+
+import torch
+from distributed import Worker, WorkerPlugin, get_worker
+
+from kdcache.base.memory import peak_rss_bytes
+from kdcache.base.records import require_equal
+from kdcache.errors import ClusterError, InvalidInputError, MismatchError, StoreError
+from kdcache.pipelines.extract.block_loop import BlockLoop, extract_blocks
+from kdcache.pipelines.extract.job import Job, open_job
+from kdcache.pipelines.settings import ExtractSettings
+from kdcache.store.commits import Commit, read_commit
+from kdcache.store.manifest import Identity
+from kdcache.store.plan import GROUP
+from kdcache.store.segment import Segment
+from kdcache.store.store import Store
+
+SHARE = "put the store into a folder that all machines share, at one path"
+
+
+@dataclass(frozen=True)
+class Done:
+    """What comes back of a block: its commit, or None where another writer holds it; never logits. `batch_rows` are
+    those of the worker's batches now, the seconds those of this block, `peak` the worker's memory so far."""
+
+    worker: str
+    commit: Commit | None
+    batch_rows: int
+    waited_for_writer: float = 0.0
+    waited_for_views: float = 0.0
+    peak: int | None = None
+
+
+class Bench(WorkerPlugin):
+    """One extraction on one worker. The job is built when it is first needed, and then kept: data set and teacher are
+    read once a worker. A second thread of the worker waits: a teacher answers one batch at a time."""
+
+    worker: str
+    _lock: threading.Lock
+    _job: Job | None
+    _segment: Segment | None
+
+    def __init__(self, settings: ExtractSettings, identity: Identity, view_bytes: int) -> None:
+        self.settings, self.identity, self.view_bytes = settings, identity, view_bytes
+
+    def setup(self, worker: Worker) -> None:
+        self.worker = f"{worker.address} ({socket.gethostname()})"
+        self._lock, self._job, self._segment = threading.Lock(), None, None
+
+    def open(self) -> None:
+        """Build the job. Raises ClusterError, naming the worker, where it cannot, or where it is not the client's."""
+        with self._lock:
+            self._open()
+
+    def see_store(self) -> None:
+        """Raises ClusterError where the store is not to be seen from here."""
+        with self._lock:
+            self._find_segment(self._open())
+
+    def extract(self, block: int, adopt: bool) -> Done:
+        """Commit one block, or say who did. Out of memory, batches halve, for the rest of this worker's life."""
+        with self._lock:
+            job = self._open()
+            segment = self._find_segment(job)
+            if (standing := read_commit(segment.folder, segment.layout, block)) is not None:
+                return Done(self.worker, standing, job.batch_rows, peak=peak_rss_bytes())
+            while True:
+                try:
+                    return self._ask(job, segment, block, adopt)
+                except torch.OutOfMemoryError as error:
+                    first = str(error).partition("\n")[0]
+                job = self._job = _with_smaller_batches(job, self.worker, first)
+
+    def _ask(self, job: Job, segment: Segment, block: int, adopt: bool) -> Done:
+        loop = BlockLoop()
+        extractor = job.extractor(segment.layout, job.identity, self.view_bytes)
+        extract_blocks(extractor, segment, job, [block], self.settings, loop, adopt=adopt, judge=False)
+        commit = None if loop.left else read_commit(segment.folder, segment.layout, block)
+        return Done(
+            self.worker,
+            commit,
+            job.batch_rows,
+            waited_for_writer=time.monotonic() - loop.asked,
+            waited_for_views=loop.waited_for_views,
+            peak=peak_rss_bytes(),
+        )
+
+    def _open(self) -> Job:
+        if self._job is None:
+            self._job = self._built()
+        return self._job
+
+    def _built(self) -> Job:
+        if self.settings.workers and multiprocessing.current_process().daemon:
+            advice = "start workers with DASK_DISTRIBUTED__WORKER__DAEMON=False, or extract with --workers 0"
+            raise ClusterError(
+                f"worker {self.worker} is daemonic and may not start processes that draw views; {advice}"
+            )
+        try:
+            job = open_job(self.settings)
+        except Exception as error:
+            said = f"worker {self.worker} cannot build this extraction ({type(error).__name__}: {error})"
+            advice = "give every worker the same data, teacher and packages, at the same names, as this process has"
+            raise ClusterError(f"{said}; {advice}") from error
+        try:
+            require_equal(
+                job.identity,
+                self.identity,
+                f"worker {self.worker} would extract something else:",
+                "give every worker the same data, teacher and packages as this process has",
+                names=("the worker", "this process"),
+            )
+        except MismatchError as error:
+            raise ClusterError(str(error)) from error
+        return job
+
+    def _find_segment(self, job: Job) -> Segment:
+        if self._segment is None:
+            store = self._find_store()
+            there = {(each.layout.start, each.layout.stop): each for each in store.segments}
+            if store.identity.digest != self.identity.digest or (job.start, job.stop) not in there:
+                raise ClusterError(f"worker {self.worker} finds another store at {self.settings.store}; {SHARE}")
+            self._segment = there[job.start, job.stop]
+        return self._segment
+
+    def _find_store(self) -> Store:
+        try:
+            return Store.open_for_writing(self.settings.store)
+        except StoreError as error:
+            raise ClusterError(f"worker {self.worker} does not see the store ({error}); {SHARE}") from error
+
+
+def _with_smaller_batches(job: Job, worker: str, error: str) -> Job:
+    """The same job with batches of half the rows. Raises InvalidInputError where they have the fewest already."""
+    if job.batch_rows <= GROUP:
+        advice = "use a device with more memory, smaller views, or --precision bfloat16"
+        raise InvalidInputError(f"worker {worker} ran out of memory with batches of {GROUP} rows ({error}); {advice}")
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()
+    return replace(job, batch_rows=max(GROUP, job.batch_rows // 2 // GROUP * GROUP))
+
+
+async def open_bench(name: str, dask_worker: Worker) -> None:
+    """Build the job on this worker, beside its event loop, so that the scheduler goes on hearing from it."""
+    await asyncio.to_thread(_bench(dask_worker, name).open)
+
+
+async def see_store(name: str, dask_worker: Worker) -> None:
+    """Open the store on this worker."""
+    await asyncio.to_thread(_bench(dask_worker, name).see_store)
+
+
+def extract_block(name: str, adopt: bool, block: int) -> Done:
+    """The task: one block of the extraction that a plugin of this name holds."""
+    return _bench(get_worker(), name).extract(block, adopt)
+
+
+def _bench(worker: Worker, name: str) -> Bench:
+    found = worker.plugins[name]
+    assert isinstance(found, Bench)
+    return found

@@ -1,0 +1,159 @@
+"""What an extraction would cost and keep: a few batches of the real teacher, nothing written."""
+
+import time
+from dataclasses import replace
+
+import numpy as np
+
+from kdcache.base.memory import peak_rss_bytes
+from kdcache.base.records import Record
+from kdcache.labels.encoding import Encoding
+from kdcache.labels.quantising import Encoded, decode_logits, decode_tail, encode_full, encode_topk
+from kdcache.labels.reduction import Array, logsumexp, reduce_topk
+from kdcache.labels.tail_errors import TailError, tail_errors
+from kdcache.pipelines.extract.job import Job, chosen_packing, open_job
+from kdcache.pipelines.settings import ExtractSettings
+from kdcache.store.layout import segment_layout
+from kdcache.store.manifest import Identity
+from kdcache.store.plan import GROUP
+from kdcache.store.shards import encode_shard
+from kdcache.views.draw import draw_requests
+
+CANDIDATES = (1, 5, 10, 20, 50)
+ROWS_WANTED = 1024
+FEW = 11  # manifest, seals, order, labels and the groups' metadata
+TEMPERATURES = (1.0, 2.0, 4.0)
+
+
+class KeptByK(Record):
+    """What top-k keeps: mean probability mass at T = 1, 2, 4, bytes a row, mean KL in nats that quantising adds."""
+
+    k: int
+    kept_mass: tuple[float, float, float]
+    bytes_a_row: float
+    quantisation_kl: float
+
+
+class Estimate(Record):
+    """What `kdcache extract --dry-run` says. Sizes and times are extrapolated from `rows_tried` rows; memory in
+    bytes, of the main process, is the sum of what it took so far and of `loop_memory`."""
+
+    rows_tried: int
+    rows: int
+    encoding: str
+    k: int | None
+    bytes_a_row: float
+    bytes: int
+    files: int
+    rows_a_second: float
+    seconds: float
+    memory_bound: int | None
+    accuracy_clean: float | None
+    by_k: tuple[KeptByK, ...]
+    by_tail: tuple[TailError, ...]
+
+
+def estimate(settings: ExtractSettings) -> Estimate:
+    """Run about a thousand rows through the job's own loader and teacher, and say what the whole would take."""
+    job = open_job(settings)
+    view_bytes, accuracy = job.check(settings.min_accuracy)
+    logits, labels, seconds = _sampled(job, settings, view_bytes)
+    tried, base = len(labels), peak_rss_bytes()
+    layout = segment_layout(job.identity, job.start, job.stop)
+    rows = layout.rows * (job.stop - job.start)
+    chosen = _bytes_a_row(job.identity, logits, labels, job.stop - job.start)
+    teacher, quantisation = job.identity.teacher, job.identity.encoding.quantisation
+    candidate = Encoding(name="topk", k=1, quantisation=quantisation, packing=chosen_packing(settings))
+    ks = [k for k in CANDIDATES if k < teacher.classes - len(teacher.masked_classes)]
+    return Estimate(
+        rows_tried=tried,
+        rows=rows,
+        encoding=job.identity.encoding.name,
+        k=job.identity.encoding.k,
+        bytes_a_row=chosen,
+        bytes=round(chosen * rows),
+        files=FEW + len(layout.arrays) + sum(len(layout.arrays_of(block)) + 1 for block in range(layout.blocks)),
+        rows_a_second=tried / seconds,
+        seconds=rows * seconds / tried,
+        memory_bound=None if base is None else base + job.extractor(layout, job.identity, view_bytes).memory.total,
+        accuracy_clean=accuracy,
+        by_k=tuple(
+            _kept(job.identity, logits, labels, candidate.model_copy(update={"k": k}), job.stop - job.start) for k in ks
+        ),
+        by_tail=tuple(tail_errors(logits, ks, masked=teacher.masked_classes, quantisation=quantisation)),
+    )
+
+
+def _sampled(job: Job, settings: ExtractSettings, view_bytes: int) -> tuple[Array, Array, float]:
+    """Dense logits [R, C] of some rows, their labels [R, L], and the seconds that drawing and asking took."""
+    full = job.identity.model_copy(update={"encoding": Encoding(name="full")})
+    layout = segment_layout(full, job.start, min(job.stop, job.start + max(1, ROWS_WANTED // layout_rows(job))))
+    extractor = job.extractor(layout, full, view_bytes)
+    blocks = range(min(layout.blocks, -(-ROWS_WANTED // (layout.block * (layout.stop - layout.start)))))
+    requests = (request for block in blocks for request in extractor.requests(block))
+    drawn = draw_requests(job.dataset, requests, settings.workers)
+    logits, labels = [], []
+    began = time.monotonic()
+    for block in blocks:
+        arrays, _ = extractor.encode(extractor.ask(block, drawn))
+        logits.append(arrays["logits"].astype(np.float32).reshape(-1, full.teacher.classes))
+        first, last = layout.block_rows(block)
+        labels.append(np.tile(job.labels[first:last], layout.stop - layout.start))
+    seconds = time.monotonic() - began
+    own = np.concatenate(labels)[:, None]
+    given = own if job.identity.views.mix == "none" else np.repeat(own, 2, axis=1)
+    return np.concatenate(logits), given, seconds
+
+
+def layout_rows(job: Job) -> int:
+    """Rows of a smallest block: what one view of the sample at least takes."""
+    return min(GROUP, len(job.order))
+
+
+def _bytes_a_row(identity: Identity, logits: Array, labels: Array, views: int) -> float:
+    """Compressed bytes a row over all arrays, in shards of the job's block size or of the rows at hand if fewer."""
+    layout = segment_layout(identity, 0, views)
+    count = min(layout.block, len(labels))
+    arrays = dict(_encode(identity, logits[:count], labels[:count]).arrays)
+    fill = np.random.default_rng(0)
+    arrays["pixels"] = fill.integers(0, 256, (1, count), dtype=np.uint8)  # fingerprints and features do not compress
+    if identity.encoding.features:
+        arrays["features"] = fill.random((1, count, identity.encoding.features)).astype(np.float16)
+    total = sum(
+        len(encode_shard(replace(layout.arrays[name], shard=data.shape, chunk=data.shape), data))
+        for name, data in arrays.items()
+    )
+    return total / count
+
+
+def _encode(identity: Identity, logits: Array, labels: Array) -> Encoded:
+    if identity.encoding.k is None:
+        return encode_full(logits[None])
+    rows = reduce_topk(logits[None], labels[None], identity.encoding.k, identity.teacher.masked_classes)
+    return encode_topk(rows, identity.encoding, identity.teacher.classes, identity.teacher.masked_classes)
+
+
+def _kept(identity: Identity, logits: Array, labels: Array, encoding: Encoding, views: int) -> KeptByK:
+    assert encoding.k is not None
+    k, topk = encoding.k, identity.model_copy(update={"encoding": encoding})
+    plain = identity.model_copy(update={"encoding": encoding.model_copy(update={"packing": "plain"})})
+    exact = reduce_topk(logits, labels, k, identity.teacher.masked_classes)
+    encoded = _encode(plain, logits, labels).arrays  # packing changes no value
+    stored = decode_logits(encoded["classes"], encoded.get("gaps"), encoding.quantisation)[0]
+    tail = np.moveaxis(decode_tail(encoded["tail"]), -2, -1)[0]
+    mass = [1.0 - float(np.exp(_log_parts(-exact.distances, exact.tail, j)[:, -1]).mean()) for j in range(3)]
+    p, q = _log_parts(-exact.distances, exact.tail, 0), _log_parts(stored, tail, 0)
+    kl = float((np.exp(p) * np.where(np.isfinite(p), p - q, 0.0)).sum(axis=-1).mean())
+    return KeptByK(
+        k=k,
+        kept_mass=(mass[0], mass[1], mass[2]),
+        bytes_a_row=_bytes_a_row(topk, logits, labels, views),
+        quantisation_kl=kl,
+    )
+
+
+def _log_parts(head: Array, tail: Array, which: int) -> Array:
+    """[R, K + 1] log-probabilities of the kept classes and of the tail as a whole, at one of the sketch's T."""
+    parts = np.concatenate([head.astype(np.float64) / TEMPERATURES[which], tail[:, which : which + 1]], axis=-1)
+    normalised: Array = parts - logsumexp(parts)[:, None]
+    return normalised

@@ -1,0 +1,242 @@
+"""From extract's settings to the parts of the job: data set, transform, teacher, order and the identity of all that."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+import numpy.typing as npt
+from torch import Tensor
+
+from kdcache.base.arrays import IntArray
+from kdcache.base.devices import chosen_device
+from kdcache.base.limits import MANIFEST_LIMIT
+from kdcache.base.records import validated
+from kdcache.errors import InvalidInputError
+from kdcache.labels.encoding import Encoding
+from kdcache.networks.build import build_network, network_text
+from kdcache.networks.checks import check_teacher, require_determinism
+from kdcache.networks.extract_block import BlockExtractor
+from kdcache.networks.preparation import Preparation, normalisation
+from kdcache.networks.teacher import Teacher
+from kdcache.networks.weights import load_weights
+from kdcache.pipelines.settings import ExtractSettings, view_range
+from kdcache.places.opening import open_folder
+from kdcache.store.layout import MANIFEST, SegmentLayout
+from kdcache.store.lineage import Ancestor, open_lineage
+from kdcache.store.manifest import DatasetIdentity, Identity, Provenance, parse_manifest
+from kdcache.store.plan import GROUP
+from kdcache.store.whole_arrays import make_order
+from kdcache.views.draw import ViewDataset, draw_view, own_generators
+from kdcache.views.provenance import provenance
+from kdcache.views.sources import Data, open_data
+from kdcache.views.transforms import Transform, as_tensor, open_plan
+
+Array = npt.NDArray[np.float32]
+
+
+@dataclass(frozen=True)
+class Job:
+    """All that extracting needs. `head` is what `--keep head` writes, `lineage` who taught the teacher."""
+
+    data: Data
+    teacher: Teacher
+    identity: Identity
+    order: IntArray
+    labels: IntArray
+    dataset: ViewDataset
+    provenance: Provenance
+    lineage: tuple[Ancestor, ...]
+    head: dict[str, Array]
+    start: int
+    stop: int
+    batch_rows: int
+
+    def check(self, min_accuracy: float | None) -> tuple[int, float | None]:
+        """Does the transform replay, does the teacher know its data set? Bytes of a view, accuracy on clean rows."""
+        view_bytes = require_determinism(self.dataset, self.start)
+        accuracy = check_teacher(
+            self.teacher,
+            self.data,
+            order=self.order,
+            dataset=self.dataset,
+            min_accuracy=min_accuracy,
+            batch_rows=self.batch_rows,
+        )
+        return view_bytes, accuracy
+
+    def extractor(self, layout: SegmentLayout, identity: Identity, view_bytes: int) -> BlockExtractor:
+        """What extracts blocks of a layout under an identity, which may be this job's with another encoding."""
+        return BlockExtractor(
+            layout=layout,
+            identity=identity,
+            teacher=self.teacher,
+            labels=self.labels,
+            sample_name=self.sample_name,
+            batch_rows=self.batch_rows,
+            view_bytes=view_bytes,
+        )
+
+    def sample_name(self, position: int) -> str:
+        """Dataset index and id of a position, for errors."""
+        index = int(self.order[position])
+        return f"sample {index} ({self.data.ids[index]})"
+
+
+def open_job(settings: ExtractSettings) -> Job:
+    """Build everything and read the data set's identity. Raises InvalidInputError before anything is written."""
+    start, stop = view_range(settings.views)
+    if settings.batch_size < GROUP or settings.batch_size % GROUP:
+        raise InvalidInputError(f"batch size {settings.batch_size} is not a multiple of {GROUP}, the mixing group")
+    data = open_data(settings.data, settings.data_set)
+    transform, plan = open_plan(
+        settings.transform,
+        settings.transform_set,
+        mix=settings.mix,
+        mix_alpha=settings.mix_alpha,
+        seed=settings.seed,
+    )
+    device = chosen_device(settings.device)
+    first = _first_view(transform, data, plan.seed)
+    teacher = _open_teacher(settings, data, tuple(first.shape), first.dtype.is_floating_point, device)
+    logits, features = _first_answer(teacher, first)
+    head = _classifier(teacher, logits.cpu().numpy(), features) if settings.keep else {}
+    encoding = _encoding(
+        settings,
+        int(logits.shape[1]),
+        features=int(features.shape[1]) if features is not None and "features" in settings.keep else 0,
+        head=int(head["weight"].shape[1]) if "head" in settings.keep else 0,
+    )
+    order, order_identity = make_order(len(data), settings.order, settings.seed)
+    parents, lineage = open_lineage(settings.weights, settings.parents)
+    identity = validated(
+        Identity,
+        "the store's identity",
+        dataset=_fitting(data.identity(), data, int(logits.shape[1])),
+        order=order_identity,
+        views=plan,
+        teacher=teacher.identity(
+            settings.teacher,
+            settings.teacher_set,
+            int(logits.shape[1]),
+            network_text(teacher.network, settings.teacher),
+        ),
+        encoding=encoding,
+        parents=parents,
+    )
+    return Job(
+        data=data,
+        teacher=teacher,
+        identity=identity,
+        order=order,
+        labels=data.labels[order].astype(np.int64),
+        dataset=ViewDataset(data.samples, order, plan, transform),
+        provenance=provenance(device, decoder=data.decoder, data=data.name),
+        lineage=lineage,
+        head=head if "head" in settings.keep else {},
+        start=start,
+        stop=stop,
+        batch_rows=settings.batch_size,
+    )
+
+
+def _first_answer(teacher: Teacher, view: Tensor) -> tuple[Tensor, Tensor | None]:
+    """The answer to one view twice. Raises InvalidInputError for a network that does not take such views."""
+    try:
+        return teacher.answer(teacher.preparation(view[None].expand(2, *view.shape)))
+    except RuntimeError as error:
+        first = str(error).partition("\n")[0]
+        raise InvalidInputError(
+            f"the teacher does not take views of shape {list(view.shape)} [channels, height, width]: {first}; check "
+            "--transform and its size, and --teacher"
+        ) from error
+
+
+def _classifier(teacher: Teacher, logits: Array, features: Tensor | None) -> dict[str, Array]:
+    """Weight and bias of the linear layer whose input and output are the features and the logits that were answered."""
+    head = teacher.head_arrays()
+    if len(head["bias"]) != logits.shape[1]:
+        raise InvalidInputError(
+            f"the teacher's last linear layer has {len(head['bias'])} outputs, its answer {logits.shape[1]} classes: "
+            "it is not its classifier; extract without --keep"
+        )
+    if features is None:
+        raise InvalidInputError("the teacher gives no pooled features before a linear head; extract without --keep")
+    again = features.cpu().numpy() @ head["weight"].T + head["bias"]
+    if not np.allclose(again, logits, atol=1e-2 * float(np.abs(logits).max())):
+        raise InvalidInputError("the teacher's last linear layer is not its classifier; extract without --keep")
+    return head
+
+
+def _first_view(transform: Transform, data: Data, seed: int):  # type: ignore[no-untyped-def]
+    with own_generators():
+        return as_tensor(draw_view(transform, data.samples[0][0], seed, 0, 0))
+
+
+def _open_teacher(
+    settings: ExtractSettings, data: Data, shape: tuple[int, ...], floating: bool, device: str
+) -> Teacher:
+    network = build_network(settings.teacher, settings.teacher_set, data.classes, "teacher")
+    if settings.weights:
+        load_weights(network, settings.weights)
+    mean, std = normalisation(settings.mean, settings.std, channels=shape[0], floating=floating)
+    return Teacher(
+        network,
+        preparation=Preparation(mean, std, device),
+        precision=settings.precision,
+        masked_classes=tuple(sorted(set(settings.mask_classes))),
+    )
+
+
+def _encoding(settings: ExtractSettings, classes: int, *, features: int, head: int) -> Encoding:
+    usable = classes - len(set(settings.mask_classes))
+    if outside := [c for c in settings.mask_classes if not 0 <= c < classes]:
+        raise InvalidInputError(f"masked classes {outside} are not among the teacher's {classes} classes")
+    name = settings.encoding
+    if name == "auto":
+        name = "full" if settings.top_k >= usable else "topk"
+    if name == "full":
+        return Encoding(name="full", features=features, head=head)
+    if settings.top_k > usable:
+        raise InvalidInputError(f"top-k {settings.top_k} exceeds the teacher's {usable} classes; use --encoding full")
+    return Encoding(
+        name="topk",
+        k=settings.top_k,
+        quantisation=settings.quantisation,
+        features=features,
+        head=head,
+        class_means=_keeps_class_means(settings, usable),
+        packing=chosen_packing(settings),
+    )
+
+
+def _keeps_class_means(settings: ExtractSettings, usable: int) -> bool:
+    """As the store that is there already; else wherever there is a tail and block 0 is a sample of the positions."""
+    if (found := _stored_encoding(settings)) is not None:
+        return found.class_means
+    return settings.top_k < usable and settings.order == "shuffled"
+
+
+def chosen_packing(settings: ExtractSettings) -> Literal["plain", "residuals"]:
+    """The one that was named; else that of the store that is there already, and residuals in a new one."""
+    if settings.packing != "auto":
+        return settings.packing
+    found = _stored_encoding(settings)
+    return "residuals" if found is None else found.packing
+
+
+def _stored_encoding(settings: ExtractSettings) -> Encoding | None:
+    """The encoding of the store that is there already."""
+    found = open_folder(settings.store).get(MANIFEST, limit=MANIFEST_LIMIT)
+    return None if found is None else parse_manifest(found, settings.store).identity.encoding
+
+
+def _fitting(identity: DatasetIdentity, data: Data, classes: int) -> DatasetIdentity:
+    if len(beyond := np.flatnonzero(data.labels >= classes)):
+        named = ", ".join(
+            f"sample {index} ({data.ids[index]}) has {data.labels[index]}" for index in beyond[:3].tolist()
+        )
+        raise InvalidInputError(
+            f"{len(beyond)} labels do not fit the teacher's {classes} classes, 0 to {classes - 1}: {named}; "
+            "use a teacher of these classes, or mend the labels"
+        )
+    return identity

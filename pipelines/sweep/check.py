@@ -1,0 +1,131 @@
+"""A sweep looked at as a whole before its first step: every point's settings, stores, student and folder."""
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from kdcache.base.progress import Progress, StopRequest
+from kdcache.errors import InvalidInputError, KdcacheError
+from kdcache.pipelines.settings import TrainSettings
+from kdcache.pipelines.sweep.space import Point
+from kdcache.pipelines.train.objective import build_objective, chosen_temperature
+from kdcache.pipelines.train.prepare import Inputs, Loaders, open_inputs, open_loaders, run_record
+from kdcache.pipelines.train.shared_settings import SHARED
+from kdcache.pipelines.train.student import build_student, require_answers, require_usable
+from kdcache.store.store import Store
+from kdcache.training.run_folder import STATE, claim_run, epochs_done
+from kdcache.whole_store.row_bytes import row_bytes
+
+CALIBRATES = ("store", "calibration_store", "val_store", "temperature")
+BUILDS = ("student", "student_set", "weights", "precision", "seed")
+
+
+class Checker:
+    """Opens what points name once each, however many name it."""
+
+    def __init__(self) -> None:
+        self._stores: dict[str, Store] = {}
+        self._inputs: dict[str, Inputs] = {}
+        self._last: tuple[str, Loaders] | None = None
+        self._records: dict[str, dict[str, Any]] = {}
+        self._temperatures: dict[str, float | None] = {}
+        self._answered: set[str] = set()
+        self._row_bytes: dict[tuple[str, int | None, bool], float] = {}
+
+    def views(self, stores: tuple[str, ...]) -> tuple[int, ...]:
+        """Views that all of some stores have."""
+        found = [set(self._store(url).views) for url in stores]
+        return tuple(sorted(set.intersection(*found))) if found else ()
+
+    def bytes_a_row(self, settings: TrainSettings) -> float | None:
+        """Of all stores, at the point's k' and tail, see `row_bytes`; None for plain training."""
+        if not settings.store:
+            return None
+        sizes = []
+        for url in settings.store:
+            key = (url, settings.top_k, settings.tail != "none")
+            if key not in self._row_bytes:
+                self._row_bytes[key] = row_bytes(self._store(url), settings.top_k, tail=settings.tail != "none")
+            sizes.append(self._row_bytes[key])
+        return sum(sizes)
+
+    def check(self, points: Sequence[Point], progress: Progress, stop: StopRequest) -> dict[str, int]:
+        """Epochs that each point's folder holds already. Raises the error of the first point with a fault, naming it;
+        nothing is written."""
+        found = {}
+        for number, point in enumerate(points):
+            progress("checking points", number, len(points))
+            stop.check("nothing was begun")
+            try:
+                found[point.name] = self._check(point.settings)
+            except KdcacheError as error:
+                error.args = (f"point {point.name}: {error}",)
+                raise
+        progress("checking points", len(points), len(points))
+        self._inputs, self._last = {}, None  # data sets may be large, and whoever trains opens its own
+        return found
+
+    def _check(self, settings: TrainSettings) -> int:
+        inputs = self._inputs_of(settings)
+        require_usable(inputs.stores, settings)
+        temperature = self._temperature(settings, inputs)
+        build_objective(settings, inputs.stores, temperature)
+        key = _key(settings, SHARED)
+        build = key + _key(settings, BUILDS)
+        if build not in self._answered:
+            loaders = self._loaders_of(key, settings, inputs)
+            network = build_student(settings, inputs.data, inputs.stores).to(inputs.device)
+            require_answers(network, inputs.data, loaders.all, settings.precision)
+            self._answered.add(build)
+        folder = Path(settings.run)
+        if not (folder / STATE).exists():
+            return 0
+        claim_run(folder, run_record(settings, temperature, self._records[key]))
+        return epochs_done(folder)
+
+    def _temperature(self, settings: TrainSettings, inputs: Inputs) -> float | None:
+        if settings.temperature != "calibrated":
+            return settings.temperature
+        key = _key(settings, CALIBRATES) + str(settings.top_k is None)
+        if key not in self._temperatures:
+            self._temperatures[key] = chosen_temperature(settings, inputs.stores)
+        return self._temperatures[key]
+
+    def _loaders_of(self, key: str, settings: TrainSettings, inputs: Inputs) -> Loaders:
+        if self._last is None or self._last[0] != key:
+            self._last = None  # let go of the validation data before the next are opened
+            self._last = (key, open_loaders(settings, inputs))
+            self._records[key] = self._last[1].record
+        return self._last[1]
+
+    def _inputs_of(self, settings: TrainSettings) -> Inputs:
+        key = _key(settings, ("data", "data_set", "store", "device"))
+        if key not in self._inputs:
+            opened = open_inputs(settings.model_copy(update={"store": ()}))
+            self._inputs[key] = Inputs(opened.device, opened.data, [self._store(url) for url in settings.store])
+        return self._inputs[key]
+
+    def _store(self, url: str) -> Store:
+        if url not in self._stores:
+            self._stores[url] = Store.open(url)
+        return self._stores[url]
+
+
+def require_measured(settings: TrainSettings, metric: str) -> None:
+    """Raises InvalidInputError for a metric that a run of these settings does not measure."""
+    known = ["loss"]
+    if settings.val_set or settings.val_store:
+        known += ["accuracy", "best_accuracy", "nll", "ece"]
+    if settings.val_store:
+        known += ["agreement", "kl_to_teacher"]
+    if metric not in known:
+        raise InvalidInputError(
+            f"metric {metric} is not measured; with these settings there are {', '.join(known)}: give val_set or "
+            "val_store in [base], or another metric"
+        )
+
+
+def _key(settings: TrainSettings, names: Sequence[str]) -> str:
+    record: dict[str, Any] = settings.model_dump(mode="json", include=set(names))
+    return json.dumps(record, sort_keys=True)

@@ -1,0 +1,34 @@
+"""Which pictures a sweep gets: one for each swept setting that took several values, and the front of bytes."""
+
+import importlib.util
+import re
+from collections.abc import Sequence
+from pathlib import Path
+
+from kdcache.pipelines.sweep.plots import Dot, plot_front, plot_setting
+from kdcache.pipelines.sweep.results import Result
+
+SEED = "seed"
+
+
+def draw(results: Sequence[Result], swept: Sequence[str], folder: Path) -> tuple[str, ...]:
+    """Draw what there is to draw, replacing what was drawn before; nothing without matplotlib or without accuracies."""
+    dots = [
+        Dot(each.swept, 100 * each.accuracy, each.bytes_a_row, each.used_views)
+        for each in results
+        if each.status == "done" and each.accuracy is not None
+    ]
+    if importlib.util.find_spec("matplotlib") is None or len(dots) < 2:
+        return ()
+    folder.mkdir(parents=True, exist_ok=True)
+    drawn = []
+    for name in swept:
+        if name != SEED and len({repr(dot.swept.get(name)) for dot in dots}) > 1:
+            path = folder / f"accuracy-{re.sub(r'[^A-Za-z0-9_]', '-', name)}.png"
+            plot_setting(dots, name, path)
+            drawn.append(str(path))
+    if len({(dot.bytes_a_row, dot.views) for dot in dots if dot.bytes_a_row is not None}) > 1:
+        path = folder / "accuracy-bytes.png"
+        plot_front([dot for dot in dots if dot.bytes_a_row is not None], path)
+        drawn.append(str(path))
+    return tuple(drawn)

@@ -1,0 +1,75 @@
+"""What a sweep has to show: a line a point, as results.csv and as plain data."""
+
+import csv
+import io
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+from kdcache.base.records import Record
+from kdcache.base.whole_files import write_whole
+from kdcache.pipelines.sweep.space import Point
+from kdcache.training.run_folder import read_metrics
+
+Status = Literal["waiting", "running", "done", "failed", "stopped"]
+MEASURES = ("accuracy", "best_accuracy", "loss", "nll", "ece", "agreement", "kl_to_teacher")
+
+
+class Result(Record):
+    """One point: what was swept, and the measures of its last whole epoch (`best_accuracy`: of the best). seconds are
+    those of its epochs, which students of one stream share; bytes_a_row: of its stores, at its k' and tail; used_views:
+    how many of theirs it uses."""
+
+    point: str
+    status: Status
+    swept: dict[str, Any]
+    epochs: int = 0
+    accuracy: float | None = None
+    best_accuracy: float | None = None
+    loss: float | None = None
+    nll: float | None = None
+    ece: float | None = None
+    agreement: float | None = None
+    kl_to_teacher: float | None = None
+    seconds: float = 0.0
+    bytes_a_row: float | None = None
+    used_views: int | None = None
+    error: str | None = None
+
+
+def result_of(
+    point: Point, status: Status, *, bytes_a_row: float | None, used_views: int | None, error: str | None = None
+) -> Result:
+    """A point's line, its measures read from its run's folder."""
+    lines = read_metrics(Path(point.settings.run))
+    last = lines[-1] if lines else {}
+    best = max((line["accuracy"] for line in lines if "accuracy" in line), default=None)
+    return Result(
+        point=point.name,
+        status=status,
+        swept=point.swept,
+        epochs=len(lines),
+        best_accuracy=best,
+        seconds=sum(line["seconds"] for line in lines),
+        bytes_a_row=bytes_a_row,
+        used_views=used_views,
+        error=error,
+        **{name: last.get(name) for name in MEASURES if name != "best_accuracy"},
+    )
+
+
+def write_results(path: Path, results: Sequence[Result], swept: Sequence[str]) -> None:
+    """Replace results.csv at once: one line a point, a column for each swept setting."""
+    columns = [name for name in Result.model_fields if name not in ("point", "status", "swept")]
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(["point", "status", *swept, *columns])
+    for result in results:
+        own = [result.swept.get(name) for name in swept]
+        writer.writerow([result.point, result.status, *own, *(_cell(getattr(result, name)) for name in columns)])
+    write_whole(path, text.getvalue().encode())
+
+
+def _cell(value: Any) -> Any:
+    """Six digits of a number: more is noise of f32."""
+    return f"{value:.6g}" if isinstance(value, float) else value

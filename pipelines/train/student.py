@@ -1,0 +1,197 @@
+"""From train's settings to the parts of a training: student, loaders, and the refusals before the first step."""
+
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+
+from kdcache.base.launch import ALONE, Launch
+from kdcache.base.records import differences
+from kdcache.errors import InvalidInputError, MissingBlockError
+from kdcache.networks.build import build_network
+from kdcache.networks.precision import autocast
+from kdcache.networks.preparation import Preparation, normalisation
+from kdcache.networks.weights import load_weights
+from kdcache.pipelines.settings import TrainSettings
+from kdcache.store.plan import ViewPlan
+from kdcache.store.store import Store
+from kdcache.store.whole_arrays import make_order
+from kdcache.training.loader import Loader
+from kdcache.views.draw import ViewRequest, draw_view, own_generators
+from kdcache.views.sources import Data, open_data
+from kdcache.views.transforms import PRESETS, build_transform, open_plan, stored_transform
+
+
+def require_usable(stores: list[Store], settings: TrainSettings) -> None:
+    """Refuse before the first step what the stores cannot give. Raises InvalidInputError or MissingBlockError."""
+    for store in stores:
+        _require_whole(store)
+        kept, teacher = store.identity.encoding.k, store.identity.teacher
+        most = kept or teacher.classes - len(teacher.masked_classes)
+        if settings.top_k is not None and settings.top_k > most:
+            raise InvalidInputError(f"top-k {settings.top_k} was asked for; {store.folder.root} keeps {most} classes")
+        if (settings.transform != "none" or settings.transform_set) and store.identity.views.transform.name in PRESETS:
+            _require_named_transform(settings, store)
+        mix = store.identity.views.mix
+        if settings.mix not in ("none", mix):
+            raise InvalidInputError(
+                f"the views of {store.folder.root} are mixed by {mix}, the settings name {settings.mix}; "
+                "leave --mix to the store, or extract another"
+            )
+
+
+def _require_whole(store: Store) -> None:
+    for segment in store.segments:
+        if len(segment.commits()) < segment.layout.blocks:
+            raise MissingBlockError(
+                f"{store.folder.root}: {segment.layout.name} has {len(segment.commits())} of {segment.layout.blocks} "
+                "blocks; finish it with the same `kdcache extract`, or pin an older seal as STORE@ID"
+            )
+
+
+def require_answers(network: nn.Module, data: Data, loaders: list[Loader], precision: str) -> None:
+    """Ask the student for one view, before the run's folder is claimed: does it take views, and answer all classes?"""
+    loader = loaders[0]
+    view = loader.deal.views[0]
+    drawn = loader.dataset[ViewRequest(view, view + 1, np.zeros(1, dtype=np.int64))]
+    images = Preparation(loader.mean, loader.std, loader.device)(drawn.images[0])
+    try:
+        with torch.no_grad(), autocast(precision, loader.device):
+            logits = network.eval()(images)
+    except RuntimeError as error:
+        first = str(error).partition("\n")[0]
+        shape = list(images.shape[1:])
+        raise InvalidInputError(
+            f"the student does not take views of shape {shape} [channels, height, width]: {first}; check --student"
+        ) from error
+    if not isinstance(logits, torch.Tensor) or logits.ndim != 2:
+        raise InvalidInputError(f"the student answers a {type(logits).__name__}; it must answer logits [rows, classes]")
+    count = logits.shape[1]
+    for store in (store for each in loaders for store in each.stores):
+        if count != (classes := store.identity.teacher.classes):
+            raise InvalidInputError(
+                f"the student answers {count} classes, {store.folder.root} has {classes}; "
+                f"set --student-set num_classes={classes}"
+            )
+    if (largest := int(data.labels.max(initial=-1))) >= count:
+        raise InvalidInputError(f"the data set has label {largest}, the student answers {count} classes")
+
+
+def inputs_of(loader: Loader) -> dict[str, Any]:
+    """What a loader feeds, by identity and not by path: data set, view plan, views, and the stores' identities."""
+    dataset = loader.data.identity().model_dump(mode="json", exclude={"class_names"})
+    stores = [store.identity.digest for store in loader.stores]
+    plan = loader.plan.model_dump(mode="json")
+    return {"dataset": dataset, "plan": plan, "views": list(loader.deal.views) if stores else [], "stores": stores}
+
+
+def _require_named_transform(settings: TrainSettings, store: Store) -> None:
+    _, spec = build_transform(settings.transform, settings.transform_set)
+    if differences(spec, store.identity.views.transform):
+        stored = store.identity.views.transform.model_dump()
+        raise InvalidInputError(
+            f"the views of {store.folder.root} are drawn by {stored}, the settings name {spec.model_dump()}; "
+            "leave --transform to the store, or extract another"
+        )
+
+
+def train_loader(
+    settings: TrainSettings, data: Data, stores: list[Store], device: str, launch: Launch = ALONE
+) -> Loader:
+    """The loader of the training split: the stores' plan where there are stores, the settings' where there are none."""
+    transform, plan = None, None
+    if not stores:
+        transform, plan = open_plan(
+            settings.transform,
+            settings.transform_set,
+            mix=settings.mix,
+            mix_alpha=settings.mix_alpha,
+            seed=settings.seed,
+        )
+    elif stores[0].identity.views.transform.name not in PRESETS:
+        transform, plan = _own_transform(settings, stores[0].identity.views)
+    mean, std = _normalisation(settings, data, transform, plan or stores[0].identity.views)
+    return Loader(
+        data,
+        stores=stores,
+        batch_size=settings.batch_size,
+        epochs=settings.epochs,
+        seed=settings.seed,
+        plan=plan,
+        transform=transform,
+        order=None if stores else make_order(len(data), "shuffled", settings.seed)[0],
+        views=settings.train_views or None,
+        workers=settings.workers,
+        device=device,
+        mean=mean,
+        std=std,
+        memory_bytes=int(settings.memory_gb * 1e9),
+        accept_drift=settings.accept_drift,
+        top_k=settings.top_k,
+        class_means=settings.tail == "class-mean",
+        rank=launch.rank,
+        world_size=launch.world_size,
+    )
+
+
+def _own_transform(settings: TrainSettings, plan: ViewPlan) -> tuple[Any, ViewPlan]:
+    """A user's own transform, named again on this command line: nothing that a store names is ever imported."""
+    if settings.transform == "none":
+        raise InvalidInputError(
+            f"the store's views were drawn by {plan.transform.name}, a transform of the user's own; name it again with "
+            f"--transform {plan.transform.name} and the same --transform-set"
+        )
+    transform, spec = build_transform(settings.transform, settings.transform_set)
+    if differences(spec, plan.transform):
+        raise InvalidInputError(
+            f"the store's transform is {plan.transform.model_dump()}, the settings name {spec.model_dump()}; "
+            "use the transform that the store was made with"
+        )
+    return transform, plan
+
+
+def _normalisation(
+    settings: TrainSettings, data: Data, transform: Any, plan: ViewPlan
+) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    transform = transform or stored_transform(plan.transform)
+    with own_generators():
+        view = draw_view(transform, data.samples[0][0], plan.seed, 0, 0)
+    floating = view.dtype.is_floating_point
+    return normalisation(settings.mean, settings.std, channels=view.shape[0], floating=floating)
+
+
+def build_student(settings: TrainSettings, data: Data, stores: list[Store]) -> nn.Module:
+    """The student, answering the store's classes, or the data set's where there is no store."""
+    classes = stores[0].identity.teacher.classes if stores else data.classes
+    network = build_network(settings.student, settings.student_set, classes, "student")
+    if settings.weights:
+        load_weights(network, settings.weights)
+    return network
+
+
+def validation_loader(settings: TrainSettings, device: str, launch: Launch = ALONE) -> Loader | None:
+    """The validation split in views of its own store, or under the validation transform; None where none is named."""
+    if not settings.val_set and not settings.val_store:
+        return None
+    own = {
+        name: value for name, value in settings.data_set.items() if name != "limit"
+    }  # the limit is of the training split
+    data = open_data(settings.data, {**own, **settings.val_set})
+    stores = [Store.open(settings.val_store)] if settings.val_store else []
+    transform, spec = build_transform(settings.val_transform, settings.val_transform_set)
+    plan = stores[0].identity.views if stores else ViewPlan(transform=spec)
+    named = spec == plan.transform  # else the store's own, which must be a preset
+    for store in stores:
+        _require_whole(store)
+        if not named and settings.val_transform != "none":
+            raise InvalidInputError(
+                f"the views of {store.folder.root} are drawn by {plan.transform.model_dump()}, the settings name "
+                f"{spec.model_dump()}; leave --val-transform to the store, or extract another"
+            )
+    mean, std = _normalisation(settings, data, transform if named else None, plan)
+    return Loader(
+        data, stores=stores, batch_size=256, epochs=1, plan=plan, transform=transform if named else None, mean=mean,
+        std=std, workers=settings.workers, device=device, accept_drift=settings.accept_drift,
+        rank=launch.rank, world_size=launch.world_size,
+    )  # fmt: skip

@@ -1,0 +1,1 @@
+"""A store checked against its own records, its data set and its teacher. `stage` reads first."""

@@ -1,0 +1,54 @@
+"""Functions that tests deal to the workers of an engine, and an engine whose worker has nothing open."""
+
+import pickle
+import time
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import TypeVar
+
+import pytest
+
+from kdcache.errors import DamagedError
+from kdcache.whole_store import store_address
+from kdcache.whole_store.engines import Here, Poll, idle
+
+A = TypeVar("A")
+B = TypeVar("B")
+
+
+def late(item: int) -> int:
+    """Even items end after odd ones."""
+    time.sleep(0.0 if item % 2 else 0.05)
+    return item * item
+
+
+def refused(item: int) -> int:
+    if item == 3:
+        raise DamagedError("item 3 is damaged; restore it")
+    return item
+
+
+def broken(item: int) -> int:
+    raise ZeroDivisionError(f"item {item}")
+
+
+def noted(folder: str, item: int) -> int:
+    """Leave a file that says that this item was done."""
+    time.sleep(0.02)
+    (Path(folder) / str(item)).touch()
+    return item
+
+
+class Afresh(Here):
+    """Everything is pickled on the way, and nothing is open where an item is done: a worker that has just begun."""
+
+    together = 3
+
+    def each(
+        self, function: Callable[[A], B], items: Sequence[A], *, far: bool = False, poll: Poll = idle
+    ) -> Iterator[B]:
+        for item in items:
+            with pytest.MonkeyPatch.context() as patch:
+                patch.setattr(store_address, "_opened", {})
+                sent, given = pickle.loads(pickle.dumps((function, item)))
+                yield pickle.loads(pickle.dumps(sent(given)))

@@ -1,0 +1,163 @@
+"""Run the commands of docs/sharing.md in two directories that share nothing but servers; `--write` pastes output."""
+
+import os
+import re
+import shlex
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from string import Template
+
+from tests.kits.bucket import environment, s3_server
+from tests.kits.forks import forks, with_all
+from tests.kits.web import serving
+
+PAGE = Path(__file__).resolve().parents[2] / "docs" / "sharing.md"
+BLOCK = re.compile(r"```console\n(.*?)```", re.DOTALL)
+COMMAND = re.compile(r"(alice|bob)\$ (.*)")
+PIN = re.compile(r"pin +: s3://team/digits.kd@([0-9a-f]{32})")
+PORTS = ("8080", "8081")
+PROGRESS = re.compile(r"^[a-z][^:\n]*: [0-9,]+ of [0-9,]+.*\n", re.MULTILINE)
+
+
+@dataclass
+class Session:
+    """Two directories, the environment that both see, and what was learned on the way."""
+
+    folder: Path
+    env: dict[str, str]
+    ports: dict[str, str]
+    started: list[subprocess.Popen[bytes]] = field(default_factory=list)
+
+    def run(self, who: str, command: str) -> str:
+        """What a command prints: stdout, and after a failure stderr and the exit code too."""
+        for page, real in self.ports.items():
+            command = command.replace(f":{page}", f":{real}").replace(f" {page} ", f" {real} ")
+        program, _, given = command.partition(" ")
+        line = f"{sys.executable} {'-m kdcache ' if program == 'kdcache' else ''}{given}"
+        if command.endswith("&"):
+            words = line.removesuffix("&").split()
+            quiet = subprocess.DEVNULL
+            self.started.append(subprocess.Popen(words, cwd=self.folder / who, stdout=quiet, stderr=quiet))
+            _wait_for(int(words[-1]))
+            return ""
+        if given.startswith(("train ", "extract ")):
+            out, err, code = forked(given, self.folder / who, self.env)
+        else:
+            done = subprocess.run(
+                line, shell=True, cwd=self.folder / who, env=self.env, capture_output=True, text=True, check=False,
+                timeout=600,
+            )  # fmt: skip
+            out, err, code = done.stdout, done.stderr, done.returncode
+        said = PROGRESS.sub("", err)
+        text = out if code == 0 else f"{out}{said}[exit {code}]\n"
+        if found := PIN.search(text):
+            self.env.setdefault("PIN", found[1])
+        for page, real in self.ports.items():
+            text = text.replace(f":{real}", f":{page}")
+        return text.replace(str(self.folder), "").replace(self.env["AWS_ENDPOINT_URL"], "https://s3.example.org")
+
+
+def forked(given: str, folder: Path, env: dict[str, str]) -> tuple[str, str, int | None]:
+    """stdout, stderr and exit code of `kdcache` with arguments as the shell has them, in a process that is forked from
+    one with torch in it: to import that anew for each command takes longer than all that they do."""
+    words = shlex.split(Template(given.replace("\\\n", " ")).substitute(env))
+    if ">" in words:
+        words, out = words[: words.index(">")], folder / words[words.index(">") + 1]
+    else:
+        out = folder.parent / "printed.txt"
+    err = folder.parent / "said.txt"
+    process = forks.Process(target=_command, args=(words, folder, env, out, err))
+    process.start()
+    process.join(600)
+    return "" if out.parent == folder else out.read_text(), err.read_text(), process.exitcode
+
+
+def _command(words: list[str], folder: Path, env: dict[str, str], out: Path, err: Path) -> None:
+    os.chdir(folder)
+    os.environ.clear()
+    os.environ.update(env)
+    for number, path in ((1, out), (2, err)):
+        os.dup2(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC), number)
+    from kdcache.cli.app import main
+
+    main(words)
+
+
+def _wait_for(port: int) -> None:
+    for _ in range(600):
+        with socket.socket() as probe:
+            probe.settimeout(0.1)
+            if probe.connect_ex(("127.0.0.1", port)) == 0:
+                return
+        time.sleep(0.05)
+    raise AssertionError(f"nothing listens on {port}")
+
+
+@contextmanager
+def session(folder: Path) -> Iterator[Session]:
+    """Servers and directories for one run of the page."""
+    for who in ("alice", "bob"):
+        (folder / who).mkdir(parents=True)
+    with s3_server() as proxy, serving(folder / "alice") as site, socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        ports = {PORTS[0]: str(free.getsockname()[1]), PORTS[1]: str(site.server_port)}
+        free.close()
+        root = str(PAGE.parent.parent)
+        own = {"KDCACHE_CACHE": str(folder / "cache"), "PYTHONPATH": root, "NO_COLOR": "1", "OMP_NUM_THREADS": "1"}
+        running = Session(folder, {**os.environ, **environment(proxy), **own}, ports)
+        try:
+            yield running
+        finally:
+            for process in running.started:
+                process.terminate()
+                process.wait()
+
+
+def commands(block: str) -> list[tuple[str, str, str]]:
+    """(who, command, output as pasted) of a block."""
+    found: list[tuple[str, str, str]] = []
+    for line in block.splitlines(keepends=True):
+        if found and found[-1][1].endswith("\\"):
+            found[-1] = (found[-1][0], f"{found[-1][1]}\n{line.rstrip()}", "")
+        elif given := COMMAND.fullmatch(line.rstrip("\n")):
+            found.append((given[1], given[2], ""))
+        else:
+            found[-1] = (*found[-1][:2], found[-1][2] + line)
+    return found
+
+
+def shape(text: str) -> list[str]:
+    """What of an output is the same on every machine: the names of fields, and lines without numbers and digests."""
+    lines = [line for line in text.splitlines() if line.strip() and line[0] not in "│┏┡└"]
+    return [
+        line.split(" : ")[0].strip() if " : " in line else re.sub(r"[0-9a-f]{12,}|[0-9][0-9,.]*", "0", line).strip()
+        for line in lines
+    ]
+
+
+def write(folder: Path) -> None:
+    """Paste what the commands print now into the page."""
+    text = PAGE.read_text()
+    with session(folder) as running:
+
+        def pasted(block: re.Match[str]) -> str:
+            lines = []
+            for who, command, _ in commands(block[1]):
+                lines.append(f"{who}$ {command}\n{running.run(who, command)}")
+            return f"```console\n{''.join(lines)}```"
+
+        PAGE.write_text(BLOCK.sub(pasted, text))
+
+
+if __name__ == "__main__":
+    import tempfile
+
+    assert sys.argv[1:] == ["--write"], "usage: python -m tests.kits.sharing_page --write"
+    with tempfile.TemporaryDirectory() as folder, with_all():
+        write(Path(folder))

@@ -1,0 +1,254 @@
+"""extraction: a block holds what the teacher says of the replayed views, to within what quantising may do."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pytest
+import torch
+from torch import Tensor, nn
+
+from kdcache.errors import BadLogitsError, InvalidInputError
+from kdcache.labels.encoding import Encoding
+from kdcache.labels.quantising import encode_full
+from kdcache.labels.reduction import centre, reduce_topk
+from kdcache.labels.soft_labels import FullLabels, TopKLabels
+from kdcache.networks.extract_block import narrowed
+from kdcache.networks.small import convnet
+from kdcache.pipelines.extract.stage import extract
+from kdcache.pipelines.settings import ExtractSettings
+from kdcache.store.plan import GROUP
+from kdcache.store.store import Store
+from kdcache.views.draw import ViewRequest, thumbnails
+from kdcache.views.mixing import mix_images
+from tests.kits.views import (
+    FULL,
+    TOPK,
+    Mix,
+    Setting,
+    create_store,
+    digits,
+    extract_store,
+    extracted,
+    extractor_of,
+    make_setting,
+    picture_data,
+    plan_of,
+    random_teacher,
+    teacher_of,
+)
+
+ROWS, VIEWS = 200, 3  # blocks of 64: three whole ones and a ragged one of 8
+NOISE = 1e-3  # nats between the same rows in other batches
+Arrays = dict[str, npt.NDArray[Any]]
+
+
+def setting_of(encoding: Encoding, mix: Mix, *, rows: int = ROWS, **options: Any) -> Setting:
+    teacher = random_teacher(channels=3, classes=9, **options)
+    return make_setting(picture_data(rows), teacher, plan_of("light", mix, padding=2), encoding)
+
+
+def asked_directly(setting: Setting, view: int) -> tuple[Tensor, Tensor]:
+    """Logits and features of every position of one view, drawn and asked all at once."""
+    drawn = setting.dataset[ViewRequest(view, view + 1, np.arange(len(setting.order)))]
+    mixing = drawn.mixing[0]
+    prepared = setting.teacher.preparation(drawn.images[0])
+    mixed = mix_images(prepared, mixing, mixing.partners, setting.dataset.plan.mix)
+    logits, features = setting.teacher.answer(mixed)
+    assert features is not None
+    return logits.clone(), features.clone()
+
+
+@pytest.mark.parametrize("mix", ["none", "mixup", "cutmix"])
+@pytest.mark.parametrize("quantisation", ["default", "high"])
+def test_topk_is_the_teacher_s_answer(tmp_path: Path, mix: Mix, quantisation: Any) -> None:
+    setting = setting_of(Encoding(name="topk", k=4, quantisation=quantisation), mix)
+    store = extract_store(tmp_path / "a.kd", setting, views=VIEWS)
+    half_step = {"default": 1 / 32, "high": 1 / 128}[quantisation] + NOISE
+    for view in range(VIEWS):
+        logits, _ = asked_directly(setting, view)
+        labels = torch.from_numpy(store.hard_labels(view, np.arange(ROWS))).reshape(ROWS, -1)
+        exact = reduce_topk(logits, labels, 4)
+        soft = store.read(view, np.arange(ROWS))
+        assert isinstance(soft, TopKLabels)
+        of_classes = centre(logits).numpy()[np.arange(ROWS)[:, None], soft.classes.astype(int)]
+        assert np.abs(soft.logits - of_classes).max() <= half_step
+        assert np.abs(soft.logits + exact.distances.numpy()).max() <= half_step
+        assert np.abs(soft.tail - exact.tail.numpy()).max() <= 1 / 256 + NOISE
+        assert np.abs(soft.label.reshape(ROWS, -1) + exact.label.numpy()).max() <= 1 / 128 + NOISE
+
+
+@pytest.mark.parametrize("mix", ["none", "mixup", "cutmix"])
+def test_full_is_the_teacher_s_answer(tmp_path: Path, mix: Mix) -> None:
+    setting = setting_of(FULL, mix)
+    store = extract_store(tmp_path / "a.kd", setting, views=VIEWS)
+    for view in range(VIEWS):
+        exact = centre(asked_directly(setting, view)[0]).numpy()
+        soft = store.read(view, np.arange(ROWS))
+        assert isinstance(soft, FullLabels)
+        assert (np.abs(soft.logits - exact) <= 2.0**-11 * np.abs(exact) + NOISE).all()
+
+
+def test_features_pixels_canary_and_counts_come_along(tmp_path: Path) -> None:
+    setting = setting_of(Encoding(name="topk", k=2, features=8), "mixup")
+    store = extract_store(tmp_path / "a.kd", setting, views=2)
+    commits = store.segments[0].commits()
+    correct = 0
+    for view in range(2):
+        rows = store.load(view, np.arange(ROWS), features=True).arrays
+        logits, features = asked_directly(setting, view)
+        assert np.abs(rows["features"] - features.numpy()).max() <= 2.0**-10 * float(features.abs().max()) + NOISE
+        drawn = setting.dataset[ViewRequest(view, view + 1, np.arange(ROWS))]
+        assert np.array_equal(rows["pixels"], drawn.pixels[0])
+        assert np.array_equal(store.segments[0].canary(view), thumbnails(drawn.images[0, :GROUP]))
+        correct += int((logits.argmax(1).numpy()[:, None] == store.hard_labels(view, np.arange(ROWS))).any(1).sum())
+    assert [commit.rows for commit in commits.values()] == [128, 128, 128, 16]
+    assert sum(commit.counts.labelled for commit in commits.values()) == 2 * ROWS
+    assert abs(sum(commit.counts.correct for commit in commits.values()) - correct) <= 1
+
+
+def blocks_of(setting: Setting, folder: Path, **options: Any) -> list[Arrays]:
+    _, segment = create_store(folder, setting, views=VIEWS)
+    return [arrays for _, arrays, _ in extracted(extractor_of(setting, segment, **options), setting.dataset)]
+
+
+def require_equal_bytes(found: list[Arrays], expected: list[Arrays]) -> None:
+    for mine, theirs in zip(found, expected, strict=True):
+        assert mine.keys() == theirs.keys()
+        for name in mine:
+            assert mine[name].dtype == theirs[name].dtype
+            assert mine[name].tobytes() == theirs[name].tobytes(), name
+
+
+@pytest.mark.parametrize("mix", ["none", "cutmix"])
+def test_views_that_do_not_fit_at_once_give_the_same_bytes(tmp_path: Path, mix: Mix) -> None:
+    setting = setting_of(TOPK, mix)
+    together = blocks_of(setting, tmp_path / "a.kd")
+    # unmixed, fewer rows with all their views, then single views; mixed, whole groups with fewer views
+    expected = {"none": [(1_000_000, 16), (10**9, 64 * 3)], "cutmix": [(1_000_000, 2), (10**9, 3)]}
+    for view_bytes, requests in expected[mix]:
+        _, segment = create_store(tmp_path / "a.kd", setting, views=VIEWS)
+        assert len(list(extractor_of(setting, segment, view_bytes=view_bytes).requests(0))) == requests
+        require_equal_bytes(blocks_of(setting, tmp_path / "a.kd", view_bytes=view_bytes), together)
+
+
+def test_narrowing_on_the_device_is_encode_full() -> None:
+    logits = torch.randn(50, 12, generator=torch.Generator().manual_seed(0)) * 30_000
+    logits[7, 3] = -3e38
+    centred = centre(logits, (5,))
+    narrow, clamped = narrowed(centred)
+    expected = encode_full(centred.numpy())
+    assert np.array_equal(narrow.numpy().view(np.uint16), expected.arrays["logits"].view(np.uint16))
+    assert np.array_equal(clamped.numpy(), expected.clamped)
+    assert 0 < clamped.sum() < 50
+    assert bool(torch.isneginf(narrow[:, 5]).all())
+
+
+def test_a_block_s_bytes_do_not_depend_on_the_blocks_before(tmp_path: Path) -> None:
+    setting = setting_of(TOPK, "mixup")
+    _, segment = create_store(tmp_path / "a.kd", setting, views=VIEWS)
+    extractor = extractor_of(setting, segment)
+    every = blocks_of(setting, tmp_path / "a.kd")
+    for block in (3, 1):
+        drawn = (setting.dataset[request] for request in extractor.requests(block))
+        require_equal_bytes([extractor.encode(extractor.ask(block, drawn))[0]], [every[block]])
+
+
+@pytest.mark.parametrize("batch_rows", [64, 192, 4096])
+def test_batch_rows_do_not_matter_beyond_rounding(tmp_path: Path, batch_rows: int) -> None:
+    setting = setting_of(FULL, "mixup")
+    for mine, theirs in zip(
+        blocks_of(setting, tmp_path / "a.kd", batch_rows=batch_rows), blocks_of(setting, tmp_path / "a.kd"), strict=True
+    ):
+        exact = theirs["logits"].astype(np.float32)
+        assert (np.abs(mine["logits"] - exact) <= 2.0**-10 * np.abs(exact) + NOISE).all()
+        assert np.array_equal(mine["pixels"], theirs["pixels"])
+
+
+class Counting(nn.Module):
+    """Notes how many rows each forward sees."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.seen: list[int] = []
+        self.head = nn.Linear(3, 4)
+
+    def forward(self, images: Tensor) -> Tensor:
+        self.seen.append(len(images))
+        answer: Tensor = self.head(images.mean(dim=(2, 3)))
+        return answer
+
+    def __getitem__(self, index: int) -> nn.Module:
+        return self.head
+
+
+def test_every_forward_sees_batches_of_one_size(tmp_path: Path) -> None:
+    network = Counting()
+    setting = make_setting(picture_data(ROWS), teacher_of(network, channels=3), plan_of(), Encoding(name="topk", k=2))
+    _, segment = create_store(tmp_path / "a.kd", setting, views=VIEWS)
+    list(extracted(extractor_of(setting, segment, batch_rows=128), setting.dataset))
+    assert set(network.seen) == {128}
+    network.seen.clear()
+    list(extracted(extractor_of(setting, segment, batch_rows=1024), setting.dataset))
+    assert set(network.seen) == {VIEWS * GROUP}  # no more than a block has
+
+
+def test_fewer_rows_than_a_group(tmp_path: Path) -> None:
+    setting = setting_of(FULL, "cutmix", rows=5)
+    store = extract_store(tmp_path / "a.kd", setting, views=VIEWS)
+    soft = store.read(2, np.arange(5))
+    assert np.abs(soft.logits - centre(asked_directly(setting, 2)[0]).numpy()).max() < 0.05
+
+
+def test_masked_classes_may_be_anything(tmp_path: Path) -> None:
+    setting = setting_of(Encoding(name="topk", k=3), "none", masked_classes=(0, 8))
+    with torch.no_grad():
+        setting.teacher.network[-1].bias[[0, 8]] = torch.tensor([torch.nan, torch.inf])  # type: ignore[index, union-attr]
+    store = extract_store(tmp_path / "a.kd", setting, views=1)
+    soft = store.read(0, np.arange(ROWS))
+    assert not np.isin(soft.classes, [0, 8]).any()
+    assert np.isfinite(soft.logits).all()
+
+
+POISONED = """
+import torch
+from kdcache.networks import convnet
+
+class Net(torch.nn.Module):
+    def __init__(self, num_classes):
+        super().__init__()
+        torch.manual_seed(0)
+        self.inner = convnet(width=4, num_classes=num_classes)
+
+    def forward(self, images):
+        logits = self.inner(images)
+        victim = torch.tensor({pixels}) / 127.5 - 1.0
+        bad = (images.flatten(1) - victim).abs().amax(1) < 1e-4
+        logits[bad, 3] = float("{value}")
+        return logits
+"""
+
+
+@pytest.mark.parametrize("value", ["nan", "inf", "-inf"])
+def test_answers_that_are_no_numbers_name_the_sample_and_the_view(tmp_path: Path, value: str) -> None:
+    data, victim = digits(ROWS), 77
+    pixels = data.samples[victim][0].flatten().tolist()
+    (tmp_path / "net.py").write_text(POISONED.format(pixels=pixels, value=value))
+    settings = ExtractSettings(
+        data="digits", data_set={"limit": ROWS}, store=str(tmp_path / "a.kd"), teacher=f"{tmp_path}/net.py:Net",
+        views="2", top_k=3, min_accuracy=0.0, batch_size=64, workers=0, device="cpu",
+    )  # fmt: skip
+    with pytest.raises(BadLogitsError, match=rf"for 2 rows: sample 77 \({victim}\) \(view 0\), sample 77 .*\(view 1\)"):
+        extract(settings)
+    store = Store.open_for_writing(tmp_path / "a.kd")
+    block = int(np.flatnonzero(store.order == victim)[0]) // 64
+    assert block not in store.segments[0].commits()
+    assert all(store.folder.size(spec.key(block)) is None for spec in store.segments[0].layout.arrays.values())
+
+
+def test_a_teacher_of_other_classes_than_said_is_refused(tmp_path: Path) -> None:
+    setting = setting_of(TOPK, "none")
+    other = teacher_of(convnet(channels=3, num_classes=5), channels=3)
+    with pytest.raises(InvalidInputError, match="answered 5 classes, expected 9"):
+        blocks_of(setting, tmp_path / "a.kd", teacher=other)

@@ -1,0 +1,41 @@
+"""loop memory: the bound depends on no number of samples, and `kdcache extract` stays under what it states."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from kdcache.labels.encoding import Encoding
+from kdcache.networks.loop_memory import SLACK, loop_memory
+from kdcache.store.layout import segment_layout
+from tests.benchmarks.extracting_memory import extracted_apart
+from tests.kits.stores import make_identity
+
+
+def bound(rows: int, views: int, classes: int, encoding: Encoding) -> int:
+    identity = make_identity(np.arange(8), np.zeros(8), classes=classes, encoding=encoding)
+    identity = identity.model_copy(update={"dataset": identity.dataset.model_copy(update={"rows": rows})})
+    layout = segment_layout(identity, 0, views)
+    return loop_memory(layout, classes=classes, view_bytes=150_528, request=(8, views), batch_rows=256).total
+
+
+def test_the_bound_stops_growing_with_the_data_set() -> None:
+    topk = Encoding(name="topk", k=20)
+    assert bound(10**6, 10, 1000, topk) == bound(10**8, 10, 1000, topk) < 2 * 10**9
+    assert bound(10**6, 300, 1000, topk) < 3 * 10**9  # a block of 64 MB of class ids, where ten views have 3 MB
+    assert bound(10**6, 10, 1000, Encoding(name="full")) < 2 * 10**9
+
+
+CASES: list[tuple[int, dict[str, Any]]] = [
+    (100, {"rows": 256, "views": 1, "top_k": 5}),
+    (1000, {"rows": 512, "views": 10, "encoding": "full"}),
+]
+
+
+@pytest.mark.parametrize(("classes", "changes"), CASES)
+def test_extract_stays_under_what_it_states(tmp_path: Path, classes: int, changes: dict[str, Any]) -> None:
+    found = extracted_apart(tmp_path, size=32, classes=classes, workers=0, **changes)
+    assert 0 < found["memory_peak"] < found["memory_bound"]
+    assert found["memory_bound"] - found["memory_peak"] < 3 * SLACK  # a bound that says something
+    assert found["waited_for_writer"] <= found["seconds"]

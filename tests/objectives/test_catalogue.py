@@ -1,0 +1,142 @@
+"""catalogue: names, keys and values are checked; every objective says where it is from and how exact it is."""
+
+import re
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from kdcache.errors import InvalidInputError
+from kdcache.labels.soft_labels import TopKLabels
+from kdcache.objectives.catalogue import TERMS, describe, make_objective, parameters_of
+from kdcache.objectives.kd import KD
+from kdcache.objectives.objective import Objective
+from tests.kits.labels import batch_of, full_labels, real_student, topk_labels, value_and_gradient
+
+ROWS, CLASSES = 6, 40
+HEAD = torch.randn(CLASSES, 4, generator=torch.Generator().manual_seed(3))
+TAILS = ("uniform", "class-mean", "ghost", "none")
+
+
+def logits(scale: float = 3.0) -> Any:
+    return np.random.RandomState(0).normal(0, scale, (ROWS, CLASSES)).astype(np.float32)
+
+
+def made(name: str, **common: Any) -> Objective:
+    return make_objective(name, head=HEAD if name == "kd-sim" else None, **common)
+
+
+def test_an_unknown_name_is_refused_with_the_list() -> None:
+    with pytest.raises(InvalidInputError, match=f"objective 'kdd' is unknown; the known ones are {', '.join(TERMS)}"):
+        make_objective("kdd")
+
+
+def test_an_unknown_key_is_refused_with_the_list() -> None:
+    with pytest.raises(
+        InvalidInputError, match=r"objective jsd has no setting alpha, gamma; it has beta \(0.5\), temp"
+    ):
+        make_objective("jsd", {"gamma": 1, "alpha": 1})
+    with pytest.raises(InvalidInputError, match="objective double-distillation has no setting k; it has none"):
+        make_objective("double-distillation", {"k": 1})
+
+
+@pytest.mark.parametrize(
+    ("name", "settings", "said"),
+    [
+        ("kd", {"temperature": 0}, "objective kd: temperature is 0: Input should be greater than 0"),
+        ("kd", {"temperature": "hot"}, "objective kd: temperature is 'hot': Input should be a valid number"),
+        ("jsd", {"beta": 1.0}, "objective jsd: beta is 1.0: Input should be less than 1"),
+        ("kd-topk", {"k": 0}, "objective kd-topk: k is 0: Input should be greater than or equal to 1"),
+        ("label-smoothing", {"epsilon": -0.1}, "epsilon is -0.1: Input should be greater than or equal to 0"),
+        ("mlld", {"temperatures": (2.0, -1.0)}, "temperatures is .*: Input should be greater than 0"),
+        ("taid", {"beta": 1.5}, "objective taid: beta is 1.5: Input should be less than 1"),
+        ("taid", {"t_start": 0.9, "t_end": 0.5}, "t_start is 0.9 and t_end is 0.5"),
+    ],
+)
+def test_values_out_of_range_are_refused_with_value_and_range(name: str, settings: Any, said: str) -> None:
+    with pytest.raises(InvalidInputError, match=said):
+        make_objective(name, settings)
+
+
+def test_text_from_the_command_line_becomes_numbers() -> None:
+    assert make_objective("kd", {"temperature": "2.5"}).term.temperature == 2.5  # type: ignore[attr-defined]
+    assert make_objective("kd-topk", {"k": "7"}).term.k == 7  # type: ignore[attr-defined]
+
+
+@pytest.mark.parametrize("name", TERMS)
+def test_it_names_its_source_and_its_exactness(name: str) -> None:
+    text = " ".join((TERMS[name].__doc__ or "").split())
+    inherited = " ".join((__import__(TERMS[name].__module__, fromlist=["x"]).__doc__ or "").split())
+    assert re.search(r"\b(19|20)\d\d\b", text), "a year"
+    assert re.search(r"\b[Ee]xact|[Nn]eeds no store", text + inherited), "how exact it is"
+
+
+@pytest.mark.parametrize("name", TERMS)
+def test_it_describes_itself(name: str) -> None:
+    said = describe(name)
+    shown = {"objective", "needs", "on full", "on top-k", "under mixing", "tails", "rows meet", "settings"}
+    assert set(said) == shown | {"on many devices"}
+    assert (said["on many devices"] == "the whole batch on each") == (name in ("dist", "mlld", "taid"))
+    assert said["objective"] == name
+    assert set(said["settings"]) == set(parameters_of(name)) | {"w_ce", "w_kd"}
+    assert said["needs"] == (["store"] if TERMS[name].facts.teacher else ["no teacher"]) + list(TERMS[name].facts.needs)
+
+
+@pytest.mark.parametrize("name", [name for name, term in TERMS.items() if term.facts.teacher])
+def test_it_refuses_the_tails_that_it_cannot_take(name: str) -> None:
+    teacher, y = topk_labels(logits(), np.arange(ROWS), 5), torch.arange(ROWS)
+    for tail in TAILS:
+        if tail not in TERMS[name].facts.tails:
+            with pytest.raises(InvalidInputError, match=rf"cannot take tail '{tail}'; it can take "):
+                made(name, tail=tail)
+            continue
+        found = value_and_gradient(made(name, tail=tail), real_student(logits()), batch_of(teacher, y=y))
+        assert all(each.isfinite().all() for each in found)
+
+
+@pytest.mark.parametrize("name", [name for name, term in TERMS.items() if not term.facts.zeros])
+def test_what_cannot_meet_zeros_is_finite_with_a_tail_that_has_none(name: str) -> None:
+    """f32, a teacher and a student who are sure of different classes by hundreds of nats."""
+    student = torch.from_numpy(logits(100.0)).flip(0)
+    teacher, y = topk_labels(logits(100.0), np.arange(ROWS), 5, quantisation="high"), torch.arange(ROWS)
+    assert "none" not in TERMS[name].facts.tails
+    for tail in TERMS[name].facts.tails:
+        found = value_and_gradient(made(name, tail=tail), student, batch_of(teacher, y=y))
+        assert all(each.isfinite().all() for each in found)
+
+
+@pytest.mark.parametrize("name", TERMS)
+@pytest.mark.parametrize("encoding", ["full", "topk"])
+def test_f32_logits_of_any_size_stay_finite(name: str, encoding: str) -> None:
+    student, y = torch.from_numpy(logits(300.0)).flip(0), np.arange(ROWS)
+    teacher = full_labels(logits(300.0), y) if encoding == "full" else topk_labels(logits(300.0), y, 5)
+    value, gradient = value_and_gradient(made(name), student, batch_of(teacher, y=torch.from_numpy(y)))
+    assert value.dtype == torch.float32
+    assert value.isfinite()
+    assert gradient.isfinite().all()
+
+
+@pytest.mark.parametrize("name", [name for name, term in TERMS.items() if term.facts.teacher])
+def test_no_teacher_is_refused_where_one_is_needed(name: str) -> None:
+    loss = made(name)
+    with pytest.raises(InvalidInputError, match=r"needs a store.*--store, or set w_kd to 0"):
+        loss(real_student(logits()), batch_of(y=torch.arange(ROWS)))
+
+
+def test_without_its_term_an_objective_needs_no_store() -> None:
+    assert torch.isfinite(Objective(KD(), w_kd=0.0)(real_student(logits()), batch_of(y=torch.arange(ROWS))))
+    for name in ("label-smoothing", "confidence-penalty"):
+        assert torch.isfinite(made(name)(real_student(logits()), batch_of(y=torch.arange(ROWS))))
+
+
+def test_kd_sim_without_a_head_names_the_flag() -> None:
+    with pytest.raises(InvalidInputError, match="extract with --keep head"):
+        make_objective("kd-sim")
+
+
+def test_class_means_that_are_not_there_are_asked_for() -> None:
+    whole = topk_labels(logits(), np.arange(ROWS), 5)
+    bare = TopKLabels(whole.classes, whole.logits, whole.tail, whole.label, CLASSES)
+    with pytest.raises(InvalidInputError, match="carry no class means"):
+        Objective(KD(), tail="class-mean")(real_student(logits()), batch_of(bare, y=torch.arange(ROWS)))

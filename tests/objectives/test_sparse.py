@@ -1,0 +1,158 @@
+"""sparse: KL from the head and the sketch alone builds no [B, C] target, and equals the dense form with that tail."""
+
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
+
+from kdcache.labels.reduction import reduce_topk
+from kdcache.labels.soft_labels import TopKLabels
+from kdcache.objectives.kd import KD
+from kdcache.objectives.objective import Objective
+from kdcache.objectives.sparse import topk_kl
+from tests.kits.dense_tail import rebuilt
+from tests.kits.labels import batch_of, real_student, shaped, value_and_gradient
+
+ROWS, CLASSES = 6, 40
+EDGES = [(1, ()), (4, ()), (4, (0, 11)), (CLASSES - 1, ()), (CLASSES - 3, (3, 5)), (CLASSES, ()), (CLASSES - 2, (3, 5))]
+
+
+def teacher_of(k: int, masked: tuple[int, ...] = (), classes: int = CLASSES, rows: int = ROWS) -> TopKLabels:
+    """Unrounded top-k labels in f64, with class means."""
+    z = 3 * torch.randn(rows, classes, dtype=torch.float64, generator=torch.Generator().manual_seed(1))
+    kept = reduce_topk(z, torch.full((rows, 1), -1), k, masked)
+    means = torch.randn(classes, dtype=torch.float64, generator=torch.Generator().manual_seed(2))
+    return TopKLabels(kept.classes, -kept.distances, kept.tail, kept.label[:, 0], classes, masked, means)
+
+
+def dense_rows(teacher: TopKLabels, log_q: Tensor, temperature: Any, tail: str) -> Tensor:
+    """KL of whole rows; ghost: of k classes and one for the rest, summed up densely."""
+    if tail != "ghost":
+        log_p = rebuilt(teacher, tail).log_p(temperature)
+        return torch.where(log_p.isfinite(), log_p.exp() * (log_p - log_q), 0.0).sum(dim=-1)
+    whole = rebuilt(teacher, "uniform")
+    p, q = whole.log_p(temperature).exp(), log_q.exp()
+    head_p, head_q = p.gather(-1, teacher.classes), q.gather(-1, teacher.classes)
+    rest_p, rest_q = ((each * whole.in_tail).sum(dim=-1, keepdim=True) for each in (p, q))
+    p, q = torch.cat([head_p, rest_p], dim=-1), torch.cat([head_q, rest_q], dim=-1)
+    return torch.where(p > 0, p * (p / q.clamp_min(1e-300)).log(), 0.0).sum(dim=-1)
+
+
+def require_same_rows(teacher: TopKLabels, temperature: Any, tail: Any) -> None:
+    column = temperature[:, None] if isinstance(temperature, Tensor) and temperature.ndim else temperature
+    student = 3 * torch.randn(ROWS, teacher.num_classes, dtype=torch.float64)
+
+    def sparse(s: Tensor) -> Tensor:
+        return topk_kl(teacher, torch.log_softmax(s / column, dim=-1), temperature, tail).sum()
+
+    def dense(s: Tensor) -> Tensor:
+        return dense_rows(teacher, torch.log_softmax(s / column, dim=-1), temperature, tail).sum()
+
+    for found, wanted in zip(value_and_gradient(sparse, student), value_and_gradient(dense, student), strict=True):
+        torch.testing.assert_close(found, wanted, rtol=0, atol=1e-10)
+
+
+@pytest.mark.parametrize("temperature", [1.0, 1.7, 4.0, 9.0])
+@pytest.mark.parametrize("tail", ["uniform", "class-mean", "ghost", "none"])
+@pytest.mark.parametrize(("k", "masked"), EDGES)
+def test_it_equals_the_dense_form(temperature: float, tail: Any, k: int, masked: tuple[int, ...]) -> None:
+    require_same_rows(teacher_of(k, masked), temperature, tail)
+
+
+@pytest.mark.parametrize("tail", ["uniform", "class-mean", "ghost", "none"])
+@pytest.mark.parametrize(("k", "masked"), EDGES)
+def test_a_temperature_for_each_row(tail: Any, k: int, masked: tuple[int, ...]) -> None:
+    require_same_rows(teacher_of(k, masked), torch.linspace(1.0, 9.0, ROWS, dtype=torch.float64), tail)
+
+
+@pytest.mark.parametrize("tail", ["uniform", "class-mean", "ghost", "none"])
+@pytest.mark.parametrize("k", [3, CLASSES - 1])
+def test_positions_of_a_sequence(tail: Any, k: int) -> None:
+    """[B, S, K] labels give the loss of their B S rows, by the sparse way and by the dense one (k near C)."""
+    teacher, student = (
+        teacher_of(k, (2,) if k == 3 else ()),
+        real_student(np.random.RandomState(0).normal(size=(6, 40))),
+    )
+    loss, y = Objective(KD(), tail=tail), torch.arange(ROWS)
+    flat = value_and_gradient(loss, student, batch_of(teacher, y=y))
+    deep = value_and_gradient(loss, student.view(2, 3, CLASSES), batch_of(shaped(teacher, 2, 3), y=y.view(2, 3)))
+    torch.testing.assert_close(deep[0], flat[0], rtol=0, atol=1e-12)
+    torch.testing.assert_close(deep[1].reshape(ROWS, CLASSES), flat[1], rtol=0, atol=1e-12)
+
+
+class Allocations(TorchDispatchMode):
+    """Counts tensors of `size` or more elements in new memory, and those among them that owe nothing to the student."""
+
+    def __init__(self, size: int, student: Tensor) -> None:
+        super().__init__()
+        self.size, self.kept = size, [student]
+        self.student = {student.untyped_storage()._cdata}
+        self.memory = set(self.student)
+        self.count, self.strangers = 0, []
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        result = func(*args, **(kwargs or {}))
+        given = [each for each in tree_leaves((args, kwargs)) if isinstance(each, Tensor)]
+        ours = any(each.untyped_storage()._cdata in self.student for each in given)
+        for each in tree_leaves(result):
+            if not isinstance(each, Tensor):
+                continue
+            self.kept.append(each)  # memory that is kept is never handed out again under the same name
+            memory = each.untyped_storage()._cdata
+            large = each.numel() >= self.size
+            if large and memory not in self.memory:
+                self.count += 1
+            if large and not ours and memory not in self.student:
+                self.strangers.append(str(func))
+            if ours:
+                self.student.add(memory)
+            self.memory.add(memory)
+        return result
+
+
+def forward(compute: Any, student: Tensor) -> tuple[Allocations, int]:
+    """What the forward pass allocates, and how many tensors of the student's size wait for the backward pass."""
+    leaf, waiting = student.clone().requires_grad_(), []
+
+    def keep(tensor: Tensor) -> Tensor:
+        waiting.append(tensor.untyped_storage()._cdata if tensor.numel() >= student.numel() else None)
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor), Allocations(leaf.numel(), leaf) as seen:
+        compute(leaf).backward()
+    return seen, len({each for each in waiting if each})
+
+
+@pytest.mark.parametrize("tail", ["uniform", "class-mean", "none"])
+def test_no_dense_target_is_built(tail: Any) -> None:
+    """At C = 32,000 the loss allocates in its forward pass what log_softmax does, saves what it saves, and no large
+    tensor comes from anywhere but the student's."""
+    rows, classes = 4, 32_000
+    teacher = teacher_of(50, classes=classes, rows=rows).torch()
+    student = torch.randn(rows, classes)
+    batch = batch_of(teacher, y=torch.zeros(rows, dtype=torch.int64))
+    plain, plain_saved = forward(lambda s: torch.log_softmax(s / 4.0, dim=-1).sum(), student)
+    loss, loss_saved = forward(lambda s: Objective(KD(), w_ce=0.0, w_kd=1.0, tail=tail)(s, batch), student)
+    assert loss.strangers == plain.strangers
+    assert loss_saved == plain_saved == 1
+    dense, _ = forward(lambda s: dense_loss(s, batch, tail), student)
+    assert len(dense.strangers) > len(plain.strangers), "the counter sees a dense target"
+
+
+def dense_loss(student: Tensor, batch: Any, tail: Any) -> Tensor:
+    target = batch.teachers[0].dense(4.0, tail=tail)
+    return torch.nn.functional.kl_div(torch.log_softmax(student / 4.0, dim=-1), target, reduction="batchmean")
+
+
+@pytest.mark.parametrize("tail", ["uniform", "class-mean", "ghost", "none"])
+def test_f32_is_close_to_f64_at_many_classes(tail: Any) -> None:
+    """Sums over the tail are differences of sums over all classes: they must not cancel."""
+    teacher = teacher_of(50, classes=32_000)
+    student = torch.randn(ROWS, 32_000, dtype=torch.float64)
+    rows64 = topk_kl(teacher, torch.log_softmax(student / 2.0, dim=-1), 2.0, tail)
+    rows32 = topk_kl(teacher.torch(), torch.log_softmax(student.float() / 2.0, dim=-1), 2.0, tail)
+    torch.testing.assert_close(rows32.double(), rows64, rtol=2e-5, atol=2e-5)

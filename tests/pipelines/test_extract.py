@@ -1,0 +1,232 @@
+"""extract: resuming, refusing another identity, views added later, and what a teacher may not answer."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from kdcache.errors import InterruptedRunError
+from kdcache.pipelines.extract.stage import extract
+from kdcache.store.store import Store
+from tests.kits import stages
+from tests.kits.stages import BLOCKS, ROWS, TRIALS, Stage, arguments, committed, stalling, start, stop_after, wait_for
+from tests.kits.stores import all_files
+
+stage = stages.stage
+
+
+def leftovers(files: dict[str, bytes]) -> dict[str, bytes]:
+    """What no store may hold but for a killed writer's temporary files, which are no keys."""
+    return {name: data for name, data in files.items() if "/.tmp-" not in name}
+
+
+Attempt = tuple[int, int, int]  # progress calls until it is stopped, workers, rows of a teacher batch
+ATTEMPTS = st.lists(st.tuples(st.integers(1, 7), st.sampled_from([0, 1, 2]), st.sampled_from([64, 256])), max_size=3)
+
+
+def stopped_again_and_again(stage: Stage, path: Path, attempts: list[Attempt]) -> None:
+    """Extract as often as there are attempts, each stopped; then once more to the end."""
+    for count, workers, batch_size in attempts:
+        stop, progress = stop_after(count)
+        try:
+            extract(stage.asked(path, workers=workers, batch_size=batch_size), progress=progress, stop=stop)
+        except InterruptedRunError:
+            assert not (path / "kdcache/seals").exists()
+    before = committed(path)
+    summary = extract(stage.asked(path))
+    assert (summary.blocks_done_before, summary.blocks, summary.rows) == (before, BLOCKS, 2 * ROWS)
+
+
+@settings(max_examples=5, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(attempts=ATTEMPTS)
+def test_a_stopped_extraction_goes_on_to_the_same_bytes(
+    stage: Stage, tmp_path_factory: pytest.TempPathFactory, attempts: list[Attempt]
+) -> None:
+    """Whenever it is stopped and whatever draws the views: bytes depend on the teacher's batches alone."""
+    path = tmp_path_factory.mktemp("resumed") / "digits.kd"
+    stopped_again_and_again(stage, path, [(count, workers, 256) for count, workers, _ in attempts])
+    assert all_files(path) == all_files(Path(stage.store))
+
+
+@settings(max_examples=4, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(attempts=ATTEMPTS)
+def test_batches_of_other_sizes_change_last_bits_at_most(
+    stage: Stage, tmp_path_factory: pytest.TempPathFactory, attempts: list[Attempt]
+) -> None:
+    path = tmp_path_factory.mktemp("resumed") / "digits.kd"
+    stopped_again_and_again(stage, path, attempts)
+    found, whole, rows = Store.open(path), Store.open(stage.store), np.arange(ROWS)
+    for view in whole.views:
+        left, right = found.load(view, rows).arrays, whole.load(view, rows).arrays
+        assert np.array_equal(left["pixels"], right["pixels"])
+        agrees = (left["classes"] == right["classes"]).all(axis=-1)
+        assert agrees.mean() > 0.99  # equal but for classes whose logits tie to the last bits
+        for name in ("gaps", "label"):
+            steps = np.abs(left[name].astype(np.int64) - right[name].astype(np.int64))
+            assert steps[agrees].max() <= 1
+        tails = [store.read(view, rows).tail * 128 for store in (found, whole)]  # arrays hold residuals
+        assert np.abs(tails[0] - tails[1])[agrees].max() <= 1
+
+
+def test_a_finished_extraction_run_again_changes_nothing(stage: Stage, tmp_path: Path) -> None:
+    path = stage.copy(tmp_path / "digits.kd")
+    summary = extract(stage.asked(path))
+    assert summary.blocks_done_before == summary.blocks == BLOCKS
+    assert summary.content_id == Store.open(stage.store).content_id
+    assert all_files(path) == all_files(Path(stage.store))
+
+
+@pytest.fixture(scope="module")
+def twin(stage: Stage, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """What the stalling teacher's store holds where nobody interrupts it."""
+    path = tmp_path_factory.mktemp("twin") / "digits.kd"
+    extract(stage.asked(path, teacher=stage.stalling))
+    return path
+
+
+def test_a_killed_extraction_goes_on_to_the_same_bytes(stage: Stage, tmp_path: Path, twin: Path) -> None:
+    path = tmp_path / "digits.kd"
+    asked = stage.asked(path, teacher=stage.stalling)
+    process = start(asked, stalling(tmp_path, TRIALS + 7))
+    wait_for(lambda: (tmp_path / "here").exists() and committed(path) > 0, process)
+    process.kill()
+    process.join()
+    assert process.exitcode == -signal.SIGKILL
+    stayed = committed(path)
+    assert 0 < stayed < BLOCKS
+    assert Store.open(path).content_id is None
+    assert extract(asked).blocks_done_before == stayed
+    assert leftovers(all_files(path)) == all_files(twin)
+
+
+def test_sigterm_ends_with_75_and_the_same_command_finishes(stage: Stage, tmp_path: Path, twin: Path) -> None:
+    path = tmp_path / "digits.kd"
+    asked = stage.asked(path, teacher=stage.stalling)
+    line = [sys.executable, "-m", "kdcache", *arguments(asked), "--json"]
+    environment = {**os.environ, **stalling(tmp_path, TRIALS + 7)}
+    with subprocess.Popen(line, env=environment, stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
+        wait_for(lambda: (tmp_path / "here").exists() or process.poll() is not None)
+        process.send_signal(signal.SIGTERM)
+        (tmp_path / "go").touch()
+        out, err = process.communicate(timeout=120)
+    assert (process.returncode, out) == (75, "")
+    said = json.loads(err)
+    assert said["exit_code"] == 75
+    assert "the blocks that were committed stay; run the same command again to go on" in said["error"]
+    stayed = committed(path)
+    assert 0 < stayed < BLOCKS
+    assert extract(asked).blocks_done_before == stayed
+    assert all_files(path) == all_files(twin)
+
+
+def test_two_writers_end_with_the_store_of_one(stage: Stage, tmp_path: Path) -> None:
+    path = tmp_path / "digits.kd"
+    asked = stage.asked(path, data_set={})
+    writers = [start(asked, {}) for _ in range(2)]
+    for writer in writers:
+        writer.join(120)
+    assert [writer.exitcode for writer in writers] == [0, 0]
+    extract(stage.asked(tmp_path / "alone.kd", data_set={}))
+    assert all_files(path) == all_files(tmp_path / "alone.kd")
+
+
+def test_bytes_do_not_depend_on_workers_nor_on_the_batch(stage: Stage, tmp_path: Path) -> None:
+    extract(stage.asked(tmp_path / "two.kd", workers=2))
+    assert all_files(tmp_path / "two.kd") == all_files(Path(stage.store))
+
+
+def test_another_library_version_is_reported_not_refused(stage: Stage, tmp_path: Path) -> None:
+    path = tmp_path / "digits.kd"
+    stop, progress = stop_after(5)
+    with pytest.raises(InterruptedRunError):
+        extract(stage.asked(path), progress=progress, stop=stop)
+    manifest = path / "kdcache/manifest.json"
+    record = json.loads(manifest.read_bytes())
+    record["provenance"]["versions"]["torch"] = "2.0.0"
+    manifest.write_text(json.dumps(record))
+    assert extract(stage.asked(path)).content_id is not None
+    assert Store.open(path).manifest.provenance.versions["torch"] == "2.0.0"
+
+
+def test_more_views_make_a_second_segment_and_a_second_seal(stage: Stage, tmp_path: Path) -> None:
+    path = stage.copy(tmp_path / "digits.kd")
+    old = all_files(path)
+    pin = Store.open(path).content_id
+    summary = extract(stage.asked(path, views="2:4"))
+    assert (summary.views, Store.open(path).views) == ((2, 4), (0, 1, 2, 3))
+    assert summary.content_id not in (None, pin)
+    assert Store.open(f"{path}@{pin}").views == (0, 1)
+    new = all_files(path)
+    assert {name for name in old if new[name] != old[name]} == {"kdcache/seals/latest"}
+    extract(stage.asked(tmp_path / "four.kd", views="4"))
+    rows = np.arange(ROWS)
+    for view in range(4):
+        soft, same = (Store.open(each).load(view, rows) for each in (path, tmp_path / "four.kd"))
+        assert all(np.array_equal(soft.arrays[name], same.arrays[name]) for name in same.arrays)
+
+
+def test_an_unsealed_store_is_left_open(stage: Stage, tmp_path: Path) -> None:
+    assert extract(stage.asked(tmp_path / "digits.kd", seal=False)).content_id is None
+    assert Store.open(tmp_path / "digits.kd").content_id is None
+
+
+def test_masked_classes_hold_nothing(stage: Stage, tmp_path: Path) -> None:
+    path = tmp_path / "digits.kd"
+    extract(stage.asked(path, mask_classes=(3, 7)))
+    soft = Store.open(path).read(0, np.arange(ROWS))
+    assert not np.isin(soft.classes, (3, 7)).any()
+    assert np.isnan(soft.label[np.isin(Store.open(path).labels, (3, 7))]).all()
+
+
+@pytest.mark.parametrize("encoding", ["topk", "full"])
+def test_features_and_head_give_the_logits_back(stage: Stage, tmp_path: Path, encoding: str) -> None:
+    path = tmp_path / "digits.kd"
+    extract(stage.asked(path, keep=("features", "head"), encoding=encoding, top_k=10 if encoding == "full" else 3))
+    store = Store.open(path)
+    rows = store.load(1, np.arange(ROWS), features=True)
+    features = rows.arrays["features"].astype(np.float32)
+    assert features.shape == (ROWS, 16)
+    head = store.head()
+    logits = features @ head["weight"].T + head["bias"]
+    logits -= logits.max(axis=1, keepdims=True)
+    error = 2.0**-10 * np.abs(features).max() * np.abs(head["weight"]).sum(axis=1).max()
+    soft = rows.soft_labels()
+    if encoding == "full":
+        assert np.abs(logits - soft.logits).max() < error
+    else:
+        kept = np.take_along_axis(logits, soft.classes.astype(np.int64), axis=1)
+        assert np.abs(kept - kept.max(axis=1, keepdims=True) - soft.logits).max() < error + 1 / 16
+
+
+def test_the_given_order_is_kept(stage: Stage, tmp_path: Path) -> None:
+    extract(stage.asked(tmp_path / "given.kd", order="given"))
+    given, shuffled = Store.open(tmp_path / "given.kd"), Store.open(stage.store)
+    assert np.array_equal(given.order, np.arange(ROWS))
+    assert sorted(shuffled.order) == list(range(ROWS))
+    assert not np.array_equal(shuffled.order, np.arange(ROWS))
+    first, second = (each.load(1, np.argsort(each.order)).arrays["classes"] for each in (given, shuffled))
+    assert (first == second).mean() > 0.999  # another batch may round another way
+
+
+def test_all_logits_are_kept_where_top_k_would_keep_them_all(stage: Stage, tmp_path: Path) -> None:
+    path = tmp_path / "digits.kd"
+    extract(stage.asked(path, top_k=10, parents=("ab" * 32, "cd" * 32)))
+    identity = Store.open(path).identity
+    assert (identity.encoding.name, identity.encoding.k) == ("full", None)
+    assert identity.parents == ("ab" * 32, "cd" * 32)
+    full, topk = (Store.open(each).read(0, np.arange(ROWS)) for each in (path, stage.store))
+    assert np.array_equal(full.logits.argmax(axis=1), topk.classes[:, 0])
+
+
+def test_mixed_views_keep_both_labels(stage: Stage, tmp_path: Path) -> None:
+    path = tmp_path / "digits.kd"
+    summary = extract(stage.asked(path, mix="cutmix"))
+    assert summary.accuracy_views is not None
+    assert Store.open(path).read(0, np.arange(ROWS)).label.shape == (ROWS, 2)

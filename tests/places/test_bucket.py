@@ -1,0 +1,225 @@
+"""Object stores as places: the contract over a real S3 server, what an address may be, and where credentials go."""
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from kdcache.errors import DamagedError, FormatError, InvalidInputError, KdcacheError, StoreError, StoreNotFoundError
+from kdcache.pipelines.train.stage import train
+from kdcache.places.bucket import Bucket
+from kdcache.places.clouds import open_client, split_address
+from kdcache.places.opening import open_place
+from kdcache.sharing.push_pull import push
+from kdcache.store.store import Store
+from tests.kits import stages
+from tests.kits.bucket import FAULTS, KEY, PASSING, SECRET, TOKEN, Proxy, put_object
+from tests.kits.stages import Stage, metrics, student, weights_of
+from tests.kits.stores import create_store, make_case
+from tests.kits.web import QUICK, serving
+
+DATA = bytes(range(256)) * 8
+stage = stages.stage
+SPOILING = {  # what a call cannot tell from an answer
+    "get": {"flip", "page as data", "empty", "short", "404", "elsewhere"},
+    "span": {"flip"},
+    "put_new": set[str](),
+}
+
+
+@pytest.fixture
+def bucket(place: str) -> Bucket:
+    return Bucket(place)
+
+
+def test_a_put_creates_and_never_replaces(bucket: Bucket) -> None:
+    assert bucket.put_new("a/b", b"first")
+    assert not bucket.put_new("a/b", b"second")
+    assert bucket.get("a/b") == b"first"
+    bucket.put_same("a/b", b"first")
+    with pytest.raises(StoreError, match="a/b exists with other contents"):
+        bucket.put_same("a/b", b"second")
+    bucket.replace("a/b", b"third")
+    assert bucket.get("a/b") == b"third"
+
+
+def test_reading(bucket: Bucket) -> None:
+    assert (bucket.get("x"), bucket.size("x"), bucket.digest("x")) == (None, None, None)
+    bucket.put_new("x", DATA)
+    assert (bucket.get("x"), bucket.size("x")) == (DATA, len(DATA))
+    assert bucket.span("x", 3, 10, len(DATA)) == DATA[3:11]
+    with bucket.opened("x") as file:
+        assert (file.size, file.part(5, 7), file.part(2040, 100), file.part(5000, 3)) == (
+            2048,
+            DATA[5:12],
+            DATA[-8:],
+            b"",
+        )
+    with pytest.raises(FormatError, match="has 2048 bytes, allowed are 100"):
+        bucket.get("x", limit=100)
+    with pytest.raises(DamagedError, match="y is missing; advice"):
+        bucket.require("y", "advice")
+    with pytest.raises(DamagedError, match="has 2048 bytes, 2049 were expected"):
+        bucket.span("x", 3, 10, 2049)
+
+
+def test_listing_and_deleting(bucket: Bucket) -> None:
+    for key in ("k/b/2", "k/b/1", "k/a/1", "other"):
+        bucket.put_new(key, b"-")
+    assert list(bucket.keys("k")) == ["k/a/1", "k/b/1", "k/b/2"]
+    assert bucket.folders("k") == ["a", "b"]
+    assert (bucket.has_folder("k/b"), bucket.has_folder("k/c")) == (True, False)
+    bucket.delete("k/b/1")
+    bucket.delete("k/b/1")
+    assert list(bucket.keys("k/b")) == ["k/b/2"]
+
+
+@pytest.mark.parametrize("fault", ["lost", "lost 500"])
+def test_a_put_whose_answer_was_lost_finds_its_own_bytes(bucket: Bucket, s3: Proxy, fault: str) -> None:
+    s3.spoil("PUT", "mine", fault, times=1)
+    assert bucket.put_new("mine", b"mine")
+    put_object(s3, f"{bucket.root.removeprefix('s3://team/')}/theirs", b"theirs")
+    s3.spoil("PUT", "theirs", "reset", times=1)
+    assert not bucket.put_new("theirs", b"mine")
+    assert bucket.get("theirs") == b"theirs"
+
+
+def outcome(call: Callable[[], object]) -> object:
+    """What a call gives, or the error of ours that it ends with."""
+    try:
+        return call()
+    except KdcacheError as error:
+        return error
+
+
+@pytest.mark.parametrize("fault", sorted(FAULTS))
+@pytest.mark.parametrize("call", ["get", "span", "put_new"])
+def test_every_fault_is_told_or_passes(bucket: Bucket, s3: Proxy, tmp_path: Path, call: str, fault: str) -> None:
+    """Once: the truth where it may pass, else the truth or an error that names the key. A whole file that comes with
+    other bytes, and headers that agree, is for crc32c and sha256 above to tell. For ever: an error, in some tries."""
+    calls = {
+        "get": lambda: bucket.get("x", limit=4000),
+        "span": lambda: bucket.span("x", 3, 700, len(DATA)),
+        "put_new": lambda: bucket.put_new("new", DATA),
+    }
+    truth: object = {"get": DATA, "span": DATA[3:701], "put_new": True}[call]
+    bucket.put_new("x", DATA)
+    key, method = ("new", "PUT") if call == "put_new" else ("x", "GET")
+    with serving(tmp_path) as other:
+        s3.elsewhere = other.url
+        s3.spoil(method, key, fault, times=1)
+        found = outcome(calls[call])
+        if isinstance(found, KdcacheError):
+            assert fault not in PASSING
+            assert str(found).startswith(f"{bucket.root}/{key} ")
+            assert not any(secret in str(found) for secret in (SECRET, TOKEN, KEY))
+        else:
+            assert found == truth or fault in SPOILING[call]
+        if fault in ("429", "500", "503", "reset"):
+            s3.spoil(method, key, fault)
+            with pytest.raises(StoreError, match="in 3 tries"):
+                calls[call]()
+
+
+def test_a_redirect_elsewhere_gets_no_signature(bucket: Bucket, s3: Proxy, tmp_path: Path) -> None:
+    """obstore follows redirects of a GET, and nothing tells it not to: the signature stays behind. The session token,
+    which signs nothing by itself, goes along. What comes back is held against crc32c and sha256 as all else. A PUT that
+    is redirected is refused."""
+    bucket.put_new("x", DATA)
+    with serving(tmp_path) as other:
+        s3.elsewhere = other.url
+        sent = other.headers_seen
+        s3.spoil("GET", "/x", "elsewhere")
+        assert bucket.get("x") is None
+        assert sent
+        for headers in sent:
+            text = str(headers)
+            assert "Authorization" not in text
+            assert "authorization" not in text
+            assert not any(secret in text for secret in (SECRET, KEY))
+        s3.spoil("PUT", "/y", "elsewhere")
+        with pytest.raises(StoreError, match="answered 307 Temporary Redirect"):
+            bucket.put_new("y", DATA)
+        assert len(sent) == len(other.asked)
+        assert {key for key, _ in other.asked} == {f"team/{bucket.root.removeprefix('s3://team/')}/x"}
+
+
+def test_nothing_there_and_nothing_to_create(place: str, tmp_path: Path) -> None:
+    with pytest.raises(StoreNotFoundError, match=r"is no store; check the address, or publish one: kdcache push STORE"):
+        Store.open(place)
+    case = make_case(70, views=1)
+    with pytest.raises(InvalidInputError, match=r"work on a folder, and publish a copy: kdcache push STORE URL"):
+        Store.create(place, case.identity, order=case.order, labels=case.labels, provenance=create_store(
+            tmp_path / "x.kd", case).manifest.provenance)  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("url", "said"),
+    [
+        ("s3://key:hidden@bucket/x.kd", "user, password or port"),
+        ("s3://hidden@bucket/x.kd", "user, password or port"),
+        ("s3://bucket:80/x.kd", "user, password or port"),
+        ("s3://bucket/x.kd?token=hidden", r"given with \? or #"),
+        ("gs://bucket/x.kd#hidden", r"given with \? or #"),
+        ("az:///x.kd", "names no container"),
+        ("gs://bucket/", "is no store's address"),
+        ("s3://bucket/a//b", "is no store's address"),
+        ("s3://bucket/a/../b", "is no store's address"),
+    ],
+)
+def test_addresses_that_are_refused(url: str, said: str) -> None:
+    with pytest.raises(InvalidInputError, match=said) as caught:
+        open_place(url)
+    assert "hidden" not in str(caught.value)
+
+
+def test_a_profile_of_the_aws_tools_is_read(
+    s3: Proxy, place: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in [name for name in os.environ if name.startswith("AWS_") and name != "AWS_ALLOW_HTTP"]:
+        monkeypatch.delenv(name)
+    (tmp_path / "credentials").write_text("[team]\naws_access_key_id = PROFILEKEY\naws_secret_access_key = x\n")
+    (tmp_path / "config").write_text(f"[profile team]\nregion = eu-west-1\nendpoint_url = {s3.url}\n")
+    monkeypatch.setenv("AWS_SHARED_CREDENTIALS_FILE", str(tmp_path / "credentials"))
+    monkeypatch.setenv("AWS_CONFIG_FILE", str(tmp_path / "config"))
+    monkeypatch.setenv("AWS_PROFILE", "team")
+    assert Bucket(place).get("x") is None
+    signed = {name.lower(): value for name, value in s3.asked[-1].headers.items()}["authorization"]
+    assert "Credential=PROFILEKEY/" in signed
+    assert "/eu-west-1/s3/" in signed
+    (tmp_path / "config").write_text("[profile team]\nregion = eu-west-1\nendpoint_url = http://127.0.0.1:9\n")
+    monkeypatch.setenv("AWS_ENDPOINT_URL", s3.url)
+    monkeypatch.setenv("AWS_REGION", "us-west-2")  # what the environment says comes first
+    assert Bucket(place).get("x") is None
+    assert any("/us-west-2/s3/" in value for value in s3.asked[-1].headers.values())
+    (tmp_path / "config").write_bytes(b"[profile \xff]\n")
+    assert Bucket(place).get("x") is None
+    monkeypatch.setenv("AWS_PROFILE", "nobody")
+    with pytest.raises(InvalidInputError, match="AWS_PROFILE=nobody names no profile with keys"):
+        Bucket(place)
+
+
+@pytest.mark.parametrize("url", ["gs://bucket/x.kd", "az://container/x.kd"])
+def test_the_other_clouds_are_opened_by_their_own_environment(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("AZURE_STORAGE_ACCOUNT_NAME", "team")
+    monkeypatch.setenv("AZURE_STORAGE_ACCOUNT_KEY", "aGlkZGVu")
+    monkeypatch.setenv("GOOGLE_SERVICE_ACCOUNT_KEY", '{"disable_oauth": true, "client_email": "", "private_key": "", '
+                       '"private_key_id": ""}')  # fmt: skip
+    client = open_client(split_address(url), QUICK, stalled=1.0)
+    assert type(client).__name__ == {"gs": "GCSStore", "az": "AzureStore"}[url[:2]]
+    assert open_place(url).root == url
+
+
+def test_a_student_trained_over_s3_equals_one_trained_from_the_folder(
+    stage: Stage, place: str, s3: Proxy, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("KDCACHE_CACHE", str(tmp_path / "cache"))  # other tests may have read these very bytes
+    push(stage.store, place)
+    s3.heal()
+    store = f"{place}@{Store.open(stage.store).content_id}"
+    train(student(tmp_path / "far", store=(store,), epochs=2))
+    assert any("classes/c" in asked.key for asked in s3.asked)
+    train(student(tmp_path / "near", store=(stage.store,), epochs=2))
+    assert weights_of(tmp_path / "far") == weights_of(tmp_path / "near")
+    assert metrics(tmp_path / "far") == metrics(tmp_path / "near")

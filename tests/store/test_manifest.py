@@ -1,0 +1,75 @@
+"""Identity: what is refused while it is built, what is told apart, and what later versions may add."""
+
+import json
+
+import pytest
+from pydantic import ValidationError
+
+from kdcache.base.canonical import canonical_json, parse_json
+from kdcache.base.records import explain, require_equal, validated
+from kdcache.errors import FormatError, InvalidInputError, MismatchError
+from kdcache.labels.encoding import Encoding
+from kdcache.store.manifest import Provenance, TeacherIdentity, parse_manifest
+from kdcache.store.plan import TransformSpec, ViewPlan
+
+
+@pytest.mark.parametrize("masked", [(1, 1), (3,), (-1,), (2, 0)])
+def test_masked_classes_are_distinct_ascending_ids(masked: tuple[int, ...]) -> None:
+    with pytest.raises(ValidationError, match="masked classes"):
+        TeacherIdentity(name="t", weights="w", classes=3, masked_classes=masked)
+
+
+@pytest.mark.parametrize(("name", "k"), [("topk", None), ("full", 3)])
+def test_k_belongs_to_topk(name: str, k: int | None) -> None:
+    with pytest.raises(ValidationError, match="topk needs k"):
+        Encoding.model_validate({"name": name, "k": k})
+
+
+def test_a_number_that_json_cannot_hold_is_refused() -> None:
+    teacher = TeacherIdentity(name="t", weights="w", classes=3, arguments={"dropout": float("nan")})
+    with pytest.raises(InvalidInputError, match="finite"):
+        teacher.to_bytes()
+    with pytest.raises(InvalidInputError, match="Unicode"):
+        canonical_json({"name": "\ud800"})
+    with pytest.raises(ValidationError):
+        ViewPlan(transform=TransformSpec(name="none"), mix="mixup", mix_alpha=float("inf"))
+
+
+def test_equal_values_of_other_types_are_other_settings() -> None:
+    one = TransformSpec(name="none", arguments={"size": 1})
+    with pytest.raises(MismatchError, match="other types"):
+        require_equal(one, TransformSpec(name="none", arguments={"size": True}), "plans differ", "use one")
+    require_equal(one, TransformSpec(name="none", arguments={"size": 1}), "plans differ", "use one")
+
+
+def test_a_mismatch_names_the_field_and_both_values() -> None:
+    stored = TeacherIdentity(name="a", weights="w", classes=3, arguments={"width": 1})
+    given = TeacherIdentity(name="a", weights="v", classes=3, arguments={"width": 2})
+    with pytest.raises(MismatchError) as caught:
+        require_equal(stored, given, "teachers differ:", "do this next", "teacher.")
+    assert caught.value.differences == (("teacher.arguments.width", "1", "2"), ("teacher.weights", "'w'", "'v'"))
+    assert str(caught.value).endswith("do this next")
+
+
+def test_provenance_of_a_later_version_survives_a_round_trip() -> None:
+    later = b'{"device":"cpu","cpu_capability":"","data":"","decoder":"","driver":"595.1","versions":{}}\n'
+    assert Provenance.from_bytes(later, "commit").to_bytes() == canonical_json(json.loads(later))
+    with pytest.raises(FormatError, match="extra"):
+        Encoding.from_bytes(b'{"name":"full","extra":1}', "manifest")
+
+
+def test_records_that_are_none_are_refused_by_name() -> None:
+    for data in (b"", b"[1]", b"{", b"\xff", b"[" * 100_000):
+        with pytest.raises(FormatError, match=r"the file"):
+            parse_json(data, "the file")
+    with pytest.raises(FormatError, match="upgrade kdcache"):
+        parse_manifest(b'{"identity":{"format":2}}', "manifest")
+
+
+def test_missing_settings_are_listed_in_one_line() -> None:
+    with pytest.raises(InvalidInputError, match="name, weights, classes must be given"):
+        validated(TeacherIdentity, "teacher")
+    with pytest.raises(ValidationError) as caught:
+        TeacherIdentity(name="t", weights="w", classes=1)
+    assert "classes" in explain(caught.value)
+    assert "given 1" in explain(caught.value)

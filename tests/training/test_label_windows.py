@@ -1,0 +1,96 @@
+"""windows: each batch gets its rows of the window in memory, and two windows are in memory, never more."""
+
+import tracemalloc
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
+import pytest
+
+from kdcache.base.arrays import IntArray
+from kdcache.store.store import Store
+from kdcache.training.batch_order import Deal
+from kdcache.training.label_windows import LabelWindows
+from tests.benchmarks.label_side import A_ROW, chunks, row_bytes
+from tests.benchmarks.rowstores import Shape, write_row_store
+from tests.kits.stores import make_case, write_store
+
+ROWS, VIEWS = 65_536, 3
+
+
+@pytest.fixture(scope="module")
+def large(tmp_path_factory: pytest.TempPathFactory) -> Store:
+    return write_row_store(tmp_path_factory.mktemp("large") / "a.kd", Shape(ROWS, VIEWS, alike=True))
+
+
+@pytest.fixture(scope="module")
+def small(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Store]:
+    folder = tmp_path_factory.mktemp("small")
+    return {mix: write_store(folder / mix, make_case(300, mix=mix, seed=3)) for mix in ("none", "cutmix")}
+
+
+def deal_of(store: Store, positions: IntArray | range, window_rows: int, batch: int = 64) -> Deal:
+    block = store.segments[0].layout.block
+    return Deal(positions, store.rows, store.identity.views, store.views, batch, 5, block, window_rows)
+
+
+@pytest.mark.parametrize("mix", ["none", "cutmix"])
+@pytest.mark.parametrize("window_rows", [64, 150, 10_000])
+@pytest.mark.parametrize("kept", ["all", "some"])
+def test_a_batch_gets_its_own_rows(small: dict[str, Store], mix: str, window_rows: int, kept: str) -> None:
+    store = small[mix]
+    some = np.flatnonzero(np.random.RandomState(0).uniform(size=store.rows) < 0.5)
+    deal = deal_of(store, range(store.rows) if kept == "all" else some, window_rows)
+    seen = []
+    with ThreadPoolExecutor(1) as thread:
+        windows = LabelWindows([store, store], deal, epochs=3, features=False, thread=thread)
+        for row in (row for epoch in range(3) for row in deal.batches(epoch)):
+            for rows in windows.at(row):
+                found, wanted = rows.take(row.rows, positions=row.positions), store.load(row.view, row.positions)
+                np.testing.assert_array_equal(rows.positions[row.rows], row.positions)
+                for name, values in wanted.arrays.items():
+                    np.testing.assert_array_equal(found.arrays[name], values)
+            seen.append((row.epoch, row.positions.tolist()))
+    for epoch in range(3):
+        dealt = sorted(position for each, positions in seen if each == epoch for position in positions)
+        assert dealt == (list(range(store.rows)) if kept == "all" else some.tolist())
+
+
+@pytest.mark.parametrize("window_rows", [70, 128, 1000])
+def test_a_range_deals_as_its_positions_do(small: dict[str, Store], window_rows: int) -> None:
+    whole, listed = (deal_of(small["none"], each, window_rows) for each in (range(300), np.arange(300)))
+    for epoch in range(3):
+        found, wanted = (list(deal.batches(epoch)) for deal in (whole, listed))
+        assert [row.positions.tolist() for row in found] == [row.positions.tolist() for row in wanted]
+        assert [row.rows.tolist() for row in found] == [row.rows.tolist() for row in wanted]
+        assert whole.steps(epoch) == len(found)
+
+
+def test_dealing_a_window_does_not_touch_all_positions(large: Store) -> None:
+    """A hundred million of them would be 800 MB."""
+    deal = Deal(range(10**8), 10**8, large.identity.views, (0,), 256, 0, 8192, 16_384)
+    tracemalloc.start()
+    row = next(deal.batches(0))
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert (len(row.positions), len(np.unique(row.positions // 8192))) == (256, 2)
+    assert peak < 4_000_000
+
+
+@pytest.mark.parametrize("window_rows", [8192, ROWS])
+def test_memory_is_flat_in_views_and_two_windows_at_most(large: Store, window_rows: int) -> None:
+    bound = (2 * row_bytes(large) + A_ROW) * window_rows + chunks(large) + 300_000
+    for epochs in (2, 3 * VIEWS):
+        assert window_rows * row_bytes(large) < peak_of(large, window_rows, epochs) < bound
+
+
+def peak_of(store: Store, window_rows: int, epochs: int) -> int:
+    deal = deal_of(store, range(store.rows), window_rows, 1024)
+    tracemalloc.start()
+    with ThreadPoolExecutor(1) as thread:
+        windows = LabelWindows([store], deal, epochs=epochs, features=False, thread=thread)
+        for epoch in range(epochs):
+            for row in deal.batches(epoch):
+                windows.at(row)[0].take(row.rows, positions=row.positions)
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    return peak

@@ -1,0 +1,229 @@
+"""views: view (i, v) is bit-equal whoever draws it, in whatever batch, order, worker or stage; and how it is seen."""
+
+import random
+from collections.abc import Sequence
+from functools import cache
+from itertools import pairwise
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from torch import Tensor
+from torchvision.transforms import v2
+
+from kdcache.networks.preparation import Preparation, default_normalisation
+from kdcache.training.batch_order import Deal
+from kdcache.training.loader import Loader
+from kdcache.views.draw import Drawn, ViewDataset, ViewRequest, draw_requests, own_generators, seed_generators
+from kdcache.views.mixing import mix_images, with_partners
+from tests.kits.views import TRANSFORMS, Kind, Mix, Pictures, picture, picture_data, pictures, plan_of, view_dataset
+
+ROWS = 9
+VIEWS = 3
+CASES: list[tuple[str, Kind, Mix]] = [
+    *((name, "pil", "none") for name in TRANSFORMS),
+    *((name, "tensor", "none") for name in TRANSFORMS),
+    ("RandomResizedCrop", "tensor", "mixup"),
+    ("RandomResizedCrop", "pil", "mixup"),
+    ("RandomResizedCrop", "tensor", "cutmix"),
+    ("ColorJitter", "pil", "cutmix"),
+]
+
+
+def described(drawn: Drawn) -> dict[tuple[int, int], tuple[Any, ...]]:
+    """(view, position) -> pixels, dtype, fingerprint, partner, lambda and box: all that a view is."""
+    found = {}
+    for v, mixing in enumerate(drawn.mixing):
+        for row, position in enumerate(drawn.request.positions.tolist()):
+            image = drawn.images[v, row]
+            found[drawn.request.first + v, position] = (
+                image.numpy().tobytes(),
+                image.dtype,
+                tuple(image.shape),
+                int(drawn.pixels[v, row]),
+                int(mixing.partners[row]),
+                float(mixing.lam[row]),
+                tuple(mixing.boxes[row].tolist()),
+            )
+    return found
+
+
+@cache
+def reference(name: str, kind: Kind, mix: Mix) -> tuple[ViewDataset, dict[tuple[int, int], tuple[Any, ...]]]:
+    """A data set of views, and every view of it as one request for everything gives it: what `extract` asks."""
+    dataset = view_dataset(pictures(ROWS, kind), TRANSFORMS[name](), mix)
+    return dataset, described(dataset[ViewRequest(0, VIEWS, np.arange(ROWS))])
+
+
+def require_same(dataset: ViewDataset, requests: Sequence[ViewRequest], expected: dict[Any, Any], workers: int) -> None:
+    torch.manual_seed(workers)  # what the process drew before is not a part of a view
+    seen = [described(drawn) for drawn in draw_requests(dataset, requests, workers)]
+    assert len(seen) == len(requests)
+    for request, views in zip(requests, seen, strict=True):
+        assert len(views) == (request.last - request.first) * len(request.positions)
+        for key, value in views.items():
+            assert value == expected[key], key
+
+
+@pytest.mark.parametrize(("name", "kind", "mix"), CASES)
+def test_a_view_does_not_depend_on_batch_order_subset_or_start(name: str, kind: Kind, mix: Mix) -> None:
+    dataset, expected = reference(name, kind, mix)
+    rng = np.random.RandomState(0)
+    one_by_one = [ViewRequest(v, v + 1, np.array([p])) for v in range(VIEWS) for p in range(ROWS)]
+    require_same(dataset, [one_by_one[i] for i in rng.permutation(len(one_by_one))[:14]], expected, 0)
+    batches = [ViewRequest(2, 3, rng.permutation(ROWS)[:5]), ViewRequest(1, 3, np.array([8, 0, 3]))]
+    require_same(dataset, batches, expected, 0)
+
+
+@pytest.mark.parametrize(("name", "kind", "mix"), CASES)
+def test_views_differ_from_one_another(name: str, kind: Kind, mix: Mix) -> None:
+    _, expected = reference(name, kind, mix)
+    assert len({value[0] for value in expected.values()}) > 0.5 * len(expected)
+
+
+@pytest.mark.filterwarnings("ignore:This DataLoader will create 3 worker:UserWarning")  # on machines with 2 cores
+@pytest.mark.parametrize("workers", [1, 3])
+@pytest.mark.parametrize(("name", "kind", "mix"), CASES)
+def test_a_view_does_not_depend_on_workers(name: str, kind: Kind, mix: Mix, workers: int) -> None:
+    dataset, expected = reference(name, kind, mix)
+    requests = [ViewRequest(v, v + 1, np.array([p, (p + 4) % ROWS])) for v in (1, 0) for p in range(0, ROWS, 2)]
+    require_same(dataset, requests, expected, workers)
+
+
+@pytest.mark.parametrize(("name", "kind", "mix"), CASES)
+def test_what_train_asks_for_is_what_extract_drew(name: str, kind: Kind, mix: Mix) -> None:
+    """The training loader's own batches, partners from outside the subset included, against one request for all."""
+    dataset, expected = reference(name, kind, mix)
+    deal = Deal(np.array([0, 2, 3, 7, 8]), ROWS, dataset.plan, tuple(range(VIEWS)), 2, 1, ROWS, ROWS)
+    requests = [
+        ViewRequest(batch.view, batch.view + 1, with_partners(dataset.plan, batch.positions, batch.view, ROWS))
+        for epoch in range(VIEWS)
+        for batch in deal.batches(epoch)
+    ]
+    require_same(dataset, requests, expected, 0)
+
+
+@settings(max_examples=30, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@given(
+    mix=st.sampled_from(["none", "mixup", "cutmix"]),
+    first=st.integers(0, VIEWS - 1),
+    count=st.integers(1, VIEWS),
+    positions=st.lists(st.integers(0, ROWS - 1), min_size=1, max_size=ROWS, unique=True),
+)
+def test_any_request_gives_the_same_views(mix: Mix, first: int, count: int, positions: list[int]) -> None:
+    dataset, expected = reference("RandomResizedCrop", "tensor", mix)
+    request = ViewRequest(first, min(first + count, VIEWS), np.array(positions))
+    require_same(dataset, [request], expected, 0)
+
+
+def mixed_rows(drawn: Drawn, v: int, mix: Mix) -> Tensor:
+    """A whole group's views as the teacher gets them."""
+    prepared = Preparation(*default_normalisation(3), "cpu")(drawn.images[v])
+    first = int(drawn.request.positions[0])
+    return mix_images(prepared, drawn.mixing[v], drawn.mixing[v].partners - first, mix)
+
+
+@pytest.mark.parametrize("kind", ["pil", "tensor"])
+@pytest.mark.parametrize("mix", ["none", "mixup", "cutmix"])
+@pytest.mark.parametrize("subset", [False, True])
+def test_train_sees_what_extract_showed_the_teacher(kind: Kind, mix: Mix, subset: bool) -> None:
+    rows, views = 77, 2  # a whole mixing group and a ragged one of 13, in which one row has no partner
+    transform = v2.Compose([v2.RandomResizedCrop(13, antialias=True), v2.RandomHorizontalFlip()])
+    data, plan = picture_data(rows, kind), plan_of("test", mix)
+    order = np.random.RandomState(0).permutation(rows)
+    dataset = ViewDataset(data.samples, order, plan, transform)
+    groups = [np.arange(64), np.arange(64, rows)]
+    shown = [dataset[ViewRequest(0, views, group)] for group in groups]
+    teacher_input = [torch.cat([mixed_rows(drawn, v, mix) for drawn in shown]) for v in range(views)]
+    positions = np.sort(np.random.RandomState(1).permutation(rows)[:31]) if subset else np.arange(rows)
+    loader = Loader(
+        data, batch_size=10, epochs=3, plan=plan, transform=transform, order=order, positions=positions, views=(1, 0)
+    )
+    for batch in loader:
+        assert batch.view == (1, 0, 1)[batch.epoch]
+        assert torch.equal(batch.images, teacher_input[batch.view][batch.positions])
+        mixing = [drawn.mixing[batch.view] for drawn in shown]
+        lam = np.concatenate([each.lam for each in mixing])[batch.positions]
+        assert (batch.lam is None) == (mix == "none")
+        if batch.lam is not None:
+            assert torch.equal(batch.lam, torch.from_numpy(lam).float())
+
+
+def drawn_numbers() -> list[int]:
+    """31 bits of each of the next four words of torch, then of random, then of numpy."""
+    words = torch.randint(2**31, (4,)).tolist() + [random.getrandbits(32) for _ in range(4)]
+    return [int(word) % 2**31 for word in [*words, *np.random.randint(0, 2**32, 4, dtype=np.uint32)]]
+
+
+def test_the_three_generators_draw_different_numbers() -> None:
+    with own_generators():
+        torch.manual_seed(5)
+        np.random.seed(5)
+        seen = drawn_numbers()
+        assert set(seen[:4]) & set(seen[8:])  # under one seed they are one stream: why each has a word of its own
+        words = []
+        for index, view in [(0, 0), (0, 1), (1, 0)]:
+            seed_generators(9, index, view)
+            words += drawn_numbers()
+        seed_generators(9, 0, 0)
+        assert drawn_numbers() == words[:12]
+    assert len(set(words)) == len(words) == 36
+
+
+@pytest.mark.parametrize("name", ["random", "numpy", "ColorJitter"])
+def test_the_process_keeps_its_own_generator_states(name: str) -> None:
+    dataset, _ = reference(name, "tensor", "none")
+    torch.manual_seed(3)
+    random.seed(3)
+    np.random.seed(3)
+    expected = [drawn_numbers() for _ in range(2)]
+    torch.manual_seed(3)
+    random.seed(3)
+    np.random.seed(3)
+    before = drawn_numbers()
+    list(draw_requests(dataset, [ViewRequest(0, 2, np.arange(3))] * 2, 0))
+    assert [before, drawn_numbers()] == expected
+
+
+def test_states_come_back_after_an_error() -> None:
+    def broken(image: Any) -> Any:
+        raise ValueError("no picture")
+
+    torch.manual_seed(4)
+    expected = torch.get_rng_state()
+    with pytest.raises(ValueError, match="no picture"):
+        view_dataset(pictures(3), broken)[ViewRequest(0, 1, np.arange(2))]
+    assert torch.equal(torch.get_rng_state(), expected)
+
+
+def test_a_transform_in_place_reaches_neither_the_next_view_nor_the_sample() -> None:
+    samples = pictures(3)
+    untouched = [image.clone() for image in samples.images]
+    dataset = view_dataset(samples, v2.RandomErasing(p=1.0, value=0, inplace=True))
+    drawn = dataset[ViewRequest(0, 6, np.arange(3))]
+    for image, before in zip(samples.images, untouched, strict=True):
+        assert torch.equal(image, before)
+    erased = (drawn.images == 0).all(dim=2).flatten(2).sum(dim=2)
+    for earlier, later in pairwise(erased.tolist()):
+        assert earlier != later  # one box each, not the sum of those before
+    assert int(erased.max()) <= 0.34 * 17 * 15
+
+
+def test_a_view_does_not_depend_on_the_process_s_threads() -> None:
+    """A worker has one thread, the process as many as cores, and a mean over threads is summed in another order."""
+    images = tuple(picture(index, 3, 224, 224) for index in range(6))
+    transform = v2.Compose([v2.ToDtype(torch.float32, scale=True), v2.ColorJitter(0.5, 0.5, 0.5, 0.2)])
+    dataset = view_dataset(Pictures(images, (0,) * 6), transform)
+    before = torch.get_num_threads()
+    seen = []
+    try:
+        for threads in (1, 4):
+            torch.set_num_threads(threads)
+            seen.append(described(dataset[ViewRequest(0, 2, np.arange(6))]))
+            assert torch.get_num_threads() == threads
+    finally:
+        torch.set_num_threads(before)
+    assert seen[0] == seen[1]
