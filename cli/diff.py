@@ -8,8 +8,7 @@ import typer
 from kdcache.base.engine_settings import engine_settings
 from kdcache.base.figures import check_picture
 from kdcache.cli.console import print_json, print_line, print_record, print_table, progress_bar
-from kdcache.cli.flags import DaskWorkers, EngineName, Json, Scheduler
-from kdcache.pipelines.settings import view_range
+from kdcache.cli.flags import DaskWorkers, EngineName, Json, Scheduler, Views
 from kdcache.store.store import Store
 from kdcache.whole_store.diff import FieldDifference, StoreDifference, StoreSummary, diff_stores
 from kdcache.whole_store.diff_plot import plot_difference
@@ -20,9 +19,6 @@ from kdcache.whole_store.tally import Spread
 Place = "folder or address of a store, STORE@ID for a pinned seal"
 Temperature = Annotated[float, typer.Option("--temperature", help="T at which soft labels are compared.")]
 Rows = Annotated[int, typer.Option("--rows", min=0, help="Rows a view that are compared; 0 for all.")]
-Views = Annotated[
-    str | None, typer.Option("--views", help="Which views: 10, or a range such as 10:20; all by default.")
-]
 Others = Annotated[bool, typer.Option("--other-pictures", help="Compare rows though the view plans differ.")]
 Plot = Annotated[Path | None, typer.Option("--plot", help="Draw KL and agreement by view: FILE.png.")]
 
@@ -49,7 +45,7 @@ def command(
             Store.open(seen_by(settings, b)),
             temperature=temperature,
             rows=rows,
-            views=None if views is None else range(*view_range(views)),
+            views=views,
             other_pictures=other_pictures,
             engine=chosen,
             progress=progress,
@@ -77,7 +73,7 @@ def _print(found: StoreDifference) -> None:
 
 
 def _side(side: StoreSummary) -> dict[str, Any]:
-    spans = [f"{each.views[0]}:{each.views[1]} ({each.committed} of {each.blocks} blocks)" for each in side.segments]
+    spans = [f"{each.views} ({each.committed} of {each.blocks} blocks)" for each in side.segments]
     return {
         "place": side.store,
         "content id": (side.content_id or "not sealed")[:24],

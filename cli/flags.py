@@ -8,6 +8,8 @@ import typer
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
+from kdcache.base.view_span import ViewSpan
+
 Json = Annotated[bool, typer.Option("--json", help="Print one line of JSON for programs.")]
 Jobs = Annotated[int, typer.Option("--jobs", min=1, max=64, help="Files that travel at a time.")]
 EngineName = Annotated[
@@ -16,6 +18,10 @@ EngineName = Annotated[
 Scheduler = Annotated[str, typer.Option("--scheduler", help="Address of a running Dask scheduler; else this machine.")]
 DaskWorkers = Annotated[
     int, typer.Option("--dask-workers", min=0, help="Processes here; 0: one a core, up to 8; of a sweep, one a GPU.")
+]
+Views = Annotated[
+    ViewSpan | None,
+    typer.Option("--views", parser=ViewSpan.parse, metavar="N|START:STOP", help="Some views: 10 are 0:10; else all."),
 ]
 Config = Annotated[str | None, typer.Option("--config", help="TOML file of the same settings; flags win.")]
 

@@ -6,11 +6,7 @@ import typer
 
 from kdcache.base.progress import stop_on_signals
 from kdcache.cli.console import print_record, progress_bar
-from kdcache.cli.flags import Jobs, Json
-
-Views = Annotated[
-    str, typer.Option("--views", help="Only the segments of these views, such as 0:10.", show_default=False)
-]
+from kdcache.cli.flags import Jobs, Json, Views
 
 
 def command(
@@ -21,7 +17,7 @@ def command(
         ),
     ],
     store: Annotated[str, typer.Argument(help="folder to put the copy in")],
-    views: Views = "",
+    views: Views = None,
     jobs: Jobs = 8,
     as_json: Json = False,
 ) -> None:

@@ -8,8 +8,7 @@ from kdcache.base.engine_settings import engine_settings
 from kdcache.base.progress import stop_on_signals
 from kdcache.base.records import validated
 from kdcache.cli.console import print_json, print_record, progress_bar
-from kdcache.cli.flags import DaskWorkers, EngineName, Json, Scheduler
-from kdcache.pipelines.settings import view_range
+from kdcache.cli.flags import DaskWorkers, EngineName, Json, Scheduler, Views
 from kdcache.whole_store.engines import open_engine, seen_by
 from kdcache.whole_store.recode import Recoded, recode_store
 from kdcache.whole_store.recode_plan import Narrowing
@@ -24,7 +23,6 @@ Packing = Annotated[
     str | None, typer.Option("--packing", metavar="residuals|plain", help="How gaps and tail are laid out.")
 ]
 Drop = Annotated[list[str] | None, typer.Option("--drop", metavar="features,head", help="What to leave out.")]
-Views = Annotated[str | None, typer.Option("--views", help="Whole segments to recode, such as 10:20; all by default.")]
 
 
 def command(
@@ -50,7 +48,7 @@ def command(
             seen_by(settings, store),
             seen_by(settings, out),
             wanted,
-            views=None if views is None else view_range(views),
+            views=views,
             seal=seal,
             engine=chosen,
             progress=progress,

@@ -4,6 +4,7 @@ from typing import Annotated
 
 import typer
 
+from kdcache.base.view_span import shown_spans
 from kdcache.cli.console import print_record
 from kdcache.cli.flags import Json
 from kdcache.store.store import Store
@@ -21,6 +22,6 @@ def command(
     if written := {field: text for field, text in given.items() if text is not None}:
         opened.write_card(opened.card.model_copy(update=written))
     seal = opened.seal()
-    views = ", ".join(f"{first}:{last}" for first, last in (segment.views for segment in seal.segments))
+    views = shown_spans(segment.views for segment in seal.segments)
     record = {"store": store, "content_id": seal.content_id, "views": views, "pin": f"{store}@{seal.content_id[:32]}"}
     print_record(record, as_json=as_json, title="sealed")

@@ -7,6 +7,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from kdcache.base.view_span import ViewSpan
     from kdcache.errors import KdcacheError
     from kdcache.labels.soft_labels import FullLabels, SoftLabels, TopKLabels
     from kdcache.objectives.batch import Batch
@@ -39,6 +40,7 @@ _HOMES = {
     "TopKLabels": "labels.soft_labels",
     "TransformSpec": "store.plan",
     "ViewPlan": "store.plan",
+    "ViewSpan": "base.view_span",
     "extract": "pipelines.extract.stage",
     "fit_temperature": "whole_store.calibrate",
     "make_objective": "objectives.catalogue",
@@ -64,6 +66,7 @@ __all__ = [
     "TopKLabels",
     "TransformSpec",
     "ViewPlan",
+    "ViewSpan",
     "extract",
     "fit_temperature",
     "make_objective",

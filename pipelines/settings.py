@@ -9,6 +9,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationEr
 from kdcache.base.engine_settings import EngineSettings
 from kdcache.base.records import explain
 from kdcache.base.specs import parse_arguments
+from kdcache.base.view_span import ViewSpan, WrittenSpan
 from kdcache.errors import InvalidInputError
 
 
@@ -67,7 +68,9 @@ class ExtractSettings(Settings):
     )
     weights: str = Field(default="", description="safetensors file or state dict to load into the teacher")
     mask_classes: Integers = Field(default=(), description="classes that count as absent, for example 3,17")
-    views: str = Field(default="1", description="how many views, or a range such as 10:20 to add to a store")
+    views: WrittenSpan = Field(
+        default=ViewSpan(0, 1), description="how many views, or a range such as 10:20 to add to a store"
+    )
     order: Literal["shuffled", "given"] = Field(default="shuffled", description="order of positions")
     encoding: Literal["auto", "topk", "full"] = Field(default="auto", description="auto: full where top-k keeps all")
     top_k: int = Field(default=10, ge=1, description="classes kept of each row")
@@ -125,7 +128,9 @@ class TrainSettings(Settings):
         default="probabilities", description="what of an ensemble is averaged"
     )
     ensemble_weights: Numbers = Field(default=(), description="weight of each store, equal by default")
-    train_views: Integers = Field(default=(), description="views to cycle through, all by default")
+    views: WrittenSpan | None = Field(
+        default=None, description="views to cycle through, such as 10 or 10:20; all by default"
+    )
     epochs: int = Field(default=10, ge=1, description="epoch e uses view e mod V")
     batch_size: int = Field(default=128, ge=2, description="rows of a batch")
     optimizer: Literal["sgd", "adamw"] = Field(default="sgd", description="SGD with Nesterov momentum, or AdamW")
@@ -179,12 +184,3 @@ def load_settings(model: type[S], flags: dict[str, Any], config: str | None) -> 
         return model(**given)
     except ValidationError as error:
         raise InvalidInputError(explain(error)) from error
-
-
-def view_range(text: str) -> tuple[int, int]:
-    """`10` as (0, 10), `10:20` as (10, 20). Raises InvalidInputError."""
-    first, colon, last = text.partition(":")
-    parts = [first, last] if colon else ["0", first]
-    if not all(part.isdecimal() for part in parts) or int(parts[0]) >= int(parts[1]) or int(parts[1]) > 100_000:
-        raise InvalidInputError(f"views {text!r} is neither a number such as 10 nor a range such as 10:20")
-    return int(parts[0]), int(parts[1])

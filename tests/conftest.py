@@ -18,6 +18,11 @@ from tests.kits.photographs import imagenet_logits
 CROPS = 240
 
 
+def pytest_configure(config: pytest.Config) -> None:
+    """No test prints as wide as the terminal that it was started from: tables fold where they are narrow."""
+    os.environ["COLUMNS"] = "100"
+
+
 @pytest.fixture(scope="session", autouse=True)
 def _own_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     """No test touches the user's cache of far stores."""

@@ -2,23 +2,19 @@
 
 from typing import Any, Self
 
-from pydantic import (
-    BaseModel,
-    ConfigDict,
-    ValidationError,
-)
+from pydantic import BaseModel, ConfigDict, ValidationError
 
 from kdcache.base.canonical import canonical_json, parse_json
 from kdcache.base.limits import METADATA_LIMIT
 from kdcache.errors import FormatError, InvalidInputError, MismatchError
 
-FORMAT = 1
+FORMAT = 1  # of a store
 
 
 class Record(BaseModel):
     """A frozen record whose dict is what the store holds; unknown keys are refused."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", ser_json_inf_nan="constants")
+    model_config = ConfigDict(frozen=True, extra="forbid", ser_json_inf_nan="constants", serialize_by_alias=True)
 
     def to_bytes(self) -> bytes:
         return canonical_json(self.model_dump(mode="json"))
@@ -90,11 +86,10 @@ def validated(model: type[BaseModel], what: str, /, **fields: Any) -> Any:
 
 def explain(error: ValidationError) -> str:
     """A pydantic error as one line a field: its name, what is wrong, and the value that was given."""
-    missing = [".".join(str(part) for part in item["loc"]) for item in error.errors() if item["type"] == "missing"]
+    missing = [".".join(map(str, item["loc"])) for item in error.errors() if item["type"] == "missing"]
     lines = [f"{', '.join(missing)} must be given"] if missing else []
-    lines += [
-        f"{'.'.join(str(part) for part in item['loc']) or 'settings'}: {item['msg']} (given {shorten(item['input'])})"
-        for item in error.errors()
-        if item["type"] != "missing"
-    ]
+    for item in error.errors():
+        if item["type"] != "missing":
+            field, problem = ".".join(map(str, item["loc"])), item["msg"].removeprefix("Value error, ")
+            lines.append(f"{field or 'settings'}: {problem} (given {shorten(item['input'])})")
     return "; ".join(lines)

@@ -6,6 +6,7 @@ import numpy as np
 import torch
 
 from kdcache.base.arrays import IntArray
+from kdcache.base.view_span import ViewSpan
 from kdcache.errors import InvalidInputError, TeacherSuspectError
 from kdcache.labels.reduction import centre
 from kdcache.networks.input_trials import (
@@ -35,11 +36,11 @@ def require_determinism(dataset: ViewDataset, view: int) -> int:
     """
     positions = np.linspace(0, len(dataset.order) - 1, min(PROBE_SAMPLES, len(dataset.order))).astype(np.int64)
     positions = np.unique(positions)
-    once = dataset[ViewRequest(view, view + 2, positions)]
+    once = dataset[ViewRequest(ViewSpan(view, view + 2), positions)]
     again = {}
-    requests = [ViewRequest(v, v + 1, np.array([p])) for v in (view + 1, view) for p in positions[::-1]]
+    requests = [ViewRequest(ViewSpan.of(v), np.array([p])) for v in (view + 1, view) for p in positions[::-1]]
     for drawn in draw_requests(dataset, requests, 1):
-        again[drawn.request.first, int(drawn.request.positions[0])] = _hash(drawn, 0, 0)
+        again[drawn.request.views.start, int(drawn.request.positions[0])] = _hash(drawn, 0, 0)
     for v in (view, view + 1):
         for row, position in enumerate(positions.tolist()):
             if _hash(once, v - view, row) != again[v, position]:

@@ -16,6 +16,7 @@ from torch import Tensor
 
 from kdcache.base.arrays import IntArray
 from kdcache.base.devices import to_device
+from kdcache.base.view_span import ViewSpan
 from kdcache.errors import BadLogitsError, InvalidInputError
 from kdcache.labels.quantising import LOWEST_F16, Encoded, encode_topk
 from kdcache.labels.reduction import TopK, centre, finite_rows, label_distances, reduce_topk, tail_sums
@@ -82,39 +83,37 @@ class BlockExtractor:
     @property
     def memory(self) -> LoopMemory:
         """What extracting blocks with this may take over what stands before the first."""
-        views = self.layout.stop - self.layout.start
         return loop_memory(
             self.layout,
             classes=self.identity.teacher.classes,
             view_bytes=self.view_bytes,
-            request=request_size(self.identity, views, self.view_bytes),
+            request=request_size(self.identity, len(self.layout.views), self.view_bytes),
             batch_rows=self.batch_rows,
         )
 
     def requests(self, block: int) -> Iterator[ViewRequest]:
         """The views that make up a block. A sample is decoded once a request: so all its views at once where memory
         allows, and fewer rows instead; under mixing whole groups, since partners differ from view to view."""
-        first, last = self.layout.block_rows(block)
-        rows, views = request_size(self.identity, self.layout.stop - self.layout.start, self.view_bytes)
-        for start in range(first, last, rows):
-            positions = np.arange(start, min(start + rows, last), dtype=np.int64)
-            for view in range(self.layout.start, self.layout.stop, views):
-                yield ViewRequest(view, min(view + views, self.layout.stop), positions, (block,))
+        (start, stop), views = self.layout.block_rows(block), self.layout.views
+        rows, count = request_size(self.identity, len(views), self.view_bytes)
+        for first in range(start, stop, rows):
+            positions = np.arange(first, min(first + rows, stop), dtype=np.int64)
+            for view in range(views.start, views.stop, count):
+                yield ViewRequest(ViewSpan(view, min(view + count, views.stop)), positions, (block,))
 
     def ask(self, block: int, drawn: Iterator[Drawn]) -> BlockAnswer:
         """Run the teacher over one block; `drawn` yields its requests in order.
 
         The last batch is padded, so that kernels and their rounding do not change with the rows that are left.
         """
-        first, last = self.layout.block_rows(block)
-        views = self.layout.stop - self.layout.start
-        rows = min(self.batch_rows, -(-(last - first) // GROUP) * GROUP * views)
+        start, stop = self.layout.block_rows(block)
+        rows = min(self.batch_rows, -(-(stop - start) // GROUP) * GROUP * len(self.layout.views))
         feed = self.feed
         answer = _empty_answer(block, self.layout)
         pending: list[Unit] = []
         for wanted in self.requests(block):
             item = next(drawn)
-            assert (item.request.first, item.request.positions[0]) == (wanted.first, wanted.positions[0]), "out of step"
+            assert (item.request.views, item.request.positions[0]) == (wanted.views, wanted.positions[0]), "out of step"
             self._note(answer, item)
             for unit in units_of(item):
                 if sum(len(each.images) for each in pending) + len(unit.images) > rows:
@@ -128,19 +127,20 @@ class BlockExtractor:
         """Keep fingerprints and the canary's thumbnails; the pixels go as soon as the teacher has seen them."""
         start = int(item.request.positions[0])
         at = start - self.layout.block_rows(answer.block)[0]
-        views = slice(item.request.first - self.layout.start, item.request.last - self.layout.start)
-        answer.pixels[views, at : at + item.pixels.shape[1]] = item.pixels
+        first = self.layout.views.start
+        drawn = slice(item.request.views.start - first, item.request.views.stop - first)
+        answer.pixels[drawn, at : at + item.pixels.shape[1]] = item.pixels
         if answer.canary is not None and start < answer.canary.shape[1]:
             images = item.images[:, : answer.canary.shape[1] - start]
             small = thumbnails(images.flatten(0, 1)).reshape(*images.shape[:2], 3, 8, 8)
-            answer.canary[views, start : start + images.shape[1]] = small
+            answer.canary[drawn, start : start + images.shape[1]] = small
 
     def _ask_batch(self, answer: BlockAnswer, units: list[Unit], rows: int, feed: Feed) -> None:
         """Reduced answers of a batch into the block's; on a GPU the copies are still under way."""
         count = sum(len(unit.images) for unit in units)
         own = np.concatenate([self.labels[unit.first : unit.first + len(unit.images)] for unit in units])
         images, given = feed([unit.images for unit in units], rows), own[:, None]
-        if (mix := self.identity.views.mix) != "none":
+        if (mix := self.identity.plan.mix) != "none":
             mixing = _joined(units, rows)
             images = mix_images(images, mixing, mixing.partners, mix)
             given = np.stack([own, own[mixing.partners[:count]]], axis=1)
@@ -157,15 +157,15 @@ class BlockExtractor:
             self._put(answer, reduced, units)
 
     def _put(self, answer: BlockAnswer, reduced: dict[str, Tensor], units: list[Unit]) -> None:
-        first, last = self.layout.block_rows(answer.block)
+        (first, end), views = self.layout.block_rows(answer.block), self.layout.views
         for name, values in reduced.items():
             if name not in answer.fields:
-                shape = (self.layout.stop - self.layout.start, last - first, *values.shape[1:])
+                shape = (len(views), end - first, *values.shape[1:])
                 answer.fields[name] = _room(shape, values.dtype, values.device)
             start = 0
             for unit in units:
                 at, stop = unit.first - first, start + len(unit.images)
-                place = answer.fields[name][unit.view - self.layout.start, at : at + len(unit.images)]
+                place = answer.fields[name][unit.view - views.start, at : at + len(unit.images)]
                 _copy_out(place, values[start:stop])
                 start = stop
 
@@ -202,20 +202,20 @@ class BlockExtractor:
         return arrays, _counts(fields["label"], int(encoded.clamped.sum()))
 
 
-def request_size(identity: Identity, views: int, view_bytes: int) -> tuple[int, int]:
-    """Rows and views that are drawn together."""
-    if identity.views.mix != "none":
-        return GROUP, min(views, max(1, GROUP_BYTES // (GROUP * view_bytes)))
+def request_size(identity: Identity, view_count: int, view_bytes: int) -> tuple[int, int]:
+    """Rows, and how many of the views, are drawn together."""
+    if identity.plan.mix != "none":
+        return GROUP, min(view_count, max(1, GROUP_BYTES // (GROUP * view_bytes)))
     rows = GROUP
-    while rows > 1 and rows * views * view_bytes > UNIT_BYTES:
+    while rows > 1 and rows * view_count * view_bytes > UNIT_BYTES:
         rows //= 2
-    return rows, min(views, max(1, UNIT_BYTES // (rows * view_bytes)))
+    return rows, min(view_count, max(1, UNIT_BYTES // (rows * view_bytes)))
 
 
 def units_of(item: Drawn) -> Iterator[Unit]:
     """A request's views one by one."""
-    for offset, mixing in enumerate(item.mixing):
-        yield Unit(item.request.first + offset, int(item.request.positions[0]), item.images[offset], mixing)
+    for view, images, mixing in zip(item.request.views, item.images, item.mixing, strict=True):
+        yield Unit(view, int(item.request.positions[0]), images, mixing)
 
 
 def reduce_answer(logits: Tensor, labels: Tensor, identity: Identity) -> dict[str, Tensor]:
@@ -254,10 +254,9 @@ def _joined(units: list[Unit], rows: int) -> Mixing:
 
 
 def _empty_answer(block: int, layout: SegmentLayout) -> BlockAnswer:
-    first, last = layout.block_rows(block)
-    views = layout.stop - layout.start
+    start, stop = layout.block_rows(block)
     canary = np.empty(layout.arrays["canary"].shape, dtype=np.uint8) if block == 0 else None
-    return BlockAnswer(block, {}, np.empty((views, last - first), dtype=np.uint8), canary, [], None)
+    return BlockAnswer(block, {}, np.empty((len(layout.views), stop - start), dtype=np.uint8), canary, [], None)
 
 
 def _room(shape: tuple[int, ...], dtype: torch.dtype, device: torch.device) -> Tensor:
@@ -287,7 +286,7 @@ def _require_finite(finite: Array, layout: SegmentLayout, first: int, sample_nam
     if finite.all():
         return
     bad = np.argwhere(~finite)
-    named = [f"{sample_name(first + int(row))} (view {layout.start + int(view)})" for view, row in bad[:5]]
+    named = [f"{sample_name(first + int(row))} (view {layout.views.start + int(view)})" for view, row in bad[:5]]
     raise BadLogitsError(
         f"the teacher answered NaN or Inf for {len(bad)} rows: {', '.join(named)}; nothing of this block was written. "
         "Classes that are masked by design are named once with --mask-classes"

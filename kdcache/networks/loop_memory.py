@@ -14,19 +14,19 @@ SLACK = 64_000_000  # allocator, threads, Python's own objects
 class LoopMemory:
     """Bytes of the block loop, over what stands before it (data set, teacher and one forward of a batch of it).
 
-    views: a batch of drawn views, the request being drawn or taken apart, and the batch as f32;
+    drawing: a batch of drawn views, the request being drawn or taken apart, and the batch as f32;
     answers: reduced rows of the block that is asked and of those in flight; reduction: f32 tensors [batch, classes];
     writing: the arrays of one block as integers, shards being compressed, wider intermediates of one view.
     """
 
-    views: int
+    drawing: int
     answers: int
     reduction: int
     writing: int
 
     @property
     def total(self) -> int:
-        return self.views + self.answers + self.reduction + self.writing + SLACK
+        return self.drawing + self.answers + self.reduction + self.writing + SLACK
 
 
 def loop_memory(
@@ -35,13 +35,13 @@ def loop_memory(
     """The bound for a layout; `request` is rows and views drawn together. A block has at most 64 MB of its widest array
     unless 64 rows exceed that, so nothing here grows with the data set, with views or with classes beyond that."""
     positions = min(layout.block, layout.rows)
-    rows = positions * (layout.stop - layout.start)
+    rows = positions * len(layout.views)
     arrays = {name: layout.arrays[name] for name in layout.rowwise}
     stored = sum(_row_bytes(spec) for spec in arrays.values())
     k = _row_bytes(arrays["classes"]) // np.dtype(arrays["classes"].dtype).itemsize if "classes" in arrays else 0
     reduced = stored + 6 * k + 32  # ids and distances as four bytes each, tail and labels as f32
     return LoopMemory(
-        views=(batch_rows + 2 * request[0] * request[1]) * view_bytes + 4 * batch_rows * view_bytes,
+        drawing=(batch_rows + 2 * request[0] * request[1]) * view_bytes + 4 * batch_rows * view_bytes,
         answers=(IN_FLIGHT + 1) * rows * reduced,
         reduction=8 * batch_rows * classes * 4,
         writing=4 * rows * stored + 32 * positions * k,

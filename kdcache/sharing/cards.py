@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from kdcache.base.view_span import ViewSpan
 from kdcache.errors import InvalidInputError
 from kdcache.places.folder import Folder
 from kdcache.store.inspection import describe_store
@@ -131,8 +132,7 @@ def _intro(facts: CardFacts) -> str:
 
 
 def _count(views: str) -> int:
-    spans = [each.split(":") for each in views.split(", ")]
-    return sum(int(last) - int(first) for first, last in spans)
+    return sum(len(ViewSpan.parse(span)) for span in views.split(", "))
 
 
 def _rows(store: Store, facts: CardFacts) -> dict[str, str]:
@@ -175,7 +175,7 @@ def _quoted(notes: str) -> str:
 
 
 def _usage(store: Store, facts: CardFacts) -> str:
-    pinned, own = f'"$STORE@{facts.pin}"', bool(store.identity.views.transform.text)
+    pinned, own = f'"$STORE@{facts.pin}"', bool(store.identity.plan.transform.text)
     naming = " --transform FILE.py:CALLABLE" if own else ""
     return "\n".join(
         [

@@ -95,7 +95,7 @@ def _prepare(folder: Folder, sources: Sequence[Source], plan: Plan) -> Store:
         head=first.head() if first.identity.encoding.head else None,
     )
     for layout in plan.layouts:
-        store.add_segment(layout.start, layout.stop)
+        store.add_segment(layout.views)
     cards = [card for source in sources if (card := source.store.card) != Card()]
     if cards:
         folder.put_new(CARD, cards[0].to_bytes())

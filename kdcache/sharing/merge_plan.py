@@ -156,7 +156,7 @@ def _layouts(holders: Sequence[Source]) -> tuple[SegmentLayout, ...]:
     for source in holders:
         for layout in (segment.layout for segment in source.store.segments):
             for other, name in found.values():
-                if layout.name != other.name and layout.start < other.stop and other.start < layout.stop:
+                if layout.name != other.name and layout.views.overlaps(other.views):
                     said = f"{source.name} has {layout.name}, {name} has {other.name}"
                     advice = "segments of a store may not overlap: keep one of the two, and extract the views it lacks"
                     raise InvalidInputError(f"views overlap: {said}; {advice}")

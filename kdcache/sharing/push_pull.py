@@ -4,14 +4,14 @@ import time
 
 from kdcache.base.progress import Progress, StopRequest, silent
 from kdcache.base.records import Record
+from kdcache.base.view_span import ViewSpan
 from kdcache.errors import InvalidInputError
 from kdcache.places.folder import Folder
 from kdcache.places.opening import ARCHIVE, open_place
 from kdcache.places.place import Place, is_url
-from kdcache.sharing.sealed_files import SealedListing, sealed_files
+from kdcache.sharing.sealed_files import SealedListing, sealed_files, views_of
 from kdcache.sharing.transfer import JOBS, Copied, copy_sealed
 from kdcache.store.layout import CARD
-from kdcache.store.partial import spans
 from kdcache.store.seals import split_pin
 
 PUSHING, PULLING = "pushing (bytes)", "pulling (bytes)"
@@ -75,17 +75,17 @@ def pull(
     url: str,
     store: str,
     *,
-    views: str = "",
+    views: ViewSpan | None = None,
     jobs: int = JOBS,
     progress: Progress = silent,
     stop: StopRequest | None = None,
 ) -> Shared:
-    """Copy what a seal at `url` lists to a folder: all of it, or the segments of `views` (0:10)."""
+    """Copy what a seal at `url` lists to a folder: all of it, or the segments of `views`."""
     if is_url(store):
         raise InvalidInputError(f"{open_place(store).root} was named as the folder to pull to; name a path")
     path, pin = split_pin(url)
-    source, span = open_place(path), _span(views)
-    listing = sealed_files(source, pin, views=span)
+    source = open_place(path)
+    listing = sealed_files(source, pin, views=views)
     return _copy(source, Folder(store), listing, jobs=jobs, progress=progress, stop=stop, what=PULLING)
 
 
@@ -114,7 +114,7 @@ def _shared(source: Place, target: Place, listing: SealedListing, copied: Copied
         to=str(target.root),
         content_id=listing.content_id,
         pin=f"{target.root}@{listing.content_id[:32]}",
-        views=spans(listing.segments),
+        views=views_of(listing.segments),
         files=copied.files,
         bytes=copied.bytes,
         copied_files=copied.copied_files,
@@ -130,18 +130,9 @@ def _note(target: Place, listing: SealedListing, copied: Copied) -> str:
         said = f"without a pin, {target.root} still opens as seal {latest[:12]}, which lists views that this one lacks"
         notes.append(f"{said}; the pin opens this one")
     elif listing.left_out:
-        notes.append(f"views {spans(listing.left_out)} were left out")
+        notes.append(f"views {views_of(listing.left_out)} were left out")
     if copied.card == "kept":
         notes.append(f"the card here was kept, another came: to take that, remove {target.path(CARD)} and pull again")
     if copied.card == "replaced":
         notes.append("another card stood there and was replaced by this one")
     return "; ".join(notes)
-
-
-def _span(views: str) -> tuple[int, int] | None:
-    if not views:
-        return None
-    first, colon, last = views.partition(":")
-    if not (colon and first.isdecimal() and last.isdecimal() and int(first) < int(last)):
-        raise InvalidInputError(f"--views {views[:40]} is no range of views; write --views 0:10, the end exclusive")
-    return int(first), int(last)

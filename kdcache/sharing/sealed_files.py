@@ -5,12 +5,13 @@ have bytes that follow from the manifest and the seal; order, labels and head ar
 then known by the sha256 of the bytes that were read. Manifest and card are as they lie there now.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any, cast
 
 from kdcache.base.canonical import canonical_json, sha256_hex
 from kdcache.base.limits import CARD_LIMIT, HEAD_BYTES_MAX, MANIFEST_LIMIT, METADATA_LIMIT
+from kdcache.base.view_span import ViewSpan, shown_spans
 from kdcache.errors import DamagedError, InvalidInputError, MissingBlockError, StoreNotFoundError
 from kdcache.places.place import Place, get_optional
 from kdcache.store.layout import (
@@ -25,7 +26,7 @@ from kdcache.store.layout import (
     seal_key,
 )
 from kdcache.store.manifest import Card, Identity, parse_manifest
-from kdcache.store.partial import Partial, spans
+from kdcache.store.partial import Partial
 from kdcache.store.seals import Seal, SealedSegment
 from kdcache.store.segment import Segment
 from kdcache.store.shards import largest_shard
@@ -71,7 +72,7 @@ class SealedListing:
         return sum(file.size for file in self.files)
 
 
-def sealed_files(place: Place, content_id: str | None, *, views: tuple[int, int] | None = None) -> SealedListing:
+def sealed_files(place: Place, content_id: str | None, *, views: ViewSpan | None = None) -> SealedListing:
     """Every file of what a seal lists (the latest where `content_id` is None), or of the segments of some views of it.
 
     A shard holds all views of its segment, so `views` must be made of whole segments. Raises StoreNotFoundError where
@@ -83,7 +84,7 @@ def sealed_files(place: Place, content_id: str | None, *, views: tuple[int, int]
     if seal is None:
         raise StoreNotFoundError(f"{place.root} is not sealed; run: kdcache seal {place.root}")
     chosen = chosen_segments(store, seal, views)
-    segments = [store.segment_of(each.views[0]) for each in chosen]
+    segments = [store.segment_of(each.views.start) for each in chosen]
     data = [*_wholes(store), *(file for segment in segments for file in _data(segment))]
     records = [file for segment in segments for file in _records(segment)]
     left_out = tuple(each for each in seal.segments if each not in chosen)
@@ -97,27 +98,32 @@ def known(key: str, data: bytes) -> SharedFile:
     return SharedFile(key, len(data), sha256_hex(data), data)
 
 
-def chosen_segments(store: Store, seal: Seal, views: tuple[int, int] | None) -> tuple[SealedSegment, ...]:
+def chosen_segments(store: Store, seal: Seal, views: ViewSpan | None) -> tuple[SealedSegment, ...]:
     """A seal's segments, or those of some views. Raises InvalidInputError where these are not whole segments,
     MissingBlockError where this copy left them out."""
     chosen = seal.segments
     if views is not None:
-        start, stop = views
-        chosen = tuple(each for each in seal.segments if start <= each.views[0] and each.views[1] <= stop)
-        if not chosen or sum(last - first for first, last in (each.views for each in chosen)) != stop - start:
+        views = ViewSpan.parse(views)
+        chosen = tuple(segment for segment in seal.segments if segment.views.within(views))
+        if sum(len(segment.views) for segment in chosen) != len(views):
             advice = "name whole segments, for their files hold all of their views"
             raise InvalidInputError(
-                f"views {start}:{stop} were asked for, {store.folder.root} has {spans(seal.segments)}; {advice}"
+                f"views {views} were asked for, {store.folder.root} has {views_of(seal.segments)}; {advice}"
             )
     if missing := tuple(each for each in chosen if each in store.left_out):
         fetch = f"get them from where the store came from (kdcache pull URL {store.folder.root})"
         advice = f"{fetch}; only pull and recode take the views that are here: --views {_held(store)}"
-        raise MissingBlockError(f"{store.folder.root} is a partial copy without views {spans(missing)}; {advice}")
+        raise MissingBlockError(f"{store.folder.root} is a partial copy without views {views_of(missing)}; {advice}")
     return chosen
 
 
+def views_of(segments: Iterable[SealedSegment]) -> str:
+    """Views of some segments for a message: `0:10, 10:20`."""
+    return shown_spans(segment.views for segment in segments)
+
+
 def _held(store: Store) -> str:
-    return " or ".join(f"{each.layout.start}:{each.layout.stop}" for each in store.segments) or "(none)"
+    return " or ".join(str(segment.views) for segment in store.segments) or "(none)"
 
 
 def _wholes(store: Store) -> Iterator[SharedFile]:

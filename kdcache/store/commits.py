@@ -84,7 +84,7 @@ def commit_block(
                 mixed, data = True, found
         shards[name] = Shard(sha256=sha256_hex(data), size=len(data))
     first, last = layout.block_rows(block)
-    rows = (last - first) * (layout.stop - layout.start)
+    rows = (last - first) * len(layout.views)
     commit = Commit(block=block, rows=rows, shards=shards, counts=counts, mixed=mixed, provenance=provenance)
     folder.put_new(layout.commit_key(block), commit.to_bytes())
     return read_commit(folder, layout, block)
@@ -191,7 +191,7 @@ def _parse(data: bytes, layout: SegmentLayout, block: int, name: str) -> Commit:
         said = f"block {commit.block} with {sorted(commit.shards)}"
         raise DamagedError(f"{name} is of {said}, expected block {block} with {sorted(expected)}; restore the file")
     first, last = layout.block_rows(block)
-    if commit.rows != (rows := (last - first) * (layout.stop - layout.start)):
+    if commit.rows != (rows := (last - first) * len(layout.views)):
         raise DamagedError(f"{name} says {commit.rows} rows of block {block}, it has {rows}; restore the file")
     return commit
 

@@ -4,6 +4,7 @@ from typing import Any
 
 import numpy as np
 
+from kdcache.base.view_span import shown_spans
 from kdcache.errors import InvalidInputError
 from kdcache.labels.encoding import described
 from kdcache.labels.soft_labels import FullLabels
@@ -16,7 +17,7 @@ BEST = 5
 def describe_store(store: Store) -> dict[str, Any]:
     """Field : value; `parents` nested, as ancestors. Reads no array; lists nothing where the store is sealed."""
     identity, provenance, card = store.identity, store.manifest.provenance, store.card
-    encoding, teacher, plan = identity.encoding, identity.teacher, identity.views
+    encoding, teacher, plan = identity.encoding, identity.teacher, identity.plan
     kept = f"top {encoding.k}" if encoding.k is not None else "all logits"
     state = "sealed" if store.content_id else _state(store)
     return {
@@ -30,7 +31,7 @@ def describe_store(store: Store) -> dict[str, Any]:
         "data": provenance.data,
         "rows": identity.dataset.rows,
         "classes": teacher.classes,
-        "views": ", ".join(f"{each.layout.start}:{each.layout.stop}" for each in store.segments),
+        "views": shown_spans(segment.views for segment in store.segments),
         "soft labels": f"{kept}, {encoding.quantisation} quantisation",
         "features": encoding.features,
         "head": bool(encoding.head),
@@ -58,9 +59,9 @@ def describe_store(store: Store) -> dict[str, Any]:
 
 def describe_rows(store: Store, count: int, view: int | None) -> list[dict[str, Any]]:
     """The first positions of a view: dataset index, hard label, and the best classes with probabilities at T = 1."""
-    if not store.views:
+    if not store.every_view:
         raise InvalidInputError(f"{store.folder.root} has no views yet; run kdcache extract")
-    chosen = store.views[0] if view is None else view
+    chosen = store.every_view[0] if view is None else view
     positions = np.arange(min(count, store.rows), dtype=np.int64)
     soft = store.read(chosen, positions)
     probabilities = np.exp(soft.log_probs(1.0))

@@ -8,6 +8,7 @@ from typing import Any
 
 from kdcache.base.arrays import WIDTH
 from kdcache.base.canonical import canonical_json, sha256_hex
+from kdcache.base.view_span import ViewSpan
 from kdcache.labels.encoding import Encoding, class_dtype
 from kdcache.store.manifest import Identity
 
@@ -101,8 +102,7 @@ class SegmentLayout:
     """The arrays of one segment, in the order in which a block writes them: the first is the ticket."""
 
     name: str
-    start: int
-    stop: int
+    views: ViewSpan
     rows: int
     block: int
     arrays: dict[str, ArraySpec] = field(hash=False)
@@ -140,9 +140,9 @@ class SegmentLayout:
         return f"kdcache/{self.name}/segment.json"
 
 
-def segment_name(start: int, stop: int) -> str:
-    """Directory name of the segment that holds views start:stop."""
-    return f"views-{start:05d}-{stop:05d}"
+def segment_name(views: ViewSpan) -> str:
+    """Directory name of the segment that holds these views."""
+    return f"views-{views.start:05d}-{views.stop:05d}"
 
 
 def seal_key(content_id: str) -> str:
@@ -162,7 +162,7 @@ def _row_shapes(identity: Identity) -> dict[str, tuple[str, tuple[int, ...], tup
             ranks = (encoding.k - 1,)
             rows["gaps"] = ("uint16" if encoding.quantisation == "high" else "uint8", *_by_rank(ranks, encoding))
         rows["tail"] = ("int16", (3,), ())
-        rows["label"] = ("uint16", (), () if identity.views.mix == "none" else (2,))
+        rows["label"] = ("uint16", (), () if identity.plan.mix == "none" else (2,))
     if encoding.features:
         rows["features"] = ("float16", (), (encoding.features,))
     rows["pixels"] = ("uint8", (), ())
@@ -181,31 +181,31 @@ def _product(values: tuple[int, ...]) -> int:
     return product
 
 
-def block_size(identity: Identity, views: int) -> int:
+def block_size(identity: Identity, views: ViewSpan) -> int:
     """The largest power of two to 8,192 within 64 MB a shard, 32 MB a chunk and 64 blocks or more; never under 64."""
     widest = max(WIDTH[dtype] * _product(before + after) for dtype, before, after in _row_shapes(identity).values())
     limit = min(
-        BLOCK_MAX, SHARD_BYTES // (views * widest), CHUNK_BYTES // widest, identity.dataset.rows // BLOCKS_WANTED
+        BLOCK_MAX, SHARD_BYTES // (len(views) * widest), CHUNK_BYTES // widest, identity.dataset.rows // BLOCKS_WANTED
     )
     return max(BLOCK_MIN, 1 << max(limit, 1).bit_length() - 1)
 
 
-def segment_layout(identity: Identity, start: int, stop: int) -> SegmentLayout:
-    """The layout of views start:stop of a store."""
-    rows, views, name = identity.dataset.rows, stop - start, segment_name(start, stop)
+def segment_layout(identity: Identity, views: ViewSpan) -> SegmentLayout:
+    """The layout of some views of a store."""
+    rows, name = identity.dataset.rows, segment_name(views)
     block = block_size(identity, views)
     arrays = {}
     for array, (dtype, before, after) in _row_shapes(identity).items():
-        shape = (views, *before, rows, *after)
-        shard = (views, *before, block, *after)
+        shape = (len(views), *before, rows, *after)
+        shard = (len(views), *before, block, *after)
         by_rank = array == "gaps" and bool(before)
         arrays[array] = ArraySpec(f"{name}/{array}", shape, dtype, shard, (1, *shard[1:]), 1 + len(before), by_rank)
-    canary = (views, min(CANARY_ROWS, rows), 3, 8, 8)
+    canary = (len(views), min(CANARY_ROWS, rows), 3, 8, 8)
     arrays["canary"] = ArraySpec(f"{name}/canary", canary, "uint8", canary, (1, *canary[1:]))
     if identity.encoding.class_means:
         means = (1, identity.teacher.classes)
         arrays["class_means"] = ArraySpec(f"{name}/class_means", means, "float32", means, means)
-    return SegmentLayout(name, start, stop, rows, block, arrays)
+    return SegmentLayout(name, views, rows, block, arrays)
 
 
 def plain_array(path: str, shape: tuple[int, ...], dtype: str) -> ArraySpec:
@@ -230,7 +230,7 @@ def describe_segment(layout: SegmentLayout, identity_digest: str) -> dict[str, A
     """segment.json: what the segment digest covers besides the commits."""
     return {
         "identity": identity_digest,
-        "views": [layout.start, layout.stop],
+        "views": [layout.views.start, layout.views.stop],
         "block": layout.block,
         "arrays": {name: spec.metadata() for name, spec in layout.arrays.items()},
     }

@@ -66,7 +66,7 @@ class Identity(Record):
     format: Literal[1] = 1
     dataset: DatasetIdentity
     order: OrderIdentity
-    views: ViewPlan
+    plan: ViewPlan = Field(alias="views")
     teacher: TeacherIdentity
     encoding: Encoding
     parents: Annotated[tuple[str, ...], FailFast()] = ()

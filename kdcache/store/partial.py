@@ -47,8 +47,3 @@ def drop_left_out(folder: Place, before: tuple[SealedSegment, ...], held: tuple[
         folder.delete(PARTIAL)
     elif left.left_out != before:
         folder.replace(PARTIAL, left.to_bytes())
-
-
-def spans(segments: tuple[SealedSegment, ...]) -> str:
-    """Views of some segments for a message: `0:10, 10:20`."""
-    return ", ".join(f"{first}:{last}" for first, last in (each.views for each in segments))

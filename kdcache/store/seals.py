@@ -8,8 +8,9 @@ from typing import Annotated, Literal, Self
 from pydantic import FailFast, Field, model_validator
 
 from kdcache.base.canonical import sha256_hex
-from kdcache.base.limits import LATEST_LIMIT, SEAL_LIMIT, VIEWS_MAX
+from kdcache.base.limits import LATEST_LIMIT, SEAL_LIMIT
 from kdcache.base.records import Record
+from kdcache.base.view_span import ViewSpan
 from kdcache.errors import DamagedError, StoreNotFoundError
 from kdcache.places.place import Place, is_url
 from kdcache.store.layout import LATEST_SEAL, seal_key, segment_digest, segment_layout
@@ -21,21 +22,14 @@ HEX = set("0123456789abcdef")
 SHOWN = 20  # seals that a message lists
 
 Digest = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
-View = Annotated[int, Field(ge=0, le=VIEWS_MAX)]
 
 
 class SealedSegment(Record):
     """What a seal says of one segment."""
 
-    views: tuple[View, View]
+    views: ViewSpan
     commits: Digest
     digest: Digest
-
-    @model_validator(mode="after")
-    def _holds_views(self) -> Self:
-        if self.views[0] >= self.views[1]:
-            raise ValueError(f"views {self.views[0]}:{self.views[1]} are none")
-        return self
 
 
 class Seal(Record):
@@ -50,10 +44,9 @@ class Seal(Record):
 
     @model_validator(mode="after")
     def _views_are_distinct(self) -> Self:
-        spans = sorted(segment.views for segment in self.segments)
-        for (start, stop), (following, end) in pairwise(spans):
-            if following < stop:
-                raise ValueError(f"segments of views {start}:{stop} and {following}:{end} overlap")
+        for views, following in pairwise(sorted(segment.views for segment in self.segments)):
+            if views.overlaps(following):
+                raise ValueError(f"segments of views {views} and {following} overlap")
         return self
 
     @property
@@ -105,7 +98,7 @@ def read_seal(folder: Place, identity: Identity, content_id: str | None) -> Seal
     if seal.order != identity.order.sha256:
         raise DamagedError(f"{folder.path(key)} seals order {seal.order}, the manifest's is {identity.order.sha256}")
     for entry in seal.segments:
-        layout = segment_layout(identity, *entry.views)
+        layout = segment_layout(identity, entry.views)
         if segment_digest(layout, seal.identity, entry.commits) != entry.digest:
             raise DamagedError(f"{folder.path(key)}: the digest of {layout.name} does not follow; restore it")
     return seal

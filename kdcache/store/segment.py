@@ -9,6 +9,7 @@ import numpy.typing as npt
 
 from kdcache.base.canonical import canonical_json, sha256_hex
 from kdcache.base.limits import COMMIT_LIMIT, COMMITS_LIMIT, VIEWS_MAX, ZARR_LIMIT
+from kdcache.base.view_span import ViewSpan
 from kdcache.errors import DamagedError, FormatError, InvalidInputError, MissingBlockError
 from kdcache.places.place import Place
 from kdcache.store.commits import Commit, Counts, SealedCommits, commit_block, list_commits, read_commit
@@ -43,8 +44,8 @@ class Segment:
         self.commits_digest = commits_digest
 
     @property
-    def views(self) -> range:
-        return range(self.layout.start, self.layout.stop)
+    def views(self) -> ViewSpan:
+        return self.layout.views
 
     def digest(self, commits_digest: str) -> str:
         return segment_digest(self.layout, self.identity.digest, commits_digest)
@@ -110,7 +111,7 @@ class Segment:
                 near,
                 specs,
                 parts,
-                view - self.layout.start,
+                view - self.views.start,
                 size_of=lambda block, name: commits[block].shards[name].size,
                 classes=self.identity.teacher.classes,
             )
@@ -121,7 +122,7 @@ class Segment:
         """Tell a far place what is about to be read, so that it fetches all of it at once."""
         if self.commits_digest is None or not isinstance(self.folder, Expectant):
             return
-        sealed, row, awaited = self.sealed_commits, view - self.layout.start, []
+        sealed, row, awaited = self.sealed_commits, view - self.views.start, []
         for block in blocks:
             shards = [(spec, sealed[block].shards[name]) for name, spec in specs.items()]
             files = tuple(
@@ -134,7 +135,7 @@ class Segment:
     def canary(self, view: int) -> Array:
         """Thumbnails [min(64, N), 3, 8, 8] u8 of the first positions' views."""
         self._check_range(view, np.zeros(1, dtype=np.int64))
-        return self._first_block("canary", view - self.layout.start)
+        return self._first_block("canary", view - self.views.start)
 
     @cached_property
     def class_means(self) -> Array:
@@ -207,9 +208,9 @@ def listed_segments(folder: Place, identity: Identity) -> list[Segment]:
     found, digest = [], identity.digest
     for name in folder.folders("kdcache"):
         parts = name.split("-")
-        views = [int(part) for part in parts[1:] if part.isdecimal()]
-        if len(views) == 2 and views[0] < views[1] <= VIEWS_MAX and name == segment_name(*views):
-            segment = Segment(folder, identity, segment_layout(identity, *views), None)
+        ends = [int(part) for part in parts[1:] if part.isdecimal()]
+        if len(ends) == 2 and ends[0] < ends[1] <= VIEWS_MAX and name == segment_name(views := ViewSpan(*ends)):
+            segment = Segment(folder, identity, segment_layout(identity, views), None)
             if (data := folder.get(segment.layout.record, limit=ZARR_LIMIT)) is not None:
                 if data != canonical_json(describe_segment(segment.layout, digest)):
                     path = folder.path(segment.layout.record)
@@ -217,4 +218,4 @@ def listed_segments(folder: Place, identity: Identity) -> list[Segment]:
                         f"{path} is not what this store's manifest predicts; restore it from another copy"
                     )
                 found.append(segment)
-    return sorted(found, key=lambda segment: segment.layout.start)
+    return sorted(found, key=lambda segment: segment.views)

@@ -9,8 +9,9 @@ import numpy.typing as npt
 
 from kdcache.base.arrays import values_digest
 from kdcache.base.canonical import sha256_hex
-from kdcache.base.limits import CARD_LIMIT, MANIFEST_LIMIT, VIEWS_MAX
+from kdcache.base.limits import CARD_LIMIT, MANIFEST_LIMIT
 from kdcache.base.records import require_equal
+from kdcache.base.view_span import ViewSpan, shown_spans
 from kdcache.errors import DamagedError, InvalidInputError, MissingBlockError, StoreNotFoundError
 from kdcache.labels.soft_labels import SoftLabels
 from kdcache.places.opening import open_folder, open_place
@@ -28,7 +29,7 @@ from kdcache.store.layout import (
     segment_layout,
 )
 from kdcache.store.manifest import Card, Identity, Manifest, Provenance, parse_manifest
-from kdcache.store.partial import drop_left_out, read_partial, spans
+from kdcache.store.partial import drop_left_out, read_partial
 from kdcache.store.plan import partners_of
 from kdcache.store.read_ahead import reading
 from kdcache.store.rows import EncodedRows
@@ -116,7 +117,7 @@ class Store:
             return cls.listed(folder)
         left_out = tuple(entry for entry in read_partial(folder) if entry in seal.segments)
         segments = tuple(
-            Segment(folder, manifest.identity, segment_layout(manifest.identity, *entry.views), entry.commits)
+            Segment(folder, manifest.identity, segment_layout(manifest.identity, entry.views), entry.commits)
             for entry in seal.segments
             if entry not in left_out
         )
@@ -147,7 +148,7 @@ class Store:
         return None if self.seal_record is None else self.seal_record.content_id
 
     @property
-    def views(self) -> tuple[int, ...]:
+    def every_view(self) -> tuple[int, ...]:
         """Every view that has a segment, ascending."""
         return tuple(sorted(view for segment in self.segments for view in segment.views))
 
@@ -190,8 +191,8 @@ class Store:
         for segment in self.segments:
             if view in segment.views:
                 return segment
-        if lacking := tuple(entry for entry in self.left_out if entry.views[0] <= view < entry.views[1]):
-            said = f"is a partial copy: view {view} is of views {spans(lacking)}, which were not pulled"
+        if lacking := shown_spans(segment.views for segment in self.left_out if view in segment.views):
+            said = f"is a partial copy: view {view} is of views {lacking}, which were not pulled"
             raise MissingBlockError(f"{self.folder.root} {said}; get them with kdcache pull from where it came from")
         there = ", ".join(segment.layout.name for segment in self.segments) or "none"
         raise InvalidInputError(
@@ -222,26 +223,24 @@ class Store:
     def hard_labels(self, view: int, positions: IntArray) -> IntArray:
         """Hard labels [B], or [B, 2] with the partner's under mixing."""
         own = self.labels[positions]
-        if self.identity.views.mix == "none":
+        if self.identity.plan.mix == "none":
             return own
-        return np.stack([own, self.labels[partners_of(self.identity.views, positions, view, self.rows)]], axis=1)
+        return np.stack([own, self.labels[partners_of(self.identity.plan, positions, view, self.rows)]], axis=1)
 
-    def add_segment(self, start: int, stop: int) -> Segment:
-        """The segment of views start:stop, made where it is missing. Raises InvalidInputError where views overlap."""
+    def add_segment(self, views: ViewSpan) -> Segment:
+        """The segment of some views, made where it is missing. Raises InvalidInputError where views overlap."""
         for segment in self.segments:
-            if (segment.layout.start, segment.layout.stop) == (start, stop):
+            if segment.views == views:
                 return segment
-            if start < segment.layout.stop and segment.layout.start < stop:
+            if segment.views.overlaps(views):
                 raise InvalidInputError(
-                    f"views {start}:{stop} overlap {segment.layout.name}, which is there already; "
-                    f"extract {segment.layout.start}:{segment.layout.stop} to finish it, or views from "
-                    f"{max(each.layout.stop for each in self.segments)} on to add new ones"
+                    f"views {views} overlap {segment.layout.name}, which is there already; "
+                    f"extract {segment.views} to finish it, or views from "
+                    f"{max(segment.views.stop for segment in self.segments)} on to add new ones"
                 )
-        if not 0 <= start < stop <= VIEWS_MAX:
-            raise InvalidInputError(f"views {start}:{stop} were asked for; views go from 0 to {VIEWS_MAX}")
-        segment = Segment(self.folder, self.identity, segment_layout(self.identity, start, stop), None)
+        segment = Segment(self.folder, self.identity, segment_layout(self.identity, views.bounded()), None)
         segment.create()
-        self.segments = tuple(sorted((*self.segments, segment), key=lambda each: each.layout.start))
+        self.segments = tuple(sorted((*self.segments, segment), key=lambda segment: segment.views))
         return segment
 
     def seal(self) -> Seal:
@@ -253,8 +252,7 @@ class Store:
             data = commits_bytes(segment.commits(), segment.layout)
             digest = sha256_hex(data)
             self.folder.put_same(segment.layout.commits_file(digest), data)
-            views = (segment.layout.start, segment.layout.stop)
-            sealed.append(SealedSegment(views=views, commits=digest, digest=segment.digest(digest)))
+            sealed.append(SealedSegment(views=segment.views, commits=digest, digest=segment.digest(digest)))
         if not sealed:
             raise MissingBlockError(f"{self.folder.root} has no segment to seal; run kdcache extract")
         head = head_digest(read_head(self.folder, self.identity)) if self.identity.encoding.head else None

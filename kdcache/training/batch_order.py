@@ -60,7 +60,7 @@ class Deal:
     positions: IntArray | range
     rows: int
     plan: ViewPlan
-    views: tuple[int, ...]
+    cycle: tuple[int, ...]
     batch_size: int
     seed: int
     block: int
@@ -70,7 +70,7 @@ class Deal:
 
     def view_of(self, epoch: int) -> int:
         """Epoch e uses view e mod V."""
-        return self.views[epoch % len(self.views)]
+        return self.cycle[epoch % len(self.cycle)]
 
     @property
     def window_count(self) -> int:

@@ -19,6 +19,7 @@ from torch import Tensor
 from kdcache.base.arrays import IntArray
 from kdcache.base.devices import to_device
 from kdcache.base.records import require_equal
+from kdcache.base.view_span import ViewSpan
 from kdcache.errors import InvalidInputError, MissingBlockError
 from kdcache.labels.soft_labels import SoftLabels, TopKLabels
 from kdcache.networks.preparation import Preparation, default_normalisation
@@ -61,7 +62,7 @@ class Loader:
         transform: Transform | None = None,
         order: IntArray | None = None,
         positions: IntArray | None = None,
-        views: Sequence[int] | None = None,
+        views: ViewSpan | None = None,
         workers: int = 0,
         device: str = "cpu",
         mean: tuple[float, ...] = (),
@@ -82,7 +83,7 @@ class Loader:
             require_decoder(store.manifest.provenance, data.decoder, store=name, accept_drift=accept_drift)
         self.data = data
         self.stores = tuple(stores)
-        self.plan = stores[0].identity.views if stores else plan or ViewPlan(transform=TransformSpec(name="none"))
+        self.plan = stores[0].identity.plan if stores else plan or ViewPlan(transform=TransformSpec(name="none"))
         self.order = stores[0].order if stores else np.arange(len(data)) if order is None else order
         self.labels = data.labels[self.order].astype(np.int64)
         self.dataset = ViewDataset(
@@ -100,7 +101,7 @@ class Loader:
             positions=_checked_positions(positions, rows),
             rows=rows,
             plan=self.plan,
-            views=_common_views(stores, views, epochs),
+            cycle=_cycle(stores, views, epochs),
             batch_size=batch_size,
             seed=seed,
             block=stores[0].segments[0].layout.block if stores else rows,
@@ -119,8 +120,8 @@ class Loader:
 
     def one_view(self) -> Tensor:
         """A prepared view [1, ch, H, W] of one sample, not mixed: what a network is given."""
-        view = self.deal.views[0]
-        return self._prepared(self.dataset[ViewRequest(view, view + 1, np.zeros(1, dtype=np.int64))].images[0])
+        view = self.deal.cycle[0]
+        return self._prepared(self.dataset[ViewRequest(ViewSpan.of(view), np.zeros(1, dtype=np.int64))].images[0])
 
     def __iter__(self) -> Iterator[Batch]:
         with ThreadPoolExecutor(max_workers=1, thread_name_prefix="kdcache-labels") as thread:
@@ -196,10 +197,10 @@ def require_fit(stores: Sequence[Store], data: Data) -> None:
         advice = "an ensemble needs stores of one order and one view plan: extract with the same seed and transform"
         first = stores[0].identity
         require_equal(first.order, store.identity.order, f"{name} has another order:", advice, "order.")
-        require_equal(first.views, store.identity.views, f"{name} has another view plan:", advice, "views.")
+        require_equal(first.plan, store.identity.plan, f"{name} has another view plan:", advice, "views.")
         if store.identity.teacher.classes != first.teacher.classes:
             raise InvalidInputError(f"{name} has {store.identity.teacher.classes} classes, not {first.teacher.classes}")
-        if not store.views:
+        if not store.every_view:
             raise MissingBlockError(f"{name} has no views yet; run kdcache extract")
 
 
@@ -214,19 +215,21 @@ def _checked_positions(positions: IntArray | None, rows: int) -> IntArray | rang
     return chosen
 
 
-def _common_views(stores: Sequence[Store], views: Sequence[int] | None, epochs: int) -> tuple[int, ...]:
+def _cycle(stores: Sequence[Store], views: ViewSpan | None, epochs: int) -> tuple[int, ...]:
+    """Views that epochs use in turn: those asked for, or all that the stores have in common."""
+    views = None if views is None else ViewSpan.parse(views)
     if not stores:
-        return tuple(range(max(epochs, 1))) if views is None else tuple(views)
-    common = sorted(set.intersection(*(set(store.views) for store in stores)))
-    chosen = common if views is None else list(views)
+        return tuple(views or range(max(epochs, 1)))
+    common = sorted(set.intersection(*(set(store.every_view) for store in stores)))
     if not common:
-        each = "; ".join(f"{store.folder.root} has {list(store.views)}" for store in stores)
-        raise InvalidInputError(f"the stores have no view in common: {each}; extract the same views for both")
-    if missing := [view for view in chosen if view not in common]:
+        held = "; ".join(f"{store.folder.root} has {list(store.every_view)}" for store in stores)
+        raise InvalidInputError(f"the stores have no view in common: {held}; extract the same views for both")
+    if views is not None and (missing := [view for view in views if view not in common]):
         raise InvalidInputError(
-            f"views {missing} were asked for; the stores have {common} in common: choose among these"
+            f"views {views} were asked for; the stores have {common[:20]} in common, not {missing[:20]}: choose "
+            "among these, or extract more"
         )
-    return tuple(chosen)
+    return tuple(views or common)
 
 
 def _row_bytes(stores: Sequence[Store]) -> int:
@@ -253,7 +256,7 @@ def _dealt(loader: Loader) -> Iterator[BatchRows]:
 def _requests(loader: Loader) -> Iterator[ViewRequest]:
     for row in (row for row in _dealt(loader) if len(row.positions)):
         positions = with_partners(loader.plan, row.positions, row.view, len(loader.order))
-        yield ViewRequest(row.view, row.view + 1, positions)
+        yield ViewRequest(ViewSpan.of(row.view), positions)
 
 
 def _nothing_mixed() -> Mixing:

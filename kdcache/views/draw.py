@@ -18,6 +18,7 @@ import PIL.Image
 import torch
 from torch import Tensor
 
+from kdcache.base.view_span import ViewSpan
 from kdcache.errors import InvalidInputError, KdcacheError
 from kdcache.store.plan import Mixing, ViewPlan, key_word, mixing_of
 from kdcache.views.fingerprint import header, tails
@@ -37,10 +38,9 @@ class Samples(Protocol):
 
 @dataclass(frozen=True)
 class ViewRequest:
-    """Views first:last of some positions, to be drawn together; `tag` is handed back untouched."""
+    """Some views of some positions, to be drawn together; `tag` is handed back untouched."""
 
-    first: int
-    last: int
+    views: ViewSpan
     positions: IntArray
     tag: tuple[int, ...] = ()
 
@@ -71,8 +71,8 @@ class ViewDataset(torch.utils.data.Dataset[Drawn]):
             for row, position in enumerate(request.positions.tolist()):
                 index = int(self.order[position])
                 image = self.samples[index][0]
-                for view in range(request.first, request.last):
-                    stack.put(view - request.first, row, self._draw(image, index, view))
+                for view in request.views:
+                    stack.put(view - request.views.start, row, self._draw(image, index, view))
         return stack.drawn()
 
     def _draw(self, image: Any, index: int, view: int) -> Array:
@@ -104,7 +104,7 @@ class _Stack:
     def _begin(self, view: Array) -> None:
         """Room for all views, and their mixing, once the first of them says how large they are."""
         request, size = self._request, (int(view.shape[-2]), int(view.shape[-1]))
-        views, count = range(request.first, request.last), len(request.positions)
+        views, count = request.views, len(request.positions)
         self._images = _room((len(views), count, *view.shape), torch.from_numpy(np.empty(0, view.dtype)).dtype)
         self._array = self._images.numpy()
         self._mixing = [mixing_of(self._plan, request.positions, view, self._rows, size) for view in views]

@@ -5,6 +5,7 @@ from typing import Literal
 
 import numpy as np
 
+from kdcache.base.view_span import ViewSpan
 from kdcache.errors import ReplayError
 from kdcache.store.manifest import Provenance
 from kdcache.store.store import Store
@@ -53,7 +54,7 @@ def grade_replay(store: Store, dataset: ViewDataset, view: int) -> ReplayGrade:
     """Draw the canary rows (the first 64 positions) of a view again and compare thumbnails with the store's."""
     stored = store.segment_of(view).canary(view)
     positions = np.arange(len(stored), dtype=np.int64)
-    drawn = dataset[ViewRequest(view, view + 1, positions)]
+    drawn = dataset[ViewRequest(ViewSpan.of(view), positions)]
     differing = int((drawn.pixels[0] != store.load(view, positions).arrays["pixels"]).sum())
     off = np.abs(thumbnails(drawn.images[0]).astype(int) - stored.astype(int)).mean(axis=(1, 2, 3))
     worst = float(off.max())

@@ -54,7 +54,7 @@ def _read(segment: Segment, block: int, name: str, sha256: str) -> Array:
 def block_labels(store: Store, segment: Segment, block: int) -> IntArray:
     """[Vs, R] hard labels of a block, or [Vs, R, 2] with the partner's under mixing; -1 for none."""
     first, last = segment.layout.block_rows(block)
-    own, plan = labels_between(store.folder, store.identity, first, last), store.identity.views
+    own, plan = labels_between(store.folder, store.identity, first, last), store.identity.plan
     if plan.mix == "none":
         return np.broadcast_to(own, (len(segment.views), len(own)))
     positions = np.arange(first, last, dtype=np.int64)

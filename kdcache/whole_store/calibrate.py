@@ -113,14 +113,14 @@ def fit_temperature(store: Store, view: int | None = None, *, progress: Progress
 
 
 def _usable_view(store: Store, view: int | None) -> int:
-    if (mix := store.identity.views.mix) != "none":
+    if (mix := store.identity.plan.mix) != "none":
         raise InvalidInputError(
             f"the views of {store.folder.root} are mixed by {mix}: a row has two hard labels, and no NLL of one; "
             "calibrate on an unmixed store of held-out rows (kdcache extract --mix none)"
         )
-    if not store.views:
+    if not store.every_view:
         raise InvalidInputError(f"{store.folder.root} has no views yet; run kdcache extract")
-    return store.views[0] if view is None else view
+    return store.every_view[0] if view is None else view
 
 
 def _around_best(curve: dict[float, float]) -> tuple[float, float]:

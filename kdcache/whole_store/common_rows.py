@@ -68,7 +68,7 @@ class Pairing:
 
 def common_views(a: Store, b: Store) -> tuple[int, ...]:
     """Views that both stores have a segment of, ascending."""
-    return tuple(sorted(set(a.views) & set(b.views)))
+    return tuple(sorted(set(a.every_view) & set(b.every_view)))
 
 
 def groups(rows: CommonRows, a: Store, b: Store, view: int) -> Iterator[CommonRows]:

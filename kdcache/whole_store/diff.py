@@ -6,6 +6,7 @@ from typing import Any
 
 from kdcache.base.progress import Progress, silent
 from kdcache.base.records import Record, differences
+from kdcache.base.view_span import ViewSpan
 from kdcache.errors import InvalidInputError
 from kdcache.store.manifest import DatasetIdentity
 from kdcache.store.segment import Segment
@@ -31,7 +32,7 @@ class FieldDifference(Record):
 class SegmentSummary(Record):
     """A segment: views start to stop - 1, its digest where a seal lists it, blocks in all and those committed."""
 
-    views: tuple[int, int]
+    views: ViewSpan
     digest: str | None
     blocks: int
     committed: int
@@ -72,7 +73,7 @@ def diff_stores(
     *,
     temperature: float = 1.0,
     rows: int = 4096,
-    views: range | None = None,
+    views: ViewSpan | None = None,
     other_pictures: bool = False,
     engine: Engine = HERE,
     progress: Progress = silent,
@@ -120,7 +121,7 @@ def _summary(store: Store) -> StoreSummary:
     digests = {} if store.seal_record is None else {each.views: each.digest for each in store.seal_record.segments}
     segments = tuple(
         SegmentSummary(
-            views=_span(each), digest=digests.get(_span(each)), blocks=each.layout.blocks, committed=len(each.commits())
+            views=each.views, digest=digests.get(each.views), blocks=each.layout.blocks, committed=len(each.commits())
         )
         for each in store.segments
     )
@@ -135,16 +136,13 @@ def _summary(store: Store) -> StoreSummary:
     )
 
 
-def _span(segment: Segment) -> tuple[int, int]:
-    return segment.layout.start, segment.layout.stop
-
-
-def _chosen_views(a: Store, b: Store, views: range | None) -> tuple[int, ...]:
+def _chosen_views(a: Store, b: Store, views: ViewSpan | None) -> tuple[int, ...]:
+    views = None if views is None else ViewSpan.parse(views)
     common = common_views(a, b)
     chosen = common if views is None else tuple(view for view in common if view in views)
     if views is not None and not chosen:
-        there = f"A has {list(a.views)[:SHOWN]}, B has {list(b.views)[:SHOWN]}"
-        raise InvalidInputError(f"no view of {views.start}:{views.stop} is in both stores: {there}; choose others")
+        there = f"A has {list(a.every_view)[:SHOWN]}, B has {list(b.every_view)[:SHOWN]}"
+        raise InvalidInputError(f"no view of {views} is in both stores: {there}; choose others")
     return chosen
 
 
@@ -170,10 +168,10 @@ def _dataset_differences(a: DatasetIdentity, b: DatasetIdentity) -> list[str]:
 
 def _other_pictures(a: Store, b: Store) -> str:
     """Why equal dataset index and view are not equal pictures; empty where they are."""
-    plans = [field for field, _, _ in differences(a.identity.views, b.identity.views, "views.")]
+    plans = [field for field, _, _ in differences(a.identity.plan, b.identity.plan, "views.")]
     if plans:
         return f"the view plans differ ({', '.join(plans)})"
-    if a.identity.views.mix != "none" and a.identity.order.sha256 != b.identity.order.sha256:
+    if a.identity.plan.mix != "none" and a.identity.order.sha256 != b.identity.order.sha256:
         return "the orders differ, and partners of mixing are drawn among neighbours"
     return ""
 

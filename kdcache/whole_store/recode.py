@@ -16,6 +16,7 @@ import numpy.typing as npt
 
 from kdcache.base.progress import Progress, StopRequest, silent
 from kdcache.base.records import Record
+from kdcache.base.view_span import ViewSpan
 from kdcache.errors import StoreError
 from kdcache.labels.encoding import described
 from kdcache.labels.quantising import NO_LABEL
@@ -73,7 +74,7 @@ def recode_store(
     out: str,
     wanted: Narrowing,
     *,
-    views: tuple[int, int] | None = None,
+    views: ViewSpan | None = None,
     seal: bool = True,
     engine: Engine = HERE,
     progress: Progress = silent,
@@ -93,7 +94,7 @@ def recode_store(
     store = _prepare(open_target(out, url), source, target)
     tasks, present = [], 0
     for name, sealed in segments.items():
-        segment = store.add_segment(*sealed.views)
+        segment = store.add_segment(sealed.views)
         standing = list_commits(store.folder, segment.layout)
         require_own(segment, {block: commit.provenance for block, commit in standing.items()}, sealed.digest)
         tasks += [Task(name, block, sealed.digest) for block in range(segment.layout.blocks) if block not in standing]

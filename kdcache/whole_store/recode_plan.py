@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from kdcache.base.records import Record, validated
+from kdcache.base.view_span import ViewSpan
 from kdcache.errors import InvalidInputError, MismatchError, StoreNotFoundError
 from kdcache.labels.encoding import Encoding, described
 from kdcache.places.folder import Folder
@@ -40,8 +41,9 @@ def narrowed(identity: Identity, wanted: Narrowing) -> Identity:
         asked = "asks for what the store has" if wanted != Narrowing() else "names nothing to change"
         advice = "give --top-k, --quantisation, --packing or --drop; to copy a store or some views: kdcache pull"
         raise InvalidInputError(f"recode {asked} ({described(old)}): {advice}")
-    found: Identity = validated(Identity, "the store that was asked for", **{**dict(identity), "encoding": encoding})
-    return found
+    record = {**identity.model_dump(), "encoding": encoding}
+    recoded: Identity = validated(Identity, "the store that was asked for", **record)
+    return recoded
 
 
 def _kept(identity: Identity, wanted: Narrowing) -> dict[str, Any]:
@@ -76,7 +78,7 @@ def _dropped(old: Encoding, wanted: Narrowing) -> dict[str, int]:
     return dict.fromkeys(wanted.drop, 0)
 
 
-def open_source(url: str, views: tuple[int, int] | None) -> tuple[Store, dict[str, SealedSegment]]:
+def open_source(url: str, views: ViewSpan | None) -> tuple[Store, dict[str, SealedSegment]]:
     """A sealed store, and by name the segments of it that are recoded: all, or those of some views.
 
     Raises StoreNotFoundError where it is not sealed, MissingBlockError for views that this copy left out,
@@ -87,7 +89,7 @@ def open_source(url: str, views: tuple[int, int] | None) -> tuple[Store, dict[st
         root = store.folder.root
         raise StoreNotFoundError(f"{root} is not sealed: what is recoded must be whole; run: kdcache seal {root}")
     chosen = chosen_segments(store, store.seal_record, views)
-    return store, {store.segment_of(each.views[0]).layout.name: each for each in chosen}
+    return store, {store.segment_of(each.views.start).layout.name: each for each in chosen}
 
 
 def open_target(out: str, source: str) -> Folder:

@@ -24,7 +24,7 @@ Array = npt.NDArray[Any]
 
 def row_bytes(store: Store, top_k: int | None = None, *, tail: bool = True) -> float:
     """Bytes a row with the best `top_k` classes (all that are kept by default), with the sketch or without it."""
-    view = store.views[0]
+    view = store.every_view[0]
     layout = store.segment_of(view).layout
     rows = store.load(view, np.arange(*layout.block_rows(0)))
     soft = rows.soft_labels()
@@ -39,7 +39,7 @@ def row_bytes(store: Store, top_k: int | None = None, *, tail: bool = True) -> f
         arrays = {name: np.moveaxis(rows.arrays[name], 0, _axis(layout.arrays[name]) - 1) for name in names}
     if not tail:
         arrays.pop("tail", None)
-    specs = segment_layout(identity, layout.start, layout.stop).arrays
+    specs = segment_layout(identity, layout.views).arrays
     sizes = []
     for name, values in arrays.items():
         data = np.ascontiguousarray(values)[None]

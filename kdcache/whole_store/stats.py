@@ -117,9 +117,9 @@ def _stats(
     rows = sum(commit.rows for commit in every)
     arrays = tuple(_arrays(every, rows))
     together = ViewSums()
-    for each in sums.views.values():
+    for each in sums.by_view.values():
         together.join(each)
-    mixed, topk = store.identity.views.mix != "none", store.identity.encoding.k is not None
+    mixed, topk = store.identity.plan.mix != "none", store.identity.encoding.k is not None
     over_all = _view(-1, together, mixed=mixed, topk=topk, others=1)
     blocks = sum(segment.layout.blocks for segment, _ in commits)
     shares = sums.top[sums.top > 0] / rows
@@ -148,7 +148,7 @@ def _stats(
         classes_never_top=int((sums.top == 0).sum()),
         views=tuple(
             _view(view, each, mixed=mixed, topk=topk, others=len(store.segment_of(view).views) - 1)
-            for view, each in sorted(sums.views.items())
+            for view, each in sorted(sums.by_view.items())
         ),
         reliability=() if mixed else reliability_bins(together.calibration),
         confidence_histogram=sums.confidence.coarse(HISTOGRAM),

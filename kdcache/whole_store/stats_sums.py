@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from kdcache.base.view_span import ViewSpan
 from kdcache.labels.reduction import SKETCH_TEMPERATURES
 from kdcache.labels.soft_labels import FullLabels, SoftLabels, TopKLabels
 from kdcache.labels.tail import tail_mean
@@ -49,7 +50,7 @@ class Sums:
     pass; of `positions` that have several, `unanimous` have one top class in all of them."""
 
     def __init__(self, classes: int) -> None:
-        self.views: dict[int, ViewSums] = {}
+        self.by_view: dict[int, ViewSums] = {}
         self.kept = [Range(1.0) for _ in SKETCH_TEMPERATURES]
         self.entropy = Range(log(classes))
         self.confidence = Range(1.0)
@@ -61,8 +62,8 @@ class Sums:
         return [*self.kept, self.entropy, self.confidence]
 
     def join(self, other: "Sums") -> None:
-        for view, sums in other.views.items():
-            self.views.setdefault(view, ViewSums()).join(sums)
+        for view, sums in other.by_view.items():
+            self.by_view.setdefault(view, ViewSums()).join(sums)
         for own, more in zip(self._ranges, other._ranges, strict=True):
             own.join(more)
         self.top += other.top
@@ -80,8 +81,8 @@ def sum_block(source: Source, named: tuple[str, int]) -> Sums:
     labels, sums, tops = block_labels(store, segment, block), Sums(segment.identity.teacher.classes), []
     for row, view in enumerate(segment.views):
         rows = view_rows(segment, block, stored, row, labels[row])
-        sums.views[view] = ViewSums()
-        tops.append(np.concatenate([_add(sums, sums.views[view], *piece) for piece in _pieces(rows, labels[row])]))
+        sums.by_view[view] = ViewSums()
+        tops.append(np.concatenate([_add(sums, sums.by_view[view], *piece) for piece in _pieces(rows, labels[row])]))
     _compare_views(sums, np.stack(tops), segment.views)
     return sums
 
@@ -159,13 +160,13 @@ def _top(soft: SoftLabels) -> IntArray:
     return np.asarray(top).astype(np.int64)
 
 
-def _compare_views(sums: Sums, top_VR: IntArray, views: range) -> None:
+def _compare_views(sums: Sums, top_VR: IntArray, views: ViewSpan) -> None:
     """How far the views of a pass agree on the top class of a position."""
     count, rows = top_VR.shape
     if count == 1:
         return
     for view, own in zip(views, top_VR, strict=True):
-        sums.views[view].agreeing += int((top_VR == own).sum()) - rows
+        sums.by_view[view].agreeing += int((top_VR == own).sum()) - rows
     sums.positions += rows
     sums.unanimous += int((top_VR == top_VR[0]).all(axis=0).sum())
     sums.pairs += rows * count * (count - 1)

@@ -8,12 +8,13 @@ from functools import partial
 from kdcache.base.limits import ZARR_LIMIT
 from kdcache.base.progress import Progress, silent
 from kdcache.base.records import Record
+from kdcache.base.view_span import shown_spans
 from kdcache.errors import KdcacheError
 from kdcache.places.opening import open_place
 from kdcache.places.place import Place
 from kdcache.store.commits import listed_blocks
 from kdcache.store.layout import LATEST_SEAL, ArraySpec, group_bytes, labels_spec, order_spec, segment_name
-from kdcache.store.partial import read_partial, spans
+from kdcache.store.partial import read_partial
 from kdcache.store.seals import read_seal, sealed_ids, split_pin
 from kdcache.store.segment import Segment
 from kdcache.store.store import Store
@@ -209,8 +210,11 @@ def _left_out(store: Store) -> Iterator[Finding]:
     """What a partial copy says that it does not hold."""
     held = {segment.layout.name for segment in store.segments}
     try:
-        if absent := tuple(each for each in read_partial(store.folder) if segment_name(*each.views) not in held):
-            yield Finding(f"this is a partial copy: views {spans(absent)} were not pulled", harmless=True)
+        if absent := tuple(each for each in read_partial(store.folder) if segment_name(each.views) not in held):
+            yield Finding(
+                f"this is a partial copy: views {shown_spans(segment.views for segment in absent)} were not pulled",
+                harmless=True,
+            )
     except KdcacheError as error:
         yield Finding(str(error))
 

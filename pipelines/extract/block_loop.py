@@ -115,7 +115,7 @@ def _watched(
 ) -> Iterator[Drawn]:
     """Count rows as they are drawn, and look for a request to stop."""
     layout = segment.layout
-    total = sum(last - first for first, last in map(layout.block_rows, blocks)) * (layout.stop - layout.start)
+    total = sum(stop - start for start, stop in map(layout.block_rows, blocks)) * len(layout.views)
     done = 0
     progress("extracting", done, total)
     began = time.monotonic()

@@ -180,8 +180,8 @@ class Fleet:
 
 
 def _rows(segment: Segment, block: int) -> int:
-    first, last = segment.layout.block_rows(block)
-    return (last - first) * (segment.layout.stop - segment.layout.start)
+    start, stop = segment.layout.block_rows(block)
+    return (stop - start) * len(segment.views)
 
 
 def _require_none_failed(found: Mapping[str, object]) -> None:

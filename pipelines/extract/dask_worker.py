@@ -124,10 +124,10 @@ class Bench(WorkerPlugin):
     def _find_segment(self, job: Job) -> Segment:
         if self._segment is None:
             store = self._find_store()
-            there = {(each.layout.start, each.layout.stop): each for each in store.segments}
-            if store.identity.digest != self.identity.digest or (job.start, job.stop) not in there:
+            segments = {segment.views: segment for segment in store.segments}
+            if store.identity.digest != self.identity.digest or job.views not in segments:
                 raise ClusterError(f"worker {self.worker} finds another store at {self.settings.store}; {SHARE}")
-            self._segment = there[job.start, job.stop]
+            self._segment = segments[job.views]
         return self._segment
 
     def _find_store(self) -> Store:

@@ -7,6 +7,7 @@ import numpy as np
 
 from kdcache.base.memory import peak_rss_bytes
 from kdcache.base.records import Record
+from kdcache.base.view_span import ViewSpan
 from kdcache.labels.encoding import Encoding
 from kdcache.labels.quantising import Encoded, decode_logits, decode_tail, encode_full, encode_topk
 from kdcache.labels.reduction import Array, logsumexp, reduce_topk
@@ -59,9 +60,9 @@ def estimate(settings: ExtractSettings) -> Estimate:
     view_bytes, accuracy = job.check(settings.min_accuracy)
     logits, labels, seconds = _sampled(job, settings, view_bytes)
     tried, base = len(labels), peak_rss_bytes()
-    layout = segment_layout(job.identity, job.start, job.stop)
-    rows = layout.rows * (job.stop - job.start)
-    chosen = _bytes_a_row(job.identity, logits, labels, job.stop - job.start)
+    layout = segment_layout(job.identity, job.views)
+    rows = layout.rows * len(job.views)
+    chosen = _bytes_a_row(job.identity, logits, labels, job.views)
     teacher, quantisation = job.identity.teacher, job.identity.encoding.quantisation
     candidate = Encoding(name="topk", k=1, quantisation=quantisation, packing=chosen_packing(settings))
     ks = [k for k in CANDIDATES if k < teacher.classes - len(teacher.masked_classes)]
@@ -77,9 +78,7 @@ def estimate(settings: ExtractSettings) -> Estimate:
         seconds=rows * seconds / tried,
         memory_bound=None if base is None else base + job.extractor(layout, job.identity, view_bytes).memory.total,
         accuracy_clean=accuracy,
-        by_k=tuple(
-            _kept(job.identity, logits, labels, candidate.model_copy(update={"k": k}), job.stop - job.start) for k in ks
-        ),
+        by_k=tuple(_kept(job.identity, logits, labels, candidate.model_copy(update={"k": k}), job.views) for k in ks),
         by_tail=tuple(tail_errors(logits, ks, masked=teacher.masked_classes, quantisation=quantisation)),
     )
 
@@ -87,9 +86,10 @@ def estimate(settings: ExtractSettings) -> Estimate:
 def _sampled(job: Job, settings: ExtractSettings, view_bytes: int) -> tuple[Array, Array, float]:
     """Dense logits [R, C] of some rows, their labels [R, L], and the seconds that drawing and asking took."""
     full = job.identity.model_copy(update={"encoding": Encoding(name="full")})
-    layout = segment_layout(full, job.start, min(job.stop, job.start + max(1, ROWS_WANTED // layout_rows(job))))
+    count = min(len(job.views), max(1, ROWS_WANTED // layout_rows(job)))
+    layout = segment_layout(full, ViewSpan(job.views.start, job.views.start + count))
     extractor = job.extractor(layout, full, view_bytes)
-    blocks = range(min(layout.blocks, -(-ROWS_WANTED // (layout.block * (layout.stop - layout.start)))))
+    blocks = range(min(layout.blocks, -(-ROWS_WANTED // (layout.block * len(layout.views)))))
     requests = (request for block in blocks for request in extractor.requests(block))
     drawn = draw_requests(job.dataset, requests, settings.workers)
     logits, labels = [], []
@@ -97,11 +97,11 @@ def _sampled(job: Job, settings: ExtractSettings, view_bytes: int) -> tuple[Arra
     for block in blocks:
         arrays, _ = extractor.encode(extractor.ask(block, drawn))
         logits.append(arrays["logits"].astype(np.float32).reshape(-1, full.teacher.classes))
-        first, last = layout.block_rows(block)
-        labels.append(np.tile(job.labels[first:last], layout.stop - layout.start))
+        start, stop = layout.block_rows(block)
+        labels.append(np.tile(job.labels[start:stop], len(layout.views)))
     seconds = time.monotonic() - began
     own = np.concatenate(labels)[:, None]
-    given = own if job.identity.views.mix == "none" else np.repeat(own, 2, axis=1)
+    given = own if job.identity.plan.mix == "none" else np.repeat(own, 2, axis=1)
     return np.concatenate(logits), given, seconds
 
 
@@ -110,9 +110,9 @@ def layout_rows(job: Job) -> int:
     return min(GROUP, len(job.order))
 
 
-def _bytes_a_row(identity: Identity, logits: Array, labels: Array, views: int) -> float:
+def _bytes_a_row(identity: Identity, logits: Array, labels: Array, views: ViewSpan) -> float:
     """Compressed bytes a row over all arrays, in shards of the job's block size or of the rows at hand if fewer."""
-    layout = segment_layout(identity, 0, views)
+    layout = segment_layout(identity, views)
     count = min(layout.block, len(labels))
     arrays = dict(_encode(identity, logits[:count], labels[:count]).arrays)
     fill = np.random.default_rng(0)
@@ -133,7 +133,7 @@ def _encode(identity: Identity, logits: Array, labels: Array) -> Encoded:
     return encode_topk(rows, identity.encoding, identity.teacher.classes, identity.teacher.masked_classes)
 
 
-def _kept(identity: Identity, logits: Array, labels: Array, encoding: Encoding, views: int) -> KeptByK:
+def _kept(identity: Identity, logits: Array, labels: Array, encoding: Encoding, views: ViewSpan) -> KeptByK:
     assert encoding.k is not None
     k, topk = encoding.k, identity.model_copy(update={"encoding": encoding})
     plain = identity.model_copy(update={"encoding": encoding.model_copy(update={"packing": "plain"})})

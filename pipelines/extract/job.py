@@ -11,6 +11,7 @@ from kdcache.base.arrays import IntArray
 from kdcache.base.devices import chosen_device
 from kdcache.base.limits import MANIFEST_LIMIT
 from kdcache.base.records import validated
+from kdcache.base.view_span import ViewSpan
 from kdcache.errors import InvalidInputError
 from kdcache.labels.encoding import Encoding
 from kdcache.networks.build import build_network, network_text
@@ -19,7 +20,7 @@ from kdcache.networks.extract_block import BlockExtractor
 from kdcache.networks.preparation import Preparation, normalisation
 from kdcache.networks.teacher import Teacher
 from kdcache.networks.weights import load_weights
-from kdcache.pipelines.settings import ExtractSettings, view_range
+from kdcache.pipelines.settings import ExtractSettings
 from kdcache.places.opening import open_folder
 from kdcache.store.layout import MANIFEST, SegmentLayout
 from kdcache.store.lineage import Ancestor, open_lineage
@@ -47,13 +48,12 @@ class Job:
     provenance: Provenance
     lineage: tuple[Ancestor, ...]
     head: dict[str, Array]
-    start: int
-    stop: int
+    views: ViewSpan
     batch_rows: int
 
     def check(self, min_accuracy: float | None) -> tuple[int, float | None]:
         """Does the transform replay, does the teacher know its data set? Bytes of a view, accuracy on clean rows."""
-        view_bytes = require_determinism(self.dataset, self.start)
+        view_bytes = require_determinism(self.dataset, self.views.start)
         accuracy = check_teacher(
             self.teacher,
             self.data,
@@ -84,7 +84,6 @@ class Job:
 
 def open_job(settings: ExtractSettings) -> Job:
     """Build everything and read the data set's identity. Raises InvalidInputError before anything is written."""
-    start, stop = view_range(settings.views)
     if settings.batch_size < GROUP or settings.batch_size % GROUP:
         raise InvalidInputError(f"batch size {settings.batch_size} is not a multiple of {GROUP}, the mixing group")
     data = open_data(settings.data, settings.data_set)
@@ -133,8 +132,7 @@ def open_job(settings: ExtractSettings) -> Job:
         provenance=provenance(device, decoder=data.decoder, data=data.name),
         lineage=lineage,
         head=head if "head" in settings.keep else {},
-        start=start,
-        stop=stop,
+        views=settings.views,
         batch_rows=settings.batch_size,
     )
 

@@ -10,6 +10,7 @@ from kdcache.base.launch import launched
 from kdcache.base.memory import peak_rss_bytes
 from kdcache.base.progress import Progress, StopRequest, silent
 from kdcache.base.records import Record, require_equal
+from kdcache.base.view_span import ViewSpan
 from kdcache.errors import InvalidInputError, ReplayError, StoreNotFoundError
 from kdcache.pipelines.extract.block_loop import BlockLoop, extract_blocks
 from kdcache.pipelines.extract.dask_fleet import fleet_of
@@ -35,7 +36,7 @@ class ExtractSummary(Record):
 
     store: str
     content_id: str | None
-    views: tuple[int, int]
+    views: ViewSpan
     rows: int
     blocks: int
     blocks_done_before: int
@@ -76,7 +77,7 @@ def extract(
         store = Store.create(
             settings.store, job.identity, order=job.order, labels=job.labels, provenance=provenance, head=job.head
         )
-        segment = store.add_segment(job.start, job.stop)
+        segment = store.add_segment(job.views)
         if fleet is not None:
             fleet.require_shared()
         extractor = job.extractor(segment.layout, job.identity, view_bytes)
@@ -138,7 +139,7 @@ def _require_same_store(path: str, job: Job) -> None:
 
 def _drift_since(store: Store, job: Job) -> tuple[str, ...]:
     """Do views look as they did when the store's first block 0 was written? Refuses other pictures, reports drift."""
-    written = [segment.layout.start for segment in store.segments if 0 in segment.commits()]
+    written = [segment.views.start for segment in store.segments if 0 in segment.commits()]
     if not written:
         return ()
     found = grade_replay(store, job.dataset, written[0])
@@ -174,7 +175,7 @@ def _summary(
     return ExtractSummary(
         store=settings.store,
         content_id=content_id,
-        views=(job.start, job.stop),
+        views=job.views,
         rows=counted["rows"],
         blocks=len(commits),
         blocks_done_before=before,
@@ -186,7 +187,7 @@ def _summary(
         accuracy_views=counted["correct"] / counted["labelled"] if counted["labelled"] else None,
         clamped_rows=counted["clamped"],
         mixed_blocks=counted["mixed_blocks"],
-        notes=tuple(_notes(counted, store, job.identity.views)),
+        notes=tuple(_notes(counted, store, job.identity.plan)),
     )
 
 

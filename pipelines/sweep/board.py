@@ -104,9 +104,8 @@ class Board:
 
     def _result(self, point: Point, status: Status, error: str | None = None) -> Result:
         settings = point.settings
-        views = len(settings.train_views) or len(self._checker.views(settings.store)) or None
-        size = self._checker.bytes_a_row(settings)
-        return result_of(point, status, bytes_a_row=size, used_views=views if settings.store else None, error=error)
+        size, used_views = self._checker.bytes_a_row(settings), self._checker.used_views(settings)
+        return result_of(point, status, bytes_a_row=size, used_views=used_views, error=error)
 
 
 def replace_status(result: Result, status: Status) -> Result:

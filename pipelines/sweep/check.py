@@ -33,10 +33,11 @@ class Checker:
         self._answered: set[str] = set()
         self._row_bytes: dict[tuple[str, int | None, bool], float] = {}
 
-    def views(self, stores: tuple[str, ...]) -> tuple[int, ...]:
-        """Views that all of some stores have."""
-        found = [set(self._store(url).views) for url in stores]
-        return tuple(sorted(set.intersection(*found))) if found else ()
+    def used_views(self, settings: TrainSettings) -> int | None:
+        """How many views a point cycles through: its own, or all that its stores have; None for plain training."""
+        if settings.views is not None or not settings.store:
+            return len(settings.views) if settings.views is not None and settings.store else None
+        return len(set.intersection(*(set(self._store(url).every_view) for url in settings.store)))
 
     def bytes_a_row(self, settings: TrainSettings) -> float | None:
         """Of all stores, at the point's k' and tail, see `row_bytes`; None for plain training."""

@@ -116,7 +116,7 @@ def plot_front(dots: Sequence[Dot], path: Path) -> None:
     figure.savefig(path, dpi=120)
 
 
-_TELLING = ("top_k", "tail", "views", "train_views", "store")
+_TELLING = ("top_k", "tail", "views", "store")
 
 
 def front(points: Sequence[tuple[float, float]]) -> list[tuple[float, float]]:

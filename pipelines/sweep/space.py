@@ -33,7 +33,6 @@ from kdcache.base.records import explain
 from kdcache.errors import InvalidInputError
 from kdcache.pipelines.settings import TrainSettings
 
-VIEWS = "views"
 NAMELESS = {"run", "workers", "device", "checkpoint_steps", "accept_drift"}  # change no result
 PLACES = {"data", "store", "val_store", "calibration_store"}  # a moved store is the same store
 SWEEPABLE = tuple(sorted(TrainSettings.model_fields.keys() - NAMELESS))
@@ -149,7 +148,7 @@ def load_sweep(path: str | Path) -> SweepFile:
     return sweep
 
 
-def points_of(sweep: SweepFile, folder: Path, views: "ViewsOf") -> list[Point]:
+def points_of(sweep: SweepFile, folder: Path) -> list[Point]:
     """Every point that is known before anything ran, each once; a study's are known one by one."""
     trials: list[dict[str, Any]] = [{}]
     if sweep.random is not None:
@@ -158,56 +157,37 @@ def points_of(sweep: SweepFile, folder: Path, views: "ViewsOf") -> list[Point]:
         trials = [{name: each.draw(generator) for name, each in space.items()} for _ in range(sweep.random.trials)]
     found = {}
     for trial, cell in itertools.product(trials, _cells(sweep.grid)):
-        point = make_point(sweep, {**trial, **cell}, folder, views)
+        point = make_point(sweep, {**trial, **cell}, folder)
         found[point.name] = point
     return list(found.values())
 
 
-def corners(sweep: SweepFile, folder: Path, views: "ViewsOf") -> Iterator[Point]:
+def corners(sweep: SweepFile, folder: Path) -> Iterator[Point]:
     """Points that stand for a study's: each choice and each bound once, the other settings at their first."""
     assert sweep.study is not None
     space = sweep.study.space
     first = {name: each.ends()[0] for name, each in space.items()}
     for name, each in space.items():
         for value in each.ends():
-            yield make_point(sweep, {**first, name: value}, folder, views)
+            yield make_point(sweep, {**first, name: value}, folder)
 
 
-def make_point(sweep: SweepFile, swept: dict[str, Any], folder: Path, views: "ViewsOf") -> Point:
+def make_point(sweep: SweepFile, swept: dict[str, Any], folder: Path) -> Point:
     """The base with some settings of its own. Raises InvalidInputError that says which point has which fault."""
     given = dict(sweep.base)
     for name, value in swept.items():
         setting, dot, key = name.partition(".")
         if dot:
             given[setting] = {**given.get(setting, {}), key: value}
-        elif name != VIEWS:
+        else:
             given[name] = value
     said = ", ".join(f"{name} {value!r}" for name, value in swept.items())
     try:
         settings = TrainSettings(run=".", **given)
     except ValidationError as error:
         raise InvalidInputError(f"the point with {said or 'no swept settings'}: {explain(error)}") from error
-    if VIEWS in swept:
-        settings = settings.model_copy(update={"train_views": views(settings, swept[VIEWS])})
     name = _name(settings, swept)
     return Point(name, swept, settings.model_copy(update={"run": str(folder / name)}))
-
-
-class ViewsOf:
-    """The first n views of a point's stores. `stored` gives the views that stores have in common."""
-
-    def __init__(self, stored: Any) -> None:
-        self._stored = stored
-
-    def __call__(self, settings: TrainSettings, count: Any) -> tuple[int, ...]:
-        if not isinstance(count, int) or isinstance(count, bool) or count < 1:
-            raise InvalidInputError(f"views is {count!r}; give how many of the store's views, 1 or more")
-        there: tuple[int, ...] = self._stored(settings.store)
-        if count > len(there):
-            raise InvalidInputError(
-                f"views {count} was asked for; {', '.join(settings.store) or 'no store'} has {len(there)}: extract more"
-            )
-        return there[:count]
 
 
 def _cells(grid: dict[str, tuple[Any, ...]]) -> Iterator[dict[str, Any]]:
@@ -255,11 +235,9 @@ def _require_names(sweep: SweepFile, path: str) -> None:
         raise InvalidInputError(f"{path} sweeps nothing; give [grid], [random] or [study]")
     for name in sweep.swept:
         setting, dot, key = name.partition(".")
-        if (setting not in ARGUMENTS or not key) if dot else (name not in SWEEPABLE and name != VIEWS):
-            known = ", ".join([*SWEEPABLE, VIEWS, *(f"{each}.KEY" for each in ARGUMENTS)])
+        if (setting not in ARGUMENTS or not key) if dot else name not in SWEEPABLE:
+            known = ", ".join([*SWEEPABLE, *(f"{each}.KEY" for each in ARGUMENTS)])
             raise InvalidInputError(f"{path} sweeps {name}, which no point has; it can sweep {known}")
-    if VIEWS in sweep.swept and ("train_views" in sweep.base or "train_views" in sweep.swept):
-        raise InvalidInputError(f"{path} sweeps views and gives train_views; give one of them")
     if twice := [name for name in sweep.grid if len(_texts(sweep.grid[name])) < len(sweep.grid[name])]:
         raise InvalidInputError(f"[grid] of {path} lists a value of {', '.join(twice)} twice; give it once")
     if empty := [name for name, values in sweep.grid.items() if not values]:

@@ -17,7 +17,7 @@ from kdcache.pipelines.sweep.board import Board, Report, unwatched
 from kdcache.pipelines.sweep.check import Checker, require_measured
 from kdcache.pipelines.sweep.pictures import draw
 from kdcache.pipelines.sweep.results import Result
-from kdcache.pipelines.sweep.space import Point, SweepFile, ViewsOf, corners, load_sweep, make_point, points_of
+from kdcache.pipelines.sweep.space import Point, SweepFile, corners, load_sweep, make_point, points_of
 from kdcache.pipelines.sweep.study import Study, require_optuna
 from kdcache.pipelines.train.shared_settings import apart
 from kdcache.pipelines.train.together import train_together
@@ -90,12 +90,11 @@ def sweep(
     began = time.monotonic()
     file, checker = load_sweep(path), Checker()
     place = _place(file, folder, path, engine)
-    views = ViewsOf(checker.views)
 
     def make(swept: dict[str, Any]) -> Point:
-        return make_point(file, swept, place, views)
+        return make_point(file, swept, place)
 
-    known = list(corners(file, place, views)) if file.study else points_of(file, place, views)
+    known = list(corners(file, place)) if file.study else points_of(file, place)
     if file.study:
         require_optuna(file.study)
         require_measured(known[0].settings, file.study.metric)

@@ -223,4 +223,4 @@ def _require_kept(part: Part, settings: TrainSettings, store: Store) -> None:
             raise InvalidInputError(
                 f"--tail class-mean: {store.folder.root} keeps all logits and no class means; leave --top-k out"
             )
-        store.class_means(store.views[0])
+        store.class_means(store.every_view[0])

@@ -32,7 +32,7 @@ from kdcache.training.run_claim import claimed_state
 from kdcache.views.sources import Data, open_data
 
 FREE = frozenset(
-    {"run", "data", "store", "val_store", "calibration_store", "train_views"}
+    {"run", "data", "store", "val_store", "calibration_store", "views"}
     | {"workers", "device", "checkpoint_steps", "accept_drift"}
 )
 

@@ -8,6 +8,7 @@ from torch import nn
 
 from kdcache.base.launch import ALONE, Launch
 from kdcache.base.records import differences
+from kdcache.base.view_span import ViewSpan
 from kdcache.errors import InvalidInputError, MissingBlockError
 from kdcache.networks.build import build_network
 from kdcache.networks.precision import autocast
@@ -31,9 +32,9 @@ def require_usable(stores: list[Store], settings: TrainSettings) -> None:
         most = kept or teacher.classes - len(teacher.masked_classes)
         if settings.top_k is not None and settings.top_k > most:
             raise InvalidInputError(f"top-k {settings.top_k} was asked for; {store.folder.root} keeps {most} classes")
-        if (settings.transform != "none" or settings.transform_set) and store.identity.views.transform.name in PRESETS:
+        if (settings.transform != "none" or settings.transform_set) and store.identity.plan.transform.name in PRESETS:
             _require_named_transform(settings, store)
-        mix = store.identity.views.mix
+        mix = store.identity.plan.mix
         if settings.mix not in ("none", mix):
             raise InvalidInputError(
                 f"the views of {store.folder.root} are mixed by {mix}, the settings name {settings.mix}; "
@@ -53,8 +54,8 @@ def _require_whole(store: Store) -> None:
 def require_answers(network: nn.Module, data: Data, loaders: list[Loader], precision: str) -> None:
     """Ask the student for one view, before the run's folder is claimed: does it take views, and answer all classes?"""
     loader = loaders[0]
-    view = loader.deal.views[0]
-    drawn = loader.dataset[ViewRequest(view, view + 1, np.zeros(1, dtype=np.int64))]
+    view = loader.deal.cycle[0]
+    drawn = loader.dataset[ViewRequest(ViewSpan.of(view), np.zeros(1, dtype=np.int64))]
     images = Preparation(loader.mean, loader.std, loader.device)(drawn.images[0])
     try:
         with torch.no_grad(), autocast(precision, loader.device):
@@ -83,13 +84,13 @@ def inputs_of(loader: Loader) -> dict[str, Any]:
     dataset = loader.data.identity().model_dump(mode="json", exclude={"class_names"})
     stores = [store.identity.digest for store in loader.stores]
     plan = loader.plan.model_dump(mode="json")
-    return {"dataset": dataset, "plan": plan, "views": list(loader.deal.views) if stores else [], "stores": stores}
+    return {"dataset": dataset, "plan": plan, "views": list(loader.deal.cycle) if stores else [], "stores": stores}
 
 
 def _require_named_transform(settings: TrainSettings, store: Store) -> None:
     _, spec = build_transform(settings.transform, settings.transform_set)
-    if differences(spec, store.identity.views.transform):
-        stored = store.identity.views.transform.model_dump()
+    if differences(spec, store.identity.plan.transform):
+        stored = store.identity.plan.transform.model_dump()
         raise InvalidInputError(
             f"the views of {store.folder.root} are drawn by {stored}, the settings name {spec.model_dump()}; "
             "leave --transform to the store, or extract another"
@@ -109,9 +110,9 @@ def train_loader(
             mix_alpha=settings.mix_alpha,
             seed=settings.seed,
         )
-    elif stores[0].identity.views.transform.name not in PRESETS:
-        transform, plan = _own_transform(settings, stores[0].identity.views)
-    mean, std = _normalisation(settings, data, transform, plan or stores[0].identity.views)
+    elif stores[0].identity.plan.transform.name not in PRESETS:
+        transform, plan = _own_transform(settings, stores[0].identity.plan)
+    mean, std = _normalisation(settings, data, transform, plan or stores[0].identity.plan)
     return Loader(
         data,
         stores=stores,
@@ -121,7 +122,7 @@ def train_loader(
         plan=plan,
         transform=transform,
         order=None if stores else make_order(len(data), "shuffled", settings.seed)[0],
-        views=settings.train_views or None,
+        views=settings.views,
         workers=settings.workers,
         device=device,
         mean=mean,
@@ -180,7 +181,7 @@ def validation_loader(settings: TrainSettings, device: str, launch: Launch = ALO
     data = open_data(settings.data, {**own, **settings.val_set})
     stores = [Store.open(settings.val_store)] if settings.val_store else []
     transform, spec = build_transform(settings.val_transform, settings.val_transform_set)
-    plan = stores[0].identity.views if stores else ViewPlan(transform=spec)
+    plan = stores[0].identity.plan if stores else ViewPlan(transform=spec)
     named = spec == plan.transform  # else the store's own, which must be a preset
     for store in stores:
         _require_whole(store)

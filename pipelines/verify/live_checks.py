@@ -10,6 +10,7 @@ import torch
 from kdcache.base.arrays import IntArray
 from kdcache.base.devices import chosen_device
 from kdcache.base.progress import Progress
+from kdcache.base.view_span import ViewSpan
 from kdcache.errors import InvalidInputError
 from kdcache.labels.quantising import GAPS_A_NAT
 from kdcache.labels.reduction import centre
@@ -45,7 +46,7 @@ class Replay:
 def open_replay(store: Store, data: Data, settings: VerifySettings) -> Replay:
     """Raises InvalidInputError where the store's transform is a user's own and is not named, or is another."""
     require_decoder(store.manifest.provenance, data.decoder, store=str(store.folder.root))
-    spec = store.identity.views.transform
+    spec = store.identity.plan.transform
     name, arguments = settings.transform, settings.transform_set
     if not name and spec.name in PRESETS:
         name, arguments = spec.name, spec.arguments
@@ -54,16 +55,16 @@ def open_replay(store: Store, data: Data, settings: VerifySettings) -> Replay:
     transform, given = build_transform(name, arguments)
     if given != spec:
         raise InvalidInputError(f"the store's transform is {spec.model_dump()}, the settings name {given.model_dump()}")
-    return Replay(store, data, ViewDataset(data.samples, store.order, store.identity.views, transform))
+    return Replay(store, data, ViewDataset(data.samples, store.order, store.identity.plan, transform))
 
 
 def compare_pixels(replay: Replay, rows: IntArray, workers: int, progress: Progress) -> Check:
     """Draw views of some rows again and compare every fingerprint."""
     store = replay.store
     differing: dict[int, int] = {}
-    done, total = 0, len(rows) * len(store.views)
-    for drawn in draw_requests(replay.dataset, _requests(store.views, rows), workers):
-        view, positions = drawn.request.first, drawn.request.positions
+    done, total = 0, len(rows) * len(store.every_view)
+    for drawn in draw_requests(replay.dataset, _requests(store.every_view, rows), workers):
+        view, positions = drawn.request.views.start, drawn.request.positions
         wrong = int((store.load(view, positions).arrays["pixels"] != drawn.pixels[0]).sum())
         differing[view] = differing.get(view, 0) + wrong
         done += len(positions)
@@ -80,10 +81,10 @@ def compare_pixels(replay: Replay, rows: IntArray, workers: int, progress: Progr
     return Check(name="pixels", passed=not count, detail=detail)
 
 
-def _requests(views: tuple[int, ...], rows: IntArray) -> Iterator[ViewRequest]:
-    for view in views:
+def _requests(every_view: tuple[int, ...], rows: IntArray) -> Iterator[ViewRequest]:
+    for view in every_view:
         for start in range(0, len(rows), BATCH):
-            yield ViewRequest(view, view + 1, rows[start : start + BATCH])
+            yield ViewRequest(ViewSpan.of(view), rows[start : start + BATCH])
 
 
 def compare_teacher(replay: Replay, rows: IntArray, settings: VerifySettings, progress: Progress) -> list[Check]:
@@ -104,7 +105,7 @@ def compare_teacher(replay: Replay, rows: IntArray, settings: VerifySettings, pr
             Check(name="teacher answers", passed=False, detail=why),
         ]
     checks = [Check(name="teacher weights", passed=True, detail=f"sha256 {digest[:16]}")]
-    view = replay.store.views[0]
+    view = replay.store.every_view[0]
     once = _ask(replay, teacher, view, rows, BATCH)
     progress("asking the teacher", 1, 2)
     again = _ask(replay, teacher, view, rows[::-1].copy(), BATCH // 4 - 1)[::-1]
@@ -144,7 +145,7 @@ def _ask(replay: Replay, teacher: Teacher, view: int, rows: IntArray, batch: int
 def _log_probs(replay: Replay, teacher: Teacher, view: int, positions: IntArray) -> Array:
     plan = replay.dataset.plan
     everything = with_partners(plan, positions, view, len(replay.dataset.order))
-    drawn = replay.dataset[ViewRequest(view, view + 1, everything)]
+    drawn = replay.dataset[ViewRequest(ViewSpan.of(view), everything)]
     prepared = teacher.preparation(drawn.images[0])
     logits, _ = teacher.answer(mix_rows(prepared, drawn.mixing[0], everything, len(positions), plan.mix))
     with torch.inference_mode():

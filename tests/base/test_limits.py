@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from kdcache.base.view_span import ViewSpan
 from kdcache.errors import DamagedError, FormatError, InvalidInputError, StoreError
 from kdcache.store.commits import SealedCommits
 from kdcache.store.layout import segment_layout
@@ -36,7 +37,7 @@ def test_what_could_not_be_opened_again_is_not_written(tmp_path: Path, family: s
 
 
 def test_lines_that_are_too_short_for_commits_are_refused_before_they_are_found() -> None:
-    layout = segment_layout(make_case(300).identity, 0, 1)
+    layout = segment_layout(make_case(300).identity, ViewSpan(0, 1))
     with pytest.raises(DamagedError, match="lists 5 blocks in 5 bytes, the segment has 5"):
         SealedCommits(b"\n" * layout.blocks, layout, "commits.jsonl")
 
@@ -69,7 +70,7 @@ def test_a_card_and_views_have_a_limit(tmp_path: Path) -> None:
     with pytest.raises(InvalidInputError, match=r"the card has .* bytes, allowed are 1048576"):
         store.write_card(Card(notes="x" * 2**20))
     with pytest.raises(InvalidInputError, match="views go from 0 to 100000"):
-        store.add_segment(99_999, 100_001)
+        store.add_segment(ViewSpan(99_999, 100_001))
 
 
 def _as_nobody(path: str, pinned: str) -> str:

@@ -18,6 +18,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from kdcache.base.view_span import ViewSpan
 from kdcache.networks.extract_block import BlockExtractor
 from kdcache.networks.precision import autocast
 from kdcache.pipelines.extract.job import Job, open_job
@@ -89,7 +90,7 @@ class Contest:
         self.runs += 1
         job, path = self.job, str(self.folder / f"{self.runs}.kd")
         store = Store.create(path, job.identity, order=job.order, labels=job.labels, provenance=job.provenance)
-        return store.add_segment(job.start, job.stop)
+        return store.add_segment(job.views)
 
     def extract(self) -> None:
         """The block loop of `kdcache extract` into a fresh store."""
@@ -119,7 +120,7 @@ class Contest:
 
     def _bare_passes(self, *, ask: bool) -> None:
         """One loader, whose workers stay for all passes, as extracting's do for all views."""
-        rows, views, device = self.rows, self.job.stop - self.job.start, self.settings.device
+        rows, views, device = self.rows, len(self.job.views), self.settings.device
         samples = BareSamples(self.job.data.samples, self.job.order[:rows], self.job.dataset.transform)
         loader = torch.utils.data.DataLoader(
             samples, batch_size=self.settings.batch_size, num_workers=self.settings.workers,
@@ -143,7 +144,7 @@ class Contest:
 
     @property
     def layout(self) -> SegmentLayout:
-        return segment_layout(self.job.identity, self.job.start, self.job.stop)
+        return segment_layout(self.job.identity, self.job.views)
 
 
 def contest(bench: Bench, name: str, blocks: int, **settings: Any) -> Contest:
@@ -153,7 +154,7 @@ def contest(bench: Bench, name: str, blocks: int, **settings: Any) -> Contest:
         **{"device": "cpu", "workers": WORKERS, **settings},
     )
     job = open_job(given)
-    first = job.dataset[ViewRequest(job.start, job.start + 1, np.arange(1))].images
+    first = job.dataset[ViewRequest(ViewSpan.of(job.views.start), np.arange(1))].images
     layout = Contest(job, given, bench.scratch / name, (), 0).layout
     return Contest(job, given, bench.scratch / name, range(min(blocks, layout.blocks)), int(first.nbytes))
 

@@ -16,6 +16,7 @@ import torch
 from kdcache.base.arrays import values_digest
 from kdcache.base.memory import peak_rss_bytes
 from kdcache.base.progress import StopRequest
+from kdcache.base.view_span import ViewSpan
 from kdcache.errors import InterruptedRunError
 from kdcache.labels.encoding import Encoding
 from kdcache.labels.quantising import encode_topk
@@ -60,7 +61,7 @@ def write(path: str, rows: int, views: int) -> None:
     )  # fmt: skip
     provenance = Provenance(device="cpu")
     store = Store.create(path, identity, order=order, labels=data.labels, provenance=provenance)
-    segment = store.add_segment(0, views)
+    segment = store.add_segment(ViewSpan(0, views))
     block = segment.layout.block
     logits = 3 * torch.randn(views, block, CLASSES, generator=torch.Generator().manual_seed(0))
     answers = encode_topk(_numpy(reduce_topk(logits, torch.zeros(views, block, 1, dtype=torch.int64), TOP_K)), encoding,

@@ -48,8 +48,8 @@ def epochs(path: str, budget: int) -> dict[str, float]:
     store = Store.open(path)
     deal = deal_of(store, budget)
     with ThreadPoolExecutor(1) as thread:
-        windows = LabelWindows([store], deal, epochs=len(store.views), features=False, thread=thread)
-        for epoch in range(len(store.views)):
+        windows = LabelWindows([store], deal, epochs=len(store.every_view), features=False, thread=thread)
+        for epoch in range(len(store.every_view)):
             for row in deal.batches(epoch):
                 windows.at(row)[0].take(row.rows, positions=row.positions)
     window = min(deal.window_rows, store.rows)
@@ -60,7 +60,7 @@ def deal_of(store: Store, budget: int) -> Deal:
     """As `Loader` deals all rows of a store."""
     window = max(1, budget // (2 * row_bytes(store)))
     block = store.segments[0].layout.block
-    return Deal(range(store.rows), store.rows, store.identity.views, store.views, BATCH, 0, block, window)
+    return Deal(range(store.rows), store.rows, store.identity.plan, store.every_view, BATCH, 0, block, window)
 
 
 def chunks(store: Store) -> int:

@@ -24,6 +24,7 @@ import torch
 from torch import Tensor, nn
 
 from kdcache import KD, Batch, Loader, Objective, Store, extract, open_data, train
+from kdcache.base.view_span import ViewSpan
 from kdcache.labels.reduction import centre, label_distances
 from kdcache.labels.soft_labels import FullLabels
 from kdcache.networks.build import build_network
@@ -173,7 +174,8 @@ def train_loader(protocol: Protocol, work: Path, names: tuple[str, ...], epochs:
     plain = Store.open(work / "full.kd")
     return Loader(
         open_data(protocol.data, {"split": "train", "limit": protocol.rows}), stores=stores, seed=seed,
-        batch_size=protocol.batch_size, epochs=epochs, plan=plain.identity.views, order=plain.order, views=plain.views,
+        batch_size=protocol.batch_size, epochs=epochs, plan=plain.identity.plan, order=plain.order,
+        views=ViewSpan(0, protocol.views),
     )  # fmt: skip
 
 

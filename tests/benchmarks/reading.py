@@ -108,7 +108,7 @@ def _shuffled(bench: Bench, store: Store, records: Array, width: int) -> Iterato
     size, budget = 1024, 4 if bench.quick else 8
     window = store.rows // budget
     deal = Deal(
-        range(store.rows), store.rows, store.identity.views, (1,), size, 0, store.segments[0].layout.block, window
+        range(store.rows), store.rows, store.identity.plan, (1,), size, 0, store.segments[0].layout.block, window
     )
     generator = np.random.RandomState(0)
 

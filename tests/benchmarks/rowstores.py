@@ -14,6 +14,7 @@ import numpy.typing as npt
 
 from kdcache.base.arrays import values_digest
 from kdcache.base.canonical import sha256_hex
+from kdcache.base.view_span import ViewSpan
 from kdcache.labels.encoding import Encoding
 from kdcache.labels.quantising import encode_topk
 from kdcache.labels.reduction import TopK, reduce_topk
@@ -72,7 +73,7 @@ def write_row_store(path: Path, shape: Shape) -> Store:
     put_plain(store.folder, order_spec(shape.rows), order)
     put_plain(store.folder, labels_spec(shape.rows), labels)
     del order, labels
-    layout = store.add_segment(0, shape.views).layout
+    layout = store.add_segment(ViewSpan(0, shape.views)).layout
     encoded = {}
     for block in range(layout.blocks):
         first, last = layout.block_rows(block)

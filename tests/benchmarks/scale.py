@@ -21,6 +21,7 @@ from typing import Any
 
 import numpy as np
 
+from kdcache.base.view_span import ViewSpan
 from kdcache.store.commits import Commit, Counts, Shard
 from kdcache.store.layout import BLOCK_MAX, segment_layout
 from kdcache.store.seals import Seal, SealedSegment
@@ -110,7 +111,7 @@ def _commit(plan: Plan, arrays: list[str]) -> Commit:
 
 def _seal(segments: int) -> Seal:
     digest = 64 * "0"
-    sealed = [SealedSegment(views=(view, view + 1), commits=digest, digest=digest) for view in range(segments)]
+    sealed = [SealedSegment(views=ViewSpan.of(view), commits=digest, digest=digest) for view in range(segments)]
     return Seal(format=1, identity=digest, order=digest, labels=digest, segments=tuple(sealed))
 
 

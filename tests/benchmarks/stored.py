@@ -12,6 +12,7 @@ import numpy.typing as npt
 import torch
 
 from kdcache.base.arrays import values_digest
+from kdcache.base.view_span import ViewSpan
 from kdcache.labels.encoding import Encoding
 from kdcache.labels.quantising import encode_full, encode_topk
 from kdcache.labels.reduction import TopK, centre, logsumexp, reduce_topk, tail_sums
@@ -83,7 +84,7 @@ def bytes_by_array(kept: Stored) -> dict[str, float]:
     """Bytes a row of a store 64 times as large, in which all these samples are one block: its shards with index and
     checksums; the commit, twice, as a sealed store has it; canary and class means, which stand once a segment."""
     views, samples = kept.rows.logits.shape[:2]
-    layout = segment_layout(identity_of(kept, BLOCKS_WANTED * samples), 0, views)
+    layout = segment_layout(identity_of(kept, BLOCKS_WANTED * samples), ViewSpan(0, views))
     shards = {name: encode_shard(spec, kept.arrays[name]) for name, spec in layout.arrays.items()}
     once = [name for name, spec in layout.arrays.items() if spec.block_axis is None]
     found = {name: len(shards[name]) / (views * samples) for name in layout.rowwise}
@@ -113,7 +114,7 @@ def write_store(kept: Stored, path: Path) -> Store:
     store = Store.create(
         path, identity, order=np.arange(samples), labels=kept.rows.labels, provenance=provenance("cpu"), head=None
     )
-    segment = store.add_segment(0, views)
+    segment = store.add_segment(ViewSpan(0, views))
     for block in range(segment.layout.blocks):
         arrays = {}
         for name, spec in segment.layout.arrays_of(block).items():
@@ -162,7 +163,7 @@ def decoded(kept: Stored, view: int) -> TopKLabels:
     """One view as a reader gets it, in f64."""
     samples = kept.rows.logits.shape[1]
     identity = identity_of(kept, samples)
-    layout = segment_layout(identity, 0, len(kept.rows.logits))
+    layout = segment_layout(identity, ViewSpan(0, len(kept.rows.logits)))
     loose = {
         name: np.moveaxis(kept.arrays[name][view], cast(int, layout.arrays[name].block_axis) - 1, 0)
         for name in layout.rowwise

@@ -68,7 +68,7 @@ def test_every_stage_answers_programs_in_one_line(stage: Stage, tmp_path: Path, 
     assert answer(capsys, "verify", asked.store)["whole"] is True
     sealed = answer(capsys, "seal", asked.store)
     assert sealed["content_id"] == made["content_id"]
-    assert Store.open(sealed["pin"]).views == (0, 1)
+    assert Store.open(sealed["pin"]).every_view == (0, 1)
     trained = answer(capsys, *arguments(student(tmp_path / "run", store=(asked.store,), epochs=1)))
     assert trained["steps"] == 5
 

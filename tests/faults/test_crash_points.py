@@ -173,8 +173,8 @@ def test_a_death_while_adding_views(tmp_path: Path, case: Case, truth: Path) -> 
         shutil.copytree(truth, path)
         with on(Disk(at)), pytest.raises(Killed):
             add(path)
-        assert Store.open(f"{path}@{pin}").views == (0, 1)
-        assert Store.open(path).views in ((0, 1), (0, 1, 2))
+        assert Store.open(f"{path}@{pin}").every_view == (0, 1)
+        assert Store.open(path).every_view in ((0, 1), (0, 1, 2))
         add(path)
         assert files_of(path) == whole
         shutil.rmtree(path)

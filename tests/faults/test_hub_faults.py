@@ -55,7 +55,7 @@ def test_a_push_of_a_newer_seal_in_between_is_not_undone(
     assert len(between) == 1
     assert f"still opens as seal {latest[:12]}" in shared.note
     assert Store.open(URL).content_id == latest
-    assert Store.open(f"{URL}@{older}").views == (0, 1)
+    assert Store.open(f"{URL}@{older}").every_view == (0, 1)
 
 
 def test_no_commit_has_more_files_than_it_may(hub: Hub, local: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -170,7 +170,7 @@ def test_who_may_not_read_is_told_what_to_do(
     with pytest.raises(InvalidInputError, match="there is no token; set HF_TOKEN"):
         push(str(local), URL)
     repository.private = False
-    assert Store.open(URL).views == (0, 1, 2)
+    assert Store.open(URL).every_view == (0, 1, 2)
     assert not pushed.asked[-1].token
     repository.gated = True
     with pytest.raises(StoreError, match=r"GatedRepo\): its owner grants access; ask for it on the repository's page"):
@@ -179,7 +179,7 @@ def test_who_may_not_read_is_told_what_to_do(
 
 def test_a_token_that_may_only_read_pushes_nothing(pushed: Hub, local: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HF_TOKEN", OTHER)
-    assert Store.open(URL).views == (0, 1, 2)
+    assert Store.open(URL).every_view == (0, 1, 2)
     with pytest.raises(StoreError, match=r"answered 403 .*the token may not write to it"):
         push(str(local), "hf://datasets/team/soft/second.kd")
     with pytest.raises(StoreError, match=r"answered 403 .*the token may not write to it"):

@@ -98,7 +98,7 @@ def read(store: Path, run: Path) -> dict[str, Any]:
         "steps": [each.steps for each in runs],
         "state": [describe_store(each)["state"] for each in (Store.open(store), opened)],
         "rows": len(describe_rows(opened, 5, None)),
-        "labels": [opened.load(view, np.arange(ROWS)).arrays["classes"].tobytes() for view in opened.views],
+        "labels": [opened.load(view, np.arange(ROWS)).arrays["classes"].tobytes() for view in opened.every_view],
         "listed": may(lambda: os.listdir(store)),
         "written": may(lambda: (store / "new").write_bytes(b"x")),
         "rewritten": may(lambda: open(store / "zarr.json", "r+b").close()),
@@ -140,7 +140,9 @@ def test_train_and_inspect_need_no_writing_and_no_listing(
     assert found["state"] == ["sealed", "sealed"]
     assert found["rows"] == 5
     whole = Store.open(stage.store)
-    assert found["labels"] == [whole.load(view, np.arange(ROWS)).arrays["classes"].tobytes() for view in whole.views]
+    assert found["labels"] == [
+        whole.load(view, np.arange(ROWS)).arrays["classes"].tobytes() for view in whole.every_view
+    ]
     assert (state(store), all_files(store)) == (before, files)
 
 
@@ -169,6 +171,6 @@ def test_readers_keep_the_seal_they_opened_while_views_are_added(stage: Stage, t
         for batch in batches:
             expected = first.read(batch.view, batch.positions.numpy())
             assert batch.teachers[0].logits.tolist() == np.asarray(expected.logits).tolist()
-    assert Store.open(pinned).views == (0, 1)
-    assert Store.open(store).views == (0, 1, 2, 3)
+    assert Store.open(pinned).every_view == (0, 1)
+    assert Store.open(store).every_view == (0, 1, 2, 3)
     assert Store.open(store).content_id == added.content_id != first.content_id

@@ -15,6 +15,7 @@ from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
+from kdcache.base.view_span import ViewSpan
 from kdcache.errors import KdcacheError, MissingBlockError
 from kdcache.store.store import Store
 from kdcache.whole_store.verify import forget_blocks, inspect_files
@@ -53,7 +54,7 @@ class StoreMachine(RuleBasedStateMachine):
         """What one writer would write, undisturbed, a view in each segment."""
         store = create_store(self.folder / name, case)
         for view in range(len(case.logits)):
-            segment = store.add_segment(view, view + 1)
+            segment = store.add_segment(ViewSpan(view, view + 1))
             for block in range(BLOCKS):
                 commit_logits(store, segment, block, case.logits[view : view + 1])
         return store
@@ -69,7 +70,7 @@ class StoreMachine(RuleBasedStateMachine):
     def add_views(self, views: int) -> None:
         start = max(self.spans.values(), default=0)
         if start + views <= 4:
-            Store.open_for_writing(self.path).add_segment(start, start + views)
+            Store.open_for_writing(self.path).add_segment(ViewSpan(start, start + views))
             self.spans[start] = start + views
 
     @precondition(lambda self: self.spans)
@@ -127,7 +128,7 @@ class StoreMachine(RuleBasedStateMachine):
         store = Store.open_for_writing(self.path)
         for segment in store.segments:
             for block, commit in segment.commits().items():
-                where = (segment.layout.start, block)
+                where = (segment.layout.views.start, block)
                 try:
                     rows = self.rows(store, where)
                 except KdcacheError:

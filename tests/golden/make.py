@@ -15,6 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from kdcache.base.arrays import values_digest
+from kdcache.base.view_span import ViewSpan
 from kdcache.labels.encoding import Encoding
 from kdcache.labels.quantising import encode_full, encode_topk
 from kdcache.labels.reduction import centre, reduce_topk, tail_sums
@@ -89,7 +90,7 @@ def _encode(store: Store, segment: Segment, positions: Array, logits: Array) -> 
 
 
 def _write_views(store: Store, start: int, stop: int) -> None:
-    segment, logits = store.add_segment(start, stop), golden_logits(start, stop)
+    segment, logits = store.add_segment(ViewSpan(start, stop)), golden_logits(start, stop)
     for block in range(segment.layout.blocks):
         positions = np.arange(*segment.layout.block_rows(block))
         arrays = dict(_encode(store, segment, positions, logits[:, positions]))

@@ -16,6 +16,7 @@ import google_crc32c
 import numpy as np
 
 from kdcache.base.canonical import canonical_json, sha256_hex
+from kdcache.base.view_span import ViewSpan
 from kdcache.errors import KdcacheError
 from kdcache.store.inspection import describe_rows, describe_store
 from kdcache.store.store import Store
@@ -49,7 +50,7 @@ class Outcome:
 def read_digest(store: Store, *, everything: bool = False) -> str:
     """sha256 over all that is read of two views: at the first and the last position, or at the first 200."""
     positions = range(min(ROWS, store.rows)) if everything else [0, store.rows - 1]
-    rows = [store.load(view, positions) for view in store.views[:2]]
+    rows = [store.load(view, positions) for view in store.every_view[:2]]
     decoded = [each.soft_labels() for each in rows]
     assert len(decoded) == len(rows)
     return sha256_hex(b"".join(each.arrays[name].tobytes() for each in rows for name in sorted(each.arrays)))
@@ -168,7 +169,7 @@ def rewrite_segment(store: Path) -> None:
     from kdcache.store.manifest import parse_manifest
 
     identity = parse_manifest((store / "kdcache/manifest.json").read_bytes(), "manifest").identity
-    layout = segment_layout(identity, 0, 2)
+    layout = segment_layout(identity, ViewSpan(0, 2))
     (store / layout.record).write_bytes(canonical_json(describe_segment(layout, identity.digest)))
     for spec in layout.arrays.values():
         (store / spec.path / "zarr.json").write_bytes(spec.metadata_bytes())

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 from unittest import mock
 
+from kdcache.base.view_span import ViewSpan
 from kdcache.places import create_only, folder, safe_open
 from kdcache.store import commits, shards
 from kdcache.store.store import Store
@@ -86,7 +87,7 @@ def remembered() -> Iterator[None]:
 def write_all(path: Path, case: Case) -> Store:
     """What extract does: create, commit each block, adopt what others have left, seal."""
     store = create_store(path, case)
-    segment = store.add_segment(0, len(case.logits))
+    segment = store.add_segment(ViewSpan(0, len(case.logits)))
     left = [b for b in range(segment.layout.blocks) if commit_logits(store, segment, b, case.logits) is None]
     for block in left:
         assert commit_logits(store, segment, block, case.logits, adopt=True) is not None

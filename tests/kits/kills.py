@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
+from kdcache.base.view_span import ViewSpan
 from kdcache.store.store import Store
 from kdcache.whole_store.verify import inspect_files
 from tests.kits.forks import forks
@@ -32,7 +33,7 @@ def write(path: str, writer: int, noisy: bool) -> None:
     os.setpgrp()
     case = case_of(writer, noisy)
     store = create_store(Path(path), case)
-    segment = store.add_segment(0, VIEWS)
+    segment = store.add_segment(ViewSpan(0, VIEWS))
     blocks = list(range(segment.layout.blocks))
     random.Random(writer).shuffle(blocks)
     device = f"writer {writer}"
@@ -107,7 +108,7 @@ def _model(path: Path, writer: int, noisy: bool) -> Path:
     if not path.exists():
         case = case_of(writer, noisy)
         store = create_store(path, case)
-        segment = store.add_segment(0, VIEWS)
+        segment = store.add_segment(ViewSpan(0, VIEWS))
         for block in range(segment.layout.blocks):
             assert commit_logits(store, segment, block, case.logits) is not None
     return path

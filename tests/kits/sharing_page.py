@@ -110,6 +110,7 @@ def session(folder: Path) -> Iterator[Session]:
         free.close()
         root = str(PAGE.parent.parent)
         own = {"KDCACHE_CACHE": str(folder / "cache"), "PYTHONPATH": root, "NO_COLOR": "1", "OMP_NUM_THREADS": "1"}
+        own["COLUMNS"] = "80"  # of the page
         running = Session(folder, {**os.environ, **environment(proxy), **own}, ports)
         try:
             yield running
@@ -133,12 +134,17 @@ def commands(block: str) -> list[tuple[str, str, str]]:
 
 
 def shape(text: str) -> list[str]:
-    """What of an output is the same on every machine: the names of fields, and lines without numbers and digests."""
-    lines = [line for line in text.splitlines() if line.strip() and line[0] not in "│┏┡└"]
-    return [
-        line.split(" : ")[0].strip() if " : " in line else re.sub(r"[0-9a-f]{12,}|[0-9][0-9,.]*", "0", line).strip()
-        for line in lines
-    ]
+    """What of an output is the same on every machine: names of fields and columns, and lines without numbers and
+    digests. A table's rules and rows go, since their widths and where they wrap follow from the numbers in them."""
+    lines = []
+    for line in filter(str.strip, text.splitlines()):
+        if line[0] in "┃":
+            lines.append(" | ".join(cell.strip() for cell in line.strip("┃").split("┃")))
+        elif " : " in line:
+            lines.append(line.split(" : ")[0].strip())
+        elif line[0] not in "│┏┡└":
+            lines.append(re.sub(r"[0-9a-f]{12,}|[0-9][0-9,.]*(e-?[0-9]+)?", "0", line).strip())
+    return lines
 
 
 def write(folder: Path) -> None:

@@ -12,6 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from kdcache.base.arrays import values_digest
+from kdcache.base.view_span import ViewSpan
 from kdcache.labels.encoding import Encoding
 from kdcache.labels.quantising import encode_full, encode_topk
 from kdcache.labels.reduction import centre, reduce_topk
@@ -105,9 +106,9 @@ def create_store(path: Path, case: Case, head: dict[str, Array] | None = None) -
     )
 
 
-def pixels_of(views: range, positions: Array) -> Array:
+def pixels_of(views: ViewSpan, positions: Array) -> Array:
     """Made-up pixel fingerprints: a function of view and position, so that a test can foretell them."""
-    return (np.array(views)[:, None] * 31 + positions[None] * 7).astype(np.uint8)
+    return (np.array(list(views))[:, None] * 31 + positions[None] * 7).astype(np.uint8)
 
 
 def block_arrays(store: Store, segment: Segment, block: int, logits: Array) -> dict[str, Array]:
@@ -143,7 +144,7 @@ def commit_logits(
 
 def write_views(store: Store, start: int, logits: Array, blocks: Iterable[int] | None = None) -> Segment:
     """Add the segment of `logits` [Vs, N, C] from view `start` on, and commit all of its blocks or the given ones."""
-    segment = store.add_segment(start, start + len(logits))
+    segment = store.add_segment(ViewSpan(start, start + len(logits)))
     for block in range(segment.layout.blocks) if blocks is None else blocks:
         assert commit_logits(store, segment, block, logits) is not None
     return segment

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from torchvision.transforms import v2
 
 from kdcache.base.arrays import IntArray
+from kdcache.base.view_span import ViewSpan
 from kdcache.labels.encoding import Encoding
 from kdcache.networks.extract_block import BlockExtractor
 from kdcache.networks.preparation import Preparation, default_normalisation
@@ -241,7 +242,7 @@ def create_store(path: Path, setting: Setting, *, views: int = 2, start: int = 0
     store = Store.create(
         path, setting.identity, order=setting.order, labels=setting.labels, provenance=Provenance(device="test")
     )
-    return store, store.add_segment(start, start + views)
+    return store, store.add_segment(ViewSpan(start, start + views))
 
 
 def extracted(

@@ -91,7 +91,7 @@ def test_soft_labels_do_not_depend_on_the_packing(tmp_path: Path, name: str, spr
         spreaded = Case(case.identity, case.order, case.labels, case.logits * np.float32(spread))
         stores[packing] = write_store(tmp_path / packing, spreaded)
     rows = np.random.RandomState(0).permutation(stores["plain"].rows)[:101]
-    for view in stores["plain"].views:
+    for view in stores["plain"].every_view:
         plain, packed = (stores[packing].read(view, rows) for packing in ("plain", "residuals"))
         for part in PARTS:
             np.testing.assert_array_equal(getattr(packed, part), getattr(plain, part), err_msg=part)
@@ -154,7 +154,7 @@ def test_the_lines_of_the_page_unpack_a_segment_at_once(stage: Stage, tmp_path: 
     assert values["gaps"].shape == (2, 2, stages.ROWS)
     exec(code, values)
     store = Store.open(path)
-    for view in store.views:
+    for view in store.every_view:
         soft = store.read(view, np.arange(store.rows))
         np.testing.assert_array_equal(values["plain"][view].T / 128, soft.tail)
 
@@ -167,8 +167,8 @@ def test_new_stores_are_packed_and_plain_ones_stay_plain(stage: Stage, tmp_path:
     assert resumed.blocks_done_before == stages.BLOCKS
     extract(stage.asked(tmp_path / "plain.kd", views="1:2"))
     plain, packed = Store.open(tmp_path / "plain.kd"), Store.open(stage.store)
-    assert (plain.views, plain.identity.encoding.packing) == ((0, 1), "plain")
-    for view in plain.views:
+    assert (plain.every_view, plain.identity.encoding.packing) == ((0, 1), "plain")
+    for view in plain.every_view:
         left, right = (store.read(view, np.arange(store.rows)) for store in (plain, packed))
         for part in PARTS:
             np.testing.assert_array_equal(getattr(left, part), getattr(right, part))

@@ -9,6 +9,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from kdcache.base.view_span import ViewSpan
 from kdcache.errors import BadLogitsError, InvalidInputError
 from kdcache.labels.encoding import Encoding
 from kdcache.labels.quantising import encode_full
@@ -51,7 +52,7 @@ def setting_of(encoding: Encoding, mix: Mix, *, rows: int = ROWS, **options: Any
 
 def asked_directly(setting: Setting, view: int) -> tuple[Tensor, Tensor]:
     """Logits and features of every position of one view, drawn and asked all at once."""
-    drawn = setting.dataset[ViewRequest(view, view + 1, np.arange(len(setting.order)))]
+    drawn = setting.dataset[ViewRequest(ViewSpan.of(view), np.arange(len(setting.order)))]
     mixing = drawn.mixing[0]
     prepared = setting.teacher.preparation(drawn.images[0])
     mixed = mix_images(prepared, mixing, mixing.partners, setting.dataset.plan.mix)
@@ -99,7 +100,7 @@ def test_features_pixels_canary_and_counts_come_along(tmp_path: Path) -> None:
         rows = store.load(view, np.arange(ROWS), features=True).arrays
         logits, features = asked_directly(setting, view)
         assert np.abs(rows["features"] - features.numpy()).max() <= 2.0**-10 * float(features.abs().max()) + NOISE
-        drawn = setting.dataset[ViewRequest(view, view + 1, np.arange(ROWS))]
+        drawn = setting.dataset[ViewRequest(ViewSpan.of(view), np.arange(ROWS))]
         assert np.array_equal(rows["pixels"], drawn.pixels[0])
         assert np.array_equal(store.segments[0].canary(view), thumbnails(drawn.images[0, :GROUP]))
         correct += int((logits.argmax(1).numpy()[:, None] == store.hard_labels(view, np.arange(ROWS))).any(1).sum())

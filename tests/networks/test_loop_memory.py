@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from kdcache.base.view_span import ViewSpan
 from kdcache.labels.encoding import Encoding
 from kdcache.networks.loop_memory import SLACK, loop_memory
 from kdcache.store.layout import segment_layout
@@ -16,7 +17,7 @@ from tests.kits.stores import make_identity
 def bound(rows: int, views: int, classes: int, encoding: Encoding) -> int:
     identity = make_identity(np.arange(8), np.zeros(8), classes=classes, encoding=encoding)
     identity = identity.model_copy(update={"dataset": identity.dataset.model_copy(update={"rows": rows})})
-    layout = segment_layout(identity, 0, views)
+    layout = segment_layout(identity, ViewSpan(0, views))
     return loop_memory(layout, classes=classes, view_bytes=150_528, request=(8, views), batch_rows=256).total
 
 

@@ -27,7 +27,7 @@ def test_the_demo_leaves_teacher_store_and_students(tmp_path: Path, monkeypatch:
         assert 0 < rows[name].agreement <= 1
     assert (rows["teacher"].agreement, rows["store of 2 views"].agreement) == (None, None)
     store = Store.open(summary.store)
-    assert (store.content_id, store.views, store.rows) == (summary.content_id, (0, 1), 1438)
+    assert (store.content_id, store.every_view, store.rows) == (summary.content_id, (0, 1), 1438)
     assert 5 < summary.bytes_a_row < 40
     for run in ("teacher", "student-kd", "student-alone"):
         for name in ("settings.json", "metrics.jsonl", "weights/last.safetensors", "weights/best.safetensors"):

@@ -64,7 +64,7 @@ def test_the_kept_mass_is_what_the_store_keeps(stage: Stage, tmp_path: Path) -> 
 
 
 def test_a_dry_run_refuses_what_the_extraction_would_refuse(stage: Stage, tmp_path: Path) -> None:
-    for changes in ({"weights": ""}, {"views": "0"}, {"batch_size": 65}, {"data": "digit"}):
+    for changes in ({"weights": ""}, {"batch_size": 65}, {"data": "digit"}):
         with pytest.raises(KdcacheError):
             estimate(stage.asked(tmp_path / "digits.kd", **changes))
     assert list(tmp_path.iterdir()) == []

@@ -12,6 +12,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from kdcache.base.view_span import ViewSpan
 from kdcache.errors import InterruptedRunError
 from kdcache.pipelines.extract.stage import extract
 from kdcache.store.store import Store
@@ -63,7 +64,7 @@ def test_batches_of_other_sizes_change_last_bits_at_most(
     path = tmp_path_factory.mktemp("resumed") / "digits.kd"
     stopped_again_and_again(stage, path, attempts)
     found, whole, rows = Store.open(path), Store.open(stage.store), np.arange(ROWS)
-    for view in whole.views:
+    for view in whole.every_view:
         left, right = found.load(view, rows).arrays, whole.load(view, rows).arrays
         assert np.array_equal(left["pixels"], right["pixels"])
         agrees = (left["classes"] == right["classes"]).all(axis=-1)
@@ -160,9 +161,9 @@ def test_more_views_make_a_second_segment_and_a_second_seal(stage: Stage, tmp_pa
     old = all_files(path)
     pin = Store.open(path).content_id
     summary = extract(stage.asked(path, views="2:4"))
-    assert (summary.views, Store.open(path).views) == ((2, 4), (0, 1, 2, 3))
+    assert (summary.views, Store.open(path).every_view) == (ViewSpan(2, 4), (0, 1, 2, 3))
     assert summary.content_id not in (None, pin)
-    assert Store.open(f"{path}@{pin}").views == (0, 1)
+    assert Store.open(f"{path}@{pin}").every_view == (0, 1)
     new = all_files(path)
     assert {name for name in old if new[name] != old[name]} == {"kdcache/seals/latest"}
     extract(stage.asked(tmp_path / "four.kd", views="4"))

@@ -68,9 +68,9 @@ def test_each_point_is_what_a_run_of_its_own_writes(
 ) -> None:
     _, summary, _ = grid
     assert (summary.points, summary.done, summary.failed, summary.present) == (12, 12, 0, 0)
-    assert summary.note == "12 points in 4 groups: only students of equal train_views share a stream"
+    assert summary.note == "12 points in 4 groups: only students of equal views share a stream"
     chosen = next(row for row in summary.rows if row.swept == {"lr": 0.1, "top_k": 2, "views": 1})
-    own = student(tmp_path / "own", **{**BASE, "store": (stage.store,), "lr": 0.1, "top_k": 2, "train_views": (0,)})
+    own = student(tmp_path / "own", **{**BASE, "store": (stage.store,), "lr": 0.1, "top_k": 2, "views": 1})
     train(own)
     run = Path(summary.folder) / chosen.point
     assert chosen.point.startswith("lr=0.1,top_k=2,views=1-")
@@ -242,7 +242,10 @@ REFUSALS: dict[str, tuple[dict[str, Any], str]] = {
     "twice": ({"grid": {"lr": [0.1, 0.1]}}, "lists a value of lr twice"),
     "nothing": ({}, r"sweeps nothing; give \[grid\], \[random\] or \[study\]"),
     "classes": ({"grid": {"student_set.num_classes": [10, 7]}}, "num_classes=7-.*: the student answers 7 classes"),
-    "views": ({"grid": {"views": [1, 9]}}, "views 9 was asked for; .* has 2: extract more"),
+    "views": (
+        {"grid": {"views": [1, 9]}},
+        r"point .*: views 0:9 were asked for; the stores have \[0, 1\] in common, not \[2, ",
+    ),
     "k": ({"grid": {"top_k": [3, 4]}}, "top-k 4 was asked for; .* keeps 3 classes"),
     "objective": ({"grid": {"set.beta": [1]}}, "beta"),
     "store": ({"grid": {"store": ["nowhere.kd"]}}, "nowhere.kd"),

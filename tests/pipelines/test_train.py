@@ -192,7 +192,7 @@ VARIANTS: list[dict[str, Any]] = [
     {"optimizer": "adamw", "lr": 0.002, "warmup_epochs": 0.5},
     {"precision": "bfloat16"},
     {"tail": "none", "top_k": 2},
-    {"train_views": (1,)},
+    {"views": "1:2"},
     {"memory_gb": 3e-6},
     {"workers": 2},
 ]

@@ -25,7 +25,7 @@ WRONG: list[tuple[dict[str, Any], type[KdcacheError], str]] = [
     ),
     ({"temperature": 0.5}, InvalidInputError, r"temperature 0.5|T < 1|below 1"),
     ({"top_k": 4}, InvalidInputError, r"top-k 4 was asked for; .* keeps 3"),
-    ({"train_views": (0, 2)}, InvalidInputError, r"views \[2\] were asked for; the stores have \[0, 1\]"),
+    ({"views": 3}, InvalidInputError, r"views 0:3 were asked for; the stores have \[0, 1\] in common, not \[2\]"),
     (
         {"transform": "none", "transform_set": {"size": 3}},
         InvalidInputError,

@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from kdcache.base.progress import StopRequest
+from kdcache.base.view_span import ViewSpan
 from kdcache.cli.flags import with_flags
 from kdcache.errors import InterruptedRunError, MismatchError
 from kdcache.pipelines.extract.stage import extract
@@ -91,11 +92,11 @@ def test_a_repeated_flag_adds(tmp_path: Path) -> None:
         "student": "m:s",
         "data": "digits",
         "store": ["a.kd", "b.kd,c.kd"],
-        "train_views": ["0", "1,2"],
+        "views": "0:3",
     }
     settings = load_settings(TrainSettings, _flags(TrainSettings, "run", **given), None)
     assert settings.store == ("a.kd", "b.kd", "c.kd")
-    assert settings.train_views == (0, 1, 2)
+    assert settings.views == ViewSpan(0, 3)
 
 
 def test_flags_and_toml_are_merged_key_by_key(tmp_path: Path) -> None:

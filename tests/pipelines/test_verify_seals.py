@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from kdcache.base.view_span import ViewSpan
 from kdcache.errors import InterruptedRunError, StoreNotFoundError
 from kdcache.pipelines.extract.stage import extract
 from kdcache.store.commits import read_commit
@@ -87,7 +88,7 @@ def test_repair_goes_on_where_a_folder_is_gone(tmp_path: Path, case: Case) -> No
 def test_a_torn_shard_without_a_commit_is_found_and_removed(tmp_path: Path, case: Case) -> None:
     path = tmp_path / "a.kd"
     store = create_store(path, case)
-    segment = store.add_segment(0, 2)
+    segment = store.add_segment(ViewSpan(0, 2))
     for block in (0, 1):
         commit_logits(store, segment, block, case.logits)
     path.joinpath(segment.layout.commit_key(1)).unlink()

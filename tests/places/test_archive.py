@@ -56,7 +56,7 @@ def packed(local: Path) -> Path:
 def test_everything_that_is_read_equals_the_folder(packed: Path, local: Path) -> None:
     assert all_reads(packed) == all_reads(local)
     there, here = Store.open(packed), Store.open(local)
-    assert (there.content_id, there.views, there.card) == (here.content_id, here.views, here.card)
+    assert (there.content_id, there.every_view, there.card) == (here.content_id, here.every_view, here.card)
     described, expected = describe_store(there), describe_store(here)
     assert (described.pop("store"), expected.pop("store")) == (str(packed), str(local))
     assert described == expected
@@ -103,7 +103,7 @@ def test_a_pin_chooses_the_seal_and_opens_it(local: Path, tmp_path: Path) -> Non
     done = export_store(f"{local}@{older}", str(tmp_path / "older.zip"))
     assert done.content_id.startswith(older)
     for name in ("older.zip", f"older.zip@{older}", f"older.zip@{older[:6]}"):
-        assert Store.open(tmp_path / name).views == (0, 1)
+        assert Store.open(tmp_path / name).every_view == (0, 1)
     with pytest.raises(StoreNotFoundError, match=rf"has no seal {latest}; it has {older}"):
         Store.open(f"{tmp_path}/older.zip@{latest}")
 

@@ -8,6 +8,7 @@ import pytest
 
 from kdcache.base.canonical import sha256_hex
 from kdcache.base.progress import StopRequest
+from kdcache.base.view_span import ViewSpan
 from kdcache.cli.app import main
 from kdcache.errors import InterruptedRunError, InvalidInputError, KdcacheError, StoreError, StoreNotFoundError
 from kdcache.places.hub import HubAddress, find_hub, split_hub
@@ -87,7 +88,7 @@ def test_reading_asks_for_parts_and_keeps_to_one_commit(pushed: Hub, local: Path
 
 
 def all_reads_of(store: Store) -> bytes:
-    return b"".join(store.load(view, range(100)).arrays["classes"].tobytes() for view in store.views)
+    return b"".join(store.load(view, range(100)).arrays["classes"].tobytes() for view in store.every_view)
 
 
 def test_an_address_that_expired_is_asked_for_again(pushed: Hub, local: Path) -> None:
@@ -176,7 +177,7 @@ def test_large_stores_keep_the_limits_up_to_where_they_say(tmp_path: Path) -> No
     """A folder for each block, and folders of commits by the thousand: 10,000 blocks of one array are the limit."""
     identity = make_case(64).identity
     big = identity.model_copy(update={"dataset": identity.dataset.model_copy(update={"rows": 8192 * 12_000})})
-    layout = segment_layout(big, 0, 10)
+    layout = segment_layout(big, ViewSpan(0, 10))
     keys = [spec.key(block) for block in range(layout.blocks) for spec in layout.arrays_of(block).values()]
     assert layout.blocks > 10_000
     hub_push.require_limits([key for key in keys if "/pixels/c/0/" in key][:9_990], "x")
@@ -213,10 +214,10 @@ def test_newer_and_older_seals_stand_side_by_side(hub: Hub, local: Path) -> None
     assert latest is not None
     (older,) = [each.stem for each in (local / "kdcache/seals").glob("*.json") if not latest.startswith(each.stem)]
     push(f"{local}@{older}", URL)
-    assert Store.open(URL).views == (0, 1)
+    assert Store.open(URL).every_view == (0, 1)
     push(str(local), URL)
-    assert Store.open(URL).views == (0, 1, 2)
-    assert Store.open(f"{URL}@{older}").views == (0, 1)
+    assert Store.open(URL).every_view == (0, 1, 2)
+    assert Store.open(f"{URL}@{older}").every_view == (0, 1)
     shared = push(f"{local}@{older}", URL)
     assert Store.open(URL).content_id == latest
     assert f"still opens as seal {latest[:12]}" in shared.note

@@ -47,7 +47,7 @@ def url(site: Site) -> str:
 def test_everything_that_is_read_over_http_equals_the_folder(url: str, local: Path, site: Site) -> None:
     assert all_reads(url) == all_reads(local)
     there, here = Store.open(url), Store.open(str(local))
-    assert (there.content_id, there.views, there.card) == (here.content_id, here.views, here.card)
+    assert (there.content_id, there.every_view, there.card) == (here.content_id, here.every_view, here.card)
     described, expected = describe_store(there), describe_store(here)
     assert described.pop("store") == url
     assert expected.pop("store") == str(local)
@@ -57,7 +57,7 @@ def test_everything_that_is_read_over_http_equals_the_folder(url: str, local: Pa
     assert there.identity == here.identity
     there, here = Store.open(f"{url}/"), Store.open(local)
     positions = np.random.RandomState(0).permutation(ROWS)[:50]
-    for view in here.views:
+    for view in here.every_view:
         found, wanted = there.read(view, positions), here.read(view, positions)
         assert np.array_equal(found.log_probs(2.0), wanted.log_probs(2.0))
         assert np.array_equal(np.asarray(found.classes), np.asarray(wanted.classes))
@@ -68,7 +68,7 @@ def test_a_pin_opens_what_it_seals_and_nothing_else(url: str, local: Path) -> No
     assert len(pins) == 2
     for pin, here in pins.items():
         there = Store.open(f"{url}@{pin.upper()}")
-        assert (there.content_id, there.views) == (here.content_id, here.views)
+        assert (there.content_id, there.every_view) == (here.content_id, here.every_view)
     latest = Store.open(local).content_id
     assert latest is not None
     with pytest.raises(StoreNotFoundError, match=f"rich.kd has no seal {'0' * 32}; it has {latest}"):

@@ -83,7 +83,7 @@ def test_segments_of_three_stores_and_what_is_missing(tmp_path: Path) -> None:
         ("views-00004-00006", 2, BLOCKS, 0)
     ]
     store = Store.open(out)
-    assert store.views == (0, 1, 2, 3, 4, 5)
+    assert store.every_view == (0, 1, 2, 3, 4, 5)
     for view, name in ((1, inputs[0]), (3, inputs[1])):
         assert np.array_equal(
             store.load(view, EVERYTHING).arrays["classes"], Store.open(name).load(view, EVERYTHING).arrays["classes"]
@@ -104,8 +104,8 @@ def test_merging_into_an_input_keeps_its_pins(tmp_path: Path, whole: Path) -> No
     b = part(tmp_path / "b.kd", case_of(2), range(BLOCKS), 2)
     merged = merge_stores([str(a), b], str(a))
     assert (merged.present, merged.taken) == (BLOCKS, {str(a): 0, b: BLOCKS})
-    assert Store.open(a).views == (0, 1, 2, 3)
-    assert Store.open(f"{a}@{pin}").views == (0, 1)
+    assert Store.open(a).every_view == (0, 1, 2, 3)
+    assert Store.open(f"{a}@{pin}").every_view == (0, 1)
     assert inspect_files(str(a)).whole
 
 
@@ -128,7 +128,7 @@ def test_a_sealed_store_on_a_web_server_and_a_pin(tmp_path: Path, whole: Path) -
         inputs = [f"{site.url}/whole.kd", other, f"{whole}@{pin}"]
         merged = merge_stores(inputs, str(tmp_path / "out.kd"))
     assert list(merged.taken.values()) == [BLOCKS, BLOCKS, 0]
-    assert Store.open(tmp_path / "out.kd").views == (0, 1, 2, 3)
+    assert Store.open(tmp_path / "out.kd").every_view == (0, 1, 2, 3)
 
 
 def test_other_bytes_of_a_block_are_refused_by_name_or_chosen_and_said(tmp_path: Path) -> None:

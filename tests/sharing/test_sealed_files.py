@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 
 from kdcache.base.canonical import sha256_hex
+from kdcache.base.view_span import ViewSpan
 from kdcache.errors import DamagedError, InvalidInputError, MissingBlockError, StoreNotFoundError
 from kdcache.places.opening import open_place
 from kdcache.sharing.merge import merge_stores
@@ -21,7 +22,7 @@ def rich(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return rich_store(tmp_path_factory.mktemp("share") / "rich.kd")
 
 
-def listed(path: Path, pin: str | None = None, views: tuple[int, int] | None = None) -> SealedListing:
+def listed(path: Path, pin: str | None = None, views: ViewSpan | None = None) -> SealedListing:
     return sealed_files(open_place(path), pin, views=views)
 
 
@@ -65,16 +66,16 @@ def test_an_older_seal_lists_its_own_segments(rich: Path, tmp_path: Path) -> Non
     newer = (rich / LATEST_SEAL).read_text().strip()
     older = next(path.stem for path in (rich / "kdcache/seals").glob("*.json") if path.stem != newer[:32])
     copy = copy_of(rich, listed(rich, older), tmp_path / "older.kd")
-    assert Store.open(copy).views == (0, 1)
+    assert Store.open(copy).every_view == (0, 1)
     assert inspect_files(str(copy)).whole
     assert not (copy / SECOND).exists()
 
 
 def test_a_partial_copy_opens_under_the_same_pin_and_says_what_it_lacks(rich: Path, tmp_path: Path) -> None:
-    listing = listed(rich, views=(0, 2))
+    listing = listed(rich, views=ViewSpan(0, 2))
     copy = copy_of(rich, listing, tmp_path / "partial.kd")
     store = Store.open(f"{copy}@{listing.content_id}")
-    assert store.views == (0, 1)
+    assert store.every_view == (0, 1)
     with pytest.raises(MissingBlockError, match=r"partial copy: view 2 is of views 2:3, which were not pulled"):
         store.read(2, [0])
     found = inspect_files(str(copy))
@@ -84,11 +85,11 @@ def test_a_partial_copy_opens_under_the_same_pin_and_says_what_it_lacks(rich: Pa
         MissingBlockError, match=r"views 2:3; get them .*pull URL .*; only pull and recode take .*--views 0:2"
     ):
         listed(copy)
-    assert [file.key for file in listed(copy, views=(0, 2)).files] == [file.key for file in listing.files]
+    assert [file.key for file in listed(copy, views=ViewSpan(0, 2)).files] == [file.key for file in listing.files]
 
 
 def test_a_lost_segment_is_damage_where_the_copy_does_not_say_that_it_is_partial(rich: Path, tmp_path: Path) -> None:
-    copy = copy_of(rich, listed(rich, views=(0, 2)), tmp_path / "lost.kd")
+    copy = copy_of(rich, listed(rich, views=ViewSpan(0, 2)), tmp_path / "lost.kd")
     (copy / PARTIAL).unlink()
     assert not inspect_files(str(copy)).whole
     with pytest.raises(DamagedError, match="is missing"):
@@ -98,7 +99,7 @@ def test_a_lost_segment_is_damage_where_the_copy_does_not_say_that_it_is_partial
 @pytest.mark.parametrize("views", [(0, 1), (1, 3), (0, 4), (5, 6)])
 def test_views_that_are_no_whole_segments_are_refused(rich: Path, views: tuple[int, int]) -> None:
     with pytest.raises(InvalidInputError, match=r"has 0:2, 2:3; name whole segments"):
-        listed(rich, views=views)
+        listed(rich, views=ViewSpan(*views))
 
 
 def test_a_store_without_a_seal_is_not_shared(tmp_path: Path) -> None:
@@ -134,7 +135,7 @@ def test_what_is_merged_or_extracted_into_a_partial_copy_is_hidden_no_longer(giv
     for view in range(3):
         write_views(store, view, case.logits[view : view + 1])
     store.seal()
-    copy_of(path, listed(path, views=(2, 3)), copy)
+    copy_of(path, listed(path, views=ViewSpan(2, 3)), copy)
     if given == "whole":
         merge_stores([str(copy), str(path)], str(copy))
     else:
@@ -142,6 +143,6 @@ def test_what_is_merged_or_extracted_into_a_partial_copy_is_hidden_no_longer(giv
         write_views(again, 0, case.logits[:1])
         again.seal()
     assert (copy / PARTIAL).exists() == (given != "whole")
-    assert Store.open(copy).views == ((0, 1, 2) if given == "whole" else (0, 2))
-    assert Store.open(f"{copy}@{listed(path).content_id}").views == Store.open(copy).views
+    assert Store.open(copy).every_view == ((0, 1, 2) if given == "whole" else (0, 2))
+    assert Store.open(f"{copy}@{listed(path).content_id}").every_view == Store.open(copy).every_view
     assert inspect_files(str(copy)).whole

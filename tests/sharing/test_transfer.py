@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from kdcache.base.progress import StopRequest
+from kdcache.base.view_span import ViewSpan
 from kdcache.cli.app import main
 from kdcache.errors import (
     DamagedError,
@@ -105,8 +106,8 @@ def test_a_second_push_writes_nothing_and_a_later_seal_only_what_is_new(place: s
     puts = {asked.key.removeprefix(prefix(place) + "/") for asked in s3.asked if asked.method == "PUT"}
     assert all("views-00001-00002" in key or "seals" in key or key.endswith("manifest.json") for key in puts)
     assert 0 < shared.copied_files < shared.files
-    assert Store.open(place).views == (0, 1)
-    assert Store.open(f"{place}@{ids[0]}").views == (0,)
+    assert Store.open(place).every_view == (0, 1)
+    assert Store.open(f"{place}@{ids[0]}").every_view == (0,)
     assert store.identity == Store.open(place).identity
 
 
@@ -138,7 +139,7 @@ def test_two_pushes_at_once_end_as_one(place: str, tmp_path: Path) -> None:
         thread.join()
     assert errors == []
     assert Store.open(place).content_id == ids[1]
-    assert Store.open(f"{place}@{ids[0]}").views == (0,)
+    assert Store.open(f"{place}@{ids[0]}").every_view == (0,)
     assert inspect_files(place).whole
 
 
@@ -161,7 +162,7 @@ def test_readers_keep_what_they_pinned_while_views_are_pushed(place: str, s3: Pr
     s3.before = lambda asked: None
     assert seen == [True] * 8
     assert Store.open(place).content_id == ids[2]
-    assert reader.views == (0,)
+    assert reader.every_view == (0,)
 
 
 def test_another_store_s_place_is_refused_naming_both(rich: Path, place: str, tmp_path: Path) -> None:
@@ -206,25 +207,25 @@ def test_a_damaged_store_is_not_pushed(rich: Path, place: str) -> None:
 def test_some_views_are_pulled_and_the_rest_later(rich: Path, place: str, tmp_path: Path) -> None:
     push(str(rich), place)
     copy = tmp_path / "part.kd"
-    part = pull(place, str(copy), views="0:2")
+    part = pull(place, str(copy), views=ViewSpan(0, 2))
     assert part.note == "views 2:3 were left out"
-    assert Store.open(f"{copy}@{part.content_id}").views == (0, 1)
+    assert Store.open(f"{copy}@{part.content_id}").every_view == (0, 1)
     assert inspect_files(str(copy)).notes == ("this is a partial copy: views 2:3 were not pulled",)
     with pytest.raises(MissingBlockError, match="partial copy without views 2:3"):
         push(str(copy), f"{place}/part")
-    rest = pull(place, str(copy), views="2:3")
+    rest = pull(place, str(copy), views=ViewSpan(2, 3))
     assert rest.note == "views 0:2 were left out"
     assert not (copy / PARTIAL).exists()
     assert all_reads(copy) == all_reads(rich)
     assert pull(place, str(copy)).copied_files == 0
-    with pytest.raises(InvalidInputError, match="is no range of views; write --views 0:10"):
-        pull(place, str(copy), views="2")
+    with pytest.raises(InvalidInputError, match=r"views 1:3 were asked for, .* has 0:2, 2:3; name whole segments"):
+        pull(place, str(copy), views=ViewSpan(1, 3))
 
 
 def test_the_rest_in_one_go(rich: Path, tmp_path: Path) -> None:
     """From a folder, to a folder."""
     copy = tmp_path / "part.kd"
-    pull(str(rich), str(copy), views="2:3")
+    pull(str(rich), str(copy), views=ViewSpan(2, 3))
     assert (copy / PARTIAL).exists()
     assert not (copy / FIRST).exists()
     assert (copy / SECOND).exists()
@@ -236,11 +237,11 @@ def test_the_rest_in_one_go(rich: Path, tmp_path: Path) -> None:
 def test_views_are_extracted_anew_in_a_partial_copy(tmp_path: Path) -> None:
     """The record names the segment that was left out, not its number: another one of these views is not hidden."""
     growing(tmp_path / "grow.kd", seals=2)
-    pull(str(tmp_path / "grow.kd"), str(tmp_path / "part.kd"), views="0:1")
+    pull(str(tmp_path / "grow.kd"), str(tmp_path / "part.kd"), views=ViewSpan(0, 1))
     store = Store.open_for_writing(tmp_path / "part.kd")
     write_views(store, 1, make_case(70, views=3, seed=9).logits[1:2])
     store.seal()
-    assert Store.open(tmp_path / "part.kd").views == (0, 1)
+    assert Store.open(tmp_path / "part.kd").every_view == (0, 1)
     found = inspect_files(str(tmp_path / "part.kd"))
     assert (found.findings, found.whole) == ((), True)
 

@@ -47,7 +47,7 @@ def test_a_store_of_before_is_resumed_and_extended_without_them(
     assert extract(asked).blocks_done_before == stages.BLOCKS
     extract(stage.asked(tmp_path / "old.kd", views="1:2"))
     store = Store.open(tmp_path / "old.kd")
-    assert store.views == (0, 1)
+    assert store.every_view == (0, 1)
     with pytest.raises(MissingBlockError, match="holds no class means; use --tail uniform"):
         store.class_means(0)
     with pytest.raises(MissingBlockError, match="holds no class means"):

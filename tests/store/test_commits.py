@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 from kdcache.base.canonical import sha256_hex
+from kdcache.base.view_span import ViewSpan
 from kdcache.errors import DamagedError, FormatError, StoreError
 from kdcache.store.commits import Commit, read_commit, totals
 from kdcache.store.store import Store
@@ -127,7 +128,7 @@ def test_two_writers_at_once(tmp_path: Path, case: Case) -> None:
     """Two writers whose teachers differ in the last bits: every row is one writer's, every block is committed once."""
     other = (case.logits * 1.5).astype(np.float32)
     stores = [create_store(tmp_path / "a.kd", case) for _ in range(2)]
-    segments = [store.add_segment(0, 2) for store in stores]
+    segments = [store.add_segment(ViewSpan(0, 2)) for store in stores]
     barrier = Barrier(2)
 
     def write(writer: int, logits: np.ndarray) -> list[Commit | None]:

@@ -76,9 +76,9 @@ def test_content_ids_are_for_ever(root: Path, content_id: str) -> None:
 
 
 def test_both_seals_of_the_topk_store_open() -> None:
-    assert Store.open(TOPK).views == (0, 1, 2)
-    assert Store.open(f"{TOPK}@151ae36d327d2f2c9851837b270804a771bbd7c61fd1278fa095aa847902e97a").views == (0, 1)
-    assert Store.open(FULL).views == (0, 1)
+    assert Store.open(TOPK).every_view == (0, 1, 2)
+    assert Store.open(f"{TOPK}@151ae36d327d2f2c9851837b270804a771bbd7c61fd1278fa095aa847902e97a").every_view == (0, 1)
+    assert Store.open(FULL).every_view == (0, 1)
 
 
 @pytest.mark.parametrize("root", [TOPK, FULL])

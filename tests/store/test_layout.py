@@ -8,6 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from kdcache.base.arrays import WIDTH
+from kdcache.base.view_span import ViewSpan
 from kdcache.labels.encoding import Encoding, class_dtype
 from kdcache.store.layout import (
     BLOCK_MIN,
@@ -35,7 +36,7 @@ def identity_of(rows: int, classes: int, k: int | None, **encoding: Any) -> Iden
 
 
 def arrays_of(identity: Identity, start: int = 0, stop: int = 10) -> dict[str, tuple[str, tuple[int, ...]]]:
-    layout = segment_layout(identity, start, stop)
+    layout = segment_layout(identity, ViewSpan(start, stop))
     return {name: (spec.dtype, spec.shape) for name, spec in layout.arrays.items()}
 
 
@@ -73,28 +74,30 @@ def test_variants_of_topk_arrays() -> None:
 
 def test_the_ticket_comes_first() -> None:
     for k, ticket in ((5, "classes"), (None, "logits")):
-        layout = segment_layout(identity_of(5000, 100, k), 0, 1)
+        layout = segment_layout(identity_of(5000, 100, k), ViewSpan(0, 1))
         assert next(iter(layout.arrays_of(0))) == next(iter(layout.arrays_of(7))) == ticket
         assert "canary" in layout.arrays_of(0)
         assert "canary" not in layout.arrays_of(7)
 
 
 def test_names_and_keys() -> None:
-    layout = segment_layout(identity_of(5000, 100, 5, mix="mixup"), 3, 12)
-    assert layout.name == segment_name(3, 12) == "views-00003-00012"
+    layout = segment_layout(identity_of(5000, 100, 5, mix="mixup"), ViewSpan(3, 12))
+    assert layout.name == segment_name(ViewSpan(3, 12)) == "views-00003-00012"
     assert layout.arrays["classes"].key(7) == "views-00003-00012/classes/c/0/7/0"
     assert layout.arrays["tail"].key(7) == "views-00003-00012/tail/c/0/0/7"
     assert layout.arrays["label"].key(7) == "views-00003-00012/label/c/0/7/0"
     assert layout.arrays["pixels"].key(7) == "views-00003-00012/pixels/c/0/7"
     assert layout.arrays["gaps"].key(7) == "views-00003-00012/gaps/c/0/7/0"
-    packed = segment_layout(identity_of(5000, 100, 5, packing="residuals"), 3, 12).arrays["gaps"]
+    packed = segment_layout(identity_of(5000, 100, 5, packing="residuals"), ViewSpan(3, 12)).arrays["gaps"]
     assert (packed.key(7), packed.shard, packed.chunk) == (
         "views-00003-00012/gaps/c/0/0/7",
         (9, 4, layout.block),
         (1, 4, layout.block),
     )
     for quantisation, frames in (("default", ("noshuffle", 8192)), ("high", ("shuffle", 16384))):
-        packed = segment_layout(identity_of(5000, 100, 5, packing="residuals", quantisation=quantisation), 0, 1)
+        packed = segment_layout(
+            identity_of(5000, 100, 5, packing="residuals", quantisation=quantisation), ViewSpan(0, 1)
+        )
         codec = packed.arrays["gaps"].metadata()["codecs"][0]["configuration"]["codecs"][1]["configuration"]
         assert (codec["shuffle"], codec["blocksize"]) == frames
     assert layout.commit_key(1234) == "kdcache/views-00003-00012/commits/001/001234.json"
@@ -115,7 +118,7 @@ def test_names_and_keys() -> None:
     ],
 )
 def test_block_sizes(rows: int, classes: int, k: int | None, views: int, block: int) -> None:
-    assert block_size(identity_of(rows, classes, k), views) == block
+    assert block_size(identity_of(rows, classes, k), ViewSpan(0, views)) == block
 
 
 @settings(max_examples=200, deadline=None)
@@ -127,7 +130,7 @@ def test_block_sizes(rows: int, classes: int, k: int | None, views: int, block: 
 )
 def test_blocks_tile_the_positions(rows: int, classes: int, k: int | None, views: int) -> None:
     identity = identity_of(rows, classes, k if k is None else min(k, classes))
-    layout = segment_layout(identity, 0, views)
+    layout = segment_layout(identity, ViewSpan(0, views))
     block = layout.block
     assert block & (block - 1) == 0
     assert BLOCK_MIN <= block <= 8192

@@ -17,6 +17,7 @@ import zarr
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from kdcache.base.view_span import ViewSpan
 from kdcache.errors import DamagedError
 from kdcache.store import reading
 from kdcache.store.layout import ArraySpec, segment_layout
@@ -37,7 +38,7 @@ KINDS: dict[str, dict[str, Any]] = {
 }
 MANY = {"rows": 8192, "classes": 40, "k": 20}
 Make = Callable[[str], Store]
-LAYOUT = segment_layout(make_case(200).identity, 0, 2)
+LAYOUT = segment_layout(make_case(200).identity, ViewSpan(0, 2))
 
 
 @pytest.fixture(scope="module")

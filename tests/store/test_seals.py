@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from kdcache.base.canonical import canonical_json, sha256_hex
+from kdcache.base.view_span import ViewSpan
 from kdcache.errors import (
     DamagedError,
     FormatError,
@@ -109,13 +110,13 @@ def test_more_views_are_another_segment_and_another_seal(path: Path) -> None:
     early, before = content_id(path), all_files(path)
     store = Store.open_for_writing(path)
     write_views(store, 2, CASE.logits[2:4])
-    assert Store.open(path).views == (0, 1)  # unsealed views are not shown
+    assert Store.open(path).every_view == (0, 1)  # unsealed views are not shown
     late = store.seal().content_id
     write_views(Store.open_for_writing(path), 4, CASE.logits[4:])
-    assert Store.open(path).views == (0, 1, 2, 3)
-    assert Store.open(f"{path}@{early}").views == (0, 1)
-    assert Store.open(f"{path}@{late}").views == (0, 1, 2, 3)
-    assert Store.open_for_writing(path).views == (0, 1, 2, 3, 4)
+    assert Store.open(path).every_view == (0, 1, 2, 3)
+    assert Store.open(f"{path}@{early}").every_view == (0, 1)
+    assert Store.open(f"{path}@{late}").every_view == (0, 1, 2, 3)
+    assert Store.open_for_writing(path).every_view == (0, 1, 2, 3, 4)
     with pytest.raises(InvalidInputError, match="no view 2"):
         Store.open(f"{path}@{early}").read(2, np.array([0]))
     after = all_files(path)
@@ -129,9 +130,9 @@ def test_more_views_are_another_segment_and_another_seal(path: Path) -> None:
 def test_overlapping_views_are_refused(path: Path, start: int, stop: int) -> None:
     before = all_files(path)
     with pytest.raises(InvalidInputError, match=f"views {start}:{stop} overlap views-00000-00002.*from 2 on"):
-        Store.open_for_writing(path).add_segment(start, stop)
+        Store.open_for_writing(path).add_segment(ViewSpan(start, stop))
     assert all_files(path) == before
-    assert Store.open_for_writing(path).add_segment(0, 2).layout.name == "views-00000-00002"
+    assert Store.open_for_writing(path).add_segment(ViewSpan(0, 2)).layout.name == "views-00000-00002"
 
 
 def test_nothing_to_seal_is_refused(tmp_path: Path) -> None:
@@ -151,7 +152,7 @@ def test_a_sealed_store_opens_without_listing(path: Path, monkeypatch: pytest.Mo
     monkeypatch.setattr(Folder, "folders", refuse)
     for url in (str(path), f"{path}@{pin}", f"{path}@{pin[:32]}"):
         store = Store.open(url, expect=CASE.identity)
-        assert store.views == (0, 1)
+        assert store.every_view == (0, 1)
         assert len(store.labels) == len(store.order) == ROWS
         assert len(store.read(0, np.array([129, 0, 64])).logits) == 3
         assert store.segments[0].canary(0).shape == (64, 3, 8, 8)
@@ -166,7 +167,7 @@ def test_a_read_only_tree_is_enough(path: Path) -> None:
     try:
         store = Store.open(path)
         assert len(store.labels) == ROWS
-        for view in store.views:
+        for view in store.every_view:
             assert len(store.read(view, np.arange(ROWS)).logits) == ROWS
         assert {place: os.stat(place).st_mtime_ns for place in [path, *path.rglob("*")]} == before
     finally:

@@ -43,7 +43,7 @@ def flip(path: Path, place: int) -> None:
 
 
 def read_views(store: Store, positions: npt.NDArray[np.int64]) -> None:
-    for view in store.views:
+    for view in store.every_view:
         store.read(view, positions)
 
 

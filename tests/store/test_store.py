@@ -9,6 +9,7 @@ import pytest
 import tensorstore
 import zarr
 
+from kdcache.base.view_span import ViewSpan
 from kdcache.errors import InvalidInputError, MismatchError, MissingBlockError, StoreNotFoundError
 from kdcache.labels.quantising import LABEL_STEPS
 from kdcache.labels.soft_labels import FullLabels, TopKLabels
@@ -64,7 +65,7 @@ def test_what_was_written_is_read(tmp_path: Path, case: Case) -> None:
     np.testing.assert_array_equal(store.order, case.order)
     np.testing.assert_array_equal(store.labels, case.labels)
     masked = list(case.identity.teacher.masked_classes)
-    for view in store.views:
+    for view in store.every_view:
         soft, loaded = store.read(view, positions), store.load(view, positions)
         np.testing.assert_array_equal(loaded.arrays["pixels"], pixels_of(range(view, view + 1), positions)[0])
         dense = case.logits[view].astype("f8")
@@ -77,7 +78,7 @@ def test_what_was_written_is_read(tmp_path: Path, case: Case) -> None:
             np.testing.assert_array_equal(soft.classes, kept)
             assert np.abs(soft.logits - np.take_along_axis(dense, kept, axis=1)).max() <= 1 / 32 + 1e-6
         labels = store.hard_labels(view, positions)
-        assert labels.shape == ((rows,) if case.identity.views.mix == "none" else (rows, 2))
+        assert labels.shape == ((rows,) if case.identity.plan.mix == "none" else (rows, 2))
         column = labels.reshape(rows, -1)
         wanted = np.take_along_axis(dense, np.maximum(column, 0), axis=1)
         wanted[(column < 0) | np.isneginf(wanted)] = np.nan
@@ -136,7 +137,7 @@ def test_rows_of_zeros_survive(tmp_path: Path) -> None:
     case = make_case(130, 4, 3, views=2)
     case.logits[:] = 0.0
     store = create_store(tmp_path / "a.kd", case)
-    segment = store.add_segment(0, 2)
+    segment = store.add_segment(ViewSpan(0, 2))
     for block in range(segment.layout.blocks):
         arrays = {
             name: np.zeros_like(array) for name, array in block_arrays(store, segment, block, case.logits).items()
@@ -245,6 +246,6 @@ def test_creating_again_opens_what_is_there(tmp_path: Path) -> None:
     write_views(store, 0, case.logits)
     before = all_files(tmp_path / "a.kd")
     again = create_store(tmp_path / "a.kd", case)
-    assert again.views == (0, 1)
+    assert again.every_view == (0, 1)
     assert isinstance(again.read(0, np.array([3])), TopKLabels)
     assert all_files(tmp_path / "a.kd") == before

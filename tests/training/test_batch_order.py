@@ -16,7 +16,7 @@ UNHURRIED = settings(deadline=None, max_examples=60, suppress_health_check=[Heal
 
 
 def deal_of(positions: IntArray, rows: int, mix: Mix = "none", **options: Any) -> Deal:
-    chosen: dict[str, Any] = {"views": (0, 1, 2), "batch_size": 16, "seed": 1, "block": 64, "window_rows": rows}
+    chosen: dict[str, Any] = {"cycle": (0, 1, 2), "batch_size": 16, "seed": 1, "block": 64, "window_rows": rows}
     return Deal(positions=positions, rows=rows, plan=plan_of(mix=mix), **{**chosen, **options})
 
 

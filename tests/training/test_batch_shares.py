@@ -39,7 +39,7 @@ def test_near_equal_parts_begin_with_the_larger() -> None:
 
 def dealt(mix: Mix, world_size: int, epoch: int, **options: Any) -> list[list[BatchRows]]:
     """Each process's batches of an epoch."""
-    chosen: dict[str, Any] = {"views": (0, 1), "batch_size": 7, "seed": 3, "block": 64, "window_rows": 128, "rows": 300}
+    chosen: dict[str, Any] = {"cycle": (0, 1), "batch_size": 7, "seed": 3, "block": 64, "window_rows": 128, "rows": 300}
     given = {**chosen, **options}
     positions = np.flatnonzero(np.random.RandomState(1).uniform(size=given["rows"]) < 0.8)
     return [

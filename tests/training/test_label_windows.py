@@ -30,7 +30,7 @@ def small(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Store]:
 
 def deal_of(store: Store, positions: IntArray | range, window_rows: int, batch: int = 64) -> Deal:
     block = store.segments[0].layout.block
-    return Deal(positions, store.rows, store.identity.views, store.views, batch, 5, block, window_rows)
+    return Deal(positions, store.rows, store.identity.plan, store.every_view, batch, 5, block, window_rows)
 
 
 @pytest.mark.parametrize("mix", ["none", "cutmix"])
@@ -67,7 +67,7 @@ def test_a_range_deals_as_its_positions_do(small: dict[str, Store], window_rows:
 
 def test_dealing_a_window_does_not_touch_all_positions(large: Store) -> None:
     """A hundred million of them would be 800 MB."""
-    deal = Deal(range(10**8), 10**8, large.identity.views, (0,), 256, 0, 8192, 16_384)
+    deal = Deal(range(10**8), 10**8, large.identity.plan, (0,), 256, 0, 8192, 16_384)
     tracemalloc.start()
     row = next(deal.batches(0))
     _, peak = tracemalloc.get_traced_memory()

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 from torchvision.transforms import v2
 
+from kdcache.base.view_span import ViewSpan
 from kdcache.errors import InvalidInputError, MismatchError, MissingBlockError, ReplayError
 from kdcache.labels.encoding import Encoding
 from kdcache.labels.soft_labels import FullLabels, SoftLabels
@@ -94,7 +95,7 @@ def test_batches_hold_what_the_store_says_of_their_rows(
         assert (batch.images.dtype, batch.images.shape[1:]) == (torch.float32, (1, 8, 8))
         require_equal_labels(batch.teachers[0], store.read(batch.view, positions))
         assert torch.equal(batch.y, labels[positions])
-        partners = partners_of(store.identity.views, positions, batch.view, ROWS)
+        partners = partners_of(store.identity.plan, positions, batch.view, ROWS)
         if mix == "none":
             assert (batch.y2, batch.lam) == (None, None)
         else:
@@ -189,7 +190,12 @@ def test_another_picture_stops_the_first_batch_whatever_is_accepted(
     data: Data, store_of: Make, mix: Mix, accept: bool
 ) -> None:
     loader = Loader(
-        altered(data, negative), stores=[store_of(TOPK, mix)], batch_size=16, epochs=2, views=(1,), accept_drift=accept
+        altered(data, negative),
+        stores=[store_of(TOPK, mix)],
+        batch_size=16,
+        epochs=2,
+        views=ViewSpan.of(1),
+        accept_drift=accept,
     )
     with pytest.raises(ReplayError, match=r"view 1 of position \d+ \(sample \d+\).*another picture.*64 differ"):
         next(iter(loader))
@@ -224,7 +230,7 @@ def test_one_changed_sample_is_told_from_drift(data: Data, store_of: Make, accep
 
 def test_drift_accepted_in_one_view_excuses_no_other(data: Data, store_of: Make) -> None:
     store = store_of()
-    seed, light = store.identity.views.seed, build_transform("light", {})[0]
+    seed, light = store.identity.plan.seed, build_transform("light", {})[0]
     second = {key_word(seed, index, 1, "torch") & 0x7FFF_FFFF_FFFF_FFFF for index in range(ROWS)}
 
     def transform(image: Tensor) -> Tensor:
@@ -262,8 +268,10 @@ def test_stores_that_do_not_belong_together_are_refused(data: Data, store_of: Ma
 
 
 def test_views_that_are_not_there_are_refused(data: Data, store_of: Make) -> None:
-    with pytest.raises(InvalidInputError, match=r"views \[5\] were asked for; the stores have \[0, 1\] in common"):
-        Loader(data, stores=[store_of()], batch_size=8, epochs=1, views=(0, 5))
+    with pytest.raises(
+        InvalidInputError, match=r"views 0:6 were asked for; the stores have \[0, 1\] in common, not \[2, 3"
+    ):
+        Loader(data, stores=[store_of()], batch_size=8, epochs=1, views=ViewSpan(0, 6))
 
 
 def test_a_block_without_a_commit_is_refused_never_zeros(data: Data, tmp_path: Path) -> None:

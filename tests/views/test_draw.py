@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 from torchvision.transforms import v2
 
+from kdcache.base.view_span import ViewSpan
 from kdcache.networks.preparation import Preparation, default_normalisation
 from kdcache.training.batch_order import Deal
 from kdcache.training.loader import Loader
@@ -39,7 +40,7 @@ def described(drawn: Drawn) -> dict[tuple[int, int], tuple[Any, ...]]:
     for v, mixing in enumerate(drawn.mixing):
         for row, position in enumerate(drawn.request.positions.tolist()):
             image = drawn.images[v, row]
-            found[drawn.request.first + v, position] = (
+            found[drawn.request.views.start + v, position] = (
                 image.numpy().tobytes(),
                 image.dtype,
                 tuple(image.shape),
@@ -55,7 +56,7 @@ def described(drawn: Drawn) -> dict[tuple[int, int], tuple[Any, ...]]:
 def reference(name: str, kind: Kind, mix: Mix) -> tuple[ViewDataset, dict[tuple[int, int], tuple[Any, ...]]]:
     """A data set of views, and every view of it as one request for everything gives it: what `extract` asks."""
     dataset = view_dataset(pictures(ROWS, kind), TRANSFORMS[name](), mix)
-    return dataset, described(dataset[ViewRequest(0, VIEWS, np.arange(ROWS))])
+    return dataset, described(dataset[ViewRequest(ViewSpan(0, VIEWS), np.arange(ROWS))])
 
 
 def require_same(dataset: ViewDataset, requests: Sequence[ViewRequest], expected: dict[Any, Any], workers: int) -> None:
@@ -63,7 +64,7 @@ def require_same(dataset: ViewDataset, requests: Sequence[ViewRequest], expected
     seen = [described(drawn) for drawn in draw_requests(dataset, requests, workers)]
     assert len(seen) == len(requests)
     for request, views in zip(requests, seen, strict=True):
-        assert len(views) == (request.last - request.first) * len(request.positions)
+        assert len(views) == (request.views.stop - request.views.start) * len(request.positions)
         for key, value in views.items():
             assert value == expected[key], key
 
@@ -72,9 +73,9 @@ def require_same(dataset: ViewDataset, requests: Sequence[ViewRequest], expected
 def test_a_view_does_not_depend_on_batch_order_subset_or_start(name: str, kind: Kind, mix: Mix) -> None:
     dataset, expected = reference(name, kind, mix)
     rng = np.random.RandomState(0)
-    one_by_one = [ViewRequest(v, v + 1, np.array([p])) for v in range(VIEWS) for p in range(ROWS)]
+    one_by_one = [ViewRequest(ViewSpan.of(v), np.array([p])) for v in range(VIEWS) for p in range(ROWS)]
     require_same(dataset, [one_by_one[i] for i in rng.permutation(len(one_by_one))[:14]], expected, 0)
-    batches = [ViewRequest(2, 3, rng.permutation(ROWS)[:5]), ViewRequest(1, 3, np.array([8, 0, 3]))]
+    batches = [ViewRequest(ViewSpan(2, 3), rng.permutation(ROWS)[:5]), ViewRequest(ViewSpan(1, 3), np.array([8, 0, 3]))]
     require_same(dataset, batches, expected, 0)
 
 
@@ -89,7 +90,7 @@ def test_views_differ_from_one_another(name: str, kind: Kind, mix: Mix) -> None:
 @pytest.mark.parametrize(("name", "kind", "mix"), CASES)
 def test_a_view_does_not_depend_on_workers(name: str, kind: Kind, mix: Mix, workers: int) -> None:
     dataset, expected = reference(name, kind, mix)
-    requests = [ViewRequest(v, v + 1, np.array([p, (p + 4) % ROWS])) for v in (1, 0) for p in range(0, ROWS, 2)]
+    requests = [ViewRequest(ViewSpan.of(v), np.array([p, (p + 4) % ROWS])) for v in (1, 0) for p in range(0, ROWS, 2)]
     require_same(dataset, requests, expected, workers)
 
 
@@ -99,7 +100,7 @@ def test_what_train_asks_for_is_what_extract_drew(name: str, kind: Kind, mix: Mi
     dataset, expected = reference(name, kind, mix)
     deal = Deal(np.array([0, 2, 3, 7, 8]), ROWS, dataset.plan, tuple(range(VIEWS)), 2, 1, ROWS, ROWS)
     requests = [
-        ViewRequest(batch.view, batch.view + 1, with_partners(dataset.plan, batch.positions, batch.view, ROWS))
+        ViewRequest(ViewSpan.of(batch.view), with_partners(dataset.plan, batch.positions, batch.view, ROWS))
         for epoch in range(VIEWS)
         for batch in deal.batches(epoch)
     ]
@@ -115,7 +116,7 @@ def test_what_train_asks_for_is_what_extract_drew(name: str, kind: Kind, mix: Mi
 )
 def test_any_request_gives_the_same_views(mix: Mix, first: int, count: int, positions: list[int]) -> None:
     dataset, expected = reference("RandomResizedCrop", "tensor", mix)
-    request = ViewRequest(first, min(first + count, VIEWS), np.array(positions))
+    request = ViewRequest(ViewSpan(first, min(first + count, VIEWS)), np.array(positions))
     require_same(dataset, [request], expected, 0)
 
 
@@ -136,14 +137,21 @@ def test_train_sees_what_extract_showed_the_teacher(kind: Kind, mix: Mix, subset
     order = np.random.RandomState(0).permutation(rows)
     dataset = ViewDataset(data.samples, order, plan, transform)
     groups = [np.arange(64), np.arange(64, rows)]
-    shown = [dataset[ViewRequest(0, views, group)] for group in groups]
+    shown = [dataset[ViewRequest(ViewSpan(0, views), group)] for group in groups]
     teacher_input = [torch.cat([mixed_rows(drawn, v, mix) for drawn in shown]) for v in range(views)]
     positions = np.sort(np.random.RandomState(1).permutation(rows)[:31]) if subset else np.arange(rows)
     loader = Loader(
-        data, batch_size=10, epochs=3, plan=plan, transform=transform, order=order, positions=positions, views=(1, 0)
+        data,
+        batch_size=10,
+        epochs=3,
+        plan=plan,
+        transform=transform,
+        order=order,
+        positions=positions,
+        views=ViewSpan(0, 2),
     )
     for batch in loader:
-        assert batch.view == (1, 0, 1)[batch.epoch]
+        assert batch.view == (0, 1, 0)[batch.epoch]
         assert torch.equal(batch.images, teacher_input[batch.view][batch.positions])
         mixing = [drawn.mixing[batch.view] for drawn in shown]
         lam = np.concatenate([each.lam for each in mixing])[batch.positions]
@@ -184,7 +192,7 @@ def test_the_process_keeps_its_own_generator_states(name: str) -> None:
     random.seed(3)
     np.random.seed(3)
     before = drawn_numbers()
-    list(draw_requests(dataset, [ViewRequest(0, 2, np.arange(3))] * 2, 0))
+    list(draw_requests(dataset, [ViewRequest(ViewSpan(0, 2), np.arange(3))] * 2, 0))
     assert [before, drawn_numbers()] == expected
 
 
@@ -195,7 +203,7 @@ def test_states_come_back_after_an_error() -> None:
     torch.manual_seed(4)
     expected = torch.get_rng_state()
     with pytest.raises(ValueError, match="no picture"):
-        view_dataset(pictures(3), broken)[ViewRequest(0, 1, np.arange(2))]
+        view_dataset(pictures(3), broken)[ViewRequest(ViewSpan(0, 1), np.arange(2))]
     assert torch.equal(torch.get_rng_state(), expected)
 
 
@@ -203,7 +211,7 @@ def test_a_transform_in_place_reaches_neither_the_next_view_nor_the_sample() -> 
     samples = pictures(3)
     untouched = [image.clone() for image in samples.images]
     dataset = view_dataset(samples, v2.RandomErasing(p=1.0, value=0, inplace=True))
-    drawn = dataset[ViewRequest(0, 6, np.arange(3))]
+    drawn = dataset[ViewRequest(ViewSpan(0, 6), np.arange(3))]
     for image, before in zip(samples.images, untouched, strict=True):
         assert torch.equal(image, before)
     erased = (drawn.images == 0).all(dim=2).flatten(2).sum(dim=2)
@@ -222,7 +230,7 @@ def test_a_view_does_not_depend_on_the_process_s_threads() -> None:
     try:
         for threads in (1, 4):
             torch.set_num_threads(threads)
-            seen.append(described(dataset[ViewRequest(0, 2, np.arange(6))]))
+            seen.append(described(dataset[ViewRequest(ViewSpan(0, 2), np.arange(6))]))
             assert torch.get_num_threads() == threads
     finally:
         torch.set_num_threads(before)

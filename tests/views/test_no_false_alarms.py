@@ -126,7 +126,7 @@ CLEAN: dict[str, Callable[[Gallery, Path], Changes]] = {
     "pinned by 32 digits, in capitals": pinned_in_capitals,
     "unsealed": unsealed,
     "views added": more_views,
-    "one view": lambda gallery, folder: {"train_views": (1,)},
+    "one view": lambda gallery, folder: {"views": "1:2"},
     "little memory": lambda gallery, folder: {"memory_gb": 1e-6},
     "another training seed": lambda gallery, folder: {"seed": 11},
     "other generators and threads": other_generators,

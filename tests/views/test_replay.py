@@ -33,7 +33,7 @@ def store(data: Data, tmp_path_factory: pytest.TempPathFactory) -> Store:
 
 
 def views_of(store: Store, data: Data, name: str = "light") -> ViewDataset:
-    return ViewDataset(data.samples, store.order, store.identity.views, build_transform(name, {})[0])
+    return ViewDataset(data.samples, store.order, store.identity.plan, build_transform(name, {})[0])
 
 
 def lighter(levels: int) -> Callable[[Tensor, int], Tensor]:
@@ -79,7 +79,7 @@ def test_another_transform_is_another_picture(store: Store, data: Data) -> None:
 
 
 def test_another_view_is_another_picture(store: Store, data: Data) -> None:
-    plan = store.identity.views.model_copy(update={"seed": 99})
+    plan = store.identity.plan.model_copy(update={"seed": 99})
     other = ViewDataset(data.samples, store.order, plan, build_transform("light", {})[0])
     assert grade_replay(store, other, 0).grade == "another picture"
 

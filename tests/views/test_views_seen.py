@@ -10,6 +10,7 @@ import xxhash
 from torchvision.transforms import v2
 
 from kdcache.base.arrays import IntArray
+from kdcache.base.view_span import ViewSpan
 from kdcache.errors import InvalidInputError
 from kdcache.store.plan import Mixing
 from kdcache.views.draw import ViewRequest, draw_requests, draw_view, own_generators, stack_views, thumbnails
@@ -23,7 +24,7 @@ ROWS = 9
 def test_views_of_two_sizes_are_refused_with_both() -> None:
     images = (torch.zeros(3, 8, 8, dtype=torch.uint8), torch.zeros(3, 8, 9, dtype=torch.uint8))
     with pytest.raises(InvalidInputError, match=r"\[3, 8, 8\] torch.uint8 and \[3, 8, 9\].*--transform"):
-        view_dataset(Pictures(images, (0, 1)), v2.Identity())[ViewRequest(0, 1, np.arange(2))]
+        view_dataset(Pictures(images, (0, 1)), v2.Identity())[ViewRequest(ViewSpan(0, 1), np.arange(2))]
     with pytest.raises(InvalidInputError, match="views differ"):
         stack_views([images[0], images[0].float()])
 
@@ -32,7 +33,7 @@ def test_views_of_two_sizes_are_refused_with_both() -> None:
 def test_an_error_while_drawing_reads_the_same_from_a_worker(workers: int) -> None:
     dataset = view_dataset(pictures(3), lambda image: image[0])
     with pytest.raises(InvalidInputError, match=r"^the transform gave shape \(17, 15\); a view is [^\n]*$"):
-        list(draw_requests(dataset, [ViewRequest(0, 1, np.arange(2))] * 3, workers))
+        list(draw_requests(dataset, [ViewRequest(ViewSpan(0, 1), np.arange(2))] * 3, workers))
 
 
 def test_a_view_without_three_axes_is_refused() -> None:
@@ -93,7 +94,7 @@ def test_thumbnails_of_views_smaller_than_themselves() -> None:
 @pytest.mark.parametrize("mix", ["mixup", "cutmix"])
 def test_mixing_is_what_its_paper_says(mix: Mix) -> None:
     dataset = view_dataset(pictures(ROWS), v2.RandomResizedCrop(13, antialias=True), mix)
-    drawn = dataset[ViewRequest(0, 1, np.arange(ROWS))]
+    drawn = dataset[ViewRequest(ViewSpan(0, 1), np.arange(ROWS))]
     images, mixing = drawn.images[0].double(), drawn.mixing[0]
     mixed = mix_images(images, mixing, mixing.partners, mix)
     for row, partner in enumerate(mixing.partners.tolist()):
@@ -111,12 +112,12 @@ def test_mixing_is_what_its_paper_says(mix: Mix) -> None:
 @pytest.mark.parametrize("mix", ["none", "mixup", "cutmix"])
 def test_partners_are_found_wherever_they_lie_in_a_request(mix: Mix) -> None:
     dataset = view_dataset(pictures(ROWS), v2.Identity(), mix)
-    whole = dataset[ViewRequest(1, 2, np.arange(ROWS))]
+    whole = dataset[ViewRequest(ViewSpan(1, 2), np.arange(ROWS))]
     expected = mix_images(whole.images[0].float(), whole.mixing[0], whole.mixing[0].partners, mix)
     chosen = np.array([7, 2, 5])
     positions = with_partners(dataset.plan, chosen, 1, ROWS)
     assert positions[:3].tolist() == chosen.tolist()
     assert len(np.unique(positions)) == len(positions)
     assert mix != "none" or len(positions) == 3
-    drawn = dataset[ViewRequest(1, 2, positions)]
+    drawn = dataset[ViewRequest(ViewSpan(1, 2), positions)]
     assert torch.equal(mix_rows(drawn.images[0].float(), drawn.mixing[0], positions, 3, mix), expected[chosen])

@@ -11,6 +11,7 @@ import pytest
 from scipy.special import log_softmax
 
 from kdcache.base.arrays import values_digest
+from kdcache.base.view_span import ViewSpan
 from kdcache.errors import InvalidInputError
 from kdcache.pipelines.extract.stage import extract
 from kdcache.store.manifest import OrderIdentity
@@ -115,11 +116,11 @@ def test_a_sample_of_rows_and_of_views(tmp_path: Path) -> None:
     for name, one in (("given", case), ("shuffled", reordered(case))):
         (tmp_path / name).mkdir()
         a, b = two(tmp_path / name, one, noisy(one))
-        found = diff_stores(a, b, rows=100, views=range(1, 3))
+        found = diff_stores(a, b, rows=100, views=ViewSpan(1, 3))
         assert found.rows is not None
         assert [(each.view, each.rows) for each in found.rows.views] == [(1, 100), (2, 100)]
     with pytest.raises(InvalidInputError, match=r"no view of 7:9 is in both stores: A has .0, 1, 2."):
-        diff_stores(a, b, views=range(7, 9))
+        diff_stores(a, b, views=ViewSpan(7, 9))
 
 
 def test_blocks_of_one_alone_are_told_and_not_read(tmp_path: Path) -> None:
@@ -177,7 +178,7 @@ def test_equal_values_in_other_bytes_are_the_same(tmp_path: Path) -> None:
     ("part", "update", "said"),
     [
         ("dataset", {"probes": "others"}, r"the data sets differ .dataset.probes.: no row is in common"),
-        ("views", {"seed": 8}, r"the view plans differ .views.seed.: the teachers saw other pictures"),
+        ("plan", {"seed": 8}, r"the view plans differ .views.seed.: the teachers saw other pictures"),
     ],
 )
 def test_rows_that_are_not_common_are_not_compared(
@@ -190,7 +191,7 @@ def test_rows_that_are_not_common_are_not_compared(
     assert re.search(said, found.note)
     assert not found.same
     asked = diff_stores(a, b, other_pictures=True)
-    assert (asked.rows is not None) == (part == "views")
+    assert (asked.rows is not None) == (part == "plan")
 
 
 def test_other_classes_and_other_partners_are_not_compared(tmp_path: Path) -> None:

@@ -39,7 +39,7 @@ def require_as_extracted(found: Store, direct: Store) -> None:
     """Equal identities and arrays, but for the tail, which is within the bound that `recoding` states."""
     assert found.identity == direct.identity
     half_gap = 0.5 / {"default": 16, "high": 64}[direct.identity.encoding.quantisation]
-    for view in direct.views:
+    for view in direct.every_view:
         own, other = (store.load(view, np.arange(store.rows)).arrays for store in (found, direct))
         for name in own.keys() - {"tail"}:
             np.testing.assert_array_equal(own[name], other[name], err_msg=name)

@@ -5,6 +5,7 @@ from typing import Any
 
 import pytest
 
+from kdcache.base.view_span import ViewSpan
 from kdcache.errors import (
     DamagedError,
     InterruptedRunError,
@@ -71,16 +72,16 @@ def test_views_are_whole_segments_and_join_later(tmp_path: Path) -> None:
     write_views(store, 2, case.logits[2:])
     store.seal()
     with pytest.raises(InvalidInputError, match="name whole segments"):
-        recoded(tmp_path / "a.kd", tmp_path / "o.kd", (0, 1), top_k=3)
-    first, _ = recoded(tmp_path / "a.kd", tmp_path / "o.kd", (2, 3), top_k=3)
+        recoded(tmp_path / "a.kd", tmp_path / "o.kd", ViewSpan(0, 1), top_k=3)
+    first, _ = recoded(tmp_path / "a.kd", tmp_path / "o.kd", ViewSpan(2, 3), top_k=3)
     both, found = recoded(tmp_path / "a.kd", tmp_path / "o.kd", top_k=3)
-    assert (first.rows, both.rows, both.present, found.views) == (100, 300, 2, (0, 1, 2))
+    assert (first.rows, both.rows, both.present, found.every_view) == (100, 300, 2, (0, 1, 2))
     (tmp_path / "a.kd/kdcache/partial.json").write_bytes(
         b'{"left_out":[' + store.seal().segments[1].to_bytes().strip() + b"]}\n"
     )
     with pytest.raises(MissingBlockError, match=r"partial copy without views 2:3; .*pull and recode .*--views 0:2"):
         recoded(tmp_path / "a.kd", tmp_path / "p.kd", top_k=3)
-    assert recoded(tmp_path / "a.kd", tmp_path / "p.kd", (0, 2), top_k=3)[0].rows == 200
+    assert recoded(tmp_path / "a.kd", tmp_path / "p.kd", ViewSpan(0, 2), top_k=3)[0].rows == 200
 
 
 def test_other_settings_and_another_source_are_refused_where_a_store_lies(tmp_path: Path) -> None:

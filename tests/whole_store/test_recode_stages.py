@@ -27,7 +27,7 @@ def test_a_recoded_store_is_as_extracted_and_teaches(stage: Stage, tmp_path: Pat
     counts = [[each.counts.model_dump() for each in store.segments[0].commits().values()] for store in (found, direct)]
     assert counts[0] == counts[1]
     extract(stage.asked(tmp_path / "3.kd", views="2:3"))  # the teacher adds a view to what was recoded
-    assert Store.open(tmp_path / "3.kd").views == (0, 1, 2)
+    assert Store.open(tmp_path / "3.kd").every_view == (0, 1, 2)
     extract(stage.asked(tmp_path / "full.kd", encoding="full"))
     recode_store(str(tmp_path / "full.kd"), str(tmp_path / "from-full.kd"), Narrowing(top_k=3))
     narrowed = Store.open(tmp_path / "from-full.kd")
