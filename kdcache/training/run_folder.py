@@ -54,7 +54,7 @@ def claim_run(folder: Path, settings: dict[str, Any]) -> bool:
         if stored.get(name) != given.get(name)
     ]
     if found and (folder / STATE).exists():
-        advice = "choose another folder, or the settings, data and views (STORE@ID, --train-views) that it began with"
+        advice = "choose another folder, or the settings, data and views (STORE@ID, --views) that it began with"
         raise MismatchError(f"{folder} holds a run with other settings:", found, advice, ("the run", "this run"))
     if found:
         write_whole(path, json.dumps(settings, indent=1, sort_keys=True).encode() + b"\n")
