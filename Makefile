@@ -4,19 +4,27 @@ BIN := .venv/bin
 READY := .venv/.ready
 DEMO ?= demo
 
-.PHONY: demo test check format bench torture clean
+ROOM ?=
+PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto
+
+.PHONY: demo test slow lint check format bench torture clean
 
 demo: $(READY)
 	$(BIN)/kdcache demo $(DEMO)
 
+# What is fast and states a promise; `make test ROOM=store` runs one room, slow or not. PYTEST_FLAGS go to pytest.
 test: $(READY)
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto
+	$(PYTEST) $(if $(ROOM),tests/$(ROOM),-m "not slow") $(PYTEST_FLAGS)
 
-check: $(READY)
+slow: $(READY)
+	$(PYTEST) -m slow $(PYTEST_FLAGS)
+
+lint: $(READY)
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto
+
+check: lint test slow
 
 bench: $(READY)
 	$(BIN)/python -m tests.benchmarks --out docs/performance.md $(BENCH)

@@ -12,15 +12,32 @@ from filelock import FileLock
 
 from kdcache.places import http_requests
 from tests.kits.bucket import BUCKET, PATIENT, Proxy, environment, s3_server
+from tests.kits.cpu_time import CpuTimes
 from tests.kits.forks import with_all
 from tests.kits.photographs import imagenet_logits
 
 CROPS = 240
+HERE = Path(__file__).parent
+SLOW = {"faults", "processes", "real_data", "benchmarks"}
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    text = "list the slowest tests; fail where one that is not marked slow takes more CPU seconds"
+    parser.addoption("--cpu-limit", type=float, help=text)
 
 
 def pytest_configure(config: pytest.Config) -> None:
     """No test prints as wide as the terminal that it was started from: tables fold where they are narrow."""
     os.environ["COLUMNS"] = "100"
+    if (limit := config.getoption("--cpu-limit")) is not None:
+        config.pluginmanager.register(CpuTimes(limit))
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Slow tests are slow by the folder that they lie in."""
+    for item in items:
+        if item.path.relative_to(HERE).parts[0] in SLOW:
+            item.add_marker(pytest.mark.slow)
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -6,7 +6,7 @@ data = "digits"
 [grid]                     # lists: each value with each of the others
 lr = [0.1, 0.05]
 set.beta = [1, 2]          # one argument of a setting that takes key=value
-views = [1, 2, 5]          # the first so many views of the store
+views = [1, 2, 5]          # 0:1, 0:2 and 0:5
 [random]                   # or: trials drawn from a space (with a grid: each trial at each point of it)
 trials = 20
 space.lr = {loguniform = [0.001, 0.3]}
@@ -253,7 +253,8 @@ def _texts(values: tuple[Any, ...]) -> set[str]:
 
 def _name(settings: TrainSettings, swept: dict[str, Any]) -> str:
     """`lr=0.1,seed=2-3f9a01bc`: swept values for people, and a digest of the settings and of what is swept."""
-    record = settings.model_dump(mode="json", exclude=NAMELESS | PLACES)
+    record = settings.model_dump(mode="json", exclude=NAMELESS | PLACES | {"views"})
+    record["train_views"] = list(settings.views or ())  # as sweeps that stand on disk were named
     text = json.dumps([record, swept], sort_keys=True, default=str)
     digest = hashlib.sha256(text.encode()).hexdigest()[:8]
     said = ",".join(f"{name.rpartition('.')[2]}={_value_name(value)}" for name, value in swept.items())

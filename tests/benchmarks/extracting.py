@@ -187,7 +187,7 @@ def measure(bench: Bench) -> Iterator[Figure]:
     yield from one_view_of_small_pictures(bench)
     yield from ten_views(bench, jpegs)
     yield from ten_views_of_a_teacher(bench, jpegs)
-    if not bench.quick:  # processes that import everything again; tests/networks/test_loop_memory.py has two small ones
+    if not bench.quick:  # processes that import all again; tests/processes/test_loop_memory.py has two small
         yield from memory(bench)
 
 
