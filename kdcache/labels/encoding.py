@@ -1,4 +1,4 @@
-"""The encoding of a store: how soft labels become arrays, as the manifest says it."""
+"""An encoding says how the soft labels of a store become arrays; its dict stands in the manifest."""
 
 from typing import Any, Literal, Self
 
@@ -13,10 +13,12 @@ from kdcache.base.records import Record
 
 
 class Encoding(Record):
-    """How soft labels become arrays. `k` counts the kept classes (topk); `features` and `head` are the
-    width D of the kept features and of the kept classifier, or 0; `class_means`: each segment holds the mean tail logit
-    of every class (topk); `packing`: gaps and tail as they are, or gaps rank by rank and the tail as residuals, see
-    `kdcache.labels.tail_packing` (topk)."""
+    """An encoding says how soft labels become arrays.
+
+    k: the number of kept classes (topk). features, head: the width D of the kept features and of the kept classifier,
+    or 0. class_means: each segment holds the mean tail logit of every class (topk). packing (topk): "plain" keeps gaps
+    and tail as they are; "residuals" keeps gaps rank by rank and the tail as residuals, see `labels.tail_packing`.
+    """
 
     name: Literal["topk", "full"]
     k: int | None = Field(default=None, ge=1)
@@ -47,13 +49,13 @@ class Encoding(Record):
 
 
 def described(encoding: Encoding) -> str:
-    """An encoding for people: `top 20, default quantisation, residuals`."""
-    kept = ["all logits"]
+    """The encoding in words for people: `top 20, default quantisation, residuals`."""
+    words = ["all logits"]
     if encoding.k is not None:
-        kept = [f"top {encoding.k}", f"{encoding.quantisation} quantisation", encoding.packing]
-    return ", ".join([*kept, *(name for name in ("features", "head") if getattr(encoding, name))])
+        words = [f"top {encoding.k}", f"{encoding.quantisation} quantisation", encoding.packing]
+    return ", ".join([*words, *(name for name in ("features", "head") if getattr(encoding, name))])
 
 
 def class_dtype(classes: int) -> str:
-    """Class ids need u32 above 65,536 classes."""
+    """Class ids are u16, above 65,536 classes u32."""
     return "uint16" if classes <= 2**16 else "uint32"

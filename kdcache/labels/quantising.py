@@ -1,8 +1,13 @@
-"""Quantising: reduced rows to the integers that a store holds and back, on numpy; every bound is stated here.
+"""Soft labels become the integers that a store holds, and those become soft labels again; on numpy.
 
-Default: gaps in steps of 1/16 nat, so a kept logit is off by at most 1/32; mean KL added is below 1e-4 on
-real logits and below 4.9e-4 (range^2 / 8 with range 1/16, Hoeffding's lemma) for any row without clamped gaps. "high":
-1/64 nat, 1/128, 1e-5 and 3.1e-5. The tail is in steps of 1/128, label distances in steps of 1/64.
+Every bound on the error is stated here:
+
+    quantisation   step of a gap   a kept logit is off by   mean KL added: on real logits   on any row
+    default        1/16 nat        at most 1/32             below 1e-4                      below 4.9e-4
+    high           1/64 nat        at most 1/128            below 1e-5                      below 3.1e-5
+
+The last column is range^2 / 8, where the range is the step (Hoeffding's lemma), and holds for rows without clamped
+gaps. The tail is in steps of 1/128 nat, label distances in steps of 1/64.
 
 Shape letters: Vs views, N rows, K kept classes, L labels a row (the axis is absent where L = 1), C classes.
 """
@@ -32,75 +37,80 @@ LOWEST_F16 = -65504.0
 
 @dataclass(frozen=True)
 class Encoded:
-    """Arrays by name, as the store holds them, and `clamped` [Vs, N]: rows whose gaps did not fit their integers."""
+    """Arrays by name, as the store holds them. `clamped` [Vs, N] is true for rows whose gaps did not fit."""
 
     arrays: dict[str, Array]
     clamped: Array
 
 
 def encode_topk(rows: TopK, encoding: Encoding, classes: int, masked: Sequence[int] = ()) -> Encoded:
-    """Quantise reduced rows (numpy, leading axes [Vs, N]) of `classes` classes, of which some are masked."""
+    """Quantise reduced rows (numpy, leading axes [Vs, N]) over `classes` classes, the `masked` ones included.
+
+    Raises BadLogitsError for a class id that does not fit.
+    """
     if int(rows.classes.max(initial=0)) >= classes:
         raise BadLogitsError(f"class id {int(rows.classes.max())} does not fit {classes} classes")
     gaps, clamped = _by_view(partial(_quantise_gaps, quantisation=encoding.quantisation), rows.distances)
-    label, far = _quantise_label(rows.label)
+    label, far_labels = _quantise_label(rows.label)
     arrays, tail = {"classes": rows.classes.astype(class_dtype(classes))}, _quantise_tail(rows.tail)
     residuals = encoding.packing == "residuals"
     if residuals:
-        left = classes - len(masked) - rows.classes.shape[-1]
-        tail = pack(tail, last_steps(gaps, encoding.quantisation), left)
+        tail_classes = classes - len(masked) - rows.classes.shape[-1]
+        tail = pack(tail, last_steps(gaps, encoding.quantisation), tail_classes)
     if encoding.k != 1:
         arrays["gaps"] = np.moveaxis(gaps, -1, -2) if residuals else gaps
     arrays["tail"] = np.moveaxis(tail, -1, -2)
     arrays["label"] = label[..., 0] if label.shape[-1] == 1 else label
-    return Encoded(arrays, np.asarray(clamped | far.any(axis=-1)))
+    return Encoded(arrays, np.asarray(clamped | far_labels.any(axis=-1)))
 
 
 def encode_full(centred_VNC: Array) -> Encoded:
-    """Max-centred f32 logits as f16; masked classes stay -inf, anything else is kept above f16's lowest value."""
+    """Max-centred f32 logits become f16. Masked classes stay -inf, all others are clipped to f16's lowest value."""
     masked = np.isneginf(centred_VNC)
-    low = ~masked & (centred_VNC < LOWEST_F16)
+    too_low = ~masked & (centred_VNC < LOWEST_F16)
     logits = np.where(masked, -np.inf, np.maximum(centred_VNC, LOWEST_F16)).astype(np.float16)
-    return Encoded({"logits": logits}, np.asarray(low.any(axis=-1)))
+    return Encoded({"logits": logits}, np.asarray(too_low.any(axis=-1)))
 
 
-def _by_view(quantise: Callable[[Array], tuple[Array, Array]], values: Array) -> tuple[Array, Array]:
-    """`quantise` one view after another: what it needs on the way is 32 times as wide as the gaps that it gives."""
-    if values.ndim < 3 or len(values) < 2:
-        return quantise(values)
-    found: tuple[Array, Array] | None = None
-    for view, own in enumerate(values):
-        one, other = quantise(own)
-        if found is None:
-            found = np.empty((len(values), *one.shape), one.dtype), np.empty((len(values), *other.shape), other.dtype)
-        found[0][view], found[1][view] = one, other
-    assert found is not None
-    return found
+def _by_view(quantise: Callable[[Array], tuple[Array, Array]], distances: Array) -> tuple[Array, Array]:
+    """Gaps and clamped rows, one view after another: `quantise` works in arrays 32 times as wide as the gaps."""
+    if distances.ndim < 3 or len(distances) < 2:
+        return quantise(distances)
+    views = len(distances)
+    results: tuple[Array, Array] | None = None
+    for view in range(views):
+        gaps, clamped = quantise(distances[view])
+        if results is None:
+            results = np.empty((views, *gaps.shape), gaps.dtype), np.empty((views, *clamped.shape), clamped.dtype)
+        results[0][view], results[1][view] = gaps, clamped
+    assert results is not None
+    return results
 
 
 def _quantise_gaps(distances: Array, quantisation: str) -> tuple[Array, Array]:
     """Gaps to the class before, clamped against the running sum, so that errors never add up.
 
-    gap_j = clip(round(s d_j) - (gaps stored so far), 0, largest); one huge gap does not shift those after it.
+    gap_j = clip(round(s d_j) - (sum of the gaps stored so far), 0, largest), with s steps a nat and d_j the distance of
+    logit j to the top. One huge gap does not shift those after it. The second array is true for rows that do not fit.
     """
     dtype, largest = GAP_DTYPE[quantisation], int(np.iinfo(GAP_DTYPE[quantisation]).max)
     steps = np.multiply(distances, GAPS_A_NAT[quantisation], dtype=np.float64)
     np.rint(steps, out=steps)
     gaps = np.diff(steps, axis=-1)
-    wide = (gaps > largest).any(axis=-1)
-    if wide.any():
-        gaps[wide] = _clamp_running(steps[wide], largest)
-    off = np.cumsum(gaps, axis=-1)
-    off -= steps[..., 1:]
-    return gaps.astype(dtype), np.asarray(off.any(axis=-1))
+    wide_rows = (gaps > largest).any(axis=-1)
+    if wide_rows.any():
+        gaps[wide_rows] = _clamp_running(steps[wide_rows], largest)
+    errors = np.cumsum(gaps, axis=-1)
+    errors -= steps[..., 1:]
+    return gaps.astype(dtype), np.asarray(errors.any(axis=-1))
 
 
 def _clamp_running(steps: Array, largest: int) -> Array:
     gaps = np.empty_like(steps[..., 1:])
-    stored = np.zeros(steps.shape[:-1])
+    total = np.zeros(steps.shape[:-1])
     for column in range(gaps.shape[-1]):
-        gaps[..., column] = np.clip(steps[..., column + 1] - stored, 0, largest)
-        stored += gaps[..., column]
+        gaps[..., column] = np.clip(steps[..., column + 1] - total, 0, largest)
+        total += gaps[..., column]
     return gaps
 
 
@@ -111,7 +121,7 @@ def _quantise_tail(tail: Array) -> Array:
 
 
 def _quantise_label(label: Array) -> tuple[Array, Array]:
-    """Steps of 1/64 up to 65,534 (1,024 nats), and which labels were farther than that."""
+    """Label distances in steps of 1/64, at most 65,534 (1,024 nats), and true where a label is farther than that."""
     none = np.isnan(label)
     steps = np.rint(np.where(none, 0.0, label).astype(np.float64) * LABEL_STEPS)
     far = steps > NO_LABEL - 1
@@ -119,7 +129,7 @@ def _quantise_label(label: Array) -> tuple[Array, Array]:
 
 
 def decode_logits(classes: Array, gaps: Array | None, quantisation: str) -> Array:
-    """Logits [..., K] f32 of the kept classes less the top one: 0 first, then minus the running sum of the gaps."""
+    """Logits [..., K] f32 of the kept classes, less the top one: 0, then minus the running sum of the gaps."""
     logits = np.zeros(classes.shape, dtype=np.float32)
     if gaps is not None:
         np.cumsum(gaps, axis=-1, dtype=np.float32, out=logits[..., 1:])

@@ -1,6 +1,6 @@
-"""From dense logits to what a store keeps of them: top-k and tail, on numpy or on torch, on the teacher's device.
+"""Dense logits are reduced to the part that a store keeps: top-k and tail; on numpy or torch, on the teacher's device.
 
-Shape letters: B any leading axes, C classes, K kept classes, L labels a row.
+Shape letters: B any leading axes, C classes, K kept classes, L labels a row, M masked classes.
 """
 
 from dataclasses import dataclass
@@ -16,11 +16,11 @@ SKETCH_TEMPERATURES = (1.0, 2.0, 4.0)
 
 @dataclass(frozen=True)
 class TopK:
-    """The kept part of B rows of logits, before quantising.
+    """The top k of B rows of logits and the sketch of their tail, before quantising.
 
-    classes [B, K] ids, best first (equal logits by id); distances [B, K] f32 nats below the top logit, ascending from
-    0; tail [B, 3] f32 logsumexp at T = 1, 2, 4 of the logits outside the top k less the top, -inf where there are
-    none; label [B, L] f32 distance of the hard labels' logits to the top, NaN where there is no label.
+    classes [B, K]: ids, best first (equal logits by id). distances [B, K] f32: nats below the top logit, ascending from
+    0. tail [B, 3] f32: logsumexp at T = 1, 2, 4 of the logits outside the top k, less the top logit; -inf where there
+    are none. label [B, L] f32: distance of the hard label's logit to the top; NaN where there is no label.
     """
 
     classes: Array
@@ -30,10 +30,10 @@ class TopK:
 
 
 def reduce_topk(logits_BC: Array, labels_BL: Array, k: int, masked: tuple[int, ...] = ()) -> TopK:
-    """Keep the k best classes of each row and the sketch of the rest.
+    """Keep the k best classes of each row, and the sketch of its tail.
 
-    `labels_BL` holds class ids, -1 for none. Classes in `masked` count as absent; a label that is masked is none. Work
-    is in the dtype of the logits, f32 at least.
+    `labels_BL` holds class ids, -1 for none. Classes in `masked` count as absent, and a masked label as no label. The
+    work is done in the dtype of the logits, f32 at least.
     """
     xp = array_namespace(logits_BC)
     visible_BC = _visible(logits_BC, masked)
@@ -45,7 +45,7 @@ def reduce_topk(logits_BC: Array, labels_BL: Array, k: int, masked: tuple[int, .
 
 
 def _sketch(rest_BC: Array) -> Array:
-    """[B, 3] logsumexp at SKETCH_TEMPERATURES, -inf where every value is: one exponential at T = 4, squared twice."""
+    """[B, 3] logsumexp at SKETCH_TEMPERATURES, -inf for a row of -inf: one exponential at T = 4, squared twice."""
     xp = array_namespace(rest_BC)
     top_B1 = xp.max(rest_BC, axis=-1, keepdims=True)
     top_B1 = xp.where(xp.isfinite(top_B1), top_B1, xp.zeros_like(top_B1))
@@ -60,8 +60,11 @@ def _sketch(rest_BC: Array) -> Array:
 
 
 def tail_sums(logits_BC: Array, classes_BK: Array, masked: tuple[int, ...] = ()) -> Array:
-    """[2, C] f32 or wider: over the rows in which a class is outside the top k, the sum of its logit less the mean of
-    the row's tail, and their count. Needs at least one class outside; masked classes count nowhere."""
+    """[2, C] f32 or wider, for the class means: sums of each class's tail logits, and their counts.
+
+    A class's logit counts in the rows in which it lies outside the top k, less the mean of that row's tail. Every row
+    needs a class outside its top k; masked classes count nowhere.
+    """
     xp = array_namespace(logits_BC)
     centred_BC = centre(logits_BC, masked)
     outside_BC = xp.isfinite(fill_at(centred_BC, classes_BK, -xp.inf))
@@ -84,9 +87,9 @@ def _visible(logits_BC: Array, masked: tuple[int, ...]) -> Array:
     if logits_BC.dtype != xp.float64:
         logits_BC = xp.astype(logits_BC, xp.float32)
     if masked:
-        hidden = xp.asarray(list(masked), device=device(logits_BC))
-        everywhere = xp.broadcast_to(hidden, (*logits_BC.shape[:-1], len(masked)))
-        logits_BC = fill_at(logits_BC, everywhere, -xp.inf)
+        ids = xp.asarray(list(masked), device=device(logits_BC))
+        ids_BM = xp.broadcast_to(ids, (*logits_BC.shape[:-1], len(masked)))
+        logits_BC = fill_at(logits_BC, ids_BM, -xp.inf)
     return logits_BC
 
 
@@ -101,7 +104,7 @@ def label_distances(centred_BC: Array, labels_BL: Array) -> Array:
 
 
 def finite_rows(logits_BC: Array, masked: tuple[int, ...] = ()) -> Array:
-    """[B] true where every logit that is not masked is a finite number."""
+    """[B] True where every logit that is not masked is a finite number."""
     xp = array_namespace(logits_BC)
     finite_BC = xp.isfinite(logits_BC)
     if masked:
@@ -119,7 +122,7 @@ def logsumexp(values_BC: Array) -> Array:
 
 
 def _log(total_B: Array) -> Array:
-    """log, and -inf of 0 without numpy's warning."""
+    """The logarithm, -inf for 0, without numpy's warning."""
     xp = array_namespace(total_B)
     floor = xp.finfo(total_B.dtype).smallest_normal
     logs_B = xp.log(xp.where(total_B > 0, total_B, xp.full_like(total_B, floor)))
@@ -140,7 +143,7 @@ def fill_at(values_BC: Array, ids_BK: Array, fill: float) -> Array:
     """A copy of the values [B, C] with `fill` at the given ids [B, K]."""
     xp = array_namespace(values_BC)
     if is_numpy_namespace(xp):
-        filled = values_BC.copy()
-        np.put_along_axis(filled, ids_BK, fill, axis=-1)
-        return filled
+        copy_BC = values_BC.copy()
+        np.put_along_axis(copy_BC, ids_BK, fill, axis=-1)
+        return copy_BC
     return values_BC.scatter(-1, ids_BK, fill)

@@ -1,7 +1,9 @@
-"""Soft labels in use: log-probabilities at any temperature, the tail's mass, dense targets, a smaller k.
+"""Soft labels give log-probabilities at any temperature, the tail's mass, dense targets, and a smaller k.
 
-One implementation for numpy and torch: every method returns the kind of array that the fields hold. Shape letters: B
-any leading axes, K kept classes, C classes, L hard labels a row (no axis without mixing, 2 with).
+`TopKLabels` and `FullLabels` share these methods; `TopKLabels` has a few more for its tail. Each works on numpy and on
+torch, and returns the kind of array that the fields hold.
+
+Shape letters: B any leading axes, K kept classes, C classes, L hard labels a row (no axis without mixing, 2 with).
 """
 
 from dataclasses import dataclass, replace
@@ -20,12 +22,12 @@ Tail = Literal["uniform", "class-mean", "ghost", "none"]
 
 @dataclass(frozen=True)
 class TopKLabels:
-    """The k best classes of B rows and three numbers for the rest.
+    """Soft labels of B rows: the k best classes, and three numbers for all others, the tail.
 
-    classes [B, K] ids, best first; logits [B, K] less the top one; tail [B, 3] logsumexp of the other logits at T = 1,
-    2, 4 less the top logit (-inf: none); label [B] or [B, 2] the hard label's logit less the top (NaN: none).
-    `num_classes` counts all classes, `masked` those that count as absent; class_means [C] f32, where they were asked
-    for, is each class's mean logit while outside the top k, less the mean of its row's tail.
+    classes [B, K]: ids, best first. logits [B, K]: less the top one. tail [B, 3]: logsumexp of the other logits at
+    T = 1, 2, 4, less the top logit (-inf: no tail). label [B] or [B, 2]: the hard label's logit less the top one (NaN:
+    no label). num_classes: all classes. masked: the ids that count as absent. class_means [C] f32, where they were
+    asked for: the mean logit of a class over the rows in which it lies in the tail, less the mean of that row's tail.
 
     A temperature is a number of 1 or more, or an array: without axes, or [B] with one for each row.
     """
@@ -44,11 +46,11 @@ class TopKLabels:
 
     @property
     def tail_classes(self) -> int:
-        """How many classes the tail stands for."""
+        """The number of classes in the tail."""
         return self.num_classes - len(self.masked) - self.k
 
     def tail_log_mass(self, temperature: float | Array) -> Array:
-        """[B] logsumexp of the tail's logits / T less the top's / T, from the sketch: see `tail.tail_logsumexp`."""
+        """[B] logsumexp of the tail's logits / T, the top logit being 0; from the sketch, see `tail.tail_logsumexp`."""
         check_temperature(temperature, full=False)
         return tail_logsumexp(self.tail, self.logits[..., -1], self.tail_classes, temperature)
 
@@ -79,8 +81,11 @@ class TopKLabels:
         return array_namespace(self.logits).exp(self.log_dense(temperature, tail=tail))
 
     def log_dense(self, temperature: float | Array, *, tail: Tail = "uniform") -> Array:
-        """[B, C] log-probabilities: the tail's mass spread evenly ("uniform") or as the store's class means have it
-        ("class-mean"), or dropped and the head renormalised ("none"). -inf where there is no probability."""
+        """[B, C] log-probabilities; -inf where there is no probability.
+
+        The tail's mass is spread evenly ("uniform") or by the store's class means ("class-mean"), or it is dropped and
+        the head renormalised ("none"). Raises InvalidInputError for a ghost tail that is not empty.
+        """
         xp = array_namespace(self.logits)
         log_head = self.log_probs(temperature)
         if tail == "none":
@@ -89,7 +94,7 @@ class TopKLabels:
         return _put(xp.broadcast_to(self._log_tail(temperature, tail), shape), self.classes, log_head)
 
     def _log_tail(self, temperature: float | Array, tail: Tail) -> Array:
-        """[B, C], or [B, 1] where all are equal: log-probabilities of the classes, were they in the tail."""
+        """[B, C], or [B, 1] where all are equal: the log-probability that each class has if it lies in the tail."""
         xp = array_namespace(self.logits)
         if tail == "none" or self.tail_classes == 0:
             return xp.full_like(self.logits[..., :1], -xp.inf)
@@ -99,17 +104,19 @@ class TopKLabels:
         if tail == "class-mean":
             shares = xp.broadcast_to(self.tail_shares(temperature), (*self.logits.shape[:-1], self.num_classes))
             return mass + shares - logsumexp(fill_at(shares, self.classes, -xp.inf))[..., None]
-        each = mass - log(self.tail_classes)
+        log_p = mass - log(self.tail_classes)
         if not self.masked:
-            return each
-        hidden = xp.asarray(list(self.masked), device=device(self.logits))
-        spread = xp.broadcast_to(each, (*each.shape[:-1], self.num_classes))
-        return fill_at(spread, xp.broadcast_to(hidden, (*each.shape[:-1], len(self.masked))), -xp.inf)
+            return log_p
+        rows = self.logits.shape[:-1]
+        masked_ids = xp.asarray(list(self.masked), device=device(self.logits))
+        masked_ids = xp.broadcast_to(masked_ids, (*rows, len(self.masked)))
+        return fill_at(xp.broadcast_to(log_p, (*rows, self.num_classes)), masked_ids, -xp.inf)
 
     def tail_shares(self, temperature: float | Array) -> Array:
-        """[C] class means over T, -inf where masked: logs of what the tail's mass is shared out by, up to a constant.
+        """[C] class means over T, -inf where masked; [B, C] where T is [B].
 
-        [B, C] where T is [B].
+        The tail's mass is spread in proportion to their exponentials. Raises InvalidInputError where the soft labels
+        carry no class means.
         """
         if self.class_means is None:
             raise InvalidInputError(
@@ -122,14 +129,14 @@ class TopKLabels:
         return shares
 
     def prefix(self, k: int) -> "TopKLabels":
-        """The same rows with k' < k classes; the logits that leave the head join the tail's sketch exactly."""
+        """The same rows with k' <= k classes; the logits that leave the head join the tail's sketch exactly."""
         if not 1 <= k <= self.k:
             raise InvalidInputError(f"top-k {k} was asked of soft labels that hold {self.k}: choose 1 to {self.k}")
         if k == self.k:
             return self
         xp = array_namespace(self.logits)
-        moved = [logsumexp(self.logits[..., k:] / temperature) for temperature in SKETCH_TEMPERATURES]
-        tail = xp.logaddexp(self.tail, xp.stack(moved, axis=-1))
+        sketch = [logsumexp(self.logits[..., k:] / temperature) for temperature in SKETCH_TEMPERATURES]
+        tail = xp.logaddexp(self.tail, xp.stack(sketch, axis=-1))
         return replace(self, classes=self.classes[..., :k], logits=self.logits[..., :k], tail=tail)
 
     def torch(self, device: str = "cpu") -> "TopKLabels":
@@ -139,7 +146,10 @@ class TopKLabels:
 
 @dataclass(frozen=True)
 class FullLabels:
-    """All logits of B rows: logits [B, C] less the top one, -inf where masked; label as in TopKLabels."""
+    """Soft labels of B rows that hold all logits.
+
+    logits [B, C]: less the top one, -inf where masked. label, num_classes and masked as in TopKLabels.
+    """
 
     logits: Array
     label: Array
@@ -148,7 +158,7 @@ class FullLabels:
 
     @property
     def classes(self) -> Array:
-        """[B, C] ids 0 to C - 1: what `log_probs` is aligned with."""
+        """[B, C] ids 0 to C - 1, in the order of `log_probs`."""
         xp = array_namespace(self.logits)
         return xp.broadcast_to(xp.arange(self.num_classes, device=device(self.logits)), self.logits.shape)
 
@@ -181,12 +191,12 @@ class FullLabels:
 
     def prefix(self, k: int) -> TopKLabels:
         """The same rows as top-k soft labels, reduced exactly as extract would have done."""
-        usable = self.num_classes - len(self.masked)
-        if not 1 <= k <= usable:
-            raise InvalidInputError(f"top-k {k} was asked of {usable} classes: choose 1 to {usable}")
+        classes = self.num_classes - len(self.masked)
+        if not 1 <= k <= classes:
+            raise InvalidInputError(f"top-k {k} was asked of {classes} classes: choose 1 to {classes}")
         xp = array_namespace(self.logits)
-        nobody = xp.full((*self.logits.shape[:-1], 1), -1, dtype=xp.int64, device=device(self.logits))
-        rows: TopK = reduce_topk(self.logits, nobody, k, self.masked)
+        no_labels = xp.full((*self.logits.shape[:-1], 1), -1, dtype=xp.int64, device=device(self.logits))
+        rows: TopK = reduce_topk(self.logits, no_labels, k, self.masked)
         return TopKLabels(rows.classes, -rows.distances, rows.tail, self.label, self.num_classes, self.masked)
 
     def torch(self, device: str = "cpu") -> "FullLabels":
@@ -198,9 +208,10 @@ SoftLabels = TopKLabels | FullLabels
 
 
 def check_temperature(temperature: float | Array, *, full: bool) -> None:
-    """Raises InvalidInputError: below T = 1 the sketch would extrapolate, and no three numbers can carry the tail.
+    """A temperature is 1 or more, above 0 for full soft labels. Raises InvalidInputError for any other number.
 
-    Arrays are taken as they come: to look at them would wait for the device at every step.
+    Below T = 1 the sketch would extrapolate, and no three numbers can carry the tail. An array is not looked at: that
+    would wait for the device at every step.
     """
     if not isinstance(temperature, int | float):
         return
@@ -211,7 +222,7 @@ def check_temperature(temperature: float | Array, *, full: bool) -> None:
 
 
 def _column(temperature: float | Array) -> float | Array:
-    """A temperature that broadcasts with [B, K]: [B] gets an axis."""
+    """The temperature in a shape that broadcasts with [B, K]: [B] gets an axis."""
     return temperature if isinstance(temperature, int | float) or temperature.ndim == 0 else temperature[..., None]
 
 
@@ -223,7 +234,7 @@ def _label_log_prob(soft: SoftLabels, temperature: float | Array) -> Array:
 
 
 def _put(base: Array, classes: Array, values: Array) -> Array:
-    """A copy with the values at `classes`; for tensors one that gradients pass, as a learned temperature needs."""
+    """A copy of `base` with `values` at `classes`. Gradients pass through tensors, as a learned temperature needs."""
     if is_numpy_namespace(array_namespace(base)):
         base = base.copy()
         np.put_along_axis(base, classes.astype(np.int64), values, axis=-1)

@@ -1,8 +1,10 @@
-"""What top-k and a tail leave of a teacher: the error in KL and in the gradient, by k, temperature and tail.
+"""Top-k soft labels err in KL and in its gradient; the errors are measured here by k, temperature and tail.
 
-A student is needed to speak of gradients: here one at the start, which answers every class alike, and one half way,
-whose logits are the mean of the teacher's for the row and the teacher's average row: it knows the classes, and half of
-the picture. Shape letters: R rows, K kept classes, C classes.
+A gradient needs a student, and two stand in for it. The one at the start gives every class the same logit. The one half
+way has the mean of the teacher's logits for the row and the teacher's average row: it knows the classes, and half of
+the picture.
+
+Shape letters: R rows, K kept classes, C classes.
 """
 
 from collections.abc import Sequence
@@ -24,12 +26,12 @@ TEMPERATURES = (1.0, 2.0, 4.0, 8.0)
 
 
 class TailError(Record):
-    """One k, temperature and tail, as means over rows.
+    """The errors of one k, temperature and tail, as means over rows.
 
-    kl_error: |KL with this tail - KL of all logits| for the student half way, nats, without the factor T^2;
-    angle_start, angle_half: between the two gradients with respect to the logits of the student at the start and half
-    way, degrees; kl_lost: KL(teacher || what is reconstructed), nats, None where it is infinite (none) or the tail has
-    no shape of its own (ghost).
+    kl_error: |KL with this tail - KL of all logits| for the student half way, in nats, without the factor T^2.
+    angle_start, angle_half: the angle between the two gradients by the student's logits, at the start and half way, in
+    degrees. kl_lost: KL(teacher || reconstructed teacher), in nats; None where it is infinite (tail none), or where the
+    tail has no shape of its own (ghost).
     """
 
     k: int
@@ -49,22 +51,24 @@ def tail_errors(
     quantisation: str = "default",
     temperatures: Sequence[float] = TEMPERATURES,
 ) -> list[TailError]:
-    """Errors over logits [R, C], quantised as a store would; class means come from the rows' other half."""
+    """Errors over logits [R, C], quantised as in a store; see `stored_topk` for the class means."""
     centred = centre(np.asarray(logits, dtype=np.float64), masked)
     half_way = _half_way(centred)
     start = np.where(np.isfinite(centred), 0.0, -np.inf)
-    found = []
+    errors = []
     for k in ks:
-        kept = stored_topk(logits, k, masked=masked, quantisation=quantisation)
+        soft = stored_topk(logits, k, masked=masked, quantisation=quantisation)
         for temperature in temperatures:
-            log_p, *students = (_log_softmax(each / temperature) for each in (centred, half_way, start))
-            found += [_error(kept, log_p, students, k, temperature, tail) for tail in TAILS]
-    return found
+            log_p, *students = (_log_softmax(values / temperature) for values in (centred, half_way, start))
+            errors += [_error(soft, log_p, students, k, temperature, tail) for tail in TAILS]
+    return errors
 
 
 def stored_topk(logits: Array, k: int, *, masked: tuple[int, ...] = (), quantisation: str = "default") -> TopKLabels:
-    """Logits [R, C] as a top-k store gives them back, in f64, without labels; each half of the rows carries the class
-    means of the other, so class_means is [R, C]."""
+    """Soft labels of logits [R, C], quantised and read back as from a top-k store, in f64 and without hard labels.
+
+    Each half of the rows carries the class means of the other, so class_means is [R, C].
+    """
     classes = logits.shape[-1]
     rows = reduce_topk(logits, np.full((len(logits), 1), -1), k, masked)
     encoded = encode_topk(
@@ -74,9 +78,9 @@ def stored_topk(logits: Array, k: int, *, masked: tuple[int, ...] = (), quantisa
     tail = np.moveaxis(decode_tail(encoded.arrays["tail"]), -2, -1).astype(np.float64)
     half = len(logits) // 2
     means = [_means(logits[part], rows.classes[part], masked) for part in (slice(half, None), slice(None, half))]
-    crossed = np.repeat(np.stack(means), [half, len(logits) - half], axis=0)
+    class_means = np.repeat(np.stack(means), [half, len(logits) - half], axis=0)
     label = np.full(len(logits), np.nan)
-    return TopKLabels(rows.classes, head, tail, label, classes, masked, crossed)
+    return TopKLabels(rows.classes, head, tail, label, classes, masked, class_means)
 
 
 def _means(logits: Array, classes: Array, masked: tuple[int, ...]) -> Array:
@@ -93,15 +97,15 @@ def _half_way(centred: Array) -> Array:
 
 
 def _error(
-    kept: TopKLabels, log_p: Array, students: Sequence[Array], k: int, temperature: float, tail: Tail
+    soft: TopKLabels, log_p: Array, students: Sequence[Array], k: int, temperature: float, tail: Tail
 ) -> TailError:
-    reconstructed = [_reconstruct(kept, log_q, temperature, tail) for log_q in students]
+    teachers = [_reconstruct(soft, log_q, temperature, tail) for log_q in students]
     p = np.exp(log_p)
     angles = [
         float(_angle(np.exp(log_q) - p, np.exp(log_q) - np.exp(log_kept)).mean())
-        for log_q, log_kept in zip(students, reconstructed, strict=True)
+        for log_q, log_kept in zip(students, teachers, strict=True)
     ]
-    half_way, log_kept = students[0], reconstructed[0]
+    half_way, log_kept = students[0], teachers[0]
     return TailError(
         k=k,
         temperature=temperature,
@@ -113,28 +117,28 @@ def _error(
     )
 
 
-def _reconstruct(kept: TopKLabels, log_q: Array, temperature: float, tail: Tail) -> Array:
-    """Log-probabilities [R, C] whose KL to log_q, and its gradient, are those with this tail."""
-    return _ghost(kept, log_q, temperature) if tail == "ghost" else np.asarray(kept.log_dense(temperature, tail=tail))
+def _reconstruct(soft: TopKLabels, log_q: Array, temperature: float, tail: Tail) -> Array:
+    """Log-probabilities [R, C] of a teacher. Its KL to log_q, and the gradient of that, are those with this tail."""
+    return _ghost(soft, log_q, temperature) if tail == "ghost" else np.asarray(soft.log_dense(temperature, tail=tail))
 
 
-def _ghost(kept: TopKLabels, log_q: Array, temperature: float) -> Array:
-    """A ghost's loss and gradient are those of a tail that has the student's own shape and the teacher's mass."""
-    outside = fill_at(log_q, kept.classes, -np.inf)
-    dense = kept.tail_log_prob(temperature)[:, None] + outside - logsumexp(outside)[:, None]
-    np.put_along_axis(dense, kept.classes, kept.log_probs(temperature), axis=-1)
+def _ghost(soft: TopKLabels, log_q: Array, temperature: float) -> Array:
+    """A ghost tail has the loss and gradient of a tail with the student's shape and the teacher's mass."""
+    log_tail = fill_at(log_q, soft.classes, -np.inf)
+    dense = soft.tail_log_prob(temperature)[:, None] + log_tail - logsumexp(log_tail)[:, None]
+    np.put_along_axis(dense, soft.classes, soft.log_probs(temperature), axis=-1)
     return np.asarray(dense)
 
 
 def _kl(log_p: Array, log_q: Array) -> Array:
-    """KL [R]; classes without probability on the left count as 0."""
+    """KL [R]; a class whose probability on the left is 0 adds nothing."""
     possible = np.isfinite(log_p)
     ratio = np.where(possible, log_p, 0.0) - np.where(possible, log_q, 0.0)
     return np.asarray((np.exp(log_p) * ratio).sum(axis=-1))
 
 
 def _angle(left: Array, right: Array) -> Array:
-    """Degrees [R] between rows."""
+    """The angle [R] between rows, in degrees."""
     norms = np.linalg.norm(left, axis=-1) * np.linalg.norm(right, axis=-1)
     cosine = (left * right).sum(axis=-1) / np.maximum(norms, np.finfo(np.float64).tiny)
     return np.asarray(np.degrees(np.arccos(np.clip(cosine, -1.0, 1.0))))
