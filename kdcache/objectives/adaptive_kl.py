@@ -1,4 +1,4 @@
-"""Adaptive KL: forward and reverse KL, weighed by where student and teacher differ."""
+"""Adaptive KL weighs forward and reverse KL by where student and teacher differ."""
 
 from dataclasses import dataclass
 from typing import ClassVar
@@ -35,7 +35,7 @@ class AdaptiveKL:
     def _head_share(self, p: Tensor, q: Tensor) -> Tensor:
         """g_h / (g_h + g_t) [B]; 1/2 where the two agree everywhere."""
         ordered, classes = p.sort(dim=-1, descending=True, stable=True)
-        before = ordered.cumsum(dim=-1) - ordered
+        mass_before = ordered.cumsum(dim=-1) - ordered
         gaps = (ordered - q.gather(-1, classes)).abs()
-        head, total = (gaps * (before < self.mu)).sum(dim=-1), gaps.sum(dim=-1)
+        head, total = (gaps * (mass_before < self.mu)).sum(dim=-1), gaps.sum(dim=-1)
         return torch.where(total > 0, head / total, 0.5)

@@ -1,4 +1,4 @@
-"""One batch: what an objective gets besides the student's outputs."""
+"""A batch holds all that an objective is given besides the student's outputs."""
 
 from dataclasses import dataclass
 
@@ -9,14 +9,15 @@ from kdcache.labels.soft_labels import SoftLabels
 
 @dataclass(frozen=True)
 class Batch:
-    """Images, labels and soft labels of some rows, on the device.
+    """A batch holds images, hard labels and soft labels of B rows, on the device.
 
-    images [B, ch, H, W] f32, normalised and mixed; y [B] i64 hard labels (-1 none); under mixing y2 [B] the partner's
-    and lam [B] f32 the weight of y, else None; positions [B] i64; view; epoch and step count from 0; teachers: each
-    store's soft labels; features: pooled teacher features [B, D] of each store, or empty; steps: batches of this
-    epoch; epochs: of the whole training; shares: the rows of each process, where several share the batch (B may be 0).
+    images: [B, ch, H, W] f32, normalised and mixed. y: [B] i64, hard labels, -1 for none. y2: [B] i64, under mixing the
+    partner's hard labels, else None. lam: [B] f32, under mixing the weight of y, else None. positions: [B] i64. view:
+    the view of all rows. epoch, step: both count from 0. teachers: the soft labels of each store. features: [B, D],
+    pooled teacher features of each store, or empty. steps: the number of batches in this epoch. epochs: the number of
+    epochs in the whole training. shares: the number of rows of each process, where several share the batch; B may be 0.
 
-    Objectives take any leading axes in place of B: [B, S] for sequences of S positions, lam stays [B].
+    Objectives take any leading axes in place of B: [B, S] for sequences of S positions, where lam stays [B].
     """
 
     images: Tensor
@@ -35,7 +36,7 @@ class Batch:
 
     @property
     def time(self) -> float:
-        """Where the training stands, in epochs: 2.5 is the middle of the third."""
+        """The time in epochs: 2.5 is the middle of the third epoch."""
         return self.epoch + self.step / self.steps
 
     @property

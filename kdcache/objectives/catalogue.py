@@ -1,4 +1,4 @@
-"""Objectives by name: the names of the field, made from settings with every key and value checked."""
+"""Objectives are made here from a name and settings; every key and value is checked."""
 
 import inspect
 from collections.abc import Mapping
@@ -66,43 +66,44 @@ def term_class(name: str) -> Any:
 
 
 def parameters_of(name: str) -> dict[str, Any]:
-    """Settings of a term and their defaults."""
+    """The settings of a term, with their defaults."""
     signature = inspect.signature(term_class(name))
-    return {key: each.default for key, each in signature.parameters.items() if key != "head"}
+    return {key: parameter.default for key, parameter in signature.parameters.items() if key != "head"}
 
 
 def make_objective(
     name: str, settings: Mapping[str, Any] | None = None, *, head: Tensor | None = None, **common: Any
 ) -> Objective:
-    """An objective by its name. `settings` are the term's own (alpha, temperature, ...), `common` those of `Objective`;
-    `head` [C, D] is the teacher's classifier, for kd-sim.
+    """The objective of a name.
 
-    Raises InvalidInputError for an unknown name or key, listing the known ones, and for a value that does not fit.
+    settings: those of the term (alpha, temperature, ...). common: those of `Objective`. head [C, D]: the teacher's
+    classifier, for kd-sim. Raises InvalidInputError for an unknown name or key, listing the known ones, and for a value
+    that does not fit.
     """
-    given, known = dict(settings or {}), parameters_of(name)
-    if unknown := sorted(given.keys() - known.keys()):
-        listed = ", ".join(f"{key} ({default})" for key, default in known.items()) or "none"
-        raise InvalidInputError(f"objective {name} has no setting {', '.join(unknown)}; it has {listed}")
+    values, defaults = dict(settings or {}), parameters_of(name)
+    if unknown_keys := sorted(values.keys() - defaults.keys()):
+        known_keys = ", ".join(f"{key} ({default})" for key, default in defaults.items()) or "none"
+        raise InvalidInputError(f"objective {name} has no setting {', '.join(unknown_keys)}; it has {known_keys}")
     kind = term_class(name)
     hints = get_type_hints(kind.__init__, include_extras=True)
-    checked = {key: _checked(value, hints[key], f"objective {name}: {key}") for key, value in given.items()}
+    arguments = {key: _validated(value, hints[key], f"objective {name}: {key}") for key, value in values.items()}
     for key, ramp in dict(common.get("over_epochs") or {}).items():
         for _, value in ramp.points:
-            _checked(value, hints.get(key, NotNegative), f"objective {name}: {key} over epochs")
+            _validated(value, hints.get(key, NotNegative), f"objective {name}: {key} over epochs")
     if "head" in inspect.signature(kind).parameters:
-        checked["head"] = head
-    return Objective(kind(**checked), **common)
+        arguments["head"] = head
+    return Objective(kind(**arguments), **common)
 
 
-def _checked(value: Any, kind: Any, what: str) -> Any:
+def _validated(value: Any, kind: Any, name: str) -> Any:
     try:
         return TypeAdapter(kind).validate_python(value)
     except ValidationError as error:
-        raise InvalidInputError(f"{what} is {value!r}: {error.errors()[0]['msg']}") from error
+        raise InvalidInputError(f"{name} is {value!r}: {error.errors()[0]['msg']}") from error
 
 
 def describe(name: str) -> dict[str, Any]:
-    """Field : value of one objective, for people."""
+    """Field : value of one objective, as people read it."""
     kind = term_class(name)
     facts = kind.facts
     weights = {"w_ce": facts.w_ce, "w_kd": facts.w_kd}

@@ -1,4 +1,4 @@
-"""Curriculum temperature: KD whose temperature is learned against the student."""
+"""Curriculum temperature (CTKD) is KD whose temperature is learned against the student."""
 
 from math import cos, pi
 from typing import ClassVar
@@ -38,10 +38,10 @@ class CTKD(nn.Module):
         return temperature**2 * targets.kl(log_q, temperature).mean()
 
     def _strength(self, epoch: int) -> float:
-        done = min((epoch + 1) / self.loops, 1.0) if self.loops else 1.0
-        return 0.5 * (1.0 - cos(pi * done))
+        progress = min((epoch + 1) / self.loops, 1.0) if self.loops else 1.0
+        return 0.5 * (1.0 - cos(pi * progress))
 
 
 def reversed_gradient(value: Tensor, strength: float) -> Tensor:
-    """The value itself; its gradient times -strength (Ganin & Lempitsky 2015)."""
+    """The value itself, with its gradient times -strength (Ganin & Lempitsky 2015)."""
     return (1.0 + strength) * value.detach() - strength * value

@@ -1,4 +1,4 @@
-"""DIST: correlations instead of divergences, over the classes of a row and over the rows of a class."""
+"""DIST compares by correlations instead of divergences: over the classes of a row, and over the rows of a class."""
 
 from dataclasses import dataclass
 from typing import ClassVar

@@ -1,4 +1,4 @@
-"""Divergences beside the forward KL: reverse, symmetric, Jensen-Shannon, skewed, total variation, Brier.
+"""Divergences other than the forward KL: reverse, symmetric, Jensen-Shannon, skewed, total variation, Brier.
 
 Each is T^2 times a mean over rows of a divergence of p_T and q_T, in nats; logits [B, C]. Exact on full; on top-k the
 head is exact and the tail by sketch. A ghost tail is a coarser pair of distributions: a lower bound for every
@@ -19,7 +19,7 @@ from kdcache.objectives.targets import Targets, kl_rows
 
 @dataclass(frozen=True)
 class ReverseKL:
-    """KL(q || p): the student leaves what the teacher finds unlikely. Gu et al. 2024 (MiniLLM)."""
+    """KL(q || p): the student leaves classes that the teacher finds unlikely. Gu et al. 2024 (MiniLLM)."""
 
     facts: ClassVar[Facts] = Facts(topk=BOUNDED, tails=FULL_SUPPORT, w_ce=0.0, w_kd=1.0, zeros=False)
     temperature: Positive = 1.0

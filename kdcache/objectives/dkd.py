@@ -1,4 +1,4 @@
-"""Decoupled knowledge distillation: the target's share and the other classes' shape, weighed apart."""
+"""Decoupled knowledge distillation (DKD) weighs the target's share and the other classes' shape apart."""
 
 from dataclasses import dataclass
 from typing import ClassVar
@@ -38,19 +38,18 @@ class DKD:
     def __call__(self, logits: Tensor, targets: Targets, batch: Batch) -> Tensor:
         log_q = torch.log_softmax(logits / self.temperature, dim=-1)
         ramp = min((batch.epoch + 1) / self.warmup_epochs, 1.0) if self.warmup_epochs else 1.0
-        return ramp * self.temperature**2 * over_labels(batch, lambda y, i: self._rows(log_q, targets, y, i))
+        return ramp * self.temperature**2 * over_labels(batch, lambda y, which: self._rows(log_q, targets, y, which))
 
     def _rows(self, log_q: Tensor, targets: Targets, y: Tensor, which: int) -> Tensor:
         log_p = targets.log_probs(self.temperature, labels=y, which=which)
-        binary_p, others_p = decouple(log_p, y)
-        binary_q, others_q = decouple(log_q, y)
-        return self.alpha * kl_rows(binary_p, binary_q) + self.beta * kl_rows(others_p, others_q)
+        binary_p, rest_p = decouple(log_p, y)
+        binary_q, rest_q = decouple(log_q, y)
+        return self.alpha * kl_rows(binary_p, binary_q) + self.beta * kl_rows(rest_p, rest_q)
 
 
 def decouple(log_p: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
     """Log of (p_y, 1 - p_y) [B, 2], and log-probabilities [B, C] of the other classes, renormalised, y at FLOOR."""
-    others = log_p.scatter(-1, y[..., None], FLOOR)
-    log_rest = others.logsumexp(dim=-1, keepdim=True)
-    return torch.cat([log_p.gather(-1, y[..., None]), log_rest], dim=-1), torch.where(
-        others > FLOOR, others - log_rest, FLOOR
-    )
+    rest = log_p.scatter(-1, y[..., None], FLOOR)
+    log_mass = rest.logsumexp(dim=-1, keepdim=True)
+    binary = torch.cat([log_p.gather(-1, y[..., None]), log_mass], dim=-1)
+    return binary, torch.where(rest > FLOOR, rest - log_mass, FLOOR)

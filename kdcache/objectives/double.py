@@ -1,4 +1,4 @@
-"""Double distillation: the teacher smooths what to rank high and what to rank low."""
+"""Double distillation: the teacher smooths both the classes to rank high and the classes to rank low."""
 
 from dataclasses import dataclass
 from typing import ClassVar

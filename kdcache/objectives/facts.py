@@ -1,4 +1,4 @@
-"""What an objective says of itself: what it needs, how exact it is, its published defaults. Shown and checked."""
+"""Facts state what an objective needs, how exact it is, and its published defaults; they are shown and checked."""
 
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal
@@ -27,12 +27,12 @@ SKETCHED = "head exact, tail by sketch"
 class Facts:
     """Facts of one objective.
 
-    full, topk: exactness on such stores. mixing: what it does with mixed pictures: "mixed answer" is the teacher's to
-    the mixed one. tails: which it can take. w_ce,
-    w_kd: default weights of the hard labels and of the objective's own term. teacher: whether it needs a store. needs:
-    what else a store must keep. zeros: whether it is finite where the teacher's probability of a class is 0 (masked
-    classes). couples: whether rows of a batch meet in it. remembers: whether it follows one loss from step to step, so
-    that it cannot be asked for each teacher apart.
+    full, topk: exactness on such stores. mixing: how it treats mixed pictures; in "mixed answer" the teacher answers to
+    the mixed picture. tails: the tails that it can take. w_ce, w_kd: default weights of the hard labels and of the
+    objective's own term. teacher: true where it needs a store. needs: other things that the store must keep. zeros:
+    true where it is finite for a class whose teacher probability is 0 (masked classes). couples: true where the rows of
+    a batch meet in it. remembers: true where it follows one loss from step to step, and so cannot be asked for each
+    teacher apart.
     """
 
     topk: str
@@ -49,10 +49,10 @@ class Facts:
 
     @property
     def gathers(self) -> bool:
-        """Whether several processes compute it on the whole batch, each on all rows: nothing less gives its loss."""
+        """True where each of several processes must compute it on all rows of the batch to get its loss."""
         return self.couples or self.remembers
 
     def record(self) -> dict[str, Any]:
-        """Field : value for `kdcache objectives`."""
+        """Field : value, as `kdcache objectives` shows them."""
         needs = ["store" if self.teacher else "no teacher", *self.needs]
         return {"needs": needs, "on full": self.full, "on top-k": self.topk, "under mixing": self.mixing}

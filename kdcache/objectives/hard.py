@@ -1,4 +1,4 @@
-"""Hard labels, mixed as the images are: cross-entropy, and sums over the one or two labels of a row."""
+"""Hard labels give the cross-entropy, and sums over the two labels of a row where images are mixed."""
 
 from collections.abc import Callable
 
@@ -26,17 +26,17 @@ def cross_entropy_rows(logits: Tensor, labels: Tensor) -> Tensor:
 
 
 def over_labels(batch: Batch, rows: Callable[[Tensor, int], Tensor]) -> Tensor:
-    """Mean over rows of lam rows(y, 0) + (1 - lam) rows(y2, 1), of rows(y, 0) where nothing is mixed.
+    """Mean over rows of lam rows(y, 0) + (1 - lam) rows(y2, 1); of rows(y, 0) where nothing is mixed.
 
-    `rows` is given labels [B], 0 in place of -1, and gives a loss a row [B]; rows without a label then count as 0.
+    `rows` takes labels [B], 0 in place of -1, and returns a loss a row [B]; rows without a label then count as 0.
     """
-    losses = _known(batch.y, rows(batch.y.clamp_min(0), 0))
+    losses = _of_labels(batch.y, rows(batch.y.clamp_min(0), 0))
     if batch.y2 is not None and batch.lam is not None:
-        other = _known(batch.y2, rows(batch.y2.clamp_min(0), 1))
+        second = _of_labels(batch.y2, rows(batch.y2.clamp_min(0), 1))
         lam = batch.lam.to(losses.dtype).reshape(-1, *[1] * (losses.ndim - 1))
-        losses = torch.lerp(other, losses, lam)
+        losses = torch.lerp(second, losses, lam)
     return losses.mean()
 
 
-def _known(labels: Tensor, losses: Tensor) -> Tensor:
+def _of_labels(labels: Tensor, losses: Tensor) -> Tensor:
     return torch.where(labels >= 0, losses, 0.0)

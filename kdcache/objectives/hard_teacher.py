@@ -1,4 +1,4 @@
-"""The teacher's best class as a hard label."""
+"""The teacher's best class serves as a hard label."""
 
 from dataclasses import dataclass
 from typing import ClassVar

@@ -1,4 +1,4 @@
-"""Knowledge distillation, and what is its special case: soft labels at one temperature."""
+"""Knowledge distillation (KD) matches soft labels at one temperature; function matching is its special case."""
 
 from dataclasses import dataclass
 from typing import ClassVar
@@ -14,10 +14,10 @@ from kdcache.objectives.targets import Targets
 class KD:
     """T^2 KL(p_T || q_T), with p_T, q_T the softmax of the teacher's and the student's logits [B, C] over T.
 
-    Hinton, Vinyals & Dean 2015, section 2; the teacher's entropy is included, so a student that agrees has loss 0.
-    Exact on full. On top-k the head is exact and the tail's mass comes from the sketch; no [B, C] target is built from
-    one store. A ghost tail makes it the KL of k + 1 outcomes, a lower bound. Mixed pictures: the teacher saw the mixed
-    one.
+    Hinton, Vinyals & Dean 2015, section 2. The teacher's entropy is included, so a student that agrees has loss 0.
+    Exact on full. On top-k the head is exact and the tail's mass comes from the sketch; one store needs no [B, C]
+    target. A ghost tail makes it the KL of k + 1 outcomes, a lower bound. Under mixing the teacher saw the mixed
+    picture.
     """
 
     facts: ClassVar[Facts] = Facts(topk=BOUNDED)
@@ -30,10 +30,10 @@ class KD:
 
 @dataclass(frozen=True)
 class FunctionMatching:
-    """KL(p_1 || q_1) alone: a recipe as much as a loss. Beyer et al. 2022, section 3.
+    """KL(p_1 || q_1) alone, with p_1, q_1 at T = 1: a recipe as much as a loss. Beyer et al. 2022, section 3.
 
     Teacher and student see the same crop and the same mixup (extract with --mix mixup), no hard labels take part, and
-    training is very long; --objective function-matching sets w_ce 0, w_kd 1, T 1. Exactness as for KD.
+    training is very long. --objective function-matching sets w_ce 0, w_kd 1, T 1. Exactness as for KD.
     """
 
     facts: ClassVar[Facts] = Facts(topk=BOUNDED, w_ce=0.0, w_kd=1.0)

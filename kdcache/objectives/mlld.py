@@ -1,4 +1,4 @@
-"""Multi-level logit distillation: instances, batch and classes, each at several temperatures."""
+"""Multi-level logit distillation (MLLD) matches instances, batch and classes, each at several temperatures."""
 
 from dataclasses import dataclass
 from typing import Annotated, ClassVar

@@ -1,4 +1,4 @@
-"""Normalised knowledge distillation: the target and the normalised other classes, as cross-entropies."""
+"""Normalised knowledge distillation (NKD) adds two cross-entropies: the target's, and the normalised other classes'."""
 
 from dataclasses import dataclass
 from typing import ClassVar
@@ -40,7 +40,7 @@ class NKD:
         log_p_y = targets.label_log_prob(1.0, y, which)
         p_y = torch.where(log_p_y.isfinite(), log_p_y, -torch.inf).exp()
         log_q_y = torch.log_softmax(logits, dim=-1).gather(-1, y[..., None])[..., 0]
-        _, others_p = decouple(targets.log_probs(self.temperature, labels=y, which=which), y)
-        _, others_q = decouple(torch.log_softmax(logits / self.temperature, dim=-1), y)
-        others = (others_p.exp() * others_q).sum(dim=-1)
-        return -p_y * log_q_y - self.gamma * self.temperature**2 * others
+        _, rest_p = decouple(targets.log_probs(self.temperature, labels=y, which=which), y)
+        _, rest_q = decouple(torch.log_softmax(logits / self.temperature, dim=-1), y)
+        rest = (rest_p.exp() * rest_q).sum(dim=-1)
+        return -p_y * log_q_y - self.gamma * self.temperature**2 * rest

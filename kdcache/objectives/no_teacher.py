@@ -1,4 +1,4 @@
-"""Regularisers that need no teacher: what distillation is measured against."""
+"""Regularisers that need no teacher: distillation is measured against them."""
 
 from dataclasses import dataclass
 from typing import ClassVar

@@ -1,4 +1,4 @@
-"""An objective: w_ce times the hard labels plus w_kd times a term that sees the teachers."""
+"""An objective is the loss of a student: w_ce times the hard labels plus w_kd times a term that sees the teachers."""
 
 from collections.abc import Mapping
 from dataclasses import replace
@@ -18,7 +18,7 @@ from kdcache.objectives.targets import Combine, Targets, in_dtype, normalised_we
 
 
 class Term(Protocol):
-    """One idea of a loss: term(logits [B, C], targets, batch) -> scalar in nats, mean over rows."""
+    """A term is one idea of a loss: term(logits [B, C], targets, batch) -> scalar in nats, mean over rows."""
 
     facts: ClassVar[Facts]
 
@@ -26,12 +26,14 @@ class Term(Protocol):
 
 
 class Objective(nn.Module):
-    """w_ce CE(y, q) + w_kd term(logits, targets, batch).
+    """An objective is w_ce CE(y, q) + w_kd term(logits, targets, batch).
 
-    A module, because some terms learn (CTKD) or remember (TAID): save its state and train its parameters with the
-    student's. w_ce, w_kd: the term's published weights by default. tail: shape of what lies outside the top k. combine,
-    weights: how the stores of an ensemble become one teacher, see `Targets`; "losses" is the weighted mean of the
-    term over the teachers. over_epochs: ramps by name, for w_ce, w_kd and the numbers of the term, such as temperature.
+    It is a module, because some terms learn (CTKD) or remember (TAID): save its state, and train its parameters with
+    the student's.
+
+    w_ce, w_kd: by default the term's published weights. tail: the shape of the tail. combine, weights: how the stores
+    of an ensemble become one teacher, see `Targets`; "losses" is the weighted mean of the term over the teachers.
+    over_epochs: ramps by name, for w_ce, w_kd and the numbers of the term, such as temperature.
     """
 
     def __init__(
@@ -55,23 +57,24 @@ class Objective(nn.Module):
 
     def forward(self, logits: Tensor, batch: Batch) -> Tensor:
         """Scalar loss in nats, mean over the rows; logits [B, C] of the student, f32 or f64."""
-        now = {name: ramp(batch.time) for name, ramp in self.over_epochs.items()}
-        w_ce, w_kd = now.pop("w_ce", self.w_ce), now.pop("w_kd", self.w_kd)
+        values = {name: ramp(batch.time) for name, ramp in self.over_epochs.items()}
+        w_ce, w_kd = values.pop("w_ce", self.w_ce), values.pop("w_kd", self.w_kd)
         if not w_ce and not w_kd:
             return logits.sum() * 0.0  # a step of a ramp that begins or ends at 0
         loss = logits.new_zeros(())
         if w_ce:
             loss = loss + w_ce * hard_cross_entropy(logits, batch)
         if w_kd:
-            loss = loss + w_kd * self._taught(logits, batch, now)
+            loss = loss + w_kd * self._term_loss(logits, batch, values)
         return loss
 
     def gathers(self, epoch: int) -> bool:
-        """Whether it needs the whole batch, where several processes share it."""
+        """True where each of several processes needs the whole batch."""
         return self.term.facts.gathers
 
-    def _taught(self, logits: Tensor, batch: Batch, now: dict[str, float]) -> Tensor:
-        term: Term = replace(cast("Any", self.term), **now) if now else self.term
+    def _term_loss(self, logits: Tensor, batch: Batch, values: dict[str, float]) -> Tensor:
+        """The term's loss, with the numbers that ramps give it at this step."""
+        term: Term = replace(cast("Any", self.term), **values) if values else self.term
         if not term.facts.teacher:
             return term(logits, Targets(()), batch)
         teachers = tuple(in_dtype(teacher, logits.dtype) for teacher in batch.teachers)
@@ -82,8 +85,8 @@ class Objective(nn.Module):
         if self.combine != "losses":
             return term(logits, Targets(teachers, self.tail, self.combine, self.weights), batch)
         shares = normalised_weights(self.weights, len(teachers))
-        each = [term(logits, Targets((teacher,), self.tail), batch) for teacher in teachers]
-        return torch.stack([share * loss for share, loss in zip(shares, each, strict=True)]).sum()
+        losses = [term(logits, Targets((teacher,), self.tail), batch) for teacher in teachers]
+        return torch.stack([share * loss for share, loss in zip(shares, losses, strict=True)]).sum()
 
     def _check(self) -> None:
         kind, facts = type(self.term).__name__, self.term.facts
@@ -97,15 +100,15 @@ class Objective(nn.Module):
                 f"{kind} remembers one loss a step; combine the teachers by probabilities or logits"
             )
         fields = getattr(self.term, "__dataclass_fields__", {})  # whole numbers, such as k, cannot change smoothly
-        known = ["w_ce", "w_kd", *(name for name, field in fields.items() if isinstance(field.default, float))]
-        if unknown := sorted(self.over_epochs.keys() - set(known)):
+        numbers = ["w_ce", "w_kd", *(name for name, field in fields.items() if isinstance(field.default, float))]
+        if unknown_names := sorted(self.over_epochs.keys() - set(numbers)):
             raise InvalidInputError(
-                f"{kind} has no {', '.join(unknown)} to change over epochs; it has {', '.join(known)}"
+                f"{kind} has no {', '.join(unknown_names)} to change over epochs; it has {', '.join(numbers)}"
             )
 
 
 class Phases(nn.Module):
-    """One objective after another: a switch between losses. `parts` are (epoch from which it holds, objective)."""
+    """Phases switch from one objective to the next. `parts` are (epoch from which the objective holds, objective)."""
 
     def __init__(self, parts: list[tuple[int, Objective]]) -> None:
         super().__init__()
@@ -117,14 +120,14 @@ class Phases(nn.Module):
             )
 
     def forward(self, logits: Tensor, batch: Batch) -> Tensor:
-        """The loss of the objective that holds at the batch's epoch; it counts epochs from its own beginning."""
+        """The loss of the objective that holds at the batch's epoch; its epochs count from the start of its phase."""
         current = self._current(batch.epoch)
         start, end = self.starts[current], [*self.starts, batch.epochs][current + 1]
         loss: Tensor = self.parts[current](logits, replace(batch, epoch=batch.epoch - start, epochs=end - start))
         return loss
 
     def gathers(self, epoch: int) -> bool:
-        """Whether the objective that holds at an epoch needs the whole batch, where several processes share it."""
+        """True where, at an epoch, each of several processes needs the whole batch."""
         return cast("Objective", self.parts[self._current(epoch)]).gathers(epoch)
 
     def _current(self, epoch: int) -> int:

@@ -1,4 +1,4 @@
-"""Pseudo-teachers that each keep one part of what a teacher knows: Tang et al. 2020, section 4."""
+"""Pseudo-teachers keep one part of a teacher's knowledge each: Tang et al. 2020, section 4."""
 
 from dataclasses import dataclass, replace
 from math import log
@@ -32,16 +32,16 @@ class KDPartial:
         return self.temperature**2 * over_labels(batch, lambda y, which: self._rows(log_q, targets, y, which))
 
     def _rows(self, log_q: Tensor, targets: Targets, y: Tensor, which: int) -> Tensor:
-        seen = targets.seen(log_q)
-        others = seen.shape[-1] - 1
+        visible_q = targets.seen(log_q)
+        rest_classes = visible_q.shape[-1] - 1
         log_p_y = targets.label_log_prob(self.temperature, y, which)
-        known = log_p_y.isfinite()
-        p_y = torch.where(known, log_p_y, 0.0).exp()
+        has_label = log_p_y.isfinite()
+        p_y = torch.where(has_label, log_p_y, 0.0).exp()
         rest = 1.0 - p_y
         log_q_y = log_q.gather(-1, y[..., None])[..., 0]
-        mean_rest = (seen.sum(dim=-1) - log_q_y) / others
-        own = torch.xlogy(p_y, p_y) + torch.xlogy(rest, rest) - rest * log(others)
-        return torch.where(known, own - p_y * log_q_y - rest * mean_rest, 0.0)
+        mean_rest = (visible_q.sum(dim=-1) - log_q_y) / rest_classes
+        negative_entropy = torch.xlogy(p_y, p_y) + torch.xlogy(rest, rest) - rest * log(rest_classes)
+        return torch.where(has_label, negative_entropy - p_y * log_q_y - rest * mean_rest, 0.0)
 
 
 @dataclass(frozen=True)
@@ -58,17 +58,19 @@ class KDTopK:
     temperature: Positive = 4.0
 
     def __call__(self, logits: Tensor, targets: Targets, batch: Batch) -> Tensor:
-        kept, temperature = self._kept(targets)
-        return self.temperature**2 * kept.kl_of_logits(logits, temperature, tau=self.temperature).mean()
+        head, temperature = self._head(targets)
+        return self.temperature**2 * head.kl_of_logits(logits, temperature, tau=self.temperature).mean()
 
-    def _kept(self, targets: Targets) -> tuple[Targets, float]:
-        """The k best classes, and the temperature that is left: full logits are tempered before the rest is summed up,
-        so that its mass is exact at every temperature."""
-        teachers, left = targets.teachers, self.temperature
+    def _head(self, targets: Targets) -> tuple[Targets, float]:
+        """The k best classes, and the temperature at which to take them.
+
+        Full logits are tempered here, before the rest is summed up: so its mass is exact at every temperature.
+        """
+        teachers, temperature = targets.teachers, self.temperature
         if targets.exact and targets.combine != "predictions":  # which are tempered after they were combined
-            teachers = tuple(replace(each, logits=each.logits / self.temperature) for each in teachers)
-            left = 1.0
-        return replace(targets, teachers=tuple(teacher.prefix(self.k) for teacher in teachers)), left
+            teachers = tuple(replace(teacher, logits=teacher.logits / temperature) for teacher in teachers)
+            temperature = 1.0
+        return replace(targets, teachers=tuple(teacher.prefix(self.k) for teacher in teachers)), temperature
 
 
 class KDSim(nn.Module):

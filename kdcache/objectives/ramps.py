@@ -1,4 +1,4 @@
-"""Numbers that change over a training: piecewise linear in epochs."""
+"""A ramp is a number that changes over a training, piecewise linear in epochs."""
 
 from dataclasses import dataclass
 from math import isfinite
@@ -8,23 +8,25 @@ from kdcache.errors import InvalidInputError
 
 @dataclass(frozen=True)
 class Ramp:
-    """(epoch, value) points, epochs ascending: linear between them, constant outside, a jump where two share an
-    epoch."""
+    """A ramp runs through (epoch, value) points, epochs ascending.
+
+    It is linear between them and constant outside; where two points share an epoch it jumps.
+    """
 
     points: tuple[tuple[float, float], ...]
 
     def __call__(self, time: float) -> float:
         """The value at a time in epochs; at a jump the later value."""
-        before = [point for point in self.points if point[0] <= time]
-        after = [point for point in self.points if point[0] > time]
-        if not before or not after:
-            return before[-1][1] if before else after[0][1]
-        (start, low), (end, high) = before[-1], after[0]
-        return low + (high - low) * (time - start) / (end - start)
+        past = [point for point in self.points if point[0] <= time]
+        future = [point for point in self.points if point[0] > time]
+        if not past or not future:
+            return past[-1][1] if past else future[0][1]
+        (start, first), (end, second) = past[-1], future[0]
+        return first + (second - first) * (time - start) / (end - start)
 
     @classmethod
     def parse(cls, text: str, name: str) -> "Ramp":
-        """`0:0.9,30:0.1` as a ramp. Raises InvalidInputError."""
+        """The ramp that a text such as `0:0.9,30:0.1` describes. Raises InvalidInputError."""
         try:
             pairs = [part.split(":") for part in text.split(",")]
             points = tuple((float(epoch), float(value)) for epoch, value in pairs)

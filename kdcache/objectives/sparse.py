@@ -1,4 +1,4 @@
-"""KL from top-k soft labels without a [B, C] target: the head by its classes, the tail by one or two sums.
+"""KL is computed from top-k soft labels without a [B, C] target: the head by its classes, the tail by one or two sums.
 
 Shape letters: B any leading axes, K kept classes, C classes, H heavy classes.
 """
@@ -16,9 +16,10 @@ HEAVY = 64
 
 
 def topk_kl(teacher: TopKLabels, log_q: Tensor, temperature: float | Tensor, tail: Tail) -> Tensor:
-    """KL(p_T || q) [B] to log_q [B, C]: sum over the head of p (log p - log q), and the tail's part by its shape.
+    """KL(p_T || q) [B] of top-k soft labels to a student's log_q [B, C].
 
-    Equal to the dense form with the same tail; ghost: the KL of K + 1 outcomes, a lower bound of the full one.
+    It is the sum over the head of p (log p - log q) plus the tail's part, which depends on its shape. Equal to the
+    dense form with the same tail. A ghost tail gives the KL of K + 1 outcomes, a lower bound of the full one.
     """
     answer = Answer.of(teacher, temperature, tail)
     return answer.divergence(*answer.look(log_q))
@@ -26,11 +27,11 @@ def topk_kl(teacher: TopKLabels, log_q: Tensor, temperature: float | Tensor, tai
 
 @dataclass(frozen=True)
 class Answer:
-    """What top-k soft labels say at one temperature, in the form in which a student's log q [B, C] is held against it.
+    """The teacher's answer at one temperature: top-k soft labels in the form that KL to a student's log q [B, C] needs.
 
-    classes, log_p [B, K]: the head; log_m [B]: the tail's mass, None without a tail; shares: what class-mean tails are
-    spread by. `look` sees all classes of a student, `divergence` the few numbers that it found: rows of log q may come
-    in pieces.
+    classes, log_p [B, K]: the head. log_m [B]: log of the tail's mass, None without a tail. shares: the weights that
+    spread a class-mean tail. KL takes two steps: `look` reduces all classes of a student to a few numbers a row, and
+    `divergence` needs only those. So rows of log q may come in pieces.
     """
 
     classes: Tensor
@@ -43,11 +44,11 @@ class Answer:
 
     @staticmethod
     def of(teacher: TopKLabels, temperature: float | Tensor, tail: Tail) -> "Answer":
-        """Soft labels at a temperature; one for each row is [B]."""
+        """The answer at a temperature, or at one for each row, [B]."""
         check_temperature(temperature, full=False)
         column = temperature[..., None] if isinstance(temperature, Tensor) and temperature.ndim else temperature
-        scaled: Tensor = teacher.logits / column
-        norm, log_m, shares = scaled.logsumexp(dim=-1), None, None
+        logits: Tensor = teacher.logits / column
+        norm, log_m, shares = logits.logsumexp(dim=-1), None, None
         if tail != "none" and teacher.tail_classes:
             mass = teacher.tail_log_mass(temperature)
             norm = torch.logaddexp(norm, mass)
@@ -55,7 +56,7 @@ class Answer:
             if tail == "class-mean":
                 log_w: Tensor = teacher.tail_shares(temperature)
                 shares = log_w if log_w.ndim > 1 else Shares.of(log_w)
-        log_p = scaled - norm[..., None]
+        log_p = logits - norm[..., None]
         return Answer(teacher.classes, log_p, log_m, tail, teacher.num_classes, teacher.masked, shares)
 
     @property
@@ -63,13 +64,13 @@ class Answer:
         return self.num_classes - len(self.masked) - self.classes.shape[-1]
 
     def piece(self, rows: slice) -> "Answer":
-        """Some of the rows, of one axis."""
+        """The answer for some rows; the rows lie along one axis."""
         shares = self.shares[rows] if isinstance(self.shares, Tensor) else self.shares
         log_m = None if self.log_m is None else self.log_m[rows]
         return replace(self, classes=self.classes[rows], log_p=self.log_p[rows], log_m=log_m, shares=shares)
 
     def look(self, log_q: Tensor) -> tuple[Tensor, ...]:
-        """The student's log q [B, K] of the head, and what the tail's shape needs of the rest, a row or a few each."""
+        """The student's log q [B, K] of the head, and the few numbers a row that the tail's shape needs of the rest."""
         log_q_head = log_q.gather(-1, self.classes)
         if self.log_m is None:
             return (log_q_head,)
@@ -78,13 +79,13 @@ class Answer:
         if self.tail == "uniform":
             return log_q_head, self._tail_sum(log_q, log_q_head)
         if isinstance(self.shares, Tensor):
-            return log_q_head, self._by_own_shares(log_q, self.shares)
+            return log_q_head, self._by_row_shares(log_q, self.shares)
         assert self.shares is not None
         with torch.autocast(log_q.device.type, enabled=False):
             return log_q_head, log_q @ self.shares.light, log_q[..., self.shares.heavy]
 
     def divergence(self, log_q_head: Tensor, *rest: Tensor) -> Tensor:
-        """KL [B] from what `look` found."""
+        """KL [B] from the numbers that `look` returns."""
         head: Tensor = (self.log_p.exp() * (self.log_p - log_q_head)).sum(dim=-1)
         if self.log_m is None:
             return head
@@ -105,8 +106,8 @@ class Answer:
             total = log_q.scatter(-1, self.classes, 0.0).sum(dim=-1)
         return total - log_q[..., list(self.masked)].sum(dim=-1) if self.masked else total
 
-    def _by_own_shares(self, log_q: Tensor, log_w: Tensor) -> Tensor:
-        """[B] sum over the tail of w (log w - log q) / W, where every row has its own w [B, C]."""
+    def _by_row_shares(self, log_q: Tensor, log_w: Tensor) -> Tensor:
+        """[B] sum over the tail of w (log w - log q) / W, where every row has its own w, [B, C]."""
         log_w = log_w.scatter(-1, self.classes, -torch.inf)
         log_w = log_w - log_w.logsumexp(dim=-1, keepdim=True)
         ratio = torch.where(log_w.isfinite(), log_w, 0.0) - log_q
@@ -115,11 +116,12 @@ class Answer:
 
 @dataclass(frozen=True)
 class Shares:
-    """w = exp(class mean / T) up to a factor, by which the tail's mass is spread.
+    """Shares w = exp(class mean / T), up to a factor, spread the tail's mass over its classes.
 
-    Sums over the tail are sums over all classes less those over the head, so that w stays [C]. What is heavy and nearly
-    always in the head would drown the rest in such a difference: the HEAVY largest are summed up one by one.
-    log_w [C] of all; light [C] w without the heavy; heavy [H] their classes.
+    Sums over the tail are sums over all classes less those over the head, so w stays [C]. In such a difference a class
+    of great weight, nearly always in the head, would drown the rest: so the HEAVY largest are summed up one by one.
+
+    log_w [C]: log w of all classes. light [C]: w, 0 for the heavy classes. heavy [H]: the ids of the heavy classes.
     """
 
     log_w: Tensor
@@ -145,17 +147,17 @@ class Shares:
 
     def divergence(self, classes: Tensor, log_q_head: Tensor, dot: Tensor, log_q_heavy: Tensor) -> Tensor:
         """[B] sum over the tail of w (log w - log q) / W, less log W; `dot` [B] is log_q @ light."""
-        own, w_head, w_heavy = self.light * self.log_w, self.light[classes], self.in_tail(classes)
+        products, w_head, w_heavy = self.light * self.log_w, self.light[classes], self.in_tail(classes)
         total = self.total(classes)
-        entropy = own.sum() - own[classes].sum(dim=-1) + (w_heavy * self.log_w[self.heavy]).sum(dim=-1)
+        entropy = products.sum() - products[classes].sum(dim=-1) + (w_heavy * self.log_w[self.heavy]).sum(dim=-1)
         cross = dot - (w_head * log_q_head).sum(dim=-1) + (w_heavy * log_q_heavy).sum(dim=-1)
         return (entropy - cross) / total - total.log()
 
 
 def ghost_pair(teacher: TopKLabels, log_q: Tensor, temperature: float | Tensor) -> tuple[Tensor, Tensor]:
-    """Log-probabilities [B, K + 1] of teacher at T and student: the kept classes, then all others as one.
+    """Log-probabilities [B, K + 1] of teacher (at T) and student: the kept classes, then all others as one outcome.
 
-    Masked classes are one outcome more, [B, K + 2], whose probability is 0 for the teacher.
+    Masked classes are one outcome more, [B, K + 2]; the teacher gives it probability 0.
     """
     log_p = [teacher.log_probs(temperature), teacher.tail_log_prob(temperature)[..., None]]
     pair_q = [log_q.gather(-1, teacher.classes), log_rest(teacher.classes, teacher.masked, log_q)[..., None]]
@@ -167,7 +169,7 @@ def ghost_pair(teacher: TopKLabels, log_q: Tensor, temperature: float | Tensor) 
 
 def log_rest(classes: Tensor, masked: tuple[int, ...], log_q: Tensor) -> Tensor:
     """[B] log of the student's probability outside the head; masked classes are not in it."""
-    outside = log_q.scatter(-1, classes, -torch.inf)
+    log_tail = log_q.scatter(-1, classes, -torch.inf)
     if masked:
-        outside[..., list(masked)] = -torch.inf
-    return outside.logsumexp(dim=-1)
+        log_tail[..., list(masked)] = -torch.inf
+    return log_tail.logsumexp(dim=-1)

@@ -1,4 +1,4 @@
-"""Logit standardisation: KD on z-scores, so that only the ranking and the shape of logits are matched."""
+"""Logit standardisation is KD on z-scores: only the ranking and the shape of the logits are matched."""
 
 from dataclasses import dataclass
 from typing import ClassVar
@@ -25,10 +25,10 @@ class LogitStandardisation:
     temperature: Positive = 2.0
 
     def __call__(self, logits: Tensor, targets: Targets, batch: Batch) -> Tensor:
-        seen = targets.seen(logits)
-        mean, std = seen.mean(dim=-1, keepdim=True), seen.std(dim=-1, keepdim=True)
-        standardised = (logits - mean) / (std + EPSILON)
+        visible = targets.seen(logits)
+        mean, std = visible.mean(dim=-1, keepdim=True), visible.std(dim=-1, keepdim=True)
+        z_scores = (logits - mean) / (std + EPSILON)
         scale = (targets.deviation() + EPSILON) * self.temperature  # dividing by the std tempers each row by its own
         if not targets.exact:
             scale = scale.clamp_min(1.0)
-        return self.temperature**2 * targets.kl_of_logits(standardised, scale, tau=self.temperature).mean()
+        return self.temperature**2 * targets.kl_of_logits(z_scores, scale, tau=self.temperature).mean()

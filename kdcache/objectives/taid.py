@@ -1,4 +1,4 @@
-"""TAID: a teacher that moves from the student's own answer to the teacher's as training goes on."""
+"""TAID moves its target from the student's own answer to the teacher's as training goes on."""
 
 from typing import ClassVar
 
@@ -44,9 +44,9 @@ class TAID(nn.Module):
     def _advance(self, loss: Tensor, progress: float) -> None:
         t, momentum, last = (self.get_buffer(name) for name in ("t", "momentum", "last"))
         decrease = torch.where(last.isfinite(), (last - loss) / (last + 1e-15), 0.0)
-        updated = torch.where(last.isfinite(), self.beta * momentum + (1.0 - self.beta) * decrease, momentum)
-        reached = torch.where(last.isfinite(), t + self.alpha * torch.sigmoid(updated) * (1.0 - t), t)
-        planned = self.t_start + (self.t_end - self.t_start) * progress
-        momentum.copy_(updated)
-        t.copy_(torch.where(last.isfinite(), reached.clamp_min(planned), reached).clamp_max(self.t_end))
+        new_momentum = torch.where(last.isfinite(), self.beta * momentum + (1.0 - self.beta) * decrease, momentum)
+        new_t = torch.where(last.isfinite(), t + self.alpha * torch.sigmoid(new_momentum) * (1.0 - t), t)
+        least_t = self.t_start + (self.t_end - self.t_start) * progress
+        momentum.copy_(new_momentum)
+        t.copy_(torch.where(last.isfinite(), new_t.clamp_min(least_t), new_t).clamp_max(self.t_end))
         last.copy_(loss)

@@ -1,4 +1,4 @@
-"""The teacher as an objective sees it: one store or several, top-k or full, as log-probabilities beside a student's.
+"""Targets show the teachers to an objective: one store or several, top-k or full, as log-probabilities.
 
 Shape letters: B any leading axes, K kept classes, C classes.
 """
@@ -22,11 +22,12 @@ FLOOR = LOG_ZERO  # stands for log 0: exp gives 0 at any temperature in use, and
 
 @dataclass(frozen=True)
 class Targets:
-    """What the teachers of a batch say, in the student's dtype.
+    """Targets are the soft labels of a batch's teachers, in the student's dtype.
 
-    tail: how the classes outside the top k share its mass. combine: how several teachers become one: by the weighted
-    mean of tempered probabilities, of logits (tempered log-probabilities, renormalised), or of predictions
-    (probabilities at T = 1, tempered afterwards; Stanton et al. 2021). weights: one a teacher, equal by default.
+    tail: how the classes outside the top k share the tail's mass. combine: how several teachers become one, by a
+    weighted mean: of "probabilities" (tempered), of "logits" (tempered log-probabilities, renormalised), or of
+    "predictions" (probabilities at T = 1, tempered afterwards; Stanton et al. 2021). weights: one a teacher, equal by
+    default.
     """
 
     teachers: tuple[SoftLabels, ...]
@@ -35,21 +36,20 @@ class Targets:
     weights: tuple[float, ...] = ()
 
     def kl(self, log_q: Tensor, temperature: float | Tensor) -> Tensor:
-        """KL(p_T || q) [B] in nats against a student's log-probabilities [B, C]; no [B, C] target for one top-k
-        store."""
+        """KL(p_T || q) [B] in nats to a student's log-probabilities [B, C]; one top-k store needs no [B, C] target."""
         only = self._only_topk()
         if only is not None:
             return topk_kl(only, log_q, temperature, self.tail)
         return kl_rows(*self.pair(log_q, temperature))
 
     def kl_of_logits(self, logits: Tensor, temperature: float | Tensor, *, tau: float = 1.0) -> Tensor:
-        """KL(p_T || softmax(logits / tau)) [B] in nats, logits [B, C]: of one store in closed form, see `fused`."""
+        """KL(p_T || softmax(logits / tau)) [B] in nats, logits [B, C]; one store takes the closed form of `fused`."""
         if len(self.teachers) == 1 and fits(self.teachers[0], logits, temperature):
             return kl_of_logits(self.teachers[0], logits, tau=tau, temperature=temperature, tail=self.tail)
         return self.kl(torch.log_softmax(logits / tau, dim=-1), temperature)
 
     def pair(self, log_q: Tensor, temperature: float | Tensor) -> tuple[Tensor, Tensor]:
-        """Log-probabilities of teacher at T and student over one support: [B, C], or with a ghost tail [B, K + 1]."""
+        """Log-probabilities of teacher (at T) and student over the same outcomes: [B, C], or [B, K + 1] for a ghost."""
         only = self._only_topk()
         if self.tail == "ghost" and only is not None and only.tail_classes:
             return ghost_pair(only, log_q, temperature)
@@ -58,40 +58,45 @@ class Targets:
     def log_probs(self, temperature: float | Tensor, *, labels: Tensor | None = None, which: int = 0) -> Tensor:
         """Log-probabilities [B, C] at T, FLOOR where there is no probability.
 
-        With `labels` [B] (column `which` of the stores' label logits) their probability is exact outside the top k too,
-        and the other tail classes share what is left.
+        With `labels` [B] the probability of a row's label is exact even outside the top k, and the other tail classes
+        share the remaining mass. `which` is the column of the stores' label logits that belongs to `labels`.
         """
-        each = [_log_dense(teacher, self.tail, temperature, labels, which) for teacher in self.teachers]
-        if len(each) == 1:
-            return each[0]
-        shares = normalised_weights(self.weights, len(each))
+        members = [_log_dense(teacher, self.tail, temperature, labels, which) for teacher in self.teachers]
+        if len(members) == 1:
+            return members[0]
+        shares = normalised_weights(self.weights, len(members))
         if self.combine == "logits":
-            mean = torch.stack([share * log_p for share, log_p in zip(shares, each, strict=True)]).sum(dim=0)
+            mean = torch.stack([share * log_p for share, log_p in zip(shares, members, strict=True)]).sum(dim=0)
             return torch.log_softmax(mean, dim=-1).clamp_min(FLOOR)
         if self.combine == "predictions":
             return torch.log_softmax(self._predictions(shares, labels, which) / _column(temperature), dim=-1)
-        return _log_mean(each, shares)
+        return _log_mean(members, shares)
 
     def _predictions(self, shares: tuple[float, ...], labels: Tensor | None, which: int) -> Tensor:
         return _log_mean([_log_dense(teacher, self.tail, 1.0, labels, which) for teacher in self.teachers], shares)
 
     def label_log_prob(self, temperature: float, labels: Tensor, which: int = 0) -> Tensor:
-        """[B] log-probability of hard labels (-1: NaN); of one store or a mean of probabilities exact on top-k too."""
+        """[B] log-probability of hard labels, NaN for -1.
+
+        One store, or a mean of probabilities over several, is exact on top-k too.
+        """
         if len(self.teachers) == 1 or self.combine == "probabilities":
-            each = [_own_label(teacher, temperature, labels, which) for teacher in self.teachers]
-            return each[0] if len(each) == 1 else _log_mean(each, normalised_weights(self.weights, len(each)))
+            members = [_label_column(teacher, temperature, labels, which) for teacher in self.teachers]
+            if len(members) == 1:
+                return members[0]
+            return _log_mean(members, normalised_weights(self.weights, len(members)))
         log_p = self.log_probs(temperature, labels=labels, which=which)
-        found = log_p.gather(-1, labels.clamp_min(0)[..., None])[..., 0]
-        return torch.where(labels >= 0, found, torch.nan)
+        label_log_p = log_p.gather(-1, labels.clamp_min(0)[..., None])[..., 0]
+        return torch.where(labels >= 0, label_log_p, torch.nan)
 
     def top_class(self) -> Tensor:
-        """[B] the class that the teacher finds most likely."""
+        """The class [B] that the teacher finds most likely."""
         only = self._only_topk()
         best: Tensor = only.classes[..., 0] if only is not None else self.log_probs(1.0).argmax(dim=-1)
         return best
 
     def power_sum(self, temperature: float) -> Tensor:
-        """[B] sum over classes of p ** (1 / T), p at T = 1: from the sketch, without its shape, on top-k."""
+        """[B] sum over classes of p ** (1 / T), p at T = 1; on top-k from the sketch, whatever the tail's shape."""
         if len(self.teachers) == 1:
             teacher = self.teachers[0]
             log_sum: Tensor = teacher.log_normalizer(temperature) - teacher.log_normalizer(1.0) / temperature
@@ -99,39 +104,39 @@ class Targets:
         return (self.log_probs(1.0) / temperature).logsumexp(dim=-1).exp()
 
     def logits(self) -> Tensor:
-        """Logits [B, C] up to a constant a row, FLOOR where masked; tail classes lie about the tail's mean logit."""
+        """Logits [B, C] up to a constant a row, FLOOR where masked. Tail classes lie about the tail's mean logit."""
         if len(self.teachers) > 1:
             return self.log_probs(1.0)
         teacher = self.teachers[0]
         return teacher.logits if isinstance(teacher, FullLabels) else _with_tail_logits(teacher, self.tail)
 
     def deviation(self) -> Tensor:
-        """Unbiased standard deviation [B] of a row's logits over its classes; the tail's share of it by the sketch."""
+        """Unbiased standard deviation [B] of a row's logits over its classes; the sketch gives the tail's part."""
         only = self._only_topk()
         logits = self.logits() if only is None else _with_tail_logits(only, "uniform")
-        seen = self.seen(logits)
-        squares = (seen - seen.mean(dim=-1, keepdim=True)).square().sum(dim=-1)
+        visible = self.seen(logits)
+        squares = (visible - visible.mean(dim=-1, keepdim=True)).square().sum(dim=-1)
         if only is not None and only.tail_classes:
             squares = squares + only.tail_classes * tail_moments(only.tail, only.logits[..., -1], only.tail_classes)[1]
-        return (squares / max(seen.shape[-1] - 1, 1)).sqrt()
+        return (squares / max(visible.shape[-1] - 1, 1)).sqrt()
 
     @property
     def exact(self) -> bool:
-        """Whether every teacher keeps all logits."""
+        """True where every teacher keeps all logits."""
         return all(isinstance(teacher, FullLabels) for teacher in self.teachers)
 
     @property
     def masked(self) -> tuple[int, ...]:
         """Classes that a teacher masks, ascending."""
-        return tuple(sorted({each for teacher in self.teachers for each in teacher.masked}))
+        return tuple(sorted({class_id for teacher in self.teachers for class_id in teacher.masked}))
 
     def seen(self, values: Tensor) -> Tensor:
         """Values [B, C] of the classes that no teacher masks."""
-        hidden = set(self.masked)
-        if not hidden:
+        masked = set(self.masked)
+        if not masked:
             return values
-        chosen = [each for each in range(values.shape[-1]) if each not in hidden]
-        return values.index_select(-1, torch.tensor(chosen, device=values.device))
+        visible = [class_id for class_id in range(values.shape[-1]) if class_id not in masked]
+        return values.index_select(-1, torch.tensor(visible, device=values.device))
 
     def _only_topk(self) -> TopKLabels | None:
         only = self.teachers[0] if len(self.teachers) == 1 else None
@@ -143,7 +148,7 @@ def in_dtype(teacher: SoftLabels, dtype: torch.dtype) -> SoftLabels:
     if isinstance(teacher, FullLabels):
         return replace(teacher, logits=teacher.logits.to(dtype).clamp_min(FLOOR), label=teacher.label.to(dtype))
     means = None if teacher.class_means is None else teacher.class_means.to(dtype)
-    logits, tail, label = (each.to(dtype) for each in (teacher.logits, teacher.tail, teacher.label))
+    logits, tail, label = (field.to(dtype) for field in (teacher.logits, teacher.tail, teacher.label))
     return replace(teacher, logits=logits, tail=tail, label=label, class_means=means)
 
 
@@ -153,18 +158,22 @@ def kl_rows(log_p: Tensor, log_q: Tensor) -> Tensor:
 
 
 def normalised_weights(weights: tuple[float, ...], members: int) -> tuple[float, ...]:
-    """Weights that sum to 1, equal where none are given. Raises InvalidInputError where they do not fit."""
-    chosen = weights or (1.0,) * members
-    if len(chosen) != members or min(chosen) < 0 or sum(chosen) <= 0:
+    """Weights of the members of an ensemble, scaled to a sum of 1; equal where none are given.
+
+    Raises InvalidInputError where they do not fit.
+    """
+    weights = weights or (1.0,) * members
+    if len(weights) != members or min(weights) < 0 or sum(weights) <= 0:
         raise InvalidInputError(
-            f"ensemble weights {chosen} do not fit {members} stores; give one at or above 0 for each"
+            f"ensemble weights {weights} do not fit {members} stores; give one at or above 0 for each"
         )
-    return tuple(weight / sum(chosen) for weight in chosen)
+    return tuple(weight / sum(weights) for weight in weights)
 
 
-def _own_label(teacher: SoftLabels, temperature: float, labels: Tensor, which: int) -> Tensor:
-    given: Tensor = teacher.label_log_prob(temperature)
-    return given[..., which] if given.ndim > labels.ndim else given
+def _label_column(teacher: SoftLabels, temperature: float | Tensor, labels: Tensor, which: int) -> Tensor:
+    """[B] log-probability that the teacher stores for the labels: all of it, or its column `which` under mixing."""
+    log_p: Tensor = teacher.label_log_prob(temperature)
+    return log_p[..., which] if log_p.ndim > labels.ndim else log_p
 
 
 def _column(temperature: float | Tensor) -> float | Tensor:
@@ -174,8 +183,8 @@ def _column(temperature: float | Tensor) -> float | Tensor:
 def _log_mean(log_probs: list[Tensor], shares: tuple[float, ...]) -> Tensor:
     """Log of the weighted mean of probabilities."""
     log_shares = torch.tensor(shares, dtype=log_probs[0].dtype, device=log_probs[0].device).log().clamp_min(FLOOR)
-    stacked = torch.stack([log_p + share for log_p, share in zip(log_probs, log_shares, strict=True)])
-    return stacked.logsumexp(dim=0).clamp_min(FLOOR)
+    terms = torch.stack([log_p + share for log_p, share in zip(log_probs, log_shares, strict=True)])
+    return terms.logsumexp(dim=0).clamp_min(FLOOR)
 
 
 def _log_dense(
@@ -188,21 +197,19 @@ def _log_dense(
 
 
 def _with_label(dense: Tensor, teacher: TopKLabels, temperature: float | Tensor, labels: Tensor, which: int) -> Tensor:
-    """Put the label's own probability where it lies in the tail; the other tail classes shrink or grow to fit."""
-    given: Tensor = teacher.label_log_prob(temperature)
-    label_log_p = given[..., which] if given.ndim > labels.ndim else given
+    """Give a label that lies in the tail its stored probability; the other tail classes shrink or grow to fit."""
+    label_log_p = _label_column(teacher, temperature, labels, which)
     column = labels.clamp_min(0)[..., None]
-    inside = (teacher.classes == column).any(dim=-1)
-    usable = ~inside & label_log_p.isfinite()
+    in_head = (teacher.classes == column).any(dim=-1)
+    moves = ~in_head & label_log_p.isfinite()
     mass = teacher.tail_log_prob(temperature)
-    spare = 1.0 - (label_log_p - mass).exp()  # share of the tail's mass that the others have, above 0 but for rounding
-    before = 1.0 - (dense.gather(-1, column)[..., 0] - mass).exp()
-    scale = torch.where(usable, (spare.clamp_min(1e-6) / before.clamp_min(1e-6)).log(), 0.0)
+    rest = 1.0 - (label_log_p - mass).exp()  # share of the tail's mass that the others have, above 0 but for rounding
+    old_rest = 1.0 - (dense.gather(-1, column)[..., 0] - mass).exp()
+    scale = torch.where(moves, (rest.clamp_min(1e-6) / old_rest.clamp_min(1e-6)).log(), 0.0)
     in_tail = torch.ones_like(dense, dtype=torch.bool).scatter(-1, teacher.classes, False)
-    fitted: Tensor = torch.where(in_tail, dense + scale[..., None], dense)
-    chosen = torch.where(usable, label_log_p, fitted.gather(-1, column)[..., 0])
-    corrected: Tensor = fitted.scatter(-1, column, chosen[..., None])
-    return corrected
+    log_p: Tensor = torch.where(in_tail, dense + scale[..., None], dense)
+    label_log_p = torch.where(moves, label_log_p, log_p.gather(-1, column)[..., 0])
+    return log_p.scatter(-1, column, label_log_p[..., None])
 
 
 def _with_tail_logits(teacher: TopKLabels, tail: Tail) -> Tensor:
@@ -210,19 +217,18 @@ def _with_tail_logits(teacher: TopKLabels, tail: Tail) -> Tensor:
     if tail not in ("uniform", "class-mean"):
         raise InvalidInputError(f"tail {tail!r} gives its classes no logits; use uniform or class-mean")
     if not teacher.tail_classes:
-        kept: Tensor = teacher.logits.new_full(shape, FLOOR).scatter(-1, teacher.classes, teacher.logits)
-        return kept
+        head: Tensor = teacher.logits.new_full(shape, FLOOR).scatter(-1, teacher.classes, teacher.logits)
+        return head
     mean = tail_moments(teacher.tail, teacher.logits[..., -1], teacher.tail_classes)[0][..., None]
     logits: Tensor = mean.expand(shape) if tail == "uniform" else _about(mean, teacher)
     if teacher.masked:
         logits = logits.clone()
         logits[..., list(teacher.masked)] = FLOOR
-    placed: Tensor = logits.scatter(-1, teacher.classes, teacher.logits)
-    return placed
+    return logits.scatter(-1, teacher.classes, teacher.logits)
 
 
 def _about(mean: Tensor, teacher: TopKLabels) -> Tensor:
-    """Class means [B, C], moved so that those of the tail have the tail's mean."""
+    """Class means [B, C] plus a number a row, so that the mean over the tail's classes is `mean` [B, 1]."""
     shares: Tensor = teacher.tail_shares(1.0).clamp_min(FLOOR).expand(*teacher.logits.shape[:-1], -1)
     in_tail = torch.ones_like(shares, dtype=torch.bool).scatter(-1, teacher.classes, False) & (shares > FLOOR)
     offset = torch.where(in_tail, shares, 0.0).sum(dim=-1, keepdim=True) / teacher.tail_classes

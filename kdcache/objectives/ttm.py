@@ -1,4 +1,4 @@
-"""Transformed teacher matching: only the teacher is tempered."""
+"""Transformed teacher matching (TTM) tempers the teacher alone."""
 
 from dataclasses import dataclass
 from typing import ClassVar
