@@ -124,8 +124,8 @@ def _quantise_label(label: Array) -> tuple[Array, Array]:
     """Label distances in steps of 1/64, at most 65,534 (1,024 nats), and true where a label is farther than that."""
     none = np.isnan(label)
     steps = np.rint(np.where(none, 0.0, label).astype(np.float64) * LABEL_STEPS)
-    far = steps > NO_LABEL - 1
-    return np.where(none, NO_LABEL, np.minimum(steps, NO_LABEL - 1)).astype(np.uint16), far
+    too_far = steps > NO_LABEL - 1
+    return np.where(none, NO_LABEL, np.minimum(steps, NO_LABEL - 1)).astype(np.uint16), too_far
 
 
 def decode_logits(classes: Array, gaps: Array | None, quantisation: str) -> Array:

@@ -71,11 +71,10 @@ def stored_topk(logits: Array, k: int, *, masked: tuple[int, ...] = (), quantisa
     """
     classes = logits.shape[-1]
     rows = reduce_topk(logits, np.full((len(logits), 1), -1), k, masked)
-    encoded = encode_topk(
-        rows, Encoding.model_validate({"name": "topk", "k": k, "quantisation": quantisation}), classes
-    )
-    head = decode_logits(rows.classes, encoded.arrays.get("gaps"), quantisation).astype(np.float64)
-    tail = np.moveaxis(decode_tail(encoded.arrays["tail"]), -2, -1).astype(np.float64)
+    encoding = Encoding.model_validate({"name": "topk", "k": k, "quantisation": quantisation})
+    arrays = encode_topk(rows, encoding, classes).arrays
+    head = decode_logits(rows.classes, arrays.get("gaps"), quantisation).astype(np.float64)
+    tail = np.moveaxis(decode_tail(arrays["tail"]), -2, -1).astype(np.float64)
     half = len(logits) // 2
     means = [_means(logits[part], rows.classes[part], masked) for part in (slice(half, None), slice(None, half))]
     class_means = np.repeat(np.stack(means), [half, len(logits) - half], axis=0)

@@ -34,8 +34,8 @@ class AdaptiveKL:
 
     def _head_share(self, p: Tensor, q: Tensor) -> Tensor:
         """g_h / (g_h + g_t) [B]; 1/2 where the two agree everywhere."""
-        ordered, classes = p.sort(dim=-1, descending=True, stable=True)
-        mass_before = ordered.cumsum(dim=-1) - ordered
-        gaps = (ordered - q.gather(-1, classes)).abs()
+        sorted_p, classes = p.sort(dim=-1, descending=True, stable=True)
+        mass_before = sorted_p.cumsum(dim=-1) - sorted_p
+        gaps = (sorted_p - q.gather(-1, classes)).abs()
         head, total = (gaps * (mass_before < self.mu)).sum(dim=-1), gaps.sum(dim=-1)
         return torch.where(total > 0, head / total, 0.5)

@@ -71,8 +71,8 @@ class _Sparse:
             )
             for rows in pieces
         ]
-        whole = sums[0] if len(pieces) == 1 else [torch.cat(column) for column in zip(*sums, strict=True)]
-        return self.answer.divergence(*whole)
+        columns = sums[0] if len(pieces) == 1 else [torch.cat(parts) for parts in zip(*sums, strict=True)]
+        return self.answer.divergence(*columns)
 
     def gradient(self, logits: Tensor, tau: float, scale: Tensor) -> Tensor:
         """scale [R, 1] times (mass q - p), [R, C]. The mass is the sum of p: 1 but for rounding."""

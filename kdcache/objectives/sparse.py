@@ -132,13 +132,13 @@ class Shares:
     def of(log_w: Tensor) -> "Shares":
         heavy = log_w.topk(min(HEAVY, len(log_w))).indices
         light = log_w.index_fill(0, heavy, -torch.inf)
-        scale = torch.maximum(light.max(), log_w.max() - 60.0)  # e^60 is far from what f32 holds
+        scale = torch.maximum(light.max(), log_w.max() - 60.0)  # e^60 is far below the largest f32
         return Shares((log_w - scale).clamp_min(LOG_ZERO), (light - scale).exp(), heavy)
 
     def in_tail(self, classes: Tensor) -> Tensor:
         """[B, H] w of the heavy classes where they lie in the tail, else 0."""
-        outside = (classes[..., None] != self.heavy).all(dim=-2)
-        return torch.where(outside, self.log_w[self.heavy].exp(), 0.0)
+        is_in_tail = (classes[..., None] != self.heavy).all(dim=-2)
+        return torch.where(is_in_tail, self.log_w[self.heavy].exp(), 0.0)
 
     def total(self, classes: Tensor) -> Tensor:
         """[B] W, the sum of w over the tail."""

@@ -1,1 +1,1 @@
-"""Where bytes lie: folder, bucket, web server, hub, zip file; the cache; safe opening; create-only names."""
+"""Places hold bytes: folder, bucket, web server, hub, zip file; the cache; safe opening; create-only names."""

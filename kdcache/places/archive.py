@@ -1,6 +1,7 @@
-"""A store in one zip file, read only: the reading half of `files.Folder` over any file that is read in parts.
+"""An archive is a read-only place for a store in one zip file: it has the reading half of `folder.Folder`.
 
-Entries are stored as they are, so a part of an entry is a part of the file, wherever that lies.
+The zip file may be any file that is read in parts. Entries are stored as they are, so a part of an entry is a part of
+the file, wherever that lies.
 """
 
 import hashlib
@@ -44,32 +45,32 @@ class OpenedEntry:
         return data
 
     def pieces(self) -> Iterator[bytes]:
-        """All of it. Raises DamagedError, at the end, where the bytes are not those that were written."""
+        """All bytes, in pieces. Raises DamagedError, at the end, where they are not the bytes that were written."""
         crc = 0
         for offset in range(0, self.size, PIECE):
             piece = self.part(offset, PIECE)
             crc = zlib.crc32(piece, crc)
             yield piece
         if crc != self.entry.crc:
-            said = f"has crc32 {crc:08x}, the archive says {self.entry.crc:08x}"
-            raise DamagedError(f"{self.name}/{self.entry.name} {said}; {MEND}")
+            problem = f"has crc32 {crc:08x}, the archive says {self.entry.crc:08x}"
+            raise DamagedError(f"{self.name}/{self.entry.name} {problem}; {MEND}")
 
 
 class Archive(Insists, ReadOnly):
-    """A zip file that holds a store. Keys are relative, with forward slashes; nothing is written."""
+    """A zip file that holds a store, as a place. Keys are relative, with forward slashes; nothing is written."""
 
     lists = True
     mend = MEND
 
     def __init__(self, name: Path | str, opens: Callable[[], Parts], *, far: bool = False) -> None:
-        """`name` is what messages call it; `opens` is called once, when something is first read."""
+        """`name` stands in messages; `opens` is called once, when something is first read."""
         self.root, self.far = name, far
         self._opens = opens
         self._checked: set[str] = set()
 
     @classmethod
     def of_file(cls, path: str) -> "Archive":
-        """An archive of this machine."""
+        """The archive in a file of this machine."""
         return cls(Path(path), lambda: LocalFile(Path(path)))
 
     @cached_property
@@ -83,61 +84,64 @@ class Archive(Insists, ReadOnly):
     @cached_property
     def _folders(self) -> dict[str, set[str]]:
         """Folder -> names of the folders directly in it."""
-        found: dict[str, set[str]] = {"": set()}
+        folders: dict[str, set[str]] = {"": set()}
         for key in self._entries:
-            above = ""
+            parent = ""
             for name in key.split("/")[:-1]:
-                found[above].add(name)
-                above = f"{above}/{name}".lstrip("/")
-                found.setdefault(above, set())
-        return found
+                folders[parent].add(name)
+                parent = f"{parent}/{name}".lstrip("/")
+                folders.setdefault(parent, set())
+        return folders
 
     def path(self, key: str) -> str:
         return f"{self.root}/{key}"
 
     def get(self, key: str, *, limit: int = METADATA_LIMIT) -> bytes | None:
-        """The bytes under a key, or None when there is nothing. Raises FormatError for more than `limit` bytes, before
-        they are read, and DamagedError for bytes whose crc32 is not the archive's."""
-        found = self._find(key)
-        if found is None:
+        """The bytes under a key, or None where there is nothing.
+
+        Raises FormatError for more than `limit` bytes, before they are read, and DamagedError for bytes whose crc32 is
+        not the archive's.
+        """
+        file = self._find(key)
+        if file is None:
             return None
-        if found.size > limit:
+        if file.size > limit:
             advice = "it was not written by kdcache: fetch the store again"
-            raise FormatError(f"{self.path(key)} has {found.size} bytes, allowed are {limit}; {advice}")
-        return b"".join(found.pieces())
+            raise FormatError(f"{self.path(key)} has {file.size} bytes, allowed are {limit}; {advice}")
+        return b"".join(file.pieces())
 
     @contextmanager
     def opened(self, key: str) -> Iterator[OpenedEntry]:
-        """A file to read parts of. Raises DamagedError where there is none."""
-        found = self._find(key)
-        if found is None:
+        """The file under a key, to read parts of. Raises DamagedError where there is none."""
+        file = self._find(key)
+        if file is None:
             raise DamagedError(f"{self.path(key)} is missing; {MEND}")
-        yield found
+        yield file
 
     def span(self, key: str, first: int, last: int, size: int) -> bytes:
         """Bytes first to last of a file of `size` bytes. Raises DamagedError where it has another size."""
-        with self.opened(key) as found:
-            if found.size != size:
-                raise DamagedError(f"{self.path(key)} has {found.size} bytes, expected were {size}; {MEND}")
-            return found.part(first, last + 1 - first)
+        with self.opened(key) as file:
+            if file.size != size:
+                raise DamagedError(f"{self.path(key)} has {file.size} bytes, expected were {size}; {MEND}")
+            return file.part(first, last + 1 - first)
 
     def digest(self, key: str) -> str | None:
-        """sha256 of the bytes under a key, or None when there is nothing."""
-        found = self._find(key)
-        if found is None:
+        """sha256 of the bytes under a key, or None where there is nothing."""
+        file = self._find(key)
+        if file is None:
             return None
         sha256 = hashlib.sha256()
-        for piece in found.pieces():
+        for piece in file.pieces():
             sha256.update(piece)
         return sha256.hexdigest()
 
     def size(self, key: str) -> int | None:
-        """Bytes under a key, or None when there is nothing."""
-        found = self._find(key, look=False)
-        return None if found is None else found.size
+        """The number of bytes under a key, or None where there is nothing."""
+        file = self._find(key, check=False)
+        return None if file is None else file.size
 
     def nothing(self, key: str) -> StoreNotFoundError:
-        """What to raise where the file that makes an archive a store is missing."""
+        """The error to raise where the file that makes an archive a store is missing."""
         advice = "it must be what kdcache export wrote, or a zip of all that lies in a store's folder"
         return StoreNotFoundError(f"{self.root} holds no {key}; {advice}")
 
@@ -152,12 +156,12 @@ class Archive(Insists, ReadOnly):
         """Names of the folders directly under a prefix."""
         return sorted(self._folders.get(prefix, ()))
 
-    def _find(self, key: str, *, look: bool = True) -> OpenedEntry | None:
-        """What lies under a key, its own header compared with the central directory once."""
+    def _find(self, key: str, *, check: bool = True) -> OpenedEntry | None:
+        """The file under a key. Where `check`, its own header is compared with the central directory, once."""
         entry = self._entries.get("/".join(split_key(key)))
         if entry is None:
             return None
-        if look and key not in self._checked:
+        if check and key not in self._checked:
             check_header(self._file, entry, str(self.root))
             self._checked.add(key)
         return OpenedEntry(self._file, entry, str(self.root))

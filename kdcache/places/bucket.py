@@ -1,7 +1,7 @@
-"""A store in an object store (s3://, gs://, az://): `files.Folder`'s contract over obstore.
+"""A bucket is a place for a store in an object store (s3://, gs://, az://): `folder.Folder`'s contract over obstore.
 
-A put is whole or absent, and creates by a condition, so that it replaces nothing. What may pass is tried again here and
-not by obstore, for one reason: a conditional put whose answer was lost finds its own bytes when it is tried again.
+A put is whole or absent, and creates by a condition, so that it replaces nothing. A call whose failure may pass is made
+again here and not by obstore, for one reason: a conditional put whose answer was lost finds its own bytes then.
 """
 
 import hashlib
@@ -15,7 +15,7 @@ from typing import Any, NoReturn, TypeVar
 from kdcache.base.limits import METADATA_LIMIT
 from kdcache.errors import ClosedError, DamagedError, FormatError, StoreError, StoreNotFoundError
 from kdcache.places import http_requests
-from kdcache.places.clouds import open_client, split_address
+from kdcache.places.bucket_client import open_client, split_address
 from kdcache.places.http_requests import Patience, TryAgainError, jittered, shown
 from kdcache.places.read_only import Insists
 
@@ -30,7 +30,7 @@ CREDENTIALS = {
     "gs": "GOOGLE_APPLICATION_CREDENTIALS, ...",
     "az": "AZURE_STORAGE_ACCOUNT_NAME, AZURE_STORAGE_ACCOUNT_KEY, ...",
 }
-SENDING = 15  # times as patient: a put is answered once all of it was sent
+SENDING = 15  # times the patience: a put is answered once all of it was sent
 
 
 @dataclass(frozen=True)
@@ -48,7 +48,7 @@ class OpenedObject:
 
 
 class Bucket(Insists):
-    """A folder of a bucket or container. Keys are relative, with forward slashes."""
+    """A folder of a bucket or container as a place. Keys are relative, with forward slashes."""
 
     lists = True
     far = True
@@ -58,28 +58,31 @@ class Bucket(Insists):
         address = split_address(url)
         self.root = str(address)
         self.patience = patience or http_requests.PATIENCE
-        self._client = open_client(address, self.patience, stalled=self.patience.timeout)
-        self._writer = open_client(address, self.patience, stalled=SENDING * self.patience.timeout)
+        self._client = open_client(address, self.patience, silence=self.patience.timeout)
+        self._writer = open_client(address, self.patience, silence=SENDING * self.patience.timeout)
 
     def path(self, key: str) -> str:
         return f"{self.root}/{key}"
 
     def get(self, key: str, *, limit: int = METADATA_LIMIT) -> bytes | None:
-        """The bytes under a key, or None when there is nothing. Raises FormatError for more than `limit` bytes, before
-        they are read, and StoreError where the store does not answer."""
+        """The bytes under a key, or None where there is nothing.
+
+        Raises FormatError for more than `limit` bytes, before they are read, and StoreError where the store does not
+        answer.
+        """
 
         def read() -> bytes | None:
-            found = self._found(key)
-            if found is not None and (size := found.meta["size"]) > limit:
+            result = self._request(key)
+            if result is not None and (size := result.meta["size"]) > limit:
                 advice = "it was not written by kdcache: fetch the store again"
                 raise FormatError(f"{self.path(key)} has {size} bytes, allowed are {limit}; {advice}")
-            return None if found is None else b"".join(self._pieces(key, found))
+            return None if result is None else b"".join(self._pieces(key, result))
 
         return self._ask(key, read)
 
     @contextmanager
     def opened(self, key: str) -> Iterator["OpenedObject"]:
-        """An object to read parts of. Raises DamagedError where there is none."""
+        """The object under a key, to read parts of. Raises DamagedError where there is none."""
         size = self.size(key)
         if size is None:
             raise DamagedError(f"{self.path(key)} is missing; {MEND}")
@@ -89,28 +92,28 @@ class Bucket(Insists):
         """Bytes first to last of an object of `size` bytes. Raises DamagedError where it has another size."""
 
         def read() -> bytes:
-            found = self._found(key, (first, last + 1))
-            if found is None:
+            result = self._request(key, (first, last + 1))
+            if result is None:
                 raise DamagedError(f"{self.path(key)} is missing; {MEND}")
-            if (there := found.meta["size"]) != size:
-                raise DamagedError(f"{self.path(key)} has {there} bytes, {size} were expected; {MEND}")
-            return b"".join(self._pieces(key, found))
+            if (length := result.meta["size"]) != size:
+                raise DamagedError(f"{self.path(key)} has {length} bytes, {size} were expected; {MEND}")
+            return b"".join(self._pieces(key, result))
 
         return self._ask(key, read)
 
     def digest(self, key: str) -> str | None:
-        """sha256 of the bytes under a key, or None when there is nothing."""
+        """sha256 of the bytes under a key, or None where there is nothing."""
 
         def read() -> str | None:
-            found, sha256 = self._found(key), hashlib.sha256()
-            for piece in () if found is None else self._pieces(key, found):
+            result, sha256 = self._request(key), hashlib.sha256()
+            for piece in () if result is None else self._pieces(key, result):
                 sha256.update(piece)
-            return None if found is None else sha256.hexdigest()
+            return None if result is None else sha256.hexdigest()
 
         return self._ask(key, read)
 
     def size(self, key: str) -> int | None:
-        """Bytes under a key, or None when there is nothing."""
+        """The number of bytes under a key, or None where there is nothing."""
 
         def read() -> int | None:
             try:
@@ -121,9 +124,9 @@ class Bucket(Insists):
         return self._ask(key, read)
 
     def put_new(self, key: str, data: bytes) -> bool:
-        """Write whole or not at all, never over another; False, and nothing changed, where the key exists.
+        """Create a key, whole or not at all. Returns False, and changes nothing, where the key exists.
 
-        An answer that was lost may have been a yes: whoever finds the key at a later try reads it, and compares.
+        An answer that was lost may have been a yes: a later try that finds the key reads it, and compares.
         """
         from obstore.exceptions import AlreadyExistsError, PreconditionError
 
@@ -141,16 +144,16 @@ class Bucket(Insists):
         return self._ask(key, write)
 
     def put_same(self, key: str, data: bytes) -> None:
-        """Create a key, or find it with these very bytes. Raises StoreError where it holds others."""
+        """Create a key, or find it with these very bytes. Raises StoreError where it holds other bytes."""
         if not self.put_new(key, data) and self.get(key, limit=max(len(data), METADATA_LIMIT)) != data:
             raise StoreError(f"{self.path(key)} exists with other contents; use another address")
 
     def replace(self, key: str, data: bytes) -> None:
-        """Write over what is there, at once: for the pointer to the latest seal and for the card, nothing else."""
+        """Write a key whole, over its old bytes: for the pointer to the latest seal and for the card, nothing else."""
         self._ask(key, lambda: self._writer.put(key, data, use_multipart=False))
 
     def delete(self, key: str) -> None:
-        """Remove a key; one that is gone stays gone."""
+        """Remove a key; a key that is gone stays gone."""
 
         def remove() -> None:
             try:
@@ -161,11 +164,12 @@ class Bucket(Insists):
         self._ask(key, remove)
 
     def entries(self, prefix: str = "") -> dict[str, tuple[int, str]]:
-        """Key -> (size, entity tag without its quotes) of everything under a prefix."""
+        """Key -> (size, entity tag without its quotes) of each object under a prefix."""
 
         def read() -> dict[str, tuple[int, str]]:
             pages = self._client.list(prefix or None)
-            return {each["path"]: (each["size"], (each["e_tag"] or "").strip('"')) for page in pages for each in page}
+            objects = (entry for page in pages for entry in page)
+            return {entry["path"]: (entry["size"], (entry["e_tag"] or "").strip('"')) for entry in objects}
 
         return self._ask(prefix, read)
 
@@ -175,77 +179,80 @@ class Bucket(Insists):
 
     def folders(self, prefix: str) -> list[str]:
         """Names of the folders directly under a prefix."""
-        found = self._ask(prefix, lambda: self._client.list_with_delimiter(prefix or None))
-        return sorted(path.rstrip("/").rsplit("/", 1)[-1] for path in found["common_prefixes"])
+        listing = self._ask(prefix, lambda: self._client.list_with_delimiter(prefix or None))
+        return sorted(path.rstrip("/").rsplit("/", 1)[-1] for path in listing["common_prefixes"])
 
     def has_folder(self, prefix: str) -> bool:
-        """Whether anything lies under a prefix."""
+        """True where an object lies under a prefix."""
         return self._ask(prefix, lambda: any(page for page in self._client.list(prefix, chunk_size=1)))
 
     def nothing(self, key: str) -> StoreNotFoundError:
-        """What to raise where the object that makes a folder a store is missing."""
-        said = f"{self.path(key)} is not there, so {self.root} is no store"
-        return StoreNotFoundError(f"{said}; check the address, or publish one: kdcache push STORE {self.root}")
+        """The error to raise where the object that makes a folder a store is missing."""
+        problem = f"{self.path(key)} is not there, so {self.root} is no store"
+        return StoreNotFoundError(f"{problem}; check the address, or publish one: kdcache push STORE {self.root}")
 
-    def _found(self, key: str, span: tuple[int, int] | None = None) -> Any:
+    def _request(self, key: str, span: tuple[int, int] | None = None) -> Any:
         try:
             return self._client.get(key, options={} if span is None else {"range": span})
         except FileNotFoundError:
             return None
 
-    def _pieces(self, key: str, found: Any) -> Iterator[bytes]:
-        """The body, as long as its headers say. Raises TryAgainError for a shorter one."""
-        if str(found.attributes.get("Content-Type", "")).lower().startswith("text/html"):
+    def _pieces(self, key: str, result: Any) -> Iterator[bytes]:
+        """The body, as long as its headers say. Raises TryAgainError for a shorter or longer one."""
+        if str(result.attributes.get("Content-Type", "")).lower().startswith("text/html"):
             raise StoreError(
                 f"{self.path(key)} came as a web page, not a file; check the endpoint, and what stands before"
             )
-        first, stop = found.range
-        seen = 0
-        for piece in found.stream(min_chunk_size=PIECE):
-            seen += len(piece)
-            if seen > stop - first:
+        start, stop = result.range
+        count = 0
+        for piece in result.stream(min_chunk_size=PIECE):
+            count += len(piece)
+            if count > stop - start:
                 break
             yield bytes(piece)
-        if seen != stop - first:
-            raise TryAgainError(f"sent {seen} of {stop - first} bytes")
+        if count != stop - start:
+            raise TryAgainError(f"sent {count} of {stop - start} bytes")
 
     def _ask(self, key: str, call: Callable[[], T]) -> T:
-        """What a call gives, tried again while it may pass. Raises StoreError without the server's words."""
+        """The result of a call, made again while its failure may pass. Raises StoreError without the server's words."""
         from obstore.exceptions import BaseError, PermissionDeniedError, UnauthenticatedError
 
-        failed, pause = 0.0, self.patience.pause
+        failure_time, pause = 0.0, self.patience.pause
         for tries in range(1, self.patience.tries + 1):
             try:
                 return call()
             except (PermissionDeniedError, UnauthenticatedError) as error:
                 self._refuse(key, error)
             except (BaseError, FileNotFoundError, TryAgainError) as error:
-                why, final = _why(error)
-                failed = failed or time.monotonic()  # a large file may take long before it breaks off
-                spent = time.monotonic() - failed
-                if final or tries == self.patience.tries or spent + pause > self.patience.budget:
-                    said = f"{self.path(key)} {why}, in {tries} tries over {spent:.1f} s"
+                reason, final = _reason(error)
+                failure_time = failure_time or time.monotonic()  # a large file may take long before it breaks off
+                seconds = time.monotonic() - failure_time
+                if final or tries == self.patience.tries or seconds + pause > self.patience.budget:
+                    problem = f"{self.path(key)} {reason}, in {tries} tries over {seconds:.1f} s"
                     advice = (
                         "check address, endpoint and region, and run the same command again: nothing is half written"
                     )
-                    raise StoreError(f"{said}; {advice}") from None
+                    raise StoreError(f"{problem}; {advice}") from None
                 time.sleep(jittered(pause, self.patience))
             pause *= 2
         raise AssertionError
 
     def _refuse(self, key: str, error: Exception) -> NoReturn:
-        named = CREDENTIALS[self.root.partition("://")[0]]
-        advice = f"check the credentials in the environment ({named}) and what they may do"
-        raise ClosedError(f"{self.path(key)} {_why(error)[0]}; {advice}") from None
+        variables = CREDENTIALS[self.root.partition("://")[0]]
+        advice = f"check the credentials in the environment ({variables}) and what they may do"
+        raise ClosedError(f"{self.path(key)} {_reason(error)[0]}; {advice}") from None
 
 
-def _why(error: Exception) -> tuple[str, bool]:
-    """What went wrong in a few words of ours, and whether it stays so. obstore's text quotes addresses and bodies."""
+def _reason(error: Exception) -> tuple[str, bool]:
+    """The reason of a failure in a few words of ours, and true where it is final.
+
+    The text of obstore is not shown, since it quotes addresses and bodies.
+    """
     if isinstance(error, TryAgainError):
         return str(error), False
     text = str(error)
-    if found := STATUS.search(text):
-        status = found[1].strip()
+    if match := STATUS.search(text):
+        status = match[1].strip()
         return f"answered {status}", bool(FINAL.match(status)) and status[:3] not in PASSING
     if "non-partial" in text:
         return "was sent whole, though some of its bytes were asked for: the server has no range requests", True

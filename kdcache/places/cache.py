@@ -1,7 +1,7 @@
-"""Files of far stores kept on this machine, by their sha256: for all processes of one user, and of a bounded size.
+"""A cache keeps files of far stores on this machine, named by their sha256, for all processes of one user.
 
-A file is served once this process has seen that its bytes have the sha256 that names it. Files are written whole or not
-at all, and any may vanish at any time: whoever misses one fetches it again.
+Its size is bounded. A file is served once this process has checked that its bytes have the sha256 that names it. Files
+are written whole or not at all, and any may vanish at any time: a reader that misses one fetches it again.
 """
 
 import hashlib
@@ -23,7 +23,7 @@ from kdcache.places.folder import PIECE, Opened
 GB = 10**9
 LARGEST = 20 * GB
 SHARE = 10  # of the disk: one part in so many
-TRIMMED = 0.9  # of the limit, what is left once it was passed
+TRIMMED = 0.9  # share of the limit that is left once it was passed
 UNITS = {"": 1, "K": 10**3, "M": 10**6, "G": 10**9, "T": 10**12}
 SIZE = re.compile(r"([0-9]{1,15})([KMGT]?)B?")
 NAME = re.compile(r"[0-9a-f]{64}")
@@ -34,7 +34,7 @@ ABANDONED = 3600  # seconds after which a file that was being written is a kille
 
 @dataclass(frozen=True)
 class Usage:
-    """What a cache holds now."""
+    """The contents of a cache: its folder, the number of files and of bytes, and the limit in bytes."""
 
     folder: str
     files: int
@@ -43,7 +43,7 @@ class Usage:
 
 
 class Cache:
-    """A folder of files named by their sha256. `limit` bytes; 0 keeps nothing."""
+    """A folder of files named by their sha256. It keeps at most `limit` bytes; 0 keeps nothing."""
 
     def __init__(self, folder: Path, limit: int) -> None:
         self.folder, self.limit = folder / "sha256", limit
@@ -53,7 +53,7 @@ class Cache:
 
     @contextmanager
     def opened(self, sha256: str, size: int) -> Iterator[Opened | None]:
-        """A file to read parts of, or None where it is not here. One with other bytes is removed."""
+        """The file with a sha256, to read parts of, or None where it is not here. One with other bytes is removed."""
         path = self._path(sha256)
         try:
             descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
@@ -73,25 +73,25 @@ class Cache:
             os.close(descriptor)
 
     def holds(self, sha256: str, size: int) -> bool:
-        """Whether a file is here, with the bytes that its name says."""
+        """True where a file is here, with the bytes that its name says."""
         with self.opened(sha256, size) as file:
             return file is not None
 
     def put(self, sha256: str, pieces: Iterable[bytes], name: str) -> None:
-        """Keep a file. Raises DamagedError, naming where it came from, for other bytes than its sha256 says."""
+        """Keep a file. Raises DamagedError for bytes with another sha256; `name` is their origin, for the message."""
         folder = self._path(sha256).parent
         self._make(folder)
-        temporary, found = folder / f"{TEMPORARY}{secrets.token_hex(8)}", hashlib.sha256()
+        temporary, hasher = folder / f"{TEMPORARY}{secrets.token_hex(8)}", hashlib.sha256()
         try:
             descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
             size = 0
             with os.fdopen(descriptor, "wb") as file:
                 for piece in pieces:
-                    found.update(piece)
+                    hasher.update(piece)
                     size += file.write(piece)
-            if found.hexdigest() != sha256:
-                said = f"{name} has sha256 {found.hexdigest()[:16]}, committed was {sha256[:16]}"
-                raise DamagedError(f"{said}; publish the store again, whole, or use another copy of it")
+            if hasher.hexdigest() != sha256:
+                problem = f"{name} has sha256 {hasher.hexdigest()[:16]}, committed was {sha256[:16]}"
+                raise DamagedError(f"{problem}; publish the store again, whole, or use another copy of it")
             os.replace(temporary, self._path(sha256))
         finally:
             temporary.unlink(missing_ok=True)
@@ -107,41 +107,40 @@ class Cache:
         return Usage(str(self.folder.parent), len(files), sum(size for _, size, _ in files), self.limit)
 
     def clear(self) -> Usage:
-        """Remove every file; what was there."""
-        before = self.usage()
+        """Remove every file. Returns the usage before."""
+        usage = self.usage()
         self._trim(0, everything=True)
-        return before
+        return usage
 
     def _path(self, sha256: str) -> Path:
         return self.folder / sha256[:2] / sha256
 
     def _holds(self, descriptor: int, sha256: str, size: int) -> bool:
-        found = os.fstat(descriptor)
-        if not stat.S_ISREG(found.st_mode) or found.st_size != size:
+        status = os.fstat(descriptor)
+        if not stat.S_ISREG(status.st_mode) or status.st_size != size:
             return False
-        key = (sha256, found.st_ino, found.st_ctime_ns)
-        seen = key in self._seen
-        if not seen:
-            hashed = hashlib.sha256()
+        is_known = (sha256, status.st_ino, status.st_ctime_ns) in self._seen
+        if not is_known:
+            hasher = hashlib.sha256()
             while data := os.read(descriptor, PIECE):
-                hashed.update(data)
-            if hashed.hexdigest() != sha256:
+                hasher.update(data)
+            if hasher.hexdigest() != sha256:
                 return False
-        if not seen or time.time() - found.st_mtime > USED:
+        if not is_known or time.time() - status.st_mtime > USED:
             with suppress(OSError):
                 os.utime(descriptor)  # used now: the least recently used go first
-            self._seen.add((sha256, found.st_ino, os.fstat(descriptor).st_ctime_ns))
+            self._seen.add((sha256, status.st_ino, os.fstat(descriptor).st_ctime_ns))
         return True
 
     def _make(self, folder: Path) -> None:
-        """The folder, for this user alone. Raises InvalidInputError where it is another's."""
+        """Make a folder for this user alone. Raises InvalidInputError where the cache is another user's."""
         try:
             self.folder.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
             self.folder.mkdir(exist_ok=True, mode=0o700)
-            found = os.lstat(self.folder)
-            if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.geteuid() or found.st_mode & 0o077:
-                said = f"the cache {self.folder} is not a folder that you alone may use (mode 0700)"
-                raise InvalidInputError(f"{said}; move it away, or name another folder in KDCACHE_CACHE")
+            status = os.lstat(self.folder)
+            if not stat.S_ISDIR(status.st_mode) or status.st_uid != os.geteuid() or status.st_mode & 0o077:
+                problem = f"the cache {self.folder} is not a folder that you alone may use (mode 0700)"
+                raise InvalidInputError(f"{problem}; move it away, or name another folder in KDCACHE_CACHE")
             folder.mkdir(exist_ok=True, mode=0o700)
         except OSError as error:
             advice = "name another folder in KDCACHE_CACHE, or set KDCACHE_CACHE_LIMIT=0 to keep nothing"
@@ -150,36 +149,38 @@ class Cache:
             ) from error
 
     def _files(self) -> list[tuple[float, int, Path]]:
-        """(last use, bytes, path) of all that is here, files of killed writers too."""
-        found = []
+        """(last use, bytes, path) of every file here, those of killed writers too."""
+        files = []
         for path in self.folder.glob("??/*"):
             with suppress(OSError):
                 status = path.lstat()
-                found.append((status.st_mtime, status.st_size, path))
-        return [each for each in found if NAME.fullmatch(each[2].name) or each[2].name.startswith(TEMPORARY)]
+                files.append((status.st_mtime, status.st_size, path))
+        return [file for file in files if NAME.fullmatch(file[2].name) or file[2].name.startswith(TEMPORARY)]
 
-    def _trim(self, wanted: int, *, everything: bool = False) -> None:
-        """Remove the least recently used files down to `wanted` bytes, where there are more than the limit; files that
-        somebody may be writing stay."""
-        young = time.time() - ABANDONED
-        files = sorted(each for each in self._files() if each[0] < young or not each[2].name.startswith(TEMPORARY))
-        held = sum(size for _, size, _ in files)
-        if held <= self.limit and not everything:
+    def _trim(self, target: int, *, everything: bool = False) -> None:
+        """Remove the least recently used files until `target` bytes are left, where there are more than the limit.
+
+        Files that somebody may be writing stay.
+        """
+        threshold = time.time() - ABANDONED
+        files = sorted(file for file in self._files() if file[0] < threshold or not file[2].name.startswith(TEMPORARY))
+        total = sum(size for _, size, _ in files)
+        if total <= self.limit and not everything:
             return
         for _, size, path in files:
-            if held <= wanted and not everything:
+            if total <= target and not everything:
                 return
             with suppress(OSError):
                 path.unlink()
-            held -= size
+            total -= size
 
 
 def open_cache() -> Cache:
     """The cache that the environment names: KDCACHE_CACHE, XDG_CACHE_HOME or ~/.cache, and KDCACHE_CACHE_LIMIT."""
-    named = os.environ.get("KDCACHE_CACHE")
+    name = os.environ.get("KDCACHE_CACHE")
     home = os.environ.get("XDG_CACHE_HOME") or "~/.cache"
     try:
-        folder = Path(named).expanduser() if named else Path(home).expanduser() / "kdcache"
+        folder = Path(name).expanduser() if name else Path(home).expanduser() / "kdcache"
     except RuntimeError:
         raise InvalidInputError("there is no home folder for a cache; name a folder in KDCACHE_CACHE") from None
     return Cache(folder, _limit(folder))
@@ -188,13 +189,15 @@ def open_cache() -> Cache:
 def _limit(folder: Path) -> int:
     text = os.environ.get("KDCACHE_CACHE_LIMIT", "")
     if text:
-        if (found := SIZE.fullmatch(text.strip().upper())) is None:
+        if (match := SIZE.fullmatch(text.strip().upper())) is None:
             raise InvalidInputError(f"KDCACHE_CACHE_LIMIT={text[:40]} is no size; write 20GB, 500M, or 0 for no cache")
-        return int(found[1]) * UNITS[found[2]]
+        return int(match[1]) * UNITS[match[2]]
     try:
         while not folder.exists() and folder != folder.parent:
             folder = folder.parent
         return min(LARGEST, shutil.disk_usage(folder).total // SHARE)
     except OSError as error:
-        said = f"the cache {folder} cannot be looked at ({error.strerror})"
-        raise InvalidInputError(f"{said}; name another folder in KDCACHE_CACHE, or set KDCACHE_CACHE_LIMIT") from error
+        problem = f"the cache {folder} cannot be looked at ({error.strerror})"
+        raise InvalidInputError(
+            f"{problem}; name another folder in KDCACHE_CACHE, or set KDCACHE_CACHE_LIMIT"
+        ) from error

@@ -1,9 +1,11 @@
-"""Giving a whole file its name, create-only: the steps that must be whole or absent after a crash.
+"""A file gets its name create-only: after a crash it is whole or absent, and it never replaces another.
 
-A file is written under a temporary name, fsynced, and hard-linked to its name, which refuses to replace. File systems
-without hard links: renameat2 with RENAME_NOREPLACE does the same in one step, where the system has it. Other ways were
-weighed and left: O_EXCL on the name itself shows a half-written file under the key after a crash, and a lock file needs
-somebody to break the locks of the dead. Where neither link nor rename refuses to replace, the first put fails.
+A file is written under a temporary name, fsynced, and hard-linked to its name, which refuses to replace. On file
+systems without hard links renameat2 with RENAME_NOREPLACE does the same in one step, where the system has it. Where
+neither link nor rename refuses to replace, the first put fails.
+
+Two other ways were weighed and left: O_EXCL on the name itself shows a half-written file under the key after a crash,
+and a lock file needs somebody to break the locks of the dead.
 """
 
 import ctypes
@@ -22,14 +24,14 @@ class CannotRefuseError(OSError):
 
 
 def write_temporary(folder: int, data: bytes) -> str:
-    """Name of a new file in an open folder that holds `data` and is on the disk. Raises OSError and leaves nothing."""
+    """The name of a new file in an open folder; its `data` is on the disk. Raises OSError and leaves nothing."""
     temporary = f"{TEMPORARY}{uuid.uuid4().hex}"
     descriptor = os.open(temporary, WRITE, 0o666, dir_fd=folder)
     try:
         try:
-            left = memoryview(data)
-            while left:
-                left = left[os.write(descriptor, left) :]
+            rest = memoryview(data)
+            while rest:
+                rest = rest[os.write(descriptor, rest) :]
             os.fsync(descriptor)
         finally:
             os.close(descriptor)
@@ -49,12 +51,12 @@ def claim(folder: int, temporary: str, name: str) -> bool:
     except OSError as error:
         if error.errno not in NO_LINKS:
             raise
-        why = error.strerror
+        reason = error.strerror
     try:
         return rename_no_replace(folder, temporary, name)
     except OSError as error:
         raise CannotRefuseError(
-            error.errno, f"no hard links: {why}; no rename that refuses: {error.strerror}"
+            error.errno, f"no hard links: {reason}; no rename that refuses: {error.strerror}"
         ) from error
 
 
@@ -72,7 +74,7 @@ def rename_no_replace(folder: int, old: str, new: str) -> bool:
 
 
 def discard(folder: int, name: str) -> None:
-    """Remove a name from an open folder, or find it gone."""
+    """Remove a name from an open folder; one that is gone stays gone."""
     try:
         os.unlink(name, dir_fd=folder)
     except FileNotFoundError:

@@ -1,4 +1,4 @@
-"""What a machine and a folder offer: versions, device, and whether a store in it would survive a crash."""
+"""A machine and a folder are probed: versions, device, and the properties by which a store survives a crash."""
 
 import importlib.metadata
 import os
@@ -21,7 +21,7 @@ ROOM = 64 * 2**20  # bytes: one shard
 
 
 class Probe(Record):
-    """One thing that was looked at; `needed` to write a store, and not only worth knowing."""
+    """The result of one probe. `needed` is true where writing a store requires that it passed."""
 
     name: str
     passed: bool
@@ -31,13 +31,13 @@ class Probe(Record):
 
 def probe_versions() -> list[Probe]:
     """Python, the system and the packages that results depend on, by their metadata: nothing is imported."""
-    found = [Probe(name="python", passed=True, detail=f"{platform.python_version()} on {platform.platform()}")]
+    probes = [Probe(name="python", passed=True, detail=f"{platform.python_version()} on {platform.platform()}")]
     for package in PACKAGES:
         try:
-            found.append(Probe(name=package, passed=True, detail=importlib.metadata.version(package)))
+            probes.append(Probe(name=package, passed=True, detail=importlib.metadata.version(package)))
         except importlib.metadata.PackageNotFoundError:
-            found.append(Probe(name=package, passed=False, detail="not installed"))
-    return found
+            probes.append(Probe(name=package, passed=False, detail="not installed"))
+    return probes
 
 
 def probe_device() -> Probe:
@@ -55,7 +55,7 @@ def probe_device() -> Probe:
 
 
 def probe_folder(path: str | os.PathLike[str]) -> list[Probe]:
-    """Try out, in a folder of its own that is removed again, what writing a store relies on.
+    """Try out the properties of a folder that writing a store relies on, in a new folder there, removed again.
 
     Raises InvalidInputError where `path` is no folder.
     """
@@ -69,13 +69,13 @@ def probe_folder(path: str | os.PathLike[str]) -> list[Probe]:
         detail = f"no ({error.strerror}); stores that lie here can be read, none can be written"
         return [Probe(name="writable", passed=False, detail=detail, needed=True)]
     try:
-        return [_tried(name, check, needed, place) for name, (check, needed) in CHECKS.items()]
+        return [_probe(name, check, needed, place) for name, (check, needed) in CHECKS.items()]
     finally:
         shutil.rmtree(place, ignore_errors=True)
 
 
-def _tried(name: str, check: Callable[[Path], str], needed: bool, place: Path) -> Probe:
-    """A check says what it saw; what it raises is the reason why it failed."""
+def _probe(name: str, check: Callable[[Path], str], needed: bool, place: Path) -> Probe:
+    """Run one check. It returns its observation; the text of an error that it raises is why it failed."""
     try:
         return Probe(name=name, passed=True, detail=check(place), needed=needed)
     except (OSError, KdcacheError, _MissingError) as error:
@@ -96,7 +96,7 @@ def _create_only(place: Path) -> str:
 
 
 def _in_folder(place: Path, step: Callable[[int, str], bool]) -> bool:
-    """Whether `step` gives a new file this name, and then refuses to give it to a second one."""
+    """True where `step` gives a new file its name, and then refuses to give that name to a second file."""
     descriptor = os.open(place, os.O_RDONLY | os.O_DIRECTORY)
     try:
         first = step(descriptor, write_temporary(descriptor, b"first"))
@@ -120,9 +120,9 @@ def _rename(place: Path) -> str:
 def _replace(place: Path) -> str:
     folder = Folder(place)
     folder.replace("replaced", b"old")
-    with open(place / "replaced", "rb") as reading:
+    with open(place / "replaced", "rb") as file:
         folder.replace("replaced", b"new")
-        if reading.read() != b"old" or folder.get("replaced") != b"new":
+        if file.read() != b"old" or folder.get("replaced") != b"new":
             raise _MissingError("a reader saw a file change under its hands")
     return "readers see the old or the new contents"
 

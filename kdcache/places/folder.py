@@ -1,4 +1,4 @@
-"""A folder as a place for a store: create-only puts that survive a crash, and reads that tell absent from empty."""
+"""A folder is a place for a store: create-only puts survive a crash, and reads tell absent from empty."""
 
 import hashlib
 import os
@@ -18,7 +18,7 @@ PIECE = 2**20  # bytes that are hashed or written at a time
 
 @dataclass(frozen=True)
 class Opened:
-    """An open file of `size` bytes."""
+    """An open file of `size` bytes, which is read in parts."""
 
     descriptor: int
     size: int
@@ -26,20 +26,24 @@ class Opened:
     def part(self, offset: int, length: int) -> bytes:
         """Bytes from `offset` on, fewer at the end."""
         data = os.pread(self.descriptor, length, offset)
-        while len(data) < length and (more := os.pread(self.descriptor, length - len(data), offset + len(data))):
-            data += more
+        while len(data) < length and (rest := os.pread(self.descriptor, length - len(data), offset + len(data))):
+            data += rest
         return data
 
 
 class Folder(Insists):
-    """The only code that touches a store's files. Keys are relative, with forward slashes."""
+    """A folder of this machine as a place. Keys are relative, with forward slashes.
+
+    No other code touches the files of a store there.
+    """
 
     lists = True
     far = False
 
-    def __init__(self, root: str | os.PathLike[str], *, held: tuple[Way, ...] = ()) -> None:
+    def __init__(self, root: str | os.PathLike[str], *, ways: tuple[Way, ...] = ()) -> None:
+        """`ways` lead to folders that are open already: keys in them are reached from there."""
         self.root = Path(root)
-        self._held = held
+        self._ways = ways
 
     def path(self, key: str) -> Path:
         return self.root / key
@@ -49,8 +53,11 @@ class Folder(Insists):
         return f"run: kdcache verify {self.root} --repair"
 
     def get(self, key: str, *, limit: int = METADATA_LIMIT) -> bytes | None:
-        """The bytes under a key, or None when there is nothing. Raises FormatError for more than `limit` bytes, before
-        they are read, and DamagedError for anything that is not a regular file."""
+        """The bytes under a key, or None where there is nothing.
+
+        Raises FormatError for more than `limit` bytes, before they are read, and DamagedError for anything that is not
+        a regular file.
+        """
         descriptor = self._descriptor(key)
         if descriptor is None:
             return None
@@ -65,7 +72,7 @@ class Folder(Insists):
 
     @contextmanager
     def opened(self, key: str) -> Iterator["Opened"]:
-        """A file to read parts of. Raises DamagedError where there is none."""
+        """The open file under a key, to read parts of. Raises DamagedError where there is none."""
         descriptor = self._descriptor(key)
         if descriptor is None:
             raise DamagedError(f"{self.path(key)} is missing; {self.mend}")
@@ -76,24 +83,24 @@ class Folder(Insists):
 
     @contextmanager
     def held(self, prefixes: Iterable[str]) -> Iterator["Folder"]:
-        """This folder with the way to some folders in it walked once, for whoever reads many files there."""
+        """This folder, with some folders in it kept open: the way to their many files is walked once."""
         with ExitStack() as stack:
             ways = []
             for parts in map(split_key, prefixes):
                 if (descriptor := open_folder(self.root, parts)) is not None:
                     stack.callback(os.close, descriptor)
                     ways.append(Way(parts, descriptor))
-            yield Folder(self.root, held=tuple(ways))
+            yield Folder(self.root, ways=tuple(ways))
 
     def _descriptor(self, key: str) -> int | None:
         parts = split_key(key)
-        for way in self._held:
+        for way in self._ways:
             if parts[: len(way.parts)] == way.parts:
                 return open_file(self.root, parts, way=way)
         return open_file(self.root, parts)
 
     def digest(self, key: str) -> str | None:
-        """sha256 of the bytes under a key, whatever their number, or None when there is nothing."""
+        """sha256 of the bytes under a key, whatever their number, or None where there is nothing."""
         descriptor = self._descriptor(key)
         if descriptor is None:
             return None
@@ -106,29 +113,29 @@ class Folder(Insists):
         return sha256.hexdigest()
 
     def size(self, key: str) -> int | None:
-        """Bytes under a key, or None when there is nothing."""
+        """The number of bytes under a key, or None where there is nothing."""
         *parents, name = split_key(key)
         folder = open_folder(self.root, parents)
         if folder is None:
             return None
         try:
-            found = file_status(folder, self.root, [*parents, name])
+            status = file_status(folder, self.root, [*parents, name])
         finally:
             os.close(folder)
-        return None if found is None else found.st_size
+        return None if status is None else status.st_size
 
     def put_new(self, key: str, data: bytes) -> bool:
-        """Write whole or not at all, never over another: temporary file, fsync, hard link, fsync of the folder.
+        """Create a key, whole or not at all. Returns False, and changes nothing, where the key exists.
 
-        Returns False, and changes nothing, where the key exists. Raises StoreError where nothing can be written, or
-        nothing without replacing.
+        The steps are: temporary file, fsync, hard link, fsync of the folder. Raises StoreError where nothing can be
+        written, or nothing without replacing.
         """
         *parents, name = split_key(key)
         folder = self._make_folder(parents)
         try:
             temporary = write_temporary(folder, data)
             try:
-                created = claim(folder, temporary, name)
+                is_new = claim(folder, temporary, name)
             finally:
                 discard(folder, temporary)
             os.fsync(folder)  # where the key exists too: its creator may have died before this step
@@ -138,18 +145,18 @@ class Folder(Insists):
                 f"{self.path(key)} cannot be created without replacing ({error.strerror}); {advice}"
             ) from error
         except OSError as error:
-            raise _unwritten(self.path(key).parent, error) from error
+            raise _cannot_write(self.path(key).parent, error) from error
         finally:
             os.close(folder)
-        return created
+        return is_new
 
     def put_same(self, key: str, data: bytes) -> None:
-        """Create a key, or find it with these very bytes. Raises StoreError where it holds others."""
+        """Create a key, or find it with these very bytes. Raises StoreError where it holds other bytes."""
         if not self.put_new(key, data) and self.get(key, limit=max(len(data), METADATA_LIMIT)) != data:
             raise StoreError(f"{self.path(key)} exists with other contents; use another store path")
 
     def replace(self, key: str, data: bytes) -> None:
-        """Write over what is there, at once: for the pointer to the latest seal and for the card, nothing else."""
+        """Write a key whole, over its old bytes: for the pointer to the latest seal and for the card, nothing else."""
         *parents, name = split_key(key)
         folder = self._make_folder(parents)
         try:
@@ -161,12 +168,12 @@ class Folder(Insists):
                 raise
             os.fsync(folder)
         except OSError as error:
-            raise _unwritten(self.path(key).parent, error) from error
+            raise _cannot_write(self.path(key).parent, error) from error
         finally:
             os.close(folder)
 
     def delete(self, key: str) -> None:
-        """Remove a key, or the link that lies in its place; one that is gone, alone or with its folder, stays gone."""
+        """Remove a key, or the link in its place. A key that is gone, alone or with its folder, stays gone."""
         *parents, name = split_key(key)
         folder = open_folder(self.root, parents, LIST)
         if folder is None:
@@ -182,7 +189,7 @@ class Folder(Insists):
 
     def keys(self, prefix: str) -> Iterator[str]:
         """Every key under a prefix, sorted; temporary files of a killed writer are not keys."""
-        found, folders = [], [prefix]
+        keys, folders = [], [prefix]
         while folders:
             base = folders.pop()
             if base.count("/") - prefix.count("/") > DEPTH_MAX:
@@ -192,16 +199,16 @@ class Folder(Insists):
                 if is_folder:
                     folders.append(key)
                 elif not name.startswith(TEMPORARY):
-                    found.append(key)
-        yield from sorted(found)
+                    keys.append(key)
+        yield from sorted(keys)
 
     def nothing(self, key: str) -> StoreNotFoundError:
-        """What to raise where the file that makes a folder a store is missing."""
-        why = f"holds no {key}" if self.root.is_dir() else "does not exist"
-        return StoreNotFoundError(f"{self.root} {why}; make a store with: kdcache extract {self.root} ...")
+        """The error to raise where the file that makes a folder a store is missing."""
+        problem = f"holds no {key}" if self.root.is_dir() else "does not exist"
+        return StoreNotFoundError(f"{self.root} {problem}; make a store with: kdcache extract {self.root} ...")
 
     def has_folder(self, prefix: str) -> bool:
-        """Whether a folder lies under a prefix."""
+        """True where a folder lies under a prefix."""
         folder = open_folder(self.root, split_key(prefix))
         if folder is not None:
             os.close(folder)
@@ -212,23 +219,23 @@ class Folder(Insists):
         return sorted(name for name, is_folder in self._entries(prefix) if is_folder)
 
     def _entries(self, prefix: str) -> list[tuple[str, bool]]:
-        """(name, whether it is a folder) of all that lies directly under a prefix. Raises DamagedError for a link."""
+        """(name, true for a folder) of each entry directly under a prefix. Raises DamagedError for a link."""
         folder = open_folder(self.root, split_key(prefix) if prefix else [], LIST)
         if folder is None:
             return []
         try:
             with os.scandir(folder) as entries:
-                found = []
+                names = []
                 for entry in entries:
                     if entry.is_symlink():
                         raise not_a_file(self.path(prefix) / entry.name, entry.stat(follow_symlinks=False).st_mode)
-                    found.append((entry.name, entry.is_dir(follow_symlinks=False)))
-                return found
+                    names.append((entry.name, entry.is_dir(follow_symlinks=False)))
+                return names
         finally:
             os.close(folder)
 
     def _make_folder(self, parts: list[str]) -> int:
-        """Descriptor of a folder beneath the root, made where it is missing."""
+        """Descriptor of a folder beneath the root, which is made where it is missing."""
         try:
             if (folder := open_folder(self.root, parts, LIST)) is not None:
                 return folder
@@ -236,7 +243,7 @@ class Folder(Insists):
             for depth in range(1, len(parts) + 1):
                 self._make_one(parts[:depth])
         except OSError as error:
-            raise _unwritten(self.root.joinpath(*parts), error) from error
+            raise _cannot_write(self.root.joinpath(*parts), error) from error
         if (folder := open_folder(self.root, parts, LIST)) is None:
             raise DamagedError(
                 f"{self.root.joinpath(*parts)} is no folder; move it away, and run the same command again"
@@ -244,35 +251,35 @@ class Folder(Insists):
         return folder
 
     def _make_one(self, parts: list[str]) -> None:
-        above = open_folder(self.root, parts[:-1], LIST)
-        if above is None:
+        parent = open_folder(self.root, parts[:-1], LIST)
+        if parent is None:
             return
         try:
-            os.mkdir(parts[-1], dir_fd=above)
-            os.fsync(above)
+            os.mkdir(parts[-1], dir_fd=parent)
+            os.fsync(parent)
         except FileExistsError:
             return
         finally:
-            os.close(above)
+            os.close(parent)
 
 
-def _unwritten(folder: Path, error: OSError) -> StoreError:
+def _cannot_write(folder: Path, error: OSError) -> StoreError:
     advice = "free some space or mend its permissions, and run the same command again: nothing is half written"
     return StoreError(f"{folder} cannot be written ({error.strerror}); {advice}")
 
 
 def _make_root(root: Path) -> None:
-    missing = []
+    new_folders = []
     while not root.is_dir():
-        missing.append(root)
+        new_folders.append(root)
         root = root.parent
-    for new in reversed(missing):
-        new.mkdir(exist_ok=True)
-        above = os.open(new.parent, LIST)
+    for folder in reversed(new_folders):
+        folder.mkdir(exist_ok=True)
+        parent = os.open(folder.parent, LIST)
         try:
-            os.fsync(above)
+            os.fsync(parent)
         finally:
-            os.close(above)
+            os.close(parent)
 
 
 def _read(descriptor: int, size: int) -> bytes:
@@ -280,6 +287,6 @@ def _read(descriptor: int, size: int) -> bytes:
     if len(data) == size:
         return data
     pieces = [data]
-    while pieces[-1] and (left := size - sum(map(len, pieces))):
-        pieces.append(os.read(descriptor, left))
+    while pieces[-1] and (rest := size - sum(map(len, pieces))):
+        pieces.append(os.read(descriptor, rest))
     return b"".join(pieces)

@@ -1,7 +1,7 @@
-"""Stores in Hugging Face data set repositories: what an hf:// address names, and its files, read only.
+"""A store in a Hugging Face data set repository is named by an hf:// address, and its files are read only.
 
 The hub answers for small files itself and points to another server for large ones. kdcache asks both as it asks any web
-server, bounded in time and bytes; the token goes to the hub alone. huggingface-hub says which hub and which token.
+server, bounded in time and bytes; the token goes to the hub alone. huggingface-hub names the hub and the token.
 """
 
 import re
@@ -26,7 +26,7 @@ EXPIRED = frozenset({400, 401, 403, 404, 410})
 
 @dataclass(frozen=True)
 class HubAddress:
-    """Where a store lies: repository, revision, and the folder in it, empty for the whole."""
+    """The address of a store on the hub: repository, revision, and the folder in it, empty for the whole repository."""
 
     repository: str
     revision: str
@@ -34,7 +34,7 @@ class HubAddress:
 
     @property
     def text(self) -> str:
-        """The address again."""
+        """The address as people write it."""
         revision = "" if self.revision == "main" else f"@{quote(self.revision, safe='')}"
         return f"hf://datasets/{self.repository}{revision}" + (f"/{self.path}" if self.path or revision else "")
 
@@ -44,12 +44,14 @@ class HubAddress:
 
 
 def split_hub(url: str) -> HubAddress:
-    """The parts of an hf:// address. A revision is followed by a slash, so that it is told from a pin: `@main/` and
-    `@0a1b...`. Raises InvalidInputError for other addresses."""
-    found = ADDRESS.fullmatch(url)
-    if found is None:
+    """An hf:// address in parts. Raises InvalidInputError for other addresses.
+
+    A slash follows a revision and tells it from a pin: `@main/` and `@0a1b...`.
+    """
+    match = ADDRESS.fullmatch(url)
+    if match is None:
         raise InvalidInputError(f"{shown(url)} is no address of a data set repository; write {FORM}")
-    owner, name, revision, path = found.groups()
+    owner, name, revision, path = match.groups()
     if revision and path is None:
         advice = f"write {FORM}, with a slash behind the revision even where no path follows, and pins at the very end"
         raise InvalidInputError(f"{shown(url)} ends in @{shown(revision)}, which is no pin of 32 hex digits; {advice}")
@@ -63,7 +65,7 @@ def split_hub(url: str) -> HubAddress:
 
 @dataclass(frozen=True)
 class Hub:
-    """Which hub, and the token for it."""
+    """A hub by its endpoint, and the token for it."""
 
     endpoint: str
     token: str | None = field(repr=False)
@@ -91,15 +93,15 @@ def find_hub() -> Hub:
 
 
 @dataclass(frozen=True)
-class Known:
-    """What the hub says of a file: its size, and whether another server has its bytes."""
+class HubFile:
+    """A file as the hub describes it: its size, and `elsewhere`, true where another server has its bytes."""
 
     size: int
     elsewhere: bool
 
 
 class HubServer:
-    """Asks the hub for files of one commit of a repository, and follows it to where their bytes are."""
+    """The hub as a server for the files of one commit of a repository; it is followed to where their bytes are."""
 
     def __init__(self, address: HubAddress, hub: Hub) -> None:
         self.address, self.hub, self.root = address, hub, address.text
@@ -107,14 +109,16 @@ class HubServer:
         self._origins: dict[tuple[str, str], Origin] = {}
         self._commit = ""
         self._elsewhere: dict[str, SplitResult] = {}
-        self._known: dict[str, Known] = {}
+        self._files: dict[str, HubFile] = {}
 
     def ask(self, key: str, read: Callable[[Reply], T], *, byte_range: str = "") -> T:
-        """What `read` makes of the answer that holds a file. Raises StoreError, naming what to do, for a hub that does
-        not know the repository or the token."""
-        if (there := self._elsewhere.get(key)) is not None:
+        """The result of `read` on the answer that holds a file.
+
+        Raises StoreError, naming a remedy, for a hub that does not know the repository or the token.
+        """
+        if (address := self._elsewhere.get(key)) is not None:
             try:
-                return self._follow(key, there, read, byte_range)
+                return self._follow(key, address, read, byte_range)
             except _ExpiredError:
                 self._elsewhere.pop(key, None)
         try:
@@ -123,28 +127,30 @@ class HubServer:
             raise StoreError(f"{self.root}/{key}: {error}; run the same command again later") from error
 
     def size(self, key: str) -> int | None:
-        """Bytes of a file by its headers, or None where there is none."""
-        if key not in self._known:
-            found = self._follow(key, self._resolve(key), self._measure(key), method="HEAD")
-            if found is None:
+        """The number of bytes of a file by its headers, or None where there is no file."""
+        if key not in self._files:
+            file = self._follow(key, self._resolve(key), self._measure(key), method="HEAD")
+            if file is None:
                 return None
-            self._known[key] = found
-        return self._known[key].size
+            self._files[key] = file
+        return self._files[key].size
 
     def ranges(self, key: str) -> bool:
-        """Whether parts of a file can be asked for: not of those in git, which are small."""
-        return self.size(key) is None or self._known[key].elsewhere
+        """True where parts of a file can be asked for: not of those in git, which are small."""
+        return self.size(key) is None or self._files[key].elsewhere
 
-    def _measure(self, key: str) -> Callable[[Reply], Known | None]:
-        def read(reply: Reply) -> Known | None:
+    def _measure(self, key: str) -> Callable[[Reply], HubFile | None]:
+        def read(reply: Reply) -> HubFile | None:
             if reply.status == 404:
                 return None
             if reply.status != 200 and reply.location is None:
-                raise StoreError(f"{self.root}/{key}: the hub answered {reply.said}; run the same command again later")
+                raise StoreError(
+                    f"{self.root}/{key}: the hub answered {reply.status_line}; run the same command again later"
+                )
             size = reply.header("X-Linked-Size") or reply.header("Content-Length")
             if not re.fullmatch("[0-9]{1,18}", size):
                 raise StoreError(f"{self.root}/{key}: the hub said no size; check the endpoint {self.hub.endpoint}")
-            return Known(int(size), elsewhere=bool(reply.header("X-Linked-Size")))
+            return HubFile(int(size), elsewhere=bool(reply.header("X-Linked-Size")))
 
         return read
 
@@ -155,36 +161,36 @@ class HubServer:
         return self._parts._replace(path=f"{self._parts.path.rstrip('/')}{path}")
 
     def _follow(
-        self, key: str, there: SplitResult, read: Callable[[Reply], T], byte_range: str = "", method: str = "GET"
+        self, key: str, address: SplitResult, read: Callable[[Reply], T], byte_range: str = "", method: str = "GET"
     ) -> T:
-        """Ask, and go where answers point; the token is left out from the first other server on."""
-        at_hub = _origin_of(there) == _origin_of(self._parts)
+        """Ask an address, then those that answers point to; the token is left out from the first other server on."""
+        at_hub = _origin_of(address) == _origin_of(self._parts)
         for _ in range(HOPS):
             headers = self.hub.headers if at_hub else {}
             step = _Step(self, key, read, at_hub, method)
-            extra = Extra(method, headers, there.query)
-            value = self._origin(there).ask(there.path, step.read, byte_range=byte_range, extra=extra)
+            extra = Extra(method, headers, address.query)
+            value = self._origin(address).ask(address.path, step.read, byte_range=byte_range, extra=extra)
             if step.next is None:
                 return value  # type: ignore[return-value]
-            there = step.next
-            if at_hub and _origin_of(there) != _origin_of(self._parts):
-                self._elsewhere[key], at_hub = there, False
+            address = step.next
+            if at_hub and _origin_of(address) != _origin_of(self._parts):
+                self._elsewhere[key], at_hub = address, False
         raise StoreError(f"{self.root}/{key}: the hub points on and on, {HOPS} times; check the endpoint")
 
     def _origin(self, parts: SplitResult) -> Origin:
         safe = parts.scheme in ("https", self._parts.scheme) and parts.hostname and "@" not in parts.netloc
         if not safe or _port_of(parts) is None:
-            said = f"{self.root}: the hub points to {shown(parts.scheme)}://{shown(parts.hostname or '')}"
-            raise StoreError(f"{said}, which is no https:// address without a password; check {self.hub.endpoint}")
+            problem = f"{self.root}: the hub points to {shown(parts.scheme)}://{shown(parts.hostname or '')}"
+            raise StoreError(f"{problem}, which is no https:// address without a password; check {self.hub.endpoint}")
         return self._origins.setdefault((parts.scheme, parts.netloc), Origin(parts))
 
     @property
     def commit(self) -> str:
-        """The commit that files are of; nothing before the first answer."""
+        """The commit of all files; empty before the first answer."""
         return self._commit
 
     def keep(self, commit: str) -> None:
-        """From the first answer on, all files are of one commit: a push in the meantime changes nothing."""
+        """Keep the commit of the first answer for all files: a push in the meantime changes nothing."""
         if not self._commit and COMMIT.fullmatch(commit):
             self._commit = commit
 
@@ -206,20 +212,20 @@ class _Step:
             server.keep(reply.header("X-Repo-Commit"))
             _refuse(reply, server, self._key)
         elif reply.status in EXPIRED:
-            raise _ExpiredError(f"{shown(urlsplit(reply.url).netloc)} answered {reply.said}")
-        there = reply.location
-        if there is None or (self._method == "HEAD" and reply.header("X-Linked-Size")):
+            raise _ExpiredError(f"{shown(urlsplit(reply.url).netloc)} answered {reply.status_line}")
+        address = reply.location
+        if address is None or (self._method == "HEAD" and reply.header("X-Linked-Size")):
             reply.url = f"{server.root}/{self._key}"
             value = self._read(reply)
             if self._method == "HEAD":
                 reply.body(0)
             return value
-        self.next = there
+        self.next = address
         return None
 
 
 def open_hub(url: str) -> WebFolder:
-    """A folder of a data set repository."""
+    """The folder of a data set repository that an hf:// address names, as a place."""
     address = split_hub(url)
     return WebFolder(address.text, HubServer(address, find_hub()))
 
@@ -229,7 +235,7 @@ def _origin_of(parts: SplitResult) -> tuple[str, str | None, int | None]:
 
 
 def _port_of(parts: SplitResult) -> int | None:
-    """The port of an address; None where it has none that there can be."""
+    """The port of an address; None where it has no valid one."""
     try:
         return parts.port or {"https": 443, "http": 80}.get(parts.scheme)
     except ValueError:
@@ -239,13 +245,13 @@ def _port_of(parts: SplitResult) -> int | None:
 def _refuse(reply: Reply, server: HubServer, key: str) -> None:
     """Raises StoreNotFoundError or StoreError where the hub answers for the repository, not for a file."""
     code, name = shown(reply.header("X-Error-Code")), f"hf://datasets/{server.address.repository}"
-    said = f"{name}: the hub at {server.hub.endpoint} answered {reply.said}" + (f" ({code})" if code else "")
-    why = "the token that was given may not read it" if server.hub.token else "it wants a token"
+    answer = f"{name}: the hub at {server.hub.endpoint} answered {reply.status_line}" + (f" ({code})" if code else "")
+    reason = "the token that was given may not read it" if server.hub.token else "it wants a token"
     if code == "RevisionNotFound":
-        raise StoreNotFoundError(f"{said}: there is no revision {server.address.revision}; check the address")
+        raise StoreNotFoundError(f"{answer}: there is no revision {server.address.revision}; check the address")
     if code == "RepoNotFound" or reply.status == 401:
-        raise StoreNotFoundError(f"{said}: there is no such repository, or {why}; {LOGIN}")
+        raise StoreNotFoundError(f"{answer}: there is no such repository, or {reason}; {LOGIN}")
     if code == "GatedRepo":
-        raise StoreError(f"{said}: its owner grants access; ask for it on the repository's page, then {LOGIN}")
+        raise StoreError(f"{answer}: its owner grants access; ask for it on the repository's page, then {LOGIN}")
     if reply.status == 403:
-        raise StoreError(f"{said} to {key}: {why}; {LOGIN}")
+        raise StoreError(f"{answer} to {key}: {reason}; {LOGIN}")

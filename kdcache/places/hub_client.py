@@ -1,7 +1,7 @@
-"""The hub's own client, asked to list, to upload and to commit: what it raises becomes errors of ours.
+"""The hub's own client lists, uploads and commits; its errors become errors of ours.
 
 huggingface-hub 2 tries uploads and listings again by itself, commits never. Its messages may hold signed addresses, so
-none of them is shown but what the hub says in words.
+only the hub's own words are shown of them.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -22,7 +22,7 @@ CONFLICTS = frozenset({409, 412})  # somebody else committed meanwhile
 
 @dataclass(frozen=True)
 class Standing:
-    """A file of a repository: its size, its sha256 where it is a large one, else its git object id."""
+    """A file of a repository: its size, its sha256 (empty unless it is a large file), and its git object id."""
 
     size: int
     sha256: str
@@ -30,12 +30,12 @@ class Standing:
 
 
 class NoRepositoryError(StoreNotFoundError):
-    """There is no such repository, or none that the token may see."""
+    """The repository does not exist, or the token may not see it."""
 
 
 @dataclass(frozen=True)
 class HubClient:
-    """A repository that is written to. Every call is made again while what stops it may pass."""
+    """A client for a repository that is written to. Every call is made again while its failure may pass."""
 
     address: HubAddress
     hub: Hub
@@ -60,8 +60,8 @@ class HubClient:
 
         def read() -> dict[str, Standing]:
             tree = self._api.list_repo_tree(**self._where, recursive=True, revision=commit or self.address.revision)
-            files = [each for each in tree if hasattr(each, "blob_id")]
-            return {each.path: Standing(each.size, each.lfs.sha256 if each.lfs else "", each.blob_id) for each in files}
+            files = [entry for entry in tree if hasattr(entry, "blob_id")]
+            return {file.path: Standing(file.size, file.lfs.sha256 if file.lfs else "", file.blob_id) for file in files}
 
         try:
             return self._ask(read)
@@ -73,21 +73,24 @@ class HubClient:
         from huggingface_hub import CommitOperationAdd
 
         batch = [CommitOperationAdd(path_in_repo=path, path_or_fileobj=data) for path, data in files]
-        more = {"revision": self.address.revision, "num_threads": self.jobs, "free_memory": True}
-        self._ask(lambda: self._api.preupload_lfs_files(**self._where, additions=batch, **more))
+        options = {"revision": self.address.revision, "num_threads": self.jobs, "free_memory": True}
+        self._ask(lambda: self._api.preupload_lfs_files(**self._where, additions=batch, **options))
         return batch
 
     def commit(self, batch: Sequence[Any], parent: str | None = None) -> bool:
-        """Uploaded files become part of the repository, at once. One whose answer was lost is made twice, with the same
-        files. With a `parent` only on top of that commit: False, and nothing changed, where another came meanwhile."""
+        """Make uploaded files part of the repository, all at once.
+
+        A commit whose answer was lost is made twice, with the same files. With a `parent` the new commit follows that
+        one alone: where another came meanwhile this returns False, and nothing has changed.
+        """
         from huggingface_hub.errors import HfHubHTTPError
 
-        more = {"revision": self.address.revision, "num_threads": self.jobs, "parent_commit": parent}
+        options = {"revision": self.address.revision, "num_threads": self.jobs, "parent_commit": parent}
         message = f"kdcache push: {len(batch)} files"
 
         def make() -> bool:
             try:
-                self._api.create_commit(**self._where, operations=batch, commit_message=message, **more)
+                self._api.create_commit(**self._where, operations=batch, commit_message=message, **options)
             except HfHubHTTPError as error:
                 if parent is not None and _status(error) in CONFLICTS:
                     return False
@@ -107,9 +110,9 @@ class HubClient:
             except (httpx2.HTTPError, OSError, RuntimeError, ValueError) as error:
                 status = _status(error)
                 if _cause(error, errors.RepositoryNotFoundError) is not None and status != 403:
-                    raise NoRepositoryError(self._said(status, error)) from None
-                passing = status in RETRIED | CONFLICTS or _cause(error, httpx2.TransportError) is not None
-                if tries == patience.tries or not passing:
+                    raise NoRepositoryError(self._message(status, error)) from None
+                temporary = status in RETRIED | CONFLICTS or _cause(error, httpx2.TransportError) is not None
+                if tries == patience.tries or not temporary:
                     self._refuse(status, error)
             sleep(jittered(pause, patience))
             pause *= 2
@@ -122,20 +125,20 @@ class HubClient:
             404: f"there is no revision {self.address.revision} that the token sees; make the branch, or {LOGIN}",
             413: "the hub takes no more; write the store to one file (kdcache export), and put that there instead",
         }.get(status, "run the same command again: what was committed stays")
-        raise StoreError(f"{self._said(status, error)}; {advice}") from None
+        raise StoreError(f"{self._message(status, error)}; {advice}") from None
 
-    def _said(self, status: int, error: Exception) -> str:
-        what = f"answered {status}" if status else f"gave no answer that counts ({type(_first(error)).__name__})"
+    def _message(self, status: int, error: Exception) -> str:
+        answer = f"answered {status}" if status else f"gave no answer that counts ({type(_first(error)).__name__})"
         words = shown(str(getattr(_http(error), "server_message", None) or ""))
-        return f"{self.address.text}: the hub at {self.hub.endpoint} {what}" + (f" ({words})" if words else "")
+        return f"{self.address.text}: the hub at {self.hub.endpoint} {answer}" + (f" ({words})" if words else "")
 
 
 def _chain(error: BaseException) -> Iterator[BaseException]:
     """An error and those that led to it."""
-    found: BaseException | None = error
-    while found is not None:
-        yield found
-        found = found.__cause__ or found.__context__
+    link: BaseException | None = error
+    while link is not None:
+        yield link
+        link = link.__cause__ or link.__context__
 
 
 def _first(error: Exception) -> BaseException:
@@ -143,7 +146,7 @@ def _first(error: Exception) -> BaseException:
 
 
 def _cause(error: Exception, kind: Any) -> BaseException | None:
-    return next((each for each in _chain(error) if isinstance(each, kind)), None)
+    return next((link for link in _chain(error) if isinstance(link, kind)), None)
 
 
 def _http(error: Exception) -> Any:
@@ -153,13 +156,13 @@ def _http(error: Exception) -> Any:
 
 
 def _status(error: Exception) -> int:
-    found = _http(error)
-    return 0 if found is None else int(found.response.status_code)
+    http_error = _http(error)
+    return 0 if http_error is None else int(http_error.response.status_code)
 
 
 @contextmanager
 def quiet() -> Iterator[None]:
-    """Without the client's own progress bars: ours is shown."""
+    """The client's own progress bars are off meanwhile: ours is shown."""
     from huggingface_hub.utils.tqdm import are_progress_bars_disabled, disable_progress_bars, enable_progress_bars
 
     if are_progress_bars_disabled():

@@ -1,4 +1,4 @@
-"""From a path or URL to the place that it names: folder, bucket, web server, hub, or a zip file in any of them."""
+"""A path or URL is opened as the place that it names: folder, bucket, web server, hub, or a zip file in any of them."""
 
 import os
 import re
@@ -21,8 +21,11 @@ ARCHIVE = re.compile(r"://.+/[^/]+\.zip\Z", re.IGNORECASE)
 
 
 def open_place(place: str | os.PathLike[str]) -> Place:
-    """A place by its path or URL; web servers and zip files are read only. A file of this machine is read as a zip
-    file, and so is what a URL names that ends in .zip. Raises InvalidInputError for any other scheme."""
+    """The place that a path or URL names; web servers and zip files are read only.
+
+    A file of this machine is read as a zip file, and so is a URL that ends in .zip. Raises InvalidInputError for an
+    unknown scheme.
+    """
     name = os.fspath(place)
     if not is_url(name):
         return Archive.of_file(name) if os.path.isfile(name) else Folder(name)
@@ -33,34 +36,34 @@ def _place_at(url: str) -> Place:
     scheme = url.partition("://")[0].lower()
     if "://" in url.partition("://")[2] or scheme not in SCHEMES:
         raise InvalidInputError(
-            f"kdcache reads no {shown(scheme)}: addresses; it reads {', '.join(f'{each}://' for each in SCHEMES)} "
+            f"kdcache reads no {shown(scheme)}: addresses; it reads {', '.join(f'{name}://' for name in SCHEMES)} "
             "addresses, one at a time, and plain paths"
         )
     return SCHEMES[scheme](url)
 
 
 def _archive_at(url: str) -> Archive:
-    """A zip file beneath a place that is named by a URL; it is looked for when something is first read."""
-    above, _, name = url.rpartition("/")
-    place = _place_at(f"{above}/")
+    """The zip file that a URL names; it is looked for when something is first read."""
+    parent, _, name = url.rpartition("/")
+    place = _place_at(f"{parent}/")
 
-    def opens() -> Parts:
+    def open_file() -> Parts:
         if place.size(name) is None:
             raise StoreNotFoundError(f"{place.path(name)} is not there; check the address")
         with place.opened(name) as file:  # remote files hold nothing open
             return file
 
-    return Archive(str(place.path(name)), opens, far=True)
+    return Archive(str(place.path(name)), open_file, far=True)
 
 
 def open_folder(place: str | os.PathLike[str]) -> Folder:
     """A folder of this machine, to write to or to list. Raises InvalidInputError for a URL or a zip file."""
     name = os.fspath(place)
-    found = open_place(name)  # refuses schemes and passwords first
-    if isinstance(found, Folder):
-        return found
-    if isinstance(found, Archive):
-        raise InvalidInputError(f"{found.root} is read only; {UNPACK.format(found.root)}, and work on that")
+    folder = open_place(name)  # refuses schemes and passwords first
+    if isinstance(folder, Folder):
+        return folder
+    if isinstance(folder, Archive):
+        raise InvalidInputError(f"{folder.root} is read only; {UNPACK.format(folder.root)}, and work on that")
     raise InvalidInputError(
-        f"{found.root} is read only here; work on a folder, and publish a copy: kdcache push STORE URL"
+        f"{folder.root} is read only here; work on a folder, and publish a copy: kdcache push STORE URL"
     )

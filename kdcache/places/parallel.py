@@ -1,4 +1,4 @@
-"""Waiting for many answers at once: a pool of threads that a far place keeps, and a bound on bytes in flight."""
+"""Many answers are awaited at once: a pool of threads for the requests, and a budget for the bytes in flight."""
 
 import os
 import threading
@@ -14,24 +14,25 @@ JOBS = 16  # requests at a time
 
 
 class Pool:
-    """Threads that are made when first needed and kept, since each keeps its connection; never those of a parent."""
+    """A pool keeps its threads, since each keeps its connection. They are made when first needed, never taken over from
+    a parent process."""
 
     def __init__(self, jobs: int) -> None:
         self.jobs = jobs
         self._process, self._threads = 0, ThreadPoolExecutor(1)
 
     def map(self, function: Callable[[A], B], items: Iterable[A]) -> Iterator[B]:
-        """Results in the order of `items`, some ahead of their use. The first error ends it."""
-        waiting: deque[Future[B]] = deque()
+        """Results in the order of `items`, some computed ahead of their use. The first error ends it."""
+        futures: deque[Future[B]] = deque()
         try:
             for item in items:
-                waiting.append(self._pool().submit(function, item))
-                if len(waiting) >= 4 * self.jobs:
-                    yield waiting.popleft().result()
-            while waiting:
-                yield waiting.popleft().result()
+                futures.append(self._pool().submit(function, item))
+                if len(futures) >= 4 * self.jobs:
+                    yield futures.popleft().result()
+            while futures:
+                yield futures.popleft().result()
         finally:
-            for future in waiting:
+            for future in futures:
                 future.cancel()
 
     def _pool(self) -> ThreadPoolExecutor:
@@ -46,7 +47,7 @@ def many(place: Any, function: Callable[[A], B], items: Sequence[A]) -> Iterator
 
 
 class Budget:
-    """So many bytes may be held at once; whoever wants more waits. One that exceeds it alone is let in alone."""
+    """A budget bounds the bytes that are held at once: `take` waits for room. A size beyond the limit gets in alone."""
 
     def __init__(self, limit: int) -> None:
         self._limit, self._held = limit, 0

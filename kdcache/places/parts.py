@@ -1,4 +1,4 @@
-"""A file that is read in parts: what every place hands out; one in memory, and one of this machine."""
+"""Files are read in parts: the protocol of every file that a place opens, a file in memory, a file of this machine."""
 
 import os
 import stat
@@ -11,7 +11,7 @@ from kdcache.places.safe_open import READ, not_a_file, unreadable
 
 
 class Parts(Protocol):
-    """A file of `size` bytes that is read in parts."""
+    """A file of `size` bytes; `part` reads some of them from an offset on, fewer at the end."""
 
     @property
     def size(self) -> int: ...
@@ -43,10 +43,10 @@ class LocalFile:
             raise StoreNotFoundError(f"{path} does not exist; check the path") from error
         except OSError as error:
             raise unreadable(path, error) from error
-        found = os.fstat(self._descriptor)
-        if not stat.S_ISREG(found.st_mode):
-            raise not_a_file(path, found.st_mode)
-        self.size = found.st_size
+        status = os.fstat(self._descriptor)
+        if not stat.S_ISREG(status.st_mode):
+            raise not_a_file(path, status.st_mode)
+        self.size = status.st_size
 
     def part(self, offset: int, length: int) -> bytes:
         """Bytes from `offset` on, fewer at the end."""

@@ -1,4 +1,7 @@
-"""Where a store lies: a folder, a bucket, a web server, the hub, or a zip file in any of them. The one seam beneath."""
+"""A place is where a store lies: a folder, a bucket, a web server, the hub, or a zip file in any of them.
+
+The protocol `Place` is the one seam between a store and its bytes; `opening.open_place` finds the place of an address.
+"""
 
 import re
 from collections.abc import Iterator
@@ -14,16 +17,16 @@ URL = re.compile(r"[A-Za-z][A-Za-z0-9+.:-]*://")  # chained ones too, to refuse 
 
 
 class Place(Protocol):
-    """What a store asks of the place where it lies; the contracts are `files.Folder`'s. Keys have forward slashes."""
+    """A place holds the files of a store by key, as `folder.Folder` describes. Keys have forward slashes."""
 
     @property
     def root(self) -> Path | str: ...  # for messages
     @property
-    def lists(self) -> bool: ...  # whether keys, folders and has_folder answer, rather than refuse
+    def lists(self) -> bool: ...  # true where keys, folders and has_folder answer, and do not refuse
     @property
-    def far(self) -> bool: ...  # whether each read is a request over a network
+    def far(self) -> bool: ...  # true where each read is a request over a network
     @property
-    def mend(self) -> str: ...  # what to do about a damaged file
+    def mend(self) -> str: ...  # advice for a damaged file
 
     def path(self, key: str) -> Path | str: ...  # for messages
     def get(self, key: str, *, limit: int = METADATA_LIMIT) -> bytes | None: ...
@@ -50,8 +53,11 @@ class FarPlace(Place, Protocol):
 
 
 def get_optional(place: Place, key: str, *, limit: int) -> bytes | None:
-    """The bytes under a key that a whole store may lack, or None. For readers, never for targets: a bucket that may be
-    read and not listed answers 403 for what is missing, so from a far place this counts as nothing."""
+    """The bytes under a key that a whole store may lack, or None where there are none.
+
+    For readers, never for targets: a far place that refuses counts as holding nothing, since a bucket that may be read
+    and not listed answers 403 for a missing key.
+    """
     try:
         return place.get(key, limit=limit)
     except ClosedError:
@@ -61,5 +67,5 @@ def get_optional(place: Place, key: str, *, limit: int) -> bytes | None:
 
 
 def is_url(place: str) -> bool:
-    """Whether this names a place by a scheme, known or not, and so no path of this machine."""
+    """True where an address begins with a scheme, known or not, and so is no path of this machine."""
     return URL.match(place) is not None

@@ -1,4 +1,4 @@
-"""What places of every kind do alike: insist on a file, and refuse to be written where they are read only."""
+"""Places of every kind insist on a file in the same way, and those that are read only refuse to be written."""
 
 from abc import ABC, abstractmethod
 from pathlib import Path
@@ -9,7 +9,7 @@ from kdcache.errors import DamagedError
 
 
 class Insists(ABC):
-    """`require`, for whoever has `path` and `get`."""
+    """A base that adds `require` to a place with `path` and `get`."""
 
     @abstractmethod
     def path(self, key: str) -> Path | str: ...
@@ -18,7 +18,7 @@ class Insists(ABC):
     def get(self, key: str, *, limit: int = METADATA_LIMIT) -> bytes | None: ...
 
     def require(self, key: str, advice: str, *, limit: int = METADATA_LIMIT) -> bytes:
-        """The bytes under a key that must be there. Raises DamagedError."""
+        """The bytes under a key that must be there. Raises DamagedError where it is missing."""
         data = self.get(key, limit=limit)
         if data is None:
             raise DamagedError(f"{self.path(key)} is missing; {advice}")
@@ -26,7 +26,7 @@ class Insists(ABC):
 
 
 class ReadOnly(ABC):
-    """Refuses whatever would write."""
+    """A base for read-only places: every method that would write refuses."""
 
     @abstractmethod
     def _read_only(self) -> NoReturn: ...

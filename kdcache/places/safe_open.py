@@ -1,7 +1,7 @@
-"""Opening what lies beneath a folder and nothing else: no symbolic link is followed, and only regular files are opened.
+"""Files are opened beneath a folder and nowhere else: no symbolic link is followed, and only regular files are opened.
 
 Every part of a key is opened relative to the folder before it, so nothing can be exchanged between a check and its use.
-The root itself is the user's own word and may be a link.
+The root itself is named by the user, and may be a link.
 """
 
 import errno
@@ -28,7 +28,7 @@ KINDS = {
 
 
 def split_key(key: str) -> list[str]:
-    """Parts of a relative key. Raises InvalidInputError for one that could lead elsewhere."""
+    """The parts of a relative key. Raises InvalidInputError for a key that could lead elsewhere."""
     parts = key.split("/")
     if "" in parts or "." in parts or ".." in parts or "\0" in key:
         raise InvalidInputError(f"{key!r} is no key of a store; a key is names joined by /, without . and ..")
@@ -37,7 +37,7 @@ def split_key(key: str) -> list[str]:
 
 @dataclass(frozen=True)
 class Way:
-    """A folder beneath a root that is open already: the parts that lead there, and its descriptor."""
+    """An open folder beneath a root: the parts of the way there, and its descriptor."""
 
     parts: list[str]
     descriptor: int
@@ -46,8 +46,8 @@ class Way:
 def open_folder(root: Path, parts: list[str], flags: int = PASS, *, way: Way | None = None) -> int | None:
     """Descriptor of the folder `parts` beneath `root`; None where it, or one before it, is no folder.
 
-    `way`: begin there; `parts` start with its parts. Raises DamagedError for a symbolic link on the way, StoreError
-    where it may not be entered.
+    `way`: an open folder to begin at; `parts` start with its parts. Raises DamagedError for a symbolic link on the way,
+    StoreError where a folder may not be entered.
     """
     try:
         descriptor = os.open(root, PASS if parts else flags) if way is None else os.dup(way.descriptor)
@@ -55,19 +55,19 @@ def open_folder(root: Path, parts: list[str], flags: int = PASS, *, way: Way | N
         if error.errno in ABSENT:
             return None
         raise unreadable(root, error) from error
-    gone = 0 if way is None else len(way.parts)
-    for depth, part in enumerate(parts[gone:], gone + 1):
-        above, wanted = descriptor, (flags if depth == len(parts) else PASS) | os.O_NOFOLLOW
+    start = 0 if way is None else len(way.parts)
+    for depth, part in enumerate(parts[start:], start + 1):
+        parent, part_flags = descriptor, (flags if depth == len(parts) else PASS) | os.O_NOFOLLOW
         try:
-            descriptor = os.open(part, wanted, dir_fd=above)
+            descriptor = os.open(part, part_flags, dir_fd=parent)
         except OSError as error:
             path = root.joinpath(*parts[:depth])
-            _refuse_link(above, part, path)
+            _refuse_link(parent, part, path)
             if error.errno in ABSENT:
                 return None
             raise unreadable(path, error) from error
         finally:
-            os.close(above)
+            os.close(parent)
     return descriptor
 
 
@@ -81,24 +81,26 @@ def _refuse_link(descriptor: int, name: str, path: Path) -> None:
 
 
 def file_status(descriptor: int, root: Path, parts: list[str]) -> os.stat_result | None:
-    """Status of a regular file in the open folder that holds it; None where there is nothing. Raises DamagedError for
-    other kinds."""
+    """Status of a regular file in the open folder `descriptor`; None where there is nothing.
+
+    Raises DamagedError for other kinds.
+    """
     try:
-        found = os.stat(parts[-1], dir_fd=descriptor, follow_symlinks=False)
+        status = os.stat(parts[-1], dir_fd=descriptor, follow_symlinks=False)
     except FileNotFoundError:
         return None
     except OSError as error:
         raise unreadable(root.joinpath(*parts), error) from error
-    if not stat.S_ISREG(found.st_mode):
-        raise not_a_file(root.joinpath(*parts), found.st_mode)
-    return found
+    if not stat.S_ISREG(status.st_mode):
+        raise not_a_file(root.joinpath(*parts), status.st_mode)
+    return status
 
 
 def open_file(root: Path, parts: list[str], *, way: Way | None = None) -> int | None:
     """Descriptor, for reading, of a regular file beneath `root`; None where there is nothing.
 
-    `way`: a folder on the way, or its own, that is open already. Raises DamagedError for a symbolic link, FIFO, socket,
-    device or directory in its place or on the way.
+    `way`: an open folder on the way, or the file's own. Raises DamagedError for a symbolic link, FIFO, socket, device
+    or directory in the file's place or on the way.
     """
     folder = open_folder(root, parts[:-1], way=way)
     if folder is None:
@@ -121,7 +123,7 @@ def open_file(root: Path, parts: list[str], *, way: Way | None = None) -> int | 
 
 
 def not_a_file(path: Path, mode: int) -> DamagedError:
-    """What is said of a key under which something other than a regular file lies."""
+    """The error for a path at which something other than a regular file lies."""
     kind = KINDS.get(stat.S_IFMT(mode), "no regular file")
     return DamagedError(
         f"{path} is {kind}; a store holds regular files in plain folders only: "
@@ -130,5 +132,5 @@ def not_a_file(path: Path, mode: int) -> DamagedError:
 
 
 def unreadable(path: Path, error: OSError) -> StoreError:
-    """What is said of a path that the system refuses to open."""
+    """The error for a path that the system refuses to open."""
     return StoreError(f"{path} cannot be opened ({error.strerror}); mend its permissions, or fetch the store again")

@@ -1,4 +1,4 @@
-"""A store on a web server, read only: the reading half of `files.Folder` over http:// and https://.
+"""A web server is a read-only place for a store: the reading half of `folder.Folder` over http:// and https://.
 
 An answer is data only where its status, its range and its length are those that were asked for.
 """
@@ -26,14 +26,14 @@ COPY = "or copy the store to a folder"
 
 
 class Server(Protocol):
-    """Who answers for the files of a folder; `root` is what messages call it."""
+    """A server answers for the files of a folder; `root` is its name in messages."""
 
     @property
     def root(self) -> str: ...
 
     def ask(self, key: str, read: Callable[[Reply], T], *, byte_range: str = "") -> T: ...
     def size(self, key: str) -> int | None: ...
-    def ranges(self, key: str) -> bool: ...  # whether parts of a file that is there can be asked for
+    def ranges(self, key: str) -> bool: ...  # true where parts of a file that is there can be asked for
 
 
 class Plain:
@@ -49,7 +49,7 @@ class Plain:
         return self._origin.ask(f"{self._base}/{key}", read, byte_range=byte_range)
 
     def size(self, key: str) -> int | None:
-        """Asks for one byte: so it is known, before any data is read, whether the server keeps to ranges."""
+        """The number of bytes of a file. The first one is asked for, which shows if the server keeps to ranges."""
         return self.ask(key, _total, byte_range="bytes=0-0")
 
     def ranges(self, key: str) -> bool:
@@ -71,7 +71,7 @@ class OpenedUrl:
 
 
 class WebFolder(Insists, ReadOnly):
-    """A folder that a web server shows. Keys are relative, with forward slashes; nothing is listed or written."""
+    """A folder on a web server as a place. Keys are relative, with forward slashes; nothing is listed or written."""
 
     lists = False
     far = True
@@ -86,8 +86,10 @@ class WebFolder(Insists, ReadOnly):
         return f"{self.root}/{key}"
 
     def get(self, key: str, *, limit: int = METADATA_LIMIT) -> bytes | None:
-        """The bytes under a key, or None when the server says that there is nothing. Raises FormatError for more than
-        `limit` bytes, of which no more are read, and StoreError for any other answer."""
+        """The bytes under a key, or None where the server says that there is nothing.
+
+        Raises FormatError for more than `limit` bytes, before more are read, and StoreError for any other answer.
+        """
 
         def read(reply: Reply) -> bytes | None:
             if reply.status in ABSENT:
@@ -102,20 +104,20 @@ class WebFolder(Insists, ReadOnly):
         return self._ask(key, read)
 
     def size(self, key: str) -> int | None:
-        """Bytes under a key, or None when there is nothing; asked once, and later answers must agree."""
+        """The number of bytes under a key, or None where there is nothing; asked once, and later answers must agree."""
         if key not in self._sizes:
-            found = self._server.size(key)
-            if found is None:
+            size = self._server.size(key)
+            if size is None:
                 return None
-            self._sizes[key] = found
+            self._sizes[key] = size
         return self._sizes[key]
 
     @contextmanager
     def opened(self, key: str) -> Iterator["OpenedUrl"]:
-        """A file to read parts of. Raises DamagedError where there is none."""
+        """The file under a key, to read parts of. Raises DamagedError where there is none."""
         size = self.size(key)
         if size is None:
-            raise self._gone(key, MEND)
+            raise self._missing(key, MEND)
         yield OpenedUrl(self, key, size)
 
     def span(self, key: str, first: int, last: int, size: int) -> bytes:
@@ -125,14 +127,14 @@ class WebFolder(Insists, ReadOnly):
 
         def read(reply: Reply) -> bytes:
             if reply.status in ABSENT:
-                raise self._gone(key, MEND)
+                raise self._missing(key, MEND)
             _require_range(reply, first, last, size)
             return _body(reply, last - first + 1)
 
         return self._ask(key, read, byte_range=f"bytes={first}-{last}")
 
     def digest(self, key: str) -> str | None:
-        """sha256 of the bytes under a key, or None when there is nothing."""
+        """sha256 of the bytes under a key, or None where there is nothing."""
         size = self.size(key)
         if size is None:
             return None
@@ -141,23 +143,23 @@ class WebFolder(Insists, ReadOnly):
             if reply.status in ABSENT:
                 return None
             _require_file(reply, 200)
-            sha256, seen = hashlib.sha256(), 0
+            sha256, count = hashlib.sha256(), 0
             try:
                 for piece in reply.pieces(size):
                     sha256.update(piece)
-                    seen += len(piece)
+                    count += len(piece)
             except TooLongError as error:
                 raise DamagedError(f"{reply.url} {error}, before it had {size}; {MEND}") from error
-            if seen != size:
-                raise DamagedError(f"{reply.url} has {seen} bytes, before it had {size}; {MEND}")
+            if count != size:
+                raise DamagedError(f"{reply.url} has {count} bytes, before it had {size}; {MEND}")
             return sha256.hexdigest()
 
         return self._ask(key, read)
 
     def nothing(self, key: str) -> StoreNotFoundError:
-        """What to raise where the file that makes a folder a store is missing."""
-        said = f"{self.path(key)} is not there, so {self.root} is no store"
-        return StoreNotFoundError(f"{said}; check the address: it must be that of the store's own folder")
+        """The error to raise where the file that makes a folder a store is missing."""
+        problem = f"{self.path(key)} is not there, so {self.root} is no store"
+        return StoreNotFoundError(f"{problem}; check the address: it must be that of the store's own folder")
 
     def has_folder(self, prefix: str) -> bool:
         self._unlistable()
@@ -171,7 +173,7 @@ class WebFolder(Insists, ReadOnly):
     def _ask(self, key: str, read: Callable[[Reply], T], *, byte_range: str = "") -> T:
         return self._server.ask(key, read, byte_range=byte_range)
 
-    def _gone(self, key: str, advice: str) -> DamagedError:
+    def _missing(self, key: str, advice: str) -> DamagedError:
         return DamagedError(f"{self.path(key)} is missing; {advice}")
 
     def _unlistable(self) -> NoReturn:
@@ -182,21 +184,25 @@ class WebFolder(Insists, ReadOnly):
 
 
 def _require_file(reply: Reply, status: int) -> None:
-    """Raises StoreError, naming what was found and what to do, for an answer that is no file of a store."""
+    """Raises StoreError for an answer that is no file of a store, naming the answer and a remedy."""
     if reply.redirect:
         advice = f"if you trust it, name that address yourself, {COPY}"
-        raise StoreError(f"{reply.url} answered {reply.said} and points to {reply.redirect}; {advice}")
+        raise StoreError(f"{reply.url} answered {reply.status_line} and points to {reply.redirect}; {advice}")
     if reply.status in CLOSED:
         advice = f"kdcache sends no password: use an address that is open to you, {COPY}"
-        why = "some object stores answer this for what is missing too"
-        raise ClosedError(f"{reply.url} answered {reply.said} ({why}); {advice}")
+        remark = "some object stores answer this for what is missing too"
+        raise ClosedError(f"{reply.url} answered {reply.status_line} ({remark}); {advice}")
     if reply.header("Content-Type").lower().startswith("text/html") and reply.status == 200:
-        raise StoreError(f"{reply.url} answered {reply.said} with a web page, not a file; check the address, {COPY}")
+        raise StoreError(
+            f"{reply.url} answered {reply.status_line} with a web page, not a file; check the address, {COPY}"
+        )
     if status == 206 and reply.status == 200:
         advice = f"use a server that has range requests (nginx, Apache, an object store), {COPY}"
-        raise StoreError(f"{reply.url} answered {reply.said} to a request for some of its bytes, 206 was due; {advice}")
+        raise StoreError(
+            f"{reply.url} answered {reply.status_line} to a request for some of its bytes, 206 was due; {advice}"
+        )
     if reply.status != status:
-        raise StoreError(f"{reply.url} answered {reply.said}, {status} was due; check the address, {COPY}")
+        raise StoreError(f"{reply.url} answered {reply.status_line}, {status} was due; check the address, {COPY}")
     if (encoding := reply.header("Content-Encoding").lower()) not in ("", "identity"):
         advice = f"switch its compression off for stores, {COPY}"
         raise StoreError(f"{reply.url} came encoded as {shown(encoding)}, asked for was identity; {advice}")
@@ -205,12 +211,12 @@ def _require_file(reply: Reply, status: int) -> None:
 def _require_range(reply: Reply, first: int, last: int, size: int) -> None:
     """Raises StoreError or DamagedError for an answer that is not bytes first to last of `size`."""
     _require_file(reply, 206)
-    found = CONTENT_RANGE.fullmatch(reply.header("Content-Range"))
-    if found is None or (int(found[1]), int(found[2])) != (first, last):
-        said = f"answered with range {shown(reply.header('Content-Range'))!r}, asked for were bytes {first}-{last}"
-        raise StoreError(f"{reply.url} {said}; use another server, {COPY}")
-    if int(found[3]) != size:
-        raise DamagedError(f"{reply.url} has {int(found[3])} bytes, before it had {size}; {MEND}")
+    match = CONTENT_RANGE.fullmatch(reply.header("Content-Range"))
+    if match is None or (int(match[1]), int(match[2])) != (first, last):
+        problem = f"answered with range {shown(reply.header('Content-Range'))!r}, asked for were bytes {first}-{last}"
+        raise StoreError(f"{reply.url} {problem}; use another server, {COPY}")
+    if int(match[3]) != size:
+        raise DamagedError(f"{reply.url} has {int(match[3])} bytes, before it had {size}; {MEND}")
 
 
 def _body(reply: Reply, length: int) -> bytes:
@@ -225,16 +231,16 @@ def _body(reply: Reply, length: int) -> bytes:
 
 
 def _total(reply: Reply) -> int | None:
-    """How long a file is, from the answer to a request for its first byte; None where there is no file."""
+    """The number of bytes of a file, from the answer to a request for its first byte; None where there is no file."""
     if reply.status in ABSENT:
         return None
-    found = reply.header("Content-Range")
-    if (reply.status == 416 and EMPTY.fullmatch(found)) or (reply.status == 200 and reply.length == 0):
+    content_range = reply.header("Content-Range")
+    if (reply.status == 416 and EMPTY.fullmatch(content_range)) or (reply.status == 200 and reply.length == 0):
         return 0
     _require_file(reply, 206)
-    whole = CONTENT_RANGE.fullmatch(found)
-    if whole is None or (int(whole[1]), int(whole[2])) != (0, 0):
-        said = f"answered with range {shown(found)!r}, asked for were bytes 0-0 and the length"
-        raise StoreError(f"{reply.url} {said}; use another server, {COPY}")
+    match = CONTENT_RANGE.fullmatch(content_range)
+    if match is None or (int(match[1]), int(match[2])) != (0, 0):
+        problem = f"answered with range {shown(content_range)!r}, asked for were bytes 0-0 and the length"
+        raise StoreError(f"{reply.url} {problem}; use another server, {COPY}")
     _body(reply, 1)
-    return int(whole[3])
+    return int(match[3])

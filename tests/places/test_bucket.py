@@ -9,7 +9,7 @@ import pytest
 from kdcache.errors import DamagedError, FormatError, InvalidInputError, KdcacheError, StoreError, StoreNotFoundError
 from kdcache.pipelines.train.stage import train
 from kdcache.places.bucket import Bucket
-from kdcache.places.clouds import open_client, split_address
+from kdcache.places.bucket_client import open_client, split_address
 from kdcache.places.opening import open_place
 from kdcache.sharing.push_pull import push
 from kdcache.store.store import Store
@@ -206,7 +206,7 @@ def test_the_other_clouds_are_opened_by_their_own_environment(url: str, monkeypa
     monkeypatch.setenv("AZURE_STORAGE_ACCOUNT_KEY", "aGlkZGVu")
     monkeypatch.setenv("GOOGLE_SERVICE_ACCOUNT_KEY", '{"disable_oauth": true, "client_email": "", "private_key": "", '
                        '"private_key_id": ""}')  # fmt: skip
-    client = open_client(split_address(url), QUICK, stalled=1.0)
+    client = open_client(split_address(url), QUICK, silence=1.0)
     assert type(client).__name__ == {"gs": "GCSStore", "az": "AzureStore"}[url[:2]]
     assert open_place(url).root == url
 
