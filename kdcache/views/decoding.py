@@ -1,4 +1,4 @@
-"""Image files to pixels: by Pillow as PIL images, or by torchvision as u8 tensors, which crop in a third of the time.
+"""Decoders of image files: Pillow gives PIL images, torchvision u8 tensors, which crop in a third of the time.
 
 For JPEG both give the same pixels (tests compare them bit for bit: baseline, progressive, every subsampling, grey,
 CMYK, EXIF-rotated). Crops of a tensor and of a PIL image differ by a few levels, so a store belongs to one of the two.
@@ -25,19 +25,19 @@ JPEG = b"\xff\xd8\xff"
 
 
 def decoder_name(decoder: str) -> str:
-    """What provenance says: the library and its version."""
+    """A decoder as provenance names it: the library and its version."""
     return f"torchvision {torchvision.__version__}" if decoder == "torchvision" else f"Pillow {PIL.__version__}"
 
 
 def decoder_kind(name: str) -> str:
-    """The library of a provenance's decoder, as `--data-set decoder=` takes it; "" where it is another's own."""
+    """The library that a provenance's decoder names, as `--data-set decoder=` takes it; "" for any other decoder."""
     kind = name.partition(" ")[0].lower()
     return kind if kind in DECODERS else ""
 
 
 @dataclass(frozen=True)
 class ImageFiles:
-    """Image files of a folder by their path in it, decoded to RGB."""
+    """Samples that are image files of a folder, named by their paths in it and decoded to RGB."""
 
     root: Path
     names: Sequence[str]
@@ -53,7 +53,7 @@ class ImageFiles:
 
 
 def decoded_image(path: Path) -> Image.Image:
-    """RGB by Pillow. Raises InvalidInputError, which names the file."""
+    """An image file as Pillow decodes it, in RGB. Raises InvalidInputError, which names the file."""
     try:
         with Image.open(path) as image:
             return image.convert("RGB")
@@ -62,14 +62,14 @@ def decoded_image(path: Path) -> Image.Image:
 
 
 def decoded_tensor(path: Path) -> Tensor:
-    """u8 [3, H, W]: JPEG by torchvision; what is none, or what it cannot decode, by Pillow."""
+    """An image file as u8 [3, H, W]. Torchvision decodes JPEG; Pillow decodes all else, and what torchvision cannot."""
     try:
         data = path.read_bytes()
         if data.startswith(JPEG):
-            encoded = torch.frombuffer(bytearray(data), dtype=torch.uint8)
+            jpeg = torch.frombuffer(bytearray(data), dtype=torch.uint8)
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore", DeprecationWarning)  # since 0.29; `datasets` asks whether it is there
-                return torchvision.io.decode_image(encoded, mode=torchvision.io.ImageReadMode.RGB)
+                return torchvision.io.decode_image(jpeg, mode=torchvision.io.ImageReadMode.RGB)
     except (OSError, RuntimeError):
         pass  # Pillow decodes it, or says what is wrong with it
     return torch.from_numpy(np.array(decoded_image(path))).permute(2, 0, 1).contiguous()

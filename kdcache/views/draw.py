@@ -1,7 +1,7 @@
-"""Drawing views: seeding, the room they are drawn into, pixel fingerprints and thumbnails.
+"""Drawing views: seeding, the memory they are drawn into, pixel fingerprints and thumbnails.
 
-View (i, v) is a pure function of (view plan, dataset index, v): whoever draws it, in whatever batch, worker or order,
-in extract or in train, gets these pixels. Shape letters: V views, B rows, and [ch, H, W] of one view.
+View v of sample i is a pure function of (view plan, i, v). Its pixels are the same in every batch, worker and order, in
+extract and in train. Shape letters: V views, B rows, and [ch, H, W] of one view.
 """
 
 import random
@@ -29,7 +29,7 @@ Array = npt.NDArray[Any]
 
 
 class Samples(Protocol):
-    """What a data set must be: untransformed, deterministic (image, label) by index; label -1 for none."""
+    """A data set: (image, label) by index, untransformed and always the same; label -1 for none."""
 
     def __len__(self) -> int: ...
 
@@ -38,7 +38,7 @@ class Samples(Protocol):
 
 @dataclass(frozen=True)
 class ViewRequest:
-    """Some views of some positions, to be drawn together; `tag` is handed back untouched."""
+    """A request for some views of some positions, drawn together; `tag` is handed back untouched."""
 
     views: ViewSpan
     positions: IntArray
@@ -47,7 +47,10 @@ class ViewRequest:
 
 @dataclass(frozen=True)
 class Drawn:
-    """Unmixed views [V, B, ch, H, W], how each is to be mixed, and fingerprints [V, B] u8 of all that."""
+    """The views of a request, not mixed yet: `images` [V, B, ch, H, W] and, by view, the `mixing` that is to be done.
+
+    `pixels` [V, B] u8 are the low bytes of the fingerprints, which cover the mixing too.
+    """
 
     request: ViewRequest
     images: Tensor
@@ -56,7 +59,7 @@ class Drawn:
 
 
 class ViewDataset(torch.utils.data.Dataset[Drawn]):
-    """Requests to drawn views, in the main process or in loader workers. Decodes a sample once for all its views."""
+    """Draws the views of requests, in the main process or in a worker. A sample is decoded once for all its views."""
 
     def __init__(self, samples: Samples, order: IntArray, plan: ViewPlan, transform: Transform) -> None:
         self.samples = samples
@@ -76,48 +79,49 @@ class ViewDataset(torch.utils.data.Dataset[Drawn]):
         return stack.drawn()
 
     def _draw(self, image: Any, index: int, view: int) -> Array:
-        """What `draw_view` gives, without the copy and the generators that a known transform has no use for."""
+        """One view, as `draw_view` gives it. A known transform needs no copy, and torch's generator alone."""
         seed_generators(self.plan.seed, index, view, torch_alone=self._known)
         return _values(self.transform(image if self._known else _copy(image)))
 
 
 class _Stack:
-    """The views of a request, put one by one where they are handed over from: in a worker that is shared memory."""
+    """Collects the views of a request, one by one, in the memory that is handed over: in a worker it is shared."""
 
     def __init__(self, plan: ViewPlan, request: ViewRequest, rows: int) -> None:
         self._plan, self._request, self._rows = plan, request, rows
         self._images: Tensor | None = None
 
-    def put(self, offset: int, row: int, view: Array) -> None:
-        """Copy one view [ch, H, W] in and take its fingerprint while it lies in the cache."""
+    def put(self, offset: int, row: int, image: Array) -> None:
+        """Copy one view [ch, H, W] in and take its fingerprint while it lies in the processor's cache."""
         if self._images is None:
-            self._begin(view)
-        elif view.shape != self._array.shape[2:] or view.dtype != self._array.dtype:
-            raise _differing(self._array[0, 0], view)
-        place = self._array[offset, row]
-        np.copyto(place, view)
+            self._begin(image)
+        elif image.shape != self._array.shape[2:] or image.dtype != self._array.dtype:
+            raise _difference_error(self._array[0, 0], image)
+        target = self._array[offset, row]
+        np.copyto(target, image)
         digest = self._header.copy()
-        digest.update(place.data)
+        digest.update(target.data)
         digest.update(self._tails[offset][row])
         self._pixels[offset, row] = digest.intdigest() & 0xFF
 
-    def _begin(self, view: Array) -> None:
-        """Room for all views, and their mixing, once the first of them says how large they are."""
-        request, size = self._request, (int(view.shape[-2]), int(view.shape[-1]))
-        views, count = request.views, len(request.positions)
-        self._images = _room((len(views), count, *view.shape), torch.from_numpy(np.empty(0, view.dtype)).dtype)
+    def _begin(self, image: Array) -> None:
+        """Make memory for all views, and draw their mixing, by the size of the first view [ch, H, W]."""
+        request, size = self._request, (int(image.shape[-2]), int(image.shape[-1]))
+        views, row_count = request.views, len(request.positions)
+        dtype = torch.from_numpy(np.empty(0, image.dtype)).dtype
+        self._images = _empty_images((len(views), row_count, *image.shape), dtype)
         self._array = self._images.numpy()
         self._mixing = [mixing_of(self._plan, request.positions, view, self._rows, size) for view in views]
         self._tails = [tails(mixing) for mixing in self._mixing]
         self._header = header(self._images[0, 0])
-        self._pixels = np.empty((len(views), count), dtype=np.uint8)
+        self._pixels = np.empty((len(views), row_count), dtype=np.uint8)
 
     def drawn(self) -> Drawn:
         assert self._images is not None
         return Drawn(self._request, self._images, self._mixing, self._pixels)
 
 
-def _room(shape: tuple[int, ...], dtype: torch.dtype) -> Tensor:
+def _empty_images(shape: tuple[int, ...], dtype: torch.dtype) -> Tensor:
     """Memory for views; in a worker it is shared, or handing them over would copy every view once more."""
     if torch.utils.data.get_worker_info() is None:
         return torch.empty(shape, dtype=dtype)
@@ -130,7 +134,7 @@ _FORKS = sys.platform == "linux"
 
 
 class _Stream(torch.utils.data.Sampler[ViewRequest]):
-    """Requests as a sampler, so that one set of workers serves them all."""
+    """A sampler that yields requests, so that one set of workers serves them all."""
 
     def __init__(self, requests: Iterable[ViewRequest]) -> None:
         self._requests = requests
@@ -140,7 +144,7 @@ class _Stream(torch.utils.data.Sampler[ViewRequest]):
 
 
 class _Answering(torch.utils.data.Dataset["Drawn | KdcacheError"]):
-    """Hands errors over as values: raised in a worker they would reach the user inside a traceback of torch's."""
+    """A data set that returns errors: raised in a worker, they would reach the user inside a traceback of torch's."""
 
     def __init__(self, dataset: ViewDataset) -> None:
         self.dataset = dataset
@@ -154,27 +158,27 @@ class _Answering(torch.utils.data.Dataset["Drawn | KdcacheError"]):
 
 def draw_requests(dataset: ViewDataset, requests: Iterable[ViewRequest], workers: int) -> Iterator[Drawn]:
     """Drawn views in the order of requests, from `workers` processes, or from this one where it is 0."""
-    answers = torch.utils.data.DataLoader(
+    loader = torch.utils.data.DataLoader(
         _Answering(dataset),
         batch_size=None,  # a request is a batch
         sampler=_Stream(requests),
         num_workers=workers,
         collate_fn=_same,
         multiprocessing_context="fork" if workers and _FORKS else None,  # a spawned worker has no `file.py` modules
-        worker_init_fn=_spare if workers else None,
+        worker_init_fn=_ignore_first_signal if workers else None,
         generator=torch.Generator(),  # else the loader would draw from the generator that dropout uses
     )
-    for item in answers:
+    for item in loader:
         if isinstance(item, KdcacheError):
             raise item
         yield item
 
 
-def _spare(worker: int) -> None:
-    """Let the first signal pass: terminals and torchrun signal the workers too, and what stops first is the main
-    process, which needs them until then."""
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda number, frame: signal.signal(number, signal.SIG_DFL))
+def _ignore_first_signal(worker: int) -> None:
+    """A worker ignores its first signal. Terminals and torchrun signal the workers too, but the main process stops
+    first, and needs them until then."""
+    for signal_number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(signal_number, lambda number, frame: signal.signal(number, signal.SIG_DFL))
 
 
 def _same(item: Any) -> Any:
@@ -182,16 +186,16 @@ def _same(item: Any) -> Any:
 
 
 def draw_view(transform: Transform, image: Any, seed: int, index: int, view: int) -> Tensor:
-    """One view of a decoded sample: the three global generators seeded, the transform on a copy."""
+    """One view [ch, H, W] of a decoded sample: seeds the three global generators, then transforms a copy."""
     seed_generators(seed, index, view)
     return torch.from_numpy(np.ascontiguousarray(_values(transform(_copy(image)))))
 
 
-def _values(view: Any) -> Array:
-    """What a transform gave as [channels, height, width] in any strides. Raises InvalidInputError for another shape."""
-    if isinstance(view, PIL.Image.Image) and view.mode == "RGB":
-        return np.asarray(view).transpose(2, 0, 1)
-    tensor = as_tensor(view)
+def _values(image: Any) -> Array:
+    """A transform's result as [channels, height, width] in any strides. Raises InvalidInputError for another shape."""
+    if isinstance(image, PIL.Image.Image) and image.mode == "RGB":
+        return np.asarray(image).transpose(2, 0, 1)
+    tensor = as_tensor(image)
     if tensor.ndim != 3:
         raise InvalidInputError(f"the transform gave shape {tuple(tensor.shape)}; a view is [channels, height, width]")
     return tensor.numpy()
@@ -209,7 +213,7 @@ def seed_generators(seed: int, index: int, view: int, *, torch_alone: bool = Fal
 
 @contextmanager
 def own_generators() -> Iterator[None]:
-    """Give the process its own generator states back afterwards: once a request, since it costs more than a seed."""
+    """Restore the process's own generator states afterwards: once a request, since this costs more than a seed."""
     states = torch.get_rng_state(), random.getstate(), np.random.get_state()
     try:
         yield
@@ -221,8 +225,8 @@ def own_generators() -> Iterator[None]:
 
 @contextmanager
 def one_thread() -> Iterator[None]:
-    """Let torch draw on one thread, as a loader worker does: sums over threads round otherwise, and a float
-    ColorJitter of 224 pixels then differs in 13 of 16 views between one thread and two."""
+    """Let torch compute on one thread, as a loader worker does. Sums over several threads round otherwise: a float
+    ColorJitter of 224 pixels differs in 13 of 16 views between one thread and two."""
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
@@ -231,34 +235,35 @@ def one_thread() -> Iterator[None]:
         torch.set_num_threads(threads)
 
 
-def stack_views(views: Sequence[Tensor]) -> Tensor:
-    """[B, ch, H, W]. Raises InvalidInputError where views differ in shape or dtype."""
-    for view in views:
-        if view.shape != views[0].shape or view.dtype != views[0].dtype:
-            raise _differing(views[0].numpy(), view.numpy())
-    return torch.stack(list(views))
+def stack_views(images: Sequence[Tensor]) -> Tensor:
+    """Views [ch, H, W] as one tensor [B, ch, H, W]. Raises InvalidInputError where they differ in shape or dtype."""
+    for image in images:
+        if image.shape != images[0].shape or image.dtype != images[0].dtype:
+            raise _difference_error(images[0].numpy(), image.numpy())
+    return torch.stack(list(images))
 
 
-def _differing(one: Array, other: Array) -> InvalidInputError:
-    said = [f"{list(view.shape)} torch.{view.dtype}" for view in (one, other)]
+def _difference_error(one: Array, other: Array) -> InvalidInputError:
+    shapes = [f"{list(image.shape)} torch.{image.dtype}" for image in (one, other)]
     advice = "use a transform that ends in one size, for example --transform imagenet or center"
-    return InvalidInputError(f"views differ: {said[0]} and {said[1]}; {advice}")
+    return InvalidInputError(f"views differ: {shapes[0]} and {shapes[1]}; {advice}")
 
 
 def thumbnails(images: Tensor) -> npt.NDArray[np.uint8]:
-    """[B, 3, 8, 8] u8 area means of views [B, ch, H, W]; floats as 48 x + 104, which covers normalised images."""
+    """Thumbnails [B, 3, 8, 8] u8 of views [B, ch, H, W]: area means. A float x counts as 48 x + 104, which covers
+    normalised images."""
     values = images.to(torch.float32)
     if images.dtype != torch.uint8:
         values = 48.0 * values + 104.0
     values = values.expand(-1, 3, -1, -1) if values.shape[1] == 1 else values[:, :3]
     if values.shape[1] == 2:
         values = torch.cat([values, values[:, :1]], dim=1)
-    small = torch.nn.functional.adaptive_avg_pool2d(values, (8, 8))
-    return small.round().clamp(0, 255).to(torch.uint8).numpy()
+    means = torch.nn.functional.adaptive_avg_pool2d(values, (8, 8))
+    return means.round().clamp(0, 255).to(torch.uint8).numpy()
 
 
 def _copy(image: Any) -> Any:
-    """A copy for one view, so that a transform that works in place does not reach the next."""
+    """A copy for one view, which a transform that works in place may change."""
     if isinstance(image, Tensor):
         return image.clone()
     return image.copy()

@@ -1,4 +1,4 @@
-"""The fingerprint of a view: what proves that training draws the pixels that the teacher saw, mixed the same way."""
+"""The fingerprint of a view, which proves that training draws the pixels that the teacher saw, mixed the same way."""
 
 import numpy as np
 import xxhash
@@ -8,7 +8,7 @@ from kdcache.store.plan import Mixing
 
 
 def fingerprint(image: Tensor, mixing: Mixing, row: int) -> int:
-    """xxh3-64 over dtype and shape, the view's bytes, and partner, lambda and box."""
+    """The fingerprint of one view: xxh3-64 over dtype and shape, the view's bytes, and partner, lambda and box."""
     digest = header(image)
     digest.update(image.contiguous().numpy().data)
     digest.update(tails(mixing)[row])
@@ -16,13 +16,14 @@ def fingerprint(image: Tensor, mixing: Mixing, row: int) -> int:
 
 
 def header(image: Tensor) -> xxhash.xxh3_64:
+    """The digest with which a view's fingerprint begins: over dtype and shape."""
     shape = ",".join(str(size) for size in image.shape)
     return xxhash.xxh3_64(f"{str(image.dtype).removeprefix('torch.')}[{shape}]".encode())
 
 
 def tails(mixing: Mixing) -> list[bytes]:
-    """Partner, lambda and box of each row, little-endian: what follows a view's bytes in its fingerprint."""
-    packed = np.empty(len(mixing.lam), dtype=[("partner", "<i8"), ("lam", "<f8"), ("box", "<i8", 4)])
-    packed["partner"], packed["lam"], packed["box"] = mixing.partners, mixing.lam, mixing.boxes
-    whole, size = packed.tobytes(), packed.dtype.itemsize
-    return [whole[start : start + size] for start in range(0, len(whole), size)]
+    """Partner, lambda and box of each row, little-endian: the bytes that end a fingerprint."""
+    records = np.empty(len(mixing.lam), dtype=[("partner", "<i8"), ("lam", "<f8"), ("box", "<i8", 4)])
+    records["partner"], records["lam"], records["box"] = mixing.partners, mixing.lam, mixing.boxes
+    data, size = records.tobytes(), records.dtype.itemsize
+    return [data[start : start + size] for start in range(0, len(data), size)]

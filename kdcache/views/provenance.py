@@ -1,4 +1,4 @@
-"""Where a run takes place: the versions, device and CPU capability that a store's provenance reports."""
+"""Provenance of a pass: the versions, device and CPU capability that a store reports."""
 
 import importlib.metadata
 import platform
@@ -24,7 +24,7 @@ def provenance(device: str, *, decoder: str = "", data: str = "") -> Provenance:
 
 
 def version_differences(stored: Provenance, current: Provenance) -> list[str]:
-    """`torch 2.5 there, 2.6 here` for everything that differs between two provenances."""
+    """Texts such as `torch 2.5 there, 2.6 here`, one for each difference between two provenances."""
     left = {**stored.versions, "CPU capability": stored.cpu_capability, "decoder": stored.decoder}
     right = {**current.versions, "CPU capability": current.cpu_capability, "decoder": current.decoder}
     return [

@@ -1,4 +1,4 @@
-"""When a view drawn again is not the view the teacher saw: how far off it is, why, and whether it may be accepted."""
+"""Grades of a replay: how far a view that is drawn again is off the view the teacher saw, and what may be accepted."""
 
 from dataclasses import dataclass
 from typing import Literal
@@ -13,15 +13,19 @@ from kdcache.views.decoding import ImageFiles, decoder_kind, decoder_name
 from kdcache.views.draw import ViewDataset, ViewRequest, thumbnails
 from kdcache.views.provenance import provenance, version_differences
 
-EXCUSED_ROWS = 512  # rows after which the share that differs is held against the canary's
-DRIFT_LEVELS = 6.0  # mean difference of a thumbnail, of 255, up to which a replay is the same picture a little off
+EXCUSED_ROWS = 512  # rows from which on the share that differs is compared with the canary's
+DRIFT_LEVELS = 6.0  # of 255, mean difference of a thumbnail up to which it shows the same picture, a little off
 
 Grade = Literal["equal", "drift", "another picture"]
 
 
 @dataclass(frozen=True)
 class ReplayGrade:
-    """How the canary rows of a view look when they are drawn again: levels are of 255, over the worst row."""
+    """The comparison of a view's canary rows, drawn again, with the store's.
+
+    `levels` (of 255) is the mean difference of the worst row's thumbnail; `differing` of the `rows` have another
+    fingerprint; `versions` are texts of those that differ.
+    """
 
     grade: Grade
     levels: float
@@ -32,16 +36,16 @@ class ReplayGrade:
 
 @dataclass
 class ExcusedDrift:
-    """Drift that was accepted in one view: it may go on as the canary showed it, and not much beyond."""
+    """Drift that was accepted in one view. Its rows may differ as often as the canary's, and not much more often."""
 
     grade: ReplayGrade
     seen: int = 0
     differing: int = 0
 
-    def count(self, seen: int, differing: int, view: int) -> None:
+    def count(self, rows: int, differing_rows: int, view: int) -> None:
         """Count rows. Raises ReplayError where far more of them differ than of the canary's."""
-        self.seen += seen
-        self.differing += differing
+        self.seen += rows
+        self.differing += differing_rows
         share = self.grade.differing / self.grade.rows
         if self.seen >= EXCUSED_ROWS and self.differing > (2.0 * share + 0.1) * self.seen:
             raise ReplayError(
@@ -52,58 +56,62 @@ class ExcusedDrift:
 
 def grade_replay(store: Store, dataset: ViewDataset, view: int) -> ReplayGrade:
     """Draw the canary rows (the first 64 positions) of a view again and compare thumbnails with the store's."""
-    stored = store.segment_of(view).canary(view)
-    positions = np.arange(len(stored), dtype=np.int64)
-    drawn = dataset[ViewRequest(ViewSpan.of(view), positions)]
-    differing = int((drawn.pixels[0] != store.load(view, positions).arrays["pixels"]).sum())
-    off = np.abs(thumbnails(drawn.images[0]).astype(int) - stored.astype(int)).mean(axis=(1, 2, 3))
-    worst = float(off.max())
-    grade: Grade = "equal" if differing == 0 else "drift" if worst <= DRIFT_LEVELS else "another picture"
-    return ReplayGrade(grade, worst, len(stored), differing, _versions(store, dataset, view))
+    canary = store.segment_of(view).canary(view)
+    positions = np.arange(len(canary), dtype=np.int64)
+    replay = dataset[ViewRequest(ViewSpan.of(view), positions)]
+    differing_rows = int((replay.pixels[0] != store.load(view, positions).arrays["pixels"]).sum())
+    levels = np.abs(thumbnails(replay.images[0]).astype(int) - canary.astype(int)).mean(axis=(1, 2, 3))
+    worst = float(levels.max())
+    grade: Grade = "equal" if differing_rows == 0 else "drift" if worst <= DRIFT_LEVELS else "another picture"
+    return ReplayGrade(grade, worst, len(canary), differing_rows, _version_texts(store, dataset, view))
 
 
-def _versions(store: Store, dataset: ViewDataset, view: int) -> tuple[str, ...]:
-    """What differs between here and the pass that wrote the view's canary, which lies in block 0 of its segment."""
-    first = store.segment_of(view).commits().get(0)
-    there = store.manifest.provenance if first is None else first.provenance
-    return tuple(version_differences(there, provenance("cpu", decoder=_decoder(there, dataset.samples))))
+def _version_texts(store: Store, dataset: ViewDataset, view: int) -> tuple[str, ...]:
+    """Differences between this process and the pass that wrote the view's canary, which lies in block 0 of its
+    segment."""
+    commit = store.segment_of(view).commits().get(0)
+    stored = store.manifest.provenance if commit is None else commit.provenance
+    return tuple(version_differences(stored, provenance("cpu", decoder=_decoder(stored, dataset.samples))))
 
 
-def _decoder(there: Provenance, samples: object) -> str:
-    """The decoder of this process; one that is a data set's own cannot be known here, and is taken as equal."""
+def _decoder(stored: Provenance, samples: object) -> str:
+    """The decoder of this process. A data set's own decoder cannot be known, and is taken to be the store's."""
     if isinstance(samples, ImageFiles):
         return decoder_name(samples.decoder)
-    return decoder_name("pillow") if there.decoder.startswith("Pillow") else there.decoder
+    return decoder_name("pillow") if stored.decoder.startswith("Pillow") else stored.decoder
 
 
-def require_decoder(there: Provenance, here: str, *, store: str, accept_drift: bool = False) -> None:
-    """Raises ReplayError before anything is drawn, where files would be decoded by another library than the store's:
-    crops of tensors are a few levels off those of PIL images. `here` is `Data.decoder`."""
-    kinds = decoder_kind(there.decoder), decoder_kind(here)
+def require_decoder(stored: Provenance, decoder: str, *, store: str, accept_drift: bool = False) -> None:
+    """Files must be decoded by the store's library: crops of tensors are a few levels off those of PIL images.
+
+    `decoder` is `Data.decoder`, `store` a name for messages. Raises ReplayError, before anything is drawn, unless drift
+    is accepted.
+    """
+    kinds = decoder_kind(stored.decoder), decoder_kind(decoder)
     if all(kinds) and kinds[0] != kinds[1] and not accept_drift:
         raise ReplayError(
-            f"{store} was extracted from images that {there.decoder} decoded; this data set is decoded by {here}, and "
-            f"views would be a few levels off: use --data-set decoder={kinds[0]}; only train can go on, "
+            f"{store} was extracted from images that {stored.decoder} decoded; this data set is decoded by {decoder}, "
+            f"and views would be a few levels off: use --data-set decoder={kinds[0]}; only train can go on, "
             "with --accept-drift"
         )
 
 
 def require_replay(store: Store, dataset: ViewDataset, *, view: int, position: int, accept_drift: bool) -> ReplayGrade:
-    """Judge a row whose fingerprint differs. Raises ReplayError unless drift is accepted and is all there is."""
-    found = grade_replay(store, dataset, view)
-    if accept_drift and found.grade == "drift":
-        return found
-    there = f"view {view} of position {position} (sample {int(dataset.order[position])})"
-    seen = f"of {found.rows} canary rows {found.differing} differ, the worst by {found.levels:.1f} of 255 levels"
-    versions = "; versions that differ: " + (", ".join(found.versions) or "none")
-    if found.grade == "another picture":
+    """Judge a row whose fingerprint differs. Returns the grade of accepted drift; raises ReplayError for all else."""
+    replay = grade_replay(store, dataset, view)
+    if accept_drift and replay.grade == "drift":
+        return replay
+    row = f"view {view} of position {position} (sample {int(dataset.order[position])})"
+    canary = f"of {replay.rows} canary rows {replay.differing} differ, the worst by {replay.levels:.1f} of 255 levels"
+    versions = "; versions that differ: " + (", ".join(replay.versions) or "none")
+    if replay.grade == "another picture":
         advice = (
             "these are other pictures, or another transform: use the data set and transform the store was made with"
         )
-    elif found.grade == "equal":
+    elif replay.grade == "equal":
         advice = "the canary replays exactly, so it is this sample that changed: restore its file"
     else:
         advice = (
             "same pictures, a few levels off at most: install the versions of the store, or accept with --accept-drift"
         )
-    raise ReplayError(f"{there} is not the view the teacher saw: {found.grade}, {seen}{versions}; {advice}")
+    raise ReplayError(f"{row} is not the view the teacher saw: {replay.grade}, {canary}{versions}; {advice}")

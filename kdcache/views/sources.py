@@ -1,4 +1,4 @@
-"""Data sets by name, and what identifies one: ids and labels of all samples, contents of some."""
+"""Data sets by name, and the identity of one: digests over ids and labels of all samples, and contents of some."""
 
 import gzip
 import hashlib
@@ -26,9 +26,10 @@ PROBES = 64  # samples whose contents enter the identity, evenly spaced
 
 @dataclass(frozen=True)
 class Data:
-    """A data set and what is known of it. `ids` and `labels` [N] i32 are in dataset order; `probe(i)` gives contents.
+    """A data set: its samples, and their `ids` and `labels` [N] i32 in dataset order.
 
-    `name` is the spec without this machine's folders; `decoder` says which library makes pixels of files.
+    `probe(i)` gives the contents of sample i as bytes; `name` is the spec without this machine's folders; `decoder` is
+    the library that makes pixels of files.
     """
 
     samples: Samples
@@ -76,11 +77,11 @@ def open_data(spec: str, arguments: dict[str, Any]) -> Data:
     if kind in _KINDS:
         data = _KINDS[kind](place, arguments)
     elif ":" in spec:
-        made = call(load_callable(spec, "data"), arguments, f"data {spec}")
-        data = describe_samples(made, portable_name(spec))
+        samples = call(load_callable(spec, "data"), arguments, f"data {spec}")
+        data = describe_samples(samples, portable_name(spec))
     else:
-        known = "digits, fashion-mnist:FOLDER, folder:PATH, torchvision:NAME, package.module:callable, file.py:callable"
-        raise InvalidInputError(f"there is no data set {spec!r}; choose {known}")
+        forms = "digits, fashion-mnist:FOLDER, folder:PATH, torchvision:NAME, package.module:callable, file.py:callable"
+        raise InvalidInputError(f"there is no data set {spec!r}; choose {forms}")
     if len(data) == 0:
         raise InvalidInputError(f"data {spec} has no samples; check its path and its split")
     return data if limit is None else _limited(data, limit)
@@ -99,13 +100,13 @@ def describe_samples(samples: Any, name: str) -> Data:
         labels = [samples[index][1] for index in range(rows)]
     ids = getattr(samples, "ids", None)
     if ids is None and hasattr(samples, "root") and isinstance(getattr(samples, "samples", None), list):
-        ids = [os.path.relpath(each[0], samples.root) for each in samples.samples]  # torchvision's image folders
-    names = _attribute(samples, "class_names", "classes")
+        ids = [os.path.relpath(entry[0], samples.root) for entry in samples.samples]  # torchvision's image folders
+    class_names = _attribute(samples, "class_names", "classes")
     return Data(
         samples=samples,
-        ids=[str(index) for index in range(rows)] if ids is None else [str(each) for each in ids],
+        ids=[str(index) for index in range(rows)] if ids is None else [str(sample_id) for sample_id in ids],
         labels=_as_labels(labels, rows, name),
-        class_names=tuple(str(each) for each in names) if isinstance(names, list | tuple) else (),
+        class_names=tuple(map(str, class_names)) if isinstance(class_names, list | tuple) else (),
         probe=lambda index: image_bytes(samples[index][0]),
         name=name,
         decoder=decoder_name("pillow"),
@@ -113,7 +114,7 @@ def describe_samples(samples: Any, name: str) -> Data:
 
 
 def image_bytes(image: Any) -> bytes:
-    """Dtype, shape and values of an image as bytes, whatever holds it."""
+    """Dtype, shape and values of an image (tensor, array or PIL image) as bytes."""
     values = np.asarray(image)
     return f"{values.dtype}{list(values.shape)}".encode() + np.ascontiguousarray(values).tobytes()
 
@@ -146,21 +147,21 @@ class _Tensors:
         return self.images[index], int(self.labels[index])
 
 
-def _in_memory(images: npt.NDArray[np.uint8], labels: npt.NDArray[Any], names: Sequence[str], name: str) -> Data:
+def _in_memory(images: npt.NDArray[np.uint8], labels: npt.NDArray[Any], class_names: Sequence[str], name: str) -> Data:
     samples = _Tensors(torch.from_numpy(images.copy())[:, None], labels.astype(np.int32))
     return Data(
         samples=samples,
         ids=[str(index) for index in range(len(labels))],
         labels=samples.labels,
-        class_names=tuple(names),
+        class_names=tuple(class_names),
         probe=lambda index: image_bytes(samples.images[index]),
         name=name,
     )
 
 
 def _digits(place: str, arguments: dict[str, Any]) -> Data:
-    found: Data = call(_load_digits, arguments, "data digits")
-    return found
+    data: Data = call(_load_digits, arguments, "data digits")
+    return data
 
 
 def _load_digits(split: str = "train") -> Data:
@@ -170,12 +171,12 @@ def _load_digits(split: str = "train") -> Data:
     except ImportError as error:
         raise InvalidInputError("data digits needs scikit-learn; pip install 'kdcache[demo]'") from error
     bunch = load_digits()
-    test = np.arange(len(bunch.target)) % 5 == 4
-    chosen = {"train": ~test, "test": test, "all": np.ones_like(test)}.get(split)
-    if chosen is None:
+    is_test = np.arange(len(bunch.target)) % 5 == 4
+    rows = {"train": ~is_test, "test": is_test, "all": np.ones_like(is_test)}.get(split)
+    if rows is None:
         raise InvalidInputError(f"data digits: split is {split!r}; choose train, test or all")
-    images = (bunch.images[chosen] * 15).astype(np.uint8)
-    return _in_memory(images, bunch.target[chosen], [str(digit) for digit in range(10)], f"digits split={split}")
+    images = (bunch.images[rows] * 15).astype(np.uint8)
+    return _in_memory(images, bunch.target[rows], [str(digit) for digit in range(10)], f"digits split={split}")
 
 
 _FASHION = (
@@ -186,8 +187,8 @@ _FASHION = (
 def _fashion_mnist(place: str, arguments: dict[str, Any]) -> Data:
     if not place:
         raise InvalidInputError("data fashion-mnist needs its folder of .gz files: --data fashion-mnist:FOLDER")
-    found: Data = call(_load_fashion_mnist, {"folder": Path(place), **arguments}, "data fashion-mnist")
-    return found
+    data: Data = call(_load_fashion_mnist, {"folder": Path(place), **arguments}, "data fashion-mnist")
+    return data
 
 
 def _load_fashion_mnist(folder: Path, split: str = "train") -> Data:
@@ -201,7 +202,7 @@ def _load_fashion_mnist(folder: Path, split: str = "train") -> Data:
 
 
 def read_idx(path: Path) -> npt.NDArray[np.uint8]:
-    """A gzipped IDX file of bytes. Raises InvalidInputError where header and length disagree."""
+    """The array of a gzipped IDX file of bytes. Raises InvalidInputError where header and length disagree."""
     try:
         with gzip.open(path, "rb") as file:
             data = file.read()

@@ -77,15 +77,15 @@ PRESETS: dict[str, Callable[..., Transform]] = {
 
 
 def build_transform(name: str, arguments: dict[str, Any]) -> tuple[Transform, TransformSpec]:
-    """The transform that a name and arguments describe, and what the view plan says of it.
+    """The transform that a name and arguments describe, and its record in the view plan.
 
-    A preset's name, or `package.module:callable` / `file.py:callable`: a factory that returns the transform.
+    `name` is a preset's, or `package.module:callable` / `file.py:callable`: a factory that returns the transform.
     """
     if name in PRESETS:
         return call(PRESETS[name], arguments, f"transform {name}"), TransformSpec(name=name, arguments=arguments)
     if ":" not in name:
-        known = ", ".join(PRESETS)
-        raise InvalidInputError(f"there is no transform {name!r}; choose {known}, or file.py:callable")
+        presets = ", ".join(PRESETS)
+        raise InvalidInputError(f"there is no transform {name!r}; choose {presets}, or file.py:callable")
     transform = call(load_callable(name, "transform"), arguments, f"transform {name}")
     if not callable(transform):
         raise InvalidInputError(f"transform {name} returned a {type(transform).__name__}; it must return a callable")
@@ -93,8 +93,8 @@ def build_transform(name: str, arguments: dict[str, Any]) -> tuple[Transform, Tr
 
 
 def stored_transform(spec: TransformSpec) -> Transform:
-    """The preset that a store's plan names. Raises InvalidInputError for anything else: a store is data, and what it
-    names is never imported."""
+    """The preset that a store's plan names. Raises InvalidInputError for any other transform: a store is data, and code
+    that it names is never imported."""
     if spec.name not in PRESETS:
         raise InvalidInputError(
             f"the store's views were drawn by {spec.name}, a transform of the user's own, which is never imported "
@@ -104,7 +104,7 @@ def stored_transform(spec: TransformSpec) -> Transform:
 
 
 def describe(transform: Transform, name: str, arguments: dict[str, Any] | None = None) -> TransformSpec:
-    """Plain data that tells one user's transform from another: its repr, and a digest of the user's source in it."""
+    """The record that tells one user's transform from another: its repr, and a digest of the user's source in it."""
     parts = list(_parts(transform))
     for part in parts:
         if isinstance(part, v2.MixUp | v2.CutMix):
@@ -117,7 +117,7 @@ def describe(transform: Transform, name: str, arguments: dict[str, Any] | None =
 
 
 def _source(part: Any) -> str:
-    """The source of a function or class of the user's own; "" where a repr says all, or there is no source."""
+    """The source of a function or class of the user's own; "" where its repr says all, or there is no source."""
     code = part if inspect.isroutine(part) else type(part)
     if not (inspect.isroutine(part) or isinstance(part, nn.Module) or " at 0x" in repr(part)):
         return ""
@@ -132,7 +132,7 @@ def clean_transform(spec: TransformSpec) -> Transform | None:
     return center(size) if size else none()
 
 
-# none of these writes into what it is given, and all draw from torch's generator alone
+# none of these writes into its input, and all draw from torch's generator alone
 _KNOWN = (
     PadCrop, v2.Compose, v2.Identity, v2.RandomCrop, v2.RandomHorizontalFlip, v2.RandomResizedCrop, v2.Resize,
     v2.CenterCrop,
@@ -140,16 +140,18 @@ _KNOWN = (
 
 
 def is_known(transform: Transform) -> bool:
-    """Is the transform made of parts that leave their input as it was and draw from torch's generator alone? Then views
-    need no copy of the sample, and no other generator seeded."""
+    """True where all parts of the transform leave their input as it was and draw from torch's generator alone.
+
+    Its views need no copy of the sample, and no other generator seeded.
+    """
     return all(type(part) in _KNOWN for part in _parts(transform))
 
 
-def as_tensor(view: Any) -> torch.Tensor:
+def as_tensor(image: Any) -> torch.Tensor:
     """A view as a plain contiguous tensor [channels, height, width], uint8 from images, or as the transform left it."""
-    if not isinstance(view, torch.Tensor):
-        view = v2.functional.to_image(view)
-    tensor: torch.Tensor = view.as_subclass(torch.Tensor).contiguous()
+    if not isinstance(image, torch.Tensor):
+        image = v2.functional.to_image(image)
+    tensor: torch.Tensor = image.as_subclass(torch.Tensor).contiguous()
     return tensor
 
 
@@ -161,16 +163,16 @@ def _frame(size: int, padding: int, scale: tuple[float, float]) -> list[nn.Modul
 def _parts(transform: Any) -> Iterator[Any]:
     """A transform and everything inside its containers (v2 keeps their members in plain lists)."""
     yield transform
-    inner: list[Any] = list(transform.children()) if isinstance(transform, nn.Module) else []
+    members: list[Any] = list(transform.children()) if isinstance(transform, nn.Module) else []
     for name in ("transforms", "transform", "lambd"):
-        held = getattr(transform, name, None)
-        if not inspect.ismethod(held):  # v2's transforms have a method called transform
-            inner += held if isinstance(held, list | tuple) else [held]
+        value = getattr(transform, name, None)
+        if not inspect.ismethod(value):  # v2's transforms have a method called transform
+            members += value if isinstance(value, list | tuple) else [value]
     if isinstance(transform, functools.partial):
-        inner.append(transform.func)
-    for part in inner:
-        if callable(part):
-            yield from _parts(part)
+        members.append(transform.func)
+    for member in members:
+        if callable(member):
+            yield from _parts(member)
 
 
 def open_plan(
