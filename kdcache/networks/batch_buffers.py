@@ -1,7 +1,7 @@
-"""A batch of drawn views on its way to the teacher: through buffers that every batch uses again.
+"""Buffers in which drawn views become batches for the teacher; every batch uses them again.
 
-Fresh memory is what preparing costs most: 64 views of 224 pixels take 1.5 ms each through three fresh tensors and
-0.35 ms through one buffer (CPU, one thread).
+Fresh memory is the largest cost of input preparation: 64 views of 224 pixels take 1.5 ms each through three fresh
+tensors and 0.35 ms through one buffer (CPU, one thread).
 """
 
 from dataclasses import dataclass
@@ -20,8 +20,8 @@ class _Slot:
     copied: torch.cuda.Event | None = None
 
 
-class Feed:
-    """Prepares batches from their pieces [G, ch, H, W]. What it returns is overwritten by the next batch."""
+class BatchBuffers:
+    """Prepares batches from their pieces [G, ch, H, W]. The next batch overwrites the one that was returned."""
 
     def __init__(self, preparation: Preparation) -> None:
         self._preparation = preparation
@@ -30,18 +30,18 @@ class Feed:
         self._turn = 0
 
     def __call__(self, pieces: list[Tensor], rows: int) -> Tensor:
-        """[rows, ch, H, W] on the device, as `Preparation` gives them; rows that are left are filled with the first."""
+        """Network input [rows, ch, H, W] on the device. Rows beyond those of the pieces repeat the first one."""
         if torch.device(self._preparation.device).type == "cuda":
             return self._preparation(self._on_device(pieces, rows))
         if self._preparation.device == "cpu" and pieces[0].dtype == torch.uint8:
             shape = (rows, *pieces[0].shape[1:])
             if self._buffer.shape != shape:
                 self._buffer = torch.empty(shape, memory_format=torch.channels_last)
-            return self._preparation.normalise(_filled(self._buffer, pieces))
-        return self._preparation(_filled(torch.empty((rows, *pieces[0].shape[1:]), dtype=pieces[0].dtype), pieces))
+            return self._preparation.normalise(_fill(self._buffer, pieces))
+        return self._preparation(_fill(torch.empty((rows, *pieces[0].shape[1:]), dtype=pieces[0].dtype), pieces))
 
     def _on_device(self, pieces: list[Tensor], rows: int) -> Tensor:
-        """A copy that is still under way; the host memory is used again two batches later, once it was read."""
+        """The batch on the device, its copy still under way. Host memory is used again two batches later, once read."""
         shape, dtype = (rows, *pieces[0].shape[1:]), pieces[0].dtype
         if not self._slots or self._slots[0].pinned.shape != shape or self._slots[0].pinned.dtype != dtype:
             torch.cuda.synchronize(self._preparation.device)
@@ -50,12 +50,12 @@ class Feed:
         self._turn = 1 - self._turn
         if slot.copied is not None:
             slot.copied.synchronize()
-        images = _filled(slot.pinned, pieces).to(self._preparation.device, non_blocking=True)
-        slot.copied = recorded(self._preparation.device)
+        images = _fill(slot.pinned, pieces).to(self._preparation.device, non_blocking=True)
+        slot.copied = record_event(self._preparation.device)
         return images
 
 
-def _filled(buffer: Tensor, pieces: list[Tensor]) -> Tensor:
+def _fill(buffer: Tensor, pieces: list[Tensor]) -> Tensor:
     start = 0
     for piece in pieces:
         buffer[start : start + len(piece)].copy_(piece)
@@ -64,8 +64,8 @@ def _filled(buffer: Tensor, pieces: list[Tensor]) -> Tensor:
     return buffer
 
 
-def recorded(device: str) -> torch.cuda.Event | None:
-    """An event after which what is under way on a device's stream is done; None where there is nothing to wait for."""
+def record_event(device: str) -> torch.cuda.Event | None:
+    """An event after which all work now under way on a device's stream is done; None on a CPU, where none is."""
     if torch.device(device).type != "cuda":
         return None
     event = torch.cuda.Event()  # type: ignore[no-untyped-call]

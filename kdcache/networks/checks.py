@@ -1,4 +1,4 @@
-"""Checks before block 0: do views replay, and does the teacher know its own data set?"""
+"""Checks before block 0: views must replay, and the teacher must know its own data set."""
 
 from collections.abc import Sequence
 
@@ -11,8 +11,8 @@ from kdcache.errors import InvalidInputError, TeacherSuspectError
 from kdcache.labels.reduction import centre
 from kdcache.networks.input_trials import (
     STEADY_ROWS,
-    Feeding,
-    other_feedings,
+    InputPreparation,
+    other_preparations,
     permutation_of,
     require_steady,
     surely_better,
@@ -25,8 +25,8 @@ from kdcache.views.transforms import Transform, as_tensor, clean_transform
 
 PROBE_SAMPLES = 16  # times two views: 32 draws
 CHECK_ROWS = 512
-GIVEN = "as given"
-PERMUTED = 3.0  # a relabelling that is right so many times as often is worth naming
+AS_GIVEN = "as given"
+PERMUTED = 3.0  # a relabelling is named where it is right this many times as often
 
 
 def require_determinism(dataset: ViewDataset, view: int) -> int:
@@ -36,20 +36,20 @@ def require_determinism(dataset: ViewDataset, view: int) -> int:
     """
     positions = np.linspace(0, len(dataset.order) - 1, min(PROBE_SAMPLES, len(dataset.order))).astype(np.int64)
     positions = np.unique(positions)
-    once = dataset[ViewRequest(ViewSpan(view, view + 2), positions)]
-    again = {}
+    expected = dataset[ViewRequest(ViewSpan(view, view + 2), positions)]
+    hashes = {}
     requests = [ViewRequest(ViewSpan.of(v), np.array([p])) for v in (view + 1, view) for p in positions[::-1]]
     for drawn in draw_requests(dataset, requests, 1):
-        again[drawn.request.views.start, int(drawn.request.positions[0])] = _hash(drawn, 0, 0)
+        hashes[drawn.request.views.start, int(drawn.request.positions[0])] = _hash(drawn, 0, 0)
     for v in (view, view + 1):
         for row, position in enumerate(positions.tolist()):
-            if _hash(once, v - view, row) != again[v, position]:
+            if _hash(expected, v - view, row) != hashes[v, position]:
                 raise InvalidInputError(
                     f"view {v} of sample {int(dataset.order[position])} differs when it is drawn again in another "
                     "order in a worker: the data set or the transform has a generator of its own or keeps state; "
                     "draw random numbers from the global generators of torch, random or numpy only"
                 )
-    return int(once.images[0, 0].nbytes)
+    return int(expected.images[0, 0].nbytes)
 
 
 def _hash(drawn: Drawn, view: int, row: int) -> int:
@@ -61,48 +61,49 @@ def check_teacher(
 ) -> float | None:
     """Top-1 accuracy on up to 512 clean rows; None where none of them is labelled.
 
-    Raises TeacherSuspectError for an unsteady teacher; below `min_accuracy` (default: twice chance); and, where
-    no `min_accuracy` vouches for it, if another feeding or permuted classes are right far more often, naming which.
+    Raises TeacherSuspectError where the teacher is unsteady; where its accuracy is below `min_accuracy` (default: twice
+    chance); and where no `min_accuracy` vouches for it and another input preparation, or permuted classes, are right
+    far more often. The error names them.
     """
     positions = np.arange(min(CHECK_ROWS, len(order)), dtype=np.int64)
     indices = order[positions]
     labels = data.labels[indices].astype(np.int64)
-    known = labels >= 0
-    clean = clean_transform(dataset.plan.transform) or dataset.transform
-    asked = _predictions(teacher, data, indices[known] if known.any() else indices[:STEADY_ROWS], clean, batch_rows)
-    if not known.any():
+    has_label = labels >= 0
+    rows = indices[has_label] if has_label.any() else indices[:STEADY_ROWS]
+    transform = clean_transform(dataset.plan.transform) or dataset.transform
+    trials = _predictions_by_preparation(teacher, data, rows, transform, batch_rows)
+    if not has_label.any():
         return None
-    labels = labels[known]
-    predicted = asked.pop(GIVEN)
-    right = predicted == labels
-    accuracy = float(right.mean())
+    labels = labels[has_label]
+    predictions = trials.pop(AS_GIVEN)
+    accuracy = float((predictions == labels).mean())
     limit = twice_chance(data.classes) if min_accuracy is None else min_accuracy
-    found = _suspicion(asked, predicted, labels, data.class_names)
+    suspicion = _suspicion(trials, predictions, labels, data.class_names)
     if accuracy < limit:
         advice = "check --mean and --std, channel order, --weights and class order, or lower --min-accuracy"
         raise TeacherSuspectError(
             f"the teacher's top-1 accuracy on {len(labels)} clean rows is {accuracy:.3f}, below {limit:.3f}; "
-            f"{found or _relabelling(predicted, labels, data.class_names, accuracy)}{advice}"
+            f"{suspicion or _relabelling(predictions, labels, data.class_names, accuracy)}{advice}"
         )
-    if found and min_accuracy is None:
+    if suspicion and min_accuracy is None:
         advice = f"mend it, or vouch for this feeding with --min-accuracy {int(accuracy * 100) / 100:.2f}"
         raise TeacherSuspectError(
-            f"the teacher's top-1 accuracy on {len(labels)} clean rows is {accuracy:.3f}; {found}{advice}"
+            f"the teacher's top-1 accuracy on {len(labels)} clean rows is {accuracy:.3f}; {suspicion}{advice}"
         )
     return accuracy
 
 
 def twice_chance(classes: int) -> float:
-    """Accuracy below which a teacher is suspect: 2 / C, or a quarter of the way from chance to 1 for few classes."""
+    """The accuracy below which a teacher is suspect: 2 / C, for few classes a quarter of the way from chance to 1."""
     chance = 1.0 / max(classes, 2)
     return min(2.0 * chance, chance + (1.0 - chance) / 4.0)
 
 
-def _predictions(
+def _predictions_by_preparation(
     teacher: Teacher, data: Data, indices: IntArray, transform: Transform, batch_rows: int
 ) -> dict[str, IntArray]:
-    """Top classes of clean rows, by feeding: as the teacher is fed, and as else it could be meant to be."""
-    predicted: dict[str, list[IntArray]] = {}
+    """Top classes [R] of clean rows by input preparation: the teacher's own, and others that may be the right ones."""
+    predictions: dict[str, list[IntArray]] = {}
     for start in range(0, len(indices), batch_rows):
         with own_generators():
             views = stack_views([
@@ -111,47 +112,49 @@ def _predictions(
             ])  # fmt: skip
         if not start:
             require_steady(teacher, views)
-        feedings: dict[str, Feeding] = {GIVEN: teacher.preparation, **other_feedings(teacher, views[0])}
-        for name, feed in feedings.items():
-            logits, _ = teacher.answer(feed(views))
-            predicted.setdefault(name, []).append(centre(logits, teacher.masked_classes).argmax(dim=1).cpu().numpy())
-    return {name: np.concatenate(answers) for name, answers in predicted.items()}
+        preparations: dict[str, InputPreparation] = {AS_GIVEN: teacher.preparation}
+        for name, prepare in (preparations | other_preparations(teacher, views[0])).items():
+            logits, _ = teacher.answer(prepare(views))
+            predictions.setdefault(name, []).append(centre(logits, teacher.masked_classes).argmax(dim=1).cpu().numpy())
+    return {name: np.concatenate(batches) for name, batches in predictions.items()}
 
 
-def _suspicion(others: dict[str, IntArray], predicted: IntArray, labels: IntArray, names: Sequence[str]) -> str:
-    """One sentence on what is right most often among the feedings and permutations that are surely right more often."""
-    moved = permutation_of(predicted, labels)
-    right = predicted == labels
-    trials = {f"fed with {name} it would be": answers == labels for name, answers in others.items()}
-    permuted = np.array([moved.get(label, label) for label in labels.tolist()])
-    trials[_permuted(moved, names)] = predicted == permuted
-    sure = {what: float(trial.mean()) for what, trial in trials.items() if surely_better(right, trial)}
-    best = max(sure, key=lambda what: sure[what], default="")
-    return f"{best} {sure[best]:.3f}; " if best else ""
+def _suspicion(trials: dict[str, IntArray], predictions: IntArray, labels: IntArray, names: Sequence[str]) -> str:
+    """One sentence on the best of the other input preparations and the permutation, where it is surely right more often
+    than the teacher as it is; "" where none is."""
+    permutation = permutation_of(predictions, labels)
+    permuted_labels = np.array([permutation.get(label, label) for label in labels.tolist()])
+    hits = {f"fed with {name} it would be": classes == labels for name, classes in trials.items()}
+    hits[_permutation_text(permutation, names)] = predictions == permuted_labels
+    accuracies = {text: float(rows.mean()) for text, rows in hits.items() if surely_better(predictions == labels, rows)}
+    best = max(accuracies, key=lambda text: accuracies[text], default="")
+    return f"{best} {accuracies[best]:.3f}; " if best else ""
 
 
 def _clean_view(transform: Transform, image: object, index: int) -> torch.Tensor:
     return as_tensor(draw_view(transform, image, 0, index, 0))
 
 
-def _relabelling(predicted: IntArray, labels: IntArray, names: Sequence[str], accuracy: float) -> str:
-    """One sentence where each label has its own other prediction: then the classes are likely permuted."""
-    best = {}
+def _relabelling(predictions: IntArray, labels: IntArray, names: Sequence[str], accuracy: float) -> str:
+    """One sentence where most labels have a class of their own as which they are mostly answered: then the classes are
+    likely permuted. "" elsewhere."""
+    guesses, hits = {}, 0
     for label in np.unique(labels).tolist():
-        values, counts = np.unique(predicted[labels == label], return_counts=True)
-        best[label] = (int(values[counts.argmax()]), int(counts.max()))
-    fitted = sum(count for _, count in best.values()) / len(labels)
-    moved = [(label, guess) for label, (guess, _) in best.items() if guess != label]
-    if fitted < PERMUTED * max(accuracy, 1 / len(labels)) or len({guess for guess, _ in best.values()}) < len(best) / 2:
+        classes, counts = np.unique(predictions[labels == label], return_counts=True)
+        guesses[label] = int(classes[counts.argmax()])
+        hits += int(counts.max())
+    share = hits / len(labels)
+    if share < PERMUTED * max(accuracy, 1 / len(labels)) or len(set(guesses.values())) < len(guesses) / 2:
         return ""
-    return f"{_permuted(dict(moved), names)} {fitted:.3f}; "
+    permutation = {label: guess for label, guess in guesses.items() if guess != label}
+    return f"{_permutation_text(permutation, names)} {share:.3f}; "
 
 
-def _permuted(moved: dict[int, int], names: Sequence[str]) -> str:
-    pairs = list(moved.items())[:4]
-    shown = ", ".join(f"{_name(names, label)} is answered as class {guess}" for label, guess in pairs)
-    return f"with the classes permuted ({shown}) it would be"
+def _permutation_text(permutation: dict[int, int], names: Sequence[str]) -> str:
+    pairs = list(permutation.items())[:4]
+    answers = ", ".join(f"{_class_text(names, label)} is answered as class {guess}" for label, guess in pairs)
+    return f"with the classes permuted ({answers}) it would be"
 
 
-def _name(names: Sequence[str], label: int) -> str:
+def _class_text(names: Sequence[str], label: int) -> str:
     return f"{label} ({names[label]})" if label < len(names) else str(label)

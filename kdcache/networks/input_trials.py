@@ -1,7 +1,7 @@
-"""Is a teacher fed as it is meant to be? Other channel orders, normalisations and classes on trial, and steadiness.
+"""Trials of a teacher's input: other channel orders, normalisations and classes, and steadiness.
 
 A teacher that is fed wrongly rarely falls to chance: reversed channels cost photographs a third of their accuracy, and
-leave it above any limit. What gives it away is that another feeding is right far more often on the very same rows.
+leave it above any limit. But another input preparation is then right far more often, on the very same rows.
 """
 
 from collections.abc import Callable
@@ -16,72 +16,77 @@ from kdcache.errors import TeacherSuspectError
 from kdcache.networks.preparation import IMAGENET_MEAN, IMAGENET_STD, Preparation
 from kdcache.networks.teacher import Teacher
 
-Feeding = Callable[[Tensor], Tensor]
+InputPreparation = Callable[[Tensor], Tensor]
 
 SURE = 4.0  # standard deviations of a paired sign test (McNemar 1947): by chance once in 30,000
-STEADY = 0.05  # RMS difference of two answers to the same rows, of the logits' spread; bfloat16 stays below 0.02
+STEADY = 0.05  # of the logits' spread, RMS difference of two answers to the same rows; bfloat16 stays below 0.02
 STEADY_ROWS = 32
 TINY = 1e-4  # nats: a difference that no soft label shows
-FEW = 5  # rows of a label below which its most frequent answer says nothing of a permutation
+FEW = 5  # with fewer rows of a label, its most frequent answer says nothing of a permutation
 
 
-def other_feedings(teacher: Teacher, view: Tensor) -> dict[str, Feeding]:
-    """Other ways to prepare views like this one [ch, H, W], by what they are; floats are normalised already."""
-    given = teacher.preparation
-    channels = view.shape[0]
-    found: dict[str, Feeding] = {}
+def other_preparations(teacher: Teacher, image: Tensor) -> dict[str, InputPreparation]:
+    """Other input preparations of views like this one [ch, H, W], by name. Those of float views leave mean and std
+    alone: floats are normalised already."""
+    current = teacher.preparation
+    channels = image.shape[0]
+    preparations: dict[str, InputPreparation] = {}
     if channels == 3:
-        found["channels reversed (RGB, BGR)"] = lambda images: given(images.flip(1))
-    if view.is_floating_point():
-        return found
+        preparations["channels reversed (RGB, BGR)"] = lambda images: current(images.flip(1))
+    if image.is_floating_point():
+        return preparations
     if channels == 3:
-        found["channels, mean and std reversed (RGB, BGR)"] = lambda images: given(images).flip(1)
-    common = {
+        preparations["channels, mean and std reversed (RGB, BGR)"] = lambda images: current(images).flip(1)
+    normalisations = {
         "mean 0.5 and std 0.5": ((0.5,) * channels, (0.5,) * channels),
         "values from 0 to 1 (mean 0, std 1)": ((0.0,) * channels, (1.0,) * channels),
         "values from 0 to 255 (mean 0, std 1/255)": ((0.0,) * channels, (1.0 / 255.0,) * channels),
     }
     if channels == 3:
-        common["ImageNet's mean and std"] = (IMAGENET_MEAN, IMAGENET_STD)
-    for name, (mean, std) in common.items():
-        if (mean, std) != (tuple(given.mean), tuple(given.std)):
-            found[name] = Preparation(mean, std, given.device)
-    return found
+        normalisations["ImageNet's mean and std"] = (IMAGENET_MEAN, IMAGENET_STD)
+    for name, (mean, std) in normalisations.items():
+        if (mean, std) != (tuple(current.mean), tuple(current.std)):
+            preparations[name] = Preparation(mean, std, current.device)
+    return preparations
 
 
-def surely_better(right: npt.NDArray[np.bool_], other: npt.NDArray[np.bool_]) -> bool:
-    """Are the `other` answers right so much more often than these, on the same rows [R], that it is no chance?"""
-    gained, lost = int((other & ~right).sum()), int((right & ~other).sum())
-    return gained - lost > SURE * float(np.sqrt(gained + lost))
+def surely_better(hits: npt.NDArray[np.bool_], other_hits: npt.NDArray[np.bool_]) -> bool:
+    """True where other answers are right so much more often, on the same rows [R], that it is no chance."""
+    gains, losses = int((other_hits & ~hits).sum()), int((hits & ~other_hits).sum())
+    return gains - losses > SURE * float(np.sqrt(gains + losses))
 
 
-def permutation_of(predicted: IntArray, labels: IntArray) -> dict[int, int]:
-    """Label -> the class it is answered as, for labels that trade places among themselves; empty where none do."""
-    moved: dict[int, int] = {}
+def permutation_of(predictions: IntArray, labels: IntArray) -> dict[int, int]:
+    """The permutation of labels that trade places among themselves: label -> the class it is answered as. Empty where
+    none do."""
+    permutation: dict[int, int] = {}
     for label in np.unique(labels).tolist():
-        values, counts = np.unique(predicted[labels == label], return_counts=True)
-        if counts.sum() >= FEW and 2 * counts.max() > counts.sum() and (guess := int(values[counts.argmax()])) != label:
-            moved[label] = guess
-    while moved and (lone := [label for label, guess in moved.items() if guess not in moved]):
-        moved = {label: guess for label, guess in moved.items() if label not in lone}
-    return moved if len(set(moved.values())) == len(moved) else {}
+        classes, counts = np.unique(predictions[labels == label], return_counts=True)
+        guess = int(classes[counts.argmax()])
+        if counts.sum() >= FEW and 2 * counts.max() > counts.sum() and guess != label:
+            permutation[label] = guess
+    while strays := [label for label, guess in permutation.items() if guess not in permutation]:
+        permutation = {label: guess for label, guess in permutation.items() if label not in strays}
+    return permutation if len(set(permutation.values())) == len(permutation) else {}
 
 
-def require_steady(teacher: Teacher, views: Tensor) -> None:
-    """Ask for views [B, ch, H, W] in one batch and in threes. Raises TeacherSuspectError where the answers differ:
-    dropout, or batch norm over the batch, as in train mode; a row's soft labels would depend on its neighbours."""
-    few = teacher.preparation(views[:STEADY_ROWS])
-    once, _ = teacher.answer(few)
-    parts = [teacher.answer(few[row : row + 3])[0] for row in range(0, len(few), 3)]
-    usable = [c for c in range(once.shape[1]) if c not in teacher.masked_classes]
-    together, apart = once[:, usable], torch.cat(parts)[:, usable]
-    if not bool(torch.isfinite(together).all() and torch.isfinite(apart).all()):
+def require_steady(teacher: Teacher, images: Tensor) -> None:
+    """Ask the teacher for views [B, ch, H, W] in one batch and in threes. Raises TeacherSuspectError where the answers
+    differ, by dropout or by batch norm over the batch, as in train mode: a row's soft labels would depend on its
+    neighbours."""
+    inputs = teacher.preparation(images[:STEADY_ROWS])
+    batch_logits, _ = teacher.answer(inputs)
+    parts = [teacher.answer(inputs[row : row + 3])[0] for row in range(0, len(inputs), 3)]
+    classes = [c for c in range(batch_logits.shape[1]) if c not in teacher.masked_classes]
+    expected, current = batch_logits[:, classes], torch.cat(parts)[:, classes]
+    if not bool(torch.isfinite(expected).all() and torch.isfinite(current).all()):
         return  # refused when it is written, with the names of the samples
-    spread = float((together - together.mean(dim=1, keepdim=True)).square().mean().sqrt())
-    off = float((together - apart).square().mean().sqrt())
-    if off > max(STEADY * spread, TINY):
+    spread = float((expected - expected.mean(dim=1, keepdim=True)).square().mean().sqrt())
+    difference = float((expected - current).square().mean().sqrt())
+    if difference > max(STEADY * spread, TINY):
         raise TeacherSuspectError(
-            f"the teacher answers the same {len(few)} views otherwise in batches of 3 than in one batch: the logits "
-            f"differ by {off:.2g}, their spread is {spread:.2g}; it seems to be in train mode: look for dropout that "
-            "is always on (F.dropout without training=self.training), and for batch norm without running statistics"
+            f"the teacher answers the same {len(inputs)} views otherwise in batches of 3 than in one batch: the logits "
+            f"differ by {difference:.2g}, their spread is {spread:.2g}; it seems to be in train mode: look for dropout "
+            "that is always on (F.dropout without training=self.training), and for batch norm without running "
+            "statistics"
         )

@@ -1,4 +1,4 @@
-"""How much memory extracting takes: a bound that follows from sizes alone."""
+"""The memory that extracting takes: a bound that follows from sizes alone."""
 
 from dataclasses import dataclass
 
@@ -6,17 +6,18 @@ import numpy as np
 
 from kdcache.store.layout import ArraySpec, SegmentLayout
 
-IN_FLIGHT = 2  # blocks that may wait for the writer, the one that it writes among them
+IN_FLIGHT = 2  # blocks that may wait for the writer, with the one that it writes
 SLACK = 64_000_000  # allocator, threads, Python's own objects
 
 
 @dataclass(frozen=True)
 class LoopMemory:
-    """Bytes of the block loop, over what stands before it (data set, teacher and one forward of a batch of it).
+    """Bytes that the block loop takes, over those in use before it (data set, teacher and one forward of a batch).
 
-    drawing: a batch of drawn views, the request being drawn or taken apart, and the batch as f32;
-    answers: reduced rows of the block that is asked and of those in flight; reduction: f32 tensors [batch, classes];
-    writing: the arrays of one block as integers, shards being compressed, wider intermediates of one view.
+    drawing: a batch of drawn views, the request that is drawn or taken apart, and the batch as f32.
+    answers: reduced rows of the block that the teacher answers and of those in flight.
+    reduction: f32 tensors [batch, classes].
+    writing: the arrays of one block as integers, shards that are being compressed, wider intermediates of one view.
     """
 
     drawing: int
@@ -32,19 +33,22 @@ class LoopMemory:
 def loop_memory(
     layout: SegmentLayout, *, classes: int, view_bytes: int, request: tuple[int, int], batch_rows: int
 ) -> LoopMemory:
-    """The bound for a layout; `request` is rows and views drawn together. A block has at most 64 MB of its widest array
-    unless 64 rows exceed that, so nothing here grows with the data set, with views or with classes beyond that."""
+    """The bound for a layout; `request` is the numbers of rows and views that are drawn together.
+
+    A block has at most 64 MB of its widest array, unless 64 rows exceed that. So beyond that
+    size the bound grows neither with the data set nor with views or classes.
+    """
     positions = min(layout.block, layout.rows)
     rows = positions * len(layout.views)
     arrays = {name: layout.arrays[name] for name in layout.rowwise}
-    stored = sum(_row_bytes(spec) for spec in arrays.values())
+    stored_bytes = sum(_row_bytes(spec) for spec in arrays.values())
     k = _row_bytes(arrays["classes"]) // np.dtype(arrays["classes"].dtype).itemsize if "classes" in arrays else 0
-    reduced = stored + 6 * k + 32  # ids and distances as four bytes each, tail and labels as f32
+    reduced_bytes = stored_bytes + 6 * k + 32  # ids and distances as four bytes each, tail and labels as f32
     return LoopMemory(
         drawing=(batch_rows + 2 * request[0] * request[1]) * view_bytes + 4 * batch_rows * view_bytes,
-        answers=(IN_FLIGHT + 1) * rows * reduced,
+        answers=(IN_FLIGHT + 1) * rows * reduced_bytes,
         reduction=8 * batch_rows * classes * 4,
-        writing=4 * rows * stored + 32 * positions * k,
+        writing=4 * rows * stored_bytes + 32 * positions * k,
     )
 
 

@@ -10,5 +10,5 @@ PRECISIONS = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": t
 
 
 def autocast(precision: str, device: str) -> AbstractContextManager[Any]:
-    """Autocast in a precision; nothing for float32."""
+    """Autocast to a precision on a device; a context that does nothing for float32."""
     return nullcontext() if precision == "float32" else torch.autocast(torch.device(device).type, PRECISIONS[precision])

@@ -1,4 +1,4 @@
-"""From views to network input: mean and standard deviation by channel, on the network's device."""
+"""Input preparation: views become network input, by mean and standard deviation of each channel, on its device."""
 
 import torch
 from torch import Tensor
@@ -15,7 +15,7 @@ def default_normalisation(channels: int) -> tuple[tuple[float, ...], tuple[float
 
 
 class Preparation:
-    """Views to network input: u8 to 0..1, less mean, by std, channels last. Float views pass through unchanged."""
+    """Makes views network input, channels last: u8 to 0..1, less mean, by std. Float views keep their values."""
 
     def __init__(self, mean: tuple[float, ...], std: tuple[float, ...], device: str) -> None:
         self.mean, self.std, self.device = mean, std, device
@@ -27,8 +27,8 @@ class Preparation:
         images = to_device(images, self.device)
         if images.dtype != torch.uint8:
             return images.to(memory_format=torch.channels_last)
-        room = torch.empty(images.shape, dtype=torch.float32, device=images.device, memory_format=torch.channels_last)
-        return self.normalise(room.copy_(images))
+        values = torch.empty(images.shape, dtype=torch.float32, device=images.device, memory_format=torch.channels_last)
+        return self.normalise(values.copy_(images))
 
     def normalise(self, values: Tensor) -> Tensor:
         """The f32 values 0..255 of u8 views, on their device, made network input in place."""
@@ -42,8 +42,8 @@ class Preparation:
 def normalisation(
     mean: tuple[float, ...], std: tuple[float, ...], *, channels: int, floating: bool
 ) -> tuple[tuple[float, ...], tuple[float, ...]]:
-    """Mean and std of u8 views, ImageNet's or one half where none are given; none for float views, which the transform
-    has normalised. Raises InvalidInputError."""
+    """Mean and std for u8 views, ImageNet's or one half where none are given. Both are empty for float views, which the
+    transform has normalised. Raises InvalidInputError."""
     if bool(mean) != bool(std):
         raise InvalidInputError(f"mean is {mean} and std is {std}: give both or neither")
     if floating:

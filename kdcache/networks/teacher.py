@@ -1,4 +1,4 @@
-"""Networks by spec, their weights and digest, and a teacher: a frozen network that answers in f32.
+"""The teacher: a frozen network that answers logits in f32, with its identity and its head.
 
 Shape letters: B rows, C classes, D width of the penultimate features.
 """
@@ -28,13 +28,13 @@ class Teacher:
         precision: Precision = "float32",
         masked_classes: tuple[int, ...] = (),
     ) -> None:
-        frozen = network.eval().requires_grad_(False).to(preparation.device)
-        if stuck := [name or "the network" for name, module in network.named_modules() if module.training]:
+        network = network.eval().requires_grad_(False).to(preparation.device)
+        if names := [name or "the network" for name, module in network.named_modules() if module.training]:
             raise InvalidInputError(
-                f"the teacher stays in train mode: {stuck[0]} ({len(stuck)} modules) is in train mode after eval(); a "
+                f"the teacher stays in train mode: {names[0]} ({len(names)} modules) is in train mode after eval(); a "
                 "teacher answers in eval mode: mend the train() or eval() that the network overrides"
             )
-        self.network = frozen.to(memory_format=torch.channels_last)
+        self.network = network.to(memory_format=torch.channels_last)
         self.preparation = preparation
         self.precision = precision
         self.masked_classes = masked_classes
@@ -44,20 +44,23 @@ class Teacher:
             self.head.register_forward_pre_hook(self._before_head)
             self.head.register_forward_hook(self._after_head)
 
-    def answer(self, prepared: Tensor) -> tuple[Tensor, Tensor | None]:
-        """Logits [B, C] f32 and features [B, D] f32 (None where no linear head was found) of prepared images."""
+    def answer(self, images: Tensor) -> tuple[Tensor, Tensor | None]:
+        """Logits [B, C] f32 of prepared images [B, ch, H, W], and features [B, D] f32, None without a linear head.
+
+        Raises InvalidInputError where the network's answer is not [rows, classes].
+        """
         device = torch.device(self.preparation.device).type
         cast = torch.autocast(device, PRECISIONS[self.precision]) if self.precision != "float32" else nullcontext()
         self._features = None
         with torch.inference_mode(), cast:
-            logits = self.network(prepared)
+            logits = self.network(images)
         if isinstance(logits, tuple) or not isinstance(logits, Tensor) or logits.ndim != 2:
             shape = list(logits.shape) if isinstance(logits, Tensor) else type(logits).__name__
             raise InvalidInputError(f"the teacher answered {shape}; it must answer logits [rows, classes]")
         return logits.float(), self._features
 
     def identity(self, name: str, arguments: dict[str, Any], classes: int, text: str = "") -> TeacherIdentity:
-        """What makes this teacher this one; `text` as from `network_text`."""
+        """The teacher's identity in a manifest; `text` as from `network_text`."""
         return TeacherIdentity(
             name=portable_name(name),
             arguments=arguments,

@@ -1,10 +1,10 @@
-"""feedings: what counts as surely better, which classes trade places, and which feedings are tried."""
+"""input trials: what counts as surely better, which classes trade places, which input preparations are tried."""
 
 import numpy as np
 import pytest
 import torch
 
-from kdcache.networks.input_trials import other_feedings, permutation_of, surely_better
+from kdcache.networks.input_trials import other_preparations, permutation_of, surely_better
 from kdcache.networks.preparation import Preparation
 from tests.kits.views import teacher_of
 
@@ -33,10 +33,12 @@ def test_only_classes_that_trade_places_are_a_permutation() -> None:
 
 
 @pytest.mark.parametrize(("channels", "dtype", "count"), [(3, "uint8", 5), (3, "float32", 1), (1, "uint8", 2)])
-def test_feedings_differ_from_the_given_one_and_from_each_other(channels: int, dtype: str, count: int) -> None:
+def test_input_preparations_differ_from_the_given_one_and_from_each_other(
+    channels: int, dtype: str, count: int
+) -> None:
     teacher = teacher_of(channels=channels)
     view = (torch.rand(channels, 8, 8) * 255).to(getattr(torch, dtype))
-    found = [feed(view[None]) for feed in [teacher.preparation, *other_feedings(teacher, view).values()]]
+    found = [prepare(view[None]) for prepare in [teacher.preparation, *other_preparations(teacher, view).values()]]
     assert len(found) == count + 1
     assert isinstance(teacher.preparation, Preparation)
     assert all(not torch.equal(a, b) for row, a in enumerate(found) for b in found[:row])
