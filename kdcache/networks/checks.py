@@ -39,8 +39,8 @@ def require_determinism(dataset: ViewDataset, view: int) -> int:
     expected = dataset[ViewRequest(ViewSpan(view, view + 2), positions)]
     hashes = {}
     requests = [ViewRequest(ViewSpan.of(v), np.array([p])) for v in (view + 1, view) for p in positions[::-1]]
-    for drawn in draw_requests(dataset, requests, 1):
-        hashes[drawn.request.views.start, int(drawn.request.positions[0])] = _hash(drawn, 0, 0)
+    for item in draw_requests(dataset, requests, 1):
+        hashes[item.request.views.start, int(item.request.positions[0])] = _hash(item, 0, 0)
     for v in (view, view + 1):
         for row, position in enumerate(positions.tolist()):
             if _hash(expected, v - view, row) != hashes[v, position]:
@@ -52,8 +52,9 @@ def require_determinism(dataset: ViewDataset, view: int) -> int:
     return int(expected.images[0, 0].nbytes)
 
 
-def _hash(drawn: Drawn, view: int, row: int) -> int:
-    return fingerprint(drawn.images[view, row], drawn.mixing[view], row)
+def _hash(item: Drawn, view: int, row: int) -> int:
+    """The fingerprint of one view; `view` counts from the first of the request."""
+    return fingerprint(item.images[view, row], item.mixing[view], row)
 
 
 def check_teacher(

@@ -14,14 +14,14 @@ from kdcache.training.ranks import Ranks
 
 
 class DataParallel:
-    """What a step asks of a network and an objective; alone, just these.
+    """A network and an objective as a step uses them. A process that trains alone calls just these two.
 
     With several processes an objective that `gathers` is computed on the whole batch everywhere. All others are means
-    over rows: each process computes its own, times its rows over the whole batch's. DistributedDataParallel takes the
-    mean of the gradients over processes, so what is handed to it is times their number.
+    over rows: each process computes the mean of its rows, times its share of the batch. DistributedDataParallel takes
+    the mean of the gradients over processes, so it is handed the loss times their number.
 
-    view: gives one prepared view [1, ch, H, W], by which parameters that no answer depends on are found: they would be
-    waited for. The first process's weights and buffers reach all others here.
+    view: gives one prepared view [1, ch, H, W]. It shows the parameters that no answer depends on, whose gradients
+    DistributedDataParallel would wait for. The first process's weights and buffers reach all others here.
     """
 
     def __init__(
@@ -30,14 +30,16 @@ class DataParallel:
         self.objective, self.ranks = objective, ranks
         self.answer: nn.Module = network
         if not ranks.alone:
-            # a convolution of one channel has strides of two kinds, of which one is copied: nobody can mend that
+            # one-channel convolutions have strides of two kinds, one of which is copied: nobody can mend that
             warnings.filterwarnings("ignore", message="Grad strides do not match bucket view strides")
-            answering = _Answering(network, view())
-            self.answer = DistributedDataParallel(answering, find_unused_parameters=answering.idle)
+            student = _Student(network, view())
+            self.answer = DistributedDataParallel(student, find_unused_parameters=student.has_idle_parameters)
 
     def loss(self, logits: Tensor, batch: Batch) -> tuple[Tensor, Tensor]:
-        """The loss whose gradient a step takes, and this process's part of the batch's loss: the sum over processes is
-        the mean over the whole batch's rows. Logits [B, C] of this process's rows."""
+        """The loss whose gradient a step takes, and this process's part of the batch's loss, from its logits [B, C].
+
+        The sum of the parts over processes is the mean over the whole batch's rows.
+        """
         if self.ranks.alone:
             loss: Tensor = self.objective(logits, batch)
             return loss, loss.detach()
@@ -49,30 +51,31 @@ class DataParallel:
         return loss * self.ranks.world_size, loss.detach()
 
     def finish_backward(self) -> None:
-        """Share out the gradients of what the objective learns: the network's are shared out already."""
+        """Average the gradients of the objective's parameters over processes; the network's are averaged already."""
         if not self.ranks.alone:
             self.ranks.mean_gradients(self.objective.parameters())
 
 
-class _Answering(nn.Module):
-    """The student, which without rows answers logits [0, C] whose gradient is 0 for each parameter in use: every
+class _Student(nn.Module):
+    """A network that also answers no rows: by logits [0, C], whose gradient is 0 for each parameter in use, since every
     process must have a gradient for every parameter."""
 
     def __init__(self, network: nn.Module, view: Tensor) -> None:
         super().__init__()
         self.network = network
-        trained = [each for each in network.parameters() if each.requires_grad]
-        training = network.training
+        parameters = [parameter for parameter in network.parameters() if parameter.requires_grad]
+        mode = network.training
         logits = network.eval()(view)
-        network.train(training)
-        found = torch.autograd.grad(logits.sum(), trained, allow_unused=True)
-        self._used = [each for each, gradient in zip(trained, found, strict=True) if gradient is not None]
+        network.train(mode)
+        gradients = torch.autograd.grad(logits.sum(), parameters, allow_unused=True)
+        pairs = zip(parameters, gradients, strict=True)
+        self._parameters_in_use = [parameter for parameter, gradient in pairs if gradient is not None]
         self._classes = int(logits.shape[-1])
-        self.idle = len(self._used) < len(trained)
+        self.has_idle_parameters = len(self._parameters_in_use) < len(parameters)
 
     def forward(self, images: Tensor) -> Tensor:
         if len(images):
             logits: Tensor = self.network(images)
             return logits
-        nothing = torch.stack([each.sum() * 0.0 for each in self._used]).sum()
-        return nothing.reshape(1, 1).expand(0, self._classes)
+        zero = torch.stack([parameter.sum() * 0.0 for parameter in self._parameters_in_use]).sum()
+        return zero.reshape(1, 1).expand(0, self._classes)

@@ -1,4 +1,4 @@
-"""The rows of all processes on each of them, with gradients: what an objective needs in which rows of a batch meet.
+"""The rows of all processes on each of them, with gradients, for objectives in which the rows of a batch meet.
 
 Shape letters: B rows of the whole batch, R of this process, C classes.
 """
@@ -19,16 +19,16 @@ BY_ROW = ("classes", "logits", "tail", "label")  # the fields of soft labels tha
 
 
 def whole_batch(logits: Tensor, batch: Batch, ranks: Ranks) -> tuple[Tensor, Batch]:
-    """Logits [B, C] and labels of all processes' rows, by rank, from this one's logits [R, C] and batch; the
-    images stay its own.
+    """Logits [B, C] and the batch of all processes' rows, by rank, from this one's logits [R, C] and batch. The images
+    stay those of this process.
 
-    Every process then computes the same loss. The gradient that reaches this process's logits is the whole one of that
-    loss times the number of processes, so that the mean over processes, which is what DistributedDataParallel takes of
-    the parameters' gradients, is the gradient of the loss.
+    Every process then computes the same loss. Its gradient reaches this process's logits times the number of processes.
+    DistributedDataParallel takes the mean of the parameters' gradients over processes, which then is the gradient of
+    the loss.
     """
-    gathered: Tensor = _Whole.apply(logits, batch.shares, ranks)
-    found = _rows_of_all(_tensors(batch), batch.shares, ranks)
-    return gathered, _with_tensors(batch, found)
+    whole_logits: Tensor = _Whole.apply(logits, batch.shares, ranks)
+    tensors = _rows_of_all(_tensors(batch), batch.shares, ranks)
+    return whole_logits, _with_tensors(batch, tensors)
 
 
 class _Whole(torch.autograd.Function):
@@ -44,9 +44,9 @@ class _Whole(torch.autograd.Function):
 
 def _rows_of_all(tensors: Sequence[Tensor], shares: tuple[int, ...], ranks: Ranks) -> list[Tensor]:
     """Tensors [B, ...] from [R, ...], in one exchange of bytes."""
-    flat = [_bytes_of(each) for each in tensors]
-    whole = _cut(ranks.gather_rows(_padded(torch.cat(flat, dim=1), max(shares))), shares)
-    pieces = torch.split(whole, [each.shape[1] for each in flat], dim=1)
+    columns = [_bytes_of(tensor) for tensor in tensors]
+    whole = _cut(ranks.gather_rows(_padded(torch.cat(columns, dim=1), max(shares))), shares)
+    pieces = torch.split(whole, [column.shape[1] for column in columns], dim=1)
     return [
         piece.contiguous().view(like.dtype).reshape(len(whole), *like.shape[1:])
         for piece, like in zip(pieces, tensors, strict=True)
@@ -54,39 +54,41 @@ def _rows_of_all(tensors: Sequence[Tensor], shares: tuple[int, ...], ranks: Rank
 
 
 def _bytes_of(values: Tensor) -> Tensor:
-    """[R, bytes of a row]."""
+    """Values [R, ...] as their bytes [R, bytes of a row]."""
     return values.reshape(len(values), prod(values.shape[1:])).contiguous().view(torch.uint8)
 
 
 def _padded(rows: Tensor, count: int) -> Tensor:
-    """[count, ...] whose further rows are zeros: collectives take equal shapes."""
-    room = rows.new_zeros(count, *rows.shape[1:])
-    room[: len(rows)] = rows
-    return room
+    """The rows and zeros after them, [count, ...] together: collectives take equal shapes."""
+    buffer = rows.new_zeros(count, *rows.shape[1:])
+    buffer[: len(rows)] = rows
+    return buffer
 
 
-def _cut(each: list[Tensor], shares: tuple[int, ...]) -> Tensor:
-    return torch.cat([rows[:count] for rows, count in zip(each, shares, strict=True)])
+def _cut(tensors: list[Tensor], shares: tuple[int, ...]) -> Tensor:
+    """The rows of all processes without their padding."""
+    return torch.cat([rows[:count] for rows, count in zip(tensors, shares, strict=True)])
 
 
 def _tensors(batch: Batch) -> list[Tensor]:
-    own = [batch.positions.to(batch.y.device), batch.y]
-    own += [each for each in (batch.y2, batch.lam) if each is not None]
-    return own + [getattr(teacher, name) for teacher in batch.teachers for name in _fields(teacher)] + [*batch.features]
+    tensors = [batch.positions.to(batch.y.device), batch.y]
+    tensors += [values for values in (batch.y2, batch.lam) if values is not None]
+    tensors += [getattr(teacher, name) for teacher in batch.teachers for name in _fields(teacher)]
+    return [*tensors, *batch.features]
 
 
-def _with_tensors(batch: Batch, found: list[Tensor]) -> Batch:
+def _with_tensors(batch: Batch, tensors: list[Tensor]) -> Batch:
     """The batch with the tensors that `_tensors` lists replaced."""
-    left = iter(found)
-    positions, y = next(left), next(left)
-    y2 = None if batch.y2 is None else next(left)
-    lam = None if batch.lam is None else next(left)
-    teachers = tuple(_with_fields(each, left) for each in batch.teachers)
-    return replace(batch, positions=positions, y=y, y2=y2, lam=lam, teachers=teachers, features=tuple(left), shares=())
+    rest = iter(tensors)
+    positions, y = next(rest), next(rest)
+    y2 = None if batch.y2 is None else next(rest)
+    lam = None if batch.lam is None else next(rest)
+    teachers = tuple(_with_fields(teacher, rest) for teacher in batch.teachers)
+    return replace(batch, positions=positions, y=y, y2=y2, lam=lam, teachers=teachers, features=tuple(rest), shares=())
 
 
-def _with_fields(teacher: SoftLabels, found: Iterator[Tensor]) -> SoftLabels:
-    changes: dict[str, Any] = {name: next(found) for name in _fields(teacher)}
+def _with_fields(teacher: SoftLabels, tensors: Iterator[Tensor]) -> SoftLabels:
+    changes: dict[str, Any] = {name: next(tensors) for name in _fields(teacher)}
     return replace(teacher, **changes)
 
 

@@ -1,6 +1,6 @@
-"""torch's global generators, from which dropout and initial weights are drawn, as one of several runs sees them.
+"""The states of torch's global generators, one set for each of several runs in a process.
 
-A turn costs 8 us on a CPU.
+Dropout and initial weights are drawn from these generators. A turn costs 8 us on a CPU.
 """
 
 from collections.abc import Iterator
@@ -10,21 +10,21 @@ import torch
 
 
 class Generators:
-    """The states that torch's generators have when this is made; `turn` goes on from where the last turn ended."""
+    """One run's states: at first those of the process; `turn` goes on from where the last turn ended."""
 
     def __init__(self) -> None:
         self._cpu, self._cuda = torch.get_rng_state(), _cuda_states()
 
     @contextmanager
     def turn(self) -> Iterator[None]:
-        """While open, the process has these states; afterwards its own again."""
-        others = Generators()
+        """While open, the process has these states; afterwards it has its former ones again."""
+        former = Generators()
         self._set()
         try:
             yield
         finally:
             self._cpu, self._cuda = torch.get_rng_state(), _cuda_states()
-            others._set()
+            former._set()
 
     def _set(self) -> None:
         torch.set_rng_state(self._cpu)

@@ -1,6 +1,6 @@
-"""Soft labels of the window in use, with the next one read on a thread meanwhile.
+"""Soft labels of the window in use, while a thread reads the next one.
 
-Memory: two windows, whose size the deal was given, and what `reading` takes while it reads.
+Memory: two windows, of a size that the batch order sets, and the buffers of a reading.
 """
 
 from collections.abc import Sequence
@@ -8,7 +8,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 
 from kdcache.store.rows import EncodedRows
 from kdcache.store.store import Store
-from kdcache.training.batch_order import BatchRows, Deal
+from kdcache.training.batch_order import BatchOrder, BatchRows
 
 DEFAULT_MEMORY = 4_000_000_000  # bytes of soft labels in memory, the view in use and the next one
 
@@ -16,39 +16,49 @@ Rows = tuple[EncodedRows, ...]
 
 
 class LabelWindows:
-    """Each store's rows of the window that a batch belongs to. `thread` is of one worker and reads ahead."""
+    """The rows of every store in the window that a batch belongs to. `thread` has one worker, which reads ahead."""
 
     def __init__(
-        self, stores: Sequence[Store], deal: Deal, *, epochs: int, features: bool, thread: ThreadPoolExecutor
+        self,
+        stores: Sequence[Store],
+        batch_order: BatchOrder,
+        *,
+        epochs: int,
+        features: bool,
+        thread: ThreadPoolExecutor,
     ) -> None:
-        self._stores, self._deal, self._epochs, self._features = tuple(stores), deal, epochs, features
-        self._thread = thread
+        self._stores, self._batch_order, self._epochs = tuple(stores), batch_order, epochs
+        self._features, self._thread = features, thread
         self._current: Rows = ()
         self._key: tuple[int, int] | None = None
         self._next: dict[tuple[int, int], Future[Rows]] = {}
 
-    def at(self, row: BatchRows) -> Rows:
+    def at(self, batch: BatchRows) -> Rows:
         """The rows of a batch's window; `BatchRows.rows` are places among them."""
-        key = (row.epoch, row.window)
+        key = (batch.epoch, batch.window)
         if self._stores and key != self._key:
-            waiting = self._next.pop(key, None)
+            future = self._next.pop(key, None)
             self._current = ()  # let go of the old window before the next is asked for: two fit, three may not
-            self._current = waiting.result() if waiting is not None else self._read(*key)
+            self._current = future.result() if future is not None else self._read(*key)
             self._key = key
-            self._prefetch(row)
+            self._prefetch(batch)
         return self._current
 
-    def _prefetch(self, row: BatchRows) -> None:
-        same = self._deal.window_count == 1 == self._deal.world_size  # else each epoch gives a process other rows
-        epoch, number = (row.epoch + 1, 0) if row.window + 1 == self._deal.window_count else (row.epoch, row.window + 1)
+    def _prefetch(self, batch: BatchRows) -> None:
+        """Read the window after the batch's, unless the run ends with it."""
+        order = self._batch_order
+        epoch, number = batch.epoch, batch.window + 1
+        if number == order.window_count:
+            epoch, number = epoch + 1, 0
         if epoch >= self._epochs:
             return
-        if same and self._deal.view_of(epoch) == row.view:
+        one_window = order.window_count == 1 == order.world_size  # else each epoch gives a process other rows
+        if one_window and order.view_of(epoch) == batch.view:
             rows = self._current
             self._next[epoch, number] = self._thread.submit(lambda: rows)
         else:
             self._next[epoch, number] = self._thread.submit(self._read, epoch, number)
 
     def _read(self, epoch: int, number: int) -> Rows:
-        window = self._deal.own_window(epoch, number)
+        window = self._batch_order.own_window(epoch, number)
         return tuple(store.load(window.view, window.positions, features=self._features) for store in self._stores)

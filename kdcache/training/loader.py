@@ -1,4 +1,4 @@
-"""The loader: replayed views and their soft labels in batches, every row's pixels checked against the store.
+"""The loader: batches of replayed views and their soft labels; every row's pixels are compared with the store's.
 
     loader = Loader(data, stores=[Store.open("teacher.kd")], batch_size=256, epochs=10)
     for batch in loader:
@@ -27,7 +27,7 @@ from kdcache.objectives.batch import Batch
 from kdcache.store.plan import Mixing, TransformSpec, ViewPlan
 from kdcache.store.rows import EncodedRows
 from kdcache.store.store import Store
-from kdcache.training.batch_order import BatchRows, Deal
+from kdcache.training.batch_order import BatchOrder, BatchRows
 from kdcache.training.label_windows import DEFAULT_MEMORY, LabelWindows
 from kdcache.views.draw import Drawn, ViewDataset, ViewRequest, draw_requests
 from kdcache.views.mixing import mix_rows, with_partners
@@ -41,11 +41,12 @@ class Loader:
 
     data: the data set that the stores were extracted from; a difference raises MismatchError before the first batch.
     stores: one, or an ensemble of one data set, order and view plan. transform: only where the plan's is a user's own.
-    positions: a subset of rows [n], all by default. views: which to cycle through, all by default. memory_bytes: up to
-    here a view's soft labels are held whole, above it blocks are shuffled. accept_drift: go on where the canary says
-    that pixels are a few levels off; `drift` then holds what was found. class_means: hand on the stores' class means,
-    which tail "class-mean" needs. rank, world_size: of each batch this process draws and reads its share, see
-    `share_sizes`; batch_size counts the rows of all. Raises ReplayError at the first other row.
+    positions: a subset of the store's rows [n], all by default. views: those that epochs use in turn, all by default.
+    memory_bytes: a view's soft labels up to this size are in memory whole; above it blocks are shuffled.
+    accept_drift: go on where the canary shows that pixels are a few levels off; `drift` then holds the grade.
+    class_means: hand on the stores' class means, which tail "class-mean" needs.
+    rank, world_size: this process draws and reads its share of each batch, see `share_sizes`; batch_size counts the
+    rows of all processes. Raises ReplayError at the first row that is not the view the teacher saw.
     """
 
     def __init__(
@@ -95,10 +96,10 @@ class Loader:
         self.accept_drift, self.features, self.top_k = accept_drift, features, top_k
         self.class_means = class_means
         self.drift: ReplayGrade | None = None
-        self._judged: dict[tuple[int, int], ExcusedDrift] = {}  # by (store, view)
+        self._excused: dict[tuple[int, int], ExcusedDrift] = {}  # by (number of the store, view)
         rows = len(self.order)
-        self.deal = Deal(
-            positions=_checked_positions(positions, rows),
+        self.batch_order = BatchOrder(
+            positions=_positions(positions, rows),
             rows=rows,
             plan=self.plan,
             cycle=_cycle(stores, views, epochs),
@@ -110,56 +111,59 @@ class Loader:
             world_size=world_size,
         )
         self._preparation: Preparation | None = None
-        self._counted: tuple[int, int] | None = None  # epoch, its steps
+        self._epoch_steps: tuple[int, int] | None = None  # epoch, its steps
 
     def steps(self, epoch: int) -> int:
-        """Batches of an epoch."""
-        if self._counted is None or self._counted[0] != epoch:
-            self._counted = (epoch, self.deal.steps(epoch))
-        return self._counted[1]
+        """The number of batches of an epoch."""
+        if self._epoch_steps is None or self._epoch_steps[0] != epoch:
+            self._epoch_steps = (epoch, self.batch_order.steps(epoch))
+        return self._epoch_steps[1]
 
     def one_view(self) -> Tensor:
-        """A prepared view [1, ch, H, W] of one sample, not mixed: what a network is given."""
-        view = self.deal.cycle[0]
+        """A prepared view [1, ch, H, W] of one sample, not mixed: an input for the network."""
+        view = self.batch_order.cycle[0]
         return self._prepared(self.dataset[ViewRequest(ViewSpan.of(view), np.zeros(1, dtype=np.int64))].images[0])
 
     def __iter__(self) -> Iterator[Batch]:
         with ThreadPoolExecutor(max_workers=1, thread_name_prefix="kdcache-labels") as thread:
-            labels = LabelWindows(self.stores, self.deal, epochs=self.epochs, features=self.features, thread=thread)
-            drawn_rows = draw_requests(self.dataset, _requests(self), self.workers)
-            for row in _dealt(self):
-                drawn = next(drawn_rows) if len(row.positions) else None
-                yield self._batch(row, drawn, labels.at(row))
-            assert next(drawn_rows, None) is None
+            windows = LabelWindows(
+                self.stores, self.batch_order, epochs=self.epochs, features=self.features, thread=thread
+            )
+            items = draw_requests(self.dataset, _requests(self), self.workers)
+            for batch in _batches_left(self):
+                item = next(items) if len(batch.positions) else None
+                yield self._batch(batch, item, windows.at(batch))
+            assert next(items, None) is None
 
-    def _batch(self, row: BatchRows, drawn: Drawn | None, windows: "tuple[EncodedRows, ...]") -> Batch:
-        count = len(row.positions)
-        taken = tuple(window.take(row.rows, positions=row.positions) for window in windows)
-        if drawn is None:
-            images, mixing = torch.empty(0, 1, 1, 1, device=self.device), _nothing_mixed()
+    def _batch(self, batch: BatchRows, item: Drawn | None, windows: "tuple[EncodedRows, ...]") -> Batch:
+        """One batch, from its drawn view and each store's window; `item` is None for a share without rows."""
+        count = len(batch.positions)
+        rows_by_store = [window.take(batch.rows, positions=batch.positions) for window in windows]
+        if item is None:
+            images, mixing = torch.empty(0, 1, 1, 1, device=self.device), _empty_mixing()
         else:
-            for number, rows in enumerate(taken):
-                self._compare(number, row, drawn.pixels[0, :count], rows)
-            mixing = drawn.mixing[0]
-            images = mix_rows(self._prepared(drawn.images[0]), mixing, drawn.request.positions, count, self.plan.mix)
-        y = to_device(torch.from_numpy(self.labels[row.positions]), self.device)
-        mixed = self.plan.mix != "none"
-        y2 = to_device(torch.from_numpy(self.labels[mixing.partners[:count]]), self.device) if mixed else None
-        lam = to_device(torch.from_numpy(mixing.lam[:count]).float(), self.device) if mixed else None
+            for number, rows in enumerate(rows_by_store):
+                self._compare(number, batch, item.pixels[0, :count], rows)
+            mixing = item.mixing[0]
+            images = mix_rows(self._prepared(item.images[0]), mixing, item.request.positions, count, self.plan.mix)
+        y = to_device(torch.from_numpy(self.labels[batch.positions]), self.device)
+        mixes = self.plan.mix != "none"
+        y2 = to_device(torch.from_numpy(self.labels[mixing.partners[:count]]), self.device) if mixes else None
+        lam = to_device(torch.from_numpy(mixing.lam[:count]).float(), self.device) if mixes else None
         features = tuple(
-            to_device(torch.from_numpy(rows.arrays["features"]), self.device) for rows in taken if self.features
+            to_device(torch.from_numpy(rows.arrays["features"]), self.device) for rows in rows_by_store if self.features
         )
         return Batch(
-            images, y, y2, lam, torch.from_numpy(row.positions), row.view, row.epoch, row.step,
-            tuple(self._soft_labels(number, row.view, rows) for number, rows in enumerate(taken)), features,
-            self.steps(row.epoch), self.epochs, row.shares,
+            images, y, y2, lam, torch.from_numpy(batch.positions), batch.view, batch.epoch, batch.step,
+            tuple(self._soft_labels(number, batch.view, rows) for number, rows in enumerate(rows_by_store)), features,
+            self.steps(batch.epoch), self.epochs, batch.shares,
         )  # fmt: skip
 
     def _soft_labels(self, number: int, view: int, rows: EncodedRows) -> SoftLabels:
-        soft = rows.soft_labels() if self.top_k is None else rows.soft_labels().prefix(self.top_k)
-        if self.class_means and isinstance(soft, TopKLabels):
-            soft = replace(soft, class_means=self.stores[number].class_means(view))
-        return soft.torch(self.device)
+        soft_labels = rows.soft_labels() if self.top_k is None else rows.soft_labels().prefix(self.top_k)
+        if self.class_means and isinstance(soft_labels, TopKLabels):
+            soft_labels = replace(soft_labels, class_means=self.stores[number].class_means(view))
+        return soft_labels.torch(self.device)
 
     def _prepared(self, images: Tensor) -> Tensor:
         if self._preparation is None:
@@ -167,33 +171,34 @@ class Loader:
             self._preparation = Preparation(self.mean or mean, self.std or std, self.device)
         return self._preparation(images)
 
-    def _compare(self, number: int, row: BatchRows, pixels: Any, rows: EncodedRows) -> None:
-        """Drift is judged once a store and view: what one view is excused for says nothing of the others."""
-        differs = np.flatnonzero(pixels != rows.arrays["pixels"])
-        key = (number, row.view)
-        if len(differs) and key not in self._judged:
-            found = require_replay(
+    def _compare(self, number: int, batch: BatchRows, pixels: Any, rows: EncodedRows) -> None:
+        """Compare drawn `pixels` [B] u8 with a store's. Drift is judged once a store and view: drift that is excused in
+        one view says nothing of the others. Raises ReplayError as `require_replay` does."""
+        differing_rows = np.flatnonzero(pixels != rows.arrays["pixels"])
+        key = (number, batch.view)
+        if len(differing_rows) and key not in self._excused:
+            grade = require_replay(
                 self.stores[number],
                 self.dataset,
-                view=row.view,
-                position=int(row.positions[differs[0]]),
+                view=batch.view,
+                position=int(batch.positions[differing_rows[0]]),
                 accept_drift=self.accept_drift,
             )
-            self._judged[key] = ExcusedDrift(found)
-            if self.drift is None or found.levels > self.drift.levels:
-                self.drift = found
-        if key in self._judged:
-            self._judged[key].count(len(pixels), len(differs), row.view)
+            self._excused[key] = ExcusedDrift(grade)
+            if self.drift is None or grade.levels > self.drift.levels:
+                self.drift = grade
+        if key in self._excused:
+            self._excused[key].count(len(pixels), len(differing_rows), batch.view)
 
 
 def require_fit(stores: Sequence[Store], data: Data) -> None:
     """Stores must be of this data set, and of one order and view plan. Raises MismatchError or MissingBlockError."""
-    found = data.identity() if stores else None
+    identity = data.identity() if stores else None
     for store in stores:
-        assert found is not None
+        assert identity is not None
         name = str(store.folder.root)
         advice = "train on the data set that the store was extracted from, or extract a store for this one"
-        require_equal(store.identity.dataset, found, f"{name} is of another data set:", advice, "dataset.")
+        require_equal(store.identity.dataset, identity, f"{name} is of another data set:", advice, "dataset.")
         advice = "an ensemble needs stores of one order and one view plan: extract with the same seed and transform"
         first = stores[0].identity
         require_equal(first.order, store.identity.order, f"{name} has another order:", advice, "order.")
@@ -204,15 +209,16 @@ def require_fit(stores: Sequence[Store], data: Data) -> None:
             raise MissingBlockError(f"{name} has no views yet; run kdcache extract")
 
 
-def _checked_positions(positions: IntArray | None, rows: int) -> IntArray | range:
+def _positions(positions: IntArray | None, rows: int) -> IntArray | range:
     """Ascending positions, all by default. Raises InvalidInputError for none, for a row twice or outside."""
     if positions is None:
         return range(rows)
-    chosen = np.sort(np.asarray(positions, dtype=np.int64))
-    if not len(chosen) or chosen[0] < 0 or chosen[-1] >= rows or len(np.unique(chosen)) < len(chosen):
-        span = f"{len(chosen)} positions from {chosen[0]} to {chosen[-1]}" if len(chosen) else "no positions"
+    positions = np.sort(np.asarray(positions, dtype=np.int64))
+    count = len(positions)
+    if not count or positions[0] < 0 or positions[-1] >= rows or len(np.unique(positions)) < count:
+        span = f"{count} positions from {positions[0]} to {positions[-1]}" if count else "no positions"
         raise InvalidInputError(f"{span} were given; give each of some positions 0 to {rows - 1} once")
-    return chosen
+    return positions
 
 
 def _cycle(stores: Sequence[Store], views: ViewSpan | None, epochs: int) -> tuple[int, ...]:
@@ -220,16 +226,16 @@ def _cycle(stores: Sequence[Store], views: ViewSpan | None, epochs: int) -> tupl
     views = None if views is None else ViewSpan.parse(views)
     if not stores:
         return tuple(views or range(max(epochs, 1)))
-    common = sorted(set.intersection(*(set(store.every_view) for store in stores)))
-    if not common:
-        held = "; ".join(f"{store.folder.root} has {list(store.every_view)}" for store in stores)
-        raise InvalidInputError(f"the stores have no view in common: {held}; extract the same views for both")
-    if views is not None and (missing := [view for view in views if view not in common]):
+    common_views = sorted(set.intersection(*(set(store.every_view) for store in stores)))
+    if not common_views:
+        lists = "; ".join(f"{store.folder.root} has {list(store.every_view)}" for store in stores)
+        raise InvalidInputError(f"the stores have no view in common: {lists}; extract the same views for both")
+    if views is not None and (absent_views := [view for view in views if view not in common_views]):
         raise InvalidInputError(
-            f"views {views} were asked for; the stores have {common[:20]} in common, not {missing[:20]}: choose "
-            "among these, or extract more"
+            f"views {views} were asked for; the stores have {common_views[:20]} in common, not {absent_views[:20]}: "
+            "choose among these, or extract more"
         )
-    return tuple(views or common)
+    return tuple(views or common_views)
 
 
 def _row_bytes(stores: Sequence[Store]) -> int:
@@ -245,21 +251,23 @@ def _row_bytes(stores: Sequence[Store]) -> int:
     return total
 
 
-def _dealt(loader: Loader) -> Iterator[BatchRows]:
-    """What is left of the run, a window at a time: an epoch's batches are never all in memory."""
+def _batches_left(loader: Loader) -> Iterator[BatchRows]:
+    """The batches left of the run, a window at a time: an epoch's batches are never all in memory."""
     for epoch in range(loader.start_epoch, loader.epochs):
-        for row in loader.deal.batches(epoch):
-            if epoch > loader.start_epoch or row.step >= loader.start_step:
-                yield row
+        for batch in loader.batch_order.batches(epoch):
+            if epoch > loader.start_epoch or batch.step >= loader.start_step:
+                yield batch
 
 
 def _requests(loader: Loader) -> Iterator[ViewRequest]:
-    for row in (row for row in _dealt(loader) if len(row.positions)):
-        positions = with_partners(loader.plan, row.positions, row.view, len(loader.order))
-        yield ViewRequest(ViewSpan.of(row.view), positions)
+    """A request for each batch that has rows, with the partners that are drawn only to be mixed in."""
+    for batch in _batches_left(loader):
+        if len(batch.positions):
+            positions = with_partners(loader.plan, batch.positions, batch.view, len(loader.order))
+            yield ViewRequest(ViewSpan.of(batch.view), positions)
 
 
-def _nothing_mixed() -> Mixing:
+def _empty_mixing() -> Mixing:
     """The mixing of no rows."""
-    none = np.empty(0, dtype=np.int64)
-    return Mixing(none, np.empty(0), none.reshape(0, 4))
+    empty = np.empty(0, dtype=np.int64)
+    return Mixing(empty, np.empty(0), empty.reshape(0, 4))

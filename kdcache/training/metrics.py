@@ -1,6 +1,6 @@
-"""What validation measures: the student against labels, and against its teacher.
+"""The measures of validation: the student against labels, and against its teacher.
 
-Sums over rows, so that several processes measure what one does. Shape letters: B rows, C classes.
+They are sums over rows, so that several processes measure the same as one. Shape letters: B rows, C classes.
 """
 
 import numpy as np
@@ -14,38 +14,43 @@ from kdcache.whole_store.calibrate import BINS, calibration_sums
 
 
 class Validation:
-    """Accuracy, NLL (nats) and ECE (15 bins, Guo et al. 2017; as torchmetrics counts them) on labelled rows; agreement
-    (share of rows with equal top class) and KL(teacher || student) in nats at T = 1 on rows with a teacher."""
+    """The measures of one validation.
+
+    On labelled rows: accuracy, NLL (nats) and ECE (15 bins, Guo et al. 2017; as torchmetrics counts them). On rows with
+    a teacher: agreement (share of rows with equal top class) and KL(teacher || student) in nats at T = 1.
+    """
 
     def __init__(self) -> None:
-        self._labelled = np.zeros(3)  # rows, right ones, summed NLL
+        self._labelled = np.zeros(3)  # rows, hits, summed NLL
         self._taught = np.zeros(3)  # rows, those that agree, summed KL
         self._bins = np.zeros((3, BINS + 1))
 
     def update(self, logits: Tensor, batch: Batch) -> None:
         """Count one batch; logits [B, C]."""
-        known = batch.y >= 0
-        chosen, labels = logits[known], batch.y[known]
-        log_q = torch.log_softmax(chosen, dim=-1)
-        best, top = log_q.max(dim=-1)
-        right = (top == labels).cpu().numpy()
-        losses = -log_q.gather(-1, labels[:, None])
-        self._labelled += (len(right), right.sum(), float(losses.cpu().double().sum()))
-        self._bins += calibration_sums(best.exp().cpu().numpy(), right)
+        has_label = batch.y >= 0
+        labels = batch.y[has_label]
+        log_probs = torch.log_softmax(logits[has_label], dim=-1)
+        top_log_probs, classes = log_probs.max(dim=-1)
+        hits = (classes == labels).cpu().numpy()
+        losses = -log_probs.gather(-1, labels[:, None])
+        self._labelled += (len(hits), hits.sum(), float(losses.cpu().double().sum()))
+        self._bins += calibration_sums(top_log_probs.exp().cpu().numpy(), hits)
         for teacher in batch.teachers[:1]:
             targets = Targets((in_dtype(teacher, logits.dtype),))
-            agreeing = (logits.argmax(dim=-1) == targets.top_class()).sum()
-            self._taught += (len(logits), int(agreeing), float(targets.kl_of_logits(logits, 1.0).cpu().double().sum()))
+            agreements = (logits.argmax(dim=-1) == targets.top_class()).sum()
+            divergence = targets.kl_of_logits(logits, 1.0).cpu().double().sum()
+            self._taught += (len(logits), int(agreements), float(divergence))
 
     def results(self, ranks: Ranks | None = None) -> dict[str, float]:
-        """What was counted, on all of some processes; measures without rows are left out."""
-        own = np.concatenate([self._labelled, self._taught, self._bins.ravel()])
-        total = (ranks or Ranks()).sum(torch.from_numpy(own)).numpy()
-        (rows, right, loss), (taught, agreeing, divergence), bins = total[:3], total[3:6], total[6:].reshape(3, -1)
-        found: dict[str, float] = {}
+        """The measures by name, over the rows of all processes. A measure without rows is left out."""
+        sums = np.concatenate([self._labelled, self._taught, self._bins.ravel()])
+        total = (ranks or Ranks()).sum(torch.from_numpy(sums)).numpy()
+        (rows, hits, loss), (taught_rows, agreements, divergence) = total[:3], total[3:6]
+        bins = total[6:].reshape(3, -1)
+        measures: dict[str, float] = {}
         if rows:
             ece = np.abs(bins[2] - bins[1]).sum() / rows
-            found |= {"accuracy": float(right / rows), "nll": float(loss / rows), "ece": float(ece)}
-        if taught:
-            found |= {"agreement": float(agreeing / taught), "kl_to_teacher": float(divergence / taught)}
-        return found
+            measures |= {"accuracy": float(hits / rows), "nll": float(loss / rows), "ece": float(ece)}
+        if taught_rows:
+            measures |= {"agreement": float(agreements / taught_rows), "kl_to_teacher": float(divergence / taught_rows)}
+        return measures

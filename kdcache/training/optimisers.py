@@ -11,10 +11,11 @@ from torch import nn
 def build_optimizer(
     network: nn.Module, name: str, *, lr: float, momentum: float, weight_decay: float
 ) -> torch.optim.Optimizer:
-    """SGD with Nesterov momentum, or AdamW; biases and norms (one axis or none) are not decayed."""
-    decayed = [p for p in network.parameters() if p.requires_grad and p.ndim > 1]
-    free = [p for p in network.parameters() if p.requires_grad and p.ndim <= 1]
-    groups = [{"params": decayed, "weight_decay": weight_decay}, {"params": free, "weight_decay": 0.0}]
+    """The optimiser: SGD with Nesterov momentum, or AdamW. Biases and norms (one axis or none) do not decay."""
+    parameters = [parameter for parameter in network.parameters() if parameter.requires_grad]
+    matrices = [parameter for parameter in parameters if parameter.ndim > 1]
+    vectors = [parameter for parameter in parameters if parameter.ndim <= 1]
+    groups = [{"params": matrices, "weight_decay": weight_decay}, {"params": vectors, "weight_decay": 0.0}]
     groups = [group for group in groups if group["params"]]
     if name == "adamw":
         return torch.optim.AdamW(groups, lr=lr)
@@ -24,7 +25,7 @@ def build_optimizer(
 def rate_schedule(
     name: str, *, steps: int, warmup: int, milestones: Sequence[int], factor: float
 ) -> Callable[[int], float]:
-    """Multiplier of the peak rate by step: linear warm-up, then cosine to 0, steps at `milestones`, or constant."""
+    """The multiplier of the peak rate by step: linear warm-up, then cosine to 0, steps at `milestones`, or constant."""
 
     def multiplier(step: int) -> float:
         if step < warmup:

@@ -1,4 +1,4 @@
-"""From what torchrun started to processes that know each other: their group, and the device of each."""
+"""The processes that torchrun started: the group in which they know each other, and the device of each."""
 
 import os
 from collections.abc import Iterator
@@ -14,21 +14,21 @@ from kdcache.base.launch import Launch, launched
 from kdcache.errors import InvalidInputError, KdcacheError
 from kdcache.training.ranks import Ranks
 
-PATIENCE = timedelta(minutes=30)  # a first view from far may take one process much longer than another
+PATIENCE = timedelta(minutes=30)  # a first view that comes from afar may take one process much longer than another
 
 
 def own_device(name: str) -> str:
-    """The device of this process: of several, each takes the CUDA device of its number on the machine. Raises
+    """The device of this process. Each of several takes the CUDA device of its number on the machine. Raises
     InvalidInputError where there is none."""
     launch, device = launched(), name or default_device()
     kind, _, number = device.partition(":")
     if launch.world_size == 1 or kind == "cpu":
         return device
-    said = f"device {device} was given for {launch.world_size} processes"
+    message = f"device {device} was given for {launch.world_size} processes"
     if kind != "cuda":
-        raise InvalidInputError(f"{said}; they can use cuda or cpu: give --device cpu")
+        raise InvalidInputError(f"{message}; they can use cuda or cpu: give --device cpu")
     if number:
-        raise InvalidInputError(f"{said}; each takes one of its own: give --device cuda")
+        raise InvalidInputError(f"{message}; each takes one of its own: give --device cuda")
     count = torch.cuda.device_count()
     if count == 1 and os.environ.get("CUDA_VISIBLE_DEVICES"):  # the scheduler shows each process its own
         return "cuda:0"
@@ -42,22 +42,22 @@ def own_device(name: str) -> str:
 
 @contextmanager
 def open_ranks(device: str) -> Iterator[Ranks]:
-    """The processes that torchrun started, joined to one group; this one alone where it did not. Raises KdcacheError
-    where they do not find each other."""
+    """The processes that torchrun started, joined to one group; this one alone where torchrun started none. Raises
+    KdcacheError where they do not find each other."""
     launch = launched()
     if launch.world_size == 1:
         yield Ranks()
         return
-    began = not dist.is_initialized()
-    if began:
+    owns_group = not dist.is_initialized()
+    if owns_group:
         _join(device, launch)
     try:
         control: Any = dist.new_group(timeout=PATIENCE, backend="gloo")
         yield Ranks(launch, control)
     except KdcacheError:  # after any other error this process is alone with it, and closing may wait for the others
-        _leave(began)
+        _leave(owns_group)
         raise
-    _leave(began)
+    _leave(owns_group)
 
 
 def _join(device: str, launch: Launch) -> None:
@@ -67,14 +67,14 @@ def _join(device: str, launch: Launch) -> None:
     try:
         dist.init_process_group("nccl" if kind == "cuda" else "gloo", timeout=PATIENCE)
     except RuntimeError as error:
-        where = f"{os.environ['MASTER_ADDR']}:{os.environ['MASTER_PORT']}"
-        first = str(error).partition("\n")[0]
+        address = f"{os.environ['MASTER_ADDR']}:{os.environ['MASTER_PORT']}"
+        reason = str(error).partition("\n")[0]
         raise KdcacheError(
-            f"process {launch.rank} of {launch.world_size} did not find the others at {where}: {first}; start all of "
-            "them with the same torchrun command"
+            f"process {launch.rank} of {launch.world_size} did not find the others at {address}: {reason}; start all "
+            "of them with the same torchrun command"
         ) from error
 
 
-def _leave(began: bool) -> None:
-    if began:
+def _leave(owns_group: bool) -> None:
+    if owns_group:
         dist.destroy_process_group()

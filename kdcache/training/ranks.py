@@ -1,4 +1,4 @@
-"""The processes of one training: what they say to each other, so that all go on, stop or fail at the same step."""
+"""The processes of one training, which tell each other their state: all go on, stop or fail at the same step."""
 
 import json
 from collections.abc import Callable, Iterable, Iterator
@@ -18,7 +18,7 @@ T = TypeVar("T")
 
 
 class OtherRankError(KdcacheError):
-    """Another process of the training failed; the message and the exit code are its own."""
+    """Another process of the training failed; message and exit code are that process's."""
 
     def __init__(self, message: str, exit_code: int) -> None:
         super().__init__(message)
@@ -26,17 +26,17 @@ class OtherRankError(KdcacheError):
 
 
 class Ranks:
-    """This process among all; alone, everything here is what one process does by itself.
+    """This process among all of a training. Alone, it does everything here by itself.
 
-    The default group carries tensors of the device, `control` words between the processes, on gloo, which waits for no
-    accelerator. All processes must ask the same things in the same order.
+    The default group carries tensors of the device. The group `control` carries words between the processes, on gloo,
+    which waits for no accelerator. All processes must call the same methods in the same order.
     """
 
     def __init__(self, launch: Launch | None = None, control: "dist.ProcessGroup | None" = None) -> None:
         self.launch = launch or ALONE
         self.rank, self.world_size = self.launch.rank, self.launch.world_size
         self._control = control
-        self._held: Exception | None = None
+        self._error: Exception | None = None
 
     @property
     def alone(self) -> bool:
@@ -44,7 +44,7 @@ class Ranks:
 
     @property
     def first(self) -> bool:
-        """Whether this is the process that writes."""
+        """True for the process that writes."""
         return self.rank == 0
 
     @contextmanager
@@ -55,43 +55,43 @@ class Ranks:
         except Exception as error:
             if self.alone:
                 raise
-            self._held = self._held or error
+            self._error = self._error or error
 
     def agree(self, stop: bool = False) -> bool:
-        """Whether any process was asked to stop. Raises on all of them what one of them holds back."""
+        """True where any process was asked to stop. Raises on all of them the error that one of them holds back."""
         if self.alone:
             return stop
-        flags = torch.tensor([self._held is not None, stop], dtype=torch.int32)
+        flags = torch.tensor([self._error is not None, stop], dtype=torch.int32)
         dist.all_reduce(flags, dist.ReduceOp.MAX, group=self._control)
         if flags[0]:
             self._fail()
         return bool(flags[1])
 
     def together(self, work: Callable[[], T]) -> T:
-        """What `work` gives here, once it is done everywhere. Raises on all processes what it raised on one."""
-        found: list[T] = []
+        """The result of `work` on this process, once all have done theirs. An error on one is raised on all."""
+        results: list[T] = []
         with self.holding():
-            found.append(work())
+            results.append(work())
         self.agree()
-        return found[0]
+        return results[0]
 
     def stopping(self, stop: StopRequest) -> StopRequest:
         """A request that all processes see at the same step; see `each`."""
         return stop if self.alone else AgreedStop(stop, self)
 
     def each(self, batches: Iterable[T], stop: StopRequest) -> Iterator[T]:
-        """Batches, each once all processes have theirs; `stop` as from `stopping`."""
-        left = iter(batches)
+        """Batches, each one once all processes have theirs; `stop` as from `stopping`."""
+        rest = iter(batches)
         while not self.alone:
-            found: list[T] = []
+            head: list[T] = []
             with self.holding():
-                found.extend(islice(left, 1))
+                head.extend(islice(rest, 1))
             assert isinstance(stop, AgreedStop)
-            stop.requested |= self.agree(stop.own.requested)
-            if not found:
+            stop.requested |= self.agree(stop.request.requested)
+            if not head:
                 return
-            yield found[0]
-        yield from left
+            yield head[0]
+        yield from rest
 
     def from_first(self, data: bytes) -> bytes:
         """The first process's bytes, on all of them."""
@@ -99,9 +99,9 @@ class Ranks:
             return data
         size = torch.tensor([len(data)])
         dist.broadcast(size, 0, group=self._control)
-        sent = _tensor(data) if self.first else torch.empty(int(size), dtype=torch.uint8)
-        dist.broadcast(sent, 0, group=self._control)
-        return sent.numpy().tobytes()
+        buffer = _tensor(data) if self.first else torch.empty(int(size), dtype=torch.uint8)
+        dist.broadcast(buffer, 0, group=self._control)
+        return buffer.numpy().tobytes()
 
     def gather(self, data: bytes) -> list[bytes]:
         """Every process's bytes, on all of them, by rank."""
@@ -109,11 +109,11 @@ class Ranks:
             return [data]
         sizes = [torch.zeros(1, dtype=torch.int64) for _ in range(self.world_size)]
         dist.all_gather(sizes, torch.tensor([len(data)]), group=self._control)
-        room = torch.zeros(max(int(size) for size in sizes), dtype=torch.uint8)
-        room[: len(data)] = _tensor(data)
-        found = [torch.empty_like(room) for _ in sizes]
-        dist.all_gather(found, room, group=self._control)
-        return [each.numpy()[: int(size)].tobytes() for each, size in zip(found, sizes, strict=True)]
+        message = torch.zeros(max(int(size) for size in sizes), dtype=torch.uint8)
+        message[: len(data)] = _tensor(data)
+        buffers = [torch.empty_like(message) for _ in sizes]
+        dist.all_gather(buffers, message, group=self._control)
+        return [buffer.numpy()[: int(size)].tobytes() for buffer, size in zip(buffers, sizes, strict=True)]
 
     def sum(self, values: Tensor) -> Tensor:
         """The sum [...] of all processes' values, in f64 on the CPU."""
@@ -124,19 +124,19 @@ class Ranks:
 
     def largest(self, value: float) -> float:
         """The largest of all processes' values."""
-        found = torch.tensor([value], dtype=torch.float64)
+        largest = torch.tensor([value], dtype=torch.float64)
         if not self.alone:
-            dist.all_reduce(found, dist.ReduceOp.MAX, group=self._control)
-        return float(found)
+            dist.all_reduce(largest, dist.ReduceOp.MAX, group=self._control)
+        return float(largest)
 
     def mean_gradients(self, parameters: Iterable[nn.Parameter]) -> None:
         """Give parameters the mean of all processes' gradients; one that has a gradient nowhere keeps none."""
         for parameter in parameters:
             gradient = torch.zeros_like(parameter) if parameter.grad is None else parameter.grad
-            packed = torch.cat([gradient.flatten(), gradient.new_full((1,), float(parameter.grad is not None))])
-            dist.all_reduce(packed)
-            if packed[-1] > 0:
-                parameter.grad = (packed[:-1] / self.world_size).reshape(parameter.shape)
+            sums = torch.cat([gradient.flatten(), gradient.new_full((1,), float(parameter.grad is not None))])
+            dist.all_reduce(sums)
+            if sums[-1] > 0:
+                parameter.grad = (sums[:-1] / self.world_size).reshape(parameter.shape)
 
     def align_buffers(self, network: nn.Module) -> None:
         """Give every process the first one's buffers: batch norm's statistics are each process's own."""
@@ -145,32 +145,33 @@ class Ranks:
                 dist.broadcast(buffer, 0)
 
     def gather_rows(self, rows: Tensor) -> list[Tensor]:
-        """Tensors of one shape on the device, by rank."""
-        found = [torch.empty_like(rows) for _ in range(self.world_size)]
-        dist.all_gather(found, rows)
-        return found
+        """All processes' rows, tensors of one shape on the device, by rank."""
+        tensors = [torch.empty_like(rows) for _ in range(self.world_size)]
+        dist.all_gather(tensors, rows)
+        return tensors
 
     def _fail(self) -> None:
-        error, self._held = self._held, None
-        said = None if error is None else [_text(error), getattr(error, "exit_code", 2)]
-        told = [json.loads(each) for each in self.gather(json.dumps(said).encode())]
-        rank = next(rank for rank, each in enumerate(told) if each is not None)
+        error, self._error = self._error, None
+        record = None if error is None else [_text(error), getattr(error, "exit_code", 2)]
+        records = [json.loads(data) for data in self.gather(json.dumps(record).encode())]
+        rank = next(rank for rank, entry in enumerate(records) if entry is not None)
         if error is None or rank != self.rank:
-            error = OtherRankError(f"rank {rank}: {told[rank][0]}", told[rank][1])
+            message, exit_code = records[rank]
+            error = OtherRankError(f"rank {rank}: {message}", exit_code)
         if isinstance(error, KdcacheError):
             error.told_elsewhere = self.launch.local_rank > 0
         raise error
 
 
 class AgreedStop(StopRequest):
-    """A request to stop that all processes know of; `own` is what was asked of this one."""
+    """A request to stop that all processes know of; `request` is the one made to this process."""
 
-    def __init__(self, own: StopRequest, ranks: Ranks) -> None:
+    def __init__(self, request: StopRequest, ranks: Ranks) -> None:
         super().__init__()
-        self.own, self._ranks = own, ranks
+        self.request, self._ranks = request, ranks
 
     def check(self, advice: str) -> None:
-        """Raises InterruptedRunError once a stop has been agreed on, or what one of the processes holds back."""
+        """Raises InterruptedRunError once a stop has been agreed on, or the error that a process holds back."""
         if not self.requested:
             return
         self._ranks.agree()  # the checkpoint is written, or else the first process says why not

@@ -1,4 +1,4 @@
-"""How a run begins: all processes are fed the same, the first one holds the folder, all get its checkpoint."""
+"""The beginning of a run: all processes compare their inputs, the first holds the folder, all get its checkpoint."""
 
 import json
 from contextlib import ExitStack
@@ -12,32 +12,32 @@ from kdcache.training.run_folder import claim_run, held_run, load_state, parse_s
 
 
 def claimed_state(
-    folder: Path, record: dict[str, Any], ranks: Ranks, held: ExitStack, *, in_step: dict[str, Any]
+    folder: Path, record: dict[str, Any], ranks: Ranks, holds: ExitStack, *, in_step: dict[str, Any]
 ) -> dict[str, Any] | None:
-    """Claim a run's folder, and hold it as long as `held` is open; the checkpoint from which it goes on, None at its
-    start. Raises InvalidInputError for a folder that another process holds, MismatchError for one of other settings,
-    and where the record, or what else keeps the processes `in_step`, is not the first one's.
+    """The checkpoint from which a run goes on, None at its start. Claims its folder, held while `holds` is open.
 
+    Raises InvalidInputError for a folder that another process holds. Raises MismatchError for a folder of other
+    settings, and where `record` or `in_step` (what else keeps the processes in step) differ from the first process's.
     The folder is the first process's alone: other machines need not see it.
     """
 
     def claim() -> bool:
-        held.enter_context(held_run(folder))
+        holds.enter_context(held_run(folder))
         return claim_run(folder, record)
 
     if ranks.alone:
         return load_state(folder) if claim() else None
-    own = json.dumps(record | in_step).encode()
-    first = ranks.from_first(own)
-    ranks.together(lambda: _require_same(json.loads(first), json.loads(own)))
+    inputs = json.dumps(record | in_step).encode()
+    first_inputs = ranks.from_first(inputs)
+    ranks.together(lambda: _require_same(json.loads(first_inputs), json.loads(inputs)))
     data = ranks.together(lambda: read_state(folder) if ranks.first and claim() else b"")
     return parse_state(ranks.from_first(data), folder)
 
 
-def _require_same(first: dict[str, Any], own: dict[str, Any]) -> None:
-    there, here = flatten(first), flatten(own)
-    names = [name for name in sorted(there.keys() | here.keys()) if there.get(name) != here.get(name)]
+def _require_same(first_inputs: dict[str, Any], inputs: dict[str, Any]) -> None:
+    expected, current = flatten(first_inputs), flatten(inputs)
+    names = [name for name in sorted(expected.keys() | current.keys()) if expected.get(name) != current.get(name)]
     if names:
-        differences = [(name, repr(there.get(name)), repr(here.get(name))) for name in names]
+        differences = [(name, repr(expected.get(name)), repr(current.get(name))) for name in names]
         advice = "give every process the same command, data set and stores"
         raise MismatchError("the processes of this run differ:", differences, advice, ("rank 0", "this rank"))

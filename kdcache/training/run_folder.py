@@ -23,8 +23,8 @@ STATE = "checkpoints/state.pt"
 
 
 def held_run(folder: Path) -> AbstractContextManager[None]:
-    """While open, this process alone trains in a folder. Raises InvalidInputError for one that another process holds,
-    or that holds something other than a run."""
+    """A run's folder, in which this process alone trains while this is open. Raises InvalidInputError for a folder that
+    another process holds, or that holds something other than a run."""
     _require_run(folder)
     return held(folder)
 
@@ -32,12 +32,12 @@ def held_run(folder: Path) -> AbstractContextManager[None]:
 def _require_run(folder: Path) -> None:
     if (folder / SETTINGS).is_file() or not folder.is_dir():
         return
-    if any(each.name != LOCK and not each.name.startswith(".tmp-") for each in folder.iterdir()):
+    if any(path.name != LOCK and not path.name.startswith(".tmp-") for path in folder.iterdir()):
         raise InvalidInputError(f"{folder} is not empty and holds no run; choose another folder for the run")
 
 
 def claim_run(folder: Path, settings: dict[str, Any]) -> bool:
-    """Write settings.json, or find it with the same settings; returns whether the run began earlier.
+    """Write settings.json, or find it with the same settings. Returns True where the run began earlier.
 
     A folder whose run has no checkpoint yet may be claimed anew. Raises MismatchError naming every setting that
     differs, and InvalidInputError for a folder that holds something else.
@@ -47,22 +47,22 @@ def claim_run(folder: Path, settings: dict[str, Any]) -> bool:
     if not path.is_file():
         write_whole(path, json.dumps(settings, indent=1, sort_keys=True).encode() + b"\n")
         return False
-    stored, given = flatten(parse_json(path.read_bytes(), str(path))), flatten(json.loads(json.dumps(settings)))
-    found = [
-        (name, repr(stored.get(name)), repr(given.get(name)))
-        for name in sorted(stored.keys() | given.keys())
-        if stored.get(name) != given.get(name)
+    expected, current = flatten(parse_json(path.read_bytes(), str(path))), flatten(json.loads(json.dumps(settings)))
+    differences = [
+        (name, repr(expected.get(name)), repr(current.get(name)))
+        for name in sorted(expected.keys() | current.keys())
+        if expected.get(name) != current.get(name)
     ]
-    if found and (folder / STATE).exists():
+    if differences and (folder / STATE).exists():
         advice = "choose another folder, or the settings, data and views (STORE@ID, --views) that it began with"
-        raise MismatchError(f"{folder} holds a run with other settings:", found, advice, ("the run", "this run"))
-    if found:
+        raise MismatchError(f"{folder} holds a run with other settings:", differences, advice, ("the run", "this run"))
+    if differences:
         write_whole(path, json.dumps(settings, indent=1, sort_keys=True).encode() + b"\n")
-    return not found
+    return not differences
 
 
 def save_state(folder: Path, state: dict[str, Any]) -> None:
-    """The one checkpoint from which a run goes on."""
+    """Write the one checkpoint from which a run goes on; an older one is replaced."""
     path = folder / STATE
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".tmp-{path.name}")
@@ -74,25 +74,25 @@ def save_state(folder: Path, state: dict[str, Any]) -> None:
 
 
 def epochs_done(folder: Path) -> int:
-    """Whole epochs of a run's checkpoint, 0 where there is none; its tensors are mapped and not read."""
+    """The number of whole epochs in a run's checkpoint, 0 where there is none. Its tensors are mapped and not read."""
     state = load_state(folder, mapped=True)
     return 0 if state is None else int(state["epoch"])
 
 
 def load_state(folder: Path, *, mapped: bool = False) -> dict[str, Any] | None:
-    """The checkpoint, tensors and plain values only, on the CPU; None where there is none."""
+    """The checkpoint of a run, on the CPU; None where there is none. It holds tensors and plain values only."""
     path = folder / STATE
     return _parsed(path, path, mapped=mapped) if path.is_file() else None
 
 
 def read_state(folder: Path) -> bytes:
-    """The checkpoint as it lies there, for `parse_state` elsewhere; empty where there is none."""
+    """The bytes of a run's checkpoint, for `parse_state` on another process; empty where there is none."""
     path = folder / STATE
     return path.read_bytes() if path.is_file() else b""
 
 
 def parse_state(data: bytes, folder: Path) -> dict[str, Any] | None:
-    """What `load_state` of a folder gives, from what `read_state` gave."""
+    """The checkpoint of a folder, as `load_state` gives it, from the bytes of `read_state`; None from empty bytes."""
     return _parsed(io.BytesIO(data), folder / STATE) if data else None
 
 
@@ -100,13 +100,13 @@ def _parsed(source: Path | io.BytesIO, path: Path, *, mapped: bool = False) -> d
     try:
         state: dict[str, Any] = torch.load(source, map_location="cpu", weights_only=True, mmap=mapped)
     except (RuntimeError, EOFError, ValueError, KeyError, UnpicklingError) as error:
-        first = str(error).partition("\n")[0]
-        raise InvalidInputError(f"{path} cannot be read ({first}); delete it to begin the run anew") from error
+        reason = str(error).partition("\n")[0]
+        raise InvalidInputError(f"{path} cannot be read ({reason}); delete it to begin the run anew") from error
     return state
 
 
 def save_weights(path: Path, network: nn.Module, *, metadata: dict[str, str] | None = None) -> None:
-    """Weights as safetensors, ready for `--weights`; `metadata` as from `lineage.weights_metadata`."""
+    """Write weights as safetensors, ready for `--weights`; `metadata` as from `lineage.weights_metadata`."""
     path.parent.mkdir(parents=True, exist_ok=True)
     tensors: dict[str, Tensor] = {
         name: value.detach().cpu().contiguous() for name, value in network.state_dict().items()
@@ -117,7 +117,7 @@ def save_weights(path: Path, network: nn.Module, *, metadata: dict[str, str] | N
 
 
 def append_metrics(folder: Path, line: dict[str, Any]) -> None:
-    """One more line of metrics.jsonl."""
+    """Append a line to metrics.jsonl."""
     with open(folder / "metrics.jsonl", "a") as file:
         file.write(json.dumps(line) + "\n")
         file.flush()
@@ -125,7 +125,7 @@ def append_metrics(folder: Path, line: dict[str, Any]) -> None:
 
 
 def read_metrics(folder: Path) -> list[dict[str, Any]]:
-    """Every whole line of metrics.jsonl."""
+    """All whole lines of metrics.jsonl."""
     path = folder / "metrics.jsonl"
     if not path.is_file():
         return []
@@ -133,6 +133,6 @@ def read_metrics(folder: Path) -> list[dict[str, Any]]:
 
 
 def keep_metrics(folder: Path, epochs: int) -> None:
-    """Drop what an interrupted run wrote after its checkpoint: lines of epochs that will run again."""
+    """Keep the lines of the first `epochs`: those after a run's checkpoint are of epochs that will run again."""
     lines = [line for line in read_metrics(folder) if line["epoch"] < epochs]
     write_whole(folder / "metrics.jsonl", "".join(json.dumps(line) + "\n" for line in lines).encode())

@@ -76,7 +76,7 @@ class ViewDataset(torch.utils.data.Dataset[Drawn]):
                 image = self.samples[index][0]
                 for view in request.views:
                     stack.put(view - request.views.start, row, self._draw(image, index, view))
-        return stack.drawn()
+        return stack.result()
 
     def _draw(self, image: Any, index: int, view: int) -> Array:
         """One view, as `draw_view` gives it. A known transform needs no copy, and torch's generator alone."""
@@ -116,7 +116,7 @@ class _Stack:
         self._header = header(self._images[0, 0])
         self._pixels = np.empty((len(views), row_count), dtype=np.uint8)
 
-    def drawn(self) -> Drawn:
+    def result(self) -> Drawn:
         assert self._images is not None
         return Drawn(self._request, self._images, self._mixing, self._pixels)
 

@@ -17,7 +17,7 @@ from kdcache.objectives.objective import Objective, Phases
 from kdcache.pipelines.settings import TrainSettings
 from kdcache.store.plan import key_word
 from kdcache.training.data_parallel import DataParallel
-from kdcache.training.finite_loss import LossWatch
+from kdcache.training.finite_loss import FiniteLossCheck
 from kdcache.training.loader import Loader
 from kdcache.training.optimisers import build_optimizer, rate_schedule
 from kdcache.training.ranks import Ranks
@@ -80,7 +80,7 @@ class Run:
         self.ema = AveragedModel(network, multi_avg_fn=averaging, use_buffers=True) if settings.ema else None
         self.scaler = torch.amp.GradScaler(loader.device, enabled=settings.precision == "float16")
         self.loss_sum = torch.zeros((), device=loader.device)
-        self.watch = LossWatch(loader.device)
+        self.watch = FiniteLossCheck(loader.device)
         self.steps_done, self.best = 0, -1.0
         self.start = (0, 0)  # epoch and step of the first batch it takes
         self._set_rate()

@@ -54,7 +54,7 @@ def _require_whole(store: Store) -> None:
 def require_answers(network: nn.Module, data: Data, loaders: list[Loader], precision: str) -> None:
     """Ask the student for one view, before the run's folder is claimed: does it take views, and answer all classes?"""
     loader = loaders[0]
-    view = loader.deal.cycle[0]
+    view = loader.batch_order.cycle[0]
     drawn = loader.dataset[ViewRequest(ViewSpan.of(view), np.zeros(1, dtype=np.int64))]
     images = Preparation(loader.mean, loader.std, loader.device)(drawn.images[0])
     try:
@@ -84,7 +84,12 @@ def inputs_of(loader: Loader) -> dict[str, Any]:
     dataset = loader.data.identity().model_dump(mode="json", exclude={"class_names"})
     stores = [store.identity.digest for store in loader.stores]
     plan = loader.plan.model_dump(mode="json")
-    return {"dataset": dataset, "plan": plan, "views": list(loader.deal.cycle) if stores else [], "stores": stores}
+    return {
+        "dataset": dataset,
+        "plan": plan,
+        "views": list(loader.batch_order.cycle) if stores else [],
+        "stores": stores,
+    }
 
 
 def _require_named_transform(settings: TrainSettings, store: Store) -> None:

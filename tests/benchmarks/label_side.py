@@ -15,7 +15,7 @@ import numpy as np
 from kdcache.store.chunks import chunk_bytes
 from kdcache.store.reading import THREADS
 from kdcache.store.store import Store
-from kdcache.training.batch_order import Deal
+from kdcache.training.batch_order import BatchOrder
 from kdcache.training.label_windows import LabelWindows
 
 BATCH = 256
@@ -29,10 +29,10 @@ def first(path: str, budget: int) -> dict[str, float]:
     """Seconds from before the store is opened to the first batch of an epoch, and to any 256 rows of it."""
     warm, began = peak(), time.perf_counter()
     store = Store.open(path)
-    deal = deal_of(store, budget)
+    batch_order = batch_order_of(store, budget)
     with ThreadPoolExecutor(1) as thread:
-        windows = LabelWindows([store], deal, epochs=1, features=False, thread=thread)
-        row = next(deal.batches(0))
+        windows = LabelWindows([store], batch_order, epochs=1, features=False, thread=thread)
+        row = next(batch_order.batches(0))
         labels = windows.at(row)[0].take(row.rows, positions=row.positions).soft_labels()
         batch = time.perf_counter() - began
     assert len(labels.label) == len(row.rows)
@@ -46,21 +46,21 @@ def epochs(path: str, budget: int) -> dict[str, float]:
     """An epoch of every view; peak memory above that of the imports, and what it is promised to stay under."""
     warm = peak()
     store = Store.open(path)
-    deal = deal_of(store, budget)
+    batch_order = batch_order_of(store, budget)
     with ThreadPoolExecutor(1) as thread:
-        windows = LabelWindows([store], deal, epochs=len(store.every_view), features=False, thread=thread)
+        windows = LabelWindows([store], batch_order, epochs=len(store.every_view), features=False, thread=thread)
         for epoch in range(len(store.every_view)):
-            for row in deal.batches(epoch):
+            for row in batch_order.batches(epoch):
                 windows.at(row)[0].take(row.rows, positions=row.positions)
-    window = min(deal.window_rows, store.rows)
+    window = min(batch_order.window_rows, store.rows)
     return {"peak": peak() - warm, "bound": (2 * row_bytes(store) + A_ROW) * window + chunks(store) + OTHER}
 
 
-def deal_of(store: Store, budget: int) -> Deal:
+def batch_order_of(store: Store, budget: int) -> BatchOrder:
     """As `Loader` deals all rows of a store."""
     window = max(1, budget // (2 * row_bytes(store)))
     block = store.segments[0].layout.block
-    return Deal(range(store.rows), store.rows, store.identity.plan, store.every_view, BATCH, 0, block, window)
+    return BatchOrder(range(store.rows), store.rows, store.identity.plan, store.every_view, BATCH, 0, block, window)
 
 
 def chunks(store: Store) -> int:

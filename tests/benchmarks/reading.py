@@ -11,7 +11,7 @@ import numpy.typing as npt
 
 from kdcache.store.rows import EncodedRows
 from kdcache.store.store import Store
-from kdcache.training.batch_order import Deal
+from kdcache.training.batch_order import BatchOrder
 from kdcache.training.label_windows import LabelWindows
 from tests.benchmarks.harness import Bench, Figure, Times, alternate, timed_rate, timed_ratio
 from tests.benchmarks.rowstores import Shape, write_row_store
@@ -107,15 +107,15 @@ def _shuffled(bench: Bench, store: Store, records: Array, width: int) -> Iterato
     """An epoch of every row once, in batches: by shuffled blocks from disk, or by random rows of the memmap."""
     size, budget = 1024, 4 if bench.quick else 8
     window = store.rows // budget
-    deal = Deal(
+    batch_order = BatchOrder(
         range(store.rows), store.rows, store.identity.plan, (1,), size, 0, store.segments[0].layout.block, window
     )
     generator = np.random.RandomState(0)
 
     def blocks() -> int:
         with ThreadPoolExecutor(1) as thread:
-            labels = LabelWindows([store], deal, epochs=1, features=False, thread=thread)
-            return sum(len(labels.at(row)[0].take(row.rows).positions) for row in deal.batches(0))
+            labels = LabelWindows([store], batch_order, epochs=1, features=False, thread=thread)
+            return sum(len(labels.at(row)[0].take(row.rows).positions) for row in batch_order.batches(0))
 
     def rows() -> int:
         order = generator.permutation(store.rows)

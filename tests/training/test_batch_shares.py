@@ -13,7 +13,7 @@ from kdcache.errors import InvalidInputError
 from kdcache.labels.encoding import Encoding
 from kdcache.objectives.batch import Batch
 from kdcache.store.plan import partners_of
-from kdcache.training.batch_order import BatchRows, Deal
+from kdcache.training.batch_order import BatchOrder, BatchRows
 from kdcache.training.batch_shares import near_equal, share_sizes
 from kdcache.training.loader import Loader
 from tests.kits.views import FULL, TOPK, Mix, digits, extract_store, make_setting, plan_of, teacher_of
@@ -43,7 +43,7 @@ def dealt(mix: Mix, world_size: int, epoch: int, **options: Any) -> list[list[Ba
     given = {**chosen, **options}
     positions = np.flatnonzero(np.random.RandomState(1).uniform(size=given["rows"]) < 0.8)
     return [
-        list(Deal(positions, plan=plan_of(mix=mix), rank=rank, world_size=world_size, **given).batches(epoch))
+        list(BatchOrder(positions, plan=plan_of(mix=mix), rank=rank, world_size=world_size, **given).batches(epoch))
         for rank in range(world_size)
     ]
 
@@ -70,14 +70,14 @@ def test_the_union_of_shares_is_the_batch_of_one_process(mix: Mix, batch_size: i
 
 @pytest.mark.parametrize("window_rows", [64, 1000])
 def test_a_process_holds_its_own_rows_of_a_window(window_rows: int) -> None:
-    deal = Deal(range(300), 300, plan_of(mix="cutmix"), (0,), 16, 1, 64, window_rows, rank=1, world_size=3)
-    for number in range(deal.window_count):
-        own = deal.own_window(0, number)
-        rows = [row for row in deal.batches(0) if row.window == number]
+    batch_order = BatchOrder(range(300), 300, plan_of(mix="cutmix"), (0,), 16, 1, 64, window_rows, rank=1, world_size=3)
+    for number in range(batch_order.window_count):
+        own = batch_order.own_window(0, number)
+        rows = [row for row in batch_order.batches(0) if row.window == number]
         assert sorted(np.concatenate([row.positions for row in rows])) == own.positions.tolist()
         for row in rows:
             np.testing.assert_array_equal(own.positions[row.rows], row.positions)
-        assert len(own.positions) <= -(-len(deal.window(0, number).positions) // 3) + 2 * len(rows)
+        assert len(own.positions) <= -(-len(batch_order.window(0, number).positions) // 3) + 2 * len(rows)
 
 
 @pytest.mark.parametrize(("encoding", "mix"), [(TOPK, "none"), (TOPK, "mixup"), (FULL, "cutmix")], ids=str)

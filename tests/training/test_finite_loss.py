@@ -1,4 +1,4 @@
-"""watch: the first loss that is not finite stops a run and names its step, its largest pixel and logit."""
+"""finite loss: the first loss that is not finite stops a run and names its step, its largest pixel and logit."""
 
 import pytest
 import torch
@@ -6,7 +6,7 @@ import torch
 from kdcache.errors import KdcacheError
 from kdcache.objectives.batch import Batch
 from kdcache.training import finite_loss
-from kdcache.training.finite_loss import LossWatch
+from kdcache.training.finite_loss import FiniteLossCheck
 
 
 def batch_at(step: int, images: torch.Tensor) -> Batch:
@@ -18,7 +18,7 @@ def test_the_step_and_the_largest_inputs_are_named() -> None:
     images, logits = torch.ones(5, 1, 2, 2), torch.ones(5, 3)
     images[3, 0, 1, 0], logits[1, 2] = -7e4, 80.0
     with pytest.raises(KdcacheError) as caught:
-        LossWatch("cpu").add(batch_at(17, images), logits, torch.tensor(torch.nan))
+        FiniteLossCheck("cpu").add(batch_at(17, images), logits, torch.tensor(torch.nan))
     message = str(caught.value)
     assert "the loss is nan at epoch 5, step 18 (view 2, 5 rows)" in message
     assert "the largest pixel is 7e+04, at position 103" in message
@@ -29,11 +29,11 @@ def test_nan_counts_as_the_largest() -> None:
     images, logits = torch.ones(3, 4), torch.ones(3, 2)
     images[1, 1] = torch.nan
     with pytest.raises(KdcacheError, match="the largest pixel is nan, at position 101"):
-        LossWatch("cpu").add(batch_at(0, images), logits, torch.tensor(torch.inf))
+        FiniteLossCheck("cpu").add(batch_at(0, images), logits, torch.tensor(torch.inf))
 
 
 def test_an_accelerator_is_asked_seldom_and_the_first_step_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
-    seen = LossWatch("cpu")
+    seen = FiniteLossCheck("cpu")
     monkeypatch.setattr(seen, "_every", finite_loss.EVERY)
     for step in range(finite_loss.EVERY - 1):
         loss = torch.tensor(torch.nan if step >= 30 else 1.0)
@@ -44,6 +44,6 @@ def test_an_accelerator_is_asked_seldom_and_the_first_step_is_named(monkeypatch:
 
 
 def test_finite_losses_pass() -> None:
-    seen = LossWatch("cpu")
+    seen = FiniteLossCheck("cpu")
     seen.add(batch_at(0, torch.ones(2, 2)), torch.ones(2, 2), torch.tensor(3e38))
     seen.check()

@@ -8,7 +8,7 @@ import pytest
 
 from kdcache.base.arrays import IntArray
 from kdcache.store.store import Store
-from kdcache.training.batch_order import Deal
+from kdcache.training.batch_order import BatchOrder
 from kdcache.training.label_windows import LabelWindows
 from tests.benchmarks.label_side import A_ROW, chunks, row_bytes
 from tests.benchmarks.rowstores import Shape, write_row_store
@@ -28,9 +28,9 @@ def small(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Store]:
     return {mix: write_store(folder / mix, make_case(300, mix=mix, seed=3)) for mix in ("none", "cutmix")}
 
 
-def deal_of(store: Store, positions: IntArray | range, window_rows: int, batch: int = 64) -> Deal:
+def batch_order_of(store: Store, positions: IntArray | range, window_rows: int, batch: int = 64) -> BatchOrder:
     block = store.segments[0].layout.block
-    return Deal(positions, store.rows, store.identity.plan, store.every_view, batch, 5, block, window_rows)
+    return BatchOrder(positions, store.rows, store.identity.plan, store.every_view, batch, 5, block, window_rows)
 
 
 @pytest.mark.parametrize("mix", ["none", "cutmix"])
@@ -39,11 +39,11 @@ def deal_of(store: Store, positions: IntArray | range, window_rows: int, batch: 
 def test_a_batch_gets_its_own_rows(small: dict[str, Store], mix: str, window_rows: int, kept: str) -> None:
     store = small[mix]
     some = np.flatnonzero(np.random.RandomState(0).uniform(size=store.rows) < 0.5)
-    deal = deal_of(store, range(store.rows) if kept == "all" else some, window_rows)
+    batch_order = batch_order_of(store, range(store.rows) if kept == "all" else some, window_rows)
     seen = []
     with ThreadPoolExecutor(1) as thread:
-        windows = LabelWindows([store, store], deal, epochs=3, features=False, thread=thread)
-        for row in (row for epoch in range(3) for row in deal.batches(epoch)):
+        windows = LabelWindows([store, store], batch_order, epochs=3, features=False, thread=thread)
+        for row in (row for epoch in range(3) for row in batch_order.batches(epoch)):
             for rows in windows.at(row):
                 found, wanted = rows.take(row.rows, positions=row.positions), store.load(row.view, row.positions)
                 np.testing.assert_array_equal(rows.positions[row.rows], row.positions)
@@ -57,9 +57,9 @@ def test_a_batch_gets_its_own_rows(small: dict[str, Store], mix: str, window_row
 
 @pytest.mark.parametrize("window_rows", [70, 128, 1000])
 def test_a_range_deals_as_its_positions_do(small: dict[str, Store], window_rows: int) -> None:
-    whole, listed = (deal_of(small["none"], each, window_rows) for each in (range(300), np.arange(300)))
+    whole, listed = (batch_order_of(small["none"], each, window_rows) for each in (range(300), np.arange(300)))
     for epoch in range(3):
-        found, wanted = (list(deal.batches(epoch)) for deal in (whole, listed))
+        found, wanted = (list(batch_order.batches(epoch)) for batch_order in (whole, listed))
         assert [row.positions.tolist() for row in found] == [row.positions.tolist() for row in wanted]
         assert [row.rows.tolist() for row in found] == [row.rows.tolist() for row in wanted]
         assert whole.steps(epoch) == len(found)
@@ -67,9 +67,9 @@ def test_a_range_deals_as_its_positions_do(small: dict[str, Store], window_rows:
 
 def test_dealing_a_window_does_not_touch_all_positions(large: Store) -> None:
     """A hundred million of them would be 800 MB."""
-    deal = Deal(range(10**8), 10**8, large.identity.plan, (0,), 256, 0, 8192, 16_384)
+    batch_order = BatchOrder(range(10**8), 10**8, large.identity.plan, (0,), 256, 0, 8192, 16_384)
     tracemalloc.start()
-    row = next(deal.batches(0))
+    row = next(batch_order.batches(0))
     _, peak = tracemalloc.get_traced_memory()
     tracemalloc.stop()
     assert (len(row.positions), len(np.unique(row.positions // 8192))) == (256, 2)
@@ -84,12 +84,12 @@ def test_memory_is_flat_in_views_and_two_windows_at_most(large: Store, window_ro
 
 
 def peak_of(store: Store, window_rows: int, epochs: int) -> int:
-    deal = deal_of(store, range(store.rows), window_rows, 1024)
+    batch_order = batch_order_of(store, range(store.rows), window_rows, 1024)
     tracemalloc.start()
     with ThreadPoolExecutor(1) as thread:
-        windows = LabelWindows([store], deal, epochs=epochs, features=False, thread=thread)
+        windows = LabelWindows([store], batch_order, epochs=epochs, features=False, thread=thread)
         for epoch in range(epochs):
-            for row in deal.batches(epoch):
+            for row in batch_order.batches(epoch):
                 windows.at(row)[0].take(row.rows, positions=row.positions)
     _, peak = tracemalloc.get_traced_memory()
     tracemalloc.stop()

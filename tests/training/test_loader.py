@@ -115,7 +115,7 @@ def test_a_small_memory_gives_the_same_rows_in_windows(data: Data, store_of: Mak
         for row, position in enumerate(batch.positions.tolist())
     }
     loader = Loader(data, stores=[store], batch_size=32, epochs=2, memory_bytes=3000)
-    assert len(loader.deal.windows(0)) == 4
+    assert len(loader.batch_order.windows(0)) == 4
     batches = list(loader)
     for batch in batches:
         assert len({position // 64 for position in batch.positions.tolist()}) == 1

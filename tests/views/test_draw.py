@@ -16,7 +16,7 @@ from torchvision.transforms import v2
 
 from kdcache.base.view_span import ViewSpan
 from kdcache.networks.preparation import Preparation, default_normalisation
-from kdcache.training.batch_order import Deal
+from kdcache.training.batch_order import BatchOrder
 from kdcache.training.loader import Loader
 from kdcache.views.draw import Drawn, ViewDataset, ViewRequest, draw_requests, own_generators, seed_generators
 from kdcache.views.mixing import mix_images, with_partners
@@ -98,11 +98,11 @@ def test_a_view_does_not_depend_on_workers(name: str, kind: Kind, mix: Mix, work
 def test_what_train_asks_for_is_what_extract_drew(name: str, kind: Kind, mix: Mix) -> None:
     """The training loader's own batches, partners from outside the subset included, against one request for all."""
     dataset, expected = reference(name, kind, mix)
-    deal = Deal(np.array([0, 2, 3, 7, 8]), ROWS, dataset.plan, tuple(range(VIEWS)), 2, 1, ROWS, ROWS)
+    batch_order = BatchOrder(np.array([0, 2, 3, 7, 8]), ROWS, dataset.plan, tuple(range(VIEWS)), 2, 1, ROWS, ROWS)
     requests = [
         ViewRequest(ViewSpan.of(batch.view), with_partners(dataset.plan, batch.positions, batch.view, ROWS))
         for epoch in range(VIEWS)
-        for batch in deal.batches(epoch)
+        for batch in batch_order.batches(epoch)
     ]
     require_same(dataset, requests, expected, 0)
 
