@@ -1,1 +1,1 @@
-"""What is computed over all blocks of a store: verify, diff, stats, recode, calibrate."""
+"""Computations over all blocks of a store: verify, diff, stats, recode, calibrate."""

@@ -1,4 +1,4 @@
-"""Whole blocks in memory: every file held against the sha256 of its commit, decoded, and taken apart by view.
+"""Blocks are read whole: every file is held against the sha256 of its commit, decoded, and taken apart by view.
 
 Shape letters: Vs views of a segment, R rows of a block.
 """
@@ -25,15 +25,17 @@ IntArray = npt.NDArray[np.int64]
 
 
 def read_block(segment: Segment, block: int, names: Iterable[str]) -> dict[str, Array]:
-    """Arrays of one block as stored, [Vs, ...]. Raises MissingBlockError where it is not committed, DamagedError where
-    a file is not the one of its commit, does not decode, or holds a class id that there is not."""
+    """Arrays of one block as stored, [Vs, ...].
+
+    Raises MissingBlockError where the block is not committed, DamagedError where a file is not the one of its commit,
+    does not decode, or holds a class id beyond the teacher's classes."""
     commit, names = segment.commit_of(block), list(names)
-    read = many(segment.folder, lambda name: _read(segment, block, name, commit.shards[name].sha256), names)
-    arrays = dict(zip(names, read, strict=True))
+    values = many(segment.folder, lambda name: _read(segment, block, name, commit.shards[name].sha256), names)
+    arrays = dict(zip(names, values, strict=True))
     classes = segment.identity.teacher.classes
-    if "classes" in arrays and (found := int(arrays["classes"].max(initial=0))) >= classes:
+    if "classes" in arrays and (class_id := int(arrays["classes"].max(initial=0))) >= classes:
         path = segment.folder.path(segment.layout.arrays["classes"].key(block))
-        raise DamagedError(f"{path} holds class id {found}, allowed are 0 to {classes - 1}; fetch the store again")
+        raise DamagedError(f"{path} holds class id {class_id}, allowed are 0 to {classes - 1}; fetch the store again")
     return arrays
 
 
@@ -42,8 +44,8 @@ def _read(segment: Segment, block: int, name: str, sha256: str) -> Array:
     require_metadata(folder, spec)
     key = spec.key(block)
     data = folder.require(key, folder.mend, limit=largest_shard(spec))
-    if (found := sha256_hex(data)) != sha256:
-        raise DamagedError(f"{folder.path(key)} has sha256 {found[:16]}, committed was {sha256[:16]}; {folder.mend}")
+    if (digest := sha256_hex(data)) != sha256:
+        raise DamagedError(f"{folder.path(key)} has sha256 {digest[:16]}, committed was {sha256[:16]}; {folder.mend}")
     try:
         return decode_shard(spec, data, block)
     except (ValueError, RuntimeError) as error:
@@ -53,23 +55,29 @@ def _read(segment: Segment, block: int, name: str, sha256: str) -> Array:
 
 def block_labels(store: Store, segment: Segment, block: int) -> IntArray:
     """[Vs, R] hard labels of a block, or [Vs, R, 2] with the partner's under mixing; -1 for none."""
-    first, last = segment.layout.block_rows(block)
-    own, plan = labels_between(store.folder, store.identity, first, last), store.identity.plan
+    start, stop = segment.layout.block_rows(block)
+    labels = labels_between(store.folder, store.identity, start, stop)
+    plan = store.identity.plan
     if plan.mix == "none":
-        return np.broadcast_to(own, (len(segment.views), len(own)))
-    positions = np.arange(first, last, dtype=np.int64)
-    partners = [own[partners_of(plan, positions, view, store.rows) - first] for view in segment.views]  # same block
-    return np.stack([np.stack([own, other], axis=1) for other in partners])
+        return np.broadcast_to(labels, (len(segment.views), len(labels)))
+    positions = np.arange(start, stop, dtype=np.int64)
+    by_view = []
+    for view in segment.views:
+        partners = partners_of(plan, positions, view, store.rows)  # in the same block
+        by_view.append(np.stack([labels, labels[partners - start]], axis=1))
+    return np.stack(by_view)
 
 
-def view_rows(segment: Segment, block: int, arrays: dict[str, Array], row: int, hard: IntArray) -> EncodedRows:
-    """Rows [R] of view number `row` of a block; `hard` [R] or [R, 2] are its labels."""
-    first, last = segment.layout.block_rows(block)
-    loose = {}
+def view_rows(segment: Segment, block: int, arrays: dict[str, Array], place: int, hard: IntArray) -> EncodedRows:
+    """Rows [R] of one view of a block, as a reader of the store gives them.
+
+    `arrays` come from `read_block`, `place` is the view's place on their axis Vs, `hard` [R] or [R, 2] its labels."""
+    start, stop = segment.layout.block_rows(block)
+    by_row = {}
     for name, values in arrays.items():
         axis = segment.layout.arrays[name].block_axis
         if axis is not None:
-            loose[name] = rows_first(values[row], axis - 1, None)
+            by_row[name] = rows_first(values[place], axis - 1, None)
     if segment.identity.encoding.k is None:
-        loose["hard"] = hard
-    return EncodedRows(segment.identity, np.arange(first, last, dtype=np.int64), loose)
+        by_row["hard"] = hard
+    return EncodedRows(segment.identity, np.arange(start, stop, dtype=np.int64), by_row)

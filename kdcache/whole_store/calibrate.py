@@ -1,7 +1,9 @@
-"""Temperature scaling: the T* at which soft labels have the least NLL on hard labels, and ECE before and after.
+"""Temperature scaling finds the T* at which soft labels have the least NLL on hard labels, and ECE at T = 1 and at T*.
 
 Guo et al. 2017, "On Calibration of Modern Neural Networks": one temperature, fitted on held-out rows by NLL. A store is
-read block by block and never held whole. Shape letters: B rows of a piece, K classes a row holds, T temperatures.
+read block by block and is never in memory as a whole. `fit_temperature` is the entry.
+
+Shape letters: B rows of a piece, K classes a row holds, T temperatures.
 """
 
 from collections.abc import Iterator
@@ -35,7 +37,8 @@ BOTTOM_ENDS = {
 
 
 class ReliabilityBin(Record):
-    """Rows whose top probability is in [low, high), or exactly 1: how many, its mean, and the share that is right."""
+    """Rows whose top probability is in [low, high), or is exactly 1: their count, the mean of that probability
+    (`confidence`), and the share whose top class is the hard label (`accuracy`)."""
 
     low: float
     high: float
@@ -47,9 +50,9 @@ class ReliabilityBin(Record):
 class Calibration(Record):
     """A fitted temperature. NLL in nats a row, ECE and accuracy (top-1) as shares of 1; before is T = 1, after is T*.
 
-    `rows` had a hard label, `rows_without_label` had none and were left out. `at_bound`: T* is an end of what may be
-    tried, and `note` says why and what to do. `curve` holds (T, NLL) of all that were tried and T = 1; `bins_before`
-    and `bins_after` the reliability diagram's bins that hold rows.
+    `rows` had a hard label, `rows_without_label` had none and were left out. `at_bound`: T* is an end of the range of
+    temperatures, and `note` says why and what to do. `curve` holds (T, NLL) of T = 1 and of every temperature that was
+    tried. `bins_before` and `bins_after` are those bins of the reliability diagram that hold rows.
     """
 
     store: str
@@ -73,42 +76,42 @@ class Calibration(Record):
 def fit_temperature(store: Store, view: int | None = None, *, progress: Progress = silent) -> Calibration:
     """Fit T* over all positions of one view (the first by default) by the mean of -log p(hard label).
 
-    NLL is convex in 1 / T for all logits (a logsumexp less a line), and falls and rises once in log T: a grid is
-    narrowed to the neighbours of its best point until they are 1e-4 apart. T is 0.05 to 100, from a top-k store 1 to
-    100. Rows without a hard label, or with a masked one, are left out.
+    NLL over all logits is convex in 1 / T (a logsumexp less a line), so in log T it falls and then rises, once. A grid
+    is narrowed to the neighbours of its best point until they are 1e-4 apart. T is 0.05 to 100, from a top-k store 1
+    to 100. Rows without a hard label, or with a masked one, are left out.
 
-    Raises InvalidInputError for mixed views, a view that is not there, or no labelled row; MissingBlockError and
+    Raises InvalidInputError for mixed views, a view that the store lacks, or no labelled row; MissingBlockError and
     DamagedError as `Store.read`.
     """
-    chosen = _usable_view(store, view)
+    view = _usable_view(store, view)
     full = store.identity.encoding.k is None
     low, high = FULL_RANGE if full else TOPK_RANGE
-    passes = _Passes(store, chosen, progress)
-    tried = np.geomspace(low, high, GRID + 2)
-    curve = dict(zip(tried.tolist(), passes.nll(tried), strict=True))
+    passes = _Passes(store, view, progress)
+    temperatures = np.geomspace(low, high, GRID + 2)
+    curve = dict(zip(temperatures.tolist(), passes.nll(temperatures), strict=True))
     for _ in range(SEARCHES - 1):
-        tried = np.geomspace(*_around_best(curve), GRID + 2)[1:-1]
-        curve |= zip(tried.tolist(), passes.nll(tried), strict=True)
+        temperatures = np.geomspace(*_best_neighbours(curve), GRID + 2)[1:-1]
+        curve |= zip(temperatures.tolist(), passes.nll(temperatures), strict=True)
     best = min(curve, key=lambda temperature: curve[temperature])
-    before, after = passes.measure(1.0, best)
+    sums_at_1, sums_at_best = passes.measure(1.0, best)
     ends = {low: BOTTOM_ENDS[full], high: TOP_ENDS}
     return Calibration(
         store=str(store.folder.root),
         content_id=store.content_id,
-        view=chosen,
-        rows=before.rows,
-        rows_without_label=store.rows - before.rows,
-        accuracy=before.correct / before.rows,
+        view=view,
+        rows=sums_at_1.rows,
+        rows_without_label=store.rows - sums_at_1.rows,
+        accuracy=sums_at_1.correct / sums_at_1.rows,
         temperature=best,
         at_bound=best in ends,
-        nll_before=before.loss / before.rows,
-        nll_after=after.loss / after.rows,
-        ece_before=before.ece(),
-        ece_after=after.ece(),
+        nll_before=sums_at_1.loss / sums_at_1.rows,
+        nll_after=sums_at_best.loss / sums_at_best.rows,
+        ece_before=sums_at_1.ece(),
+        ece_after=sums_at_best.ece(),
         note=ends.get(best, ""),
-        curve=tuple(sorted({**curve, 1.0: before.loss / before.rows}.items())),
-        bins_before=before.bins(),
-        bins_after=after.bins(),
+        curve=tuple(sorted({**curve, 1.0: sums_at_1.loss / sums_at_1.rows}.items())),
+        bins_before=sums_at_1.bins(),
+        bins_after=sums_at_best.bins(),
     )
 
 
@@ -123,32 +126,32 @@ def _usable_view(store: Store, view: int | None) -> int:
     return store.every_view[0] if view is None else view
 
 
-def _around_best(curve: dict[float, float]) -> tuple[float, float]:
+def _best_neighbours(curve: dict[float, float]) -> tuple[float, float]:
     """The neighbours of the temperature with the least NLL; at an end of the range, that end and its neighbour."""
-    tried = sorted(curve)
-    best = min(range(len(tried)), key=lambda place: curve[tried[place]])
-    return tried[max(best - 1, 0)], tried[min(best + 1, len(tried) - 1)]
+    temperatures = sorted(curve)
+    best = min(range(len(temperatures)), key=lambda place: curve[temperatures[place]])
+    return temperatures[max(best - 1, 0)], temperatures[min(best + 1, len(temperatures) - 1)]
 
 
-class Measured:
+class TemperatureSums:
     """Sums over rows at one temperature, from which NLL, accuracy and ECE follow."""
 
     def __init__(self, temperature: float) -> None:
         self.temperature = temperature
         self.rows = self.correct = 0
         self.loss = 0.0
-        self.sums = np.zeros((3, BINS + 1))  # rows, confidence, right ones; by bin
+        self.sums = np.zeros((3, BINS + 1))  # rows, confidence, correct rows; by bin
 
-    def add(self, soft: SoftLabels, right: npt.NDArray[np.bool_]) -> None:
-        """Count rows [B] whose hard label is known; `right` [B] where the top class is the hard label."""
-        self.rows += len(right)
-        self.correct += int(right.sum())
+    def add(self, soft: SoftLabels, correct: npt.NDArray[np.bool_]) -> None:
+        """Count rows [B] whose hard label is known; `correct` [B] where the top class is the hard label."""
+        self.rows += len(correct)
+        self.correct += int(correct.sum())
         self.loss -= float(soft.label_log_prob(self.temperature).sum())
         confidence = np.exp(-soft.log_normalizer(self.temperature))  # the top logit is 0
-        self.sums += calibration_sums(confidence, right)
+        self.sums += calibration_sums(confidence, correct)
 
     def ece(self) -> float:
-        """Expected calibration error, Guo et al. 2017, equation 3: sum over bins of |right - confidence| / rows."""
+        """Expected calibration error, Guo et al. 2017, equation 3: sum over bins of |correct - confidence| / rows."""
         return calibration_error(self.sums)
 
     def bins(self) -> tuple[ReliabilityBin, ...]:
@@ -169,28 +172,29 @@ def reliability_bins(sums: Floats) -> tuple[ReliabilityBin, ...]:
             high=min(place + 1, BINS) / BINS,
             rows=int(rows),
             confidence=confidence / rows,
-            accuracy=right / rows,
+            accuracy=correct / rows,
         )
-        for place, (rows, confidence, right) in enumerate(sums.T.tolist())
+        for place, (rows, confidence, correct) in enumerate(sums.T.tolist())
         if rows
     )
 
 
-def calibration_sums(confidence: npt.NDArray[np.floating], right: npt.NDArray[np.bool_]) -> Floats:
-    """[3, 16] rows, summed confidence and right ones in 15 equal bins of `confidence` [B], and at exactly 1.
+def calibration_sums(confidence: npt.NDArray[np.floating], correct: npt.NDArray[np.bool_]) -> Floats:
+    """[3, 16] counts of rows, sums of confidence, and counts of correct rows, by bin of `confidence` [B].
 
-    Bins are [low, high) on f32 values, and a probability that rounds to 1 has a bin of its own: so counts
-    torchmetrics' MulticlassCalibrationError, which validation uses, and the two agree on saturated networks too.
+    There are 15 equal bins [low, high) on f32 values, and one for a probability that rounds to 1. torchmetrics'
+    MulticlassCalibrationError counts in the same way, so the two agree on saturated networks too. Validation in
+    training uses these sums as well.
     """
-    narrow = confidence.astype(np.float32)
+    confidence_f32 = confidence.astype(np.float32)
     edges = np.linspace(0, 1, BINS + 1, dtype=np.float32)
-    places = np.searchsorted(edges, narrow, side="right") - 1
-    weights = (np.ones(len(narrow)), narrow, right)
-    return np.stack([np.bincount(places, weights=each, minlength=BINS + 1) for each in weights])
+    places = np.searchsorted(edges, confidence_f32, side="right") - 1
+    weights = (np.ones(len(confidence_f32)), confidence_f32, correct)
+    return np.stack([np.bincount(places, weights=values, minlength=BINS + 1) for values in weights])
 
 
 class _Passes:
-    """Passes over the labelled rows of one view, each reporting how far all of them have come."""
+    """Passes over the labelled rows of one view. Progress is reported over all passes together."""
 
     def __init__(self, store: Store, view: int, progress: Progress) -> None:
         self.store, self.view, self.progress = store, view, progress
@@ -207,42 +211,46 @@ class _Passes:
                 f"{self.store.folder.root} has no row with a hard label: there is nothing to fit to; calibrate on a "
                 "labelled data set"
             )
-        return [float(each) for each in sums / rows]
+        return [float(loss) for loss in sums / rows]
 
-    def measure(self, *temperatures: float) -> list[Measured]:
-        """All measures at each temperature, in one pass."""
-        measured = [Measured(temperature) for temperature in temperatures]
-        for soft, right in self._pieces():
-            for each in measured:
-                each.add(soft, right)
-        return measured
+    def measure(self, *temperatures: float) -> list[TemperatureSums]:
+        """The sums at each temperature, in one pass."""
+        sums = [TemperatureSums(temperature) for temperature in temperatures]
+        for soft, correct in self._pieces():
+            for temperature_sums in sums:
+                temperature_sums.add(soft, correct)
+        return sums
 
     def _pieces(self) -> Iterator[tuple[SoftLabels, npt.NDArray[np.bool_]]]:
-        """Labelled rows [B] in f64, and whether their top class is the hard label; at most PIECE logits at once."""
+        """Labelled rows [B] in f64, and a mask [B] of those whose top class is the hard label; at most PIECE logits at
+        once."""
         block = self.store.segment_of(self.view).layout.block
         step = max(1, PIECE // (self.store.identity.encoding.k or self.store.identity.teacher.classes))
         self.progress("calibrating", self.done, self.total)
-        for first, last in _spans(self.store.rows, max(block, step // block * block)):
-            positions = np.arange(first, last, dtype=np.int64)
+        for block_start, block_stop in _ranges(self.store.rows, max(block, step // block * block)):
+            positions = np.arange(block_start, block_stop, dtype=np.int64)
             rows = self.store.load(self.view, positions)
             hard = self.store.hard_labels(self.view, positions)
-            for start, stop in _spans(len(positions), step):
+            for start, stop in _ranges(len(positions), step):
                 soft = rows.take(np.arange(start, stop)).soft_labels()
-                yield _labelled(soft, hard[start:stop])
+                yield _labelled_rows(soft, hard[start:stop])
             self.done += len(positions)
             self.progress("calibrating", self.done, self.total)
 
 
-def _spans(count: int, step: int) -> list[tuple[int, int]]:
-    """0 to count cut into pieces of `step`, the last one shorter."""
+def _ranges(count: int, step: int) -> list[tuple[int, int]]:
+    """(start, stop) of the pieces of `step` rows that `count` rows are cut into; the last piece may be shorter."""
     return [(start, min(start + step, count)) for start in range(0, count, step)]
 
 
-def _labelled(soft: SoftLabels, hard: IntArray) -> tuple[SoftLabels, npt.NDArray[np.bool_]]:
-    """The rows that have a hard label, in f64; and for each whether its top class is that label."""
-    kept = ~np.isnan(soft.label)
-    top = soft.logits.argmax(axis=-1) if isinstance(soft, FullLabels) else soft.classes[:, 0]
-    fields = {"logits": soft.logits[kept].astype(np.float64), "label": soft.label[kept].astype(np.float64)}
+def _labelled_rows(soft: SoftLabels, hard: IntArray) -> tuple[SoftLabels, npt.NDArray[np.bool_]]:
+    """The rows that have a hard label, in f64, and a mask of those whose top class is that label."""
+    mask = ~np.isnan(soft.label)
+    top_classes = soft.logits.argmax(axis=-1) if isinstance(soft, FullLabels) else soft.classes[:, 0]
+    fields = {
+        "logits": soft.logits[mask].astype(np.float64),
+        "label": soft.label[mask].astype(np.float64),
+    }
     if isinstance(soft, TopKLabels):
-        fields |= {"classes": soft.classes[kept], "tail": soft.tail[kept].astype(np.float64)}
-    return replace(soft, **fields), (top == hard)[kept]
+        fields |= {"classes": soft.classes[mask], "tail": soft.tail[mask].astype(np.float64)}
+    return replace(soft, **fields), (top_classes == hard)[mask]

@@ -1,4 +1,4 @@
-"""The rows that two stores share: which positions hold the same sample, and reading them in bounded memory.
+"""Common rows of two stores: the positions that hold the same sample, and reading them in bounded memory.
 
 Two stores of one data set may have other orders, encodings and block sizes. Rows meet by dataset index and view.
 Shape letters: N positions of a store, R rows in common.
@@ -16,8 +16,8 @@ from kdcache.store.store import Store
 
 IntArray = npt.NDArray[np.int64]
 
-GROUP_BYTES = 2**26  # rows of one store that are held at a time, as stored
-READ_BYTES = 2**26  # whole blocks that are decoded at a time to take rows from
+GROUP_BYTES = 2**26  # of the rows of one store that are in memory at a time, as stored
+READ_BYTES = 2**26  # of the whole blocks that are decoded at a time to take rows from
 
 
 @dataclass(frozen=True)
@@ -32,12 +32,12 @@ class CommonRows:
         return len(self.a)
 
     def take(self, rows: IntArray) -> "CommonRows":
-        """Some of the rows."""
+        """The rows at some indices [R'] into these."""
         return CommonRows(self.a[rows], self.b[rows], self.index[rows])
 
 
 class Pairing:
-    """How the positions of two stores of one data set correspond; orders are read only where they differ."""
+    """The map between the positions of two stores of one data set. Orders are read only where they differ."""
 
     def __init__(self, a: Store, b: Store) -> None:
         self.a, self.b = a, b
@@ -47,14 +47,13 @@ class Pairing:
     def rows_of(self, view: int, limit: int) -> CommonRows:
         """Rows of a view that both stores have committed, at most `limit` of them (0: all).
 
-        A sample is whole blocks, evenly spaced, where the first store's order is shuffled: a block is then as good as
-        any rows, and a view is read block by block. In a given order it is rows, evenly spaced.
+        Where the first store's order is shuffled, whole blocks are taken, evenly spaced: a block's rows are then as
+        good as any, and a view is read block by block. In a given order single rows are taken, evenly spaced.
         """
-        committed_a = _committed(self.a, view)
-        mapped = np.flatnonzero(committed_a)
-        there = mapped[_committed(self.b, view)[self._positions_in_b(mapped)]]
-        chosen = _sample(there, self.a, view, limit) if limit and limit < len(there) else there
-        return CommonRows(chosen, self._positions_in_b(chosen), self.a.order[chosen])
+        positions = np.flatnonzero(_committed(self.a, view))
+        common = positions[_committed(self.b, view)[self._positions_in_b(positions)]]
+        subset = _subset(common, self.a, view, limit) if limit and limit < len(common) else common
+        return CommonRows(subset, self._positions_in_b(subset), self.a.order[subset])
 
     def _positions_in_b(self, positions: IntArray) -> IntArray:
         if self.aligned:
@@ -72,47 +71,51 @@ def common_views(a: Store, b: Store) -> tuple[int, ...]:
 
 
 def groups(rows: CommonRows, a: Store, b: Store, view: int) -> Iterator[CommonRows]:
-    """The rows in groups that fit the memory of one read, cut where a block of the first store ends."""
-    widest = max(_row_bytes(store.segment_of(view)) for store in (a, b))
+    """The rows in groups. A group fits the memory of one read and ends where a block of the first store ends."""
+    row_size = max(_row_bytes(store.segment_of(view)) for store in (a, b))
     block = a.segment_of(view).layout.block
-    step = max(GROUP_BYTES // widest // block, 1) * block
+    step = max(GROUP_BYTES // row_size // block, 1) * block
     edges = np.searchsorted(rows.a, np.arange(step, a.rows, step))
-    for a_part, b_part, index in zip(*(np.split(each, edges) for each in (rows.a, rows.b, rows.index)), strict=True):
-        if len(a_part):
-            yield CommonRows(a_part, b_part, index)
+    for group_a, group_b, index in zip(
+        *(np.split(array, edges) for array in (rows.a, rows.b, rows.index)), strict=True
+    ):
+        if len(group_a):
+            yield CommonRows(group_a, group_b, index)
 
 
 def gather(store: Store, view: int, positions: IntArray) -> EncodedRows:
-    """Rows of one view at `positions` [R], in that order, reading some whole blocks at a time."""
+    """Rows of one view at `positions` [R], in that order. Some whole blocks are read at a time."""
     segment = store.segment_of(view)
     block = segment.layout.block
     order = np.argsort(positions, kind="stable")
-    ascending = positions[order]
-    batch = max(READ_BYTES // (_row_bytes(segment) * block), 1)
-    blocks = np.unique(ascending // block)
-    firsts = blocks[::batch][1:] * block  # first position of each batch but the first
-    parts = [store.load(view, part) for part in np.split(ascending, np.searchsorted(ascending, firsts))]
+    sorted_positions = positions[order]
+    blocks_a_read = max(READ_BYTES // (_row_bytes(segment) * block), 1)
+    blocks = np.unique(sorted_positions // block)
+    starts = blocks[::blocks_a_read][1:] * block  # first position of every read but the first
+    parts = [store.load(view, part) for part in np.split(sorted_positions, np.searchsorted(sorted_positions, starts))]
     arrays = {name: np.concatenate([part.arrays[name] for part in parts]) for name in parts[0].arrays}
-    back = np.empty_like(order)
-    back[order] = np.arange(len(order))
-    return EncodedRows(store.identity, ascending, arrays).take(back)
+    inverse = np.empty_like(order)
+    inverse[order] = np.arange(len(order))
+    return EncodedRows(store.identity, sorted_positions, arrays).take(inverse)
 
 
 def _committed(store: Store, view: int) -> npt.NDArray[np.bool_]:
-    """[N] whether a position's block is committed."""
+    """[N] True for positions whose block is committed."""
     segment = store.segment_of(view)
     commits = segment.commits()
     blocks = np.array([block in commits for block in range(segment.layout.blocks)])
     return np.repeat(blocks, segment.layout.block)[: store.rows]
 
 
-def _sample(there: IntArray, a: Store, view: int, limit: int) -> IntArray:
+def _subset(positions: IntArray, a: Store, view: int, limit: int) -> IntArray:
+    """`limit` of the positions in store `a`, in whole blocks where its order is shuffled."""
     if a.identity.order.kind == "given":
-        return there[np.linspace(0, len(there) - 1, limit).astype(np.int64)]
+        return positions[np.linspace(0, len(positions) - 1, limit).astype(np.int64)]
     block = a.segment_of(view).layout.block
-    blocks = np.unique(there // block)
-    chosen = blocks[np.linspace(0, len(blocks) - 1, min(-(-limit // block), len(blocks))).astype(np.int64)]
-    return there[np.isin(there // block, chosen)][:limit]
+    blocks = np.unique(positions // block)
+    block_count = min(-(-limit // block), len(blocks))
+    blocks = blocks[np.linspace(0, len(blocks) - 1, block_count).astype(np.int64)]
+    return positions[np.isin(positions // block, blocks)][:limit]
 
 
 def _row_bytes(segment: Segment) -> int:

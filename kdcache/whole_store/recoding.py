@@ -1,9 +1,9 @@
-"""From one encoding to a narrower one, without the teacher: the arrays of a block, decoded, cut and quantised again.
+"""Recoding of rows from one encoding to a narrower one, without the teacher: decoded, cut and quantised again.
 
-Top-k to top-k' at equal quantisation keeps ids, gaps and labels as they are: a prefix. The logits that leave the head
-join the tail's sketch: they are known to half a gap's step, 1/32 nat (high: 1/128), and what is stored is rounded to
-1/256, so a tail at T is off by 1 / (32 T) + 1/128 from that of a store extracted at k', where nothing was clamped. From
-high to default a kept logit is off by 1/32 + 1/128. From all logits the steps are those of extract, on f16.
+Top-k to top-k' at equal quantisation keeps ids, gaps and labels as they are: a prefix. The logits outside k' join the
+tail's sketch. They are known to half a gap's step, 1/32 nat (high: 1/128), and stored values are rounded to 1/256; so a
+tail at T is off by 1 / (32 T) + 1/128 from that of a store extracted at k', where nothing was clamped. From high to
+default a kept logit is off by 1/32 + 1/128. From all logits the steps are those of extract, on f16.
 
 Shape letters: Vs views of a segment, R rows, K kept classes, C classes, L labels a row.
 """
@@ -33,40 +33,42 @@ CARRIED = ("pixels", "features", "canary")  # arrays that no encoding of soft la
 
 @dataclass(frozen=True)
 class Recoding:
-    """From the encoding of one identity to that of another, of the same teacher, data set, order and views."""
+    """A change of encoding between two identities of the same teacher, data set, order and views."""
 
     source: Identity
     target: Identity
 
     def view(self, rows: EncodedRows) -> tuple[dict[str, Array], Flags, Flags]:
-        """Soft labels [1, R, ...] of one view as the target holds them; the rows [R] that are clamped now; and those
-        that may have been before, since one of their integers is the largest that there is."""
+        """The rows of one view in the target's encoding.
+
+        Returns the arrays [1, R, ...], a mask [R] of the rows that this recoding clamps, and a mask [R] of the rows
+        that may have been clamped before, since one of their integers is the largest that there is."""
         at_limit = self._at_limit(rows)
         if self.target.encoding.k is None:
             return {"logits": rows.arrays["logits"][None]}, np.zeros_like(at_limit), at_limit
-        parts = [self._piece(rows.take(part)) for part in _pieces(len(rows.positions), self.source)]
+        parts = [self._piece(rows.take(piece)) for piece in _pieces(len(rows.positions), self.source)]
         arrays = {
-            name: np.concatenate([each[name] for each, _ in parts], axis=_axis(name, self.target))
+            name: np.concatenate([part_arrays[name] for part_arrays, _ in parts], axis=_axis(name, self.target))
             for name in parts[0][0]
         }
-        return arrays, np.concatenate([clamped for _, clamped in parts]), at_limit
+        return arrays, np.concatenate([clamped_rows for _, clamped_rows in parts]), at_limit
 
     def _piece(self, rows: EncodedRows) -> tuple[dict[str, Array], Flags]:
         soft, teacher = rows.soft_labels(), self.target.teacher
-        kept = _from_full(soft, rows, self.target) if isinstance(soft, FullLabels) else _cut(soft, self.target)
-        one_view = TopK(kept.classes[None], kept.distances[None], kept.tail[None], kept.label[None])
-        encoded = encode_topk(one_view, self.target.encoding, teacher.classes, teacher.masked_classes)
-        return encoded.arrays, encoded.clamped[0]
+        topk = _from_full(soft, rows, self.target) if isinstance(soft, FullLabels) else _cut(soft, self.target)
+        topk = TopK(topk.classes[None], topk.distances[None], topk.tail[None], topk.label[None])  # [1, B, ...]
+        result = encode_topk(topk, self.target.encoding, teacher.classes, teacher.masked_classes)
+        return result.arrays, result.clamped[0]
 
     def _at_limit(self, rows: EncodedRows) -> Flags:
         encoding, k = self.source.encoding, self.target.encoding.k
         if encoding.k is None or k is None:
             return np.asarray((rows.arrays["logits"] == LOWEST_F16).any(axis=1))
         label = rows.arrays["label"]
-        found = (label == NO_LABEL - 1).reshape(len(label), -1).any(axis=1)
+        at_limit = (label == NO_LABEL - 1).reshape(len(label), -1).any(axis=1)
         if "gaps" in rows.arrays:
-            found |= (rows.arrays["gaps"][:, : k - 1] == np.iinfo(GAP_DTYPE[encoding.quantisation]).max).any(axis=1)
-        return np.asarray(found)
+            at_limit |= (rows.arrays["gaps"][:, : k - 1] == np.iinfo(GAP_DTYPE[encoding.quantisation]).max).any(axis=1)
+        return np.asarray(at_limit)
 
 
 def _pieces(count: int, identity: Identity) -> Iterator[IntArray]:
@@ -76,16 +78,16 @@ def _pieces(count: int, identity: Identity) -> Iterator[IntArray]:
 
 
 def _axis(name: str, identity: Identity) -> int:
-    """The axis of rows of an encoded array of leading axes [1, R]."""
+    """The axis of rows in an encoded array of one view."""
     by_rank = name == "gaps" and identity.encoding.packing == "residuals"
     return 2 if name == "tail" or by_rank else 1
 
 
 def _cut(soft: TopKLabels, target: Identity) -> TopK:
-    """The first k' classes in f64; those that leave join the tail."""
+    """The first k' classes in f64; the logits of the others join the tail."""
     wide = replace(soft, logits=soft.logits.astype(np.float64), tail=soft.tail.astype(np.float64))
-    kept = wide.prefix(target.encoding.k or 0)
-    return TopK(kept.classes, -kept.logits, kept.tail, _columns(-soft.label))
+    prefix = wide.prefix(target.encoding.k or 0)
+    return TopK(prefix.classes, -prefix.logits, prefix.tail, _columns(-soft.label))
 
 
 def _from_full(soft: FullLabels, rows: EncodedRows, target: Identity) -> TopK:
@@ -101,8 +103,8 @@ def _columns(label: Array) -> Array:
 class ClassMeans:
     """Class means [C] of the target, from the rows of the source's block 0.
 
-    Outside the new top k a class's logit is known where the source kept it. Where it did not, the source's class mean
-    and the row's mean tail logit stand for it: added up over rows they give the sum that the source was made from.
+    Outside the new top k a class's logit is known where the source kept it. Elsewhere the source's class mean plus the
+    row's mean tail logit stand for it: over all rows these add up to the sum from which the source's mean was taken.
     """
 
     recoding: Recoding
@@ -114,36 +116,38 @@ class ClassMeans:
 
     def add(self, rows: EncodedRows) -> None:
         """Count the rows of one view."""
-        for part in _pieces(len(rows.positions), _all_classes(self.recoding.source)):
-            soft = rows.take(part).soft_labels()
+        for piece in _pieces(len(rows.positions), _all_classes(self.recoding.source)):
+            soft = rows.take(piece).soft_labels()
             logits, best = self._logits(soft), _best(soft, self.recoding.target.encoding.k or 0)
             self.sums += tail_sums(logits, best, self.recoding.target.teacher.masked_classes)
 
     def _logits(self, soft: SoftLabels) -> Array:
-        """[B, C] f64 logits, those of a tail as class means have them."""
-        masked = list(self.recoding.source.teacher.masked_classes)
+        """[B, C] f64 logits; in a tail the class means stand for them."""
+        masked_classes = list(self.recoding.source.teacher.masked_classes)
         if isinstance(soft, FullLabels):
             return np.asarray(soft.logits.astype(np.float64))
         assert self.source_means is not None
-        tail, last = soft.tail.astype(np.float64), soft.logits[:, -1].astype(np.float64)
-        mean = tail_moments(tail, last, soft.tail_classes)[0] if soft.tail_classes else np.zeros(len(last))
+        tail, last_logits = soft.tail.astype(np.float64), soft.logits[:, -1].astype(np.float64)
+        count = soft.tail_classes
+        mean = tail_moments(tail, last_logits, count)[0] if count else np.zeros(len(tail))
         dense = mean[:, None] + self.source_means[None].astype(np.float64)
-        dense[:, masked] = -np.inf
+        dense[:, masked_classes] = -np.inf
         np.put_along_axis(dense, soft.classes.astype(np.int64), soft.logits.astype(np.float64), axis=1)
         return np.asarray(dense)
 
     def values(self) -> Array:
-        """[1, C] f32; 0 for a class that was never outside the top k."""
+        """Means [1, C] f32; 0 for a class that was never outside the top k."""
         return np.asarray(self.sums[:1] / np.maximum(self.sums[1:], 1), dtype=np.float32)
 
 
 def _all_classes(identity: Identity) -> Identity:
+    """The identity with the full encoding: pieces are then cut by all classes."""
     return identity.model_copy(update={"encoding": Encoding(name="full")})
 
 
 def _best(soft: SoftLabels, k: int) -> IntArray:
-    """[B, k] ids of the classes that stay."""
+    """[B, k] ids of the best classes."""
     if isinstance(soft, TopKLabels):
         return np.asarray(soft.classes[:, :k].astype(np.int64))
-    nobody = np.full((len(soft.logits), 1), -1)
-    return np.asarray(reduce_topk(soft.logits, nobody, k, soft.masked).classes)
+    no_labels = np.full((len(soft.logits), 1), -1)
+    return np.asarray(reduce_topk(soft.logits, no_labels, k, soft.masked).classes)

@@ -1,7 +1,7 @@
 """Bytes a row of a store, as if it had been extracted with fewer classes or without its tail sketch.
 
-A row is a (position, view). Counted are the rows of the store's first block in its first view: cut to k', encoded and
-compressed by the store's own codecs, shard index and checksums included; features, canary and metadata are left out.
+A row is a (position, view). The rows of the store's first block in its first view are cut to k', encoded and
+compressed by the store's own codecs. Shard index and checksums count; features, canary and metadata do not.
 """
 
 from dataclasses import replace
@@ -23,17 +23,17 @@ Array = npt.NDArray[Any]
 
 
 def row_bytes(store: Store, top_k: int | None = None, *, tail: bool = True) -> float:
-    """Bytes a row with the best `top_k` classes (all that are kept by default), with the sketch or without it."""
+    """Bytes a row with the best `top_k` classes (by default all of the store's), with the sketch or without it."""
     view = store.every_view[0]
     layout = store.segment_of(view).layout
     rows = store.load(view, np.arange(*layout.block_rows(0)))
     soft = rows.soft_labels()
     identity = store.identity
     if top_k is not None and top_k != identity.encoding.k:
-        identity = _narrowed(identity, top_k)
-        fewer = soft.prefix(top_k)
-        assert isinstance(fewer, TopKLabels)
-        arrays = {"pixels": rows.arrays["pixels"], **_encoded(fewer, identity)}
+        identity = _narrow(identity, top_k)
+        topk = soft.prefix(top_k)
+        assert isinstance(topk, TopKLabels)
+        arrays = {"pixels": rows.arrays["pixels"], **_encoded(topk, identity)}
     else:
         names = [name for name in layout.rowwise if name != "features"]
         arrays = {name: np.moveaxis(rows.arrays[name], 0, _axis(layout.arrays[name]) - 1) for name in names}
@@ -52,11 +52,11 @@ def _axis(spec: ArraySpec) -> int:
     return spec.block_axis
 
 
-def _narrowed(identity: Identity, top_k: int) -> Identity:
-    found = identity.encoding
-    packing = found.packing if found.k is not None else "residuals"
-    encoding = Encoding(name="topk", k=top_k, quantisation=found.quantisation, packing=packing)
-    return identity.model_copy(update={"encoding": encoding})
+def _narrow(identity: Identity, top_k: int) -> Identity:
+    encoding = identity.encoding
+    packing = encoding.packing if encoding.k is not None else "residuals"
+    topk = Encoding(name="topk", k=top_k, quantisation=encoding.quantisation, packing=packing)
+    return identity.model_copy(update={"encoding": topk})
 
 
 def _encoded(soft: TopKLabels, identity: Identity) -> dict[str, Array]:

@@ -1,6 +1,6 @@
-"""Spreads of values that are seen a piece at a time, from counts in fine bins: logarithmic ones, or equal ones.
+"""Spreads of values that come a piece at a time, from counts in fine bins: logarithmic ones, or equal ones.
 
-Counts are added exactly; sums of values in the order in which pieces are joined."""
+Counts are added exactly; sums of values are added in the order in which pieces are joined."""
 
 from typing import Any
 
@@ -15,8 +15,8 @@ EDGES = np.logspace(LOWEST, HIGHEST, (HIGHEST - LOWEST) * BINS + 1)
 
 
 class Spread(Record):
-    """Mean, median and largest of the finite values, None where there are none, and how many were infinite. The median
-    is known to 0.25 %; below 1e-9 it is 0."""
+    """Mean, median and largest of the finite values (None where there are none), and the count of infinite ones. The
+    median is known to 0.25 %; below 1e-9 it is 0."""
 
     mean: float | None
     median: float | None
@@ -32,11 +32,11 @@ class Tally:
         self.total, self.largest, self.infinite = 0.0, 0.0, 0
 
     def add(self, values: npt.NDArray[Any]) -> None:
-        finite = values[np.isfinite(values)]
-        self.infinite += len(values) - len(finite)
-        self.counts += np.bincount(np.searchsorted(EDGES, finite, side="right"), minlength=len(self.counts))
-        self.total += float(finite.sum())
-        self.largest = max(self.largest, float(finite.max(initial=0.0)))
+        finite_values = values[np.isfinite(values)]
+        self.infinite += len(values) - len(finite_values)
+        self.counts += np.bincount(np.searchsorted(EDGES, finite_values, side="right"), minlength=len(self.counts))
+        self.total += float(finite_values.sum())
+        self.largest = max(self.largest, float(finite_values.max(initial=0.0)))
 
     def join(self, other: "Tally") -> None:
         self.counts += other.counts
@@ -98,13 +98,16 @@ class Range:
         self.largest = max(self.largest, other.largest)
 
     def percentiles(self) -> Percentiles:
-        """Of at least one value: the middle of the bin in which a percentile lies, within what was seen."""
-        places = self.counts.cumsum()
-        ranks = [min(int(places[-1]) * each // 100, int(places[-1]) - 1) for each in PERCENTILES]
-        middles = [(int(np.searchsorted(places, rank, side="right")) + 0.5) * self.top / EQUAL for rank in ranks]
-        p5, p25, median, p75, p95 = (min(max(each, self.smallest), self.largest) for each in middles)
+        """Percentiles of one value or more: the middles of their bins, cut to the smallest and the largest value."""
+        cumulative_counts = self.counts.cumsum()
+        count = int(cumulative_counts[-1])
+        ranks = [min(count * percent // 100, count - 1) for percent in PERCENTILES]
+        middles = [
+            (int(np.searchsorted(cumulative_counts, rank, side="right")) + 0.5) * self.top / EQUAL for rank in ranks
+        ]
+        p5, p25, median, p75, p95 = (min(max(middle, self.smallest), self.largest) for middle in middles)
         return Percentiles(
-            mean=self.total / int(places[-1]),
+            mean=self.total / count,
             min=self.smallest,
             p5=p5,
             p25=p25,
