@@ -10,7 +10,7 @@ from kdcache.base.records import validated
 from kdcache.cli.console import print_json, print_record, progress_bar
 from kdcache.cli.flags import DaskWorkers, EngineName, Json, Scheduler, Views
 from kdcache.whole_store.engines import open_engine, seen_by
-from kdcache.whole_store.recode import Recoded, recode_store
+from kdcache.whole_store.recode import RecodeSummary, recode_store
 from kdcache.whole_store.recode_plan import Narrowing
 
 Store = Annotated[str, typer.Argument(help="the sealed store: folder, zip file or address, STORE@ID for a pinned seal")]
@@ -60,7 +60,7 @@ def command(
         _print(recoded)
 
 
-def _print(recoded: Recoded) -> None:
+def _print(recoded: RecodeSummary) -> None:
     record = recoded.model_dump()
     rows = max(recoded.rows, 1)
     record["bytes_a_row"] = f"{recoded.bytes_before / rows:.2f} before, {recoded.bytes / rows:.2f} now"

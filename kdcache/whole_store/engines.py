@@ -1,7 +1,7 @@
-"""Where computations over the blocks of a store run: here, or on a cluster; results come in the order of the items.
+"""Engines run computations over the blocks of a store: in this process, or on the workers of a Dask cluster.
 
-A computation is a pure function of a store's address and of a block, with a small result. What is added up is added up
-in the order of the items, so that no result depends on the engine or on the number of workers.
+A computation is a pure function of a store's address and of a block, with a small result. Results come in the order of
+the items and are added up in that order, so no result depends on the engine or on the number of workers.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 from kdcache.base.engine_settings import EngineSettings, wants_dask
 from kdcache.errors import ClusterError, KdcacheError
 from kdcache.places.parallel import JOBS, Pool
-from kdcache.whole_store.store_address import Source, absolute
+from kdcache.whole_store.store_address import StoreAddress, absolute
 
 if TYPE_CHECKING:
     from kdcache.base.cluster import Cluster
@@ -22,7 +22,7 @@ B = TypeVar("B")
 
 Poll = Callable[[], None]
 
-TOGETHER = 16  # blocks that are checked in one task: sha256 of a small one takes less than dealing it
+BLOCKS_A_TASK = 16  # blocks that are checked in one task: sha256 of a small one takes less than dealing it
 
 
 def idle() -> None:
@@ -30,88 +30,89 @@ def idle() -> None:
 
 
 class Engine(Protocol):
-    """What a computation over blocks asks of the place where it runs."""
+    """An engine runs one function over many items. `LocalEngine` and `DaskEngine` are the two kinds."""
 
     @property
-    def together(self) -> int: ...  # how many items of little work are best handed over at once
+    def items_per_task(self) -> int: ...  # callers group items of little work into tasks of this many
 
-    def ready(self, *sources: Source) -> None:
+    def require_stores(self, *addresses: StoreAddress) -> None:
         """Raises ClusterError, before work starts, where a worker does not find these stores."""
         ...
 
-    def each(
+    def map(
         self, function: Callable[[A], B], items: Sequence[A], *, far: bool = False, poll: Poll = idle
     ) -> Iterator[B]:
-        """Results in the order of `items`, few ahead of their use. The first error ends it.
+        """Results in the order of `items`; few are computed ahead of their use. The first error ends the iteration.
 
         `far`: an item waits for a network and holds little memory. `poll` is called between results, on a cluster
         several times a second, and may raise. Function, items and results are pickled where they travel."""
         ...
 
 
-class Here:
-    """This process: one after another, and on threads what waits for a network."""
+class LocalEngine:
+    """This process: one item after another, and on threads where items wait for a network."""
 
-    together = 1
+    items_per_task = 1
 
-    def ready(self, *sources: Source) -> None:
-        """They are open."""
+    def require_stores(self, *addresses: StoreAddress) -> None:
+        """Nothing to check: this process has opened the stores."""
 
-    def each(
+    def map(
         self, function: Callable[[A], B], items: Sequence[A], *, far: bool = False, poll: Poll = idle
     ) -> Iterator[B]:
-        found = Pool(JOBS).map(function, items) if far else map(function, items)
-        for result in found:
+        results = Pool(JOBS).map(function, items) if far else map(function, items)
+        for result in results:
             yield result
             poll()
 
 
-HERE = Here()
+LOCAL = LocalEngine()
 
 
-class OnCluster:
+class DaskEngine:
     """The workers of a Dask cluster, which all see the stores at the same addresses."""
 
-    together = TOGETHER
+    items_per_task = BLOCKS_A_TASK
 
     def __init__(self, cluster: "Cluster") -> None:
         self.cluster = cluster
 
-    def ready(self, *sources: Source) -> None:
-        for source in sources:
-            expected = _identity(source)
-            for worker, found in sorted(self.cluster.everywhere(_identity, source).items()):
-                if found != expected:
-                    said = f"({found})" if isinstance(found, Exception) else "as it is here, but another store"
+    def require_stores(self, *addresses: StoreAddress) -> None:
+        for address in addresses:
+            expected = _identity(address)
+            for worker, answer in sorted(self.cluster.everywhere(_identity, address).items()):
+                if answer != expected:
+                    problem = f"({answer})" if isinstance(answer, Exception) else "as it is here, but another store"
                     advice = "put it on a folder that all workers share, or name it by an address that they can read"
-                    raise ClusterError(f"worker {worker} does not find {source.url} {said}; {advice}")
+                    raise ClusterError(f"worker {worker} does not find {address.url} {problem}; {advice}")
 
-    def each(
+    def map(
         self, function: Callable[[A], B], items: Sequence[A], *, far: bool = False, poll: Poll = idle
     ) -> Iterator[B]:
-        ended: dict[int, Any] = {}
-        following = 0
-        dealt = self.cluster.each(partial(_numbered, function), list(enumerate(items)), poll=poll)
-        with closing(dealt) as outcomes:  # type: ignore[type-var]
+        results: dict[int, Any] = {}  # those that came before their turn, by number of the item
+        turn = 0
+        ends = self.cluster.each(partial(_run_numbered, function), list(enumerate(items)), poll=poll)
+        with closing(ends) as outcomes:  # type: ignore[type-var]
             for (number, item), outcome in outcomes:
                 if isinstance(outcome, Exception):
-                    raise _failed(item, outcome)
-                ended[number] = outcome
-                while following in ended:
-                    yield ended.pop(following)
-                    following += 1
+                    raise _task_error(item, outcome)
+                results[number] = outcome
+                while turn in results:
+                    yield results.pop(turn)
+                    turn += 1
 
 
-def _numbered(function: Callable[[A], B], numbered: tuple[int, A]) -> B:
-    return function(numbered[1])
+def _run_numbered(function: Callable[[A], B], numbered_item: tuple[int, A]) -> B:
+    return function(numbered_item[1])
 
 
-def _identity(source: Source) -> tuple[str, str | None]:
-    store = source.store()
+def _identity(address: StoreAddress) -> tuple[str, str | None]:
+    """Digest of the identity, and content id, of the store at an address. On a worker."""
+    store = address.store()
     return store.identity.digest, store.content_id
 
 
-def _failed(item: Any, error: Exception) -> Exception:
+def _task_error(item: Any, error: Exception) -> Exception:
     if isinstance(error, KdcacheError):
         return error
     advice = "look at the worker's own output; without --engine dask the same work is done in this process"
@@ -123,7 +124,7 @@ def runs(items: Sequence[A], length: int) -> list[Sequence[A]]:
     return [items[start : start + length] for start in range(0, len(items), length)]
 
 
-ANY_PORT = "127.0.0.1:0"  # of a page that nobody is told of: progress is shown here
+ANY_PORT = "127.0.0.1:0"  # of Dask's dashboard, which no user is pointed to: progress is shown by this process
 
 
 @contextmanager
@@ -133,7 +134,7 @@ def open_engine(settings: EngineSettings) -> Iterator[Engine]:
     Raises InvalidInputError for Dask's settings without Dask, ClusterError for a scheduler that cannot be used.
     """
     if not wants_dask(settings):
-        yield HERE
+        yield LOCAL
         return
     from kdcache.base.cluster import open_cluster
 
@@ -141,9 +142,9 @@ def open_engine(settings: EngineSettings) -> Iterator[Engine]:
     with open_cluster(
         scheduler=settings.scheduler, workers=settings.dask_workers, dashboard=ANY_PORT, preload=modules
     ) as cluster:
-        yield OnCluster(cluster)
+        yield DaskEngine(cluster)
 
 
 def seen_by(settings: EngineSettings, url: str) -> str:
-    """A store's address as this engine's workers, who may stand elsewhere, know it."""
+    """A store's address in the form that this engine's workers can open, wherever they run."""
     return url if settings.engine == "local" else absolute(url)

@@ -1,7 +1,7 @@
-"""What is wrong with the files of a block: sizes and sha256 of what is committed, decoding of what is not.
+"""Checks of the files of a block: size and sha256 of committed shards, decoding of shards without a commit.
 
-Nothing that is committed is decoded; only shards that lie there without a commit are, for the next writer adopts them.
-These are the functions that workers run.
+A committed shard is never decoded. A shard that lies there without a commit is, because the next writer adopts it.
+Workers run these functions.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -14,26 +14,28 @@ from kdcache.store.commits import Commit, Shard, read_commit, require_rows
 from kdcache.store.layout import ArraySpec
 from kdcache.store.segment import Segment
 from kdcache.store.shards import largest_shard
-from kdcache.whole_store.store_address import Source
+from kdcache.whole_store.store_address import StoreAddress
 
-Named = tuple[str, int]  # segment and block
+BlockName = tuple[str, int]  # segment and block
 
 
 @dataclass(frozen=True)
 class Finding:
-    """One thing that is wrong. `block` is the (segment, number) that extract can redo, None where it cannot mend it;
-    `advice` says what does, where it is not to restore a file. A harmless one is worth a note, and no failure."""
+    """One thing that is wrong with a store. A `harmless` one is worth a note and is no failure.
+
+    `block` is the (segment, block) that extract can redo, None where extract cannot mend it. `advice` is the remedy,
+    empty where that is to restore a file."""
 
     what: str
-    block: tuple[str, int] | None = None
+    block: BlockName | None = None
     advice: str = ""
     harmless: bool = False
 
 
 @dataclass(frozen=True)
-class Looked:
-    """What was found of one block: its committed files, and their bytes as committed; `committed` also where the commit
-    itself is damaged."""
+class BlockInspection:
+    """Findings of one block, the count of its committed files, and their bytes as committed. `committed` is True also
+    where the commit itself is damaged."""
 
     findings: tuple[Finding, ...]
     committed: bool
@@ -41,39 +43,41 @@ class Looked:
     bytes: int
 
 
-def look_at(source: Source, blocks: Sequence[Named]) -> list[Looked]:
+def inspect_blocks(address: StoreAddress, blocks: Sequence[BlockName]) -> list[BlockInspection]:
     """Check some blocks of a folder or bucket by their commit files. On a worker."""
-    return _each(source, blocks, _looked)
+    return _inspect(address, blocks, _inspect_block)
 
 
-def look_at_sealed(source: Source, blocks: Sequence[Named]) -> list[Looked]:
-    """Check some blocks of what a seal lists, where nothing can be redone. On a worker."""
-    return _each(source, blocks, _sealed)
+def inspect_sealed_blocks(address: StoreAddress, blocks: Sequence[BlockName]) -> list[BlockInspection]:
+    """Check some blocks of a seal in a place where no block can be redone. On a worker."""
+    return _inspect(address, blocks, _inspect_sealed_block)
 
 
-def _each(source: Source, blocks: Sequence[Named], look: Callable[[Place, Segment, int], Looked]) -> list[Looked]:
-    folder = source.store().folder
-    found = [(source.segment(name), block) for name, block in blocks]
-    if len(found) == 1:
-        return [look(folder, *found[0])]
-    return list(many(folder, lambda each: look(folder, *each), found))
+def _inspect(
+    address: StoreAddress, blocks: Sequence[BlockName], inspect: Callable[[Place, Segment, int], BlockInspection]
+) -> list[BlockInspection]:
+    folder = address.store().folder
+    tasks = [(address.segment(name), block) for name, block in blocks]
+    if len(tasks) == 1:
+        return [inspect(folder, *tasks[0])]
+    return list(many(folder, lambda task: inspect(folder, *task), tasks))
 
 
-def _looked(folder: Place, segment: Segment, block: int) -> Looked:
-    commit, found = check_block(folder, segment, block)
+def _inspect_block(folder: Place, segment: Segment, block: int) -> BlockInspection:
+    commit, findings = check_block(folder, segment, block)
     committed = commit is not None or _has_commit(folder, segment, block)
-    return _counted(commit, found, committed=committed)
+    return _inspection(commit, findings, committed=committed)
 
 
-def _sealed(folder: Place, segment: Segment, block: int) -> Looked:
+def _inspect_sealed_block(folder: Place, segment: Segment, block: int) -> BlockInspection:
     commit = segment.commit_of(block)
-    found = [replace(each, block=None) for each in _shards(folder, segment, block, commit)]
-    return _counted(commit, found, committed=True)
+    findings = [replace(finding, block=None) for finding in _check_shards(folder, segment, block, commit)]
+    return _inspection(commit, findings, committed=True)
 
 
-def _counted(commit: Commit | None, found: Sequence[Finding], *, committed: bool) -> Looked:
+def _inspection(commit: Commit | None, findings: Sequence[Finding], *, committed: bool) -> BlockInspection:
     shards = {} if commit is None else commit.shards
-    return Looked(tuple(found), committed, len(shards), sum(shard.size for shard in shards.values()))
+    return BlockInspection(tuple(findings), committed, len(shards), sum(shard.size for shard in shards.values()))
 
 
 def _has_commit(folder: Place, segment: Segment, block: int) -> bool:
@@ -84,18 +88,18 @@ def _has_commit(folder: Place, segment: Segment, block: int) -> bool:
 
 
 def check_block(folder: Place, segment: Segment, block: int) -> tuple[Commit | None, list[Finding]]:
-    """One block's commit, and what is wrong with its files."""
+    """The commit of a block, None where it is missing or damaged, and findings about the block's files."""
     try:
         commit = read_commit(folder, segment.layout, block)
     except KdcacheError as error:
         return None, [Finding(str(error), (segment.layout.name, block))]
     if commit is None:
-        return None, list(_torn(folder, segment, block))
-    return commit, list(_shards(folder, segment, block, commit))
+        return None, list(_check_uncommitted(folder, segment, block))
+    return commit, list(_check_shards(folder, segment, block, commit))
 
 
-def _torn(folder: Place, segment: Segment, block: int) -> Iterator[Finding]:
-    """Shards without a commit that do not decode: whoever extracts the block could not adopt them."""
+def _check_uncommitted(folder: Place, segment: Segment, block: int) -> Iterator[Finding]:
+    """Findings for shards without a commit that do not decode: an extraction of the block could not adopt them."""
     for name, spec in segment.layout.arrays_of(block).items():
         try:
             if (data := folder.get(spec.key(block), limit=largest_shard(spec))) is not None:
@@ -104,15 +108,16 @@ def _torn(folder: Place, segment: Segment, block: int) -> Iterator[Finding]:
             yield Finding(str(error), (segment.layout.name, block))
 
 
-def _shards(folder: Place, segment: Segment, block: int, commit: Commit) -> Iterator[Finding]:
+def _check_shards(folder: Place, segment: Segment, block: int, commit: Commit) -> Iterator[Finding]:
     for name, shard in commit.shards.items():
         spec = segment.layout.arrays[name]
-        if wrong := _wrong_shard(folder, spec, spec.key(block), shard):
-            yield Finding(wrong, (segment.layout.name, block))
+        if problem := _shard_problem(folder, spec, spec.key(block), shard):
+            yield Finding(problem, (segment.layout.name, block))
 
 
-def _wrong_shard(folder: Place, spec: ArraySpec, key: str, shard: Shard) -> str:
-    """What is wrong with a committed file; sizes first, so that no more is hashed than an array can hold."""
+def _shard_problem(folder: Place, spec: ArraySpec, key: str, shard: Shard) -> str:
+    """The problem with a committed file, or an empty text. The size is checked before anything is hashed, so that no
+    more bytes are hashed than an array can hold."""
     path = folder.path(key)
     try:
         size = folder.size(key)
@@ -120,7 +125,7 @@ def _wrong_shard(folder: Place, spec: ArraySpec, key: str, shard: Shard) -> str:
             return f"{path} is missing"
         if size != shard.size or size > largest_shard(spec):
             return f"{path} has {size} bytes, committed were {shard.size}, allowed are up to {largest_shard(spec)}"
-        found = folder.digest(key) or "nothing"
+        sha256 = folder.digest(key) or "nothing"
     except KdcacheError as error:
         return str(error)
-    return "" if found == shard.sha256 else f"{path} has sha256 {found[:16]}, committed was {shard.sha256[:16]}"
+    return "" if sha256 == shard.sha256 else f"{path} has sha256 {sha256[:16]}, committed was {shard.sha256[:16]}"

@@ -1,8 +1,8 @@
-"""Recoding a store without its teacher: fewer classes, coarser steps, another packing, block by block into a new store.
+"""Recoding writes a store again without its teacher: fewer classes, coarser steps, another packing.
 
-Blocks are committed as extract commits them: shards first, create-only, the commit last. So a recoding that is killed
-leaves whole blocks, and the same command goes on. A worker holds one block of the source, decoded, and one of the
-output.
+`recode_store` is the entry; it works block by block from a source store into an output store. Blocks are committed as
+extract commits them: shards first, create-only, the commit last. A recoding that is killed therefore leaves whole
+blocks, and the same command goes on. A worker holds one block of the source store, decoded, and one of the output.
 """
 
 import importlib.metadata
@@ -29,10 +29,17 @@ from kdcache.store.manifest import Card, Identity, Provenance
 from kdcache.store.segment import Segment
 from kdcache.store.store import Store
 from kdcache.whole_store.blocks import block_labels, read_block, view_rows
-from kdcache.whole_store.engines import HERE, Engine
-from kdcache.whole_store.recode_plan import Narrowing, narrowed, open_source, open_target, require_own, told
+from kdcache.whole_store.engines import LOCAL, Engine
+from kdcache.whole_store.recode_plan import (
+    Narrowing,
+    narrow_identity,
+    open_output,
+    open_source_store,
+    recoded_provenance,
+    require_recoded_from,
+)
 from kdcache.whole_store.recoding import CARRIED, ClassMeans, Recoding
-from kdcache.whole_store.store_address import Source, shared
+from kdcache.whole_store.store_address import StoreAddress, shared_address
 
 Array = npt.NDArray[Any]
 IntArray = npt.NDArray[np.int64]
@@ -42,9 +49,10 @@ PACKAGES = ("kdcache", "numcodecs", "numpy", "zarr")
 SHOWN = 8
 
 
-class Recoded(Record):
-    """What was done. `present` of the `blocks` lay in the output before. Bytes are of committed files, a row being a
-    (position, view); `content_id` is None where no seal was written."""
+class RecodeSummary(Record):
+    """The result of a recoding. `present` counts those of the `blocks` that lay in the output before. `bytes` and
+    `bytes_before` are of committed files, `rows` counts (position, view). `content_id` is None where no seal was
+    written."""
 
     out: str
     content_id: str | None
@@ -62,7 +70,7 @@ class Recoded(Record):
 
 @dataclass(frozen=True)
 class Task:
-    """A block of the output, and the digest of the source's segment that it comes from."""
+    """A block of the output, and the digest of the source store's segment from which it is recoded."""
 
     segment: str
     block: int
@@ -72,62 +80,63 @@ class Task:
 def recode_store(
     url: str,
     out: str,
-    wanted: Narrowing,
+    narrowing: Narrowing,
     *,
     views: ViewSpan | None = None,
     seal: bool = True,
-    engine: Engine = HERE,
+    engine: Engine = LOCAL,
     progress: Progress = silent,
     stop: StopRequest | None = None,
-) -> Recoded:
-    """Write what a store's seal lists (the latest, or the one that `url` pins) to the folder `out` in another encoding.
+) -> RecodeSummary:
+    """Write a sealed store (by its latest seal, or the one that `url` pins) to the folder `out` in another encoding.
 
-    Data set, order, views and teacher stay what they are; pixels, canary and what is kept beside soft labels are
-    carried over. Every file that is read is held against its sha256.
+    Data set, order, views and teacher stay as they are. Pixels and canary are carried over, features and head unless
+    they are dropped. Every file that is read is held against its sha256.
 
     Raises InvalidInputError for an encoding that the source cannot give, MismatchError where the output is another
     store or holds blocks from elsewhere, StoreError where files without a commit take a block's place, DamagedError,
-    InterruptedRunError on a stop, and whatever opening the store raises.
+    InterruptedRunError on a stop, and the errors of opening the store.
     """
-    source, segments = open_source(url, views)
-    target = narrowed(source.identity, wanted)
-    store = _prepare(open_target(out, url), source, target)
-    tasks, present = [], 0
-    for name, sealed in segments.items():
-        segment = store.add_segment(sealed.views)
-        standing = list_commits(store.folder, segment.layout)
-        require_own(segment, {block: commit.provenance for block, commit in standing.items()}, sealed.digest)
-        tasks += [Task(name, block, sealed.digest) for block in range(segment.layout.blocks) if block not in standing]
-        present += len(standing)
-    with shared(source) as one, shared(store) as other:
-        engine.ready(one, other)
-        _recode(one, other, tasks, engine, progress, stop or StopRequest())
-    before, after = (_commits(each, segments) for each in (source, store))
-    return Recoded(
-        out=str(store.folder.root),
-        content_id=store.seal().content_id if seal and not list(missing_blocks(store)) else None,
+    source, segments = open_source_store(url, views)
+    identity = narrow_identity(source.identity, narrowing)
+    output = _create_output(open_output(out, url), source, identity)
+    tasks, present_count = [], 0
+    for name, sealed_segment in segments.items():
+        digest = sealed_segment.digest
+        segment = output.add_segment(sealed_segment.views)
+        commits = list_commits(output.folder, segment.layout)
+        require_recoded_from(digest, segment, {block: commit.provenance for block, commit in commits.items()})
+        tasks += [Task(name, block, digest) for block in range(segment.layout.blocks) if block not in commits]
+        present_count += len(commits)
+    with shared_address(source) as source_address, shared_address(output) as output_address:
+        engine.require_stores(source_address, output_address)
+        _recode(source_address, output_address, tasks, engine, progress, stop or StopRequest())
+    source_commits, output_commits = (_commits(store, segments) for store in (source, output))
+    return RecodeSummary(
+        out=str(output.folder.root),
+        content_id=output.seal().content_id if seal and not list(missing_blocks(output)) else None,
         source=str(source.folder.root),
         source_content_id=source.content_id or "",
         encoding_before=described(source.identity.encoding),
-        encoding=described(target.encoding),
-        blocks=len(after),
-        present=present,
-        rows=sum(commit.rows for commit in after),
-        bytes_before=_bytes(before),
-        bytes=_bytes(after),
-        clamped=sum(commit.counts.clamped for commit in after),
+        encoding=described(identity.encoding),
+        blocks=len(output_commits),
+        present=present_count,
+        rows=sum(commit.rows for commit in output_commits),
+        bytes_before=_bytes(source_commits),
+        bytes=_bytes(output_commits),
+        clamped=sum(commit.counts.clamped for commit in output_commits),
     )
 
 
-def _prepare(folder: Folder, source: Store, target: Identity) -> Store:
-    """Manifest, order, labels and head, made where they are missing; the source's card where the output has none."""
+def _create_output(folder: Folder, source: Store, identity: Identity) -> Store:
+    """The output store: manifest, order, labels, head and the source store's card, written where they are missing."""
     store = Store.create(
         folder.root,
-        target,
+        identity,
         order=source.order,
         labels=source.labels,
-        provenance=told(source),
-        head=source.head() if target.encoding.head else None,
+        provenance=recoded_provenance(source),
+        head=source.head() if identity.encoding.head else None,
     )
     if (card := source.card) != Card():
         folder.put_new(CARD, card.to_bytes())
@@ -144,36 +153,36 @@ def _bytes(commits: list[Commit]) -> int:
 
 
 def _recode(
-    source: Source, target: Source, tasks: list[Task], engine: Engine, progress: Progress, stop: StopRequest
+    source: StoreAddress, output: StoreAddress, tasks: list[Task], engine: Engine, progress: Progress, stop: StopRequest
 ) -> None:
     progress("recoding blocks", 0, len(tasks))
-    left = []
-    recoded = engine.each(partial(recode_block, source, target), tasks, poll=lambda: stop.check(AGAIN))
-    for done, (task, whole) in enumerate(zip(tasks, recoded, strict=True), 1):
-        if not whole:
-            left.append(task)
+    blocked_tasks = []
+    outcomes = engine.map(partial(recode_block, source, output), tasks, poll=lambda: stop.check(AGAIN))
+    for done, (task, committed) in enumerate(zip(tasks, outcomes, strict=True), 1):
+        if not committed:
+            blocked_tasks.append(task)
         progress("recoding blocks", done, len(tasks))
-    if left:
-        blocks = ", ".join(f"{task.segment} block {task.block}" for task in left[:SHOWN])
+    if blocked_tasks:
+        blocks = ", ".join(f"{task.segment} block {task.block}" for task in blocked_tasks[:SHOWN])
         raise StoreError(
-            f"{target.url} holds other files in the place of {len(left)} blocks, left by a writer that has not "
-            f"committed them ({blocks}); recode into a new folder"
+            f"{output.url} holds other files in the place of {len(blocked_tasks)} blocks, left by a writer that has "
+            f"not committed them ({blocks}); recode into a new folder"
         )
 
 
-def recode_block(source: Source, target: Source, task: Task) -> bool:
+def recode_block(source: StoreAddress, output: StoreAddress, task: Task) -> bool:
     """Recode and commit one block of the output; False where another writer's files are in its place. On a worker."""
-    old, new = source.segment(task.segment), target.segment(task.segment)
-    first, last = new.layout.block_rows(task.block)
-    of_source = range(first // old.layout.block, (last - 1) // old.layout.block + 1)
-    work = _Block(source.store(), old, Recoding(old.identity, new.identity), (first, last))
-    for block in of_source:
-        work.add(block)
-    commit = old.commit_of(of_source[0])
+    old, new = source.segment(task.segment), output.segment(task.segment)
+    start, stop = new.layout.block_rows(task.block)
+    work = _BlockRecoder(source.store(), old, Recoding(old.identity, new.identity), start, stop)
+    old_blocks = range(start // old.layout.block, (stop - 1) // old.layout.block + 1)
+    for old_block in old_blocks:
+        work.add(old_block)
+    commit = old.commit_of(old_blocks[0])
     note = {"segment": task.digest, "versions": _versions()}
     provenance = Provenance.model_validate({**commit.provenance.model_dump(), RECODED: note})
-    done = new.commit(task.block, arrays=work.arrays(new.layout, task.block), counts=work.counts, provenance=provenance)
-    return done is not None
+    arrays = work.arrays(new.layout, task.block)
+    return new.commit(task.block, arrays=arrays, counts=work.counts, provenance=provenance) is not None
 
 
 @cache
@@ -181,78 +190,82 @@ def _versions() -> dict[str, str]:
     return {name: importlib.metadata.version(name) for name in PACKAGES}
 
 
-class _Block:
-    """One block of the output, gathered from the blocks of the source that it covers."""
+class _BlockRecoder:
+    """One block of the output, positions `start` to `stop - 1`, recoded from the source's blocks that it covers."""
 
-    def __init__(self, store: Store, segment: Segment, recoding: Recoding, span: tuple[int, int]) -> None:
-        self.store, self.segment, self.recoding, self.span = store, segment, recoding, span
+    def __init__(self, store: Store, segment: Segment, recoding: Recoding, start: int, stop: int) -> None:
+        self.store, self.segment, self.recoding = store, segment, recoding
+        self.start, self.stop = start, stop
         self.counts = Counts()
         self._parts: list[dict[str, Array]] = []
         self._first: dict[str, Array] = {}
 
     def add(self, block: int) -> None:
-        """Recode what a block of the source holds of this one."""
-        begin, end = self.segment.layout.block_rows(block)
-        inside = np.arange(max(self.span[0], begin), min(self.span[1], end)) - begin
-        stored = read_block(self.segment, block, self._names(block))
+        """Recode the rows that a block of the source store has in common with this one."""
+        start, stop = self.segment.layout.block_rows(block)
+        rows = np.arange(max(self.start, start), min(self.stop, stop)) - start
+        arrays = read_block(self.segment, block, self._names(block))
         counts = self.segment.commit_of(block).counts
-        if block == 0 and self.span[0] == 0:
-            self._first = self._of_first_block(stored)
-        part, clamped = self._recoded(block, stored, inside, suspect=counts.clamped > 0)
-        carried = [name for name in CARRIED if name in stored and name in self.segment.layout.rowwise]
-        self._parts.append(part | {name: stored[name][:, inside] for name in carried})
-        self._count(counts if len(inside) == end - begin else _seen(part), clamped)
+        if block == 0 and self.start == 0:
+            self._first = self._first_block_arrays(arrays)
+        part, clamped_count = self._recode_rows(block, arrays, rows, suspect=counts.clamped > 0)
+        names = [name for name in CARRIED if name in arrays and name in self.segment.layout.rowwise]
+        self._parts.append(part | {name: arrays[name][:, rows] for name in names})
+        self._count(counts if len(rows) == stop - start else _label_counts(part), clamped_count)
 
     def arrays(self, layout: SegmentLayout, block: int) -> dict[str, Array]:
         """All arrays of the block."""
-        joined = {
+        arrays = {
             name: np.concatenate([part[name] for part in self._parts], axis=spec.block_axis or 0)
             for name, spec in layout.arrays.items()
             if spec.block_axis is not None
         }
-        return joined | (self._first if block == 0 else {})
+        return arrays | (self._first if block == 0 else {})
 
     def _names(self, block: int) -> list[str]:
-        """Arrays of the source that are needed."""
+        """Names of the arrays of a source block that are read."""
         features = self.recoding.target.encoding.features
         return [name for name in self.segment.layout.arrays_of(block) if name != "features" or features]
 
-    def _recoded(
-        self, block: int, stored: dict[str, Array], inside: IntArray, *, suspect: bool
+    def _recode_rows(
+        self, block: int, arrays: dict[str, Array], subset: IntArray, *, suspect: bool
     ) -> tuple[dict[str, Array], int]:
-        """Soft labels, and rows that are clamped. Which the source clamped is not known: where it did (`suspect`), all
-        that are at a limit count."""
-        labels, views, clamped = block_labels(self.store, self.segment, block), [], 0
-        for row in range(len(self.segment.views)):
-            rows = view_rows(self.segment, block, stored, row, labels[row]).take(inside)
-            arrays, now, at_limit = self.recoding.view(rows)
-            views.append(arrays)
-            clamped += int((now | at_limit if suspect else now).sum())
-        return {name: np.concatenate([each[name] for each in views]) for name in views[0]}, clamped
+        """Recoded soft labels [Vs, R, ...] of a subset [R] of a block's rows, and the count of those that are clamped.
 
-    def _of_first_block(self, stored: dict[str, Array]) -> dict[str, Array]:
-        """Canary, and class means: made anew where the top k changes."""
-        old, new = self.recoding.source.encoding, self.recoding.target.encoding
-        found = {"canary": stored["canary"]}
-        if new.class_means and old.k == new.k:
-            found["class_means"] = stored["class_means"]
-        elif new.class_means:
-            means = ClassMeans(self.recoding, stored["class_means"][0] if old.class_means else None)
+        A commit says how many rows were clamped and not which. So where the source store clamped any (`suspect`), all
+        rows at a limit count as clamped."""
+        labels, view_arrays, clamped_count = block_labels(self.store, self.segment, block), [], 0
+        for place in range(len(self.segment.views)):
+            rows = view_rows(self.segment, block, arrays, place, labels[place]).take(subset)
+            recoded_arrays, clamped_rows, at_limit = self.recoding.view(rows)
+            view_arrays.append(recoded_arrays)
+            clamped_count += int((clamped_rows | at_limit if suspect else clamped_rows).sum())
+        result = {name: np.concatenate([arrays[name] for arrays in view_arrays]) for name in view_arrays[0]}
+        return result, clamped_count
+
+    def _first_block_arrays(self, arrays: dict[str, Array]) -> dict[str, Array]:
+        """The canary, and class means, which are computed again where the top k changes."""
+        source, target = self.recoding.source.encoding, self.recoding.target.encoding
+        result = {"canary": arrays["canary"]}
+        if target.class_means and source.k == target.k:
+            result["class_means"] = arrays["class_means"]
+        elif target.class_means:
+            means = ClassMeans(self.recoding, arrays["class_means"][0] if source.class_means else None)
             labels = block_labels(self.store, self.segment, 0)
-            for row in range(len(self.segment.views)):
-                means.add(view_rows(self.segment, 0, stored, row, labels[row]))
-            found["class_means"] = means.values()
-        return found
+            for place in range(len(self.segment.views)):
+                means.add(view_rows(self.segment, 0, arrays, place, labels[place]))
+            result["class_means"] = means.values()
+        return result
 
-    def _count(self, counts: Counts, clamped: int) -> None:
+    def _count(self, counts: Counts, clamped_count: int) -> None:
         self.counts = Counts(
-            clamped=self.counts.clamped + clamped,
+            clamped=self.counts.clamped + clamped_count,
             labelled=self.counts.labelled + counts.labelled,
             correct=self.counts.correct + counts.correct,
         )
 
 
-def _seen(part: dict[str, Array]) -> Counts:
-    """Labelled and correct rows of a part of a source's block, whose own counts are of all of it."""
-    label = part["label"].reshape(*part["label"].shape[:2], -1)
+def _label_counts(arrays: dict[str, Array]) -> Counts:
+    """Counts of labelled and correct rows, for a part of a source block: the commit's counts are of the whole block."""
+    label = arrays["label"].reshape(*arrays["label"].shape[:2], -1)
     return Counts(labelled=int((label != NO_LABEL).any(axis=-1).sum()), correct=int((label == 0).any(axis=-1).sum()))

@@ -1,4 +1,7 @@
-"""Soft labels of two stores on the rows that they share: agreement and KL by view, and the rows that differ most."""
+"""Soft labels of two stores are compared on their common rows: agreement and KL by view, and the rows that differ most.
+
+`compare_common_rows` is the entry. It cuts the common rows into groups and compares each group on an engine.
+"""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
@@ -13,8 +16,8 @@ from kdcache.store.inspection import class_name
 from kdcache.store.store import Store
 from kdcache.whole_store.agreement import RowAgreement, compare_rows, overlap_size
 from kdcache.whole_store.common_rows import CommonRows, Pairing, gather, groups
-from kdcache.whole_store.engines import HERE, Engine
-from kdcache.whole_store.store_address import Source, shared
+from kdcache.whole_store.engines import LOCAL, Engine
+from kdcache.whole_store.store_address import StoreAddress, shared_address
 from kdcache.whole_store.tally import Spread, Tally
 
 PIECE = 2**18  # log-probabilities [rows, classes] in f64 at a time
@@ -23,8 +26,8 @@ PER_DECADE = 5  # bins of the histogram that is drawn
 
 
 class WorstRow(Record):
-    """A row: dataset index, view, its position in either store, hard label and top classes by name, KL in nats (None:
-    infinite)."""
+    """A row of large KL: dataset index, view, its position in either store, hard label and top classes by name, and KL
+    in nats (None: infinite)."""
 
     index: int
     view: int
@@ -38,8 +41,9 @@ class WorstRow(Record):
 
 
 class ViewAgreement(Record):
-    """Rows of one view: shares of 1 with equal top classes, and of equal classes among the top k; of equal pixel
-    fingerprints where positions are equal (None: other orders); KL in nats; mean mass of the tails."""
+    """Rows of one view. `agreement`: share of rows with equal top classes. `overlap`: mean share of equal classes among
+    the top k. `pixels`: share of rows with equal pixel fingerprints (None: the orders differ, and so do the positions).
+    KL is in nats; `tail_a` and `tail_b` are the mean masses of the tails."""
 
     view: int
     rows: int
@@ -53,9 +57,11 @@ class ViewAgreement(Record):
 
 
 class RowComparison(Record):
-    """All views together and one by one. `exact`: both stores hold all logits; else KL is a lower bound, see
-    `agreement`. `histogram`: rows by KL, per direction, in bins of a fifth of a decade from 1e-9 to 1e3, with
-    one below and one above. `worst`: the rows of largest KL in either direction."""
+    """All views together and one by one; fields are as in `ViewAgreement`.
+
+    `exact`: both stores hold all logits; else KL is a lower bound, see agreement.py. `histogram_ab` and `histogram_ba`:
+    rows by KL, one a direction, in bins of a fifth of a decade from 1e-9 to 1e3, with one bin below and one above.
+    `worst`: the rows of largest KL in either direction."""
 
     temperature: float
     top_k: int
@@ -74,8 +80,8 @@ class RowComparison(Record):
 
 
 @dataclass
-class _Sums:
-    """What is added up over the rows of a view."""
+class _ViewSums:
+    """Sums over rows of one view."""
 
     rows: int = 0
     equal: int = 0
@@ -85,23 +91,23 @@ class _Sums:
     ab: Tally = field(default_factory=Tally)
     ba: Tally = field(default_factory=Tally)
 
-    def add(self, found: RowAgreement) -> None:
-        self.rows += len(found.top)
-        self.equal += int(found.top.sum())
-        self.overlap += float(found.overlap.sum())
-        self.ab.add(found.kl_ab)
-        self.ba.add(found.kl_ba)
+    def add(self, agreement: RowAgreement) -> None:
+        self.rows += len(agreement.top)
+        self.equal += int(agreement.top.sum())
+        self.overlap += float(agreement.overlap.sum())
+        self.ab.add(agreement.kl_ab)
+        self.ba.add(agreement.kl_ba)
 
-    def join(self, other: "_Sums") -> None:
+    def join(self, other: "_ViewSums") -> None:
         self.rows += other.rows
         self.equal += other.equal
         self.overlap += other.overlap
         self.pixels += other.pixels
-        self.tails = [own + more for own, more in zip(self.tails, other.tails, strict=True)]
+        self.tails = [mine + theirs for mine, theirs in zip(self.tails, other.tails, strict=True)]
         self.ab.join(other.ab)
         self.ba.join(other.ba)
 
-    def view(self, view: int, aligned: bool) -> ViewAgreement:
+    def summary(self, view: int, aligned: bool) -> ViewAgreement:
         return ViewAgreement(
             view=view,
             rows=self.rows,
@@ -116,11 +122,11 @@ class _Sums:
 
 
 @dataclass(frozen=True)
-class Compared:
-    """What is compared: two stores, at a temperature, at most `limit` rows of each view (0: all)."""
+class Comparison:
+    """The task of comparing two stores at a temperature, on at most `limit` rows of each view (0: all)."""
 
-    a: Source
-    b: Source
+    a: StoreAddress
+    b: StoreAddress
     temperature: float
     limit: int
 
@@ -135,19 +141,19 @@ class _Group:
 
 
 @dataclass
-class _Found:
-    """What came of some rows: sums by view, the rows of largest KL in ascending order, and k of the top k."""
+class _ComparisonSums:
+    """Sums over some rows: by view, with the rows of largest KL in ascending order, and k of the top k."""
 
-    sums: dict[int, _Sums] = field(default_factory=dict)
+    by_view: dict[int, _ViewSums] = field(default_factory=dict)
     worst: list[tuple[float, int, int, WorstRow]] = field(default_factory=list)
     top_k: int = 0
 
     def keep(self, *rows: tuple[float, int, int, WorstRow]) -> None:
-        self.worst = sorted([*self.worst, *rows], key=lambda each: each[:3])[-WORST:]
+        self.worst = sorted([*self.worst, *rows], key=lambda row: row[:3])[-WORST:]
 
-    def join(self, other: "_Found") -> None:
-        for view, sums in other.sums.items():
-            self.sums.setdefault(view, _Sums()).join(sums)
+    def join(self, other: "_ComparisonSums") -> None:
+        for view, sums in other.by_view.items():
+            self.by_view.setdefault(view, _ViewSums()).join(sums)
         self.keep(*other.worst)
         self.top_k = other.top_k
 
@@ -155,80 +161,83 @@ class _Found:
 def compare_common_rows(
     a: Store,
     b: Store,
-    views: Sequence[int],
+    view_numbers: Sequence[int],
     *,
     temperature: float,
     limit: int,
-    engine: Engine = HERE,
+    engine: Engine = LOCAL,
     progress: Progress = silent,
 ) -> RowComparison | None:
-    """Compare at most `limit` rows (0: all) of each of some common views of two stores of one data set.
+    """Compare two stores of one data set on at most `limit` rows (0: all) of each of some common views.
 
-    None where no row of these views is committed in both. Raises InvalidInputError for a temperature that a store does
-    not answer, and MissingBlockError or DamagedError as `Store.read`.
+    Returns None where no row of these views is committed in both. Raises InvalidInputError for a temperature that a
+    store does not answer, and MissingBlockError or DamagedError as `Store.read`.
     """
-    full = [store.identity.encoding.k is None for store in (a, b)]
-    check_temperature(temperature, full=all(full))
-    found, done = _Found(), 0
-    with shared(a) as one, shared(b) as other:
-        engine.ready(one, other)
-        compared = Compared(one, other, temperature, limit)
-        parts = [
-            _Group(view, number, len(rows)) for view in views for number, rows in enumerate(_groups(compared, view))
+    exact = all(store.identity.encoding.k is None for store in (a, b))
+    check_temperature(temperature, full=exact)
+    sums, done = _ComparisonSums(), 0
+    with shared_address(a) as address_a, shared_address(b) as address_b:
+        engine.require_stores(address_a, address_b)
+        comparison = Comparison(address_a, address_b, temperature, limit)
+        tasks = [
+            _Group(view, number, len(rows))
+            for view in view_numbers
+            for number, rows in enumerate(_groups(comparison, view))
         ]
-        total = sum(part.rows for part in parts)
-        for part, result in zip(parts, engine.each(partial(compare_group, compared), parts), strict=True):
-            found.join(result)
-            done += part.rows
+        total = sum(group.rows for group in tasks)
+        for group, result in zip(tasks, engine.map(partial(compare_group, comparison), tasks), strict=True):
+            sums.join(result)
+            done += group.rows
             progress("comparing rows", done, total)
     _groups.cache_clear()
     _pairing.cache_clear()
     aligned = a.identity.order.sha256 == b.identity.order.sha256
-    return _result(found, temperature, exact=all(full), aligned=aligned) if found.sums else None
+    return _result(sums, temperature, exact=exact, aligned=aligned) if sums.by_view else None
 
 
 @lru_cache(maxsize=1)
-def _pairing(compared: Compared) -> Pairing:
-    return Pairing(compared.a.store(), compared.b.store())
+def _pairing(comparison: Comparison) -> Pairing:
+    return Pairing(comparison.a.store(), comparison.b.store())
 
 
 @lru_cache(maxsize=2)
-def _groups(compared: Compared, view: int) -> tuple[CommonRows, ...]:
-    """The common rows of a view in groups: every process finds the same."""
-    rows = _pairing(compared).rows_of(view, compared.limit)
-    return tuple(groups(rows, compared.a.store(), compared.b.store(), view))
+def _groups(comparison: Comparison, view: int) -> tuple[CommonRows, ...]:
+    """The common rows of a view in groups, the same in every process."""
+    rows = _pairing(comparison).rows_of(view, comparison.limit)
+    return tuple(groups(rows, comparison.a.store(), comparison.b.store(), view))
 
 
-def compare_group(compared: Compared, part: _Group) -> _Found:
+def compare_group(comparison: Comparison, group: _Group) -> _ComparisonSums:
     """Compare one group of rows. On a worker."""
-    a, b, group = compared.a.store(), compared.b.store(), _groups(compared, part.view)[part.number]
-    found, sums = _Found(), _Sums()
-    encoded_a, encoded_b = gather(a, part.view, group.a), gather(b, part.view, group.b)
+    a, b = comparison.a.store(), comparison.b.store()
+    rows, temperature = _groups(comparison, group.view)[group.number], comparison.temperature
+    result, sums = _ComparisonSums(), _ViewSums()
+    encoded_a, encoded_b = gather(a, group.view, rows.a), gather(b, group.view, rows.b)
     sums.pixels += int((encoded_a.arrays["pixels"] == encoded_b.arrays["pixels"]).sum())
     step = max(PIECE // a.identity.teacher.classes, 1)
-    for first in range(0, len(group), step):
-        piece = np.arange(first, min(first + step, len(group)))
-        soft_a, soft_b = (each.take(piece).soft_labels() for each in (encoded_a, encoded_b))
-        agreement = compare_rows(soft_a, soft_b, compared.temperature)
+    for start in range(0, len(rows), step):
+        piece = np.arange(start, min(start + step, len(rows)))
+        soft_a, soft_b = (encoded_rows.take(piece).soft_labels() for encoded_rows in (encoded_a, encoded_b))
+        agreement = compare_rows(soft_a, soft_b, temperature)
         sums.add(agreement)
         for side, soft in enumerate((soft_a, soft_b)):
-            sums.tails[side] += float(np.asarray(soft.tail_mass(compared.temperature)).sum())
-        found.top_k = overlap_size(soft_a, soft_b)
-        found.keep(*_worst(a, b, part.view, group.take(piece), agreement, soft_a, soft_b))
-    found.sums[part.view] = sums
-    return found
+            sums.tails[side] += float(np.asarray(soft.tail_mass(temperature)).sum())
+        result.top_k = overlap_size(soft_a, soft_b)
+        result.keep(*_worst(a, b, group.view, rows.take(piece), agreement, soft_a, soft_b))
+    result.by_view[group.view] = sums
+    return result
 
 
 def _worst(
-    a: Store, b: Store, view: int, rows: CommonRows, found: RowAgreement, soft_a: SoftLabels, soft_b: SoftLabels
+    a: Store, b: Store, view: int, rows: CommonRows, agreement: RowAgreement, soft_a: SoftLabels, soft_b: SoftLabels
 ) -> Iterator[tuple[float, int, int, WorstRow]]:
-    """The rows of a piece of largest KL, with what they are sorted by."""
-    larger = np.maximum(found.kl_ab, found.kl_ba)
-    for row in np.argsort(-larger, kind="stable")[:WORST].tolist():
-        if larger[row] <= 0:
+    """The rows of a piece with the largest KL, as (KL, -view, -dataset index, row): the first three sort them."""
+    kl = np.maximum(agreement.kl_ab, agreement.kl_ba)
+    for row in np.argsort(-kl, kind="stable")[:WORST].tolist():
+        if kl[row] <= 0:
             continue
         index, position = int(rows.index[row]), int(rows.a[row])
-        named = WorstRow(
+        worst_row = WorstRow(
             index=index,
             view=view,
             position_a=position,
@@ -236,19 +245,19 @@ def _worst(
             label=class_name(a.identity.dataset.class_names, int(a.labels[position])),
             top_a=class_name(a.identity.dataset.class_names, _top(soft_a, row)),
             top_b=class_name(b.identity.dataset.class_names, _top(soft_b, row)),
-            kl_ab=_finite(found.kl_ab[row]),
-            kl_ba=_finite(found.kl_ba[row]),
+            kl_ab=_finite(agreement.kl_ab[row]),
+            kl_ba=_finite(agreement.kl_ba[row]),
         )
-        yield float(larger[row]), -view, -index, named
+        yield float(kl[row]), -view, -index, worst_row
 
 
-def _result(found: _Found, temperature: float, *, exact: bool, aligned: bool) -> RowComparison:
-    total = _Sums()
-    for each in found.sums.values():
-        total.join(each)
+def _result(sums: _ComparisonSums, temperature: float, *, exact: bool, aligned: bool) -> RowComparison:
+    total = _ViewSums()
+    for view_sums in sums.by_view.values():
+        total.join(view_sums)
     return RowComparison(
         temperature=temperature,
-        top_k=found.top_k,
+        top_k=sums.top_k,
         exact=exact,
         rows=total.rows,
         agreement=total.equal / total.rows,
@@ -257,8 +266,8 @@ def _result(found: _Found, temperature: float, *, exact: bool, aligned: bool) ->
         kl_ba=total.ba.spread(),
         tail_a=total.tails[0] / total.rows,
         tail_b=total.tails[1] / total.rows,
-        views=tuple(each.view(view, aligned) for view, each in found.sums.items()),
-        worst=tuple(row for *_, row in reversed(found.worst)),
+        views=tuple(view_sums.summary(view, aligned) for view, view_sums in sums.by_view.items()),
+        worst=tuple(row for *_, row in reversed(sums.worst)),
         histogram_ab=total.ab.coarse(PER_DECADE),
         histogram_ba=total.ba.coarse(PER_DECADE),
     )

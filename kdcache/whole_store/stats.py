@@ -1,7 +1,8 @@
-"""Statistics of a whole store: what its soft labels are like, what they cost, and how far they can be trusted.
+"""Statistics of a whole store: spreads of its soft labels, their bytes on disk, and their agreement with hard labels.
 
-Rows are read a block at a time, each file held against its sha256, and counted; counts and sums are small and are added
-up in the order of blocks. Percentiles come from counts, not from parts' percentiles.
+`store_stats` is the entry. Each block is read once, every file held against its sha256, and counted on an engine
+(`stats_sums`). Counts and sums are small and are added up in the order of blocks. Percentiles come from counts over all
+rows, not from percentiles of parts.
 """
 
 from collections.abc import Iterator, Sequence
@@ -19,16 +20,16 @@ from kdcache.store.commits import Commit
 from kdcache.store.segment import Segment
 from kdcache.store.store import Store
 from kdcache.whole_store.calibrate import ReliabilityBin, calibration_error, reliability_bins
-from kdcache.whole_store.engines import HERE, Engine
+from kdcache.whole_store.engines import LOCAL, Engine
 from kdcache.whole_store.stats_sums import Sums, ViewSums, sum_block
-from kdcache.whole_store.store_address import shared
+from kdcache.whole_store.store_address import shared_address
 from kdcache.whole_store.tally import Percentiles
 
 HISTOGRAM = 50  # bins of the histograms that are drawn
 
 
 class ArrayBytes(Record):
-    """What an array takes on disk: bytes of its shards, and bytes a row, a (position, view)."""
+    """The size of an array on disk: bytes of its shards, and bytes a row, that is a (position, view)."""
 
     name: str
     bytes: int
@@ -36,10 +37,12 @@ class ArrayBytes(Record):
 
 
 class ViewStats(Record):
-    """One view; all but counts are means or shares of 1. `kept`: mass of the top k at T = 1, 2, 4 (None: all logits).
-    `accuracy`: the top class is the hard label, or one of two under mixing; `nll` (nats) and `ece` at T = 1, not under
-    mixing; None where no row has a label. `agreement`: share of the pass's other views with the same top class (None:
-    there are none)."""
+    """One view. All numbers but counts are means, or shares of 1.
+
+    `kept`: mass of the top k at T = 1, 2, 4 (None: the store holds all logits). `accuracy`: share of rows whose top
+    class is the hard label, or one of the two under mixing. `nll` (nats) and `ece` are at T = 1, and None under mixing.
+    All three are None where no row has a label. `agreement`: share of the pass's other views with the same top class
+    (None: the pass has no other view)."""
 
     view: int
     rows: int
@@ -54,11 +57,13 @@ class ViewStats(Record):
 
 
 class StoreStats(Record):
-    """All rows that are committed. Fields as in `ViewStats`, spreads over rows; `entropy` in nats at T = 1, of a top-k
-    store with the tail's part estimated. `unanimous`: share of positions whose views of a pass all have one top class.
-    `clamped` counts rows whose gaps or label did not fit. `top_by_class` counts rows by top class, `labels_by_class`
-    positions by hard label; `classes_in_use` is the exponential of the entropy of the former. Histograms have 50 equal
-    bins from 0 to 1, `reliability` the bins of the ECE that hold rows."""
+    """Statistics of all committed rows. Fields are as in `ViewStats`, with spreads over rows.
+
+    `missing` counts the blocks that are not committed. `entropy` is in nats at T = 1; of a top-k store the tail's part
+    is estimated. `unanimous`: share of positions whose views of a pass all have one top class. `clamped` counts rows
+    whose gaps or label did not fit. `top_by_class` counts rows by top class, and `classes_in_use` is the exponential of
+    its entropy; `labels_by_class` counts positions by hard label. Histograms have 50 equal bins from 0 to 1,
+    `reliability` the bins of the ECE that hold rows."""
 
     store: str
     content_id: str | None
@@ -90,21 +95,21 @@ class StoreStats(Record):
     labels_by_class: tuple[int, ...]
 
 
-def store_stats(store: Store, *, engine: Engine = HERE, progress: Progress = silent) -> StoreStats:
+def store_stats(store: Store, *, engine: Engine = LOCAL, progress: Progress = silent) -> StoreStats:
     """Statistics over every committed row of a store, which may lie anywhere.
 
     Raises MissingBlockError where nothing is committed, DamagedError where a file is not the one of its commit.
     """
     labels = np.bincount(store.labels[store.labels >= 0], minlength=store.identity.teacher.classes)  # checks them too
     commits = [(segment, dict(segment.commits())) for segment in store.segments]
-    blocks = [(segment.layout.name, block) for segment, each in commits for block in sorted(each)]
+    blocks = [(segment.layout.name, block) for segment, by_block in commits for block in sorted(by_block)]
     if not blocks:
         raise MissingBlockError(f"{store.folder.root} has no committed block; run kdcache extract")
     total = Sums(store.identity.teacher.classes)
     progress("reading blocks", 0, len(blocks))
-    with shared(store) as source:
-        engine.ready(source)
-        for done, sums in enumerate(engine.each(partial(sum_block, source), blocks), 1):
+    with shared_address(store) as address:
+        engine.require_stores(address)
+        for done, sums in enumerate(engine.map(partial(sum_block, address), blocks), 1):
             total.join(sums)
             progress("reading blocks", done, len(blocks))
     return _stats(store, commits, total, labels)
@@ -113,14 +118,14 @@ def store_stats(store: Store, *, engine: Engine = HERE, progress: Progress = sil
 def _stats(
     store: Store, commits: Sequence[tuple[Segment, dict[int, Commit]]], sums: Sums, labels: npt.NDArray[np.int64]
 ) -> StoreStats:
-    every = [commit for _, each in commits for commit in each.values()]
-    rows = sum(commit.rows for commit in every)
-    arrays = tuple(_arrays(every, rows))
-    together = ViewSums()
-    for each in sums.by_view.values():
-        together.join(each)
+    all_commits = [commit for _, by_block in commits for commit in by_block.values()]
+    rows = sum(commit.rows for commit in all_commits)
+    arrays = tuple(_arrays(all_commits, rows))
+    overall = ViewSums()
+    for view_sums in sums.by_view.values():
+        overall.join(view_sums)
     mixed, topk = store.identity.plan.mix != "none", store.identity.encoding.k is not None
-    over_all = _view(-1, together, mixed=mixed, topk=topk, others=1)
+    stats = _view(-1, overall, mixed=mixed, topk=topk, other_views=1)
     blocks = sum(segment.layout.blocks for segment, _ in commits)
     shares = sums.top[sums.top > 0] / rows
     return StoreStats(
@@ -130,29 +135,29 @@ def _stats(
         classes=store.identity.teacher.classes,
         rows=rows,
         blocks=blocks,
-        missing=blocks - len(every),
-        bytes=sum(each.bytes for each in arrays),
-        bytes_a_row=sum(each.bytes for each in arrays) / rows,
+        missing=blocks - len(all_commits),
+        bytes=sum(array.bytes for array in arrays),
+        bytes_a_row=sum(array.bytes for array in arrays) / rows,
         arrays=arrays,
-        unlabelled=over_all.unlabelled,
-        accuracy=over_all.accuracy,
-        nll=over_all.nll,
-        ece=over_all.ece,
+        unlabelled=stats.unlabelled,
+        accuracy=stats.accuracy,
+        nll=stats.nll,
+        ece=stats.ece,
         confidence=sums.confidence.percentiles(),
         entropy=sums.entropy.percentiles(),
         kept=(sums.kept[0].percentiles(), sums.kept[1].percentiles(), sums.kept[2].percentiles()) if topk else None,
-        agreement=together.agreeing / sums.pairs if sums.pairs else None,
+        agreement=overall.agreeing / sums.pairs if sums.pairs else None,
         unanimous=sums.unanimous / sums.positions if sums.pairs else None,
-        clamped=sum(commit.counts.clamped for commit in every),
+        clamped=sum(commit.counts.clamped for commit in all_commits),
         classes_in_use=exp(-float((shares * np.log(shares)).sum())),
         classes_never_top=int((sums.top == 0).sum()),
         views=tuple(
-            _view(view, each, mixed=mixed, topk=topk, others=len(store.segment_of(view).views) - 1)
-            for view, each in sorted(sums.by_view.items())
+            _view(view, view_sums, mixed=mixed, topk=topk, other_views=len(store.segment_of(view).views) - 1)
+            for view, view_sums in sorted(sums.by_view.items())
         ),
-        reliability=() if mixed else reliability_bins(together.calibration),
+        reliability=() if mixed else reliability_bins(overall.calibration),
         confidence_histogram=sums.confidence.coarse(HISTOGRAM),
-        kept_histograms=tuple(each.coarse(HISTOGRAM) for each in sums.kept) if topk else (),
+        kept_histograms=tuple(mass.coarse(HISTOGRAM) for mass in sums.kept) if topk else (),
         top_by_class=tuple(sums.top.tolist()),
         labels_by_class=tuple(labels.tolist()),
     )
@@ -168,19 +173,19 @@ def _arrays(commits: Sequence[Commit], rows: int) -> Iterator[ArrayBytes]:
         yield ArrayBytes(name=name, bytes=size, a_row=size / rows)
 
 
-def _view(view: int, sums: ViewSums, *, mixed: bool, topk: bool, others: int) -> ViewStats:
-    labelled = sums.rows - sums.unlabelled
-    one_label = labelled > 0 and not mixed
-    kept = (sums.kept / sums.rows).tolist()
+def _view(view: int, sums: ViewSums, *, mixed: bool, topk: bool, other_views: int) -> ViewStats:
+    labelled_rows = sums.rows - sums.unlabelled
+    one_label = labelled_rows > 0 and not mixed
+    masses = (sums.kept / sums.rows).tolist()
     return ViewStats(
         view=view,
         rows=sums.rows,
         unlabelled=sums.unlabelled / sums.rows,
-        accuracy=sums.correct / labelled if labelled else None,
-        nll=sums.nll / labelled if one_label else None,
+        accuracy=sums.correct / labelled_rows if labelled_rows else None,
+        nll=sums.nll / labelled_rows if one_label else None,
         ece=calibration_error(sums.calibration) if one_label else None,
         confidence=sums.confidence / sums.rows,
         entropy=sums.entropy / sums.rows,
-        kept=(kept[0], kept[1], kept[2]) if topk else None,
-        agreement=sums.agreeing / (sums.rows * others) if others else None,
+        kept=(masses[0], masses[1], masses[2]) if topk else None,
+        agreement=sums.agreeing / (sums.rows * other_views) if other_views else None,
     )

@@ -1,4 +1,4 @@
-"""What is counted over the rows of a block for a store's statistics, and how blocks are added up.
+"""Sums over the rows of a block for a store's statistics; the sums of blocks are joined.
 
 Shape letters: Vs views of a segment, R rows of a block, B rows of a piece, K kept classes, C classes.
 """
@@ -18,7 +18,7 @@ from kdcache.labels.tail import tail_mean
 from kdcache.store.rows import EncodedRows
 from kdcache.whole_store.blocks import block_labels, read_block, view_rows
 from kdcache.whole_store.calibrate import BINS, calibration_sums
-from kdcache.whole_store.store_address import Source
+from kdcache.whole_store.store_address import StoreAddress
 from kdcache.whole_store.tally import Range
 
 Array = npt.NDArray[Any]
@@ -29,8 +29,8 @@ PIECE = 2**19  # logits in f64 at a time
 
 
 class ViewSums:
-    """Sums over rows of one view: `unlabelled` rows; `agreeing` counts other views of the pass with the same top class;
-    `calibration` [3, 16] is of labelled rows, `nll` too."""
+    """Sums over rows of one view. `agreeing` counts, row by row, the pass's other views with the same top class;
+    `calibration` [3, 16] and `nll` are over labelled rows, `unlabelled` counts the others."""
 
     def __init__(self) -> None:
         self.rows = self.unlabelled = self.correct = self.agreeing = 0
@@ -46,8 +46,9 @@ class ViewSums:
 
 
 class Sums:
-    """Sums by view, and over all: spreads, and rows by top class. `pairs` counts for each row the other views of its
-    pass; of `positions` that have several, `unanimous` have one top class in all of them."""
+    """Sums by view, and over all views: spreads, and rows by top class. `pairs` counts, row by row, the other views of
+    the pass. `positions` counts the positions with several views in a pass, and `unanimous` those of them that have one
+    top class in all of these."""
 
     def __init__(self, classes: int) -> None:
         self.by_view: dict[int, ViewSums] = {}
@@ -62,27 +63,27 @@ class Sums:
         return [*self.kept, self.entropy, self.confidence]
 
     def join(self, other: "Sums") -> None:
-        for view, sums in other.by_view.items():
-            self.by_view.setdefault(view, ViewSums()).join(sums)
-        for own, more in zip(self._ranges, other._ranges, strict=True):
-            own.join(more)
+        for view, view_sums in other.by_view.items():
+            self.by_view.setdefault(view, ViewSums()).join(view_sums)
+        for mine, theirs in zip(self._ranges, other._ranges, strict=True):
+            mine.join(theirs)
         self.top += other.top
         self.positions += other.positions
         self.unanimous += other.unanimous
         self.pairs += other.pairs
 
 
-def sum_block(source: Source, named: tuple[str, int]) -> Sums:
-    """Everything that is counted over one block. On a worker."""
-    name, block = named
-    store, segment = source.store(), source.segment(name)
-    unused = ("features", "pixels", "canary", "class_means")
-    stored = read_block(segment, block, [each for each in segment.layout.rowwise if each not in unused])
+def sum_block(address: StoreAddress, block_name: tuple[str, int]) -> Sums:
+    """The sums over all rows of one block, named by segment and number. On a worker."""
+    name, block = block_name
+    store, segment = address.store(), address.segment(name)
+    unused_arrays = ("features", "pixels", "canary", "class_means")
+    arrays = read_block(segment, block, [array for array in segment.layout.rowwise if array not in unused_arrays])
     labels, sums, tops = block_labels(store, segment, block), Sums(segment.identity.teacher.classes), []
-    for row, view in enumerate(segment.views):
-        rows = view_rows(segment, block, stored, row, labels[row])
-        sums.by_view[view] = ViewSums()
-        tops.append(np.concatenate([_add(sums, sums.by_view[view], *piece) for piece in _pieces(rows, labels[row])]))
+    for place, view in enumerate(segment.views):
+        rows = view_rows(segment, block, arrays, place, labels[place])
+        view_sums = sums.by_view[view] = ViewSums()
+        tops.append(np.concatenate([_add(sums, view_sums, *piece) for piece in _pieces(rows, labels[place])]))
     _compare_views(sums, np.stack(tops), segment.views)
     return sums
 
@@ -100,42 +101,43 @@ def _pieces(rows: EncodedRows, hard: IntArray) -> Iterator[tuple[SoftLabels, Int
         yield replace(soft, **wide), columns[part]
 
 
-def _add(sums: Sums, view: ViewSums, soft: SoftLabels, hard: IntArray) -> IntArray:
-    """Count a piece; its top classes [B]."""
+def _add(sums: Sums, view_sums: ViewSums, soft: SoftLabels, hard: IntArray) -> IntArray:
+    """Count a piece, and return its top classes [B]."""
     top = _top(soft)
     normalizer = np.asarray(soft.log_normalizer(1.0))
     confidence, entropy = np.exp(-normalizer), entropies(soft, normalizer)  # the top logit is 0
     sums.top += np.bincount(top, minlength=len(sums.top))
     sums.confidence.add(confidence)
     sums.entropy.add(entropy)
-    view.rows += len(top)
-    view.confidence += float(confidence.sum())
-    view.entropy += float(entropy.sum())
+    view_sums.rows += len(top)
+    view_sums.confidence += float(confidence.sum())
+    view_sums.entropy += float(entropy.sum())
     if isinstance(soft, TopKLabels):
         for place, temperature in enumerate(SKETCH_TEMPERATURES):
             tail = _tail_mass(soft, normalizer) if temperature == 1.0 else soft.tail_mass(temperature)
-            kept = 1.0 - tail
-            sums.kept[place].add(kept)
-            view.kept[place] += float(kept.sum())
-    _add_labels(view, soft, hard, top, normalizer)
+            mass = 1.0 - tail
+            sums.kept[place].add(mass)
+            view_sums.kept[place] += float(mass.sum())
+    _add_labels(view_sums, soft, hard, top, normalizer)
     return top
 
 
-def _add_labels(view: ViewSums, soft: SoftLabels, hard: IntArray, top: IntArray, normalizer: Array) -> None:
-    """Under mixing a row is right where one of its labels is its top class."""
-    known = (hard >= 0) & ~np.isnan(soft.label.reshape(len(top), -1))  # a masked label is none
-    labelled = known.any(axis=1)
-    right = ((hard == top[:, None]) & known).any(axis=1)
-    view.unlabelled += int((~labelled).sum())
-    view.correct += int(right.sum())
+def _add_labels(view_sums: ViewSums, soft: SoftLabels, hard: IntArray, top: IntArray, normalizer: Array) -> None:
+    """Count the labels of a piece. Under mixing a row is correct where one of its labels is its top class."""
+    known_labels = (hard >= 0) & ~np.isnan(soft.label.reshape(len(top), -1))  # a masked label is none
+    labelled_rows = known_labels.any(axis=1)
+    correct = ((hard == top[:, None]) & known_labels).any(axis=1)
+    view_sums.unlabelled += int((~labelled_rows).sum())
+    view_sums.correct += int(correct.sum())
     if soft.label.ndim == 1:
-        view.nll -= float((soft.label - normalizer)[labelled].sum())
-        view.calibration += calibration_sums(np.exp(-normalizer[labelled]), right[labelled])
+        view_sums.nll -= float((soft.label - normalizer)[labelled_rows].sum())
+        view_sums.calibration += calibration_sums(np.exp(-normalizer[labelled_rows]), correct[labelled_rows])
 
 
 def entropies(soft: SoftLabels, normalizer: Array) -> Array:
-    """[B] entropy in nats at T = 1, from `log_normalizer(1.0)`. Exact for all logits; of a top-k row what the tail adds
-    is estimated, see `tail.tail_mean`."""
+    """[B] entropy in nats at T = 1, from `log_normalizer(1.0)`.
+
+    It is exact for all logits; of a top-k row the tail's part is estimated, see `tail.tail_mean`."""
     entropy = normalizer - _weighted(soft.logits, normalizer)
     if isinstance(soft, FullLabels):
         return np.asarray(entropy)
@@ -145,7 +147,7 @@ def entropies(soft: SoftLabels, normalizer: Array) -> Array:
 
 
 def _tail_mass(soft: TopKLabels, normalizer: Array) -> Array:
-    """[B] at T = 1."""
+    """[B] mass of the tail at T = 1."""
     return np.asarray(np.exp(soft.tail_log_mass(1.0) - normalizer))
 
 
@@ -161,12 +163,12 @@ def _top(soft: SoftLabels) -> IntArray:
 
 
 def _compare_views(sums: Sums, top_VR: IntArray, views: ViewSpan) -> None:
-    """How far the views of a pass agree on the top class of a position."""
-    count, rows = top_VR.shape
-    if count == 1:
+    """Count the agreement of the views of a pass on the top class of a position."""
+    view_count, rows = top_VR.shape
+    if view_count == 1:
         return
-    for view, own in zip(views, top_VR, strict=True):
-        sums.by_view[view].agreeing += int((top_VR == own).sum()) - rows
+    for view, top_R in zip(views, top_VR, strict=True):
+        sums.by_view[view].agreeing += int((top_VR == top_R).sum()) - rows
     sums.positions += rows
     sums.unanimous += int((top_VR == top_VR[0]).all(axis=0).sum())
-    sums.pairs += rows * count * (count - 1)
+    sums.pairs += rows * view_count * (view_count - 1)

@@ -1,4 +1,4 @@
-"""A store as the workers of an engine find it: an address, and what is to be seen there; opened once a process."""
+"""A StoreAddress names a store for the workers of an engine. A process opens each address once."""
 
 import os
 import threading
@@ -14,13 +14,15 @@ from kdcache.store.seals import split_pin
 from kdcache.store.segment import Segment
 from kdcache.store.store import Store
 
-KEPT = 4  # stores that a process holds open: a comparison needs two
+OPEN_STORES = 4  # that a process has at most: a comparison needs two
 
 
 @dataclass(frozen=True)
-class Source:
-    """A store: what the seal `content_id` lists, or without one what lies there. `use` tells one computation from the
-    next, which finds the store as it is by then."""
+class StoreAddress:
+    """A store's address: it stands for the store as the seal `content_id` lists it, or unsealed as it lies there.
+
+    `use` is unique to one computation: the next computation opens the store again and sees it as it is by then.
+    """
 
     url: str
     content_id: str | None
@@ -29,12 +31,13 @@ class Source:
     def store(self) -> Store:
         """The store, opened once a process for each use."""
         with _lock:
-            if self not in _opened:
-                while len(_opened) >= KEPT:
-                    del _opened[next(iter(_opened))]
+            if self not in _open_stores:
+                while len(_open_stores) >= OPEN_STORES:
+                    del _open_stores[next(iter(_open_stores))]
                 place = open_place(self.url)
-                _opened[self] = Store.listed(place) if self.content_id is None else Store.at(place, self.content_id)
-            return _opened[self]
+                store = Store.listed(place) if self.content_id is None else Store.at(place, self.content_id)
+                _open_stores[self] = store
+            return _open_stores[self]
 
     def segment(self, name: str) -> Segment:
         """A segment by its name. Raises MissingBlockError where this process does not see it."""
@@ -46,24 +49,24 @@ class Source:
         raise MissingBlockError(f"{store.folder.root} shows no {name} here; {advice}")
 
 
-_opened: dict[Source, Store] = {}
+_open_stores: dict[StoreAddress, Store] = {}
 _lock = threading.Lock()
 
 
 @contextmanager
-def shared(store: Store) -> Iterator[Source]:
-    """A store that is open here, for workers to open too, while one computation lasts."""
-    source = Source(os.fspath(store.folder.root), store.content_id, uuid.uuid4().hex)
+def shared_address(store: Store) -> Iterator[StoreAddress]:
+    """The address of a store that is open here, while one computation lasts: workers open it by this address."""
+    address = StoreAddress(os.fspath(store.folder.root), store.content_id, uuid.uuid4().hex)
     with _lock:
-        _opened[source] = store
+        _open_stores[address] = store
     try:
-        yield source
+        yield address
     finally:
         with _lock:
-            _opened.pop(source, None)
+            _open_stores.pop(address, None)
 
 
 def absolute(url: str) -> str:
-    """An address that names the same store wherever a worker stands; a pin stays."""
+    """An address that names the same store wherever a worker runs; a pin stays."""
     path, pin = split_pin(url)
     return url if is_url(path) else os.path.abspath(path) + (f"@{pin}" if pin else "")

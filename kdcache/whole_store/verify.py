@@ -1,4 +1,8 @@
-"""Is a store what its manifest, commits and seals say? Structure, and sha256 of every file, without torch."""
+"""Inspection of a store: is it what its manifest, commits and seals say? Structure, and sha256 of every file, no torch.
+
+`inspect_files` is the entry. It collects findings about the whole store, its segments and its seals, then those of each
+block from an engine. `forget_blocks` removes damaged blocks, so that extract redoes them.
+"""
 
 import re
 from collections.abc import Callable, Iterator, Sequence
@@ -19,15 +23,22 @@ from kdcache.store.seals import read_seal, sealed_ids, split_pin
 from kdcache.store.segment import Segment
 from kdcache.store.store import Store
 from kdcache.store.whole_arrays import head_specs
-from kdcache.whole_store.engines import HERE, Engine, runs
-from kdcache.whole_store.file_checks import Finding, Looked, Named, check_block, look_at, look_at_sealed
-from kdcache.whole_store.store_address import shared
+from kdcache.whole_store.engines import LOCAL, Engine, runs
+from kdcache.whole_store.file_checks import (
+    BlockInspection,
+    BlockName,
+    Finding,
+    check_block,
+    inspect_blocks,
+    inspect_sealed_blocks,
+)
+from kdcache.whole_store.store_address import StoreAddress, shared_address
 
 NUMBER = re.compile("[0-9]{1,15}")
 
 
 class Check(Record):
-    """One check: its name, whether it passed, and what was seen."""
+    """One check: its name, whether it passed, and a detail for people."""
 
     name: str
     passed: bool
@@ -36,7 +47,8 @@ class Check(Record):
 
 @dataclass(frozen=True)
 class Inspection:
-    """What was looked at and what was found; `missing` counts blocks that were never committed."""
+    """The result of looking at a store: findings that fail it, notes that do not, and the files and bytes that were
+    checked. `blocks` counts all blocks of its segments, `missing` those that were never committed."""
 
     findings: tuple[Finding, ...]
     notes: tuple[str, ...]
@@ -50,102 +62,112 @@ class Inspection:
         return not self.findings and not self.missing
 
 
-def inspect_files(url: str, *, engine: Engine = HERE, progress: Progress = silent) -> Inspection:
+def inspect_files(url: str, *, engine: Engine = LOCAL, progress: Progress = silent) -> Inspection:
     """Check everything that can be checked from the store alone, by the latest seal or by the one that `url` pins.
 
-    Raises StoreNotFoundError and FormatError only, and whatever is wrong with the seal that is pinned.
+    Raises StoreNotFoundError, FormatError, and the errors of reading a seal that is pinned; nothing else.
     """
     path, pin = split_pin(url)
     place = open_place(path)
     if not place.lists:
         return _inspect_sealed(Store.open(url), engine, progress)
     store = Store.listed(place)
-    findings = [*_whole_store(store), *_seals(store, pin)]
+    findings = [*_whole_arrays(store), *_seals(store, pin)]
     for segment in store.segments:
         findings += _metadata(store.folder, segment.layout.name, list(segment.layout.arrays.values()))
-        findings += _unlistable(segment)
-    there = [(segment.layout.name, block) for segment in store.segments for block in _present(segment)]
-    with shared(store) as source:
-        engine.ready(source)
-        looked = _look(partial(look_at, source), there, store, engine, progress)
-    findings += [found for each in looked for found in each.findings]
-    wrong = tuple(finding for finding in findings if not finding.harmless)
+        findings += _commit_listing(segment)
+    blocks = [(segment.layout.name, block) for segment in store.segments for block in _blocks_with_files(segment)]
+    inspections = _inspect_blocks(inspect_blocks, blocks, store, engine, progress)
+    findings += [finding for inspection in inspections for finding in inspection.findings]
+    failures = tuple(finding for finding in findings if not finding.harmless)
     notes = tuple(finding.what for finding in findings if finding.harmless)
     total = sum(segment.layout.blocks for segment in store.segments)
-    return _inspection(wrong, notes, looked, total, total - sum(each.committed for each in looked))
+    missing = total - sum(inspection.committed for inspection in inspections)
+    return _inspection(failures, notes, inspections, total, missing)
 
 
 def _inspect_sealed(store: Store, engine: Engine, progress: Progress) -> Inspection:
-    """What the seal lists and nothing else, where nothing can be listed or redone."""
-    findings: list[Finding] = list(_whole_store(store))
-    there: list[Named] = []
+    """Check the files that the seal lists and no others, in a place that can neither be listed nor written."""
+    findings: list[Finding] = list(_whole_arrays(store))
+    blocks: list[BlockName] = []
     for segment in store.segments:
         findings += _metadata(store.folder, segment.layout.name, list(segment.layout.arrays.values()))
         try:
-            there += [(segment.layout.name, block) for block, _ in segment.commits().items()]
+            blocks += [(segment.layout.name, block) for block, _ in segment.commits().items()]
         except KdcacheError as error:
             findings.append(Finding(str(error)))
-    with shared(store) as source:
-        engine.ready(source)
-        looked = _look(partial(look_at_sealed, source), there, store, engine, progress)
-    findings += [found for each in looked for found in each.findings]
-    return _inspection(tuple(findings), (), looked, sum(segment.layout.blocks for segment in store.segments), 0)
+    inspections = _inspect_blocks(inspect_sealed_blocks, blocks, store, engine, progress)
+    findings += [finding for inspection in inspections for finding in inspection.findings]
+    total = sum(segment.layout.blocks for segment in store.segments)
+    return _inspection(tuple(findings), (), inspections, total, 0)
 
 
-def _look(
-    function: Callable[[Sequence[Named]], list[Looked]],
-    there: Sequence[Named],
+def _inspect_blocks(
+    inspect: Callable[[StoreAddress, Sequence[BlockName]], list[BlockInspection]],
+    blocks: Sequence[BlockName],
     store: Store,
     engine: Engine,
     progress: Progress,
-) -> list[Looked]:
-    """What was found of each block, in order."""
-    looked: list[Looked] = []
-    for some in engine.each(function, runs(there, engine.together), far=store.folder.far):
-        for each in some:
-            looked.append(each)
-            progress("checking sha256 of blocks", len(looked), len(there))
-    return looked
+) -> list[BlockInspection]:
+    """Run a check of blocks on the engine: one inspection a block, in order."""
+    inspections: list[BlockInspection] = []
+    with shared_address(store) as address:
+        engine.require_stores(address)
+        tasks = runs(blocks, engine.items_per_task)
+        for results in engine.map(partial(inspect, address), tasks, far=store.folder.far):
+            for inspection in results:
+                inspections.append(inspection)
+                progress("checking sha256 of blocks", len(inspections), len(blocks))
+    return inspections
 
 
 def _inspection(
-    findings: tuple[Finding, ...], notes: tuple[str, ...], looked: Sequence[Looked], total: int, missing: int
+    findings: tuple[Finding, ...],
+    notes: tuple[str, ...],
+    inspections: Sequence[BlockInspection],
+    total: int,
+    missing: int,
 ) -> Inspection:
-    files, size = sum(each.files for each in looked), sum(each.bytes for each in looked)
+    files = sum(inspection.files for inspection in inspections)
+    size = sum(inspection.bytes for inspection in inspections)
     return Inspection(findings, notes, total, missing, files, size)
 
 
-def forget_blocks(url: str, findings: tuple[Finding, ...]) -> list[tuple[str, int]]:
+def forget_blocks(url: str, findings: tuple[Finding, ...]) -> list[BlockName]:
     """Remove commit and shards of every damaged block, so that extract redoes just those. Commits go first."""
     store = Store.open_for_writing(split_pin(url)[0])
     segments = {segment.layout.name: segment for segment in store.segments}
-    damaged = sorted({finding.block for finding in findings if finding.block is not None})
-    for name, block in damaged:
+    blocks = sorted({finding.block for finding in findings if finding.block is not None})
+    for name, block in blocks:
         layout = segments[name].layout
         store.folder.delete(layout.commit_key(block))
         for spec in layout.arrays_of(block).values():
             store.folder.delete(spec.key(block))
-    return damaged
+    return blocks
 
 
-def _present(segment: Segment) -> list[int]:
-    """Blocks of which any file lies there, by listing: the work grows with the files, not with the rows that a manifest
-    claims. Of a folder that cannot be listed, what a commit names is found one by one."""
-    found: set[int] = set()
-    places = [(segment.layout.commits_prefix, 1)]
-    places += [(f"{spec.path}/c", spec.block_axis or 0) for spec in segment.layout.arrays.values()]
-    for prefix, cell in places:
+def _blocks_with_files(segment: Segment) -> list[int]:
+    """Blocks that have at least one file in the folder, ascending.
+
+    They are found by listing, so the work grows with the files and not with the rows that a manifest claims. A prefix
+    that cannot be listed is passed over: the files that a commit names are then looked up one by one."""
+    blocks: set[int] = set()
+    prefixes = [(segment.layout.commits_prefix, 1)]  # with the part of the key behind it that is the block's number
+    prefixes += [(f"{spec.path}/c", spec.block_axis or 0) for spec in segment.layout.arrays.values()]
+    for prefix, place in prefixes:
         try:
             keys = list(segment.folder.keys(prefix))
         except KdcacheError:
             continue
-        parts = [key.removeprefix(f"{prefix}/").removesuffix(".json").split("/") for key in keys]
-        found.update(int(each[cell]) for each in parts if len(each) > cell and NUMBER.fullmatch(each[cell]))
-    return sorted(block for block in found if block < segment.layout.blocks)
+        for key in keys:
+            parts = key.removeprefix(f"{prefix}/").removesuffix(".json").split("/")
+            if len(parts) > place and NUMBER.fullmatch(parts[place]):
+                blocks.add(int(parts[place]))
+    return sorted(block for block in blocks if block < segment.layout.blocks)
 
 
-def _unlistable(segment: Segment) -> Iterator[Finding]:
-    """What makes the commits of a segment unreadable as a whole: a link among them, or a block that there cannot be."""
+def _commit_listing(segment: Segment) -> Iterator[Finding]:
+    """Findings in the listing of a segment's commits: a link among them, or a block beyond the last one."""
     try:
         for block in listed_blocks(segment.folder, segment.layout):
             if block >= segment.layout.blocks:
@@ -155,8 +177,8 @@ def _unlistable(segment: Segment) -> Iterator[Finding]:
         yield Finding(str(error))
 
 
-def _whole_store(store: Store) -> Iterator[Finding]:
-    """order, labels and head: their values against the manifest's digests."""
+def _whole_arrays(store: Store) -> Iterator[Finding]:
+    """order, labels and head: their values against the manifest's digests; and the card."""
     specs = [order_spec(store.rows), labels_spec(store.rows)]
     if width := store.identity.encoding.head:
         specs += head_specs(store.identity)
@@ -174,23 +196,23 @@ def _metadata(folder: Place, group: str, specs: list[ArraySpec]) -> Iterator[Fin
     """zarr.json of a group and its arrays: byte for byte what the manifest predicts."""
     expected = {f"{group}/zarr.json".lstrip("/"): group_bytes()}
     expected |= {f"{spec.path}/zarr.json": spec.metadata_bytes() for spec in specs}
-    for key, data in expected.items():
+    for key, prediction in expected.items():
         try:
-            found = folder.get(key, limit=ZARR_LIMIT)
+            data = folder.get(key, limit=ZARR_LIMIT)
         except KdcacheError as error:
             yield Finding(str(error))
             continue
-        if found != data:
-            what = "is missing" if found is None else "is not what the manifest predicts"
-            yield Finding(f"{folder.path(key)} {what}")
+        if data != prediction:
+            problem = "is missing" if data is None else "is not what the manifest predicts"
+            yield Finding(f"{folder.path(key)} {problem}")
 
 
 def _seals(store: Store, pin: str | None) -> Iterator[Finding]:
     """Every seal: its name, the identity it seals, its segments, and the commits they list against those on disk."""
     if pin is not None:
-        pinned = read_seal(store.folder, store.identity, pin)
-        assert pinned is not None
-        pin = pinned.content_id
+        seal = read_seal(store.folder, store.identity, pin)
+        assert seal is not None
+        pin = seal.content_id
         yield Finding(f"seal {pin[:12]} was asked for; all other files of the store were checked too", harmless=True)
     latest = None
     try:
@@ -201,60 +223,62 @@ def _seals(store: Store, pin: str | None) -> Iterator[Finding]:
             yield Finding(f"{store.folder.path(LATEST_SEAL)} is missing; run: {advice}", advice=advice)
     except KdcacheError as error:
         yield Finding(str(error))
-    yield from _left_out(store)
-    yield from _unlisted(store)
-    yield from (found for name in sealed_ids(store.folder) for found in _seal(store, name, latest=latest, pin=pin))
+    yield from _absent_views(store)
+    yield from _unlisted_segments(store)
+    for content_id in sealed_ids(store.folder):
+        yield from _seal(store, content_id, latest=latest, pin=pin)
 
 
-def _left_out(store: Store) -> Iterator[Finding]:
-    """What a partial copy says that it does not hold."""
-    held = {segment.layout.name for segment in store.segments}
+def _absent_views(store: Store) -> Iterator[Finding]:
+    """A note of the views that a partial copy was made without, by its own record."""
+    names = {segment.layout.name for segment in store.segments}
     try:
-        if absent := tuple(each for each in read_partial(store.folder) if segment_name(each.views) not in held):
-            yield Finding(
-                f"this is a partial copy: views {shown_spans(segment.views for segment in absent)} were not pulled",
-                harmless=True,
-            )
+        segments = [segment for segment in read_partial(store.folder) if segment_name(segment.views) not in names]
+        if segments:
+            views = shown_spans(segment.views for segment in segments)
+            yield Finding(f"this is a partial copy: views {views} were not pulled", harmless=True)
     except KdcacheError as error:
         yield Finding(str(error))
 
 
-def _unlisted(store: Store) -> Iterator[Finding]:
+def _unlisted_segments(store: Store) -> Iterator[Finding]:
     """Segments with commits and without the record that lists them."""
-    listed = {segment.layout.name for segment in store.segments}
+    names = {segment.layout.name for segment in store.segments}
     for name in store.folder.folders("kdcache"):
-        if name.startswith("views-") and name not in listed and any(store.folder.keys(f"kdcache/{name}/commits")):
+        if name.startswith("views-") and name not in names and any(store.folder.keys(f"kdcache/{name}/commits")):
             path = store.folder.path(f"kdcache/{name}/segment.json")
             yield Finding(f"{path} is missing, though blocks are committed; restore it from another copy of the store")
 
 
-def _seal(store: Store, name: str, *, latest: str | None, pin: str | None) -> Iterator[Finding]:
-    """One seal, whose file has this name."""
+def _seal(store: Store, content_id: str, *, latest: str | None, pin: str | None) -> Iterator[Finding]:
+    """One seal: its file, its head, and its commits against those on disk."""
     try:
-        sealed = Store.at(store.folder, name)
-        if sealed.seal_record is not None and sealed.seal_record.head is not None:
-            sealed.head()
-        others = [pair for segment in sealed.segments for pair in _others(segment)]
+        sealed_store = Store.at(store.folder, content_id)
+        if sealed_store.seal_record is not None and sealed_store.seal_record.head is not None:
+            sealed_store.head()
+        commits = [commit for segment in sealed_store.segments for commit in _replaced_commits(segment)]
     except KdcacheError as error:
         yield Finding(str(error))
         return
-    if sealed.content_id == latest:
-        run = f"kdcache seal {store.folder.root}"
-        for where, _ in others:
-            yield Finding(f"{where} is not the commit that the latest seal lists; run: {run}", advice=run)
-    elif gone := [where for where, changed in others if changed]:
-        asked = sealed.content_id == pin
-        what = f"seal {name[:12]} is no longer served: {len(gone)} of its blocks were extracted again, {gone[0]}"
+    if sealed_store.content_id == latest:
+        command = f"kdcache seal {store.folder.root}"
+        for path, _ in commits:
+            yield Finding(f"{path} is not the commit that the latest seal lists; run: {command}", advice=command)
+    elif paths := [path for path, new_shards in commits if new_shards]:
+        asked_for = sealed_store.content_id == pin
+        problem = (
+            f"seal {content_id[:12]} is no longer served: {len(paths)} of its blocks were extracted again, {paths[0]}"
+        )
         advice = f"open the latest seal instead ({store.folder.root}), or restore the sealed files from another copy"
-        yield Finding(f"{what}; {advice}" if asked else what, advice=advice, harmless=not asked)
+        yield Finding(f"{problem}; {advice}" if asked_for else problem, advice=advice, harmless=not asked_for)
 
 
-def _others(segment: Segment) -> Iterator[tuple[str, bool]]:
-    """(file, whether its shards differ too) of each commit on disk that is whole and not the one that was sealed."""
-    for block, sealed in segment.commits().items():
+def _replaced_commits(segment: Segment) -> Iterator[tuple[str, bool]]:
+    """Commits on disk that are whole and differ from the sealed ones: (path, True where the shards differ too)."""
+    for block, sealed_commit in segment.commits().items():
         key = segment.layout.commit_key(block)
-        if segment.folder.get(key) in (None, sealed.to_bytes()):
+        if segment.folder.get(key) in (None, sealed_commit.to_bytes()):
             continue
-        found, wrong = check_block(segment.folder, segment, block)
-        if found is not None and not wrong:
-            yield str(segment.folder.path(key)), found.shards != sealed.shards
+        commit, findings = check_block(segment.folder, segment, block)
+        if commit is not None and not findings:
+            yield str(segment.folder.path(key)), commit.shards != sealed_commit.shards

@@ -10,7 +10,7 @@ import pytest
 
 from kdcache.errors import DamagedError
 from kdcache.whole_store import store_address
-from kdcache.whole_store.engines import Here, Poll, idle
+from kdcache.whole_store.engines import LocalEngine, Poll, idle
 
 A = TypeVar("A")
 B = TypeVar("B")
@@ -39,16 +39,16 @@ def noted(folder: str, item: int) -> int:
     return item
 
 
-class Afresh(Here):
+class Afresh(LocalEngine):
     """Everything is pickled on the way, and nothing is open where an item is done: a worker that has just begun."""
 
-    together = 3
+    items_per_task = 3
 
-    def each(
+    def map(
         self, function: Callable[[A], B], items: Sequence[A], *, far: bool = False, poll: Poll = idle
     ) -> Iterator[B]:
         for item in items:
             with pytest.MonkeyPatch.context() as patch:
-                patch.setattr(store_address, "_opened", {})
+                patch.setattr(store_address, "_open_stores", {})
                 sent, given = pickle.loads(pickle.dumps((function, item)))
                 yield pickle.loads(pickle.dumps(sent(given)))

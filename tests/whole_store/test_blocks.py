@@ -12,7 +12,7 @@ from kdcache.store.shards import encode_shard
 from kdcache.store.store import Store
 from kdcache.store.whole_arrays import labels_between
 from kdcache.whole_store.blocks import block_labels, read_block, view_rows
-from kdcache.whole_store.store_address import shared
+from kdcache.whole_store.store_address import shared_address
 from tests.kits.stores import create_store, make_case, write_store, write_views
 
 ROWS = 200
@@ -51,10 +51,10 @@ def test_labels_of_a_span_come_from_the_chunks_that_hold_it(tmp_path: Path, monk
 
 
 def test_a_segment_that_a_worker_does_not_see_is_named(tmp_path: Path) -> None:
-    with shared(write_store(tmp_path / "a.kd", make_case(ROWS))) as source:
-        assert source.segment("views-00000-00002").layout.blocks == 4
+    with shared_address(write_store(tmp_path / "a.kd", make_case(ROWS))) as address:
+        assert address.segment("views-00000-00002").layout.blocks == 4
         with pytest.raises(MissingBlockError, match=r"a.kd shows no views-00002-00004 here"):
-            source.segment("views-00002-00004")
+            address.segment("views-00002-00004")
 
 
 def test_what_is_not_committed_or_is_no_class_is_refused(tmp_path: Path) -> None:

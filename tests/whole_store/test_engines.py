@@ -19,11 +19,11 @@ from kdcache.sharing.export import export_store
 from kdcache.sharing.push_pull import push
 from kdcache.store.store import Store
 from kdcache.whole_store.diff import diff_stores
-from kdcache.whole_store.engines import HERE, Engine, OnCluster, open_engine, seen_by
+from kdcache.whole_store.engines import LOCAL, DaskEngine, Engine, open_engine, seen_by
 from kdcache.whole_store.recode import recode_store
 from kdcache.whole_store.recode_plan import Narrowing
 from kdcache.whole_store.stats import store_stats
-from kdcache.whole_store.store_address import shared
+from kdcache.whole_store.store_address import shared_address
 from kdcache.whole_store.verify import inspect_files
 from tests.kits import engines
 from tests.kits.engines import Afresh
@@ -34,11 +34,11 @@ ROWS = 1500  # 24 blocks, more than one task of a check
 
 
 @pytest.fixture(scope="module")
-def cluster() -> Iterator[OnCluster]:
+def cluster() -> Iterator[DaskEngine]:
     with open_cluster(
         workers=2, dashboard="127.0.0.1:0", preload=["kdcache.whole_store.recode", "kdcache.whole_store.stats"]
     ) as opened:
-        yield OnCluster(opened)
+        yield DaskEngine(opened)
 
 
 @pytest.fixture(scope="module")
@@ -58,23 +58,23 @@ def stores(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def test_results_come_in_the_order_of_the_items(cluster: OnCluster) -> None:
-    assert list(cluster.each(engines.late, range(20))) == [item * item for item in range(20)]
-    assert list(cluster.each(engines.late, [])) == []
+def test_results_come_in_the_order_of_the_items(cluster: DaskEngine) -> None:
+    assert list(cluster.map(engines.late, range(20))) == [item * item for item in range(20)]
+    assert list(cluster.map(engines.late, [])) == []
 
 
-def test_errors_are_those_of_the_work(cluster: OnCluster) -> None:
+def test_errors_are_those_of_the_work(cluster: DaskEngine) -> None:
     with pytest.raises(DamagedError, match="item 3 is damaged"):
-        list(cluster.each(engines.refused, range(8)))
+        list(cluster.map(engines.refused, range(8)))
     with pytest.raises(ClusterError, match=r"workers could not do 0 .ZeroDivisionError: item 0.; .*without --engine"):
-        list(cluster.each(engines.broken, [0]))
+        list(cluster.map(engines.broken, [0]))
 
 
 @pytest.mark.parametrize("here", [True, False], ids=["here", "cluster"])
-def test_a_stop_ends_it_early(cluster: OnCluster, tmp_path: Path, here: bool) -> None:
-    engine: Engine = HERE if here else cluster
+def test_a_stop_ends_it_early(cluster: DaskEngine, tmp_path: Path, here: bool) -> None:
+    engine: Engine = LOCAL if here else cluster
     stop = StopRequest()
-    results = engine.each(partial(engines.noted, str(tmp_path)), range(200), poll=lambda: stop.check("go on"))
+    results = engine.map(partial(engines.noted, str(tmp_path)), range(200), poll=lambda: stop.check("go on"))
     assert next(results) == 0
     stop.requested = True
     with pytest.raises(InterruptedRunError, match="go on"):
@@ -83,16 +83,16 @@ def test_a_stop_ends_it_early(cluster: OnCluster, tmp_path: Path, here: bool) ->
 
 
 @pytest.mark.parametrize("name", ["a.kd", "hurt.kd", "part.kd"])
-def test_a_check_finds_the_same(cluster: OnCluster, stores: Path, name: str) -> None:
-    found, here = (inspect_files(str(stores / name), engine=engine) for engine in (cluster, HERE))
+def test_a_check_finds_the_same(cluster: DaskEngine, stores: Path, name: str) -> None:
+    found, here = (inspect_files(str(stores / name), engine=engine) for engine in (cluster, LOCAL))
     assert found == here
     assert (len(found.findings), found.missing) == {"a.kd": (0, 0), "hurt.kd": (3, 0), "part.kd": (0, 21)}[name]
 
 
-def test_a_check_over_http_finds_the_same(cluster: OnCluster, stores: Path) -> None:
+def test_a_check_over_http_finds_the_same(cluster: DaskEngine, stores: Path) -> None:
     with serving(stores) as site:
         for name, wrong in (("a.kd", 0), ("hurt.kd", 2)):
-            found, here = (inspect_files(f"{site.url}/{name}", engine=engine) for engine in (cluster, HERE))
+            found, here = (inspect_files(f"{site.url}/{name}", engine=engine) for engine in (cluster, LOCAL))
             assert found == here
             assert len(found.findings) == wrong
         store = Store.open(f"{site.url}/a.kd")
@@ -100,24 +100,24 @@ def test_a_check_over_http_finds_the_same(cluster: OnCluster, stores: Path) -> N
 
 
 @pytest.mark.parametrize("name", ["a.kd", "part.kd"])
-def test_statistics_are_equal_to_the_last_bit(cluster: OnCluster, stores: Path, name: str) -> None:
+def test_statistics_are_equal_to_the_last_bit(cluster: DaskEngine, stores: Path, name: str) -> None:
     store = Store.open(stores / name)
     assert store_stats(store, engine=cluster) == store_stats(store)
 
 
 @pytest.mark.parametrize("other", ["a.kd", "b.kd", "part.kd"])
 def test_a_comparison_is_equal_to_the_last_bit(
-    cluster: OnCluster, stores: Path, other: str, monkeypatch: pytest.MonkeyPatch
+    cluster: DaskEngine, stores: Path, other: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     a, b = Store.open(stores / "a.kd"), Store.open(stores / other)
-    found, here = (diff_stores(a, b, rows=0, engine=engine) for engine in (cluster, HERE))
+    found, here = (diff_stores(a, b, rows=0, engine=engine) for engine in (cluster, LOCAL))
     assert found == here
     assert found.same == (other == "a.kd")
     assert found.rows is not None
     assert found.rows.rows == (2 * 3 * 64 if other == "part.kd" else 2 * ROWS)
 
 
-def test_a_recoded_store_is_the_same_store(cluster: OnCluster, stores: Path, tmp_path: Path) -> None:
+def test_a_recoded_store_is_the_same_store(cluster: DaskEngine, stores: Path, tmp_path: Path) -> None:
     wanted = Narrowing(top_k=3)
     here = recode_store(str(stores / "a.kd"), str(tmp_path / "here.kd"), wanted)
     there = recode_store(str(stores / "a.kd"), str(tmp_path / "there.kd"), wanted, engine=cluster)
@@ -148,15 +148,15 @@ def test_a_store_is_found_by_its_address(tmp_path: Path, place: str, kind: str) 
         assert (done.content_id, done.blocks) == (here.content_id, 4)
 
 
-def test_a_store_that_workers_do_not_see_is_told_before_work_starts(cluster: OnCluster, tmp_path: Path) -> None:
+def test_a_store_that_workers_do_not_see_is_told_before_work_starts(cluster: DaskEngine, tmp_path: Path) -> None:
     write_store(tmp_path / "a.kd", make_case(100))
-    with shared(Store.open_for_writing(tmp_path / "a.kd")) as source:
+    with shared_address(Store.open_for_writing(tmp_path / "a.kd")) as address:
         shutil.move(tmp_path / "a.kd", tmp_path / "b.kd")  # open here, gone there
         with pytest.raises(ClusterError, match=r"worker tcp://.* does not find .*a.kd .*a.kd does not exist"):
-            cluster.ready(source)
+            cluster.require_stores(address)
         write_store(tmp_path / "a.kd", make_case(101))
         with pytest.raises(ClusterError, match=r"but another store; put it on a folder that all workers share"):
-            cluster.ready(source)
+            cluster.require_stores(address)
 
 
 def test_settings_name_an_engine(stores: Path, monkeypatch: pytest.MonkeyPatch) -> None:
