@@ -59,7 +59,7 @@ def read_digest(store: Store, *, everything: bool = False) -> str:
 def steps_of(path: str) -> dict[str, Callable[[], str]]:
     """What a person may do with a store that somebody sent."""
     return {
-        "open": lambda: str(len(Store.open(path).views)),
+        "open": lambda: str(len(Store.open(path).every_view)),
         "inspect": lambda: json.dumps(describe_store(Store.open(path))),
         "rows": lambda: str(describe_rows(Store.open(path), 3, None)),
         "read": lambda: read_digest(Store.open(path)),
