@@ -1,4 +1,4 @@
-"""Every error a user can mend, as one tree; the command line turns each into a message and an exit code.
+"""The errors that a user can mend, as one tree. The command line turns each into a message and an exit code.
 
 KdcacheError                 exit 2: what is wrong, the two values, what to do next
 ├── InvalidInputError        a setting, a spec or a file that cannot be used as given
@@ -22,10 +22,10 @@ from collections.abc import Sequence
 
 
 class KdcacheError(Exception):
-    """Base of every error that kdcache raises on purpose. `exit_code` is what the command line exits with."""
+    """Base of every error that kdcache raises on purpose. `exit_code` is the command line's exit status."""
 
     exit_code = 2
-    told_elsewhere = False  # by another process of this machine that failed with it
+    told_elsewhere = False  # true where another process of this machine failed with it too, and says so
 
 
 class InvalidInputError(KdcacheError):
@@ -35,28 +35,28 @@ class InvalidInputError(KdcacheError):
 class MismatchError(KdcacheError):
     """Two identities that must be equal are not.
 
-    `differences` lists (field, value stored, value given), each as text; `names` says who has which.
+    `differences` lists (field, first value, second value), each as text; `names` are the owners of the two values.
     """
 
     def __init__(
         self,
-        what: str,
+        headline: str,
         differences: Sequence[tuple[str, str, str]],
         advice: str,
         names: tuple[str, str] = ("the store", "this run"),
     ) -> None:
         self.differences = tuple(differences)
-        self._given = (what, self.differences, advice, names)
-        lines = [f"  {field}: {names[0]} has {stored}, {names[1]} has {given}" for field, stored, given in differences]
-        super().__init__("\n".join([what, *lines, advice]))
+        self._arguments = (headline, self.differences, advice, names)
+        lines = [f"  {field}: {names[0]} has {left}, {names[1]} has {right}" for field, left, right in differences]
+        super().__init__("\n".join([headline, *lines, advice]))
 
     def __reduce__(self) -> tuple[type["MismatchError"], tuple[object, ...]]:
-        """From its parts: it crosses processes too."""
-        return type(self), self._given
+        """Pickle the error as its arguments: it crosses processes too."""
+        return type(self), self._arguments
 
 
 class StoreError(KdcacheError):
-    """Something about the store itself."""
+    """An error of the store itself."""
 
 
 class StoreNotFoundError(StoreError):
@@ -76,7 +76,7 @@ class DamagedError(StoreError):
 
 
 class ClosedError(StoreError):
-    """A server does not give a file; some say the same of a file that they lack."""
+    """A server refuses a file; some servers answer the same for a file that they lack."""
 
 
 class BadLogitsError(KdcacheError):

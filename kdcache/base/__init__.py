@@ -1,1 +1,1 @@
-"""What all rooms use and none owns: records, canonical JSON, limits, specs, progress, files, locks, Dask's client."""
+"""The base of all rooms: records, canonical JSON, limits, specs, progress, whole files, locks, Dask's client."""

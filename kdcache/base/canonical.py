@@ -1,4 +1,4 @@
-"""Canonical JSON and digests: the one way records become bytes, so that equal records have equal hashes."""
+"""Canonical JSON and digests. All records become bytes here, so that equal records have equal hashes."""
 
 import hashlib
 import json
@@ -14,7 +14,10 @@ _ESCAPED_SURROGATE = re.compile(rb"\\u[dD][89a-fA-F]")
 
 
 def canonical_json(record: Any) -> bytes:
-    """Sorted keys, no spaces, UTF-8, no NaN, one final newline: what every hash of a record is taken over."""
+    """A record as bytes, over which all its hashes are taken: sorted keys, no spaces, UTF-8, no NaN, a final newline.
+
+    Raises InvalidInputError for a value that JSON cannot hold.
+    """
     try:
         text = json.dumps(record, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
         return text.encode() + b"\n"
@@ -30,7 +33,7 @@ def sha256_hex(data: bytes | memoryview) -> str:
 
 
 def parse_json(data: bytes, name: str, *, limit: int = METADATA_LIMIT) -> dict[str, Any]:
-    """A record read back. Raises FormatError, naming the file, for anything that is not a JSON object of sane size."""
+    """A record from its bytes. Raises FormatError, naming the file, for all but a JSON object of bounded size."""
     if len(data) > limit:
         raise FormatError(f"{name} has {len(data)} bytes, allowed are {limit}; fetch the store again")
     _require_shallow(data, name)
@@ -46,11 +49,11 @@ def parse_json(data: bytes, name: str, *, limit: int = METADATA_LIMIT) -> dict[s
 
 
 def _require_shallow(data: bytes, name: str) -> None:
-    """Raises FormatError for what would take much more memory than bytes, before any of it is parsed."""
-    opened = data.count(b"[") + data.count(b"{")
-    if (values := opened + data.count(b",")) > VALUES_LIMIT:
+    """Raises FormatError for bytes that would take far more memory once parsed, before any are."""
+    brackets = data.count(b"[") + data.count(b"{")
+    if (values := brackets + data.count(b",")) > VALUES_LIMIT:
         raise FormatError(f"{name} holds some {values} values, allowed are {VALUES_LIMIT}; fetch the store again")
-    if opened <= NESTING_LIMIT:
+    if brackets <= NESTING_LIMIT:
         return
     depth = 0
     for token in _TOKEN.finditer(data):
@@ -59,20 +62,20 @@ def _require_shallow(data: bytes, name: str) -> None:
             raise FormatError(f"{name} is nested more than {NESTING_LIMIT} deep; fetch the store again")
 
 
-def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+def _unique_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     record = dict(pairs)
     if len(record) != len(pairs):
-        seen: set[str] = set()
-        twice = next(key for key, _ in pairs if key in seen or seen.add(key))  # type: ignore[func-returns-value]
-        raise ValueError(f"the key {twice[:80]!r} stands there twice")
+        keys: set[str] = set()
+        duplicate = next(key for key, _ in pairs if key in keys or keys.add(key))  # type: ignore[func-returns-value]
+        raise ValueError(f"the key {duplicate[:80]!r} stands there twice")
     return record
 
 
-def _finite(text: str) -> float:
+def _finite_number(text: str) -> float:
     number = float(text)
     if not math.isfinite(number):
         raise ValueError(f"{text[:80]} is no finite number")
     return number
 
 
-_decoder = json.JSONDecoder(object_pairs_hook=_unique, parse_float=_finite, parse_constant=_finite)
+_decoder = json.JSONDecoder(object_pairs_hook=_unique_keys, parse_float=_finite_number, parse_constant=_finite_number)

@@ -1,8 +1,7 @@
 """Many processes or machines through Dask distributed: workers of one kdcache version, and work dealt to them.
 
-The engine knows nothing of what it runs: `Cluster.each` takes a function and items, and yields each item with its
-result as it ends. A task may run more than once, since workers die: it must be idempotent. Dask is imported when a
-cluster is opened.
+The engine runs any function: `Cluster.each` takes it and its items, and yields each item with its result as it ends. A
+task may run more than once, since workers die: it must be idempotent. Dask is imported when a cluster is opened.
 """
 
 import asyncio
@@ -24,7 +23,7 @@ PATIENCE = 10.0  # seconds that a scheduler has to answer, and to have a worker
 LEFT_ALONE = 300.0  # seconds without any worker after which work is given up
 LOOK = 0.2  # seconds between two looks at a request to stop
 COUNT = 2.0  # seconds between two counts of the workers
-DEATHS = 1  # times that a task is dealt again after Dask gave it up, for workers died of it or beside it
+DEATHS = 1  # times that a task is dealt again after Dask gave it up: workers died of it, or of another task
 INSTALL = "Dask is not installed; pip install 'kdcache[dask]'"
 
 
@@ -38,8 +37,8 @@ class _Flight(Generic[I]):
 
 
 class Cluster:
-    """Workers that are all of this process's kdcache version. `dashboard` is the address to look at, "" for none;
-    `processes` of this machine are started anew where Dask has given one up."""
+    """Workers that all have this process's kdcache version. `dashboard` is the address of its page, "" for none.
+    `processes` are the cluster's own on this machine: they are started anew where Dask has given one up."""
 
     def __init__(self, client: Any, address: str, dashboard: str, processes: Any = None) -> None:
         self.client = client
@@ -47,7 +46,7 @@ class Cluster:
         self.address = address
         self.dashboard = dashboard
         self._version = importlib.metadata.version("kdcache")
-        self._counted, self._workers, self._seen = 0.0, 0, time.monotonic()
+        self._count_time, self._worker_count, self._worker_time = 0.0, 0, time.monotonic()
 
     def each(
         self,
@@ -58,99 +57,101 @@ class Cluster:
         retries: int = 2,
         poll: Callable[[], None] = lambda: None,
     ) -> Iterator[tuple[I, R | Exception]]:
-        """Each item with `function(item)`, or with the error of its last of 1 + `retries` attempts, in the order in
-        which they end; at most `ahead` items a worker are under way. Whoever stops iterating cancels the rest.
+        """Each item with `function(item)`, or with the error of the last of 1 + `retries` attempts at it.
+
+        Items come in the order in which they end; at most `ahead` a worker are under way. A caller that stops iterating
+        cancels the rest.
 
         `function` is pickled: a module's function, or a partial of one. `poll` is called several times a second while
         nothing ends, and may raise. Raises ClusterError where the cluster is lost, has no worker for five minutes, or
-        has a worker of another kdcache version, and where `function` raises one, which says that its worker is not fit.
-        A task whose workers die again and again yields Dask's KilledWorker.
+        has a worker of another kdcache version, and where `function` raises one: then its worker is not fit for it. A
+        task whose workers die again and again yields Dask's KilledWorker.
         """
-        waiting, ended = iter(items), queue.SimpleQueue[Any]()
-        flying: dict[Any, _Flight[I]] = {}
+        remaining, results = iter(items), queue.SimpleQueue[Any]()
+        flights: dict[Any, _Flight[I]] = {}
 
         def launch(flight: _Flight[I]) -> None:
             future = self.client.submit(_run, self._version, function, flight.item, pure=False)
-            flying[future] = flight
-            future.add_done_callback(ended.put)
+            flights[future] = flight
+            future.add_done_callback(results.put)
 
         try:
             while True:
-                while len(flying) < ahead * max(self._count(), 1):
+                while len(flights) < ahead * max(self._count_workers(), 1):
                     try:
-                        launch(_Flight(next(waiting)))
+                        launch(_Flight(next(remaining)))
                     except StopIteration:
                         break
-                if not flying:
+                if not flights:
                     return
-                future = self._next(ended, poll)
-                flight = flying.pop(future)
+                future = self._next_future(results, poll)
+                flight = flights.pop(future)
                 outcome = self._outcome(future)
                 if isinstance(outcome, ClusterError):
                     raise outcome
-                if isinstance(outcome, Exception) and _again(flight, outcome, retries):
+                if isinstance(outcome, Exception) and _is_dealt_again(flight, outcome, retries):
                     launch(flight)
                 else:
                     yield flight.item, outcome
         finally:
-            if flying and self.client.status == "running":
-                self.client.cancel(list(flying), force=True)
+            if flights and self.client.status == "running":
+                self.client.cancel(list(flights), force=True)
 
     def everywhere(self, function: Callable[..., R], *arguments: Any) -> dict[str, R | Exception]:
-        """`function(*arguments)` once on every worker there is now: its result or error by the worker's address."""
-        found: dict[str, R | Exception] = self.client.run(function, *arguments, on_error="return")
-        return found
+        """Worker's address -> result or error of `function(*arguments)`, run once on each worker that there is now."""
+        results: dict[str, R | Exception] = self.client.run(function, *arguments, on_error="return")
+        return results
 
     def require_version(self) -> None:
         """Raises ClusterError, naming worker and both versions, where a worker has another kdcache. Asks Dask itself,
         so that nothing of kdcache is unpickled there."""
-        found = self.client.get_versions(packages=["kdcache"])["workers"]
-        for address, versions in sorted(found.items()):
-            other = versions["packages"].get("kdcache") or "none"
-            if other != self._version:
-                raise _other_version(address, other, self._version)
+        workers = self.client.get_versions(packages=["kdcache"])["workers"]
+        for address, versions in sorted(workers.items()):
+            version = versions["packages"].get("kdcache") or "none"
+            if version != self._version:
+                raise _version_error(address, version, self._version)
 
-    def _next(self, ended: "queue.SimpleQueue[Any]", poll: Callable[[], None]) -> Any:
+    def _next_future(self, results: "queue.SimpleQueue[Any]", poll: Callable[[], None]) -> Any:
         while True:
             poll()
             try:
-                return ended.get(timeout=LOOK)
+                return results.get(timeout=LOOK)
             except queue.Empty:
-                self._count()
+                self._count_workers()
 
-    def _count(self) -> int:
-        """Workers there are, asked now and then. Raises ClusterError where none came back."""
+    def _count_workers(self) -> int:
+        """Number of workers, asked for now and then. Raises ClusterError where none came back."""
         now = time.monotonic()
-        if now - self._counted > COUNT:
+        if now - self._count_time > COUNT:
             try:
-                self._workers = len(self.client.nthreads())
+                self._worker_count = len(self.client.nthreads())
             except OSError as error:
-                raise self._lost(error) from error
-            self._counted = now
-            if self._processes is not None and self._workers < len(self._processes.worker_spec):
-                self._processes.scale(len(self._processes.worker_spec))  # nothing while what restarts them is there
-            self._seen = now if self._workers else self._seen
-            if now - self._seen > LEFT_ALONE:
+                raise self._lost_error(error) from error
+            self._count_time = now
+            if self._processes is not None and self._worker_count < len(self._processes.worker_spec):
+                self._processes.scale(len(self._processes.worker_spec))  # does nothing while Dask still restarts them
+            self._worker_time = now if self._worker_count else self._worker_time
+            if now - self._worker_time > LEFT_ALONE:
                 advice = "what was committed stays; start workers, and run the same command again"
                 raise ClusterError(f"{self.address} has had no worker for {LEFT_ALONE:.0f} s; {advice}")
-        return self._workers
+        return self._worker_count
 
     def _outcome(self, future: Any) -> Any:
-        """A task's result, or its error as a value; errors of the cluster itself are raised."""
+        """A task's result, or its error as a value. Raises ClusterError for an error of the cluster itself."""
         from distributed.client import FutureCancelledError
 
         try:
             return future.result()
         except _OtherVersionError as error:
-            raise _other_version(*error.args) from None
+            raise _version_error(*error.args) from None
         except (FutureCancelledError, OSError) as error:
             if self.client.status == "running" and not future.cancelled():
                 return error
-            raise self._lost(error) from error
+            raise self._lost_error(error) from error
         except Exception as error:  # noqa: BLE001  whatever the function raises is its item's outcome
             return error
 
-    def _lost(self, error: Exception) -> ClusterError:
+    def _lost_error(self, error: Exception) -> ClusterError:
         advice = "what was committed stays; start it, and run the same command again"
         return ClusterError(f"the scheduler {self.address} was lost ({type(error).__name__}: {error}); {advice}")
 
@@ -164,12 +165,12 @@ def open_cluster(
     dashboard: str = DASHBOARD,
     preload: Sequence[str] = (),
 ) -> Iterator[Cluster]:
-    """A running scheduler's workers, or processes of this machine that end with the block.
+    """A cluster of a running scheduler's workers, or of processes of this machine that end with the block.
 
     `workers` processes of one thread each, by default one for each of `gpus` (values of CUDA_VISIBLE_DEVICES, dealt
     round robin) or, without any, one a core up to 8; where dask-cuda is installed it places those on GPUs. `dashboard`
-    is the address that its page is bound to, "" for none; all else listens on loopback alone. `preload` names modules
-    that worker processes have imported from the start, so that one that died is back at once (Linux).
+    is the address that its page is bound to, "" for none; all other sockets listen on loopback alone. `preload` names
+    modules that worker processes have imported from the start, so that one that died is back at once (Linux).
 
     Raises InvalidInputError without Dask, ClusterError for a scheduler that does not answer, has no worker, or has one
     of another kdcache version.
@@ -197,46 +198,47 @@ def open_cluster(
 
 
 def _require_answer(scheduler: str) -> None:
-    """Raises ClusterError where nothing of Dask answers; a client that fails to start leaves threads behind."""
+    """Raises ClusterError where no Dask scheduler answers. It is asked first, for a client that fails to start leaves
+    threads behind."""
     from distributed.comm.core import connect
     from distributed.security import Security
 
     async def ask() -> None:
-        asked = connect(scheduler, timeout=PATIENCE, **Security().get_connection_args("client"))  # type: ignore[no-untyped-call]
-        comm = await asyncio.wait_for(asked, PATIENCE + 1)  # what takes a connection and says nothing
+        attempt = connect(scheduler, timeout=PATIENCE, **Security().get_connection_args("client"))  # type: ignore[no-untyped-call]
+        comm = await asyncio.wait_for(attempt, PATIENCE + 1)  # something else may take the connection and say nothing
         await comm.close()
 
     try:
         asyncio.run(ask())
     except (OSError, ValueError) as error:
-        why = str(error) or f"it took the connection and said nothing for {PATIENCE:.0f} s"
+        reason = str(error) or f"it took the connection and said nothing for {PATIENCE:.0f} s"
         advice = "start one with `dask scheduler`, or leave --scheduler out to use this machine alone"
-        raise ClusterError(f"no Dask scheduler answers at {scheduler} ({why}); {advice}") from error
+        raise ClusterError(f"no Dask scheduler answers at {scheduler} ({reason}); {advice}") from error
 
 
 class _OtherVersionError(Exception):
-    """(worker, its version, the client's), from a worker that joined later."""
+    """Another kdcache version on a worker that joined later; arguments: worker, its version, the client's."""
 
 
 def _run(version: str, function: Callable[[I], R], item: I) -> R:
-    """What a worker runs: nothing, where its kdcache is another."""
-    if (own := importlib.metadata.version("kdcache")) != version:
+    """`function(item)` on a worker. Raises _OtherVersionError where the worker has another kdcache."""
+    if (current := importlib.metadata.version("kdcache")) != version:
         from distributed import get_worker
 
-        raise _OtherVersionError(get_worker().address, own, version)
+        raise _OtherVersionError(get_worker().address, current, version)
     return function(item)
 
 
-def _other_version(worker: str, found: str, own: str) -> ClusterError:
+def _version_error(worker: str, version: str, expected: str) -> ClusterError:
     return ClusterError(
-        f"worker {worker} has kdcache {found}, this process has {own}; install one version everywhere, restart that "
-        "worker, and run the same command again"
+        f"worker {worker} has kdcache {version}, this process has {expected}; install one version everywhere, restart "
+        "that worker, and run the same command again"
     )
 
 
-def _again(flight: _Flight[Any], error: Exception, retries: int) -> bool:
-    """Whether to deal an item once more. Dask gives a task up after four workers died while they had it, which may be
-    another task's fault."""
+def _is_dealt_again(flight: _Flight[Any], error: Exception, retries: int) -> bool:
+    """True where an item is to be dealt once more. Dask gives a task up after four workers died while they had it,
+    which may be another task's fault."""
     from distributed import KilledWorker
 
     if isinstance(error, KilledWorker):

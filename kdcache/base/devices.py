@@ -9,8 +9,8 @@ if TYPE_CHECKING:
 
 
 def to_device(values: "Tensor", device: str) -> "Tensor":
-    """A tensor on a device. On CUDA by way of pinned memory, since a copy from pageable memory waits for the
-    whole stream; elsewhere the copy is waited for: nothing else orders it before what reads it."""
+    """A tensor on a device. It goes to CUDA by way of pinned memory, since a copy from pageable memory waits for the
+    whole stream. To other devices the copy is waited for: nothing else orders it before its readers."""
     import torch
 
     if torch.device(device).type != "cuda" or values.device.type != "cpu":
@@ -28,15 +28,15 @@ def default_device() -> str:
 
 
 def chosen_device(name: str) -> str:
-    """The device of the settings, or the best there is. Raises InvalidInputError where it cannot be used."""
+    """The device of that name, or the default one for "". Raises InvalidInputError where it cannot be used."""
     import torch
 
     device = name or default_device()
     try:
         torch.empty(1, device=device)
     except (RuntimeError, AssertionError) as error:
-        first = str(error).partition("\n")[0]
+        line = str(error).partition("\n")[0]
         raise InvalidInputError(
-            f"device {device} cannot be used ({first}); without --device it is {default_device()}"
+            f"device {device} cannot be used ({line}); without --device it is {default_device()}"
         ) from error
     return device

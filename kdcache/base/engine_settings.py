@@ -1,4 +1,4 @@
-"""Settings of whoever runs work block by block: this process, or Dask. No Dask is imported here."""
+"""Settings of the engines that run work block by block: this process, or Dask. Dask is not imported here."""
 
 from typing import Literal, Protocol
 
@@ -30,7 +30,7 @@ class EngineSettings(BaseModel):
 
 
 def wants_dask(settings: EngineChoice) -> bool:
-    """Whether Dask is the engine. Raises InvalidInputError where its settings are given, and it is not."""
+    """True where Dask is the engine. Raises InvalidInputError for settings of Dask where it is not."""
     if settings.engine == "dask":
         return True
     for name in ("scheduler", "dask_workers"):
@@ -41,6 +41,6 @@ def wants_dask(settings: EngineChoice) -> bool:
 
 def engine_settings(engine: str, scheduler: str, dask_workers: int) -> EngineSettings:
     """Settings from a command's own flags. Raises InvalidInputError."""
-    given = {"engine": engine, "scheduler": scheduler, "dask_workers": dask_workers}
-    settings: EngineSettings = validated(EngineSettings, "engine", **given)
+    fields = {"engine": engine, "scheduler": scheduler, "dask_workers": dask_workers}
+    settings: EngineSettings = validated(EngineSettings, "engine", **fields)
     return settings

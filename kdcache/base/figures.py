@@ -9,7 +9,7 @@ KINDS = (".png", ".pdf", ".svg")
 
 
 def check_picture(path: Path) -> None:
-    """Refuse, before the work is done, what could not be drawn at its end. Raises InvalidInputError."""
+    """Refuse, before the work is done, a plot that could not be drawn at its end. Raises InvalidInputError."""
     figure_class()
     if path.suffix not in KINDS:
         raise InvalidInputError(f"plot {path} ends in {path.suffix or 'no suffix'!r}; it can be {', '.join(KINDS)}")

@@ -1,7 +1,7 @@
-"""A folder that one process at a time works in: runs and sweeps go on from what they find, so two would mix theirs.
+"""A lock on a folder, in which one process at a time works: runs and sweeps go on from the files that they find there.
 
-A record lock (fcntl) on a file in the folder. It ends with its process, however that ends: no lock of a dead process is
-left to be broken, and, unlike one of flock, it does not live on in loader workers that outlast the process.
+It is a record lock (fcntl) on a file in the folder. It ends with its process, however that ends: no lock of a dead
+process is left to be broken. Unlike a lock of flock, it does not live on in loader workers that outlast the process.
 """
 
 import errno
@@ -20,9 +20,10 @@ UNKNOWN = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP, errno.EINVAL)  # from f
 
 @contextmanager
 def held(folder: Path) -> Iterator[None]:
-    """While open, no other process holds this folder, on any machine that shares its locks; made where it is not there.
+    """Hold a folder, made where it is missing; no other process may, on any machine that shares its locks.
 
-    Raises InvalidInputError, naming who holds it. Where a system or a file system has no such locks, nothing is held.
+    Raises InvalidInputError, naming the process that holds it. Where the system or the file system has no such locks,
+    the folder is not held.
     """
     folder.mkdir(parents=True, exist_ok=True)
     descriptor = os.open(folder / LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)

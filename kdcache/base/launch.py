@@ -1,4 +1,4 @@
-"""Which process of how many this is: what torchrun, or whoever starts processes as it does, says in the environment."""
+"""A launch: this process's number among those that torchrun, or whoever starts processes as it does, has started."""
 
 import os
 from dataclasses import dataclass
@@ -21,15 +21,15 @@ ALONE = Launch()
 
 
 def launched() -> Launch:
-    """What the environment says; alone where it does not name all that torchrun names. Raises InvalidInputError."""
+    """The launch in the environment; `ALONE` where a variable of torchrun's is missing. Raises InvalidInputError."""
     if any(name not in os.environ for name in NAMES):
         return ALONE
-    given = {name: os.environ[name] for name in NAMES[:3]}
+    values = {name: os.environ[name] for name in NAMES[:3]}
     try:
-        found = Launch(*map(int, given.values()))
+        launch = Launch(*map(int, values.values()))
     except ValueError:
-        found = Launch(rank=-1)
-    if not (0 <= found.rank < found.world_size and 0 <= found.local_rank < found.world_size):
-        said = ", ".join(f"{name} {value}" for name, value in given.items())
-        raise InvalidInputError(f"the environment says {said}; start the processes with torchrun")
-    return found
+        launch = Launch(rank=-1)
+    if not (0 <= launch.rank < launch.world_size and 0 <= launch.local_rank < launch.world_size):
+        text = ", ".join(f"{name} {value}" for name, value in values.items())
+        raise InvalidInputError(f"the environment says {text}; start the processes with torchrun")
+    return launch

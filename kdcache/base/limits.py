@@ -1,7 +1,7 @@
-"""How large what a store says of itself may be, so that a stranger's few bytes take neither much time nor much memory.
+"""Limits of a store's records and files, so that a stranger's few bytes take neither much time nor much memory.
 
-They are far above what kdcache writes. A writer refuses what would exceed them, so that no store is made that cannot be
-opened again.
+They are far above what kdcache writes. A writer refuses to exceed them, so that every store that is made can be opened
+again.
 """
 
 KIB, MIB = 2**10, 2**20
@@ -16,7 +16,7 @@ ZARR_LIMIT = 64 * KIB
 CARD_LIMIT = MIB
 LATEST_LIMIT = KIB
 
-# What a record may hold: an empty list in a list costs 2 bytes in a file and 64 in memory.
+# Limits within a record: an empty list in a list costs 2 bytes in a file and 64 in memory.
 NESTING_LIMIT = 64
 COMMIT_LEAST = 64  # bytes of the shortest line that could be a commit
 VALUES_LIMIT = 2**20  # commas and opening brackets

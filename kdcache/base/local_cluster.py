@@ -1,4 +1,4 @@
-"""Scheduler and worker processes of this machine: one a GPU or a core, on loopback, gone when they are not needed."""
+"""A Dask cluster of this machine: a scheduler, and a worker process a GPU or a core, on loopback, as long as needed."""
 
 import logging
 import multiprocessing
@@ -14,7 +14,7 @@ from kdcache.errors import ClusterError, InvalidInputError
 MOST_PROCESSES = 8  # by default, where there is no GPU: each holds a teacher
 DASHBOARD = "127.0.0.1:8787"
 HOST = "127.0.0.1"
-LOST_AFTER = "120s"  # Dask closes what restarts a worker that is not back by then: 15 s are too few on a busy machine
+LOST_AFTER = "120s"  # Dask no longer restarts a worker that is not back by then: 15 s are too few on a busy machine
 
 
 @contextmanager
@@ -23,29 +23,29 @@ def local_cluster(workers: int, gpus: Sequence[str], dashboard: str, preload: Se
     import dask
 
     config: dict[str, Any] = {"distributed.worker.daemon": False, "distributed.deploy.lost-worker-timeout": LOST_AFTER}
-    if forks := sys.platform == "linux" and not gpus:  # CUDA is set up by each process for itself
+    if can_fork := sys.platform == "linux" and not gpus:  # CUDA is set up by each process for itself
         config["distributed.worker.multiprocessing-method"] = "forkserver"
-    with dask.config.set(config), _environment_kept(), ExitStack() as stack:
-        if forks:
+    with dask.config.set(config), _restored_environment(), ExitStack() as stack:
+        if can_fork:
             _preload(preload)
         try:
             cluster = _cuda_cluster(workers, gpus, dashboard) or _spec_cluster(workers, gpus, dashboard)
         except (RuntimeError, OSError) as error:
-            why = error.__cause__ or error
+            reason = error.__cause__ or error
             advice = "look at memory and open files, or start fewer with --dask-workers"
-            raise ClusterError(f"Dask's worker processes did not start ({why}); {advice}") from error
+            raise ClusterError(f"Dask's worker processes did not start ({reason}); {advice}") from error
         stack.callback(cluster.close)
         yield cluster
 
 
 def _spec_cluster(workers: int, gpus: Sequence[str], dashboard: str) -> Any:
-    """What `distributed.LocalCluster` makes, but for an environment of each worker's own."""
+    """A cluster like `distributed.LocalCluster`, except that each worker has an environment of its own."""
     from dask.system import CPU_COUNT
     from distributed import Nanny, Scheduler, SpecCluster
 
-    quiet = logging.CRITICAL
+    level = logging.CRITICAL
     count = workers or len(gpus) or min(CPU_COUNT, MOST_PROCESSES)
-    options = {"nthreads": 1, "host": HOST, "memory_limit": 0, "dashboard": False, "silence_logs": quiet}
+    options = {"nthreads": 1, "host": HOST, "memory_limit": 0, "dashboard": False, "silence_logs": level}
     specs = {
         number: {
             "cls": Nanny,
@@ -53,11 +53,11 @@ def _spec_cluster(workers: int, gpus: Sequence[str], dashboard: str) -> Any:
         }
         for number in range(count)
     }
-    page = {"dashboard": bool(dashboard), "dashboard_address": _free(dashboard) or f"{HOST}:0"}  # metrics
+    page = {"dashboard": bool(dashboard), "dashboard_address": _free_address(dashboard) or f"{HOST}:0"}  # metrics
     return SpecCluster(  # type: ignore[no-untyped-call]
         workers=specs,
         scheduler={"cls": Scheduler, "options": {"host": HOST, "port": 0, **page}},
-        silence_logs=quiet,
+        silence_logs=level,
         name="kdcache",
     )
 
@@ -75,11 +75,11 @@ def _cuda_cluster(workers: int, gpus: Sequence[str], dashboard: str) -> Any:
         threads_per_worker=1,
         memory_limit=0,
         host=HOST,
-        dashboard_address=_free(dashboard) or None,
+        dashboard_address=_free_address(dashboard) or None,
     )
 
 
-def _free(dashboard: str) -> str:
+def _free_address(dashboard: str) -> str:
     """The dashboard's address, at any free port where the one that was named is taken."""
     host, _, port = dashboard.rpartition(":")
     if not dashboard or port == "0":
@@ -102,12 +102,12 @@ def _preload(modules: Sequence[str]) -> None:
 
 
 @contextmanager
-def _environment_kept() -> Iterator[None]:
-    """Dask sets variables such as OMP_NUM_THREADS in this process on the way to its workers; take them back."""
-    before = dict(os.environ)
+def _restored_environment() -> Iterator[None]:
+    """Restore the environment at the end: Dask sets variables such as OMP_NUM_THREADS here for its workers."""
+    variables = dict(os.environ)
     try:
         yield
     finally:
-        for name in os.environ.keys() - before.keys():
+        for name in os.environ.keys() - variables.keys():
             del os.environ[name]
-        os.environ.update(before)
+        os.environ.update(variables)

@@ -1,11 +1,13 @@
-"""How much memory this process has taken at most."""
+"""The peak memory of this process."""
 
 import sys
 
 
 def peak_rss_bytes(*, children: bool = False) -> int | None:
-    """Largest resident size of this process so far, or of the largest of its ended children (pages that they share with
-    this one counted), in bytes; None where the system does not say (Windows)."""
+    """Largest resident size of this process so far, in bytes; None where the system does not report it (Windows).
+
+    With `children`, that of the largest of its children that have ended, pages that they share with this one counted.
+    """
     if not children:
         try:
             with open("/proc/self/status") as file:  # ru_maxrss begins where the parent was: exec keeps it

@@ -1,4 +1,4 @@
-"""How long work reports itself: a plain callback, and a request to stop that is looked at between steps."""
+"""Progress of long work: it reports through a plain callback, and looks at a request to stop between its steps."""
 
 import signal
 from collections.abc import Callable, Iterator
@@ -8,15 +8,15 @@ from types import FrameType
 from kdcache.errors import InterruptedRunError
 
 Progress = Callable[[str, int, int], None]
-"""Called with what is being done, how much of it is done, and how much there is."""
+"""Called with a label of the work, how much of it is done, and how much there is."""
 
 
-def silent(what: str, done: int, total: int) -> None:
+def silent(label: str, done: int, total: int) -> None:
     """Report nothing."""
 
 
 class StopRequest:
-    """Set by the first SIGTERM or Ctrl-C; a second one acts at once, as if nothing had been installed."""
+    """A request to stop, set by the first SIGTERM or Ctrl-C. A second one acts at once, by the former handler."""
 
     def __init__(self) -> None:
         self.requested = False
@@ -31,16 +31,16 @@ class StopRequest:
 def stop_on_signals() -> Iterator[StopRequest]:
     """While open, SIGTERM and SIGINT ask for a stop instead of killing the process. For the main thread only."""
     stop = StopRequest()
-    before = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
+    handlers = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
 
     def ask(number: int, frame: FrameType | None) -> None:
         stop.requested = True
-        signal.signal(number, before[signal.Signals(number)])
+        signal.signal(number, handlers[signal.Signals(number)])
 
-    for number in before:
+    for number in handlers:
         signal.signal(number, ask)
     try:
         yield stop
     finally:
-        for number, handler in before.items():
+        for number, handler in handlers.items():
             signal.signal(number, handler)

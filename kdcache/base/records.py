@@ -1,4 +1,4 @@
-"""Records: frozen models whose dict is the file format, how they are compared, and how a wrong one is explained."""
+"""Records: frozen models whose dict is the file format. They are compared here, and a wrong one is explained."""
 
 from typing import Any, Self
 
@@ -12,7 +12,7 @@ FORMAT = 1  # of a store
 
 
 class Record(BaseModel):
-    """A frozen record whose dict is what the store holds; unknown keys are refused."""
+    """A frozen record. Its dict is the file format; unknown keys are refused."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", ser_json_inf_nan="constants", serialize_by_alias=True)
 
@@ -21,16 +21,16 @@ class Record(BaseModel):
 
     @classmethod
     def from_bytes(cls, data: bytes, name: str, *, limit: int = METADATA_LIMIT) -> Self:
-        """Raises FormatError, naming the file and the field."""
+        """The record in a file's bytes. Raises FormatError, naming the file and the field."""
         record = parse_json(data, name, limit=limit)
         try:
             return cls.model_validate(record)
         except ValidationError as error:
             first = error.errors(include_url=False, include_context=False)[0]
             field = ".".join(str(part) for part in first["loc"])[:160]
-            found = f"{first['msg'][:300]} (found {shorten(first['input'])})"
+            problem = f"{first['msg'][:300]} (found {shorten(first['input'])})"
             raise FormatError(
-                f"{name}: {field}: {found}; it was not written by format {FORMAT}: fetch the store again"
+                f"{name}: {field}: {problem}; it was not written by format {FORMAT}: fetch the store again"
             ) from error
 
 
@@ -49,9 +49,9 @@ def shorten(value: Any, limit: int = 160) -> str:
     return text if len(text) <= limit else f"{text[: limit - 3]}..."
 
 
-def differences(stored: BaseModel, given: BaseModel, prefix: str = "") -> list[tuple[str, str, str]]:
-    """(field, stored, given) for every field that differs, fields named by their path."""
-    left, right = (flatten(record.model_dump(mode="json")) for record in (stored, given))
+def differences(current: BaseModel, expected: BaseModel, prefix: str = "") -> list[tuple[str, str, str]]:
+    """(field, current value, expected value) for every field that differs. A field is named by its path."""
+    left, right = (flatten(record.model_dump(mode="json")) for record in (current, expected))
     return [
         (f"{prefix}{field}", shorten(left.get(field, "nothing")), shorten(right.get(field, "nothing")))
         for field in sorted(left.keys() | right.keys())
@@ -60,34 +60,39 @@ def differences(stored: BaseModel, given: BaseModel, prefix: str = "") -> list[t
 
 
 def require_equal(
-    stored: BaseModel,
-    given: BaseModel,
-    what: str,
+    current: BaseModel,
+    expected: BaseModel,
+    headline: str,
     advice: str,
     prefix: str = "",
     *,
     names: tuple[str, str] = ("the store", "this run"),
 ) -> None:
-    """Raises MismatchError naming every field that differs, with both values."""
-    found = differences(stored, given, prefix)
-    if not found and canonical_json(stored.model_dump(mode="json")) != canonical_json(given.model_dump(mode="json")):
-        found = [(prefix or "record", "the same values of other types", "1, 1.0 and true are different settings")]
-    if found:
-        raise MismatchError(what, found, advice, names)
+    """Raises MismatchError, naming every field that differs with both values. `names` are the records' owners."""
+    problems = differences(current, expected, prefix)
+    if not problems and canonical_json(current.model_dump(mode="json")) != canonical_json(
+        expected.model_dump(mode="json")
+    ):
+        problems = [(prefix or "record", "the same values of other types", "1, 1.0 and true are different settings")]
+    if problems:
+        raise MismatchError(headline, problems, advice, names)
 
 
-def validated(model: type[BaseModel], what: str, /, **fields: Any) -> Any:
-    """Build a record from a user's values; raises InvalidInputError with the field, the value and what is allowed."""
+def validated(model: type[BaseModel], noun: str, /, **fields: Any) -> Any:
+    """A record made of a user's values. Raises InvalidInputError, naming field, value and what is allowed.
+
+    `noun` names the record in the message.
+    """
     try:
         return model(**fields)
     except ValidationError as error:
-        raise InvalidInputError(f"{what}: {explain(error)}") from error
+        raise InvalidInputError(f"{noun}: {explain(error)}") from error
 
 
 def explain(error: ValidationError) -> str:
-    """A pydantic error as one line a field: its name, what is wrong, and the value that was given."""
-    missing = [".".join(map(str, item["loc"])) for item in error.errors() if item["type"] == "missing"]
-    lines = [f"{', '.join(missing)} must be given"] if missing else []
+    """A pydantic error as text: for each field its name, the problem and the value."""
+    names = [".".join(map(str, item["loc"])) for item in error.errors() if item["type"] == "missing"]
+    lines = [f"{', '.join(names)} must be given"] if names else []
     for item in error.errors():
         if item["type"] != "missing":
             field, problem = ".".join(map(str, item["loc"])), item["msg"].removeprefix("Value error, ")

@@ -14,7 +14,8 @@ from kdcache.errors import InvalidInputError
 
 
 def parse_arguments(pairs: Sequence[str], flag: str) -> dict[str, Any]:
-    """`["size=224", "scale=[0.5, 1.0]", "weights=V2"]` as a dict; a value that is not a TOML literal is a string."""
+    """Pairs such as `["size=224", "scale=[0.5, 1.0]", "weights=V2"]` as a dict. A value that is no TOML literal is a
+    string. Raises InvalidInputError."""
     arguments: dict[str, Any] = {}
     for pair in pairs:
         key, equals, text = pair.partition("=")
@@ -37,37 +38,41 @@ def parse_value(text: str) -> Any:
     return value if isinstance(value, bool | int | float | str | list | dict) else text  # a date stays text
 
 
-def load_callable(spec: str, what: str) -> Callable[..., Any]:
-    """The callable that a spec names, split at the last colon. Raises InvalidInputError with what is missing."""
-    place, colon, name = spec.rpartition(":")
-    if not colon or not place or not name:
-        raise InvalidInputError(f"{what} {spec!r} is neither package.module:callable nor file.py:callable")
-    module = _load_file(place, what) if place.endswith(".py") else _load_module(place, what)
-    found = module
+def load_callable(spec: str, noun: str) -> Callable[..., Any]:
+    """The callable that a spec names, split at the last colon. Raises InvalidInputError, naming what is missing.
+
+    `noun` names the callable in the message.
+    """
+    location, colon, name = spec.rpartition(":")
+    if not colon or not location or not name:
+        raise InvalidInputError(f"{noun} {spec!r} is neither package.module:callable nor file.py:callable")
+    module = _load_file(location, noun) if location.endswith(".py") else _load_module(location, noun)
+    value = module
     for part in name.split("."):
-        if not hasattr(found, part):
-            raise InvalidInputError(f"{what} {spec!r}: {place} has no {name}; it has {_callables(module)}")
-        found = getattr(found, part)
-    if not callable(found):
-        raise InvalidInputError(f"{what} {spec!r} is a {type(found).__name__}, not a callable")
-    return found
+        if not hasattr(value, part):
+            raise InvalidInputError(f"{noun} {spec!r}: {location} has no {name}; it has {_callables(module)}")
+        value = getattr(value, part)
+    if not callable(value):
+        raise InvalidInputError(f"{noun} {spec!r} is a {type(value).__name__}, not a callable")
+    return value
 
 
 def _callables(module: ModuleType) -> str:
-    """Names of a module that a spec may end in, for a message."""
+    """Names of a module's callables, which a spec may end in, for a message."""
     public = getattr(module, "__all__", None) or [name for name in vars(module) if not name.startswith("_")]
     return ", ".join(sorted(name for name in public if callable(getattr(module, name, None)))[:20]) or "none"
 
 
-def call(function: Callable[..., Any], arguments: dict[str, Any], what: str) -> Any:
-    """Call with a user's arguments; wrong names are refused before the call, with the names there are."""
+def call(function: Callable[..., Any], arguments: dict[str, Any], noun: str) -> Any:
+    """Call a function with a user's arguments. Raises InvalidInputError for wrong names before the call, and lists the
+    function's own."""
     try:
         signature = inspect.signature(function)
         signature.bind(**arguments)
     except TypeError as error:
-        known = ", ".join(inspect.signature(function).parameters) or "none"
+        names = ", ".join(inspect.signature(function).parameters) or "none"
         raise InvalidInputError(
-            f"{what} takes other arguments than {sorted(arguments)}: {error}; it has {known}"
+            f"{noun} takes other arguments than {sorted(arguments)}: {error}; it has {names}"
         ) from error
     except ValueError:  # builtins without a signature
         pass
@@ -78,7 +83,7 @@ _LIBRARIES = sys.stdlib_module_names | {"torch", "torchvision", "timm", "kdcache
 
 
 def own_source(code: Any) -> str:
-    """The source of a function or class of the user's own; "" for a library's, whose name says what it does."""
+    """The source of a user's own function or class; "" for a library's, which its name identifies."""
     if (getattr(code, "__module__", None) or "").partition(".")[0] in _LIBRARIES:
         return ""
     try:
@@ -89,24 +94,24 @@ def own_source(code: Any) -> str:
 
 def portable_name(spec: str) -> str:
     """A spec without the folders of this machine: `/home/me/net.py:net` is `net.py:net`."""
-    place, colon, name = spec.rpartition(":")
-    return f"{Path(place).name}:{name}" if colon and place.endswith(".py") else spec
+    location, colon, name = spec.rpartition(":")
+    return f"{Path(location).name}:{name}" if colon and location.endswith(".py") else spec
 
 
-def _load_module(place: str, what: str) -> ModuleType:
+def _load_module(location: str, noun: str) -> ModuleType:
     try:
-        return importlib.import_module(place)
+        return importlib.import_module(location)
     except ModuleNotFoundError as error:
-        if error.name is not None and (place == error.name or place.startswith(f"{error.name}.")):
+        if error.name is not None and (location == error.name or location.startswith(f"{error.name}.")):
             advice = "install it, or name a file: path/to/file.py:callable"
-            raise InvalidInputError(f"{what}: there is no module {error.name!r}; {advice}") from error
+            raise InvalidInputError(f"{noun}: there is no module {error.name!r}; {advice}") from error
         raise
 
 
-def _load_file(place: str, what: str) -> ModuleType:
-    path = Path(place).resolve()
+def _load_file(location: str, noun: str) -> ModuleType:
+    path = Path(location).resolve()
     if not path.is_file():
-        raise InvalidInputError(f"{what}: there is no file {path}")
+        raise InvalidInputError(f"{noun}: there is no file {path}")
     name = f"kdcache_user_{path.stem}"
     if name in sys.modules and getattr(sys.modules[name], "__file__", None) == str(path):
         return sys.modules[name]

@@ -1,4 +1,4 @@
-"""A span of views: `ViewSpan(start, stop)`, stop exclusive, and the one parser of what people write for it."""
+"""A span of views: `ViewSpan(start, stop)`, stop exclusive, and the one parser of spans as people write them."""
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
@@ -15,8 +15,8 @@ from kdcache.errors import InvalidInputError
 class ViewSpan:
     """Views `start` to `stop - 1`. Iterating gives their numbers. In a record it is the list [start, stop].
 
-    Raises InvalidInputError for a span without views. What comes from outside (`parse`, records) is bounded by 100,000
-    too, the most views that a store may have.
+    Raises InvalidInputError for a span without views. A span from outside (`parse`, records) is bounded by 100,000 too,
+    the most views that a store may have.
     """
 
     start: int
@@ -32,16 +32,19 @@ class ViewSpan:
         return cls(view, view + 1)
 
     @classmethod
-    def parse(cls, given: object) -> Self:
-        """A span as people write it: 10 and "10" are views 0:10, "10:20" are ten from view 10 on."""
-        if isinstance(given, cls):
-            return given
-        first, colon, second = str(given).partition(":")
+    def parse(cls, value: object) -> Self:
+        """A span as people write it: 10 and "10" are views 0:10, "10:20" are ten from view 10 on.
+
+        Raises InvalidInputError for any other value.
+        """
+        if isinstance(value, cls):
+            return value
+        first, colon, second = str(value).partition(":")
         ends = (first, second) if colon else ("0", first)
-        written = isinstance(given, int | str) and not isinstance(given, bool)
-        if not written or not all(end.isascii() and end.isdecimal() and len(end) <= 15 for end in ends):
+        readable = isinstance(value, int | str) and not isinstance(value, bool)
+        if not readable or not all(end.isascii() and end.isdecimal() and len(end) <= 15 for end in ends):
             raise InvalidInputError(
-                f"views {str(given)[:40]!r} is neither a number such as 10 nor a range such as 10:20"
+                f"views {str(value)[:40]!r} is neither a number such as 10 nor a range such as 10:20"
             )
         return cls(int(ends[0]), int(ends[1])).bounded()
 
@@ -93,15 +96,15 @@ def _to_pair(span: ViewSpan) -> tuple[int, int]:
     return span.start, span.stop
 
 
-def _parsed(given: object) -> ViewSpan:
+def _parse_span(value: object) -> ViewSpan:
     try:
-        return ViewSpan.parse(given)
+        return ViewSpan.parse(value)
     except InvalidInputError as error:
         raise ValueError(str(error)) from error
 
 
-WrittenSpan = Annotated[ViewSpan, BeforeValidator(_parsed), PlainSerializer(str)]
-"""A field of settings: read from, and written as, what people write."""
+WrittenSpan = Annotated[ViewSpan, BeforeValidator(_parse_span), PlainSerializer(str)]
+"""A field of settings, read from a span as people write it, and written as such."""
 
 
 def shown_spans(spans: Iterable[ViewSpan]) -> str:
