@@ -1,7 +1,7 @@
 """Chunks and shard indexes as bytes: every length is checked before anything is decoded.
 
-A chunk is a blosc frame and its crc32c. The frame's header says how many bytes it holds and decodes to; a decoder
-believes it and allocates that many, so it must say exactly what the chunk's shape says.
+A chunk is a blosc frame and its crc32c. The frame's header says how many bytes it holds and decodes to. A decoder
+believes the header and allocates that many bytes, so they must be exactly those of the chunk's shape.
 """
 
 import math
@@ -41,22 +41,23 @@ def index_bytes(chunks: int) -> int:
 def parse_index(data: bytes, chunks: int, size: int) -> list[tuple[int, int]]:
     """(offset, size) of every chunk, from the index of a shard of `size` bytes.
 
-    Raises ValueError for a wrong checksum, a chunk that is missing, lies outside, or shares its bytes with another.
+    Raises ValueError for a wrong checksum, and for a chunk that is missing, lies outside, or shares its bytes with
+    another.
     """
     if len(data) != index_bytes(chunks):
         raise ValueError(f"the shard has {size} bytes, its index alone takes {index_bytes(chunks)}")
     _check(data, "shard index")
     numbers = struct.unpack_from(f"<{2 * chunks}Q", data)  # numpy takes three times as long up to some 50 chunks
-    entries, room, end = list(zip(numbers[::2], numbers[1::2], strict=True)), size - len(data), 0
+    entries, limit, end = list(zip(numbers[::2], numbers[1::2], strict=True)), size - len(data), 0
     for chunk, (offset, length) in enumerate(entries):
-        if offset > room or length > room:
-            raise ValueError(f"chunk {chunk} lies at {offset} with {length} bytes, chunks take bytes 0 to {room}")
+        if offset > limit or length > limit:
+            raise ValueError(f"chunk {chunk} lies at {offset} with {length} bytes, chunks take bytes 0 to {limit}")
     for offset, length in sorted(entries):
         if end > offset:
-            raise ValueError(f"chunks share bytes or end beyond byte {room}; each has its own")
+            raise ValueError(f"chunks share bytes or end beyond byte {limit}; each has its own")
         end = offset + length
-    if end > room:
-        raise ValueError(f"chunks share bytes or end beyond byte {room}; each has its own")
+    if end > limit:
+        raise ValueError(f"chunks share bytes or end beyond byte {limit}; each has its own")
     return entries
 
 
@@ -64,17 +65,19 @@ def check_frame(data: bytes, expected: int) -> None:
     """Raises ValueError where a chunk's bytes are not one blosc frame that decodes to `expected` bytes."""
     if len(data) < OVERHEAD:
         raise ValueError(f"a chunk has {len(data)} bytes, the shortest has {OVERHEAD}")
-    version, _, flags, _, decoded, blocksize, compressed = HEADER.unpack_from(data)
-    if (decoded, compressed) != (expected, len(data) - CHECKSUM):
-        said = f"announces {compressed} bytes that decode to {decoded}"
-        raise ValueError(f"a chunk {said}; it has {len(data) - CHECKSUM}, and must decode to {expected}")
+    version, _, flags, _, decoded_size, blocksize, frame_size = HEADER.unpack_from(data)
+    if (decoded_size, frame_size) != (expected, len(data) - CHECKSUM):
+        sizes = f"announces {frame_size} bytes that decode to {decoded_size}"
+        raise ValueError(f"a chunk {sizes}; it has {len(data) - CHECKSUM}, and must decode to {expected}")
     if version != BLOSC_VERSION or not (flags & COPIED or flags >> 5 == ZSTD) or not 0 < blocksize <= max(expected, 1):
-        found = f"version {version}, flags {flags:#04x}, blocksize {blocksize}"
-        raise ValueError(f"a chunk is no zstd frame of blosc {BLOSC_VERSION} with blocks of up to {expected} ({found})")
+        fields = f"version {version}, flags {flags:#04x}, blocksize {blocksize}"
+        raise ValueError(
+            f"a chunk is no zstd frame of blosc {BLOSC_VERSION} with blocks of up to {expected} ({fields})"
+        )
 
 
 def decode_chunk(data: bytes, dtype: str, shape: tuple[int, ...], *, out: Array | None = None) -> Array:
-    """Values [shape] of one chunk, in `out` (bytes, one for each of the chunk's) or in memory of their own.
+    """Values [shape] of one chunk, in `out` (u8, as many as the decoded chunk has bytes) or in memory of their own.
 
     Raises ValueError or RuntimeError, and allocates no more than the chunk's bytes.
     """
@@ -86,8 +89,9 @@ def decode_chunk(data: bytes, dtype: str, shape: tuple[int, ...], *, out: Array 
     return values.astype(dtype, copy=False)
 
 
-def _check(data: bytes, what: str) -> None:
-    """crc32c over some bytes and their own crc32c is the same for all of them: so nothing is copied to cut it off."""
+def _check(data: bytes, noun: str) -> None:
+    """Raises ValueError where bytes do not end in their own crc32c. The crc32c over both is one constant whatever the
+    bytes are, so that nothing is copied to cut the checksum off."""
     if google_crc32c.value(data) != WHOLE:
-        stored, found = int.from_bytes(data[-CHECKSUM:], "little"), google_crc32c.value(data[:-CHECKSUM])
-        raise ValueError(f"a {what} has crc32c {found:08x}, stored is {stored:08x}")
+        stored_crc, crc = int.from_bytes(data[-CHECKSUM:], "little"), google_crc32c.value(data[:-CHECKSUM])
+        raise ValueError(f"a {noun} has crc32c {crc:08x}, stored is {stored_crc:08x}")

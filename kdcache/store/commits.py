@@ -1,7 +1,8 @@
 """The commit protocol: the one place where a block becomes part of a store.
 
 Shards are put create-only, the ticket (first array) before the others; then the commit, create-only too, describes what
-lies on disk. Whoever finds the ticket taken with other bytes leaves the block and comes back at the end with `adopt`.
+lies on disk. A writer that finds other bytes under the ticket's key leaves the block to whoever wrote them, and comes
+back at the end with `adopt`.
 """
 
 import re
@@ -25,14 +26,15 @@ COMMIT_NAME = re.compile(r"([0-9]{6,15})\.json")
 
 
 class Shard(Record):
-    """One file of a block."""
+    """One file of a block: its sha256 and its size in bytes."""
 
     sha256: str
     size: int
 
 
 class Counts(Record):
-    """What was seen while a block was extracted: rows are (position, view) pairs. Later versions may count more."""
+    """Numbers of rows, counted while a block was extracted. A row is a (position, view) pair. Later versions may count
+    more."""
 
     model_config = ConfigDict(frozen=True, extra="allow")
 
@@ -64,34 +66,34 @@ def commit_block(
 ) -> Commit | None:
     """Write one block whole and commit it.
 
-    `arrays` hold the block's rows in the store's shapes and dtypes. Returns the commit that stands, or None where
-    another writer has taken the block with other bytes and `adopt` is off. Raises DamagedError for a shard that was
-    left there torn: what is adopted must decode to this block's rows.
+    `arrays` hold the block's rows in the store's shapes and dtypes. Returns the block's commit, or None where another
+    writer has taken the block with other bytes and `adopt` is off. Raises DamagedError for a shard that was left there
+    torn: a shard is adopted only where it decodes to this block's rows.
     """
-    if (standing := read_commit(folder, layout, block)) is not None:
-        return standing
+    if (current := read_commit(folder, layout, block)) is not None:
+        return current
     shards: dict[str, Shard] = {}
     mixed = False
     for name, spec in layout.arrays_of(block).items():
         data = encode_shard(spec, arrays[name])
         key = spec.key(block)
         if not folder.put_new(key, data):
-            found = folder.require(key, "another process deleted it; extract again", limit=largest_shard(spec))
-            if found != data and not adopt and not shards:
+            other = folder.require(key, "another process deleted it; extract again", limit=largest_shard(spec))
+            if other != data and not adopt and not shards:
                 return None
-            if found != data:
-                require_rows(folder, layout, name, block, found)
-                mixed, data = True, found
+            if other != data:
+                require_rows(folder, layout, name, block, other)
+                mixed, data = True, other
         shards[name] = Shard(sha256=sha256_hex(data), size=len(data))
-    first, last = layout.block_rows(block)
-    rows = (last - first) * len(layout.views)
+    start, stop = layout.block_rows(block)
+    rows = (stop - start) * len(layout.views)
     commit = Commit(block=block, rows=rows, shards=shards, counts=counts, mixed=mixed, provenance=provenance)
     folder.put_new(layout.commit_key(block), commit.to_bytes())
     return read_commit(folder, layout, block)
 
 
 def require_rows(folder: Place, layout: SegmentLayout, name: str, block: int, data: bytes) -> None:
-    """Raises DamagedError where bytes found under a shard's key do not decode to the rows of its block."""
+    """Raises DamagedError where the bytes under a shard's key do not decode to the rows of its block."""
     spec = layout.arrays[name]
     try:
         check_shard(spec, data)
@@ -110,12 +112,13 @@ def read_commit(folder: Place, layout: SegmentLayout, block: int) -> Commit | No
 
 def list_commits(folder: Place, layout: SegmentLayout) -> dict[int, Commit]:
     """Every commit of a segment, by listing: for writers and for stores without a seal."""
-    found = {block: read_commit(folder, layout, block) for block in listed_blocks(folder, layout)}
-    return {block: commit for block, commit in found.items() if commit is not None}
+    commits = {block: read_commit(folder, layout, block) for block in listed_blocks(folder, layout)}
+    return {block: commit for block, commit in commits.items() if commit is not None}
 
 
 def listed_blocks(folder: Place, layout: SegmentLayout) -> Iterator[int]:
-    """Numbers of the commit files that lie there; file managers and network file systems leave files of their own."""
+    """Blocks of the commit files that lie there. Other files are passed over: file managers and network file systems
+    leave files of their own."""
     for key in folder.keys(layout.commits_prefix):
         if name := COMMIT_NAME.fullmatch(key.rsplit("/", 1)[-1]):
             yield int(name[1])
@@ -123,27 +126,27 @@ def listed_blocks(folder: Place, layout: SegmentLayout) -> Iterator[int]:
 
 def commits_bytes(commits: Mapping[int, Commit], layout: SegmentLayout) -> bytes:
     """All commits of a whole segment as JSON lines, in the order of blocks. Raises MissingBlockError."""
-    if missing := layout.blocks - len(commits):
+    if count := layout.blocks - len(commits):
         first = next(block for block in range(layout.blocks) if block not in commits)
         raise MissingBlockError(
-            f"{layout.name}: {missing} of {layout.blocks} blocks have no commit, the first is {first}; "
+            f"{layout.name}: {count} of {layout.blocks} blocks have no commit, the first is {first}; "
             "run the same `kdcache extract` again to finish them"
         )
     data = b"".join(commits[block].to_bytes() for block in range(layout.blocks))
     if len(data) > COMMITS_LIMIT:
-        said = f"the commits of {layout.name} take {len(data)} bytes in one file, allowed are {COMMITS_LIMIT}"
-        raise StoreError(f"{said}; seal a store of fewer blocks: fewer views a pass make larger blocks")
+        problem = f"the commits of {layout.name} take {len(data)} bytes in one file, allowed are {COMMITS_LIMIT}"
+        raise StoreError(f"{problem}; seal a store of fewer blocks: fewer views a pass make larger blocks")
     return data
 
 
 class SealedCommits(Mapping[int, Commit]):
-    """The commits of a sealed segment from the bytes of its one file; each is parsed when it is asked for."""
+    """The commits of a sealed segment, from the bytes of its one file. A commit is parsed when it is asked for."""
 
     def __init__(self, data: bytes, layout: SegmentLayout, name: str) -> None:
         lines = data.count(b"\n")
         if lines != layout.blocks or len(data) < COMMIT_LEAST * lines:
-            said = f"lists {lines} blocks in {len(data)} bytes, the segment has {layout.blocks}"
-            raise DamagedError(f"{name} {said}; restore the file")
+            problem = f"lists {lines} blocks in {len(data)} bytes, the segment has {layout.blocks}"
+            raise DamagedError(f"{name} {problem}; restore the file")
         self._data, self._ends = data, _line_ends(data)
         self._layout = layout
         self._name = name
@@ -175,29 +178,30 @@ class SealedCommits(Mapping[int, Commit]):
 
 
 def _line_ends(data: bytes) -> npt.NDArray[np.int64]:
-    """Where each line ends, its newline included; in pieces, so that little is held beside the data."""
-    found = [
+    """End [lines] i64 of each line in `data`, its newline included. Found piece by piece, so that little memory is held
+    beside the data."""
+    ends = [
         np.flatnonzero(np.frombuffer(data[start : start + 16 * MIB], dtype=np.uint8) == ord("\n")) + start + 1
         for start in range(0, len(data), 16 * MIB)
     ]
-    return np.concatenate(found).astype(np.int64)
+    return np.concatenate(ends).astype(np.int64)
 
 
 def _parse(data: bytes, layout: SegmentLayout, block: int, name: str) -> Commit:
     commit = Commit.from_bytes(data, name)
-    known = 0 <= block < layout.blocks
-    expected = set(layout.arrays_of(block)) if known else set()
+    in_range = 0 <= block < layout.blocks
+    expected = set(layout.arrays_of(block)) if in_range else set()
     if commit.block != block or set(commit.shards) != expected:
-        said = f"block {commit.block} with {sorted(commit.shards)}"
-        raise DamagedError(f"{name} is of {said}, expected block {block} with {sorted(expected)}; restore the file")
-    first, last = layout.block_rows(block)
-    if commit.rows != (rows := (last - first) * len(layout.views)):
+        text = f"block {commit.block} with {sorted(commit.shards)}"
+        raise DamagedError(f"{name} is of {text}, expected block {block} with {sorted(expected)}; restore the file")
+    start, stop = layout.block_rows(block)
+    if commit.rows != (rows := (stop - start) * len(layout.views)):
         raise DamagedError(f"{name} says {commit.rows} rows of block {block}, it has {rows}; restore the file")
     return commit
 
 
 def totals(commits: Mapping[int, Commit]) -> dict[str, int]:
-    """Rows, bytes, clamped rows, labelled and correct rows, mixed blocks over all commits."""
+    """Sums over all commits: rows, bytes, clamped, labelled and correct rows, mixed blocks."""
     values = list(commits.values())
     return {
         "rows": sum(commit.rows for commit in values),

@@ -1,4 +1,4 @@
-"""What a store is, in a few lines and in a few rows: from manifest and seal alone, whatever its size."""
+"""A store in a few lines, read from manifest and seal alone whatever its size, and the first rows of a view."""
 
 from typing import Any
 
@@ -15,10 +15,11 @@ BEST = 5
 
 
 def describe_store(store: Store) -> dict[str, Any]:
-    """Field : value; `parents` nested, as ancestors. Reads no array; lists nothing where the store is sealed."""
+    """A store as field : value; `parents` are nested, as ancestors. No array is read, and nothing of a sealed store is
+    listed."""
     identity, provenance, card = store.identity, store.manifest.provenance, store.card
     encoding, teacher, plan = identity.encoding, identity.teacher, identity.plan
-    kept = f"top {encoding.k}" if encoding.k is not None else "all logits"
+    logits = f"top {encoding.k}" if encoding.k is not None else "all logits"
     state = "sealed" if store.content_id else _state(store)
     return {
         "store": str(store.folder.root),
@@ -32,7 +33,7 @@ def describe_store(store: Store) -> dict[str, Any]:
         "rows": identity.dataset.rows,
         "classes": teacher.classes,
         "views": shown_spans(segment.views for segment in store.segments),
-        "soft labels": f"{kept}, {encoding.quantisation} quantisation",
+        "soft labels": f"{logits}, {encoding.quantisation} quantisation",
         "features": encoding.features,
         "head": bool(encoding.head),
         "teacher": teacher.name + _arguments(teacher.arguments),
@@ -46,10 +47,10 @@ def describe_store(store: Store) -> dict[str, Any]:
         "mix": plan.mix if plan.mix == "none" else f"{plan.mix}, alpha {plan.mix_alpha:g}",
         "seed": plan.seed,
         "order": identity.order.kind,
-        "block": ", ".join(f"{each.layout.block} rows x {len(each.views)} views" for each in store.segments),
-        "parents": [each.model_dump(mode="json") for each in chain_of(store)],
+        "block": ", ".join(f"{segment.layout.block} rows x {len(segment.views)} views" for segment in store.segments),
+        "parents": [ancestor.model_dump(mode="json") for ancestor in chain_of(store)],
         "recoded from": [
-            f"{each.content_id[:SHOWN]} ({described(each.encoding)})" for each in recoded_from(provenance)
+            f"{origin.content_id[:SHOWN]} ({described(origin.encoding)})" for origin in recoded_from(provenance)
         ],
         "made with": ", ".join(f"{name} {version}" for name, version in sorted(provenance.versions.items())),
         "made on": " ".join(part for part in (provenance.device, provenance.cpu_capability) if part),
@@ -58,17 +59,18 @@ def describe_store(store: Store) -> dict[str, Any]:
 
 
 def describe_rows(store: Store, count: int, view: int | None) -> list[dict[str, Any]]:
-    """The first positions of a view: dataset index, hard label, and the best classes with probabilities at T = 1."""
+    """The first `count` positions of a view, by default the lowest: dataset index, hard label, and the best classes
+    with probabilities at T = 1."""
     if not store.every_view:
         raise InvalidInputError(f"{store.folder.root} has no views yet; run kdcache extract")
-    chosen = store.every_view[0] if view is None else view
+    view = store.every_view[0] if view is None else view
     positions = np.arange(min(count, store.rows), dtype=np.int64)
-    soft = store.read(chosen, positions)
-    probabilities = np.exp(soft.log_probs(1.0))
+    soft_labels = store.read(view, positions)
+    probabilities = np.exp(soft_labels.log_probs(1.0))
     best = np.argsort(-probabilities, axis=-1, kind="stable")[:, :BEST]
-    classes = np.take_along_axis(np.asarray(soft.classes), best, axis=-1)
+    classes = np.take_along_axis(np.asarray(soft_labels.classes), best, axis=-1)
     values = np.take_along_axis(probabilities, best, axis=-1)
-    tail = np.zeros(len(positions)) if isinstance(soft, FullLabels) else soft.tail_mass(1.0)
+    tail = np.zeros(len(positions)) if isinstance(soft_labels, FullLabels) else soft_labels.tail_mass(1.0)
     names = store.identity.dataset.class_names
     return [
         {
@@ -85,7 +87,10 @@ def describe_rows(store: Store, count: int, view: int | None) -> list[dict[str, 
 
 
 def _state(store: Store) -> str:
-    parts = [f"{len(each.commits())} of {each.layout.blocks} blocks of {each.layout.name}" for each in store.segments]
+    parts = [
+        f"{len(segment.commits())} of {segment.layout.blocks} blocks of {segment.layout.name}"
+        for segment in store.segments
+    ]
     return "not sealed: " + (", ".join(parts) or "no views yet")
 
 
@@ -95,7 +100,7 @@ def _arguments(arguments: dict[str, Any]) -> str:
 
 
 def class_name(names: tuple[str, ...], label: int) -> str:
-    """What people call a class; its number where it has no name, `none` for label -1."""
+    """The name of a class, its number where it has no name, `none` for label -1."""
     if label < 0:
         return "none"
     return names[label] if label < len(names) else str(label)

@@ -1,4 +1,4 @@
-"""Where every array of format 1 lies, and its exact Zarr v3 metadata: pure functions of identity and views.
+"""The layout of format 1: where every array lies and its exact Zarr v3 metadata, pure functions of identity and views.
 
 Shape letters: Vs views of a segment, N positions, K kept classes, C classes, L labels a row (2 under mixing), D width.
 """
@@ -28,8 +28,11 @@ LATEST_SEAL = "kdcache/seals/latest"
 
 @dataclass(frozen=True)
 class ArraySpec:
-    """One array: `block_axis` is the axis cut into blocks of `block` rows (None: one shard holds it all); `by_rank`:
-    a chunk's first axis has numbers of one kind together, which zstd then codes with a table of their own."""
+    """One array of a store.
+
+    `block_axis` is the axis that is cut into blocks, None where one shard holds the whole array. `by_rank` is set where
+    a chunk holds the numbers of one rank side by side: zstd then codes each rank with a table of its own.
+    """
 
     path: str
     shape: tuple[int, ...]
@@ -40,7 +43,7 @@ class ArraySpec:
     by_rank: bool = False
 
     def metadata(self) -> dict[str, Any]:
-        """The array's zarr.json as a dict; readers compare it with what lies on disk before Zarr sees it."""
+        """The array's zarr.json as a dict. Readers compare the file on disk with it before Zarr sees that."""
         outer = self.shard or self.chunk
         return {
             "zarr_format": 3,
@@ -64,7 +67,7 @@ class ArraySpec:
             "configuration": {
                 "typesize": WIDTH[self.dtype],
                 "cname": "zstd",
-                **self._frames(),
+                **self._blosc_settings(),
             },
         }
         inner: list[dict[str, Any]] = [to_bytes, blosc, {"name": "crc32c"}]
@@ -79,9 +82,9 @@ class ArraySpec:
         }
         return [{"name": "sharding_indexed", "configuration": configuration}]
 
-    def _frames(self) -> dict[str, Any]:
-        """Bits side by side drop those that are always zero; a rank at a time keeps bytes whole, since which of them
-        are frequent differs from rank to rank."""
+    def _blosc_settings(self) -> dict[str, Any]:
+        """Blosc's settings. Bitshuffle puts equal bits side by side, so that bits that are always zero take no room.
+        An array by rank keeps its bytes whole, in one blosc block a rank: each rank has frequent bytes of its own."""
         if not self.by_rank:
             return {"clevel": 5, "shuffle": "bitshuffle", "blocksize": 0}
         width = WIDTH[self.dtype]
@@ -112,12 +115,12 @@ class SegmentLayout:
         return -(-self.rows // self.block)
 
     def block_rows(self, block: int) -> tuple[int, int]:
-        """First position of a block and the one after its last."""
+        """Positions of a block as (start, stop): its first, and the one after its last."""
         return block * self.block, min((block + 1) * self.block, self.rows)
 
     @property
     def rowwise(self) -> list[str]:
-        """Names of the arrays that hold something for each row."""
+        """Names of the arrays that have an entry for each row."""
         return [name for name, spec in self.arrays.items() if spec.block_axis is not None]
 
     def arrays_of(self, block: int) -> dict[str, ArraySpec]:
@@ -132,7 +135,7 @@ class SegmentLayout:
         return f"kdcache/{self.name}/commits"
 
     def commits_file(self, digest: str) -> str:
-        """All commits in one file, named by the first 32 hex digits of its sha256."""
+        """Key of the file that holds all commits, named by the first 32 hex digits of its sha256."""
         return f"kdcache/{self.name}/commits-{digest[:32]}.jsonl"
 
     @property
@@ -146,12 +149,12 @@ def segment_name(views: ViewSpan) -> str:
 
 
 def seal_key(content_id: str) -> str:
-    """Key of a seal: named by the first 32 hex digits of its content id."""
+    """Key of a seal, which is named by the first 32 hex digits of its content id."""
     return f"kdcache/seals/{content_id[:32]}.json"
 
 
 def _row_shapes(identity: Identity) -> dict[str, tuple[str, tuple[int, ...], tuple[int, ...]]]:
-    """Array name -> (dtype, axes before the positions, axes after them), ticket first."""
+    """Array name -> (dtype, axes in front of the positions, axes behind them), ticket first."""
     encoding, classes = identity.encoding, identity.teacher.classes
     rows: dict[str, tuple[str, tuple[int, ...], tuple[int, ...]]] = {}
     if encoding.k is None:
@@ -160,7 +163,7 @@ def _row_shapes(identity: Identity) -> dict[str, tuple[str, tuple[int, ...], tup
         rows["classes"] = (class_dtype(classes), (), (encoding.k,))
         if encoding.k > 1:
             ranks = (encoding.k - 1,)
-            rows["gaps"] = ("uint16" if encoding.quantisation == "high" else "uint8", *_by_rank(ranks, encoding))
+            rows["gaps"] = ("uint16" if encoding.quantisation == "high" else "uint8", *_gap_axes(ranks, encoding))
         rows["tail"] = ("int16", (3,), ())
         rows["label"] = ("uint16", (), () if identity.plan.mix == "none" else (2,))
     if encoding.features:
@@ -169,8 +172,8 @@ def _row_shapes(identity: Identity) -> dict[str, tuple[str, tuple[int, ...], tup
     return rows
 
 
-def _by_rank(ranks: tuple[int, ...], encoding: Encoding) -> tuple[tuple[int, ...], tuple[int, ...]]:
-    """Gaps of one rank lie together where they are packed."""
+def _gap_axes(ranks: tuple[int, ...], encoding: Encoding) -> tuple[tuple[int, ...], tuple[int, ...]]:
+    """Axes of the gaps in front of the positions, and behind them. Packed gaps of one rank lie together."""
     return (ranks, ()) if encoding.packing == "residuals" else ((), ranks)
 
 
@@ -182,8 +185,9 @@ def _product(values: tuple[int, ...]) -> int:
 
 
 def block_size(identity: Identity, views: ViewSpan) -> int:
-    """The largest power of two to 8,192 within 64 MB a shard, 32 MB a chunk and 64 blocks or more; never under 64."""
-    widest = max(WIDTH[dtype] * _product(before + after) for dtype, before, after in _row_shapes(identity).values())
+    """Rows of a block: the largest power of two up to 8,192 with at most 64 MB a shard, at most 32 MB a chunk and at
+    least 64 blocks; never under 64."""
+    widest = max(WIDTH[dtype] * _product(front + back) for dtype, front, back in _row_shapes(identity).values())
     limit = min(
         BLOCK_MAX, SHARD_BYTES // (len(views) * widest), CHUNK_BYTES // widest, identity.dataset.rows // BLOCKS_WANTED
     )
@@ -191,15 +195,15 @@ def block_size(identity: Identity, views: ViewSpan) -> int:
 
 
 def segment_layout(identity: Identity, views: ViewSpan) -> SegmentLayout:
-    """The layout of some views of a store."""
+    """The layout of the segment that holds some views of a store."""
     rows, name = identity.dataset.rows, segment_name(views)
     block = block_size(identity, views)
     arrays = {}
-    for array, (dtype, before, after) in _row_shapes(identity).items():
-        shape = (len(views), *before, rows, *after)
-        shard = (len(views), *before, block, *after)
-        by_rank = array == "gaps" and bool(before)
-        arrays[array] = ArraySpec(f"{name}/{array}", shape, dtype, shard, (1, *shard[1:]), 1 + len(before), by_rank)
+    for array, (dtype, front, back) in _row_shapes(identity).items():
+        shape = (len(views), *front, rows, *back)
+        shard = (len(views), *front, block, *back)
+        by_rank = array == "gaps" and bool(front)
+        arrays[array] = ArraySpec(f"{name}/{array}", shape, dtype, shard, (1, *shard[1:]), 1 + len(front), by_rank)
     canary = (len(views), min(CANARY_ROWS, rows), 3, 8, 8)
     arrays["canary"] = ArraySpec(f"{name}/canary", canary, "uint8", canary, (1, *canary[1:]))
     if identity.encoding.class_means:
@@ -227,7 +231,7 @@ def group_bytes() -> bytes:
 
 
 def describe_segment(layout: SegmentLayout, identity_digest: str) -> dict[str, Any]:
-    """segment.json: what the segment digest covers besides the commits."""
+    """The dict of segment.json. A segment digest covers it and the commits."""
     return {
         "identity": identity_digest,
         "views": [layout.views.start, layout.views.stop],
@@ -237,5 +241,5 @@ def describe_segment(layout: SegmentLayout, identity_digest: str) -> dict[str, A
 
 
 def segment_digest(layout: SegmentLayout, identity_digest: str, commits_digest: str) -> str:
-    """What a seal says of a segment."""
+    """The segment digest that a seal lists, from the segment's layout and the sha256 of its commits."""
     return sha256_hex(canonical_json({"segment": describe_segment(layout, identity_digest), "commits": commits_digest}))

@@ -1,10 +1,10 @@
-"""Lineage: which stores taught a network, who taught their teachers, and so on; carried in weights and manifests.
+"""Lineage: the stores that taught a network, the stores that taught their teachers, and so on.
 
 A record travels in the metadata of a safetensors file under `kdcache.lineage` (one key: safetensors writes several in
-random order) and in the provenance of a store's manifest under `lineage`. Both come from others: what is read is
-bounded in bytes, depth and form. In a weights file anything else is refused; in a manifest, whose provenance is
-reported and never refused, it counts as absent, and the identity's parents stand alone. There it explains parents and
-adds none but stores that were not sealed.
+random order) and in the provenance of a store's manifest under `lineage`. Strangers may have written either, so the
+record is bounded in bytes, depth and form. In a weights file any other record is refused. In a manifest, whose
+provenance is reported and never refused, it counts as absent: then the identity's parents stand alone. A lineage in a
+manifest explains these parents, and adds only stores that were not sealed.
 """
 
 import json
@@ -26,16 +26,19 @@ from kdcache.store.store import Store
 KEY = "kdcache.lineage"
 FORMAT = 1
 BYTES, DEPTH, ENTRIES = 2**21, 16, 1000  # an entry has at most 1,400 bytes
-RECODED = "recoded"  # in the provenance of a manifest: what a store was recoded from
-ORIGINS = 16  # recodings that are told
+RECODED = "recoded"  # key in a manifest's provenance: the stores that this one was recoded from
+ORIGINS = 16  # recodings that are shown
 SHOWN = 16  # digits of an id that people see
 ADVICE = "save the weights again without it, and name the parents with --parents"
 CONTENT_ID = re.compile(r"[0-9a-f]{64}")
 
 
 class Ancestor(Record):
-    """A store that taught: content id (None: not sealed), identity digest and teacher (None: known by its id alone),
-    and the stores that taught its teacher."""
+    """A store that taught a network, and the stores that taught its teacher.
+
+    `content_id` is None where it was not sealed; `identity` (a digest) and `teacher` are None where its id alone is
+    known.
+    """
 
     content_id: str | None = None
     identity: str | None = None
@@ -44,24 +47,24 @@ class Ancestor(Record):
 
 
 class Lineage(Record):
-    """What a weights file carries."""
+    """The lineage in a weights file."""
 
     format: Literal[1] = 1
     stores: tuple[Ancestor, ...]
 
 
 def lineage_of(stores: Sequence[Store]) -> tuple[Ancestor, ...]:
-    """What a network that learns from `stores` should remember of them: each store with the chain behind it.
+    """The lineage of a network that learns from `stores`: each store with the chain behind it.
 
-    Cut below the generation at which it would exceed 16 generations or 1,000 entries: the nearest stay.
+    It is cut below the generation that would exceed 16 generations or 1,000 entries: the nearest stay.
     """
-    return _bounded(
+    return _bound(
         tuple(
             Ancestor(
                 content_id=store.content_id,
                 identity=store.identity.digest,
-                teacher=_printable(store.identity.teacher.name),
-                parents=tuple(each for each in chain_of(store) if _well_named(each)),
+                teacher=_printable_name(store.identity.teacher.name),
+                parents=tuple(parent for parent in chain_of(store) if _is_well_named(parent)),
             )
             for store in stores
         )
@@ -69,34 +72,35 @@ def lineage_of(stores: Sequence[Store]) -> tuple[Ancestor, ...]:
 
 
 def chain_of(store: Store) -> tuple[Ancestor, ...]:
-    """The parents of a store's teacher: every id of its identity, told in full where the provenance has its lineage,
-    then the stores of the lineage that were not sealed."""
+    """The stores that taught a store's teacher: the parents of its identity, in full where the provenance has their
+    lineage, then the stores of that lineage that were not sealed."""
     try:
-        told = parse_ancestors((store.manifest.provenance.model_extra or {}).get("lineage", []), "provenance.lineage")
+        record = (store.manifest.provenance.model_extra or {}).get("lineage", [])
+        ancestors = parse_ancestors(record, "provenance.lineage")
     except InvalidInputError:
-        told = ()
-    known = {each.content_id: each for each in told}
-    sealed = tuple(known.get(each) or Ancestor(content_id=each) for each in store.identity.parents)
-    return sealed + tuple(each for each in told if each.content_id is None)
+        ancestors = ()
+    by_id = {ancestor.content_id: ancestor for ancestor in ancestors}
+    parents = tuple(by_id.get(parent) or Ancestor(content_id=parent) for parent in store.identity.parents)
+    return parents + tuple(ancestor for ancestor in ancestors if ancestor.content_id is None)
 
 
 def weights_metadata(stores: Sequence[Store], *, start: str | Path = "") -> dict[str, str]:
-    """Metadata for `checkpoints.save_weights`: who taught the network. Empty where nobody did.
+    """Metadata of a weights file: the lineage of its network. Empty where no store taught it.
 
-    `start` is the weights file that training began from, if any: a network that was taught before stays taught.
+    `start` is the weights file that training began from, if any: its lineage is the network's too.
     """
-    earlier = read_lineage(start) if start else ()
-    own = lineage_of(stores)
-    ancestors = own + tuple(each for each in earlier if each not in own)
+    ancestors = lineage_of(stores)
+    if start:
+        ancestors += tuple(ancestor for ancestor in read_lineage(start) if ancestor not in ancestors)
     if not ancestors:
         return {}
-    return {KEY: canonical_json(Lineage(stores=_bounded(ancestors)).model_dump(mode="json")).decode()}
+    return {KEY: canonical_json(Lineage(stores=_bound(ancestors)).model_dump(mode="json")).decode()}
 
 
 def read_lineage(path: str | Path) -> tuple[Ancestor, ...]:
-    """Who taught the network of a weights file; nobody that is known where it is no safetensors file or names none.
+    """The lineage of the network in a weights file; empty where it is no safetensors file or has no such record.
 
-    Raises InvalidInputError, naming the file and what is wrong, for a record that is not ours.
+    Raises InvalidInputError, naming the file and what is wrong, for a record that kdcache did not write.
     """
     if Path(path).suffix != ".safetensors":
         return ()
@@ -109,9 +113,9 @@ def read_lineage(path: str | Path) -> tuple[Ancestor, ...]:
 
 
 def open_lineage(weights: str, parents: Sequence[str]) -> tuple[tuple[str, ...], tuple[Ancestor, ...]]:
-    """From extract's settings: the identity's parents (content ids, sorted, each once) and the lineage behind them.
+    """The parents of a new store's identity (content ids, sorted, each once), and the lineage behind them.
 
-    The sealed stores of the weights' lineage join the `parents` that were given by hand. Raises InvalidInputError for
+    The sealed stores of the lineage in `weights` join the `parents` that the user names. Raises InvalidInputError for
     a parent that is no content id.
     """
     for parent in parents:
@@ -120,15 +124,15 @@ def open_lineage(weights: str, parents: Sequence[str]) -> tuple[tuple[str, ...],
                 f"parent {parent!r} is no content id of 64 hex digits; kdcache inspect shows that of a sealed store"
             )
     ancestors = read_lineage(weights) if weights else ()
-    sealed = {each.content_id for each in ancestors if each.content_id is not None}
-    return tuple(sorted(sealed | set(parents))), ancestors
+    content_ids = {ancestor.content_id for ancestor in ancestors if ancestor.content_id is not None}
+    return tuple(sorted(content_ids | set(parents))), ancestors
 
 
 def with_lineage(provenance: Provenance, ancestors: Sequence[Ancestor]) -> Provenance:
     """The provenance of a manifest, with the lineage of the store's teacher where there is one."""
     if not ancestors:
         return provenance
-    return provenance.model_copy(update={"lineage": [each.model_dump(mode="json") for each in ancestors]})
+    return provenance.model_copy(update={"lineage": [ancestor.model_dump(mode="json") for ancestor in ancestors]})
 
 
 class Origin(Record):
@@ -139,40 +143,40 @@ class Origin(Record):
 
 
 def recoded_from(provenance: Provenance) -> tuple[Origin, ...]:
-    """What a store was recoded from, the nearest first; nothing where the provenance says what we do not write, for it
-    is reported and never refused."""
-    found = (provenance.model_extra or {}).get(RECODED, [])
+    """The stores that a store was recoded from, the nearest first. Empty where the provenance holds another record,
+    for provenance is reported and never refused."""
+    records = (provenance.model_extra or {}).get(RECODED, [])
     try:
-        return tuple(Origin.model_validate(each) for each in found[:ORIGINS]) if isinstance(found, list) else ()
+        return tuple(Origin.model_validate(record) for record in records[:ORIGINS]) if isinstance(records, list) else ()
     except ValidationError:
         return ()
 
 
 def unsealed_notes(ancestors: Sequence[Ancestor]) -> list[str]:
-    """What a user should know: parents that cannot be named by a content id."""
+    """Notes for the user, one a parent that was not sealed, and so cannot be named by a content id."""
     return [
-        f"this teacher was taught by a store that was not sealed (identity {(each.identity or '')[:SHOWN]}, teacher "
-        f"{each.teacher}): it is not among the parents; seal it and name its content id with --parents"
-        for each in ancestors
-        if each.content_id is None
+        f"this teacher was taught by a store that was not sealed (identity {(ancestor.identity or '')[:SHOWN]}, "
+        f"teacher {ancestor.teacher}): it is not among the parents; seal it and name its content id with --parents"
+        for ancestor in ancestors
+        if ancestor.content_id is None
     ]
 
 
 def render(ancestor: Ancestor) -> str:
-    """One chain as a line: `1f2e3d4c5b6a7988 (net.py:small) <- 77aa... (torchvision:resnet50)`; several parents in
-    brackets."""
+    """A chain as one line: `1f2e3d4c5b6a7988 (net.py:small) <- 77aa... (torchvision:resnet50)`. Several parents stand
+    in brackets."""
     name = ancestor.content_id[:SHOWN] if ancestor.content_id is not None else "not sealed"
     if ancestor.content_id is None and ancestor.identity is not None:
         name += f", identity {ancestor.identity[:SHOWN]}"
-    own = name + (f" ({ancestor.teacher})" if ancestor.teacher else "")
-    behind = [render(each) for each in ancestor.parents]
-    if not behind:
-        return own
-    return f"{own} <- " + (behind[0] if len(behind) == 1 else f"[{'; '.join(behind)}]")
+    text = name + (f" ({ancestor.teacher})" if ancestor.teacher else "")
+    parents = [render(parent) for parent in ancestor.parents]
+    if not parents:
+        return text
+    return f"{text} <- " + (parents[0] if len(parents) == 1 else f"[{'; '.join(parents)}]")
 
 
 def parse_ancestors(record: Any, name: str) -> tuple[Ancestor, ...]:
-    """Ancestors from parsed JSON. Raises InvalidInputError, naming `name`, where they are not what we write."""
+    """Ancestors from parsed JSON. Raises InvalidInputError, naming `name`, for a record of another form."""
     entries = 0
     for depth, generation in enumerate(_raw_levels(record), start=1):
         entries += len(generation)
@@ -186,10 +190,10 @@ def parse_ancestors(record: Any, name: str) -> tuple[Ancestor, ...]:
         field = ".".join(str(part) for part in first["loc"])
         raise InvalidInputError(f"{name} is not of kdcache's form: {field}: {first['msg']}; {ADVICE}") from error
     for level in _levels(ancestors):
-        if odd := [each for each in level if not _well_named(each)]:
-            given = f"{odd[0].content_id!r:.80}, {odd[0].identity!r:.80}, {odd[0].teacher!r:.80}"
+        if strangers := [ancestor for ancestor in level if not _is_well_named(ancestor)]:
+            names = f"{strangers[0].content_id!r:.80}, {strangers[0].identity!r:.80}, {strangers[0].teacher!r:.80}"
             form = "a content id and an identity have 64 hex digits, a teacher's name is printable"
-            raise InvalidInputError(f"{name} names a store by {given}; {form}; {ADVICE}")
+            raise InvalidInputError(f"{name} names a store by {names}; {form}; {ADVICE}")
     return ancestors
 
 
@@ -209,11 +213,11 @@ def _parse_text(text: str, name: str) -> tuple[Ancestor, ...]:
 
 
 def _raw_levels(record: Any) -> Iterator[list[Any]]:
-    """The generations of a record that may hold anything, without recursion."""
+    """The generations of a record that may hold anything, nearest first, without recursion."""
     level = record if isinstance(record, list) else [record]
     while level:
         yield level
-        lists = [each.get("parents") for each in level if isinstance(each, dict)]
+        lists = [entry.get("parents") for entry in level if isinstance(entry, dict)]
         level = [parent for parents in lists if isinstance(parents, list) for parent in parents]
 
 
@@ -221,20 +225,20 @@ def _levels(ancestors: Sequence[Ancestor]) -> Iterator[Sequence[Ancestor]]:
     level: Sequence[Ancestor] = ancestors
     while level:
         yield level
-        level = [parent for each in level for parent in each.parents]
+        level = [parent for ancestor in level for parent in ancestor.parents]
 
 
-def _well_named(ancestor: Ancestor) -> bool:
+def _is_well_named(ancestor: Ancestor) -> bool:
     names = [name for name in (ancestor.content_id, ancestor.identity) if name is not None]
     return bool(names) and all(map(CONTENT_ID.fullmatch, names)) and (ancestor.teacher or "").isprintable()
 
 
-def _printable(name: str) -> str:
+def _printable_name(name: str) -> str:
     """A name as a lineage may hold it: no control characters, no lone surrogates, at most 300 characters."""
-    return "".join(each if each.isprintable() else "?" for each in name[:300])
+    return "".join(character if character.isprintable() else "?" for character in name[:300])
 
 
-def _bounded(ancestors: tuple[Ancestor, ...]) -> tuple[Ancestor, ...]:
+def _bound(ancestors: tuple[Ancestor, ...]) -> tuple[Ancestor, ...]:
     depth, entries = 0, 0
     for level in _levels(ancestors):
         entries += len(level)
@@ -248,4 +252,4 @@ def _cut(ancestors: tuple[Ancestor, ...], depth: int) -> tuple[Ancestor, ...]:
     """The first `depth` generations."""
     if depth == 0:
         return ()
-    return tuple(each.model_copy(update={"parents": _cut(each.parents, depth - 1)}) for each in ancestors)
+    return tuple(ancestor.model_copy(update={"parents": _cut(ancestor.parents, depth - 1)}) for ancestor in ancestors)

@@ -1,4 +1,4 @@
-"""The manifest: identity (what must match), provenance (what is reported) and card (what people write)."""
+"""The manifest: identity, which must match; provenance, which is reported; and the card, which people write."""
 
 from itertools import pairwise
 from typing import Annotated, Any, Literal, Self
@@ -19,7 +19,8 @@ from kdcache.store.plan import ViewPlan
 
 
 class DatasetIdentity(Record):
-    """Digests (sha256, hex) over the ordered sample ids, the labels (i32) and the contents of some samples."""
+    """The data set: its rows, class names, and digests (sha256, hex) over the ordered sample ids, the labels (i32) and
+    the contents of some samples."""
 
     rows: int = Field(ge=1, le=ROWS_MAX)
     ids: str
@@ -29,7 +30,7 @@ class DatasetIdentity(Record):
 
 
 class OrderIdentity(Record):
-    """How positions map to dataset indices; `sha256` is over the order array, little-endian."""
+    """The order, which maps positions to dataset indices. `sha256` is over the order array, little-endian."""
 
     kind: Literal["shuffled", "given"]
     seed: int = 0
@@ -37,8 +38,11 @@ class OrderIdentity(Record):
 
 
 class TeacherIdentity(Record):
-    """Which network answered, and how it was fed. `weights` is a sha256 over names, shapes and values; `text` one over
-    the network's structure and a user's own sources, since equal weights may meet another forward."""
+    """The teacher: the network that answered, and its preprocessing.
+
+    `weights` is a sha256 over names, shapes and values. `text` is one over the network's structure and a user's own
+    sources, since networks of equal weights may have different forward functions.
+    """
 
     name: str
     arguments: dict[str, Any] = Field(default_factory=dict)
@@ -52,16 +56,17 @@ class TeacherIdentity(Record):
     masked_classes: Annotated[tuple[int, ...], FailFast()] = ()
 
     @model_validator(mode="after")
-    def _masked_are_classes(self) -> Self:
-        bounded = (-1, *self.masked_classes, self.classes)
-        if any(following <= before for before, following in pairwise(bounded)):
-            shown = shorten(self.masked_classes)
-            raise ValueError(f"masked classes {shown} are not distinct, ascending ids below {self.classes}")
+    def _check_masked_classes(self) -> Self:
+        ids = (-1, *self.masked_classes, self.classes)
+        if any(upper <= lower for lower, upper in pairwise(ids)):
+            text = shorten(self.masked_classes)
+            raise ValueError(f"masked classes {text} are not distinct, ascending ids below {self.classes}")
         return self
 
 
 class Identity(Record):
-    """All that must be equal for two passes to belong to one store. Its canonical JSON is what seals hash."""
+    """The identity of a store: all that must be equal for two passes to belong to it. Seals hold the sha256 of its
+    canonical JSON."""
 
     format: Literal[1] = 1
     dataset: DatasetIdentity
@@ -77,19 +82,20 @@ class Identity(Record):
 
     @property
     def tail_classes(self) -> int:
-        """How many classes the tail of a top-k store stands for."""
+        """Number of classes that the tail of a top-k store stands for."""
         return self.teacher.classes - len(self.teacher.masked_classes) - (self.encoding.k or 0)
 
     @model_validator(mode="after")
-    def _k_fits(self) -> Self:
-        usable = self.teacher.classes - len(self.teacher.masked_classes)
-        if self.encoding.k is not None and self.encoding.k > usable:
-            raise ValueError(f"k is {self.encoding.k}, the teacher has {usable} classes that are not masked")
+    def _check_k(self) -> Self:
+        usable_classes = self.teacher.classes - len(self.teacher.masked_classes)
+        if self.encoding.k is not None and self.encoding.k > usable_classes:
+            raise ValueError(f"k is {self.encoding.k}, the teacher has {usable_classes} classes that are not masked")
         return self
 
     @model_validator(mode="after")
-    def _rows_are_small(self) -> Self:
-        """A chunk has 64 rows or more and is decoded whole, as is the head."""
+    def _check_sizes(self) -> Self:
+        """Raises ValueError for wide rows and for a large head: a chunk has 64 rows or more and is decoded whole, as is
+        the head."""
         encoding, classes = self.encoding, self.teacher.classes
         widest = max(2 * classes if encoding.k is None else 4 * encoding.k, 2 * encoding.features)
         if widest > ROW_BYTES_MAX:
@@ -102,7 +108,8 @@ class Identity(Record):
 
 
 class Provenance(Record):
-    """Where a pass ran: reported, never refused, and free of times, hosts and paths. Later versions may add to it."""
+    """The provenance of a pass: versions, device and data. It is reported and never refused, and holds no times, hosts
+    or paths. Later versions may add to it."""
 
     model_config = ConfigDict(frozen=True, extra="allow")
 
@@ -114,7 +121,7 @@ class Provenance(Record):
 
 
 class Card(Record):
-    """What people write about a store; outside every hash, and free to change and to grow."""
+    """The card that people write about a store. It is outside every hash, and free to change and to grow."""
 
     model_config = ConfigDict(frozen=True, extra="allow")
 
@@ -131,7 +138,8 @@ class Manifest(Record):
 
 
 def parse_manifest(data: bytes, name: str) -> Manifest:
-    """Raises FormatError; a newer format is told from a broken file."""
+    """The manifest in a file's bytes. Raises FormatError, with one message for a newer format and another for a broken
+    file."""
     identity = parse_json(data, name, limit=MANIFEST_LIMIT).get("identity")
     number = identity.get("format") if isinstance(identity, dict) else None
     if isinstance(number, int) and number > FORMAT:

@@ -1,4 +1,4 @@
-"""Which segments of a sealed store a copy leaves out: a partial copy says so itself, so that damage is told from it."""
+"""Partial copies of a sealed store: a copy's own record tells the segments that it leaves out from damaged ones."""
 
 from typing import Annotated, Self
 
@@ -13,21 +13,22 @@ from kdcache.store.seals import SealedSegment
 
 
 class Partial(Record):
-    """`kdcache/partial.json`: the segments, as seals list them, that were left out when the copy was made."""
+    """`kdcache/partial.json`: the segments that were left out when the copy was made, as seals list them."""
 
     left_out: Annotated[tuple[SealedSegment, ...], FailFast()]
 
-    def less(self, held: tuple[SealedSegment, ...]) -> Self:
-        """What is still left out once the segments `held` are there."""
-        return self.model_copy(update={"left_out": tuple(each for each in self.left_out if each not in held)})
+    def without(self, segments: tuple[SealedSegment, ...]) -> Self:
+        """This record less `segments`, which are there now."""
+        left_out = tuple(segment for segment in self.left_out if segment not in segments)
+        return self.model_copy(update={"left_out": left_out})
 
 
 def read_partial(folder: Place, *, target: bool = False) -> tuple[SealedSegment, ...]:
-    """The segments that this copy leaves out; none where it does not say so. Raises FormatError for another record.
+    """The segments that a copy leaves out; none where it has no such record. Raises FormatError for another record.
 
-    A web server that answers neither yes nor no for what is missing counts as saying nothing, and so does a bucket that
-    answers 403, but as a `target`. Should it hold a partial copy all the same, then views that were left out are tried,
-    and end in an error of their missing files: no other bytes are read, and a pull of them is never sealed.
+    A web server that answers neither yes nor no for a missing file counts as one that has no record. So does a bucket
+    that answers 403, except as a `target`. Should a partial copy lie there all the same, then a read of views that were
+    left out ends in an error of their missing files: no other bytes are read, and a pull of them is never sealed.
     """
     try:
         data = folder.get(PARTIAL, limit=SEAL_LIMIT) if target else get_optional(folder, PARTIAL, limit=SEAL_LIMIT)
@@ -40,10 +41,11 @@ def read_partial(folder: Place, *, target: bool = False) -> tuple[SealedSegment,
     return () if data is None else Partial.from_bytes(data, str(folder.path(PARTIAL))).left_out
 
 
-def drop_left_out(folder: Place, before: tuple[SealedSegment, ...], held: tuple[SealedSegment, ...]) -> None:
-    """Bring `kdcache/partial.json` up to date with segments that a folder holds whole; nothing left, no record."""
-    left = Partial(left_out=before).less(held)
-    if not left.left_out:
+def drop_left_out(folder: Place, left_out: tuple[SealedSegment, ...], segments: tuple[SealedSegment, ...]) -> None:
+    """Bring `kdcache/partial.json`, which lists `left_out`, up to date with `segments` that a folder holds whole. The
+    record goes once it lists none."""
+    partial = Partial(left_out=left_out).without(segments)
+    if not partial.left_out:
         folder.delete(PARTIAL)
-    elif left.left_out != before:
-        folder.replace(PARTIAL, left.to_bytes())
+    elif partial.left_out != left_out:
+        folder.replace(PARTIAL, partial.to_bytes())

@@ -1,6 +1,6 @@
-"""The view plan as plain data, and the keys that make view (i, v) a pure function of it.
+"""The view plan as plain data, and the keys that make view v of a sample a pure function of it.
 
-Everything here is a function of numbers only: a second implementation needs xxh3-64, MT19937 and this file.
+All functions take and give numbers: a second implementation needs xxh3-64, MT19937 and this file.
 """
 
 import struct
@@ -19,7 +19,7 @@ LAMBDA_STEP = 2.0**-16  # lambdas are rounded to this, so that another libm does
 
 
 class TransformSpec(BaseModel):
-    """Which transform draws a view: its name, its arguments, and for a user's own callable what it says of itself."""
+    """The transform that draws a view: its name, its arguments, and, of a user's own callable, its text."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", ser_json_inf_nan="constants")
 
@@ -29,7 +29,8 @@ class TransformSpec(BaseModel):
 
 
 class ViewPlan(BaseModel):
-    """Transform, mixing and seed: with a dataset index and a view number, all that a view depends on."""
+    """The view plan: transform, mixing and seed. A view depends on them, on the dataset index and on the view's number
+    alone."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", ser_json_inf_nan="constants")
 
@@ -41,8 +42,11 @@ class ViewPlan(BaseModel):
 
 @dataclass(frozen=True)
 class Mixing:
-    """How rows are mixed: `partners` [B] positions (a row's own where it stays unmixed), `lam` [B] f64 weight of the
-    row itself, `boxes` [B, 4] i64 (x1, y1, x2, y2) that CutMix pastes from the partner, empty under mixup."""
+    """The mixing of some rows.
+
+    `partners` [B] i64 positions, a row's own where it stays unmixed; `lam` [B] f64 weight of the row itself; `boxes`
+    [B, 4] i64 (x1, y1, x2, y2) that CutMix pastes from the partner, empty under mixup.
+    """
 
     partners: IntArray
     lam: npt.NDArray[np.float64]
@@ -50,38 +54,38 @@ class Mixing:
 
 
 def key_word(seed: int, index: int, view: int, stream: str) -> int:
-    """64 bits for one (plan seed, dataset index, view) and one stream: "torch", "random", "numpy" or "mix"."""
+    """Key of 64 bits for (plan seed, dataset index, view) and one stream: "torch", "random", "numpy" or "mix"."""
     return xxhash.xxh3_64_intdigest(struct.pack("<QQQ", seed, index, view) + stream.encode())
 
 
 def partners_of_group(seed: int, group: int, view: int, rows: int) -> IntArray:
-    """The involution of one mixing group: [min(64, rows - 64 group)] partner positions; an odd row out keeps itself.
+    """Partners [min(64, rows - 64 group)] of the positions of one mixing group: an involution.
 
-    Positions are sorted by the key of each, and neighbours in that order are partners.
+    Positions are sorted by their keys, and neighbours in that order are partners. An odd one out is its own partner.
     """
-    first = group * GROUP
-    members = min(GROUP, rows - first)
+    start = group * GROUP
+    members = min(GROUP, rows - start)
     keys = [
-        xxhash.xxh3_64_intdigest(struct.pack("<QQQQ", seed, group, view, first + member) + b"pair")
+        xxhash.xxh3_64_intdigest(struct.pack("<QQQQ", seed, group, view, start + member) + b"pair")
         for member in range(members)
     ]
-    ranked = np.argsort(np.array(keys, dtype=np.uint64), kind="stable")
+    ranking = np.argsort(np.array(keys, dtype=np.uint64), kind="stable")
     partners = np.arange(members, dtype=np.int64)
-    paired = ranked[: members // 2 * 2].reshape(-1, 2)
-    partners[paired[:, 0]], partners[paired[:, 1]] = paired[:, 1], paired[:, 0]
-    return partners + first
+    pairs = ranking[: members // 2 * 2].reshape(-1, 2)
+    partners[pairs[:, 0]], partners[pairs[:, 1]] = pairs[:, 1], pairs[:, 0]
+    return partners + start
 
 
 def partners_of(plan: ViewPlan, positions: IntArray, view: int, rows: int) -> IntArray:
-    """Partner position of each of `positions` [B] in a data set of `rows` samples; its own without mixing."""
+    """Partners [B] of `positions` [B] in a data set of `rows` samples; without mixing, each is its own."""
     if plan.mix == "none":
         return positions.copy()
     partners = np.empty_like(positions)
     groups = positions // GROUP
     for group in np.unique(groups):
-        chosen = groups == group
-        members = partners_of_group(plan.seed, int(group), view, rows)
-        partners[chosen] = members[positions[chosen] - group * GROUP]
+        mask = groups == group
+        group_partners = partners_of_group(plan.seed, int(group), view, rows)
+        partners[mask] = group_partners[positions[mask] - group * GROUP]
     return partners
 
 
@@ -122,10 +126,10 @@ def _draw_mix(
 
 
 def whole_pairs(plan: ViewPlan, positions: IntArray, view: int, rows: int) -> tuple[IntArray, IntArray]:
-    """Split `positions` into pairs [P, 2] whose members are both among them, and the rest [R] that stand alone."""
+    """Pairs [P, 2] of mixing partners that are both among `positions`, and the rest [R] of them."""
     if plan.mix == "none":
         return np.empty((0, 2), dtype=np.int64), positions
     partners = partners_of(plan, positions, view, rows)
-    together = np.isin(partners, positions) & (partners != positions)
-    first = together & (positions < partners)
-    return np.stack([positions[first], partners[first]], axis=1), positions[~together]
+    mask = np.isin(partners, positions) & (partners != positions)
+    leaders = mask & (positions < partners)
+    return np.stack([positions[leaders], partners[leaders]], axis=1), positions[~mask]

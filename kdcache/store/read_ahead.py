@@ -1,9 +1,9 @@
-"""A far place read ahead: what a view needs is fetched at once, and whole shards are kept by their sha256.
+"""Reading a far place ahead: the files of a read are fetched at once, and whole shards are cached by their sha256.
 
-The first view that is read of a shard comes in parts, for whoever reads one view should not wait for ten. The second
-brings the whole shard, held against its sha256, into the cache: over an epoch of each view everything is read anyway.
-Once: a shard that the cache has lost since comes in parts, for a cache that is smaller than what is read would lose it
-again, and six views would cost six whole shards.
+The first view of a shard comes in parts, for a reader of one view should not wait for ten. The second view brings the
+whole shard into the cache, compared with its sha256: a training reads all views in the end. A shard comes whole once
+only. One that the cache has lost since comes in parts: a cache that is smaller than the store would lose it again, and
+six views would cost six whole shards.
 """
 
 import threading
@@ -20,13 +20,13 @@ from kdcache.places.parts import InMemory, Parts
 from kdcache.places.place import FarPlace, Place
 from kdcache.store.chunks import index_bytes, parse_index
 
-SMALL = 2**14  # bytes of a file that is fetched whole at once: a second request would take longer
-HELD = 2**28  # bytes of whole shards in memory at once, over all threads; a larger shard comes in parts
+SMALL = 2**14  # bytes up to which a file is fetched whole at once: a second request would take longer
+HELD = 2**28  # most bytes of whole shards in memory at once, over all threads; a larger shard comes in parts
 
 
 @dataclass(frozen=True)
 class AwaitedFile:
-    """A shard of `chunks` chunks of which one row is about to be read: a chunk of up to `longest` bytes."""
+    """A shard of `chunks` chunks. Chunk `row`, of up to `longest` bytes, is about to be read."""
 
     key: str
     size: int
@@ -38,7 +38,7 @@ class AwaitedFile:
 
 @dataclass(frozen=True)
 class AwaitedBlock:
-    """A block that is about to be read: where its commit lies, the bytes that were sealed, and its files."""
+    """A block that is about to be read: the key of its commit, the commit's bytes as sealed, and its files."""
 
     commit: str
     record: bytes
@@ -47,14 +47,14 @@ class AwaitedBlock:
 
 @runtime_checkable
 class Expectant(Protocol):
-    """A place that wants to know what will be read, to fetch it at once."""
+    """A place that is told of the blocks of a read beforehand, and fetches them at once."""
 
     def expect(self, blocks: Sequence[AwaitedBlock]) -> None: ...
 
 
 @dataclass(frozen=True)
 class _Fetched:
-    """The parts of a file of `size` bytes that were fetched ahead; others are asked for."""
+    """The parts of a file of `size` bytes that were fetched ahead; any other part is requested when it is read."""
 
     place: "ReadAhead"
     key: str
@@ -70,7 +70,7 @@ class _Fetched:
 
 
 class ReadAhead:
-    """A far place; what `expect` has named is served from memory or from the cache."""
+    """A far place that serves the blocks that `expect` has named from memory or from the cache."""
 
     def __init__(self, inner: FarPlace, cache: Cache | None = None) -> None:
         self.inner = inner
@@ -80,7 +80,7 @@ class ReadAhead:
         self._whole: dict[str, AwaitedFile] = {}  # files that the cache serves
         self._parts: dict[str, _Fetched] = {}
         self._rows: dict[str, set[int]] = {}  # rows of a shard that were read in parts
-        self._brought: set[str] = set()  # files that were fetched whole once
+        self._whole_once: set[str] = set()  # files that were fetched whole once
         self._budget = Budget(HELD)
         self._records: dict[str, bytes | None] = {}
 
@@ -88,12 +88,12 @@ class ReadAhead:
         return getattr(self.inner, name)
 
     def expect(self, blocks: Sequence[AwaitedBlock]) -> None:
-        """Fetch what will be read of these blocks, in parallel. What was fetched ahead before is forgotten."""
+        """Fetch the files of these blocks and their commits, in parallel. Parts of an earlier call are forgotten."""
         with self._lock:
             self._parts, self._records = {}, {}
         for _ in self._pool.map(self._fetch, [file for block in blocks for file in block.files]):
             pass
-        for _ in self._pool.map(self._look, blocks):
+        for _ in self._pool.map(self._fetch_commit, blocks):
             pass
 
     def get(self, key: str, *, limit: int = METADATA_LIMIT) -> bytes | None:
@@ -108,37 +108,37 @@ class ReadAhead:
 
     @contextmanager
     def opened(self, key: str) -> Iterator[Parts]:
-        with self._lock:  # parts serve one read: the next may come long after
+        with self._lock:  # parts serve one read: the next may come much later
             file, parts = self._whole.get(key), self._parts.pop(key, None)
         if file is not None and self._cache is not None:
-            with self._cache.opened(file.sha256, file.size) as kept:
-                if kept is not None:
-                    yield kept
+            with self._cache.opened(file.sha256, file.size) as parts_in_cache:
+                if parts_in_cache is not None:
+                    yield parts_in_cache
                     return
-            with self._bringing(file) as data:  # it was evicted meanwhile; parts of it would not be checked
+            with self._fetch_whole(file) as data:  # evicted since, and parts would not be compared with its sha256
                 yield InMemory(data)
         elif parts is not None:
             yield parts
         else:
-            with self.inner.opened(key) as found:
-                yield found
+            with self.inner.opened(key) as far_parts:
+                yield far_parts
 
     def _fetch(self, file: AwaitedFile) -> None:
         index_size = index_bytes(file.chunks)
         if not 0 <= file.size <= file.chunks * file.longest + index_size:
-            return  # no shard is that large, whatever its commit says; the reader finds it again
+            return  # no shard is that large, whatever its commit says; the reader raises for it
         cache = self._cache
         if cache is not None and file.size <= min(HELD, cache.limit) and self._through_cache(cache, file):
             self._whole[file.key] = file
             return
         self._whole.pop(file.key, None)
         parts = {}
-        where = max(file.size - index_size, 0)
-        index = parts[where, index_size] = self._span(file, where, index_size)
+        index_offset = max(file.size - index_size, 0)
+        index = parts[index_offset, index_size] = self._span(file, index_offset, index_size)
         try:
             offset, length = parse_index(index, file.chunks, file.size)[file.row]
         except ValueError:
-            return  # the reader finds it again, and says so
+            return  # the reader raises for it
         if length <= file.longest:
             parts[offset, length] = self._span(file, offset, length)
         with self._lock:
@@ -146,16 +146,20 @@ class ReadAhead:
             self._rows.setdefault(file.key, set()).add(file.row)
 
     def _through_cache(self, cache: Cache, file: AwaitedFile) -> bool:
-        """Whether the cache serves a file, which is fetched whole where it is small or was read in parts before, once:
-        one that it has lost since, or could not keep on a full disk, is read in parts, as without a cache."""
+        """True where the cache serves a file, which may be fetched whole for that.
+
+        A file is fetched whole where it is small, or where another row of it was read in parts before. That happens
+        once: a file that the cache has lost since, or that a full disk could not take, is read in parts as without a
+        cache.
+        """
         if cache.holds(file.sha256, file.size):
             return True
         small = file.size <= SMALL or file.chunks == 1
         if not small and not self._rows.get(file.key, set()) - {file.row}:
             return False
-        if file.key in self._brought and file.chunks > 1:
+        if file.key in self._whole_once and file.chunks > 1:
             return False
-        with self._bringing(file) as data:
+        with self._fetch_whole(file) as data:
             try:
                 cache.put(file.sha256, [data], str(self.inner.path(file.key)))
             except OSError:
@@ -163,12 +167,12 @@ class ReadAhead:
         return True
 
     @contextmanager
-    def _bringing(self, file: AwaitedFile) -> Iterator[bytes]:
-        """A file whole, held against its sha256; so many bytes at once as the budget has."""
+    def _fetch_whole(self, file: AwaitedFile) -> Iterator[bytes]:
+        """The bytes of a whole file, compared with its sha256. It waits until the budget has room for them."""
         self._budget.take(file.size)
         try:
             data = require_sha256(self.inner, file.key, file.size, file.sha256, says="committed was")
-            self._brought.add(file.key)  # only now: parts of what was refused would not be checked
+            self._whole_once.add(file.key)  # not before: a file that was refused is fetched whole again, and compared
             yield data
         finally:
             self._budget.give(file.size)
@@ -177,16 +181,17 @@ class ReadAhead:
         last = min(offset + length, file.size) - 1
         return b"" if last < offset else self.inner.span(file.key, offset, last, file.size)
 
-    def _look(self, block: AwaitedBlock) -> None:
-        """The commit that stands: where every file is held against the sealed sha256, it does not matter."""
-        sealed = all(file.key in self._whole for file in block.files)
-        record = block.record if sealed else self.inner.get(block.commit, limit=METADATA_LIMIT)
+    def _fetch_commit(self, block: AwaitedBlock) -> None:
+        """Fetch a block's commit as it stands now. Where all files are compared with the sealed sha256, the sealed
+        commit serves."""
+        is_checked = all(file.key in self._whole for file in block.files)
+        record = block.record if is_checked else self.inner.get(block.commit, limit=METADATA_LIMIT)
         with self._lock:
             self._records[block.commit] = record
 
 
 def reading(place: Place) -> Place:
-    """A place as a reader wants it: a far one is read ahead, through the user's cache."""
+    """A place for reading: a far one is read ahead, through the user's cache."""
     if not place.far or isinstance(place, ReadAhead):
         return place
     cache = open_cache()

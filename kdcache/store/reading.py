@@ -1,7 +1,7 @@
-"""Blocks of one view into packed rows: each file opened once, each length checked, chunks decoded on a few threads.
+"""Reading: blocks of one view become packed rows. Files are opened once, lengths checked, chunks decoded on threads.
 
-Memory is the rows that were asked for, and for each thread a chunk as it lies on disk, decoded, and turned. There are
-8 threads at most, and no more than decoded chunks fit into 64 MiB.
+Memory holds the rows that were asked for and, for each thread, one chunk three times: as it lies on disk, decoded, and
+turned. There are 8 threads at most, and no more than decoded chunks fit into 64 MiB.
 """
 
 import os
@@ -32,32 +32,32 @@ DECODED_BYTES = 2**26  # of chunks being decoded at the same time
 
 @dataclass(frozen=True)
 class Part:
-    """What one block gives: `rows` of it (None: all, in order), and where they go."""
+    """The rows that one block gives: `rows` within the block (None: all, in order), and the `slot` that they fill."""
 
     block: int
     rows: IntArray | None
-    place: slice
+    slot: slice
 
 
-def parts_of(ascending: IntArray, layout: SegmentLayout, *, distinct: bool) -> list[Part]:
-    """The blocks that hold some positions, with the rows that are wanted of each; `distinct`: no position twice."""
-    if not len(ascending):
+def parts_of(positions: IntArray, layout: SegmentLayout, *, distinct: bool) -> list[Part]:
+    """The blocks that hold some ascending positions, each with its rows among them. `distinct`: no position twice."""
+    if not len(positions):
         return []
-    first, last = int(ascending[0]) // layout.block, int(ascending[-1]) // layout.block
-    dense = last - first < len(ascending)
-    blocks = np.arange(first, last + 1) if dense else np.unique(ascending // layout.block)
-    starts = np.searchsorted(ascending, blocks * layout.block).tolist()
+    first, last = int(positions[0]) // layout.block, int(positions[-1]) // layout.block
+    dense = last - first < len(positions)
+    blocks = np.arange(first, last + 1) if dense else np.unique(positions // layout.block)
+    starts = np.searchsorted(positions, blocks * layout.block).tolist()
     parts = []
-    for block, start, stop in zip(blocks.tolist(), starts, [*starts[1:], len(ascending)], strict=True):
+    for block, start, stop in zip(blocks.tolist(), starts, [*starts[1:], len(positions)], strict=True):
         if start < stop:
-            begin, end = layout.block_rows(block)
-            whole = distinct and stop - start == end - begin
-            parts.append(Part(block, None if whole else ascending[start:stop] - begin, slice(start, stop)))
+            block_start, block_stop = layout.block_rows(block)
+            whole = distinct and stop - start == block_stop - block_start
+            parts.append(Part(block, None if whole else positions[start:stop] - block_start, slice(start, stop)))
     return parts
 
 
-def nearby(place: Place, prefixes: Iterable[str]) -> AbstractContextManager[Place]:
-    """A place for reading many files under some folders of it."""
+def open_folders(place: Place, prefixes: Iterable[str]) -> AbstractContextManager[Place]:
+    """A place whose folders under `prefixes` stay open, for reading many files in them; a far place as it is."""
     return place.held(prefixes) if isinstance(place, Folder) else nullcontext(place)
 
 
@@ -70,46 +70,47 @@ def read_records(
     size_of: Callable[[int, str], int],
     classes: int,
 ) -> Array:
-    """Records [B] of row `row` along the first axis of some arrays. `size_of(block, array)` is how long a file
-    was committed.
+    """Records [B] of row `row` along the first axis of some arrays. `size_of(block, array)` is the size in bytes with
+    which a file was committed.
 
-    Raises DamagedError where a file is missing, has another size, does not decode, or holds a class id that there is
-    not among `classes`.
+    Raises DamagedError where a file is missing, has another size, does not decode, or holds a class id that is not
+    below `classes`.
     """
-    records = np.empty(parts[-1].place.stop if parts else 0, record_dtype(specs))
+    records = np.empty(parts[-1].slot.stop if parts else 0, record_dtype(specs))
     fields = records.view(copied_whole(records.dtype))
     targets = [
         (name, spec, cast(int, spec.block_axis) - 1, fields[name], _decoded_bytes(spec)) for name, spec in specs.items()
     ]
     threads = min(_threads(place, specs), max(len(parts), 1))
-    room = [np.empty(max(map(_decoded_bytes, specs.values()), default=0), dtype=np.uint8) for _ in range(threads)]
+    buffers = [np.empty(max(map(_decoded_bytes, specs.values()), default=0), dtype=np.uint8) for _ in range(threads)]
 
-    def read(part: Part, room: Array) -> None:
-        for name, spec, axis, target, decoded in targets:
-            size = size_of(part.block, name)
-            values = read_row(place, spec, part.block, row, size=size, out=room[:decoded])
-            if name == "classes" and (found := int(values.max(initial=0))) >= classes:
-                said = f"{place.path(spec.key(part.block))} holds class id {found}, allowed are 0 to {classes - 1}"
-                raise DamagedError(f"{said}; fetch the store again")
-            chosen = rows_first(values, axis, part.rows)
-            target[part.place] = chosen.reshape(len(chosen), -1).view(target.dtype)[:, 0]
+    def read(part: Part, buffer: Array) -> None:
+        for name, spec, axis, target, size in targets:
+            file_size = size_of(part.block, name)
+            values = read_row(place, spec, part.block, row, size=file_size, out=buffer[:size])
+            if name == "classes" and (highest := int(values.max(initial=0))) >= classes:
+                problem = f"{place.path(spec.key(part.block))} holds class id {highest}, allowed are 0 to {classes - 1}"
+                raise DamagedError(f"{problem}; fetch the store again")
+            rows = rows_first(values, axis, part.rows)
+            target[part.slot] = rows.reshape(len(rows), -1).view(target.dtype)[:, 0]
 
-    _each(read, parts, room)
+    _read_all(read, parts, buffers)
     return records
 
 
 def rows_first(values: Array, axis: int, rows: IntArray | None) -> Array:
     """Some rows of a chunk (None: all), contiguous, with the axis of rows first.
 
-    Turned a rank at a time where there are more rows than ranks: numpy's own way walks across the ranks for each row.
+    They are copied a rank at a time where there are more rows than ranks: numpy's own copy walks across all ranks for
+    each row.
     """
     by_row = np.moveaxis(values, axis, 0)
     if rows is not None or axis == 0 or len(by_row) <= by_row[0].size:
         return np.ascontiguousarray(by_row if rows is None else by_row[rows])
-    turned = np.empty(by_row.shape, by_row.dtype)
-    for place in np.ndindex(by_row.shape[1:]):
-        turned[(slice(None), *place)] = by_row[(slice(None), *place)]
-    return turned
+    copy = np.empty(by_row.shape, by_row.dtype)
+    for rank in np.ndindex(by_row.shape[1:]):
+        copy[(slice(None), *rank)] = by_row[(slice(None), *rank)]
+    return copy
 
 
 def _decoded_bytes(spec: ArraySpec) -> int:
@@ -126,32 +127,32 @@ def _cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-def _each(read: Callable[[Part, Array], None], parts: list[Part], room: list[Array]) -> None:
-    """Every part once, on a thread for each room; the first error ends all. The threads are this call's own, since a
-    fork takes none along."""
-    if len(room) == 1:
+def _read_all(read: Callable[[Part, Array], None], parts: list[Part], buffers: list[Array]) -> None:
+    """Read every part once, on a thread for each buffer; the first error ends all. The threads live as long as this
+    call, since a fork takes none along."""
+    if len(buffers) == 1:
         for part in parts:
-            read(part, room[0])
+            read(part, buffers[0])
         return
-    left = deque(parts)
+    queue = deque(parts)
 
-    def work(room: Array) -> None:
+    def work(buffer: Array) -> None:
         try:
-            while (part := _next(left)) is not None:
-                read(part, room)
+            while (part := _next_part(queue)) is not None:
+                read(part, buffer)
         finally:
-            left.clear()  # there is more left only after an error
+            queue.clear()  # parts are left only after an error
 
-    with ThreadPoolExecutor(len(room), thread_name_prefix="kdcache-read") as pool:
+    with ThreadPoolExecutor(len(buffers), thread_name_prefix="kdcache-read") as pool:
         try:
-            for done in [pool.submit(work, each) for each in room]:
-                done.result()
+            for future in [pool.submit(work, buffer) for buffer in buffers]:
+                future.result()
         finally:
-            left.clear()  # an interrupt too waits for no more than what has begun
+            queue.clear()  # after an interrupt too, only reads that have begun are waited for
 
 
-def _next(left: "deque[Part]") -> Part | None:
+def _next_part(queue: "deque[Part]") -> Part | None:
     try:
-        return left.popleft()
+        return queue.popleft()
     except IndexError:
         return None

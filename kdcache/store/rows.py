@@ -1,4 +1,4 @@
-"""Rows of one view in memory: one packed record a row, so that a batch is one gather, decoded a batch at a time."""
+"""Rows of one view in memory. A row is one packed record, so that a batch is one gather, decoded a batch at a time."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -21,7 +21,7 @@ IntArray = npt.NDArray[np.int64]
 
 @dataclass(frozen=True)
 class EncodedRows:
-    """Rows of one view as the store holds them, positions first: packed `records` [B], and arrays that lie `loose`."""
+    """Rows of one view as the store holds them, positions first: packed `records` [B], and `loose` arrays."""
 
     identity: Identity
     positions: IntArray
@@ -30,7 +30,7 @@ class EncodedRows:
 
     @cached_property
     def arrays(self) -> dict[str, Array]:
-        """All arrays by name; those of the records are views of them."""
+        """All arrays by name; those of the records share their memory."""
         if self.records is None:
             return self.loose
         return {name: self.records[name] for name in self.records.dtype.names or ()} | self.loose
@@ -40,7 +40,7 @@ class EncodedRows:
         return sum(array.nbytes for array in self.loose.values()) + (0 if self.records is None else self.records.nbytes)
 
     def take(self, rows: IntArray, *, positions: IntArray | None = None) -> "EncodedRows":
-        """Some rows, by their place in `positions`; whoever knows the positions there saves looking them up."""
+        """Rows `rows` of these, counted from 0. A caller that knows their `positions` saves looking them up."""
         return EncodedRows(
             self.identity,
             self.positions.take(rows) if positions is None else positions,
@@ -55,7 +55,7 @@ class EncodedRows:
         if encoding.k is None:
             logits = self.arrays["logits"].astype(np.float32)
             return FullLabels(logits, label, teacher.classes, teacher.masked_classes)
-        classes = np.ascontiguousarray(self.arrays["classes"])  # nobody who keeps the ids keeps the records by it
+        classes = np.ascontiguousarray(self.arrays["classes"])  # a copy, which keeps no records in memory
         gaps, tail = self.arrays.get("gaps"), self.arrays["tail"]
         if encoding.packing == "residuals":
             tail = unpack(tail, last_steps(gaps, encoding.quantisation), self.identity.tail_classes)
@@ -63,32 +63,34 @@ class EncodedRows:
         return TopKLabels(classes, logits, decode_tail(tail), label, teacher.classes, teacher.masked_classes)
 
     def _full_label(self) -> Array:
-        """The full encoding keeps no label distance: it is read from the logits of the labels that came along."""
+        """Logits of the hard labels, [B] or [B, 2] f32, NaN for none and for masked classes. The full encoding stores
+        no label distance: it is read from the logits."""
         labels = self.arrays["hard"].astype(np.int64)
-        column = labels if labels.ndim == 2 else labels[:, None]
-        logits = np.take_along_axis(self.arrays["logits"], np.maximum(column, 0), axis=1).astype(np.float32)
-        known = np.where((column >= 0) & np.isfinite(logits), logits, np.float32(np.nan))
-        return known if labels.ndim == 2 else known[:, 0]
+        classes = labels if labels.ndim == 2 else labels[:, None]
+        logits = np.take_along_axis(self.arrays["logits"], np.maximum(classes, 0), axis=1).astype(np.float32)
+        label_logits = np.where((classes >= 0) & np.isfinite(logits), logits, np.float32(np.nan))
+        return label_logits if labels.ndim == 2 else label_logits[:, 0]
 
 
 def record_dtype(specs: Mapping[str, ArraySpec]) -> np.dtype[Any]:
-    """One row of some arrays, widest numbers first so that each is aligned; its size is a multiple of the widest."""
+    """The record of one row of some arrays: widest numbers first, so that each is aligned. Its size is a multiple of
+    the widest number's."""
     names = sorted(specs, key=lambda name: -WIDTH[specs[name].dtype])
     formats = [(specs[name].dtype, _row_shape(specs[name])) for name in names]
-    sizes = [np.dtype(each).itemsize for each in formats]
-    offsets = [sum(sizes[:place]) for place in range(len(sizes))]
+    sizes = [np.dtype(dtype).itemsize for dtype in formats]
+    offsets = [sum(sizes[:count]) for count in range(len(sizes))]
     widest = max((WIDTH[spec.dtype] for spec in specs.values()), default=1)
-    return _laid_out(names, formats, offsets, -(-sum(sizes) // widest) * widest)
+    return _packed_dtype(names, formats, offsets, -(-sum(sizes) // widest) * widest)
 
 
 def copied_whole(dtype: np.dtype[Any]) -> np.dtype[Any]:
-    """The same record with each field as plain bytes: numpy copies those a field at a time, not a number at a time."""
+    """The same record with each field as plain bytes, which numpy copies a field at a time, not a number at a time."""
     fields: Mapping[str, Any] = dtype.fields or {}
     formats = [f"V{field[0].itemsize}" for field in fields.values()]
-    return _laid_out(list(fields), formats, [field[1] for field in fields.values()], dtype.itemsize)
+    return _packed_dtype(list(fields), formats, [field[1] for field in fields.values()], dtype.itemsize)
 
 
-def _laid_out(names: list[str], formats: list[Any], offsets: list[int], itemsize: int) -> np.dtype[Any]:
+def _packed_dtype(names: list[str], formats: list[Any], offsets: list[int], itemsize: int) -> np.dtype[Any]:
     return np.dtype({"names": names, "formats": formats, "offsets": offsets, "itemsize": itemsize})
 
 

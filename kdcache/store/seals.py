@@ -1,4 +1,4 @@
-"""Seals: what one team tells another. A create-only list of segment digests; its sha256 is the content id."""
+"""Seals, which one team names to another: create-only lists of segment digests, whose sha256 is the content id."""
 
 import os
 import re
@@ -17,7 +17,7 @@ from kdcache.store.layout import LATEST_SEAL, seal_key, segment_digest, segment_
 from kdcache.store.manifest import Identity
 
 NAME = re.compile(r"[0-9a-f]{32}\.json")
-PIN = 32  # hex digits from which a content id names one store for certain
+PIN = 32  # hex digits of a content id that always name one seal
 HEX = set("0123456789abcdef")
 SHOWN = 20  # seals that a message lists
 
@@ -25,7 +25,7 @@ Digest = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 
 
 class SealedSegment(Record):
-    """What a seal says of one segment."""
+    """The entry of one segment in a seal: its views, the sha256 of its commits, and its segment digest."""
 
     views: ViewSpan
     commits: Digest
@@ -33,7 +33,7 @@ class SealedSegment(Record):
 
 
 class Seal(Record):
-    """A create-only list of digests; the sha256 of its bytes is the content id."""
+    """A seal: a create-only list of digests. The sha256 of its bytes is the content id."""
 
     format: Literal[1]
     identity: Digest
@@ -43,10 +43,10 @@ class Seal(Record):
     segments: Annotated[tuple[SealedSegment, ...], FailFast()]
 
     @model_validator(mode="after")
-    def _views_are_distinct(self) -> Self:
-        for views, following in pairwise(sorted(segment.views for segment in self.segments)):
-            if views.overlaps(following):
-                raise ValueError(f"segments of views {views} and {following} overlap")
+    def _check_views(self) -> Self:
+        for views, next_views in pairwise(sorted(segment.views for segment in self.segments)):
+            if views.overlaps(next_views):
+                raise ValueError(f"segments of views {views} and {next_views} overlap")
         return self
 
     @property
@@ -55,7 +55,7 @@ class Seal(Record):
 
 
 def split_pin(url: str) -> tuple[str, str | None]:
-    """`store.kd@1f2e...` as path and content id, in either case; an `@` that is part of an existing path stays."""
+    """Path and content id of `store.kd@1f2e...`, in either case. An `@` that is part of an existing path stays."""
     path, at, content_id = url.rpartition("@")
     content_id = content_id.lower()
     if not at or not content_id or set(content_id) - HEX:
@@ -68,22 +68,22 @@ def split_pin(url: str) -> tuple[str, str | None]:
 def read_seal(folder: Place, identity: Identity, content_id: str | None) -> Seal | None:
     """The seal that a content id names, the latest where it is None; None where there is no seal at all.
 
-    Raises StoreNotFoundError for an unknown id, DamagedError for a seal that is not what its name says, FormatError for
-    fields that no seal holds.
+    Raises StoreNotFoundError for an unknown id, DamagedError for a seal that differs from its name or the manifest, and
+    FormatError for fields that no seal has.
     """
     if content_id is None:
-        content_id = _latest(folder)
+        content_id = _latest_id(folder)
         if content_id is None:
             return None
     elif len(content_id) < PIN:
-        content_id = _complete(folder, content_id)
+        content_id = _complete_id(folder, content_id)
     key = seal_key(content_id)
     data = folder.get(key, limit=SEAL_LIMIT)
     if data is None:
-        there = (
-            (", ".join(sealed_ids(folder)[:SHOWN]) or "none") if folder.lists else _latest(folder) or "no latest one"
+        names = (
+            (", ".join(sealed_ids(folder)[:SHOWN]) or "none") if folder.lists else _latest_id(folder) or "no latest one"
         )
-        raise StoreNotFoundError(f"{folder.root} has no seal {content_id}; it has {there}")
+        raise StoreNotFoundError(f"{folder.root} has no seal {content_id}; it has {names}")
     if not sha256_hex(data).startswith(content_id):
         raise DamagedError(
             f"{folder.path(key)} has sha256 {sha256_hex(data)}, its content id is {content_id}; restore it"
@@ -104,30 +104,30 @@ def read_seal(folder: Place, identity: Identity, content_id: str | None) -> Seal
     return seal
 
 
-def _latest(folder: Place) -> str | None:
+def _latest_id(folder: Place) -> str | None:
     """The content id of the latest seal. Raises DamagedError where the file holds something else."""
     latest = folder.get(LATEST_SEAL, limit=LATEST_LIMIT)
     if latest is None:
         return None
     content_id = latest.decode("ascii", "replace").strip()
     if len(content_id) != 64 or set(content_id) - HEX:
-        said = f"{folder.path(LATEST_SEAL)} holds {content_id[:80]!r}, which is not a content id"
-        raise DamagedError(f"{said}; restore it, or open the store by a pin: {folder.root}@<content id>")
+        problem = f"{folder.path(LATEST_SEAL)} holds {content_id[:80]!r}, which is not a content id"
+        raise DamagedError(f"{problem}; restore it, or open the store by a pin: {folder.root}@<content id>")
     return content_id
 
 
 def sealed_ids(folder: Place) -> list[str]:
-    """The first 32 digits of every content id, by listing."""
+    """The first 32 hex digits of the content id of every seal, by listing."""
     names = [key.rsplit("/", 1)[-1] for key in folder.keys("kdcache/seals")]
     return [name.removesuffix(".json") for name in names if NAME.fullmatch(name)]
 
 
-def _complete(folder: Place, prefix: str) -> str:
+def _complete_id(folder: Place, prefix: str) -> str:
     if not folder.lists:
-        said = f"{folder.root} cannot be listed, and {prefix} has {len(prefix)} digits"
-        raise StoreNotFoundError(f"{said}; give {PIN} or more of the content id, or none for the latest seal")
-    matches = [each for each in sealed_ids(folder) if each.startswith(prefix)]
+        problem = f"{folder.root} cannot be listed, and {prefix} has {len(prefix)} digits"
+        raise StoreNotFoundError(f"{problem}; give {PIN} or more of the content id, or none for the latest seal")
+    matches = [content_id for content_id in sealed_ids(folder) if content_id.startswith(prefix)]
     if len(matches) != 1:
-        found = ", ".join(matches[:SHOWN]) or "none"
-        raise StoreNotFoundError(f"{folder.root}: {prefix} names {len(matches)} seals ({found}); give more digits")
+        names = ", ".join(matches[:SHOWN]) or "none"
+        raise StoreNotFoundError(f"{folder.root}: {prefix} names {len(matches)} seals ({names}); give more digits")
     return matches[0]

@@ -26,13 +26,13 @@ Array = npt.NDArray[Any]
 
 
 def encode_shard(spec: ArraySpec, data: Array) -> bytes:
-    """One shard's bytes for a block's rows; equal rows give equal bytes, and a ragged block is padded inside."""
+    """Bytes of the shard that holds a block's rows. Equal rows give equal bytes; a ragged block is padded inside."""
     assert data.dtype == spec.dtype, (spec.path, data.dtype, spec.dtype)
-    return next(iter(_encoded(replace(spec, path="", shape=data.shape), data).values()))
+    return next(iter(_encode(replace(spec, path="", shape=data.shape), data).values()))
 
 
 def check_shard(spec: ArraySpec, data: bytes) -> None:
-    """Decode every chunk of a shard, one at a time. Raises ValueError or RuntimeError for bytes that are none."""
+    """Decode every chunk of a shard, one at a time. Raises ValueError or RuntimeError for bytes that are no shard."""
     chunks = spec.shape[0]
     for offset, length in parse_index(data[-index_bytes(chunks) :], chunks, len(data)):
         decode_chunk(data[offset : offset + length], spec.dtype, spec.chunk)
@@ -44,11 +44,11 @@ def decode_shard(spec: ArraySpec, data: bytes, block: int) -> Array:
     values = np.empty((spec.shape[0], *spec.chunk[1:]), dtype=spec.dtype)
     for row, (offset, length) in enumerate(chunks):
         values[row] = decode_chunk(data[offset : offset + length], spec.dtype, spec.chunk)[0]
-    return np.asarray(values[(slice(None), *_unpadded(spec, block))])
+    return np.asarray(values[(slice(None), *_row_slices(spec, block))])
 
 
-def _unpadded(spec: ArraySpec, block: int) -> tuple[slice, ...]:
-    """What of one row along the first axis belongs to a block's rows."""
+def _row_slices(spec: ArraySpec, block: int) -> tuple[slice, ...]:
+    """Slices of one row along the first axis that leave the padding of a ragged block out."""
     if spec.block_axis is None:
         return ()
     axis = spec.block_axis
@@ -57,22 +57,22 @@ def _unpadded(spec: ArraySpec, block: int) -> tuple[slice, ...]:
 
 
 def longest_chunk(spec: ArraySpec) -> int:
-    """Bytes that no chunk of an array exceeds: its values, not compressed."""
+    """Most bytes that a chunk of an array may have: those of its values, not compressed."""
     return chunk_bytes(spec.dtype, spec.chunk) + OVERHEAD
 
 
 def largest_shard(spec: ArraySpec) -> int:
-    """Bytes that no shard of an array exceeds: its chunks, not compressed, and the index."""
+    """Most bytes that a shard of an array may have: those of its chunks, not compressed, and of the index."""
     return spec.shape[0] * longest_chunk(spec) + index_bytes(spec.shape[0])
 
 
 def encode_plain(spec: ArraySpec, data: Array) -> dict[str, bytes]:
     """Key -> bytes for every chunk of an array of the store as a whole."""
     assert data.dtype == spec.dtype, (spec.path, data.dtype, spec.dtype)
-    return {f"{spec.path}/{key}": chunk for key, chunk in _encoded(replace(spec, path=""), data).items()}
+    return {f"{spec.path}/{key}": chunk for key, chunk in _encode(replace(spec, path=""), data).items()}
 
 
-def _encoded(spec: ArraySpec, data: Array) -> dict[str, bytes]:
+def _encode(spec: ArraySpec, data: Array) -> dict[str, bytes]:
     prototype = default_buffer_prototype()
     memory = MemoryStore()
     sync(memory.set("zarr.json", prototype.buffer.from_bytes(spec.metadata_bytes())))
@@ -83,72 +83,73 @@ def _encoded(spec: ArraySpec, data: Array) -> dict[str, bytes]:
 
 
 def put_plain(folder: Place, spec: ArraySpec, data: Array) -> None:
-    """Write a whole-store array, or find it there with these values, in whatever bytes a compressor wrote."""
+    """Write an array of the store as a whole. An array that lies there already stays, whatever compressor wrote its
+    bytes. Raises StoreError where its values are others."""
     chunks = encode_plain(spec, data)
-    found = [key for key, chunk in chunks.items() if not folder.put_new(key, chunk)]
+    keys = [key for key, chunk in chunks.items() if not folder.put_new(key, chunk)]
     folder.put_same(f"{spec.path}/zarr.json", spec.metadata_bytes())
-    if any(folder.digest(key) != sha256_hex(chunks[key]) for key in found) and not np.array_equal(
+    if any(folder.digest(key) != sha256_hex(chunks[key]) for key in keys) and not np.array_equal(
         read_whole(folder, spec), data
     ):
         raise StoreError(f"{folder.path(spec.path)} exists with other values; use another store path")
 
 
 def require_metadata(folder: Place, spec: ArraySpec) -> None:
-    """Raises FormatError where a zarr.json is not what the manifest predicts, DamagedError where it is gone."""
+    """Raises FormatError where a zarr.json differs from what the manifest predicts, DamagedError where it is gone."""
     name = f"{spec.path}/zarr.json"
     data = folder.require(name, "restore it from another copy of the store", limit=ZARR_LIMIT)
     if data == spec.metadata_bytes():
         return
-    found, expected = parse_json(data, str(folder.path(name))), spec.metadata()
-    for key in sorted(expected.keys() | found.keys()):
-        if found.get(key) != expected.get(key):
-            said = f"{key[:80]!r} is {repr(found.get(key))[:160]}, expected {expected.get(key)}"
+    current, expected = parse_json(data, str(folder.path(name))), spec.metadata()
+    for key in sorted(expected.keys() | current.keys()):
+        if current.get(key) != expected.get(key):
+            problem = f"{key[:80]!r} is {repr(current.get(key))[:160]}, expected {expected.get(key)}"
             advice = "the file was altered: restore it from another copy of the store"
-            raise FormatError(f"{folder.path(name)}: {said}; {advice}")
+            raise FormatError(f"{folder.path(name)}: {problem}; {advice}")
 
 
 def read_row(folder: Place, spec: ArraySpec, block: int, row: int, *, size: int, out: Array | None = None) -> Array:
-    """Row `row` along the first axis of one block, padding cut off; `size` is what was committed of its file.
-    `out`: room for the decoded chunk, see `decode_chunk`.
+    """Row `row` along the first axis of one block, padding cut off. `size` is the size with which its file was
+    committed, `out` a buffer for the decoded chunk, see `decode_chunk`.
 
     Raises DamagedError where the file is missing, has another size, or does not decode.
     """
-    key, tail = spec.key(block), index_bytes(spec.shape[0])
+    key, index_size = spec.key(block), index_bytes(spec.shape[0])
     try:
         with folder.opened(key) as file:
             if file.size != size:
                 raise DamagedError(f"{folder.path(key)} has {file.size} bytes, committed were {size}; {folder.mend}")
-            offset, length = parse_index(file.part(max(size - tail, 0), tail), spec.shape[0], size)[row]
+            offset, length = parse_index(file.part(max(size - index_size, 0), index_size), spec.shape[0], size)[row]
             if length > longest_chunk(spec):
                 raise ValueError(f"chunk {row} has {length} bytes, more than it takes without compression")
             values: Array = decode_chunk(file.part(offset, length), spec.dtype, spec.chunk, out=out)[0]
     except (ValueError, RuntimeError) as error:
         advice = "find the block with: kdcache verify " + str(folder.root)
         raise DamagedError(f"{folder.path(key)} does not decode ({error}); {advice}") from error
-    return np.asarray(values[_unpadded(spec, block)])
+    return np.asarray(values[_row_slices(spec, block)])
 
 
-def read_whole(folder: Place, spec: ArraySpec, *, span: tuple[int, int] | None = None) -> Array:
-    """All of an array of the store as a whole, once every chunk of it is known to be there; or the entries of a span.
-    Raises DamagedError."""
+def read_whole(folder: Place, spec: ArraySpec, *, start: int = 0, stop: int | None = None) -> Array:
+    """Entries start:stop of an array of the store as a whole, by default all. They are read once all chunks that hold
+    them are known to be there. Raises DamagedError."""
     require_metadata(folder, spec)
     limit = longest_chunk(spec)
-    first, last = (0, spec.shape[0]) if span is None else span
-    chunks = range(first // spec.chunk[0], -(-last // spec.chunk[0]))
+    stop = spec.shape[0] if stop is None else stop
+    chunks = range(start // spec.chunk[0], -(-stop // spec.chunk[0]))
     for chunk in chunks:
         if folder.size(spec.key(chunk)) is None:
             advice = "restore it from another copy, or run the same `kdcache extract` again"
             raise DamagedError(f"{folder.path(spec.key(chunk))} is missing; {advice}")
-    values = np.empty((last - first, *spec.shape[1:]), dtype=spec.dtype)
+    values = np.empty((stop - start, *spec.shape[1:]), dtype=spec.dtype)
     for chunk in chunks:
         data = folder.require(spec.key(chunk), "another process deleted it", limit=limit)
         try:
-            decoded = decode_chunk(data, spec.dtype, spec.chunk)
+            chunk_values = decode_chunk(data, spec.dtype, spec.chunk)
         except (ValueError, RuntimeError) as error:
             advice = "restore it from another copy of the store"
             raise DamagedError(f"{folder.path(spec.key(chunk))} does not decode ({error}); {advice}") from error
-        begin = chunk * spec.chunk[0]
-        part = decoded[max(first - begin, 0) : last - begin]
-        place = max(begin - first, 0)
-        values[place : place + len(part)] = part
+        chunk_start = chunk * spec.chunk[0]
+        part = chunk_values[max(start - chunk_start, 0) : stop - chunk_start]
+        offset = max(chunk_start - start, 0)
+        values[offset : offset + len(part)] = part
     return values

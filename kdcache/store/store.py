@@ -54,7 +54,7 @@ class Store:
         left_out: tuple[SealedSegment, ...] = (),
     ) -> None:
         self.folder = folder
-        self.left_out = left_out  # segments of the seal that a partial copy does not hold
+        self.left_out = left_out  # segments of the seal that this copy does not hold
         self.manifest = manifest
         self.seal_record = seal
         self.segments = segments
@@ -70,10 +70,10 @@ class Store:
         provenance: Provenance,
         head: dict[str, Array] | None = None,
     ) -> Self:
-        """Make a store, or open the one of the same identity that is there, for writing.
+        """Make a store and open it for writing; a store of the same identity that stands there is opened.
 
         `order` [N] dataset index of each position, `labels` [N] hard labels by position (-1 none), `head` weight [C, D]
-        and bias [C] f32. Raises MismatchError, naming both values, where another identity has the place.
+        and bias [C] f32. Raises MismatchError, naming both values, where a store of another identity has the place.
         """
         folder = open_folder(path)
         check_order(order, labels, identity)
@@ -81,11 +81,11 @@ class Store:
             raise InvalidInputError(
                 f"the identity keeps a head of width {identity.encoding.head}, given was {list(head or ())}"
             )
-        written = Manifest(identity=identity, provenance=provenance).to_bytes()
-        parse_manifest(written, str(folder.path(MANIFEST)))  # what could not be opened again is not written
-        folder.put_new(MANIFEST, written)
-        standing = _read_manifest(folder)
-        require_equal(standing.identity, identity, f"{folder.root} belongs to another extraction:", _OTHER)
+        data = Manifest(identity=identity, provenance=provenance).to_bytes()
+        parse_manifest(data, str(folder.path(MANIFEST)))  # a manifest that could not be opened again is not written
+        folder.put_new(MANIFEST, data)
+        current = _read_manifest(folder)
+        require_equal(current.identity, identity, f"{folder.root} belongs to another extraction:", _ADVICE)
         folder.put_same("zarr.json", group_bytes())
         put_plain(folder, order_spec(len(order)), order.astype(order_spec(len(order)).dtype))
         put_plain(folder, labels_spec(len(labels)), labels.astype(np.int32))
@@ -96,7 +96,7 @@ class Store:
 
     @classmethod
     def open(cls, url: str | os.PathLike[str], expect: Identity | None = None) -> Self:
-        """Open for reading; `url` may end in `@content-id`. A sealed store shows what its seal lists and nothing else.
+        """Open a store for reading; `url` may end in `@content-id`. A sealed store shows its seal's segments alone.
 
         Raises StoreNotFoundError, FormatError, DamagedError, and MismatchError where the identity is not `expect`."""
         path, content_id = split_pin(os.fspath(url))
@@ -104,15 +104,17 @@ class Store:
 
     @classmethod
     def at(cls, folder: Place, content_id: str | None = None, expect: Identity | None = None) -> Self:
-        """Open what lies at a place, as `open` does."""
+        """Open the store at a place, as `open` does."""
         folder = reading(folder)
         manifest = _read_manifest(folder)
         if expect is not None:
-            require_equal(manifest.identity, expect, f"{folder.root} is not the store that was expected:", _OTHER)
+            require_equal(manifest.identity, expect, f"{folder.root} is not the store that was expected:", _ADVICE)
         seal = read_seal(folder, manifest.identity, content_id)
         if seal is None and not folder.lists:
-            said = f"{folder.path(LATEST_SEAL)} is not there: the store is not sealed, and its blocks cannot be listed"
-            raise StoreNotFoundError(f"{said}; run kdcache seal on the store's folder, and publish it again")
+            problem = (
+                f"{folder.path(LATEST_SEAL)} is not there: the store is not sealed, and its blocks cannot be listed"
+            )
+            raise StoreNotFoundError(f"{problem}; run kdcache seal on the store's folder, and publish it again")
         if seal is None:
             return cls.listed(folder)
         left_out = tuple(entry for entry in read_partial(folder) if entry in seal.segments)
@@ -125,12 +127,12 @@ class Store:
 
     @classmethod
     def open_for_writing(cls, path: str | os.PathLike[str]) -> Self:
-        """Open what lies there now, sealed or not, by listing."""
+        """Open the store at a path for writing: all that lies there now, sealed or not, by listing."""
         return cls.listed(open_folder(path))
 
     @classmethod
     def listed(cls, folder: Place) -> Self:
-        """Open what lies at a place now, sealed or not, by listing."""
+        """Open the store at a place: all that lies there now, sealed or not, by listing."""
         manifest = _read_manifest(folder)
         return cls(folder, manifest, None, tuple(listed_segments(folder, manifest.identity)))
 
@@ -164,12 +166,12 @@ class Store:
 
     @property
     def card(self) -> Card:
-        """What people wrote about the store."""
+        """The card: name, licence and notes that people wrote about the store."""
         data = get_optional(self.folder, CARD, limit=CARD_LIMIT)
         return Card() if data is None else Card.from_bytes(data, str(self.folder.path(CARD)))
 
     def write_card(self, card: Card) -> None:
-        """Replace what people wrote about the store; no hash covers it."""
+        """Replace the store's card; no hash covers it."""
         data = card.to_bytes()
         if len(data) > CARD_LIMIT:
             raise InvalidInputError(f"the card has {len(data)} bytes, allowed are {CARD_LIMIT}; write shorter notes")
@@ -179,53 +181,60 @@ class Store:
         """The teacher's classifier, weight [C, D] and bias [C] f32. Raises MissingBlockError where it was not kept."""
         if not self.identity.encoding.head:
             raise MissingBlockError(f"{self.folder.root} holds no head; extract with --keep head")
-        digest = self.seal_record.head if self.seal_record else None
+        expected = self.seal_record.head if self.seal_record else None
         head = read_head(self.folder, self.identity)
-        if digest is not None and (found := head_digest(head)) != digest:
-            raise DamagedError(f"{self.folder.path('head')} has digest {found}, the seal says {digest}; restore it")
+        if expected is not None and (digest := head_digest(head)) != expected:
+            raise DamagedError(f"{self.folder.path('head')} has digest {digest}, the seal says {expected}; restore it")
         return head
 
     def segment_of(self, view: int) -> Segment:
-        """The segment that holds a view. Raises InvalidInputError, naming the views there are, and MissingBlockError
-        for a view that this copy left out."""
+        """The segment that holds a view.
+
+        Raises InvalidInputError, naming the store's segments, for a view that it has not, and MissingBlockError for a
+        view that this copy left out.
+        """
         for segment in self.segments:
             if view in segment.views:
                 return segment
-        if lacking := shown_spans(segment.views for segment in self.left_out if view in segment.views):
-            said = f"is a partial copy: view {view} is of views {lacking}, which were not pulled"
-            raise MissingBlockError(f"{self.folder.root} {said}; get them with kdcache pull from where it came from")
-        there = ", ".join(segment.layout.name for segment in self.segments) or "none"
+        if spans := shown_spans(segment.views for segment in self.left_out if view in segment.views):
+            problem = f"is a partial copy: view {view} is of views {spans}, which were not pulled"
+            raise MissingBlockError(f"{self.folder.root} {problem}; get them with kdcache pull from where it came from")
+        names = ", ".join(segment.layout.name for segment in self.segments) or "none"
         raise InvalidInputError(
-            f"{self.folder.root} has no view {view}; it has {there}; add views with kdcache extract"
+            f"{self.folder.root} has no view {view}; it has {names}; add views with kdcache extract"
         )
 
     def load(self, view: int, positions: npt.ArrayLike, *, features: bool = False) -> EncodedRows:
         """Rows of one view at `positions` [B], as stored: soft labels and pixel fingerprints, features on request."""
         segment = self.segment_of(view)
-        wanted = [name for name in segment.layout.rowwise if features or name != "features"]
-        if features and "features" not in wanted:
+        names = [name for name in segment.layout.rowwise if features or name != "features"]
+        if features and "features" not in names:
             raise MissingBlockError(f"{self.folder.root} holds no features; extract with --keep features")
-        rows = segment.read(view, np.asarray(positions, dtype=np.int64), wanted)
+        rows = segment.read(view, np.asarray(positions, dtype=np.int64), names)
         if self.identity.encoding.k is None:
             rows.loose["hard"] = self.hard_labels(view, rows.positions)
         return rows
 
     def read(self, view: int, positions: npt.ArrayLike) -> SoftLabels:
-        """Soft labels (numpy) of one view at `positions` [B]. An uncommitted or damaged block raises, never zeros."""
+        """Soft labels (numpy) of one view at `positions` [B].
+
+        Raises MissingBlockError for a block that is not committed and DamagedError for a damaged one; it never answers
+        with zeros in their place.
+        """
         return self.load(view, positions).soft_labels()
 
     def class_means(self, view: int) -> Array:
-        """[C] f32 of the view's segment, see `Segment.class_means`. Raises MissingBlockError where none were kept."""
+        """Class means [C] f32 of a view's segment, see `Segment.class_means`. Raises MissingBlockError without any."""
         if not self.identity.encoding.class_means:
             raise MissingBlockError(f"{self.folder.root} holds no class means; use --tail uniform, or extract it again")
         return self.segment_of(view).class_means
 
     def hard_labels(self, view: int, positions: IntArray) -> IntArray:
-        """Hard labels [B], or [B, 2] with the partner's under mixing."""
-        own = self.labels[positions]
+        """Hard labels [B] i64, or [B, 2] with the partner's under mixing."""
+        labels = self.labels[positions]
         if self.identity.plan.mix == "none":
-            return own
-        return np.stack([own, self.labels[partners_of(self.identity.plan, positions, view, self.rows)]], axis=1)
+            return labels
+        return np.stack([labels, self.labels[partners_of(self.identity.plan, positions, view, self.rows)]], axis=1)
 
     def add_segment(self, views: ViewSpan) -> Segment:
         """The segment of some views, made where it is missing. Raises InvalidInputError where views overlap."""
@@ -244,16 +253,17 @@ class Store:
         return segment
 
     def seal(self) -> Seal:
-        """List every segment's digest, create-only; the latest seal is what `open` shows from now on.
+        """Write a seal that lists every segment's digest, create-only. `open` shows this seal from now on.
 
-        Raises MissingBlockError where a block is not committed: all segments must be whole."""
-        sealed = []
+        Raises MissingBlockError where a block is not committed: all segments must be whole.
+        """
+        segments = []
         for segment in open_segments(self):
             data = commits_bytes(segment.commits(), segment.layout)
             digest = sha256_hex(data)
             self.folder.put_same(segment.layout.commits_file(digest), data)
-            sealed.append(SealedSegment(views=segment.views, commits=digest, digest=segment.digest(digest)))
-        if not sealed:
+            segments.append(SealedSegment(views=segment.views, commits=digest, digest=segment.digest(digest)))
+        if not segments:
             raise MissingBlockError(f"{self.folder.root} has no segment to seal; run kdcache extract")
         head = head_digest(read_head(self.folder, self.identity)) if self.identity.encoding.head else None
         seal = Seal(
@@ -262,16 +272,16 @@ class Store:
             order=self.identity.order.sha256,
             labels=values_digest(self.labels.astype(np.int32)),
             head=head,
-            segments=tuple(sealed),
+            segments=tuple(segments),
         )
         self.folder.put_same(seal_key(seal.content_id), seal.to_bytes())
-        if before := read_partial(self.folder):  # segments that are here now are hidden no longer
-            drop_left_out(self.folder, before, seal.segments)
+        if left_out := read_partial(self.folder):  # segments that lie here whole now are shown again
+            drop_left_out(self.folder, left_out, seal.segments)
         self.folder.replace(LATEST_SEAL, seal.content_id.encode() + b"\n")
         return seal
 
 
-_OTHER = "use another store path, or the settings that the store was made with (kdcache inspect shows them)"
+_ADVICE = "use another store path, or the settings that the store was made with (kdcache inspect shows them)"
 
 
 def open_segments(store: Store) -> list[Segment]:

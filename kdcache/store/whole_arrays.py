@@ -1,4 +1,4 @@
-"""The arrays of a store as a whole: order, labels and head, read and held against their digests."""
+"""The arrays of a store as a whole: order, labels and head, compared with their digests as they are read."""
 
 from typing import Any
 
@@ -17,23 +17,23 @@ Array = npt.NDArray[Any]
 
 
 def read_order(folder: Place, identity: Identity) -> IntArray:
-    """[N] i64 dataset index of each position. Raises DamagedError where it is not what the manifest says."""
+    """The order [N] i64: dataset index of each position. Raises DamagedError where its digest is not the manifest's."""
     rows, path = identity.dataset.rows, folder.path("order")
     order = read_whole(folder, order_spec(rows))
-    if (found := values_digest(order)) != identity.order.sha256:
-        wanted = identity.order.sha256
-        raise DamagedError(f"{path} has digest {found}, the manifest says {wanted}; restore it from another copy")
-    seen = np.zeros(rows, dtype=bool)
+    if (digest := values_digest(order)) != identity.order.sha256:
+        expected = identity.order.sha256
+        raise DamagedError(f"{path} has digest {digest}, the manifest says {expected}; restore it from another copy")
+    hits = np.zeros(rows, dtype=bool)
     if int(order.max()) < rows:
-        seen[order] = True
-    if not seen.all():
-        said = f"{path} holds values up to {int(order.max())} and is no permutation of 0 to {rows - 1}"
-        raise DamagedError(f"{said}; fetch the store again")
+        hits[order] = True
+    if not hits.all():
+        problem = f"{path} holds values up to {int(order.max())} and is no permutation of 0 to {rows - 1}"
+        raise DamagedError(f"{problem}; fetch the store again")
     return order.astype(np.int64)
 
 
 def read_labels(folder: Place, identity: Identity, order: IntArray) -> IntArray:
-    """[N] i64 hard label of each position, -1 for none. Raises DamagedError where they are not the manifest's."""
+    """Hard labels [N] i64 by position, -1 for none. Raises DamagedError where their digest is not the manifest's."""
     path, classes = folder.path("labels"), identity.teacher.classes
     labels = read_whole(folder, labels_spec(identity.dataset.rows))
     by_index = np.empty_like(labels)
@@ -42,15 +42,15 @@ def read_labels(folder: Place, identity: Identity, order: IntArray) -> IntArray:
         raise DamagedError(f"{path} are not the labels of the manifest's data set; restore it from another copy")
     lowest, highest = int(labels.min()), int(labels.max())
     if lowest < -1 or highest >= classes:
-        said = f"{path} holds {lowest} to {highest}, allowed are -1 to {classes - 1}"
-        raise DamagedError(f"{said}; fetch the store again")
+        problem = f"{path} holds {lowest} to {highest}, allowed are -1 to {classes - 1}"
+        raise DamagedError(f"{problem}; fetch the store again")
     return labels.astype(np.int64)
 
 
-def labels_between(folder: Place, identity: Identity, first: int, last: int) -> IntArray:
-    """[last - first] i64 hard labels of consecutive positions, -1 for none, from the chunks that hold them: for workers
-    of whose store somebody has checked all labels. Raises DamagedError."""
-    labels = read_whole(folder, labels_spec(identity.dataset.rows), span=(first, last))
+def labels_between(folder: Place, identity: Identity, start: int, stop: int) -> IntArray:
+    """Hard labels [stop - start] i64 of positions start:stop, -1 for none, from the chunks that hold them. No digest is
+    compared: it is for workers, once another process has checked all labels. Raises DamagedError."""
+    labels = read_whole(folder, labels_spec(identity.dataset.rows), start=start, stop=stop)
     return labels.astype(np.int64)
 
 
@@ -66,12 +66,12 @@ def read_head(folder: Place, identity: Identity) -> dict[str, Array]:
 
 
 def head_digest(head: dict[str, Array]) -> str:
-    """What a seal says of the head."""
+    """The digest by which a seal names the head."""
     return sha256_hex(canonical_json({name: values_digest(values) for name, values in head.items()}))
 
 
 def check_order(order: Array, labels: Array, identity: Identity) -> None:
-    """Raises InvalidInputError where order and labels given to a new store are not one entry a sample."""
+    """Raises InvalidInputError where the order or the labels of a new store are not one entry a sample."""
     rows = identity.dataset.rows
     if len(order) != rows or len(labels) != rows:
         raise InvalidInputError(
@@ -79,12 +79,12 @@ def check_order(order: Array, labels: Array, identity: Identity) -> None:
         )
     if not np.array_equal(np.sort(order), np.arange(rows)):
         raise InvalidInputError(f"order is not a permutation of 0 to {rows - 1}: each sample needs one position")
-    found = values_digest(order.astype(order_spec(rows).dtype))
-    assert found == identity.order.sha256, "the identity was built from another order"
+    digest = values_digest(order.astype(order_spec(rows).dtype))
+    assert digest == identity.order.sha256, "the identity was built from another order"
 
 
 def make_order(rows: int, kind: str, seed: int) -> tuple[IntArray, OrderIdentity]:
-    """Dataset index of each position: the data set's own order, or a permutation from numpy's frozen generator."""
+    """The order [N] i64 and its identity: the data set's own, or a permutation from numpy's frozen generator."""
     order = (
         np.arange(rows) if kind == "given" else np.random.RandomState([seed & 0xFFFFFFFF, seed >> 32]).permutation(rows)
     )

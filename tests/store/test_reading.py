@@ -118,7 +118,7 @@ def test_parts_hold_each_position_once(chosen: list[int], distinct: bool) -> Non
     found = np.full(len(wanted), -1)
     for part in parts:
         first, last = layout.block_rows(part.block)
-        found[part.place] = first + (np.arange(last - first) if part.rows is None else part.rows)
+        found[part.slot] = first + (np.arange(last - first) if part.rows is None else part.rows)
     assert found.tolist() == wanted.tolist()
     assert len({part.block for part in parts}) == len(parts)
 
