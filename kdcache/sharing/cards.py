@@ -1,7 +1,7 @@
-"""A README for a sealed store: what it is, where it came from, how to use it. Markdown from the store alone.
+"""A README for a sealed store: Markdown from the store alone, on its contents, its origin and its use.
 
-Text that came with the store is data: it is escaped, never stands in a command, and addresses and absolute paths that a
-writer's settings may carry are left out. Equal stores with equal cards give equal bytes.
+Text that came with the store is data: it is escaped and never stands in a command. Addresses and absolute paths, which
+a writer's settings may hold, are left out. Equal stores with equal cards give equal bytes.
 """
 
 import json
@@ -33,12 +33,12 @@ LICENSES = (
 
 @dataclass(frozen=True)
 class CardFacts:
-    """What both the README and the Croissant record say of a sealed store."""
+    """Facts of a sealed store that both the README and the Croissant record state."""
 
     name: str
     license: str
     content_id: str
-    described: dict[str, Any]
+    description: dict[str, Any]
     shards: int
     bytes: int
 
@@ -48,28 +48,30 @@ class CardFacts:
 
 
 def card_facts(store: Store) -> CardFacts:
-    """Raises InvalidInputError for a store without a seal: there is no content id to speak of."""
+    """The facts of a store. Raises InvalidInputError for a store without a seal, which has no content id."""
     if store.content_id is None:
         raise InvalidInputError(f"{store.folder.root} is not sealed; run: kdcache seal {store.folder.root}")
-    described = describe_store(store)
-    shards = [s for segment in store.segments for each in segment.commits().values() for s in each.shards.values()]
+    description = describe_store(store)
+    commits = [commit for segment in store.segments for commit in segment.commits().values()]
+    shards = [shard for commit in commits for shard in commit.shards.values()]
     return CardFacts(
         name=_line(store.card.name)
-        or public(f"Soft labels of {described['teacher']} on {described['data'] or 'data'}"),
+        or public(f"Soft labels of {description['teacher']} on {description['data'] or 'data'}"),
         license=_line(store.card.license),
         content_id=store.content_id,
-        described=described,
+        description=description,
         shards=len(shards),
         bytes=sum(shard.size for shard in shards),
     )
 
 
 def readme(store: Store) -> str:
-    """Markdown with YAML in front of it, as Hugging Face reads it."""
+    """The README: Markdown behind front matter in YAML, as Hugging Face reads it. Raises InvalidInputError for a store
+    without a seal."""
     facts = card_facts(store)
-    parts = [_front(facts), MARK, f"# {escape(facts.name)}", _intro(facts), _table(_rows(store, facts))]
+    parts = [_front_matter(facts), MARK, f"# {escape(facts.name)}", _intro(facts), _table(_rows(store, facts))]
     if store.card.notes.strip():
-        parts += ["## Notes", _quoted(store.card.notes)]
+        parts += ["## Notes", _quote(store.card.notes)]
     parts += ["## Use it", _usage(store, facts), "## What this shows, and what not", _trust(facts)]
     return "\n\n".join(parts) + "\n"
 
@@ -83,8 +85,8 @@ def write_card(store: Store, out: str | Path | None, texts: dict[str, str]) -> l
     if not isinstance(target, Folder):
         raise InvalidInputError(f"{store.folder.root} is read only; give a folder: --out FOLDER")
     for name in texts:
-        standing = target.get(name)
-        if standing is not None and not any(mark in standing for mark in (MARK.encode(), CROISSANT_MARK)):
+        current = target.get(name)
+        if current is not None and not any(mark in current for mark in (MARK.encode(), CROISSANT_MARK)):
             raise InvalidInputError(
                 f"{target.path(name)} was not written by kdcache card; move it, or use --out FOLDER"
             )
@@ -94,27 +96,27 @@ def write_card(store: Store, out: str | Path | None, texts: dict[str, str]) -> l
 
 
 def escape(text: str, *, everything: bool = False) -> str:
-    """Text as one line of Markdown that shows as itself: no markup, no links, no HTML, no control characters."""
+    """Text as one line of Markdown that renders as the text: no markup, links, HTML or control characters."""
     return (PUNCTUATION if everything else RISKY).sub(r"\\\1", _line(text))
 
 
 def _line(text: str) -> str:
-    """Printable characters of a text as one line; the rest is spaces."""
-    return " ".join("".join(each if each.isprintable() else " " for each in text).split())
+    """A text as one line; characters that are not printable become spaces."""
+    return " ".join("".join(character if character.isprintable() else " " for character in text).split())
 
 
 def public(value: Any) -> str:
-    """A value of the manifest as text, without absolute paths and addresses that a writer's settings may hold."""
+    """A value of the manifest as text, without the absolute paths and addresses that a writer's settings may hold."""
     text = PRIVATE.sub("(path)", _line(value if isinstance(value, str) else ", ".join(map(str, value)) or "none"))
     return text if len(text) <= SHOWN else f"{text[: SHOWN - 3]}..."
 
 
-def _front(facts: CardFacts) -> str:
-    known = facts.license.lower() in LICENSES
+def _front_matter(facts: CardFacts) -> str:
+    is_known = facts.license.lower() in LICENSES
     lines = ["---", f"pretty_name: {json.dumps(facts.name, ensure_ascii=False)}"]
     if facts.license:
-        lines.append(f"license: {facts.license.lower() if known else 'other'}")
-    if facts.license and not known:
+        lines.append(f"license: {facts.license.lower() if is_known else 'other'}")
+    if facts.license and not is_known:
         lines.append(f"license_name: {json.dumps(facts.license, ensure_ascii=False)}")
     return "\n".join(
         [*lines, "tags:", *(f"- {tag}" for tag in ("kdcache", "knowledge-distillation", "soft-labels")), "---"]
@@ -122,12 +124,12 @@ def _front(facts: CardFacts) -> str:
 
 
 def _intro(facts: CardFacts) -> str:
-    told = facts.described
+    fields = facts.description
     return (
-        f"A teacher's soft labels for {told['rows']:,} samples in {_count(told['views'])} augmented views each, for "
-        "knowledge distillation without the teacher: a kdcache store of format 1, which is plain Zarr v3. Views are "
-        "not stored: kdcache draws them again from the data set, and proves by fingerprints that they are those that "
-        "the teacher saw."
+        f"A teacher's soft labels for {fields['rows']:,} samples in {_count(fields['views'])} augmented views each, "
+        "for knowledge distillation without the teacher: a kdcache store of format 1, which is plain Zarr v3. Views "
+        "are not stored: kdcache draws them again from the data set, and proves by fingerprints that they are those "
+        "that the teacher saw."
     )
 
 
@@ -136,30 +138,30 @@ def _count(views: str) -> int:
 
 
 def _rows(store: Store, facts: CardFacts) -> dict[str, str]:
-    told, identity = facts.described, store.identity
+    fields, identity = facts.description, store.identity
     return {
         "content id": f"`{facts.content_id}`",
         "licence": escape(facts.license) or "not stated",
-        "teacher": escape(public(told["teacher"])),
+        "teacher": escape(public(fields["teacher"])),
         "teacher weights": f"sha256 {escape(public(identity.teacher.weights))}",
-        "teacher precision": told["teacher precision"],
-        "masked classes": escape(public(told["masked classes"])),
-        "mean, std": f"{escape(public(told['mean']))}; {escape(public(told['std']))}",
-        "taught by": escape(public([render(each) for each in chain_of(store)])),
-        "data set": f"{escape(public(told['data'] or 'not named'))}, {told['rows']:,} rows",
+        "teacher precision": fields["teacher precision"],
+        "masked classes": escape(public(fields["masked classes"])),
+        "mean, std": f"{escape(public(fields['mean']))}; {escape(public(fields['std']))}",
+        "taught by": escape(public([render(ancestor) for ancestor in chain_of(store)])),
+        "data set": f"{escape(public(fields['data'] or 'not named'))}, {fields['rows']:,} rows",
         "data set digests": escape(public(f"ids {identity.dataset.ids}, labels {identity.dataset.labels}")),
-        "classes": f"{told['classes']:,}",
-        "views": told["views"],
-        "transform": escape(public(told["transform"])),
-        "mixing": told["mix"],
-        "seed": str(told["seed"]),
-        "order": told["order"],
-        "soft labels": told["soft labels"],
-        "features, head": f"{told['features'] or 'none'}, {'kept' if told['head'] else 'none'}",
+        "classes": f"{fields['classes']:,}",
+        "views": fields["views"],
+        "transform": escape(public(fields["transform"])),
+        "mixing": fields["mix"],
+        "seed": str(fields["seed"]),
+        "order": fields["order"],
+        "soft labels": fields["soft labels"],
+        "features, head": f"{fields['features'] or 'none'}, {'kept' if fields['head'] else 'none'}",
         "size": f"{facts.bytes:,} bytes of soft labels in {facts.shards:,} files",
-        "made with": escape(public(told["made with"])),
-        "made on": escape(public(told["made on"])),
-        "decoder": escape(public(told["decoder"] or "none")),
+        "made with": escape(public(fields["made with"])),
+        "made on": escape(public(fields["made on"])),
+        "decoder": escape(public(fields["decoder"] or "none")),
     }
 
 
@@ -167,28 +169,28 @@ def _table(rows: dict[str, str]) -> str:
     return "\n".join(["| | |", "|---|---|", *(f"| {name} | {text} |" for name, text in rows.items())])
 
 
-def _quoted(notes: str) -> str:
+def _quote(notes: str) -> str:
     """People's notes as a quotation, line by line."""
     lines = notes.splitlines()
-    shown = [f"> {escape(line, everything=True)}".rstrip() for line in lines[:NOTE_LINES]]
-    return "\n".join([*shown, *(["> ..."] if len(lines) > NOTE_LINES else [])])
+    quotation = [f"> {escape(line, everything=True)}".rstrip() for line in lines[:NOTE_LINES]]
+    return "\n".join([*quotation, *(["> ..."] if len(lines) > NOTE_LINES else [])])
 
 
 def _usage(store: Store, facts: CardFacts) -> str:
-    pinned, own = f'"$STORE@{facts.pin}"', bool(store.identity.plan.transform.text)
-    naming = " --transform FILE.py:CALLABLE" if own else ""
+    address, needs_transform = f'"$STORE@{facts.pin}"', bool(store.identity.plan.transform.text)
+    transform_flag = " --transform FILE.py:CALLABLE" if needs_transform else ""
     return "\n".join(
         [
             "With kdcache installed, STORE the folder of this README or its address on a web server, and DATA the data",
             "set, as in `folder:/data/train`"
-            + (", and FILE.py:CALLABLE the transform, which is code:" if own else ":"),
+            + (", and FILE.py:CALLABLE the transform, which is code:" if needs_transform else ":"),
             "",
             "```",
-            f"kdcache verify {pinned}                # sha256 of every file",
-            f'kdcache verify {pinned} --data "$DATA"{naming}  # and whether your pictures are the teacher\'s',
-            f"kdcache inspect {pinned} --rows 5",
-            f'kdcache train runs/student --student torchvision:resnet18 --data "$DATA"{naming} \\',
-            f"    --store {pinned} --epochs {_count(facts.described['views'])}",
+            f"kdcache verify {address}                # sha256 of every file",
+            f'kdcache verify {address} --data "$DATA"{transform_flag}  # and whether your pictures are the teacher\'s',
+            f"kdcache inspect {address} --rows 5",
+            f'kdcache train runs/student --student torchvision:resnet18 --data "$DATA"{transform_flag} \\',
+            f"    --store {address} --epochs {_count(facts.description['views'])}",
             "```",
         ]
     )

@@ -1,9 +1,9 @@
 """Croissant 1.0 metadata (JSON-LD) for a sealed store, as far as Croissant can speak of Zarr.
 
-Files that stand alone are FileObjects with sha256 and size. The shards of each array are a FileSet, which says what its
-values are; their sha256 and sizes are in the commits file of their segment, which is a FileObject. Soft labels are no
-record set: a field needs a source, and Croissant has no extraction from Zarr. Class names are one that loads. 1.0 and
-not 1.1, which mlcroissant 1.1 reads as well: readers of 1.0 know nothing else.
+Single files are FileObjects with sha256 and size. The shards of each array are a FileSet, which describes its values;
+their sha256 and sizes are in the commits file of their segment, which is a FileObject. Soft labels are no record set: a
+field needs a source, and Croissant has no extraction from Zarr. Class names are a record set that loads. The version is
+1.0, which readers of 1.1 (mlcroissant 1.1) read as well: readers of 1.0 know no other.
 """
 
 import json
@@ -91,7 +91,7 @@ def croissant(store: Store, published: str | None = None) -> str:
         "version": f"1.0.0+{facts.pin}",
         "identifier": facts.content_id,
         "keywords": ["knowledge distillation", "soft labels", "kdcache"],
-        "distribution": [*_files(store), *(each for segment in store.segments for each in _shards(segment))],
+        "distribution": [*_files(store), *(shards for segment in store.segments for shards in _shards(segment))],
     }
     names = store.identity.dataset.class_names
     if 0 < len(names) <= NAMES_MAX:
@@ -104,12 +104,12 @@ def croissant(store: Store, published: str | None = None) -> str:
 
 
 def _description(facts: CardFacts) -> str:
-    told = facts.described
-    teacher, data, transform = (public(told[name]) for name in ("teacher", "data", "transform"))
+    fields = facts.description
+    teacher, data, transform = (public(fields[name]) for name in ("teacher", "data", "transform"))
     return (
-        f"Soft labels of {teacher} for {told['rows']} samples of {data or 'data'}, views {told['views']} of transform "
-        f"{transform}, mixing {told['mix']}: {told['soft labels']}. A kdcache store of format 1 in plain Zarr v3, read "
-        "by kdcache or by its docs/format.md; views are not stored, but drawn again from the data set. "
+        f"Soft labels of {teacher} for {fields['rows']} samples of {data or 'data'}, views {fields['views']} of "
+        f"transform {transform}, mixing {fields['mix']}: {fields['soft labels']}. A kdcache store of format 1 in plain "
+        "Zarr v3, read by kdcache or by its docs/format.md; views are not stored, but drawn again from the data set. "
         f"{facts.bytes} bytes in {facts.shards} shards; content id {facts.content_id}."
     )
 
@@ -133,7 +133,7 @@ def _files(store: Store) -> list[dict[str, Any]]:
 
 
 def _chunks(spec: ArraySpec) -> list[str]:
-    return [f"{spec.path}/zarr.json", *(spec.key(each) for each in range(-(-spec.shape[0] // spec.chunk[0])))]
+    return [f"{spec.path}/zarr.json", *(spec.key(chunk) for chunk in range(-(-spec.shape[0] // spec.chunk[0])))]
 
 
 def _file(store: Store, key: str, kind: str = "application/octet-stream") -> dict[str, Any]:
@@ -153,18 +153,18 @@ def _shards(segment: Segment) -> Iterator[dict[str, Any]]:
     """A FileSet for each array of a segment."""
     layout, commits = segment.layout, segment.commits().values()
     assert segment.commits_digest is not None
-    listed = layout.commits_file(segment.commits_digest)
+    commits_file = layout.commits_file(segment.commits_digest)
     for name, spec in layout.arrays.items():
         shards = [commit.shards[name] for commit in commits if name in commit.shards]
         size = sum(shard.size for shard in shards)
-        shape = ", ".join(str(each) for each in spec.shape)
-        said = (PACKED if segment.identity.encoding.packing == "residuals" else {}).get(name, ARRAYS[name])
+        shape = ", ".join(str(length) for length in spec.shape)
+        values = (PACKED if segment.identity.encoding.packing == "residuals" else {}).get(name, ARRAYS[name])
         yield {
             "@type": "cr:FileSet",
             "@id": spec.path,
             "name": spec.path,
-            "description": f"Zarr v3 array of {spec.dtype} [{shape}], views first: {said}. {len(shards)} "
-            f"shards, {size} bytes; sha256 and size of each are in {listed}.",
+            "description": f"Zarr v3 array of {spec.dtype} [{shape}], views first: {values}. {len(shards)} "
+            f"shards, {size} bytes; sha256 and size of each are in {commits_file}.",
             "encodingFormat": "application/octet-stream",
             "includes": "/".join([spec.path, "c", *("*" for _ in spec.shape)]),
         }

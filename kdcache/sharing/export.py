@@ -1,4 +1,4 @@
-"""A sealed store as one zip file: each file checked against the seal as it is written, the name given at the end.
+"""A sealed store as one zip file. Each file is compared with the seal as it is written; the zip gets its name last.
 
 A zip root is the store's root, so zarr and tensorstore read it too. Equal stores under one seal give equal bytes.
 """
@@ -27,7 +27,7 @@ NEW = WRITE & ~os.O_WRONLY | os.O_RDWR
 
 @dataclass(frozen=True)
 class Exported:
-    """What was written: the file's own sha256 lets people compare what they fetched."""
+    """A zip file that was written. Its own sha256 lets people compare a file that they fetched."""
 
     content_id: str
     files: int
@@ -36,10 +36,10 @@ class Exported:
 
 
 def export_store(url: str, target: str, *, progress: Progress = silent) -> Exported:
-    """Write what a store's seal lists, the latest or the one that `url` pins, to the zip file `target`, create-only.
+    """Write the files of a store's seal, the latest or the one that `url` pins, to the zip file `target`, create-only.
 
-    A target that holds these very bytes is left as it is. Raises DamagedError for a file that is not what the seal
-    says, StoreError where the target holds other bytes or cannot be written, and whatever opening the store raises.
+    A target that holds these very bytes is left as it is. Raises DamagedError for a file that differs from the seal,
+    StoreError where the target holds other bytes or cannot be written, and the errors of opening the store.
     """
     if is_url(target) or not target.lower().endswith(".zip"):
         raise InvalidInputError(f"{target} was given to export to; name a file of this machine that ends in .zip")
@@ -47,12 +47,12 @@ def export_store(url: str, target: str, *, progress: Progress = silent) -> Expor
     place = open_place(path)
     listing = sealed_files(place, pin)
     if len(listing.files) > ZIP_ENTRIES_MAX:
-        said = f"{place.root} has {len(listing.files)} files, one zip file holds up to {ZIP_ENTRIES_MAX}"
-        raise StoreError(f"{said}; copy the store with kdcache push instead")
+        problem = f"{place.root} has {len(listing.files)} files, one zip file holds up to {ZIP_ENTRIES_MAX}"
+        raise StoreError(f"{problem}; copy the store with kdcache push instead")
     temporary = _Temporary(Path(target))
     try:
         _write(temporary, place, listing, progress)
-        sha256, size = temporary.named()
+        sha256, size = temporary.take_name()
     finally:
         temporary.discard()
     return Exported(listing.content_id, len(listing.files), size, sha256)
@@ -69,39 +69,39 @@ def _write(temporary: "_Temporary", place: Place, listing: SealedListing, progre
     try:
         with os.fdopen(os.dup(temporary.descriptor), "wb", buffering=PIECE) as file:
             writer = ZipWriter(file)
-            for each in sorted(listing.files, key=lambda each: each.key):
-                writer.add(each.key, each.size, _pieces(place, each, count))
+            for entry in sorted(listing.files, key=lambda entry: entry.key):
+                writer.add(entry.key, entry.size, _pieces(place, entry, count))
             writer.close()
         os.fsync(temporary.descriptor)
     except OSError as error:
-        raise temporary.failed(error) from error
+        raise temporary.write_error(error) from error
 
 
 def _pieces(place: Place, file: SharedFile, count: Callable[[int], None]) -> Iterator[bytes]:
-    """The bytes of a file. Raises DamagedError, at the end at the latest, where they are not what the seal says."""
+    """The bytes of a file, in pieces. Raises DamagedError, at the latest at the end, where they are not the seal's."""
     if file.data is not None:
         yield file.data
         count(file.size)
         return
     sha256 = hashlib.sha256()
-    with place.opened(file.key) as opened:
-        if opened.size != file.size:
-            said = f"{place.path(file.key)} has {opened.size} bytes, committed were {file.size}"
-            raise DamagedError(f"{said}; {place.mend}")
+    with place.opened(file.key) as parts:
+        if parts.size != file.size:
+            problem = f"{place.path(file.key)} has {parts.size} bytes, committed were {file.size}"
+            raise DamagedError(f"{problem}; {place.mend}")
         for offset in range(0, file.size, PIECE):
-            piece = opened.part(offset, PIECE)
+            piece = parts.part(offset, PIECE)
             if len(piece) != min(PIECE, file.size - offset):
                 raise DamagedError(f"{place.path(file.key)} was cut while it was read; {place.mend}")
             sha256.update(piece)
             yield piece
             count(len(piece))
-    if (found := sha256.hexdigest()) != file.sha256:
-        said = f"{place.path(file.key)} has sha256 {found[:16]}, committed was {file.sha256[:16]}"
-        raise DamagedError(f"{said}; {place.mend}")
+    if (digest := sha256.hexdigest()) != file.sha256:
+        problem = f"{place.path(file.key)} has sha256 {digest[:16]}, committed was {file.sha256[:16]}"
+        raise DamagedError(f"{problem}; {place.mend}")
 
 
 class _Temporary:
-    """A new file beside its target, that becomes the target or goes away."""
+    """A new file beside its target, which becomes the target or is deleted."""
 
     def __init__(self, target: Path) -> None:
         self.target = target
@@ -115,22 +115,22 @@ class _Temporary:
                 os.close(self.folder)
                 raise
         except OSError as error:
-            raise self.failed(error) from error
+            raise self.write_error(error) from error
 
-    def named(self) -> tuple[str, int]:
-        """sha256 and size of the file, once it has its name. Raises StoreError where other bytes have it."""
+    def take_name(self) -> tuple[str, int]:
+        """Give the file its target's name; returns its sha256 and size. Raises StoreError where other bytes have it."""
         sha256, size = _sha256(self.descriptor), os.fstat(self.descriptor).st_size
         try:
-            created = claim(self.folder, self.name, self.target.name)
+            is_new = claim(self.folder, self.name, self.target.name)
             os.fsync(self.folder)
         except CannotRefuseError as error:
-            said = f"{self.target} cannot be created without replacing ({error.strerror})"
-            raise StoreError(f"{said}; export to another file system, and copy the file afterwards") from error
+            problem = f"{self.target} cannot be created without replacing ({error.strerror})"
+            raise StoreError(f"{problem}; export to another file system, and copy the file afterwards") from error
         except OSError as error:
-            raise self.failed(error) from error
-        if not created and not (self.target.is_file() and _same(self.target, sha256)):
-            said = f"{self.target} is there already, with other bytes than the {size} of sha256 {sha256[:16]}"
-            raise StoreError(f"{said}; remove it, or choose another name")
+            raise self.write_error(error) from error
+        if not is_new and not (self.target.is_file() and _has_sha256(self.target, sha256)):
+            problem = f"{self.target} is there already, with other bytes than the {size} of sha256 {sha256[:16]}"
+            raise StoreError(f"{problem}; remove it, or choose another name")
         return sha256, size
 
     def discard(self) -> None:
@@ -140,7 +140,7 @@ class _Temporary:
         finally:
             os.close(self.folder)
 
-    def failed(self, error: OSError) -> StoreError:
+    def write_error(self, error: OSError) -> StoreError:
         advice = "free some space or mend the permissions of its folder, and run the same command again"
         return StoreError(f"{self.target} cannot be written ({error.strerror}); {advice}")
 
@@ -153,7 +153,7 @@ def _sha256(descriptor: int) -> str:
     return sha256.hexdigest()
 
 
-def _same(path: Path, sha256: str) -> bool:
+def _has_sha256(path: Path, sha256: str) -> bool:
     descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
     try:
         return _sha256(descriptor) == sha256

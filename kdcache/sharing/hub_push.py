@@ -1,7 +1,7 @@
 """A sealed store travels to a data set repository: commits of bounded size, data first, the seal alone at the end.
 
-A commit is whole or absent, so readers see the old seal or the new one. What is there with equal bytes is skipped, and
-so is what was uploaded before a push was stopped: the same command goes on.
+A commit is whole or absent, so readers see the old seal or the new one. A file that is there with equal bytes is
+skipped, and so is one that was uploaded before a push was stopped: the same command goes on.
 """
 
 import hashlib
@@ -21,7 +21,7 @@ from kdcache.places.hub_client import HubClient, Standing, quiet
 from kdcache.places.place import Place
 from kdcache.places.web import WebFolder
 from kdcache.sharing.sealed_files import SealedListing, SharedFile
-from kdcache.sharing.transfer import Copied, fetched
+from kdcache.sharing.transfer import Copied, fetch
 from kdcache.store.layout import CARD, LATEST_SEAL, MANIFEST
 from kdcache.store.seals import Seal, read_seal
 
@@ -40,22 +40,22 @@ class _Push:
     source: Place
     address: HubAddress
     client: HubClient
-    there: dict[str, Standing]
+    entries: dict[str, Standing]  # the repository's files by path
     report: Callable[[int], None]
     stop: StopRequest
-    waiting: list[Any] = field(default_factory=list)  # uploaded, not yet committed
+    uploads: list[Any] = field(default_factory=list)  # not yet committed
     files: int = 0
     bytes: int = 0
     card: str = ""
 
 
 def copy_to_hub(
-    source: Place, url: str, listing: SealedListing, *, jobs: int, progress: Progress, what: str, stop: StopRequest
+    source: Place, url: str, listing: SealedListing, *, jobs: int, progress: Progress, label: str, stop: StopRequest
 ) -> tuple[Copied, bool]:
-    """Push what a listing names to a repository, which is made, private, where there is none; whether it was made.
+    """Push the files of a listing to a repository. It is made, private, where there is none; true where it was made.
 
     Raises StoreError before anything is sent where the layout would break the hub's limits or another store has the
-    place, and for what the hub refuses; InterruptedRunError on request.
+    place, and for a request that the hub refuses; InterruptedRunError on request.
     """
     address, hub = split_hub(url), find_hub()
     if not hub.token:
@@ -65,41 +65,41 @@ def copy_to_hub(
     def report(size: int) -> None:
         nonlocal done
         done += size
-        progress(what, done, listing.bytes)
+        progress(label, done, listing.bytes)
 
     with quiet():
         client = HubClient(address, hub, jobs)
-        listed = client.listed()
-        push = _Push(source, address, client, listed or {}, report, stop)
-        require_limits({address.inside(file.key) for file in listing.files} | push.there.keys(), address.text)
-        manifest, *others = listing.last[:-2]
-        _stands(push, manifest)
-        if listed is None:
+        entries = client.listed()
+        push = _Push(source, address, client, entries or {}, report, stop)
+        require_limits({address.inside(file.key) for file in listing.files} | push.entries.keys(), address.text)
+        manifest, *extra_files = listing.last[:-2]
+        _holds(push, manifest)
+        if entries is None:
             client.create()
-        before = [*listing.data, *listing.records, manifest, *others]
-        _send(push, before)
+        files = [*listing.data, *listing.records, manifest, *extra_files]
+        _send(push, files)
         _commit(push)
-        named = _seal(push, listing, before)
-    return Copied(len(listing.files), listing.bytes, push.files, push.bytes, named, push.card), listed is None
+        latest = _seal(push, listing, files)
+    return Copied(len(listing.files), listing.bytes, push.files, push.bytes, latest, push.card), entries is None
 
 
 def require_limits(paths: Iterable[str], name: str) -> None:
-    """Raises StoreError where a repository of these files has more, in all or in a folder, than the hub takes."""
+    """Raises StoreError where these files are more than the hub takes, in a repository or in one folder."""
     files, folders, entries = set(paths), {""}, Counter[str]()
     for path in files:
-        above = path.rpartition("/")[0]
-        entries[above] += 1
-        while above not in folders:
-            folders.add(above)
-            above = above.rpartition("/")[0]
-            entries[above] += 1
-    fullest, most = entries.most_common(1)[0]
+        folder = path.rpartition("/")[0]
+        entries[folder] += 1
+        while folder not in folders:
+            folders.add(folder)
+            folder = folder.rpartition("/")[0]
+            entries[folder] += 1
+    fullest_folder, most = entries.most_common(1)[0]
     advice = "write the store to one file (kdcache export), and put that into the repository"
     if len(files) > FILES_MAX:
         raise StoreError(f"{name} would have {len(files)} files, the hub advises {FILES_MAX} at most; {advice}")
     if most > FOLDER_MAX:
         raise StoreError(
-            f"{name} would have {most} entries in {fullest or 'its root'}, the hub takes {FOLDER_MAX}; {advice}"
+            f"{name} would have {most} entries in {fullest_folder or 'its root'}, the hub takes {FOLDER_MAX}; {advice}"
         )
 
 
@@ -108,10 +108,10 @@ def _send(push: _Push, files: Iterable[SharedFile]) -> None:
     batch: list[tuple[str, bytes]] = []
     for file in files:
         push.stop.check("run the same command again to go on")
-        if _stands(push, file):
+        if _holds(push, file):
             push.report(file.size)
             continue
-        batch.append((push.address.inside(file.key), fetched(push.source, file)))
+        batch.append((push.address.inside(file.key), fetch(push.source, file)))
         if len(batch) >= COMMIT_FILES or sum(len(data) for _, data in batch) >= BATCH_BYTES:
             _upload(push, batch)
             batch = []
@@ -120,9 +120,9 @@ def _send(push: _Push, files: Iterable[SharedFile]) -> None:
 
 
 def _upload(push: _Push, batch: list[tuple[str, bytes]]) -> None:
-    if len(push.waiting) + len(batch) > COMMIT_FILES:
+    if len(push.uploads) + len(batch) > COMMIT_FILES:
         _commit(push)
-    push.waiting += push.client.upload(batch)
+    push.uploads += push.client.upload(batch)
     for _, data in batch:
         push.files += 1
         push.bytes += len(data)
@@ -131,74 +131,77 @@ def _upload(push: _Push, batch: list[tuple[str, bytes]]) -> None:
 
 def _commit(push: _Push) -> None:
     push.stop.check("run the same command again to go on")
-    if push.waiting:
-        push.client.commit(push.waiting)
-        push.waiting = []
+    if push.uploads:
+        push.client.commit(push.uploads)
+        push.uploads = []
 
 
-def _same(push: _Push, found: Standing, file: SharedFile) -> bool:
-    if found.size != file.size:
+def _is_same(push: _Push, entry: Standing, file: SharedFile) -> bool:
+    if entry.size != file.size:
         return False
-    return found.sha256 == file.sha256 if found.sha256 else found.git == _git(fetched(push.source, file))
+    return entry.sha256 == file.sha256 if entry.sha256 else entry.git == _git_id(fetch(push.source, file))
 
 
-def _stands(push: _Push, file: SharedFile) -> bool:
-    """Whether the repository has these very bytes. Raises StoreError where it has others that nothing may replace."""
-    found = push.there.get(push.address.inside(file.key))
-    if found is None:
+def _holds(push: _Push, file: SharedFile) -> bool:
+    """True where the repository has a file with these bytes. Raises StoreError where it has others under a key that may
+    not be replaced."""
+    entry = push.entries.get(push.address.inside(file.key))
+    if entry is None:
         return False
-    same = _same(push, found, file)
+    same = _is_same(push, entry, file)
     if not same and file.key not in REPLACED:
-        said = f"{push.address.text}/{file.key} is there with {found.size} other bytes, the seal lists {file.size}"
-        raise StoreError(f"{said}; another store has the place: push to another path, {push.address.text}/NAME")
+        problem = f"{push.address.text}/{file.key} is there with {entry.size} other bytes, the seal lists {file.size}"
+        raise StoreError(f"{problem}; another store has the place: push to another path, {push.address.text}/NAME")
     if not same and file.key == CARD:
         push.card = "replaced"
     return same
 
 
-def _seal(push: _Push, listing: SealedListing, before: Iterable[SharedFile]) -> str:
-    """The last commit: the seal, and `latest` unless it names a seal with segments that this one lacks. It goes on top
-    of the commit that was looked at, so another push in between is looked at too. The content id that `latest` names.
+def _seal(push: _Push, listing: SealedListing, files: Iterable[SharedFile]) -> str:
+    """Write the last commit: the seal, and `latest` unless it names a seal with segments that this one lacks. Returns
+    the content id that `latest` names.
+
+    The commit goes on top of the one that was looked at. Where another push came in between, that is looked at too.
     """
     seal, latest = listing.last[-2:]
-    for tries in range(SEALINGS):
-        sleep(tries and jittered(http_requests.PATIENCE.pause * 2**tries, http_requests.PATIENCE))
-        standing, commit = _standing(push, listing)
-        _require_whole(push, before, commit)
-        moves = standing is None or set(standing.segments) <= set(listing.seal.segments)
-        new = [file for file in ([seal, latest] if moves else [seal]) if not _stands(push, file)]
+    for attempt in range(SEALINGS):
+        sleep(attempt and jittered(http_requests.PATIENCE.pause * 2**attempt, http_requests.PATIENCE))
+        current, commit = _latest_seal(push, listing)
+        _require_whole(push, files, commit)
+        moves = current is None or set(current.segments) <= set(listing.seal.segments)
+        missing_files = [file for file in ([seal, latest] if moves else [seal]) if not _holds(push, file)]
         push.stop.check("run the same command again to go on")
-        batch = [(push.address.inside(file.key), fetched(push.source, file)) for file in new]
-        if not new or push.client.commit(push.client.upload(batch), commit or None):
-            push.files += len(new)
-            push.bytes += sum(file.size for file in new)
+        batch = [(push.address.inside(file.key), fetch(push.source, file)) for file in missing_files]
+        if not missing_files or push.client.commit(push.client.upload(batch), commit or None):
+            push.files += len(missing_files)
+            push.bytes += sum(file.size for file in missing_files)
             push.report(seal.size + latest.size * moves)
-            return listing.content_id if moves or standing is None else standing.content_id
-    said = f"{push.address.text}: others committed {SEALINGS} times while the seal was to be written"
-    raise StoreError(f"{said}; run the same command again")
+            return listing.content_id if moves or current is None else current.content_id
+    problem = f"{push.address.text}: others committed {SEALINGS} times while the seal was to be written"
+    raise StoreError(f"{problem}; run the same command again")
 
 
 def _require_whole(push: _Push, files: Iterable[SharedFile], commit: str) -> None:
-    """Raises StoreError where the repository lacks a file, or has another: then no seal is written."""
-    push.there = push.client.listed(commit) or {}
+    """Raises StoreError where the repository lacks a file or has another under its key: then no seal is written."""
+    push.entries = push.client.listed(commit) or {}
     for file in files:
-        found = push.there.get(push.address.inside(file.key))
-        if found is None:
+        entry = push.entries.get(push.address.inside(file.key))
+        if entry is None:
             advice = "is its name in the repository's .gitignore? mend that, and run the same command again"
             raise StoreError(f"{push.address.text}/{file.key} was pushed and is not there; {advice}")
-        if not _same(push, found, file):
-            said = f"{push.address.text}/{file.key} is there with other bytes than were pushed"
-            raise StoreError(f"{said}; remove it, and run the same command again")
+        if not _is_same(push, entry, file):
+            problem = f"{push.address.text}/{file.key} is there with other bytes than were pushed"
+            raise StoreError(f"{problem}; remove it, and run the same command again")
 
 
-def _standing(push: _Push, listing: SealedListing) -> tuple[Seal | None, str]:
-    """The seal that `latest` names there, and the commit that this holds for."""
+def _latest_seal(push: _Push, listing: SealedListing) -> tuple[Seal | None, str]:
+    """The seal that `latest` names in the repository, and the commit at which it does."""
     server = HubServer(push.address, push.client.hub)
     place = WebFolder(push.address.text, server)
-    place.require(MANIFEST, "another process deleted it", limit=MANIFEST_LIMIT)  # from here on, of one commit
+    place.require(MANIFEST, "another process deleted it", limit=MANIFEST_LIMIT)  # later reads are of the same commit
     return read_seal(place, listing.identity, None), server.commit
 
 
-def _git(data: bytes) -> str:
-    """The id that git gives to a file."""
+def _git_id(data: bytes) -> str:
+    """The git id (blob, SHA-1) of a file."""
     return hashlib.sha1(b"blob %d\0" % len(data) + data, usedforsecurity=False).hexdigest()

@@ -18,7 +18,7 @@ PUSHING, PULLING = "pushing (bytes)", "pulling (bytes)"
 
 
 class Shared(Record):
-    """What was copied where, and how to open just that: `pin`."""
+    """A push or a pull that is done: the files that it copied, and `pin`, which opens just the copied seal."""
 
     store: str
     to: str
@@ -36,9 +36,10 @@ class Shared(Record):
 def push(
     store: str, url: str, *, jobs: int = JOBS, progress: Progress = silent, stop: StopRequest | None = None
 ) -> Shared:
-    """Copy what a store's seal lists to `url`; the latest seal, or the one that `store` pins.
+    """Copy the files of a store's seal to `url`: of the latest seal, or of the one that `store` pins.
 
-    Only what is not there yet is written. Raises MismatchError where another store has the place, naming what differs.
+    Only files that are missing there are written. Raises MismatchError, naming what differs, where another store has
+    the place.
     """
     path, pin = split_pin(store)
     if ARCHIVE.search(url.rstrip("/")):  # a folder of that name would be read as a zip file
@@ -53,7 +54,7 @@ def push(
         advice = "push to a bucket or a folder that a web server shows, and name its address to those who pull"
         raise InvalidInputError(f"{target.root} is read only; {advice}")
     listing = sealed_files(source, pin)
-    return _copy(source, target, listing, jobs=jobs, progress=progress, stop=stop, what=PUSHING)
+    return _copy(source, target, listing, jobs=jobs, progress=progress, stop=stop, label=PUSHING)
 
 
 def _push_to_hub(
@@ -61,14 +62,16 @@ def _push_to_hub(
 ) -> Shared:
     from kdcache.sharing.hub_push import copy_to_hub
 
-    began, target = time.monotonic(), open_place(url)
+    start_time, target = time.monotonic(), open_place(url)
     listing = sealed_files(source, pin)
-    copied, made = copy_to_hub(
-        source, url, listing, jobs=jobs, progress=progress, what=PUSHING, stop=stop or StopRequest()
+    copy, is_new = copy_to_hub(
+        source, url, listing, jobs=jobs, progress=progress, label=PUSHING, stop=stop or StopRequest()
     )
-    note = _note(target, listing, copied)
-    made_note = f"{target.root} was made, private: change that on its page" if made else ""
-    return _shared(source, target, listing, copied, began, note="; ".join(each for each in (made_note, note) if each))
+    note = _note(target, listing, copy)
+    made_note = f"{target.root} was made, private: change that on its page" if is_new else ""
+    return _summary(
+        source, target, listing, copy, start_time, note="; ".join(text for text in (made_note, note) if text)
+    )
 
 
 def pull(
@@ -80,13 +83,13 @@ def pull(
     progress: Progress = silent,
     stop: StopRequest | None = None,
 ) -> Shared:
-    """Copy what a seal at `url` lists to a folder: all of it, or the segments of `views`."""
+    """Copy the files of a seal at `url` to the folder `store`: all of them, or those of the segments of `views`."""
     if is_url(store):
         raise InvalidInputError(f"{open_place(store).root} was named as the folder to pull to; name a path")
     path, pin = split_pin(url)
     source = open_place(path)
     listing = sealed_files(source, pin, views=views)
-    return _copy(source, Folder(store), listing, jobs=jobs, progress=progress, stop=stop, what=PULLING)
+    return _copy(source, Folder(store), listing, jobs=jobs, progress=progress, stop=stop, label=PULLING)
 
 
 def _copy(
@@ -97,42 +100,44 @@ def _copy(
     jobs: int,
     progress: Progress,
     stop: StopRequest | None,
-    what: str,
+    label: str,
 ) -> Shared:
     if source.root == target.root:
         raise InvalidInputError(f"{source.root} was named twice; name another place to copy to")
-    began = time.monotonic()
-    copied = copy_sealed(
-        source, target, listing, jobs=jobs, progress=progress, what=what, stop=stop, keep_card=what == PULLING
+    start_time = time.monotonic()
+    copy = copy_sealed(
+        source, target, listing, jobs=jobs, progress=progress, label=label, stop=stop, keep_card=label == PULLING
     )
-    return _shared(source, target, listing, copied, began, note=_note(target, listing, copied))
+    return _summary(source, target, listing, copy, start_time, note=_note(target, listing, copy))
 
 
-def _shared(source: Place, target: Place, listing: SealedListing, copied: Copied, began: float, *, note: str) -> Shared:
+def _summary(
+    source: Place, target: Place, listing: SealedListing, copy: Copied, start_time: float, *, note: str
+) -> Shared:
     return Shared(
         store=str(source.root),
         to=str(target.root),
         content_id=listing.content_id,
         pin=f"{target.root}@{listing.content_id[:32]}",
         views=views_of(listing.segments),
-        files=copied.files,
-        bytes=copied.bytes,
-        copied_files=copied.copied_files,
-        copied_bytes=copied.copied_bytes,
-        seconds=round(time.monotonic() - began, 2),
+        files=copy.files,
+        bytes=copy.bytes,
+        copied_files=copy.copied_files,
+        copied_bytes=copy.copied_bytes,
+        seconds=round(time.monotonic() - start_time, 2),
         note=note,
     )
 
 
-def _note(target: Place, listing: SealedListing, copied: Copied) -> str:
+def _note(target: Place, listing: SealedListing, copy: Copied) -> str:
     notes = []
-    if (latest := copied.latest) != listing.content_id:
-        said = f"without a pin, {target.root} still opens as seal {latest[:12]}, which lists views that this one lacks"
-        notes.append(f"{said}; the pin opens this one")
+    if (latest := copy.latest) != listing.content_id:
+        text = f"without a pin, {target.root} still opens as seal {latest[:12]}, which lists views that this one lacks"
+        notes.append(f"{text}; the pin opens this one")
     elif listing.left_out:
         notes.append(f"views {views_of(listing.left_out)} were left out")
-    if copied.card == "kept":
+    if copy.card == "kept":
         notes.append(f"the card here was kept, another came: to take that, remove {target.path(CARD)} and pull again")
-    if copied.card == "replaced":
+    if copy.card == "replaced":
         notes.append("another card stood there and was replaced by this one")
     return "; ".join(notes)

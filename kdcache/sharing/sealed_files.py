@@ -1,8 +1,8 @@
-"""What one seal lists, as files: every key with its size and sha256, in the order in which a copy must write them.
+"""A seal as a list of files: every key with its size and sha256, in the order in which a copy must write them.
 
-Independent of how files travel. Shards take their sha256 from the commits; zarr.json, records, commits and the seal
-have bytes that follow from the manifest and the seal; order, labels and head are read, held against their digests, and
-then known by the sha256 of the bytes that were read. Manifest and card are as they lie there now.
+The list is the same however files travel. Shards have the sha256 of their commits. The bytes of zarr.json, records,
+commits and the seal follow from the manifest and the seal. Order, labels and head are read and compared with their
+digests; their sha256 is that of the bytes that were read. Manifest and card are as they lie there now.
 """
 
 from collections.abc import Iterable, Iterator
@@ -38,7 +38,7 @@ LARGEST = HEAD_BYTES_MAX + METADATA_LIMIT  # bytes of a chunk of order, labels o
 
 @dataclass(frozen=True)
 class SharedFile:
-    """One file of a sealed store. `data` is there where its bytes are known without fetching them."""
+    """One file of a sealed store. `data` holds its bytes where they are known without fetching them, else None."""
 
     key: str
     size: int
@@ -48,8 +48,11 @@ class SharedFile:
 
 @dataclass(frozen=True)
 class SealedListing:
-    """What a copy of one seal writes, in three steps: `data` in any order, then `records` in any order (with them,
-    blocks and segments exist), then `last` one by one: manifest, card, what is left out, the seal, and `latest`."""
+    """The files of one seal, as a copy writes them in three steps.
+
+    First `data` in any order; then `records` in any order, by which blocks and segments exist; then `last` one by one:
+    manifest, card, the record of segments that are left out, the seal, and `latest`.
+    """
 
     identity: Identity
     seal: Seal
@@ -73,48 +76,48 @@ class SealedListing:
 
 
 def sealed_files(place: Place, content_id: str | None, *, views: ViewSpan | None = None) -> SealedListing:
-    """Every file of what a seal lists (the latest where `content_id` is None), or of the segments of some views of it.
+    """The files of a seal (the latest where `content_id` is None), or those that some views of it need.
 
     A shard holds all views of its segment, so `views` must be made of whole segments. Raises StoreNotFoundError where
-    there is no seal, MissingBlockError where this copy left out what is asked for, InvalidInputError for other views,
-    and DamagedError where order, labels, head or commits are not what the seal says. Shards are not looked at.
+    there is no seal, MissingBlockError for segments that this copy left out, InvalidInputError for views that are not
+    whole segments, and DamagedError where order, labels, head or commits differ from the seal. Shards are not read.
     """
     store = Store.at(place, content_id)
     seal = store.seal_record
     if seal is None:
         raise StoreNotFoundError(f"{place.root} is not sealed; run: kdcache seal {place.root}")
-    chosen = chosen_segments(store, seal, views)
-    segments = [store.segment_of(each.views.start) for each in chosen]
-    data = [*_wholes(store), *(file for segment in segments for file in _data(segment))]
-    records = [file for segment in segments for file in _records(segment)]
-    left_out = tuple(each for each in seal.segments if each not in chosen)
+    entries = chosen_segments(store, seal, views)
+    segments = [store.segment_of(entry.views.start) for entry in entries]
+    data = [*_whole_arrays(store), *(file for segment in segments for file in _data_files(segment))]
+    records = [file for segment in segments for file in _record_files(segment)]
+    left_out = tuple(entry for entry in seal.segments if entry not in entries)
     return SealedListing(
-        store.identity, seal, chosen, left_out, tuple(data), tuple(records), tuple(_last(store, seal, left_out))
+        store.identity, seal, entries, left_out, tuple(data), tuple(records), tuple(_last_files(store, seal, left_out))
     )
 
 
-def known(key: str, data: bytes) -> SharedFile:
+def known_file(key: str, data: bytes) -> SharedFile:
     """A file whose bytes are at hand."""
     return SharedFile(key, len(data), sha256_hex(data), data)
 
 
 def chosen_segments(store: Store, seal: Seal, views: ViewSpan | None) -> tuple[SealedSegment, ...]:
-    """A seal's segments, or those of some views. Raises InvalidInputError where these are not whole segments,
-    MissingBlockError where this copy left them out."""
-    chosen = seal.segments
+    """A seal's segments, or those of some views. Raises InvalidInputError where the views are not whole segments, and
+    MissingBlockError where this copy left a segment out."""
+    segments = seal.segments
     if views is not None:
         views = ViewSpan.parse(views)
-        chosen = tuple(segment for segment in seal.segments if segment.views.within(views))
-        if sum(len(segment.views) for segment in chosen) != len(views):
+        segments = tuple(segment for segment in seal.segments if segment.views.within(views))
+        if sum(len(segment.views) for segment in segments) != len(views):
             advice = "name whole segments, for their files hold all of their views"
             raise InvalidInputError(
                 f"views {views} were asked for, {store.folder.root} has {views_of(seal.segments)}; {advice}"
             )
-    if missing := tuple(each for each in chosen if each in store.left_out):
-        fetch = f"get them from where the store came from (kdcache pull URL {store.folder.root})"
-        advice = f"{fetch}; only pull and recode take the views that are here: --views {_held(store)}"
-        raise MissingBlockError(f"{store.folder.root} is a partial copy without views {views_of(missing)}; {advice}")
-    return chosen
+    if left_out := tuple(segment for segment in segments if segment in store.left_out):
+        remedy = f"get them from where the store came from (kdcache pull URL {store.folder.root})"
+        advice = f"{remedy}; only pull and recode take the views that are here: --views {_view_choices(store)}"
+        raise MissingBlockError(f"{store.folder.root} is a partial copy without views {views_of(left_out)}; {advice}")
+    return segments
 
 
 def views_of(segments: Iterable[SealedSegment]) -> str:
@@ -122,88 +125,89 @@ def views_of(segments: Iterable[SealedSegment]) -> str:
     return shown_spans(segment.views for segment in segments)
 
 
-def _held(store: Store) -> str:
+def _view_choices(store: Store) -> str:
     return " or ".join(str(segment.views) for segment in store.segments) or "(none)"
 
 
-def _wholes(store: Store) -> Iterator[SharedFile]:
-    """The root, and order, labels and head: held against their digests while the bytes that were read are hashed."""
-    yield known("zarr.json", group_bytes())
-    noted = _Noted(store.folder)
-    reader = Store(cast(Place, noted), store.manifest, store.seal_record, ())
+def _whole_arrays(store: Store) -> Iterator[SharedFile]:
+    """The files of the root, order, labels and head. The arrays are compared with their digests, and the bytes that are
+    read for it are hashed."""
+    yield known_file("zarr.json", group_bytes())
+    place = _HashingPlace(store.folder)
+    reader = Store(cast(Place, place), store.manifest, store.seal_record, ())
     specs = [order_spec(store.rows), labels_spec(store.rows)]
     assert len(reader.labels) == len(reader.order)
     if store.identity.encoding.head:
-        yield known("head/zarr.json", group_bytes())
+        yield known_file("head/zarr.json", group_bytes())
         specs += head_specs(store.identity)
         reader.head()
     for spec in specs:
         for chunk in range(-(-spec.shape[0] // spec.chunk[0])):
-            yield noted.read[spec.key(chunk)]
-        yield known(f"{spec.path}/zarr.json", spec.metadata_bytes())
+            yield place.read[spec.key(chunk)]
+        yield known_file(f"{spec.path}/zarr.json", spec.metadata_bytes())
 
 
-def _data(segment: Segment) -> Iterator[SharedFile]:
+def _data_files(segment: Segment) -> Iterator[SharedFile]:
     """A segment's metadata and shards, block by block, ticket first."""
     layout = segment.layout
-    yield known(f"{layout.name}/zarr.json", group_bytes())
+    yield known_file(f"{layout.name}/zarr.json", group_bytes())
     for spec in layout.arrays.values():
-        yield known(f"{spec.path}/zarr.json", spec.metadata_bytes())
+        yield known_file(f"{spec.path}/zarr.json", spec.metadata_bytes())
     for block, commit in segment.commits().items():
         for name, spec in layout.arrays_of(block).items():
             shard = commit.shards[name]
             if not 0 <= shard.size <= largest_shard(spec):
-                said = f"a commit says that {spec.key(block)} has {shard.size} bytes"
-                raise DamagedError(f"{said}, allowed are up to {largest_shard(spec)}; fetch the store again")
+                problem = f"a commit says that {spec.key(block)} has {shard.size} bytes"
+                raise DamagedError(f"{problem}, allowed are up to {largest_shard(spec)}; fetch the store again")
             yield SharedFile(spec.key(block), shard.size, shard.sha256)
 
 
-def _records(segment: Segment) -> Iterator[SharedFile]:
-    """A segment's commits, as they were sealed, one by one and in one file; then the record of the segment."""
-    layout, sealed = segment.layout, segment.sealed_commits
-    for block in sealed:
-        yield known(layout.commit_key(block), sealed.record(block))
+def _record_files(segment: Segment) -> Iterator[SharedFile]:
+    """A segment's commits as they were sealed, one by one and in one file; then the record of the segment."""
+    layout, commits = segment.layout, segment.sealed_commits
+    for block in commits:
+        yield known_file(layout.commit_key(block), commits.record(block))
     assert segment.commits_digest is not None
-    yield known(layout.commits_file(segment.commits_digest), sealed.to_bytes())
-    yield known(layout.record, canonical_json(describe_segment(layout, segment.identity.digest)))
+    yield known_file(layout.commits_file(segment.commits_digest), commits.to_bytes())
+    yield known_file(layout.record, canonical_json(describe_segment(layout, segment.identity.digest)))
 
 
-def _last(store: Store, seal: Seal, left_out: tuple[SealedSegment, ...]) -> Iterator[SharedFile]:
+def _last_files(store: Store, seal: Seal, left_out: tuple[SealedSegment, ...]) -> Iterator[SharedFile]:
     folder = store.folder
     manifest = folder.require(MANIFEST, "another process deleted it", limit=MANIFEST_LIMIT)
     if parse_manifest(manifest, str(folder.path(MANIFEST))) != store.manifest:
-        said = f"{folder.path(MANIFEST)} came twice with other contents, spoiled on the way or replaced"
-        raise DamagedError(f"{said}; run the same command again")
-    yield known(MANIFEST, manifest)
+        problem = f"{folder.path(MANIFEST)} came twice with other contents, spoiled on the way or replaced"
+        raise DamagedError(f"{problem}; run the same command again")
+    yield known_file(MANIFEST, manifest)
     if (card := get_optional(folder, CARD, limit=CARD_LIMIT)) is not None:
-        Card.from_bytes(card, str(folder.path(CARD)))  # what could not be opened again is not copied
-        yield known(CARD, card)
+        Card.from_bytes(card, str(folder.path(CARD)))  # a card that could not be opened again is not copied
+        yield known_file(CARD, card)
     if left_out:
-        yield known(PARTIAL, Partial(left_out=left_out).to_bytes())
-    yield known(seal_key(seal.content_id), seal.to_bytes())
-    yield known(LATEST_SEAL, f"{seal.content_id}\n".encode())
+        yield known_file(PARTIAL, Partial(left_out=left_out).to_bytes())
+    yield known_file(seal_key(seal.content_id), seal.to_bytes())
+    yield known_file(LATEST_SEAL, f"{seal.content_id}\n".encode())
 
 
-class _Noted:
-    """A place whose bytes are hashed as they are read; files are fetched whole: some web servers know no parts."""
+class _HashingPlace:
+    """A place that hashes files as they are read. It fetches files whole, for some web servers know no parts."""
 
     def __init__(self, place: Place) -> None:
-        self._place = place
-        self._held: dict[str, bytes] = {}
+        self._inner = place
+        self._files: dict[str, bytes] = {}
         self.read: dict[str, SharedFile] = {}
 
     def __getattr__(self, name: str) -> Any:
-        return getattr(self._place, name)
+        return getattr(self._inner, name)
 
     def size(self, key: str) -> int | None:
-        data = self._place.get(key, limit=LARGEST)
+        data = self._inner.get(key, limit=LARGEST)
         if data is not None:
-            self._held[key] = data
+            self._files[key] = data
         return None if data is None else len(data)
 
     def require(self, key: str, advice: str, *, limit: int = METADATA_LIMIT) -> bytes:
-        data = self._held.pop(key, None)
+        data = self._files.pop(key, None)
         if data is None or len(data) > limit:
-            data = self._place.require(key, advice, limit=limit)
+            data = self._inner.require(key, advice, limit=limit)
         self.read[key] = SharedFile(key, len(data), sha256_hex(data))
         return data

@@ -176,7 +176,7 @@ def test_a_byte_of_a_far_zip_file_that_is_flipped_once_is_fetched_again(rich: Pa
     export_store(str(rich), str(tmp_path / "x.zip"))
     file = _FlippedOnce((tmp_path / "x.zip").read_bytes(), (rich / KEYS[0]).read_bytes())
     archive, target = Archive("https://host/x.zip", lambda: file, far=True), Folder(tmp_path / "copy.kd")
-    copy_sealed(archive, target, sealed_files(archive, None), progress=silent, what="pulling")
+    copy_sealed(archive, target, sealed_files(archive, None), progress=silent, label="pulling")
     assert file.left == []
     assert all_reads(tmp_path / "copy.kd") == all_reads(rich)
 
