@@ -1,4 +1,4 @@
-"""`kdcache sweep`."""
+"""`kdcache sweep` trains many students from one file."""
 
 from functools import partial
 from typing import Annotated, Any
@@ -14,7 +14,7 @@ Folder = Annotated[str, typer.Option("--folder", help="Folder of the sweep; the 
 Together = Annotated[int, typer.Option("--together", min=1, max=64, help="Students that share a stream of batches.")]
 Plots = Annotated[bool, typer.Option("--plots/--no-plots", help="Draw pictures, where matplotlib is installed.")]
 WORK = "kdcache.pipelines.sweep.stage"  # what each worker imports, once
-SHOWN = ("accuracy", "agreement", "loss", "seconds", "bytes_a_row")
+MEASURES = ("accuracy", "agreement", "loss", "seconds", "bytes_a_row")
 
 
 def command(
@@ -30,10 +30,10 @@ def command(
     from kdcache.cli.live import live_table
     from kdcache.pipelines.sweep.stage import SweepSummary, sweep
 
-    chosen = _engine(engine, together, scheduler, dask_workers)
+    sweep_engine = _engine(engine, together, scheduler, dask_workers)
     with stop_on_signals() as stop, live_table(quiet=as_json) as (report, progress):
         summary: SweepSummary = sweep(
-            file, folder=folder, engine=chosen, plots=plots, report=report, progress=progress, stop=stop
+            file, folder=folder, engine=sweep_engine, plots=plots, report=report, progress=progress, stop=stop
         )
     if as_json:
         print_json(summary.model_dump())
@@ -49,20 +49,20 @@ def _engine(name: str, together: int, scheduler: str, count: int) -> Any:
     if not wants_dask(engine_settings(name, scheduler, count)):
         return Engine(together)
     from kdcache.base.cluster import open_cluster
-    from kdcache.pipelines.extract.dask_fleet import gpus_here
+    from kdcache.pipelines.extract.dask_cluster import visible_gpus
 
-    cluster = partial(open_cluster, scheduler=scheduler, workers=count, gpus=gpus_here(), preload=[WORK])
+    cluster = partial(open_cluster, scheduler=scheduler, workers=count, gpus=visible_gpus(), preload=[WORK])
     return Engine(together, cluster)
 
 
 def _print(summary: Any) -> None:
     rows = sorted(summary.rows, key=lambda row: -(row.accuracy or 0.0))
     swept = [name for name in rows[0].swept if len({repr(row.swept.get(name)) for row in rows}) > 1]
-    measured = [name for name in SHOWN if any(getattr(row, name) is not None for row in rows)]
+    measures = [name for name in MEASURES if any(getattr(row, name) is not None for row in rows)]
     print_table(
-        [*swept, "status", *(name.replace("_", " ") for name in measured)],
+        [*swept, "status", *(name.replace("_", " ") for name in measures)],
         [
-            [*(row.swept.get(name) for name in swept), row.status, *(getattr(row, name) for name in measured)]
+            [*(row.swept.get(name) for name in swept), row.status, *(getattr(row, name) for name in measures)]
             for row in rows
         ],
     )

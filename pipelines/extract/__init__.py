@@ -1,1 +1,1 @@
-"""Stage one: a teacher over the views of a data set, into a store. `stage` reads first."""
+"""Stage one asks a teacher about the views of a data set, and writes its answers to a store. `stage` reads first."""

@@ -1,4 +1,4 @@
-"""The block loop: views drawn, the teacher asked, answers encoded and committed on a thread. All engines run it."""
+"""The block loop draws views, asks the teacher, and encodes and commits its answers on a thread. All engines run it."""
 
 import time
 from collections.abc import Iterator
@@ -22,37 +22,41 @@ RESUME = "the blocks that were committed stay; run the same command again to go 
 
 @dataclass
 class BlockLoop:
-    """What a loop over blocks notes: labelled views and how many the teacher got right, blocks that another writer
-    holds, when the teacher was last asked, and seconds in which it idled. `base` is this process's peak memory before
-    it, `peak_worker` the largest of a worker."""
+    """The notes of one loop over blocks.
 
-    began: float = 0.0
-    base: int | None = None
+    `start_time` and `answer_time` are monotonic seconds: the loop's start, and the teacher's latest answer. `labelled`
+    counts views with a hard label, `correct` those that the teacher got right. `foreign_blocks` belong to another
+    writer for now. `waited_for_writer` and `waited_for_views` are seconds in which the teacher idled. Memory is in
+    bytes: `base_memory` is this process's peak before the loop, `peak_worker` the largest peak of a worker.
+    """
+
+    start_time: float = 0.0
+    base_memory: int | None = None
     labelled: int = 0
     correct: int = 0
-    left: list[int] = field(default_factory=list)
-    asked: float = 0.0
+    foreign_blocks: list[int] = field(default_factory=list)
+    answer_time: float = 0.0
     waited_for_writer: float = 0.0
     waited_for_views: float = 0.0
     peak_worker: int | None = None
     notes: tuple[str, ...] = ()
 
     def note(self, block: int, commit: Commit | None) -> None:
-        """A block was committed, or, with None, belongs to another writer for now."""
+        """Note the commit of a block; None: the block belongs to another writer for now."""
         if commit is None:
-            self.left.append(block)
+            self.foreign_blocks.append(block)
         else:
             self.labelled += commit.counts.labelled
             self.correct += commit.counts.correct
 
     def require_sane(self, classes: int, min_accuracy: float | None) -> None:
-        """Stop a pass whose teacher is near chance on the views themselves; a lower `min_accuracy` lowers the limit."""
+        """Raises TeacherSuspectError where the teacher is near chance on the views; `min_accuracy` lowers the limit."""
         limit = twice_chance(classes)
         limit = limit if min_accuracy is None else min(limit, min_accuracy)
         if self.labelled >= SUSPECT_ROWS and self.correct < limit * self.labelled:
-            share = self.correct / self.labelled
+            accuracy = self.correct / self.labelled
             raise TeacherSuspectError(
-                f"the teacher's top-1 accuracy over {self.labelled} views is {share:.3f}, below {limit:.3f}, though "
+                f"the teacher's top-1 accuracy over {self.labelled} views is {accuracy:.3f}, below {limit:.3f}, though "
                 "it passed on clean rows: the augmentation may destroy the images; draw a few and look at them"
             )
 
@@ -68,62 +72,63 @@ def extract_blocks(
     progress: Progress = silent,
     stop: StopRequest | None = None,
     adopt: bool = False,
-    drawn: Iterator[Drawn] | None = None,
+    drawn_views: Iterator[Drawn] | None = None,
     judge: bool = True,
 ) -> None:
-    """Extract and commit blocks; what is noted on the way goes into `loop`. `drawn`: their views, if at hand. `judge`
-    the teacher by what it answers; off where somebody else sees more of it."""
-    if drawn is None:
+    """Extract and commit blocks, and note them in `loop`. `drawn_views`: the blocks' views, where the caller drew them
+    already. `judge`: stop where the teacher is near chance; off for a caller that judges over more blocks than these.
+    """
+    if drawn_views is None:
         requests = (request for block in blocks for request in extractor.requests(block))
-        drawn = draw_requests(job.dataset, requests, settings.workers)
-    drawn = _watched(drawn, segment, blocks, loop, progress, stop)
-    writing: list[tuple[int, Future[Commit | None]]] = []
+        drawn_views = draw_requests(job.dataset, requests, settings.workers)
+    drawn_views = _with_progress(drawn_views, segment, blocks, loop, progress, stop)
+    writes: list[tuple[int, Future[Commit | None]]] = []
 
     def write(answer: BlockAnswer) -> Commit | None:
         arrays, counts = extractor.encode(answer)
         return segment.commit(answer.block, arrays=arrays, counts=counts, provenance=job.provenance, adopt=adopt)
 
-    def finish() -> None:
-        block, future = writing.pop(0)
+    def finish_write() -> None:
+        block, future = writes.pop(0)
         loop.note(block, future.result())
 
     with ThreadPoolExecutor(max_workers=1, thread_name_prefix="kdcache-writer") as writer:
         for block in blocks:
-            writing.append((block, writer.submit(write, extractor.ask(block, drawn))))
-            loop.asked = time.monotonic()
-            while writing and writing[0][1].done():  # an error is told at once
-                finish()
-            if len(writing) > IN_FLIGHT:
-                began = time.monotonic()
-                finish()
-                loop.waited_for_writer += time.monotonic() - began
+            writes.append((block, writer.submit(write, extractor.ask(block, drawn_views))))
+            loop.answer_time = time.monotonic()
+            while writes and writes[0][1].done():  # raises at once what went wrong in writing
+                finish_write()
+            if len(writes) > IN_FLIGHT:
+                wait_start = time.monotonic()
+                finish_write()
+                loop.waited_for_writer += time.monotonic() - wait_start
             if judge:
                 loop.require_sane(job.identity.teacher.classes, settings.min_accuracy)
-        while writing:  # the teacher is done: nobody waits any more
-            finish()
+        while writes:  # the teacher is done, so this is no idle time
+            finish_write()
         if judge:
             loop.require_sane(job.identity.teacher.classes, settings.min_accuracy)
 
 
-def _watched(
-    drawn: Iterator[Drawn],
+def _with_progress(
+    drawn_views: Iterator[Drawn],
     segment: Segment,
     blocks: list[int],
     loop: BlockLoop,
     progress: Progress,
     stop: StopRequest | None,
 ) -> Iterator[Drawn]:
-    """Count rows as they are drawn, and look for a request to stop."""
+    """The same views, batch by batch; rows are counted, idle seconds noted, and a request to stop is looked for."""
     layout = segment.layout
-    total = sum(stop - start for start, stop in map(layout.block_rows, blocks)) * len(layout.views)
-    done = 0
-    progress("extracting", done, total)
-    began = time.monotonic()
-    for item in drawn:
-        loop.waited_for_views += time.monotonic() - began
+    total_rows = sum(stop - start for start, stop in map(layout.block_rows, blocks)) * len(layout.views)
+    row_count = 0
+    progress("extracting", row_count, total_rows)
+    wait_start = time.monotonic()
+    for batch in drawn_views:
+        loop.waited_for_views += time.monotonic() - wait_start
         if stop is not None:
             stop.check(RESUME)
-        done += item.images.shape[0] * item.images.shape[1]
-        progress("extracting", done, total)
-        yield item  # last: nobody asks for more after the last item
-        began = time.monotonic()
+        row_count += batch.images.shape[0] * batch.images.shape[1]
+        progress("extracting", row_count, total_rows)
+        yield batch  # after its progress: the caller asks for no more after the last batch
+        wait_start = time.monotonic()

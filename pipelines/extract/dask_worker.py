@@ -1,4 +1,4 @@
-"""What a Dask worker does of an extraction: it builds the job once, and turns blocks into commits."""
+"""A Dask worker of an extraction builds the job once, and turns blocks into commits."""
 
 import asyncio
 import multiprocessing
@@ -26,9 +26,10 @@ SHARE = "put the store into a folder that all machines share, at one path"
 
 
 @dataclass(frozen=True)
-class Done:
-    """What comes back of a block: its commit, or None where another writer holds it; never logits. `batch_rows` are
-    those of the worker's batches now, the seconds those of this block, `peak` the worker's memory so far."""
+class BlockReport:
+    """A worker's report of one block: its commit, or None where another writer holds the block; never logits.
+    `batch_rows`: the rows of the worker's batches by now. The seconds are those of this block. `peak`: the worker's
+    peak memory so far, in bytes."""
 
     worker: str
     commit: Commit | None
@@ -38,9 +39,10 @@ class Done:
     peak: int | None = None
 
 
-class Bench(WorkerPlugin):
-    """One extraction on one worker. The job is built when it is first needed, and then kept: data set and teacher are
-    read once a worker. A second thread of the worker waits: a teacher answers one batch at a time."""
+class WorkerJob(WorkerPlugin):
+    """The job of one extraction on one worker, as a plugin of Dask. It is built when it is first needed and then kept,
+    so data set and teacher are read once a worker. A second thread of the worker waits: a teacher answers one batch at
+    a time."""
 
     worker: str
     _lock: threading.Lock
@@ -55,49 +57,49 @@ class Bench(WorkerPlugin):
         self._lock, self._job, self._segment = threading.Lock(), None, None
 
     def open(self) -> None:
-        """Build the job. Raises ClusterError, naming the worker, where it cannot, or where it is not the client's."""
+        """Build the job. Raises ClusterError, naming the worker, where it cannot be built or is not the client's."""
         with self._lock:
             self._open()
 
     def see_store(self) -> None:
-        """Raises ClusterError where the store is not to be seen from here."""
+        """Raises ClusterError where this worker does not see the store."""
         with self._lock:
-            self._find_segment(self._open())
+            self._open_segment(self._open())
 
-    def extract(self, block: int, adopt: bool) -> Done:
-        """Commit one block, or say who did. Out of memory, batches halve, for the rest of this worker's life."""
+    def extract(self, block: int, adopt: bool) -> BlockReport:
+        """Commit one block, unless it is committed already. Out of memory, this worker's batches halve for good."""
         with self._lock:
             job = self._open()
-            segment = self._find_segment(job)
-            if (standing := read_commit(segment.folder, segment.layout, block)) is not None:
-                return Done(self.worker, standing, job.batch_rows, peak=peak_rss_bytes())
+            segment = self._open_segment(job)
+            if (commit := read_commit(segment.folder, segment.layout, block)) is not None:
+                return BlockReport(self.worker, commit, job.batch_rows, peak=peak_rss_bytes())
             while True:
                 try:
                     return self._ask(job, segment, block, adopt)
                 except torch.OutOfMemoryError as error:
-                    first = str(error).partition("\n")[0]
-                job = self._job = _with_smaller_batches(job, self.worker, first)
+                    message = str(error).partition("\n")[0]
+                job = self._job = _with_smaller_batches(job, self.worker, message)
 
-    def _ask(self, job: Job, segment: Segment, block: int, adopt: bool) -> Done:
+    def _ask(self, job: Job, segment: Segment, block: int, adopt: bool) -> BlockReport:
         loop = BlockLoop()
         extractor = job.extractor(segment.layout, job.identity, self.view_bytes)
         extract_blocks(extractor, segment, job, [block], self.settings, loop, adopt=adopt, judge=False)
-        commit = None if loop.left else read_commit(segment.folder, segment.layout, block)
-        return Done(
+        commit = None if loop.foreign_blocks else read_commit(segment.folder, segment.layout, block)
+        return BlockReport(
             self.worker,
             commit,
             job.batch_rows,
-            waited_for_writer=time.monotonic() - loop.asked,
+            waited_for_writer=time.monotonic() - loop.answer_time,
             waited_for_views=loop.waited_for_views,
             peak=peak_rss_bytes(),
         )
 
     def _open(self) -> Job:
         if self._job is None:
-            self._job = self._built()
+            self._job = self._build()
         return self._job
 
-    def _built(self) -> Job:
+    def _build(self) -> Job:
         if self.settings.workers and multiprocessing.current_process().daemon:
             advice = "start workers with DASK_DISTRIBUTED__WORKER__DAEMON=False, or extract with --workers 0"
             raise ClusterError(
@@ -106,9 +108,9 @@ class Bench(WorkerPlugin):
         try:
             job = open_job(self.settings)
         except Exception as error:
-            said = f"worker {self.worker} cannot build this extraction ({type(error).__name__}: {error})"
+            problem = f"worker {self.worker} cannot build this extraction ({type(error).__name__}: {error})"
             advice = "give every worker the same data, teacher and packages, at the same names, as this process has"
-            raise ClusterError(f"{said}; {advice}") from error
+            raise ClusterError(f"{problem}; {advice}") from error
         try:
             require_equal(
                 job.identity,
@@ -121,16 +123,16 @@ class Bench(WorkerPlugin):
             raise ClusterError(str(error)) from error
         return job
 
-    def _find_segment(self, job: Job) -> Segment:
+    def _open_segment(self, job: Job) -> Segment:
         if self._segment is None:
-            store = self._find_store()
+            store = self._open_store()
             segments = {segment.views: segment for segment in store.segments}
             if store.identity.digest != self.identity.digest or job.views not in segments:
                 raise ClusterError(f"worker {self.worker} finds another store at {self.settings.store}; {SHARE}")
             self._segment = segments[job.views]
         return self._segment
 
-    def _find_store(self) -> Store:
+    def _open_store(self) -> Store:
         try:
             return Store.open_for_writing(self.settings.store)
         except StoreError as error:
@@ -147,22 +149,22 @@ def _with_smaller_batches(job: Job, worker: str, error: str) -> Job:
     return replace(job, batch_rows=max(GROUP, job.batch_rows // 2 // GROUP * GROUP))
 
 
-async def open_bench(name: str, dask_worker: Worker) -> None:
-    """Build the job on this worker, beside its event loop, so that the scheduler goes on hearing from it."""
-    await asyncio.to_thread(_bench(dask_worker, name).open)
+async def open_worker_job(name: str, dask_worker: Worker) -> None:
+    """Build the job on this worker, beside its event loop: the scheduler must hear from it meanwhile."""
+    await asyncio.to_thread(_worker_job(dask_worker, name).open)
 
 
 async def see_store(name: str, dask_worker: Worker) -> None:
     """Open the store on this worker."""
-    await asyncio.to_thread(_bench(dask_worker, name).see_store)
+    await asyncio.to_thread(_worker_job(dask_worker, name).see_store)
 
 
-def extract_block(name: str, adopt: bool, block: int) -> Done:
-    """The task: one block of the extraction that a plugin of this name holds."""
-    return _bench(get_worker(), name).extract(block, adopt)
+def extract_block(name: str, adopt: bool, block: int) -> BlockReport:
+    """The task of Dask: one block of the extraction whose job is the plugin of this name."""
+    return _worker_job(get_worker(), name).extract(block, adopt)
 
 
-def _bench(worker: Worker, name: str) -> Bench:
-    found = worker.plugins[name]
-    assert isinstance(found, Bench)
-    return found
+def _worker_job(worker: Worker, name: str) -> WorkerJob:
+    plugin = worker.plugins[name]
+    assert isinstance(plugin, WorkerJob)
+    return plugin

@@ -1,4 +1,4 @@
-"""What an extraction would cost and keep: a few batches of the real teacher, nothing written."""
+"""A dry run asks the teacher for a few batches, and estimates what extraction costs and keeps. It writes nothing."""
 
 import time
 from dataclasses import replace
@@ -21,13 +21,13 @@ from kdcache.store.shards import encode_shard
 from kdcache.views.draw import draw_requests
 
 CANDIDATES = (1, 5, 10, 20, 50)
-ROWS_WANTED = 1024
-FEW = 11  # manifest, seals, order, labels and the groups' metadata
+ROWS_TO_TRY = 1024
+SMALL_FILES = 11  # of a store: manifest, seals, order, labels and the groups' metadata
 TEMPERATURES = (1.0, 2.0, 4.0)
 
 
 class KeptByK(Record):
-    """What top-k keeps: mean probability mass at T = 1, 2, 4, bytes a row, mean KL in nats that quantising adds."""
+    """Top-k at one k: mean kept mass at T = 1, 2, 4, bytes a row, and the mean KL in nats that quantising adds."""
 
     k: int
     kept_mass: tuple[float, float, float]
@@ -36,8 +36,8 @@ class KeptByK(Record):
 
 
 class Estimate(Record):
-    """What `kdcache extract --dry-run` says. Sizes and times are extrapolated from `rows_tried` rows; memory in
-    bytes, of the main process, is the sum of what it took so far and of `loop_memory`."""
+    """The estimate that `kdcache extract --dry-run` prints. Sizes and times are extrapolated from `rows_tried` rows.
+    Memory is in bytes, of the main process: its peak so far plus `loop_memory`."""
 
     rows_tried: int
     rows: int
@@ -55,58 +55,63 @@ class Estimate(Record):
 
 
 def estimate(settings: ExtractSettings) -> Estimate:
-    """Run about a thousand rows through the job's own loader and teacher, and say what the whole would take."""
+    """Run about a thousand rows through the job's own loader and teacher, and extrapolate to the whole extraction."""
     job = open_job(settings)
     view_bytes, accuracy = job.check(settings.min_accuracy)
-    logits, labels, seconds = _sampled(job, settings, view_bytes)
-    tried, base = len(labels), peak_rss_bytes()
+    logits, labels, seconds = _try_rows(job, settings, view_bytes)
+    row_count, base_memory = len(labels), peak_rss_bytes()
     layout = segment_layout(job.identity, job.views)
     rows = layout.rows * len(job.views)
-    chosen = _bytes_a_row(job.identity, logits, labels, job.views)
+    block_files = sum(len(layout.arrays_of(block)) + 1 for block in range(layout.blocks))  # its shards and its commit
+    loop_memory = job.extractor(layout, job.identity, view_bytes).memory
+    bytes_a_row = _bytes_a_row(job.identity, logits, labels, job.views)
     teacher, quantisation = job.identity.teacher, job.identity.encoding.quantisation
     candidate = Encoding(name="topk", k=1, quantisation=quantisation, packing=chosen_packing(settings))
     ks = [k for k in CANDIDATES if k < teacher.classes - len(teacher.masked_classes)]
     return Estimate(
-        rows_tried=tried,
+        rows_tried=row_count,
         rows=rows,
         encoding=job.identity.encoding.name,
         k=job.identity.encoding.k,
-        bytes_a_row=chosen,
-        bytes=round(chosen * rows),
-        files=FEW + len(layout.arrays) + sum(len(layout.arrays_of(block)) + 1 for block in range(layout.blocks)),
-        rows_a_second=tried / seconds,
-        seconds=rows * seconds / tried,
-        memory_bound=None if base is None else base + job.extractor(layout, job.identity, view_bytes).memory.total,
+        bytes_a_row=bytes_a_row,
+        bytes=round(bytes_a_row * rows),
+        files=SMALL_FILES + len(layout.arrays) + block_files,
+        rows_a_second=row_count / seconds,
+        seconds=rows * seconds / row_count,
+        memory_bound=None if base_memory is None else base_memory + loop_memory.total,
         accuracy_clean=accuracy,
-        by_k=tuple(_kept(job.identity, logits, labels, candidate.model_copy(update={"k": k}), job.views) for k in ks),
+        by_k=tuple(
+            _kept_by_k(job.identity, logits, labels, candidate.model_copy(update={"k": k}), job.views) for k in ks
+        ),
         by_tail=tuple(tail_errors(logits, ks, masked=teacher.masked_classes, quantisation=quantisation)),
     )
 
 
-def _sampled(job: Job, settings: ExtractSettings, view_bytes: int) -> tuple[Array, Array, float]:
+def _try_rows(job: Job, settings: ExtractSettings, view_bytes: int) -> tuple[Array, Array, float]:
     """Dense logits [R, C] of some rows, their labels [R, L], and the seconds that drawing and asking took."""
-    full = job.identity.model_copy(update={"encoding": Encoding(name="full")})
-    count = min(len(job.views), max(1, ROWS_WANTED // layout_rows(job)))
-    layout = segment_layout(full, ViewSpan(job.views.start, job.views.start + count))
-    extractor = job.extractor(layout, full, view_bytes)
-    blocks = range(min(layout.blocks, -(-ROWS_WANTED // (layout.block * len(layout.views)))))
+    full_identity = job.identity.model_copy(update={"encoding": Encoding(name="full")})
+    count = min(len(job.views), max(1, ROWS_TO_TRY // _smallest_block(job)))
+    layout = segment_layout(full_identity, ViewSpan(job.views.start, job.views.start + count))
+    extractor = job.extractor(layout, full_identity, view_bytes)
+    blocks = range(min(layout.blocks, -(-ROWS_TO_TRY // (layout.block * len(layout.views)))))
     requests = (request for block in blocks for request in extractor.requests(block))
-    drawn = draw_requests(job.dataset, requests, settings.workers)
+    drawn_views = draw_requests(job.dataset, requests, settings.workers)
     logits, labels = [], []
-    began = time.monotonic()
+    start_time = time.monotonic()
     for block in blocks:
-        arrays, _ = extractor.encode(extractor.ask(block, drawn))
-        logits.append(arrays["logits"].astype(np.float32).reshape(-1, full.teacher.classes))
+        arrays, _ = extractor.encode(extractor.ask(block, drawn_views))
+        logits.append(arrays["logits"].astype(np.float32).reshape(-1, full_identity.teacher.classes))
         start, stop = layout.block_rows(block)
         labels.append(np.tile(job.labels[start:stop], len(layout.views)))
-    seconds = time.monotonic() - began
-    own = np.concatenate(labels)[:, None]
-    given = own if job.identity.plan.mix == "none" else np.repeat(own, 2, axis=1)
-    return np.concatenate(logits), given, seconds
+    seconds = time.monotonic() - start_time
+    row_labels = np.concatenate(labels)[:, None]
+    if job.identity.plan.mix != "none":  # as many columns as mixed rows have labels
+        row_labels = np.repeat(row_labels, 2, axis=1)
+    return np.concatenate(logits), row_labels, seconds
 
 
-def layout_rows(job: Job) -> int:
-    """Rows of a smallest block: what one view of the sample at least takes."""
+def _smallest_block(job: Job) -> int:
+    """Rows of the smallest block: the sample has at least so many of a view."""
     return min(GROUP, len(job.order))
 
 
@@ -133,27 +138,27 @@ def _encode(identity: Identity, logits: Array, labels: Array) -> Encoded:
     return encode_topk(rows, identity.encoding, identity.teacher.classes, identity.teacher.masked_classes)
 
 
-def _kept(identity: Identity, logits: Array, labels: Array, encoding: Encoding, views: ViewSpan) -> KeptByK:
+def _kept_by_k(identity: Identity, logits: Array, labels: Array, encoding: Encoding, views: ViewSpan) -> KeptByK:
     assert encoding.k is not None
-    k, topk = encoding.k, identity.model_copy(update={"encoding": encoding})
-    plain = identity.model_copy(update={"encoding": encoding.model_copy(update={"packing": "plain"})})
-    exact = reduce_topk(logits, labels, k, identity.teacher.masked_classes)
-    encoded = _encode(plain, logits, labels).arrays  # packing changes no value
-    stored = decode_logits(encoded["classes"], encoded.get("gaps"), encoding.quantisation)[0]
-    tail = np.moveaxis(decode_tail(encoded["tail"]), -2, -1)[0]
-    mass = [1.0 - float(np.exp(_log_parts(-exact.distances, exact.tail, j)[:, -1]).mean()) for j in range(3)]
-    p, q = _log_parts(-exact.distances, exact.tail, 0), _log_parts(stored, tail, 0)
+    k, k_identity = encoding.k, identity.model_copy(update={"encoding": encoding})
+    plain_identity = identity.model_copy(update={"encoding": encoding.model_copy(update={"packing": "plain"})})
+    rows = reduce_topk(logits, labels, k, identity.teacher.masked_classes)
+    arrays = _encode(plain_identity, logits, labels).arrays  # packing changes no value
+    head = decode_logits(arrays["classes"], arrays.get("gaps"), encoding.quantisation)[0]
+    tail = np.moveaxis(decode_tail(arrays["tail"]), -2, -1)[0]
+    mass = [1.0 - float(np.exp(_log_parts(-rows.distances, rows.tail, index)[:, -1]).mean()) for index in range(3)]
+    p, q = _log_parts(-rows.distances, rows.tail, 0), _log_parts(head, tail, 0)
     kl = float((np.exp(p) * np.where(np.isfinite(p), p - q, 0.0)).sum(axis=-1).mean())
     return KeptByK(
         k=k,
         kept_mass=(mass[0], mass[1], mass[2]),
-        bytes_a_row=_bytes_a_row(topk, logits, labels, views),
+        bytes_a_row=_bytes_a_row(k_identity, logits, labels, views),
         quantisation_kl=kl,
     )
 
 
-def _log_parts(head: Array, tail: Array, which: int) -> Array:
-    """[R, K + 1] log-probabilities of the kept classes and of the tail as a whole, at one of the sketch's T."""
-    parts = np.concatenate([head.astype(np.float64) / TEMPERATURES[which], tail[:, which : which + 1]], axis=-1)
-    normalised: Array = parts - logsumexp(parts)[:, None]
-    return normalised
+def _log_parts(head: Array, tail: Array, index: int) -> Array:
+    """Log-probabilities [R, K + 1] of the kept classes and of the tail as a whole; `index`: of the temperature."""
+    parts = np.concatenate([head.astype(np.float64) / TEMPERATURES[index], tail[:, index : index + 1]], axis=-1)
+    log_parts: Array = parts - logsumexp(parts)[:, None]
+    return log_parts

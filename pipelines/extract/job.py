@@ -1,4 +1,4 @@
-"""From extract's settings to the parts of the job: data set, transform, teacher, order and the identity of all that."""
+"""A job is built from extract's settings: data set, transform, teacher, order, and the identity of all that."""
 
 from dataclasses import dataclass
 from typing import Literal
@@ -37,7 +37,8 @@ Array = npt.NDArray[np.float32]
 
 @dataclass(frozen=True)
 class Job:
-    """All that extracting needs. `head` is what `--keep head` writes, `lineage` who taught the teacher."""
+    """The parts of an extraction. `head` is the classifier that `--keep head` writes, `lineage` the stores that the
+    teacher learned from."""
 
     data: Data
     teacher: Teacher
@@ -52,7 +53,8 @@ class Job:
     batch_rows: int
 
     def check(self, min_accuracy: float | None) -> tuple[int, float | None]:
-        """Does the transform replay, does the teacher know its data set? Bytes of a view, accuracy on clean rows."""
+        """Check that the transform replays and the teacher knows its data set. Returns the bytes of a view, and the
+        teacher's accuracy on clean rows."""
         view_bytes = require_determinism(self.dataset, self.views.start)
         accuracy = check_teacher(
             self.teacher,
@@ -65,7 +67,7 @@ class Job:
         return view_bytes, accuracy
 
     def extractor(self, layout: SegmentLayout, identity: Identity, view_bytes: int) -> BlockExtractor:
-        """What extracts blocks of a layout under an identity, which may be this job's with another encoding."""
+        """The extractor of a layout's blocks under an identity: this job's, or this job's with another encoding."""
         return BlockExtractor(
             layout=layout,
             identity=identity,
@@ -83,7 +85,7 @@ class Job:
 
 
 def open_job(settings: ExtractSettings) -> Job:
-    """Build everything and read the data set's identity. Raises InvalidInputError before anything is written."""
+    """Build the parts of the job and read the data set's identity; nothing is written. Raises InvalidInputError."""
     if settings.batch_size < GROUP or settings.batch_size % GROUP:
         raise InvalidInputError(f"batch size {settings.batch_size} is not a multiple of {GROUP}, the mixing group")
     data = open_data(settings.data, settings.data_set)
@@ -95,9 +97,9 @@ def open_job(settings: ExtractSettings) -> Job:
         seed=settings.seed,
     )
     device = chosen_device(settings.device)
-    first = _first_view(transform, data, plan.seed)
-    teacher = _open_teacher(settings, data, tuple(first.shape), first.dtype.is_floating_point, device)
-    logits, features = _first_answer(teacher, first)
+    view = _first_view(transform, data, plan.seed)
+    teacher = _open_teacher(settings, data, tuple(view.shape), view.dtype.is_floating_point, device)
+    logits, features = _first_answer(teacher, view)
     head = _classifier(teacher, logits.cpu().numpy(), features) if settings.keep else {}
     encoding = _encoding(
         settings,
@@ -110,7 +112,7 @@ def open_job(settings: ExtractSettings) -> Job:
     identity = validated(
         Identity,
         "the store's identity",
-        dataset=_fitting(data.identity(), data, int(logits.shape[1])),
+        dataset=_with_fitting_labels(data.identity(), data, int(logits.shape[1])),
         order=order_identity,
         views=plan,
         teacher=teacher.identity(
@@ -142,9 +144,9 @@ def _first_answer(teacher: Teacher, view: Tensor) -> tuple[Tensor, Tensor | None
     try:
         return teacher.answer(teacher.preparation(view[None].expand(2, *view.shape)))
     except RuntimeError as error:
-        first = str(error).partition("\n")[0]
+        message = str(error).partition("\n")[0]
         raise InvalidInputError(
-            f"the teacher does not take views of shape {list(view.shape)} [channels, height, width]: {first}; check "
+            f"the teacher does not take views of shape {list(view.shape)} [channels, height, width]: {message}; check "
             "--transform and its size, and --teacher"
         ) from error
 
@@ -159,8 +161,8 @@ def _classifier(teacher: Teacher, logits: Array, features: Tensor | None) -> dic
         )
     if features is None:
         raise InvalidInputError("the teacher gives no pooled features before a linear head; extract without --keep")
-    again = features.cpu().numpy() @ head["weight"].T + head["bias"]
-    if not np.allclose(again, logits, atol=1e-2 * float(np.abs(logits).max())):
+    head_logits = features.cpu().numpy() @ head["weight"].T + head["bias"]
+    if not np.allclose(head_logits, logits, atol=1e-2 * float(np.abs(logits).max())):
         raise InvalidInputError("the teacher's last linear layer is not its classifier; extract without --keep")
     return head
 
@@ -171,12 +173,12 @@ def _first_view(transform: Transform, data: Data, seed: int):  # type: ignore[no
 
 
 def _open_teacher(
-    settings: ExtractSettings, data: Data, shape: tuple[int, ...], floating: bool, device: str
+    settings: ExtractSettings, data: Data, shape: tuple[int, ...], is_float: bool, device: str
 ) -> Teacher:
     network = build_network(settings.teacher, settings.teacher_set, data.classes, "teacher")
     if settings.weights:
         load_weights(network, settings.weights)
-    mean, std = normalisation(settings.mean, settings.std, channels=shape[0], floating=floating)
+    mean, std = normalisation(settings.mean, settings.std, channels=shape[0], floating=is_float)
     return Teacher(
         network,
         preparation=Preparation(mean, std, device),
@@ -186,55 +188,59 @@ def _open_teacher(
 
 
 def _encoding(settings: ExtractSettings, classes: int, *, features: int, head: int) -> Encoding:
-    usable = classes - len(set(settings.mask_classes))
-    if outside := [c for c in settings.mask_classes if not 0 <= c < classes]:
-        raise InvalidInputError(f"masked classes {outside} are not among the teacher's {classes} classes")
+    usable_classes = classes - len(set(settings.mask_classes))
+    if wrong_classes := [number for number in settings.mask_classes if not 0 <= number < classes]:
+        raise InvalidInputError(f"masked classes {wrong_classes} are not among the teacher's {classes} classes")
     name = settings.encoding
     if name == "auto":
-        name = "full" if settings.top_k >= usable else "topk"
+        name = "full" if settings.top_k >= usable_classes else "topk"
     if name == "full":
         return Encoding(name="full", features=features, head=head)
-    if settings.top_k > usable:
-        raise InvalidInputError(f"top-k {settings.top_k} exceeds the teacher's {usable} classes; use --encoding full")
+    if settings.top_k > usable_classes:
+        raise InvalidInputError(
+            f"top-k {settings.top_k} exceeds the teacher's {usable_classes} classes; use --encoding full"
+        )
     return Encoding(
         name="topk",
         k=settings.top_k,
         quantisation=settings.quantisation,
         features=features,
         head=head,
-        class_means=_keeps_class_means(settings, usable),
+        class_means=_keeps_class_means(settings, usable_classes),
         packing=chosen_packing(settings),
     )
 
 
-def _keeps_class_means(settings: ExtractSettings, usable: int) -> bool:
-    """As the store that is there already; else wherever there is a tail and block 0 is a sample of the positions."""
-    if (found := _stored_encoding(settings)) is not None:
-        return found.class_means
-    return settings.top_k < usable and settings.order == "shuffled"
+def _keeps_class_means(settings: ExtractSettings, usable_classes: int) -> bool:
+    """True where class means are kept: as in the store that stands already; in a new one wherever there is a tail and
+    block 0 is a random sample of the positions."""
+    if (encoding := _stored_encoding(settings)) is not None:
+        return encoding.class_means
+    return settings.top_k < usable_classes and settings.order == "shuffled"
 
 
 def chosen_packing(settings: ExtractSettings) -> Literal["plain", "residuals"]:
-    """The one that was named; else that of the store that is there already, and residuals in a new one."""
+    """The packing that the settings name. For auto: that of the store that stands already, residuals in a new one."""
     if settings.packing != "auto":
         return settings.packing
-    found = _stored_encoding(settings)
-    return "residuals" if found is None else found.packing
+    encoding = _stored_encoding(settings)
+    return "residuals" if encoding is None else encoding.packing
 
 
 def _stored_encoding(settings: ExtractSettings) -> Encoding | None:
-    """The encoding of the store that is there already."""
-    found = open_folder(settings.store).get(MANIFEST, limit=MANIFEST_LIMIT)
-    return None if found is None else parse_manifest(found, settings.store).identity.encoding
+    """The encoding of the store that stands already, None where there is none."""
+    data = open_folder(settings.store).get(MANIFEST, limit=MANIFEST_LIMIT)
+    return None if data is None else parse_manifest(data, settings.store).identity.encoding
 
 
-def _fitting(identity: DatasetIdentity, data: Data, classes: int) -> DatasetIdentity:
-    if len(beyond := np.flatnonzero(data.labels >= classes)):
-        named = ", ".join(
-            f"sample {index} ({data.ids[index]}) has {data.labels[index]}" for index in beyond[:3].tolist()
+def _with_fitting_labels(identity: DatasetIdentity, data: Data, classes: int) -> DatasetIdentity:
+    """The data set's identity. Raises InvalidInputError for labels that are none of the teacher's classes."""
+    if len(indices := np.flatnonzero(data.labels >= classes)):
+        examples = ", ".join(
+            f"sample {index} ({data.ids[index]}) has {data.labels[index]}" for index in indices[:3].tolist()
         )
         raise InvalidInputError(
-            f"{len(beyond)} labels do not fit the teacher's {classes} classes, 0 to {classes - 1}: {named}; "
+            f"{len(indices)} labels do not fit the teacher's {classes} classes, 0 to {classes - 1}: {examples}; "
             "use a teacher of these classes, or mend the labels"
         )
     return identity

@@ -1,6 +1,6 @@
-"""Extraction by several processes that torchrun started: each takes blocks by its number, the first one ends the work.
+"""Several processes of torchrun share an extraction: each takes blocks by its rank, and the first one ends the work.
 
-Nothing is sent between them: the store says what is done. So they may be started again as another number of processes.
+Nothing is sent between them: the store says which blocks are done. So another number of processes may go on with it.
 """
 
 import time
@@ -15,12 +15,12 @@ from kdcache.store.segment import Segment
 from kdcache.training.process_group import own_device
 
 PATIENCE = 600.0  # seconds without any commit of the others, after which their blocks are taken over
-TIMES_OWN = 10.0  # or so many times what a block took here, where that is longer
+TIMES_OWN = 10.0  # or so many times the seconds that a block took in this process, where that is longer
 LISTING_SHARE = 0.05  # of the waiting that may go into listing commits
 
 
 def own_blocks(blocks: list[int], launch: Launch) -> list[int]:
-    """Those of `blocks` that are this process's: by block mod number of processes, whatever is done already."""
+    """The blocks that this process takes: block mod number of processes is its rank, whatever is done already."""
     return [block for block in blocks if block % launch.world_size == launch.rank]
 
 
@@ -34,21 +34,21 @@ def on_own_device(settings: ExtractSettings, launch: Launch) -> ExtractSettings:
 
 
 def await_others(segment: Segment, *, seconds_a_block: float, progress: Progress, stop: StopRequest) -> list[int]:
-    """Wait until all blocks are committed, and return none; or else those that are missing, once nothing was committed
-    for longer than a process could need for a block."""
+    """Wait until all blocks are committed, and return no block. Return the missing blocks once no block was committed
+    for longer than a process could need for one."""
     total, patience = segment.layout.blocks, max(PATIENCE, TIMES_OWN * seconds_a_block)
-    since, before, pause = time.monotonic(), -1, 0.2
+    last_change, last_count, pause = time.monotonic(), -1, 0.2
     while True:
-        began = time.monotonic()
-        done = set(listed_blocks(segment.folder, segment.layout))
-        now = time.monotonic()
-        if len(done) >= total:
+        listing_start = time.monotonic()
+        blocks = set(listed_blocks(segment.folder, segment.layout))
+        listing_end = time.monotonic()
+        if len(blocks) >= total:
             return []
-        if len(done) != before:
-            since, before = now, len(done)
-            progress("waiting for the other processes", len(done), total)
-        elif now - since > patience:
-            progress("taking over what the other processes left", len(done), total)
-            return [block for block in range(total) if block not in done]
+        if len(blocks) != last_count:
+            last_change, last_count = listing_end, len(blocks)
+            progress("waiting for the other processes", len(blocks), total)
+        elif listing_end - last_change > patience:
+            progress("taking over what the other processes left", len(blocks), total)
+            return [block for block in range(total) if block not in blocks]
         stop.check(RESUME)
-        time.sleep(max(pause, (now - began) / LISTING_SHARE))
+        time.sleep(max(pause, (listing_end - listing_start) / LISTING_SHARE))

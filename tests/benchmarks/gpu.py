@@ -104,7 +104,13 @@ def _drawn(blocks: Contest) -> Iterator[Any]:
 
 def _extract(blocks: Contest, drawn: Iterator[Any]) -> None:
     extract_blocks(
-        blocks.extractor, blocks.segment(), blocks.job, list(blocks.blocks), blocks.settings, BlockLoop(), drawn=drawn
+        blocks.extractor,
+        blocks.segment(),
+        blocks.job,
+        list(blocks.blocks),
+        blocks.settings,
+        BlockLoop(),
+        drawn_views=drawn,
     )
 
 

@@ -13,7 +13,7 @@ import pytest
 
 NEEDED = (
     "kdcache.cli.app",
-    "kdcache.pipelines.extract.dask_fleet",
+    "kdcache.pipelines.extract.dask_cluster",
     "kdcache.pipelines.extract.dask_worker",
     "kdcache.pipelines.extract.stage",
     "kdcache.sharing.push_pull",

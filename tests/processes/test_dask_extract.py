@@ -16,8 +16,8 @@ from sklearn.datasets import load_digits
 from kdcache.base import cluster as cluster_module
 from kdcache.base.cluster import Cluster, open_cluster
 from kdcache.errors import BlocksFailedError, ClusterError, InvalidInputError
-from kdcache.pipelines.extract.dask_fleet import PRELOAD
-from kdcache.pipelines.extract.dask_worker import Bench
+from kdcache.pipelines.extract.dask_cluster import PRELOAD
+from kdcache.pipelines.extract.dask_worker import WorkerJob
 from kdcache.pipelines.extract.job import open_job
 from kdcache.pipelines.extract.stage import extract
 from kdcache.store.store import Store
@@ -203,14 +203,14 @@ def _refused_machines(
 def test_a_worker_must_see_the_store_that_the_client_made(stage: Stage, tmp_path: Path) -> None:
     """Where the folder is not shared a worker finds nothing at its path, or what was left there before."""
     asked = stage.asked(tmp_path / "digits.kd", views="1")
-    bench = Bench(asked, open_job(asked).identity, 64)
-    bench.setup(SimpleNamespace(address="tcp://10.0.0.7:4"))  # type: ignore[arg-type]
-    bench.open()
+    worker_job = WorkerJob(asked, open_job(asked).identity, 64)
+    worker_job.setup(SimpleNamespace(address="tcp://10.0.0.7:4"))  # type: ignore[arg-type]
+    worker_job.open()
     with pytest.raises(ClusterError, match=r"worker tcp://10.0.0.7:4 \(.*\) does not see the store .*machines share"):
-        bench.see_store()
+        worker_job.see_store()
     stage.copy(tmp_path / "digits.kd")
     with pytest.raises(ClusterError, match=r"worker tcp://10.0.0.7:4 .* finds another store at .*digits.kd"):
-        bench.see_store()
+        worker_job.see_store()
 
 
 def test_what_does_not_fit_together_is_refused_before_anything_is_built(
