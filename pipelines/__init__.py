@@ -1,1 +1,1 @@
-"""The two stages as flat functions, and what is composed of them."""
+"""The stages as flat functions, and pipelines that are composed of them."""

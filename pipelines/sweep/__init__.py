@@ -1,1 +1,1 @@
-"""Many trainings from one file. `stage` reads first."""
+"""A sweep trains many students from one file. `stage` reads first."""

@@ -1,4 +1,4 @@
-"""A sweep looked at as a whole before its first step: every point's settings, stores, student and folder."""
+"""A sweep is checked as a whole before its first step: every point's settings, stores, student and folder."""
 
 import json
 from collections.abc import Sequence
@@ -22,7 +22,7 @@ BUILDS = ("student", "student_set", "weights", "precision", "seed")
 
 
 class Checker:
-    """Opens what points name once each, however many name it."""
+    """A checker opens each store and data set once, however many points name it."""
 
     def __init__(self) -> None:
         self._stores: dict[str, Store] = {}
@@ -34,13 +34,13 @@ class Checker:
         self._row_bytes: dict[tuple[str, int | None, bool], float] = {}
 
     def used_views(self, settings: TrainSettings) -> int | None:
-        """How many views a point cycles through: its own, or all that its stores have; None for plain training."""
+        """The count of views that a point cycles through: its own, or all of its stores'; None for plain training."""
         if settings.views is not None or not settings.store:
             return len(settings.views) if settings.views is not None and settings.store else None
         return len(set.intersection(*(set(self._store(url).every_view) for url in settings.store)))
 
     def bytes_a_row(self, settings: TrainSettings) -> float | None:
-        """Of all stores, at the point's k' and tail, see `row_bytes`; None for plain training."""
+        """Bytes a row, summed over all stores, at the point's k' and tail, see `row_bytes`; None for plain training."""
         if not settings.store:
             return None
         sizes = []
@@ -52,20 +52,20 @@ class Checker:
         return sum(sizes)
 
     def check(self, points: Sequence[Point], progress: Progress, stop: StopRequest) -> dict[str, int]:
-        """Epochs that each point's folder holds already. Raises the error of the first point with a fault, naming it;
-        nothing is written."""
-        found = {}
+        """Check points, and return the epochs that each point's folder holds, by the point's name. Raises the error of
+        the first point with a fault, naming it; nothing is written."""
+        epoch_counts = {}
         for number, point in enumerate(points):
             progress("checking points", number, len(points))
             stop.check("nothing was begun")
             try:
-                found[point.name] = self._check(point.settings)
+                epoch_counts[point.name] = self._check(point.settings)
             except KdcacheError as error:
                 error.args = (f"point {point.name}: {error}",)
                 raise
         progress("checking points", len(points), len(points))
-        self._inputs, self._last = {}, None  # data sets may be large, and whoever trains opens its own
-        return found
+        self._inputs, self._last = {}, None  # data sets may be large, and trainings open their own
+        return epoch_counts
 
     def _check(self, settings: TrainSettings) -> int:
         inputs = self._inputs_of(settings)
@@ -95,7 +95,7 @@ class Checker:
 
     def _loaders_of(self, key: str, settings: TrainSettings, inputs: Inputs) -> Loaders:
         if self._last is None or self._last[0] != key:
-            self._last = None  # let go of the validation data before the next are opened
+            self._last = None  # free the validation data before the next one is opened
             self._last = (key, open_loaders(settings, inputs))
             self._records[key] = self._last[1].record
         return self._last[1]
@@ -103,8 +103,8 @@ class Checker:
     def _inputs_of(self, settings: TrainSettings) -> Inputs:
         key = _key(settings, ("data", "data_set", "store", "device"))
         if key not in self._inputs:
-            opened = open_inputs(settings.model_copy(update={"store": ()}))
-            self._inputs[key] = Inputs(opened.device, opened.data, [self._store(url) for url in settings.store])
+            inputs = open_inputs(settings.model_copy(update={"store": ()}))
+            self._inputs[key] = Inputs(inputs.device, inputs.data, [self._store(url) for url in settings.store])
         return self._inputs[key]
 
     def _store(self, url: str) -> Store:
@@ -115,14 +115,14 @@ class Checker:
 
 def require_measured(settings: TrainSettings, metric: str) -> None:
     """Raises InvalidInputError for a metric that a run of these settings does not measure."""
-    known = ["loss"]
+    metrics = ["loss"]
     if settings.val_set or settings.val_store:
-        known += ["accuracy", "best_accuracy", "nll", "ece"]
+        metrics += ["accuracy", "best_accuracy", "nll", "ece"]
     if settings.val_store:
-        known += ["agreement", "kl_to_teacher"]
-    if metric not in known:
+        metrics += ["agreement", "kl_to_teacher"]
+    if metric not in metrics:
         raise InvalidInputError(
-            f"metric {metric} is not measured; with these settings there are {', '.join(known)}: give val_set or "
+            f"metric {metric} is not measured; with these settings there are {', '.join(metrics)}: give val_set or "
             "val_store in [base], or another metric"
         )
 

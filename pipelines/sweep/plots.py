@@ -9,12 +9,12 @@ from typing import Any
 from kdcache.base.figures import check_picture, figure_class
 
 MOST_LINES = 8  # that a legend can tell apart
-WIDE = 20.0  # from this ratio between largest and smallest value on an axis is logarithmic
+LOG_RATIO = 20.0  # from this ratio between largest and smallest value on an axis is logarithmic
 
 
 @dataclass(frozen=True)
 class Dot:
-    """One point that was trained: what was swept, accuracy in percent, bytes a row, and how many views it uses."""
+    """One trained point: its swept settings, accuracy in percent, bytes a row, and the count of views that it uses."""
 
     swept: dict[str, Any]
     accuracy: float
@@ -29,19 +29,21 @@ def plot_setting(dots: Sequence[Dot], name: str, path: Path) -> None:
     figure = figure_class()(figsize=(9, 4.5), layout="constrained")
     axes = figure.subplots()
     values = _ordered([dot.swept.get(name) for dot in dots])
-    numeric = all(_is_number(value) for value in values)
-    places = {repr(value): float(value) if numeric else float(place) for place, value in enumerate(values)}
-    others = [each for each in dots[0].swept if each not in (name, "seed")]
+    are_numbers = all(_is_number(value) for value in values)
+    x_by_value = {repr(value): float(value) if are_numbers else float(rank) for rank, value in enumerate(values)}
+    other_names = [setting for setting in dots[0].swept if setting not in (name, "seed")]
+    varied_names = [setting for setting in other_names if len({repr(dot.swept.get(setting)) for dot in dots}) > 1]
     lines: dict[str, list[Dot]] = {}
     for dot in dots:
-        varied = [each for each in others if len({repr(one.swept.get(each)) for one in dots}) > 1]
-        lines.setdefault(", ".join(f"{each} {_text(dot.swept.get(each))}" for each in varied), []).append(dot)
+        label = ", ".join(f"{setting} {_text(dot.swept.get(setting))}" for setting in varied_names)
+        lines.setdefault(label, []).append(dot)
     few = len(lines) <= MOST_LINES
-    for number, (label, own) in enumerate(lines.items()):
-        _draw_line(axes, own, name, places, f"C{number}" if few else "0.6", label if few else "", few=few)
+    for number, (label, line_dots) in enumerate(lines.items()):
+        colour = f"C{number}" if few else "0.6"
+        _draw_line(axes, line_dots, name, x_by_value, colour, label if few else "", few=few)
     if not few:
-        _draw_line(axes, dots, name, places, "black", "mean of all", few=True, dotted=False)
-    _dress(axes, name, values, places, numeric)
+        _draw_line(axes, dots, name, x_by_value, "black", "mean of all", few=True, with_dots=False)
+    _dress(axes, name, values, x_by_value, are_numbers)
     if any(lines) or not few:
         figure.legend(fontsize=8, loc="outside right upper")
     figure.savefig(path, dpi=120)
@@ -51,35 +53,35 @@ def _draw_line(
     axes: Any,
     dots: Sequence[Dot],
     name: str,
-    places: dict[str, float],
+    x_by_value: dict[str, float],
     colour: str,
     label: str,
     *,
     few: bool,
-    dotted: bool = True,
+    with_dots: bool = True,
 ) -> None:
-    by_value: dict[float, list[float]] = {}
+    accuracies_by_x: dict[float, list[float]] = {}
     for dot in dots:
-        by_value.setdefault(places[repr(dot.swept.get(name))], []).append(dot.accuracy)
-    xs = sorted(by_value)
-    means = [fmean(by_value[x]) for x in xs]
+        accuracies_by_x.setdefault(x_by_value[repr(dot.swept.get(name))], []).append(dot.accuracy)
+    xs = sorted(accuracies_by_x)
+    means = [fmean(accuracies_by_x[x]) for x in xs]
     axes.plot(xs, means, "-", color=colour, lw=1.8 if few else 0.8, alpha=1.0 if few else 0.6, label=label or None)
-    if few and any(len(each) > 1 for each in by_value.values()):
-        spreads = [pstdev(by_value[x]) for x in xs]
+    if few and any(len(accuracies) > 1 for accuracies in accuracies_by_x.values()):
+        spreads = [pstdev(accuracies_by_x[x]) for x in xs]
         axes.errorbar(xs, means, spreads, fmt="none", color=colour, alpha=0.5, lw=1.2, capsize=4)
-    if dotted:
-        found = [(places[repr(dot.swept.get(name))], dot.accuracy) for dot in dots]
-        axes.scatter(*zip(*found, strict=True), s=18, color=colour, alpha=0.75, zorder=3, edgecolors="none")
+    if with_dots:
+        points = [(x_by_value[repr(dot.swept.get(name))], dot.accuracy) for dot in dots]
+        axes.scatter(*zip(*points, strict=True), s=18, color=colour, alpha=0.75, zorder=3, edgecolors="none")
 
 
-def _dress(axes: Any, name: str, values: list[Any], places: dict[str, float], numeric: bool) -> None:
-    ticks = [places[repr(value)] for value in values]
-    if numeric and min(ticks) > 0 and max(ticks) / min(ticks) >= WIDE:
+def _dress(axes: Any, name: str, values: list[Any], x_by_value: dict[str, float], are_numbers: bool) -> None:
+    ticks = [x_by_value[repr(value)] for value in values]
+    if are_numbers and min(ticks) > 0 and max(ticks) / min(ticks) >= LOG_RATIO:
         axes.set_xscale("log")
     if len(values) <= 10:
         axes.set_xticks(ticks, [_text(value) for value in values])
         axes.set_xticks([], minor=True)
-    if not numeric:
+    if not are_numbers:
         axes.margins(x=0.15)
         if max(map(len, map(_text, values))) > 12:
             axes.tick_params(axis="x", rotation=20)
@@ -89,25 +91,27 @@ def _dress(axes: Any, name: str, values: list[Any], places: dict[str, float], nu
 
 
 def plot_front(dots: Sequence[Dot], path: Path) -> None:
-    """Accuracy against bytes, and the points that no other beats in both. Bytes are those of a row, at the point's k'
-    and tail; where the number of views differs, of a sample: a row for each view."""
+    """Accuracy against bytes, and the points that no other point beats in both. Bytes are those of a row, at the
+    point's k' and tail; where the number of views differs, those of a sample, which has a row for each view."""
     check_picture(path)
     figure = figure_class()(figsize=(7.5, 4.5), layout="constrained")
     axes = figure.subplots()
     by_sample = len({dot.views for dot in dots}) > 1
-    placed = [(_bytes(dot, by_sample), dot.accuracy) for dot in dots]
-    axes.scatter(*zip(*placed, strict=True), s=22, color="tab:blue", alpha=0.7, edgecolors="none", label="points")
-    best = front(placed)
-    axes.plot(*zip(*best, strict=True), "o-", color="tab:red", drawstyle="steps-post", ms=5, label="Pareto front")
-    sizes = [size for size, _ in placed]
-    if max(sizes) / min(sizes) >= WIDE:
+    points = [(_bytes(dot, by_sample), dot.accuracy) for dot in dots]
+    axes.scatter(*zip(*points, strict=True), s=22, color="tab:blue", alpha=0.7, edgecolors="none", label="points")
+    front_points = front(points)
+    axes.plot(
+        *zip(*front_points, strict=True), "o-", color="tab:red", drawstyle="steps-post", ms=5, label="Pareto front"
+    )
+    sizes = [size for size, _ in points]
+    if max(sizes) / min(sizes) >= LOG_RATIO:
         axes.set_xscale("log")
     middle = (max(sizes) * min(sizes)) ** 0.5 if axes.get_xscale() == "log" else (max(sizes) + min(sizes)) / 2
-    for size, accuracy in best:
-        dot, left = dots[placed.index((size, accuracy))], size <= middle
-        said = ", ".join(f"{key} {_text(value)}" for key, value in dot.swept.items() if key in _TELLING)
-        where: dict[str, Any] = {"ha": "left" if left else "right", "rotation": 25 if left else -25}
-        axes.annotate(said, (size, accuracy), xytext=(0, 6), textcoords="offset points", fontsize=7, **where)
+    for size, accuracy in front_points:
+        dot, on_left = dots[points.index((size, accuracy))], size <= middle
+        label = ", ".join(f"{key} {_text(value)}" for key, value in dot.swept.items() if key in _LABEL_SETTINGS)
+        alignment: dict[str, Any] = {"ha": "left" if on_left else "right", "rotation": 25 if on_left else -25}
+        axes.annotate(label, (size, accuracy), xytext=(0, 6), textcoords="offset points", fontsize=7, **alignment)
     axes.set_xlabel("bytes a sample, all its views" if by_sample else "bytes a row")
     axes.set_ylabel("accuracy, %")
     axes.margins(x=0.1, y=0.2)
@@ -116,16 +120,16 @@ def plot_front(dots: Sequence[Dot], path: Path) -> None:
     figure.savefig(path, dpi=120)
 
 
-_TELLING = ("top_k", "tail", "views", "store")
+_LABEL_SETTINGS = ("top_k", "tail", "views", "store")
 
 
 def front(points: Sequence[tuple[float, float]]) -> list[tuple[float, float]]:
-    """Of (bytes, accuracy) those that no other beats: fewer bytes cost accuracy. Ascending."""
-    found: list[tuple[float, float]] = []
+    """The points (bytes, accuracy) that no other beats, ascending: fewer bytes cost accuracy."""
+    front_points: list[tuple[float, float]] = []
     for size, accuracy in sorted(points, key=lambda point: (point[0], -point[1])):
-        if not found or accuracy > found[-1][1]:
-            found.append((size, accuracy))
-    return found
+        if not front_points or accuracy > front_points[-1][1]:
+            front_points.append((size, accuracy))
+    return front_points
 
 
 def _bytes(dot: Dot, by_sample: bool) -> float:
@@ -134,9 +138,9 @@ def _bytes(dot: Dot, by_sample: bool) -> float:
 
 
 def _ordered(values: Sequence[Any]) -> list[Any]:
-    """Different values: numbers ascending, others in the order in which they came."""
-    found = list({repr(value): value for value in values}.values())
-    return sorted(found) if all(_is_number(value) for value in found) else found
+    """Distinct values: numbers ascending, others in the order in which they came."""
+    distinct_values = list({repr(value): value for value in values}.values())
+    return sorted(distinct_values) if all(_is_number(value) for value in distinct_values) else distinct_values
 
 
 def _is_number(value: Any) -> bool:

@@ -1,4 +1,4 @@
-"""Where a sweep's points stand while it goes on: what a live table shows and results.csv holds."""
+"""The result table holds the results of a sweep's points while it goes on, for the live table and results.csv."""
 
 import time
 from collections.abc import Callable, Sequence
@@ -11,9 +11,9 @@ from kdcache.pipelines.sweep.space import Point
 
 
 @dataclass(frozen=True)
-class Standing:
-    """A sweep at one moment: results in the order of points; `share` of all training that is done; `eta` in seconds,
-    None until there is something to judge by."""
+class SweepState:
+    """The state of a sweep at one moment. `results` are in the order of points; `share` is the part of all training
+    that is done. `seconds` have passed and `eta` seconds are left; `eta` is None before the first progress."""
 
     results: tuple[Result, ...]
     share: float
@@ -21,65 +21,65 @@ class Standing:
     eta: float | None
 
 
-Report = Callable[[Standing], None]
+Report = Callable[[SweepState], None]
 
 
-def unwatched(standing: Standing) -> None:
+def no_report(state: SweepState) -> None:
     """Report nothing."""
 
 
-class Board:
-    """Results by point, told to `report` as they change and written to results.csv as points end."""
+class ResultTable:
+    """The results of a sweep by point, sent to `report` as they change and written to results.csv as points end."""
 
     def __init__(self, path: Path, swept: Sequence[str], checker: Checker, report: Report) -> None:
         self._path, self._swept, self._checker, self._report = path, swept, checker, report
         self._points: dict[str, Point] = {}
         self._results: dict[str, Result] = {}
-        self._began, self._first = time.monotonic(), 0.0
-        self._expected = 0
+        self._start_time, self._start_share = time.monotonic(), 0.0
+        self._point_count = 0
 
     @property
     def results(self) -> tuple[Result, ...]:
         return tuple(self._results.values())
 
-    def add(self, points: Sequence[Point], done: dict[str, int], expected: int = 0) -> None:
-        """Points that are known now, and how many epochs their folders hold; `expected`: how many there will be."""
+    def add(self, points: Sequence[Point], epochs_done: dict[str, int], point_count: int = 0) -> None:
+        """Add points and, by name, the epochs that their folders hold. `point_count`: the points of the whole sweep."""
         for point in points:
             self._points[point.name] = point
-            whole = done.get(point.name, 0) >= point.settings.epochs
-            self._results[point.name] = self._result(point, "done" if whole else "waiting")
-        self._expected = max(expected, len(self._results))
-        self._first, self._began = self._share(), time.monotonic()
+            is_whole = epochs_done.get(point.name, 0) >= point.settings.epochs
+            self._results[point.name] = self._result(point, "done" if is_whole else "waiting")
+        self._point_count = max(point_count, len(self._results))
+        self._start_share, self._start_time = self._share(), time.monotonic()
         self.write()
 
     def mark(self, points: Sequence[Point], status: Status, errors: dict[str, str] | None = None) -> None:
-        """Give points a status, their measures read anew."""
+        """Give points a status, and read their measures anew."""
         for point in points:
             error = (errors or {}).get(point.name)
             self._results[point.name] = self._result(point, "failed" if error is not None else status, error)
         if status != "running":
             self.write()
-        self.tell()
+        self.report_state()
 
-    def look(self, points: Sequence[Point]) -> None:
-        """Read anew the measures of points that are running."""
+    def refresh(self, points: Sequence[Point]) -> None:
+        """Read the measures of running points anew."""
         self._read(points)
-        self.tell()
+        self.report_state()
 
     def _read(self, points: Sequence[Point]) -> None:
-        for point in points:  # on a cluster, those that nobody has begun have no folder yet
-            begun = Path(point.settings.run).exists()
-            self._results[point.name] = self._result(point, "running" if begun else "waiting")
+        for point in points:  # on a cluster, points that no worker has begun have no folder yet
+            has_folder = Path(point.settings.run).exists()
+            self._results[point.name] = self._result(point, "running" if has_folder else "waiting")
 
     def step(self, points: Sequence[Point], steps: int, total: int) -> None:
-        """Points that run side by side have taken so many of their steps."""
-        epochs, done = points[0].settings.epochs, steps / max(total, 1)
-        if any(self._results[point.name].epochs != int(done * epochs) for point in points):
+        """Report points that run side by side, after `steps` of their `total` steps."""
+        epochs, share = points[0].settings.epochs, steps / max(total, 1)
+        if any(self._results[point.name].epochs != int(share * epochs) for point in points):
             self._read(points)
-        self.tell(extra=sum(max(done - self._results[point.name].epochs / epochs, 0.0) for point in points))
+        self.report_state(extra=sum(max(share - self._results[point.name].epochs / epochs, 0.0) for point in points))
 
-    def stopped(self) -> None:
-        """What runs or waits is left as it stands."""
+    def mark_stopped(self) -> None:
+        """Mark running points as stopped; their folders keep what is done."""
         for name, result in self._results.items():
             if result.status == "running":
                 self._results[name] = replace_status(result, "stopped")
@@ -88,19 +88,20 @@ class Board:
     def write(self) -> None:
         write_results(self._path, self.results, self._swept)
 
-    def tell(self, extra: float = 0.0) -> None:
-        share = min(self._share() + extra / max(self._expected, 1), 1.0)
-        seconds = time.monotonic() - self._began
-        gone = share - self._first
-        eta = seconds * (1.0 - share) / gone if gone > 0 else None
-        self._report(Standing(self.results, share, seconds, eta))
+    def report_state(self, extra: float = 0.0) -> None:
+        """Report the sweep's state; `extra`: the part of running epochs that is done, in whole trainings."""
+        share = min(self._share() + extra / max(self._point_count, 1), 1.0)
+        seconds = time.monotonic() - self._start_time
+        progress = share - self._start_share
+        eta = seconds * (1.0 - share) / progress if progress > 0 else None
+        self._report(SweepState(self.results, share, seconds, eta))
 
     def _share(self) -> float:
-        done = 0.0
+        points_done = 0.0
         for name, result in self._results.items():
-            ended = result.status in ("done", "failed")
-            done += 1.0 if ended else result.epochs / self._points[name].settings.epochs
-        return done / max(self._expected, 1)
+            has_ended = result.status in ("done", "failed")
+            points_done += 1.0 if has_ended else result.epochs / self._points[name].settings.epochs
+        return points_done / max(self._point_count, 1)
 
     def _result(self, point: Point, status: Status, error: str | None = None) -> Result:
         settings = point.settings
@@ -109,5 +110,5 @@ class Board:
 
 
 def replace_status(result: Result, status: Status) -> Result:
-    """The same result with another status."""
+    """A copy of a result with another status."""
     return result.model_copy(update={"status": status})

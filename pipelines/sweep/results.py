@@ -1,4 +1,4 @@
-"""What a sweep has to show: a line a point, as results.csv and as plain data."""
+"""The results of a sweep: a line a point, as results.csv and as plain data."""
 
 import csv
 import io
@@ -16,9 +16,9 @@ MEASURES = ("accuracy", "best_accuracy", "loss", "nll", "ece", "agreement", "kl_
 
 
 class Result(Record):
-    """One point: what was swept, and the measures of its last whole epoch (`best_accuracy`: of the best). seconds are
-    those of its epochs, which students of one stream share; bytes_a_row: of its stores, at its k' and tail; used_views:
-    how many of theirs it uses."""
+    """The result of one point: its swept settings, and the measures of its last whole epoch (`best_accuracy`: of the
+    best one). `seconds` are those of its epochs, which students of one stream share. `bytes_a_row` is summed over its
+    stores, at its k' and tail. `used_views` is the count of the stores' views that it uses."""
 
     point: str
     status: Status
@@ -40,9 +40,9 @@ class Result(Record):
 def result_of(
     point: Point, status: Status, *, bytes_a_row: float | None, used_views: int | None, error: str | None = None
 ) -> Result:
-    """A point's line, its measures read from its run's folder."""
+    """The result of a point, its measures read from its run's folder."""
     lines = read_metrics(Path(point.settings.run))
-    last = lines[-1] if lines else {}
+    last_line = lines[-1] if lines else {}
     best = max((line["accuracy"] for line in lines if "accuracy" in line), default=None)
     return Result(
         point=point.name,
@@ -54,22 +54,24 @@ def result_of(
         bytes_a_row=bytes_a_row,
         used_views=used_views,
         error=error,
-        **{name: last.get(name) for name in MEASURES if name != "best_accuracy"},
+        **{name: last_line.get(name) for name in MEASURES if name != "best_accuracy"},
     )
 
 
 def write_results(path: Path, results: Sequence[Result], swept: Sequence[str]) -> None:
-    """Replace results.csv at once: one line a point, a column for each swept setting."""
+    """Replace results.csv in one move: one line a point, a column for each swept setting."""
     columns = [name for name in Result.model_fields if name not in ("point", "status", "swept")]
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(["point", "status", *swept, *columns])
     for result in results:
-        own = [result.swept.get(name) for name in swept]
-        writer.writerow([result.point, result.status, *own, *(_cell(getattr(result, name)) for name in columns)])
+        swept_values = [result.swept.get(name) for name in swept]
+        writer.writerow(
+            [result.point, result.status, *swept_values, *(_cell(getattr(result, name)) for name in columns)]
+        )
     write_whole(path, text.getvalue().encode())
 
 
 def _cell(value: Any) -> Any:
-    """Six digits of a number: more is noise of f32."""
+    """A cell of the table; floats have six digits, since more is noise of f32."""
     return f"{value:.6g}" if isinstance(value, float) else value

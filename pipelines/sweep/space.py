@@ -33,12 +33,12 @@ from kdcache.base.records import explain
 from kdcache.errors import InvalidInputError
 from kdcache.pipelines.settings import TrainSettings
 
-NAMELESS = {"run", "workers", "device", "checkpoint_steps", "accept_drift"}  # change no result
+NAMELESS = {"run", "workers", "device", "checkpoint_steps", "accept_drift"}  # settings that change no result
 PLACES = {"data", "store", "val_store", "calibration_store"}  # a moved store is the same store
 SWEEPABLE = tuple(sorted(TrainSettings.model_fields.keys() - NAMELESS))
 ARGUMENTS = tuple(name for name in SWEEPABLE if isinstance(TrainSettings.model_fields[name].default, dict))
 KINDS = {"choice", "int", "uniform", "loguniform"}
-LONGEST = 120  # characters of a name, the hash included
+LONGEST_NAME = 120  # characters, the digest included
 
 
 class _Part(BaseModel):
@@ -46,7 +46,7 @@ class _Part(BaseModel):
 
 
 class Distribution(_Part):
-    """One of: choice among values; int, uniform or loguniform between two bounds, both included."""
+    """A distribution: choice among values; or int, uniform or loguniform between two bounds, both included."""
 
     choice: tuple[Any, ...] | None = Field(default=None, min_length=1)
     integer: tuple[int, int] | None = Field(default=None, alias="int")
@@ -102,7 +102,7 @@ class StudySearch(_Part):
 
 
 class SweepFile(_Part):
-    """What a sweep's file may hold."""
+    """The content of a sweep's file."""
 
     folder: str = ""
     base: dict[str, Any]
@@ -119,7 +119,8 @@ class SweepFile(_Part):
 
 @dataclass(frozen=True)
 class Point:
-    """One run of a sweep: `swept` says what is its own; `settings.run` is its folder."""
+    """One run of a sweep: `swept` holds the values of its swept settings, `settings` all of them; `settings.run` is its
+    folder."""
 
     name: str
     swept: dict[str, Any]
@@ -129,19 +130,19 @@ class Point:
 def load_sweep(path: str | Path) -> SweepFile:
     """Parse a sweep's file. Raises InvalidInputError that names unknown keys and lists the known ones."""
     try:
-        given = tomllib.loads(Path(path).read_text())
+        tables = tomllib.loads(Path(path).read_text())
     except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
         raise InvalidInputError(f"sweep {path} cannot be read: {error}") from error
-    _known(given, SweepFile, str(path))
+    _require_known_keys(tables, SweepFile, str(path))
     for name, model in (("random", RandomSearch), ("study", StudySearch)):
-        if isinstance(given.get(name), dict):
-            _known(given[name], model, f"[{name}] of {path}")
-            given[name]["space"] = _flat(given[name].get("space", {}))
-            for setting, drawn in given[name]["space"].items():
-                _known_kinds(drawn, f"[{name}] space {setting} of {path}")
-    given["grid"] = _flat(given.get("grid", {}))
+        if isinstance(tables.get(name), dict):
+            _require_known_keys(tables[name], model, f"[{name}] of {path}")
+            tables[name]["space"] = _flatten(tables[name].get("space", {}))
+            for setting, distribution in tables[name]["space"].items():
+                _require_kind(distribution, f"[{name}] space {setting} of {path}")
+    tables["grid"] = _flatten(tables.get("grid", {}))
     try:
-        sweep = SweepFile(**given)
+        sweep = SweepFile(**tables)
     except ValidationError as error:
         raise InvalidInputError(f"{path}: {explain(error)}") from error
     _require_names(sweep, str(path))
@@ -149,43 +150,47 @@ def load_sweep(path: str | Path) -> SweepFile:
 
 
 def points_of(sweep: SweepFile, folder: Path) -> list[Point]:
-    """Every point that is known before anything ran, each once; a study's are known one by one."""
+    """The points of a grid and of random trials, each once. The points of a study are not known before it runs."""
     trials: list[dict[str, Any]] = [{}]
     if sweep.random is not None:
         generator = random.Random(sweep.random.seed)
         space = sweep.random.space
-        trials = [{name: each.draw(generator) for name, each in space.items()} for _ in range(sweep.random.trials)]
-    found = {}
+        trials = [_draw_trial(space, generator) for _ in range(sweep.random.trials)]
+    points = {}
     for trial, cell in itertools.product(trials, _cells(sweep.grid)):
         point = make_point(sweep, {**trial, **cell}, folder)
-        found[point.name] = point
-    return list(found.values())
+        points[point.name] = point
+    return list(points.values())
+
+
+def _draw_trial(space: dict[str, Distribution], generator: random.Random) -> dict[str, Any]:
+    return {name: distribution.draw(generator) for name, distribution in space.items()}
 
 
 def corners(sweep: SweepFile, folder: Path) -> Iterator[Point]:
-    """Points that stand for a study's: each choice and each bound once, the other settings at their first."""
+    """Points that stand for those of a study: every choice and every bound once, the other settings at their first."""
     assert sweep.study is not None
     space = sweep.study.space
-    first = {name: each.ends()[0] for name, each in space.items()}
-    for name, each in space.items():
-        for value in each.ends():
-            yield make_point(sweep, {**first, name: value}, folder)
+    first_values = {name: distribution.ends()[0] for name, distribution in space.items()}
+    for name, distribution in space.items():
+        for value in distribution.ends():
+            yield make_point(sweep, {**first_values, name: value}, folder)
 
 
 def make_point(sweep: SweepFile, swept: dict[str, Any], folder: Path) -> Point:
-    """The base with some settings of its own. Raises InvalidInputError that says which point has which fault."""
-    given = dict(sweep.base)
+    """The point of the base and some swept values. Raises InvalidInputError that names the point and its fault."""
+    run_settings = dict(sweep.base)
     for name, value in swept.items():
         setting, dot, key = name.partition(".")
         if dot:
-            given[setting] = {**given.get(setting, {}), key: value}
+            run_settings[setting] = {**run_settings.get(setting, {}), key: value}
         else:
-            given[name] = value
-    said = ", ".join(f"{name} {value!r}" for name, value in swept.items())
+            run_settings[name] = value
+    label = ", ".join(f"{name} {value!r}" for name, value in swept.items())
     try:
-        settings = TrainSettings(run=".", **given)
+        settings = TrainSettings(run=".", **run_settings)
     except ValidationError as error:
-        raise InvalidInputError(f"the point with {said or 'no swept settings'}: {explain(error)}") from error
+        raise InvalidInputError(f"the point with {label or 'no swept settings'}: {explain(error)}") from error
     name = _name(settings, swept)
     return Point(name, swept, settings.model_copy(update={"run": str(folder / name)}))
 
@@ -195,38 +200,40 @@ def _cells(grid: dict[str, tuple[Any, ...]]) -> Iterator[dict[str, Any]]:
         yield dict(zip(grid, values, strict=True))
 
 
-def _known(given: dict[str, Any], model: type[BaseModel], where: str) -> None:
-    if unknown := sorted(given.keys() - model.model_fields.keys()):
-        known = ", ".join(sorted(model.model_fields))
-        raise InvalidInputError(f"{where}: unknown keys {', '.join(unknown)}; the known ones are {known}")
+def _require_known_keys(table: dict[str, Any], model: type[BaseModel], place: str) -> None:
+    if unknown_names := sorted(table.keys() - model.model_fields.keys()):
+        known_names = ", ".join(sorted(model.model_fields))
+        raise InvalidInputError(f"{place}: unknown keys {', '.join(unknown_names)}; the known ones are {known_names}")
 
 
-def _known_kinds(given: Any, where: str) -> None:
-    if not isinstance(given, dict) or len(given) != 1 or not given.keys() <= KINDS:
-        said = ", ".join(given) if isinstance(given, dict) else repr(given)
+def _require_kind(distribution: Any, place: str) -> None:
+    if not isinstance(distribution, dict) or len(distribution) != 1 or not distribution.keys() <= KINDS:
+        kinds = ", ".join(distribution) if isinstance(distribution, dict) else repr(distribution)
         raise InvalidInputError(
-            f"{where} is {said or 'empty'}; give one of {', '.join(sorted(KINDS))}: {{int = [1, 9]}}"
+            f"{place} is {kinds or 'empty'}; give one of {', '.join(sorted(KINDS))}: {{int = [1, 9]}}"
         )
 
 
-def _flat(given: Any) -> Any:
-    """`set.beta = ...`, which TOML reads as a table, under its dotted name."""
-    if not isinstance(given, dict):
-        return given
-    found: dict[str, Any] = {}
-    for name, value in given.items():
+def _flatten(table: Any) -> Any:
+    """The table with dotted names: TOML reads `set.beta = ...` as a table of its own."""
+    if not isinstance(table, dict):
+        return table
+    flat_table: dict[str, Any] = {}
+    for name, value in table.items():
         if name in ARGUMENTS and isinstance(value, dict) and not value.keys() & KINDS:
-            found |= {f"{name}.{key}": each for key, each in value.items()}
+            flat_table |= {f"{name}.{key}": argument for key, argument in value.items()}
         else:
-            found[name] = value
-    return found
+            flat_table[name] = value
+    return flat_table
 
 
 def _require_names(sweep: SweepFile, path: str) -> None:
-    """Raises InvalidInputError for settings that there are not, and for those that are swept twice over."""
-    if unknown := sorted(sweep.base.keys() - TrainSettings.model_fields.keys()):
-        known = ", ".join(sorted(TrainSettings.model_fields.keys() - {"run"}))
-        raise InvalidInputError(f"[base] of {path}: unknown settings {', '.join(unknown)}; the known ones are {known}")
+    """Raises InvalidInputError for settings that do not exist, and for settings that are swept twice."""
+    if unknown_names := sorted(sweep.base.keys() - TrainSettings.model_fields.keys()):
+        known_names = ", ".join(sorted(TrainSettings.model_fields.keys() - {"run"}))
+        raise InvalidInputError(
+            f"[base] of {path}: unknown settings {', '.join(unknown_names)}; the known ones are {known_names}"
+        )
     if "run" in sweep.base:
         raise InvalidInputError(f"[base] of {path} names run; each point has a folder of its own under `folder`")
     if sweep.study is not None and (sweep.grid or sweep.random):
@@ -236,15 +243,17 @@ def _require_names(sweep: SweepFile, path: str) -> None:
     for name in sweep.swept:
         setting, dot, key = name.partition(".")
         if (setting not in ARGUMENTS or not key) if dot else name not in SWEEPABLE:
-            known = ", ".join([*SWEEPABLE, *(f"{each}.KEY" for each in ARGUMENTS)])
-            raise InvalidInputError(f"{path} sweeps {name}, which no point has; it can sweep {known}")
-    if twice := [name for name in sweep.grid if len(_texts(sweep.grid[name])) < len(sweep.grid[name])]:
-        raise InvalidInputError(f"[grid] of {path} lists a value of {', '.join(twice)} twice; give it once")
-    if empty := [name for name, values in sweep.grid.items() if not values]:
-        raise InvalidInputError(f"[grid] of {path}: {', '.join(empty)} lists nothing; give values, or leave it out")
+            known_names = ", ".join([*SWEEPABLE, *(f"{argument}.KEY" for argument in ARGUMENTS)])
+            raise InvalidInputError(f"{path} sweeps {name}, which no point has; it can sweep {known_names}")
+    if duplicates := [name for name in sweep.grid if len(_texts(sweep.grid[name])) < len(sweep.grid[name])]:
+        raise InvalidInputError(f"[grid] of {path} lists a value of {', '.join(duplicates)} twice; give it once")
+    if empty_names := [name for name, values in sweep.grid.items() if not values]:
+        raise InvalidInputError(
+            f"[grid] of {path}: {', '.join(empty_names)} lists nothing; give values, or leave it out"
+        )
     search = sweep.random or sweep.study
-    if search and (twice := sorted(sweep.grid.keys() & search.space.keys())):
-        raise InvalidInputError(f"{path} gives {', '.join(twice)} in the grid and in the space; give it once")
+    if search and (duplicates := sorted(sweep.grid.keys() & search.space.keys())):
+        raise InvalidInputError(f"{path} gives {', '.join(duplicates)} in the grid and in the space; give it once")
 
 
 def _texts(values: tuple[Any, ...]) -> set[str]:
@@ -252,24 +261,24 @@ def _texts(values: tuple[Any, ...]) -> set[str]:
 
 
 def _name(settings: TrainSettings, swept: dict[str, Any]) -> str:
-    """`lr=0.1,seed=2-3f9a01bc`: swept values for people, and a digest of the settings and of what is swept."""
+    """A point's name, such as `lr=0.1,seed=2-3f9a01bc`: swept values for people, and a digest of all values."""
     record = settings.model_dump(mode="json", exclude=NAMELESS | PLACES | {"views"})
     record["train_views"] = list(settings.views or ())  # as sweeps that stand on disk were named
     text = json.dumps([record, swept], sort_keys=True, default=str)
     digest = hashlib.sha256(text.encode()).hexdigest()[:8]
-    said = ",".join(f"{name.rpartition('.')[2]}={_value_name(value)}" for name, value in swept.items())
-    return f"{said[: LONGEST - 9]}-{digest}"
+    label = ",".join(f"{name.rpartition('.')[2]}={_value_name(value)}" for name, value in swept.items())
+    return f"{label[: LONGEST_NAME - 9]}-{digest}"
 
 
 def _value_name(value: Any) -> str:
-    """A value as a part of a file name: of a path or a spec its last part."""
+    """A value as a part of a file name; a path or a spec gives its last part."""
     if isinstance(value, list | tuple):
         return "+".join(map(_value_name, value))
     text = f"{value:.6g}" if isinstance(value, float) else str(value)
-    last = re.split(r"[/:]", text.rstrip("/"))[-1].removesuffix(".kd") or text
-    return re.sub(r"[^A-Za-z0-9._+-]", "_", last)
+    part = re.split(r"[/:]", text.rstrip("/"))[-1].removesuffix(".kd") or text
+    return re.sub(r"[^A-Za-z0-9._+-]", "_", part)
 
 
 def _short(value: float) -> float:
-    """Six digits: what a name shows is then all there is."""
+    """The value in six digits, so that a name shows all of it."""
     return float(f"{value:.6g}")

@@ -1,4 +1,4 @@
-"""A sweep: many runs from one file, each in a folder of its own; what is done is skipped, what failed stops nothing."""
+"""A sweep trains many points from one file, each in a folder; done points are skipped, failed ones stop nothing."""
 
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -13,24 +13,24 @@ from kdcache.base.records import Record
 from kdcache.base.whole_files import write_whole
 from kdcache.errors import InterruptedRunError, InvalidInputError, KdcacheError
 from kdcache.pipelines.settings import TrainSettings
-from kdcache.pipelines.sweep.board import Board, Report, unwatched
 from kdcache.pipelines.sweep.check import Checker, require_measured
 from kdcache.pipelines.sweep.pictures import draw
+from kdcache.pipelines.sweep.result_table import Report, ResultTable, no_report
 from kdcache.pipelines.sweep.results import Result
 from kdcache.pipelines.sweep.space import Point, SweepFile, corners, load_sweep, make_point, points_of
 from kdcache.pipelines.sweep.study import Study, require_optuna
-from kdcache.pipelines.train.shared_settings import apart
-from kdcache.pipelines.train.together import train_together
+from kdcache.pipelines.train.shared_settings import unequal_settings
+from kdcache.pipelines.train.together import Outcome, train_together
 
-LOOK = 1.0  # seconds between two looks at what workers have written
-AGAIN = "run the same command again to go on"
+LOOK_SECONDS = 1.0  # between two looks at the folders in which workers write
+ADVICE = "run the same command again to go on"
 Errors = dict[str, str]
 Make = Callable[[dict[str, Any]], Point]
 
 
 class SweepSummary(Record):
-    """What `kdcache sweep` says at its end. `present`: points that were done before; `note`: why fewer students than
-    asked shared a stream; `best`: the point with the highest accuracy, or what a study calls the best."""
+    """The summary that `kdcache sweep` prints at its end. `present` counts points that were done before. `note` says
+    why fewer students than asked shared a stream. `best` is the point of highest accuracy, or a study's best."""
 
     folder: str
     points: int
@@ -46,7 +46,8 @@ class SweepSummary(Record):
 
 
 class Workers(Protocol):
-    """What `kdcache.base.cluster.Cluster` offers: a function on items, at most `ahead` a worker at a time."""
+    """The part of `kdcache.base.cluster.Cluster` that a sweep uses: a function on items, at most `ahead` a worker at a
+    time."""
 
     client: Any
     dashboard: str
@@ -58,8 +59,8 @@ class Workers(Protocol):
 
 @dataclass(frozen=True)
 class Engine:
-    """How points are trained: `together` side by side on one stream, in this process or on the workers of `cluster`,
-    which is opened once all points were looked at."""
+    """The engine trains points: `together` of them side by side on one stream, in this process or on the workers of
+    `cluster`, which is opened once all points were checked."""
 
     together: int = 1
     cluster: Callable[[], AbstractContextManager[Workers]] | None = None
@@ -76,133 +77,141 @@ def sweep(
     folder: str = "",
     engine: Engine | None = None,
     plots: bool = True,
-    report: Report = unwatched,
+    report: Report = no_report,
     progress: Progress = silent,
     stop: StopRequest | None = None,
 ) -> SweepSummary:
     """Train every point of a sweep's file that is not done yet, and write results.csv and plots to its folder.
 
-    All points are looked at before the first is trained. Raises InvalidInputError or MismatchError for the first point
+    All points are checked before the first is trained. Raises InvalidInputError or MismatchError for the first point
     with a fault, InvalidInputError for a folder that another process holds, and InterruptedRunError once `stop` is
     requested; the error of a point that fails is in its row.
     """
     engine, stop = engine or Engine(), stop or StopRequest()
-    began = time.monotonic()
+    start_time = time.monotonic()
     file, checker = load_sweep(path), Checker()
-    place = _place(file, folder, path, engine)
+    sweep_folder = _sweep_folder(file, folder, path, engine)
 
     def make(swept: dict[str, Any]) -> Point:
-        return make_point(file, swept, place)
+        return make_point(file, swept, sweep_folder)
 
-    known = list(corners(file, place)) if file.study else points_of(file, place)
+    points = list(corners(file, sweep_folder)) if file.study else points_of(file, sweep_folder)
     if file.study:
         require_optuna(file.study)
-        require_measured(known[0].settings, file.study.metric)
-    found = checker.check(known, progress, stop)
-    board = Board(place / "results.csv", file.swept, checker, report)
-    trainer = Trainer(engine.together, board, stop)
+        require_measured(points[0].settings, file.study.metric)
+    epochs_done = checker.check(points, progress, stop)
+    table = ResultTable(sweep_folder / "results.csv", file.swept, checker, report)
+    trainer = Trainer(engine.together, table, stop)
     try:
-        with held(place):
-            study = Study.open(file.study, place) if file.study else None
-            write_whole(place / "sweep.toml", Path(path).read_bytes())
+        with held(sweep_folder):
+            study = Study.open(file.study, sweep_folder) if file.study else None
+            write_whole(sweep_folder / "sweep.toml", Path(path).read_bytes())
             with engine.opened() as trainer.workers:
                 if trainer.workers is not None:
                     progress(f"dask workers, dashboard {trainer.workers.dashboard or 'off'}", 1, 1)
                 if study is None:
-                    board.add(known, found)
-                    present = sum(result.status == "done" for result in board.results)
-                    trainer.train([point for point in known if found[point.name] < point.settings.epochs])
+                    table.add(points, epochs_done)
+                    present_count = sum(result.status == "done" for result in table.results)
+                    trainer.train([point for point in points if epochs_done[point.name] < point.settings.epochs])
                 else:
-                    present = _search(study, make, checker, board, trainer, stop)
+                    present_count = _search(study, make, checker, table, trainer, stop)
     except InterruptedRunError as error:
-        board.stopped()
-        done = sum(result.status == "done" for result in board.results)
+        table.mark_stopped()
+        done_count = sum(result.status == "done" for result in table.results)
         raise InterruptedRunError(
-            f"stopped as asked; {done} of {len(board.results)} points are done; {AGAIN}"
+            f"stopped as asked; {done_count} of {len(table.results)} points are done; {ADVICE}"
         ) from error
-    best = _best(board.results)
+    best = _best(table.results)
     if study:
         best = None if study.best is None else make(study.best).name
     return SweepSummary(
-        folder=str(place),
-        points=len(board.results),
-        done=sum(result.status == "done" for result in board.results),
-        present=present,
-        failed=sum(result.status == "failed" for result in board.results),
-        seconds=time.monotonic() - began,
+        folder=str(sweep_folder),
+        points=len(table.results),
+        done=sum(result.status == "done" for result in table.results),
+        present=present_count,
+        failed=sum(result.status == "failed" for result in table.results),
+        seconds=time.monotonic() - start_time,
         best=best,
         note=trainer.note,
-        results=str(place / "results.csv"),
-        plots=draw(board.results, file.swept, place / "plots") if plots else (),
-        rows=board.results,
+        results=str(sweep_folder / "results.csv"),
+        plots=draw(table.results, file.swept, sweep_folder / "plots") if plots else (),
+        rows=table.results,
     )
 
 
 class Trainer:
-    """Trains points in groups that can share a stream; errors are noted on the board and stop nothing."""
+    """The trainer trains points in groups that can share a stream; errors are noted in the table and stop nothing."""
 
-    def __init__(self, together: int, board: Board, stop: StopRequest) -> None:
-        self._together, self._board, self._stop = together, board, stop
+    def __init__(self, together: int, table: ResultTable, stop: StopRequest) -> None:
+        self._together, self._table, self._stop = together, table, stop
         self.workers: Workers | None = None
         self.note = ""
 
     @property
-    def at_once(self) -> int:
-        """Points that can be trained at the same time."""
+    def capacity(self) -> int:
+        """The number of points that can be trained at the same time."""
         return self._together * (1 if self.workers is None else max(len(self.workers.client.nthreads()), 1))
 
     def train(self, points: Sequence[Point]) -> None:
         """Train some points, each from where its folder stands."""
-        groups = grouped(points, self._together)
+        groups = group_points(points, self._together)
         if len(groups) > -(-len(points) // self._together):
-            keeps = ", ".join(apart([point.settings for point in points]))
-            self.note = f"{len(points)} points in {len(groups)} groups: only students of equal {keeps} share a stream"
+            names = ", ".join(unequal_settings([point.settings for point in points]))
+            self.note = f"{len(points)} points in {len(groups)} groups: only students of equal {names} share a stream"
         if self.workers is None:
             for group in groups:
-                self._stop.check(AGAIN)
-                self._here(group)
+                self._stop.check(ADVICE)
+                self._train_here(group)
         else:
-            self._elsewhere(groups, self.workers)
+            self._train_on_workers(groups, self.workers)
 
-    def _here(self, group: list[Point]) -> None:
-        self._board.mark(group, "running")
+    def _train_here(self, group: list[Point]) -> None:
+        self._table.mark(group, "running")
         settings = [point.settings for point in group]
         outcomes = train_together(
-            settings, progress=lambda what, done, total: self._board.step(group, done, total), stop=self._stop
+            settings, progress=lambda activity, steps, total: self._table.step(group, steps, total), stop=self._stop
         )
-        names = {point.settings.run: point.name for point in group}
-        errors = {names[each.settings.run]: told(each.error) for each in outcomes if each.error is not None}
-        self._board.mark(group, "done", errors)
+        self._mark_done(group, _errors_by_run(outcomes))
 
-    def _elsewhere(self, groups: list[list[Point]], workers: Workers) -> None:
+    def _train_on_workers(self, groups: list[list[Point]], workers: Workers) -> None:
         by_key = {tuple(point.settings.run for point in group): group for group in groups}
         items = [tuple(point.settings for point in group) for group in groups]
-        going, looked = list(groups), [0.0]
+        unfinished_groups, last_look = list(groups), 0.0
 
         def poll() -> None:
-            self._stop.check(AGAIN)
-            if time.monotonic() - looked[0] > LOOK:
-                self._board.look([point for group in going for point in group])
-                looked[0] = time.monotonic()
+            nonlocal last_look
+            self._stop.check(ADVICE)
+            if time.monotonic() - last_look > LOOK_SECONDS:
+                self._table.refresh([point for group in unfinished_groups for point in group])
+                last_look = time.monotonic()
 
         for item, outcome in workers.each(train_group, items, ahead=1, retries=0, poll=poll):
             group = by_key[tuple(settings.run for settings in item)]
-            going.remove(group)
-            errors = outcome if isinstance(outcome, dict) else {each.run: told(outcome) for each in item}
-            self._board.mark(group, "done", {p.name: errors[p.settings.run] for p in group if p.settings.run in errors})
+            unfinished_groups.remove(group)
+            if isinstance(outcome, Exception):  # the whole group failed
+                outcome = {settings.run: error_text(outcome) for settings in item}
+            self._mark_done(group, outcome)
+
+    def _mark_done(self, group: list[Point], errors: Errors) -> None:
+        names = {point.settings.run: point.name for point in group}
+        self._table.mark(group, "done", {names[run]: text for run, text in errors.items()})
 
 
 def train_group(settings: tuple[TrainSettings, ...]) -> Errors:
-    """What a worker does with one group; errors by the run's folder, as text: not every exception can be sent."""
-    return {each.settings.run: told(each.error) for each in train_together(settings) if each.error is not None}
+    """Train one group on a worker. Returns errors by run folder, as text: not every exception can be pickled."""
+    return _errors_by_run(train_together(settings))
 
 
-def grouped(points: Sequence[Point], together: int) -> list[list[Point]]:
-    """Points that can share a stream, at most so many at a time, in the order of their first."""
+def _errors_by_run(outcomes: Sequence[Outcome]) -> Errors:
+    return {outcome.settings.run: error_text(outcome.error) for outcome in outcomes if outcome.error is not None}
+
+
+def group_points(points: Sequence[Point], together: int) -> list[list[Point]]:
+    """Groups of at most `together` points that can share a stream, in the order of their first points."""
     groups: list[list[Point]] = []
     for point in points:
         for group in groups:
-            if len(group) < together and not apart([group[0].settings, point.settings]):
+            if len(group) < together and not unequal_settings([group[0].settings, point.settings]):
                 group.append(point)
                 break
         else:
@@ -210,64 +219,64 @@ def grouped(points: Sequence[Point], together: int) -> list[list[Point]]:
     return groups
 
 
-def told(error: Exception) -> str:
-    """An error as a row shows it: where it is not kdcache's own, its kind is half of what it says."""
+def error_text(error: Exception) -> str:
+    """The text of an error in a row; the kind of an error that is not kdcache's comes first."""
     text = str(error)
     return text if type(error).__module__.startswith("kdcache.") else f"{type(error).__name__}: {text}"
 
 
-def _place(file: SweepFile, folder: str, path: str | Path, engine: Engine) -> Path:
-    chosen = folder or file.folder
-    if not chosen:
+def _sweep_folder(file: SweepFile, folder: str, path: str | Path, engine: Engine) -> Path:
+    name = folder or file.folder
+    if not name:
         raise InvalidInputError(f'{path} names no folder; write folder = "runs/sweep" at its head, or give --folder')
     if engine.together < 1:
         raise InvalidInputError(f"together is {engine.together}; give 1 or more")
-    place = Path(chosen)
-    if place.exists() and not (place / "sweep.toml").exists() and not _empty(place):
-        raise InvalidInputError(f"{place} is there and holds no sweep; choose another folder")
-    return place.resolve() if engine.cluster else place  # workers may stand elsewhere
+    sweep_folder = Path(name)
+    if sweep_folder.exists() and not (sweep_folder / "sweep.toml").exists() and not _is_empty(sweep_folder):
+        raise InvalidInputError(f"{sweep_folder} is there and holds no sweep; choose another folder")
+    return sweep_folder.resolve() if engine.cluster else sweep_folder  # workers may have another working folder
 
 
-def _empty(place: Path) -> bool:
-    return place.is_dir() and all(each.name == LOCK for each in place.iterdir())
+def _is_empty(folder: Path) -> bool:
+    return folder.is_dir() and all(entry.name == LOCK for entry in folder.iterdir())
 
 
-def _search(study: Study, make: Make, checker: Checker, board: Board, trainer: Trainer, stop: StopRequest) -> int:
-    """Trials until there are as many as asked; returns how many were there before."""
-    present = study.ended
-    made = {number: make(swept) for number, swept in study.past().items()}
-    points = {point.name: point for point in made.values()}
-    board.add(list(points.values()), {name: point.settings.epochs for name, point in points.items()}, study.trials)
-    board.mark(
-        [made[number] for number in study.failures], "failed", {made[n].name: e for n, e in study.failures.items()}
-    )
-    while asked := study.ask(trainer.at_once):
-        trials = {number: make(swept) for number, swept in asked.items()}
-        fresh = {point.name: point for point in trials.values()}
-        found, faults = _checked(fresh, checker, stop)
-        board.add(list(fresh.values()), found, study.trials)
-        board.mark([fresh[name] for name in faults], "failed", faults)
-        trainer.train([fresh[name] for name in found if found[name] < fresh[name].settings.epochs])
-        rows = {result.point: result for result in board.results}
+def _search(study: Study, make: Make, checker: Checker, table: ResultTable, trainer: Trainer, stop: StopRequest) -> int:
+    """Train the trials that a study proposes until it has all. Returns the count of trials that had ended before."""
+    present_count = study.ended
+    past_points = {number: make(swept) for number, swept in study.past().items()}
+    points = {point.name: point for point in past_points.values()}
+    table.add(list(points.values()), {name: point.settings.epochs for name, point in points.items()}, study.trials)
+    failures = {past_points[number].name: error for number, error in study.failures.items()}
+    table.mark([points[name] for name in failures], "failed", failures)
+    while proposals := study.ask(trainer.capacity):
+        trials = {number: make(swept) for number, swept in proposals.items()}
+        new_points = {point.name: point for point in trials.values()}
+        epochs_done, faults = _check_points(new_points, checker, stop)
+        table.add(list(new_points.values()), epochs_done, study.trials)
+        table.mark([new_points[name] for name in faults], "failed", faults)
+        usable_points = [new_points[name] for name in epochs_done]
+        trainer.train([point for point in usable_points if epochs_done[point.name] < point.settings.epochs])
+        rows = {result.point: result for result in table.results}
         for number, point in trials.items():
             study.tell(number, rows[point.name])
-    return present
+    return present_count
 
 
-def _checked(points: dict[str, Point], checker: Checker, stop: StopRequest) -> tuple[dict[str, int], Errors]:
-    """Epochs done by name, and faults: what each choice alone allows, a trial may combine to something impossible."""
-    found: dict[str, int] = {}
+def _check_points(points: dict[str, Point], checker: Checker, stop: StopRequest) -> tuple[dict[str, int], Errors]:
+    """Epochs done and faults, by point name. Choices that are possible alone may be impossible together in a trial."""
+    epochs_done: dict[str, int] = {}
     faults: Errors = {}
     for name, point in points.items():
         try:
-            found |= checker.check([point], silent, stop)
+            epochs_done |= checker.check([point], silent, stop)
         except InterruptedRunError:
             raise
         except KdcacheError as error:
             faults[name] = str(error)
-    return found, faults
+    return epochs_done, faults
 
 
 def _best(results: Sequence[Result]) -> str | None:
-    judged = [result for result in results if result.status == "done" and result.accuracy is not None]
-    return max(judged, key=lambda result: result.accuracy or 0.0).point if judged else None
+    candidates = [result for result in results if result.status == "done" and result.accuracy is not None]
+    return max(candidates, key=lambda result: result.accuracy or 0.0).point if candidates else None

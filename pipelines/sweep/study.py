@@ -1,4 +1,4 @@
-"""A sweep whose points Optuna proposes: asked for trials, told their results, all kept in one file of the folder."""
+"""A study lets Optuna propose the points of a sweep; its trials and their results lie in one file of the folder."""
 
 import importlib.util
 from pathlib import Path
@@ -14,11 +14,11 @@ ERROR = "error"
 
 
 def require_optuna(search: StudySearch) -> None:
-    """Raises InvalidInputError where Optuna is not installed, or cannot choose among what the space holds."""
+    """Raises InvalidInputError where Optuna is not installed, or cannot choose among the values of the space."""
     if importlib.util.find_spec("optuna") is None:
         raise InvalidInputError("[study] needs Optuna, which is not installed; pip install 'kdcache[optuna]'")
-    for name, each in search.space.items():
-        if any(not isinstance(value, str | int | float | bool) for value in each.choice or ()):
+    for name, distribution in search.space.items():
+        if any(not isinstance(value, str | int | float | bool) for value in distribution.choice or ()):
             raise InvalidInputError(f"[study] space {name}: Optuna chooses among numbers, texts, true and false only")
 
 
@@ -31,7 +31,7 @@ class Study:
 
     @classmethod
     def open(cls, search: StudySearch, folder: Path) -> Self:
-        """Raises MismatchError where the folder's study goes in another direction."""
+        """Open or begin the study of a folder. Raises MismatchError where the folder's study has another direction."""
         import optuna
         from optuna.storages import JournalStorage
         from optuna.storages.journal import JournalFileBackend
@@ -41,24 +41,24 @@ class Study:
         storage = JournalStorage(JournalFileBackend(str(folder / FILE)))
         study = optuna.create_study(storage=storage, study_name=NAME, load_if_exists=True, direction=search.direction)
         if study.direction.name.lower() != search.direction:
-            found = [("direction", study.direction.name.lower(), search.direction)]
+            differences = [("direction", study.direction.name.lower(), search.direction)]
             raise MismatchError(
-                f"{folder} holds another study:", found, "choose another folder", ("the study", "the file")
+                f"{folder} holds another study:", differences, "choose another folder", ("the study", "the file")
             )
-        # a sampler of one seed begins anew at each start: it would propose again what is done
+        # a sampler begins anew at each start: with an equal seed it would propose the same trials again
         study.sampler = _sampler(optuna, search, search.seed + len(study.get_trials(deepcopy=False)))
         return cls(optuna, study, search)
 
     @property
     def ended(self) -> int:
-        """Trials that have a result or failed."""
+        """The count of trials that have a result or failed."""
         return sum(trial.state.is_finished() for trial in self._study.get_trials(deepcopy=False))
 
     @property
     def best(self) -> dict[str, Any] | None:
-        """Swept values of the best trial."""
-        done = [trial for trial in self._study.get_trials(deepcopy=False) if trial.state.name == "COMPLETE"]
-        return dict(self._study.best_params) if done else None
+        """Swept values of the best trial; None before the first result."""
+        trials = [trial for trial in self._study.get_trials(deepcopy=False) if trial.state.name == "COMPLETE"]
+        return dict(self._study.best_params) if trials else None
 
     def past(self) -> dict[int, dict[str, Any]]:
         """Swept values of ended trials by number."""
@@ -72,28 +72,29 @@ class Study:
         return {trial.number: trial.user_attrs.get(ERROR, "") for trial in trials if trial.state.name == "FAIL"}
 
     def ask(self, count: int) -> dict[int, dict[str, Any]]:
-        """Up to `count` trials that are left, those first that were begun: their values by number; none at the end."""
-        running = {
+        """Swept values, by number, of up to `count` trials to train, unfinished ones first; empty at the end."""
+        unfinished_trials = {
             trial.number: dict(trial.params)
             for trial in self._study.get_trials(deepcopy=False)
             if trial.state.name == "RUNNING" and trial.params.keys() == self._search.space.keys()
         }
-        if running:
-            return dict(list(running.items())[:count])
-        asked = {}
+        if unfinished_trials:
+            return dict(list(unfinished_trials.items())[:count])
+        proposals = {}
         for _ in range(min(count, self.trials - self.ended)):
             trial = self._study.ask()
-            asked[trial.number] = {name: _suggest(trial, name, each) for name, each in self._search.space.items()}
-        return asked
+            space = self._search.space
+            proposals[trial.number] = {name: _suggest(trial, name, space[name]) for name in space}
+        return proposals
 
     def tell(self, number: int, result: Result) -> None:
-        """A trial's result: its metric, or that it failed."""
+        """Tell Optuna the result of a trial: its metric, or that it failed."""
         value = getattr(result, self._search.metric)
         if result.status == "done" and value is not None:
             self._study.tell(number, value)
             return
-        frozen = self._study.get_trials(deepcopy=False)[number]
-        trial = self._optuna.trial.Trial(self._study, frozen._trial_id)
+        frozen_trial = self._study.get_trials(deepcopy=False)[number]
+        trial = self._optuna.trial.Trial(self._study, frozen_trial._trial_id)
         trial.set_user_attr(ERROR, result.error or f"no {self._search.metric} was measured")
         self._study.tell(number, state=self._optuna.trial.TrialState.FAIL)
 

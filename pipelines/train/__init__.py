@@ -1,1 +1,1 @@
-"""Stage two: students on replayed views and cached soft labels. `stage` reads first."""
+"""Stage two trains students on replayed views and cached soft labels. `stage` reads first."""

@@ -1,4 +1,4 @@
-"""From train's settings to its objective, and the refusals of what the stores cannot give, before the first step."""
+"""The objective is built from train's settings; stores that lack what it needs are refused before the first step."""
 
 import re
 from dataclasses import dataclass
@@ -24,7 +24,7 @@ WEIGHTS = ("w_ce", "w_kd")
 
 @dataclass(frozen=True)
 class Part:
-    """One objective as it was asked for: from `epoch` on, `name` with the term's `settings` and the two weights."""
+    """An objective of a training, from `epoch` on: `name` and `settings` of its term, and the weights w_ce and w_kd."""
 
     epoch: int
     name: str
@@ -35,15 +35,15 @@ class Part:
 def build_objective(settings: TrainSettings, stores: list[Store], temperature: float | None) -> Objective | Phases:
     """The objective that the settings describe; without stores and without a name, plain cross-entropy.
 
-    `temperature` is the settings' own, or what calibration made of it. Raises InvalidInputError or MissingBlockError
-    for what the stores cannot give, naming the flag of extract that would have kept it.
+    `temperature` is the settings' or the calibrated one. Raises InvalidInputError or MissingBlockError for arrays that
+    the stores lack, naming the flag of extract that would have kept them.
     """
     if not stores and not settings.objective:
         _require_plain(settings)
         return make_objective("kd", w_ce=1.0, w_kd=0.0)
     if settings.then and settings.kd_epochs is not None:
         raise InvalidInputError("--then and --kd-epochs both change the objective; give --then EPOCH:kd,w_ce=1,w_kd=0")
-    parts = [_first(settings, temperature), *(_later(text) for text in settings.then)]
+    parts = [_first_part(settings, temperature), *(_parse_part(text) for text in settings.then)]
     if settings.kd_epochs is not None:
         parts.append(Part(settings.kd_epochs, parts[0].name, parts[0].settings, {"w_ce": 1.0, "w_kd": 0.0}))
     for part in parts[1:]:
@@ -52,96 +52,96 @@ def build_objective(settings: TrainSettings, stores: list[Store], temperature: f
             raise InvalidInputError(
                 f"{flag} names epoch {part.epoch}, the run has {settings.epochs}; give 1 to {settings.epochs - 1}"
             )
-    made = [(part.epoch, _made(part, settings, stores, first=part is parts[0])) for part in parts]
-    return made[0][1] if len(made) == 1 else Phases(made)
+    objectives = [(part.epoch, _make(part, settings, stores, is_first=part is parts[0])) for part in parts]
+    return objectives[0][1] if len(objectives) == 1 else Phases(objectives)
 
 
 def chosen_temperature(settings: TrainSettings, stores: list[Store]) -> float | None:
-    """The settings' temperature, or T* of the held-out store where it is to be calibrated."""
+    """The settings' temperature; for calibrated, the temperature fitted to the held-out store."""
     if settings.temperature != "calibrated":
         return settings.temperature
-    held_out = settings.calibration_store or settings.val_store
+    url = settings.calibration_store or settings.val_store
     if len(stores) != 1:
         raise InvalidInputError(f"--temperature calibrated works with one --store; {len(stores)} were given")
-    if not held_out:
+    if not url:
         raise InvalidInputError(
             "--temperature calibrated needs a held-out store; give --calibration-store, a store of the same teacher on "
             "rows that it was not trained on"
         )
-    store = Store.open(held_out)
+    store = Store.open(url)
     advice = "calibrate with a store of the teacher that this student learns from"
-    what = f"{store.folder.root} is of another teacher than {stores[0].folder.root}:"
-    require_equal(stores[0].identity.teacher, store.identity.teacher, what, advice, "teacher.")
-    found = fit_temperature(store)
-    if found.at_bound:
-        raise InvalidInputError(f"no temperature can be fitted to {held_out}: {found.note}; or give a --temperature")
-    if found.temperature < 1 and (stores[0].identity.encoding.k is not None or settings.top_k is not None):
+    problem = f"{store.folder.root} is of another teacher than {stores[0].folder.root}:"
+    require_equal(stores[0].identity.teacher, store.identity.teacher, problem, advice, "teacher.")
+    fit = fit_temperature(store)
+    if fit.at_bound:
+        raise InvalidInputError(f"no temperature can be fitted to {url}: {fit.note}; or give a --temperature")
+    if fit.temperature < 1 and (stores[0].identity.encoding.k is not None or settings.top_k is not None):
         raise InvalidInputError(
-            f"the temperature fitted to {held_out} is {found.temperature:.4g}, and {stores[0].folder.root} is used as "
+            f"the temperature fitted to {url} is {fit.temperature:.4g}, and {stores[0].folder.root} is used as "
             "top-k, whose tail is known from T = 1 up; extract it with --encoding full, or give a --temperature"
         )
-    return found.temperature
+    return fit.temperature
 
 
 def _require_plain(settings: TrainSettings) -> None:
     """Raises InvalidInputError where settings of an objective would be ignored."""
-    unused = ("set", "then", "over_epochs", "kd_epochs", "temperature", "w_ce", "w_kd", "ensemble_weights")
-    given = [name for name in unused if getattr(settings, name) != TrainSettings.model_fields[name].default]
-    if given:
-        flags = ", ".join("--" + name.replace("_", "-") for name in given)
+    objective_settings = ("set", "then", "over_epochs", "kd_epochs", "temperature", "w_ce", "w_kd", "ensemble_weights")
+    names = [name for name in objective_settings if getattr(settings, name) != TrainSettings.model_fields[name].default]
+    if names:
+        flags = ", ".join("--" + name.replace("_", "-") for name in names)
         raise InvalidInputError(
             f"{flags} shape an objective, and without a store there is plain cross-entropy; give --store, or an "
             "--objective that needs none, such as label-smoothing"
         )
 
 
-def _first(settings: TrainSettings, temperature: float | None) -> Part:
-    given = dict(settings.set)
+def _first_part(settings: TrainSettings, temperature: float | None) -> Part:
+    arguments = dict(settings.set)
     if temperature is not None:
-        if "temperature" in given:
+        if "temperature" in arguments:
             raise InvalidInputError(
-                f"--temperature is {temperature} and --set temperature is {given['temperature']}; give it once"
+                f"--temperature is {temperature} and --set temperature is {arguments['temperature']}; give it once"
             )
-        given["temperature"] = temperature
-    named = {name: value for name in WEIGHTS if (value := getattr(settings, name)) is not None}
-    if twice := sorted(settings.over_epochs.keys() & {*given, *named}):
-        raise InvalidInputError(f"{', '.join(twice)} is given as a number and by --over-epochs; give it once")
-    if twice := sorted(named.keys() & given.keys()):
-        raise InvalidInputError(f"{', '.join(twice)} is given as a flag and by --set; give it once")
-    return _part(0, settings.objective or "kd", {**named, **given})
+        arguments["temperature"] = temperature
+    weights = {name: value for name in WEIGHTS if (value := getattr(settings, name)) is not None}
+    if duplicates := sorted(settings.over_epochs.keys() & {*arguments, *weights}):
+        raise InvalidInputError(f"{', '.join(duplicates)} is given as a number and by --over-epochs; give it once")
+    if duplicates := sorted(weights.keys() & arguments.keys()):
+        raise InvalidInputError(f"{', '.join(duplicates)} is given as a flag and by --set; give it once")
+    return _make_part(0, settings.objective or "kd", {**weights, **arguments})
 
 
-def _later(text: str) -> Part:
-    """`10:nkd,gamma=1.0,w_ce=1` as a part."""
-    head, _, rest = text.partition(",")
+def _parse_part(text: str) -> Part:
+    """The part that a text such as `10:nkd,gamma=1.0,w_ce=1` describes. Raises InvalidInputError."""
+    head, _, arguments = text.partition(",")
     epoch, colon, name = head.partition(":")
     if not colon or not epoch.strip().isdecimal():
         raise InvalidInputError(f"--then {text!r} is not EPOCH:NAME or EPOCH:NAME,key=value,...; write --then 10:nkd")
-    pairs = [pair.strip() for pair in re.split(r",(?![^\[]*\])", rest) if pair.strip()]
-    if wrong := [pair for pair in pairs if "=" not in pair]:
-        raise InvalidInputError(f"--then {text!r}: {wrong[0]!r} is not key=value; write --then {head},gamma=1.0")
-    return _part(int(epoch), name.strip(), parse_arguments(pairs, "--then"))
+    pairs = [pair.strip() for pair in re.split(r",(?![^\[]*\])", arguments) if pair.strip()]
+    if bad_pairs := [pair for pair in pairs if "=" not in pair]:
+        raise InvalidInputError(f"--then {text!r}: {bad_pairs[0]!r} is not key=value; write --then {head},gamma=1.0")
+    return _make_part(int(epoch), name.strip(), parse_arguments(pairs, "--then"))
 
 
-def _part(epoch: int, name: str, given: dict[str, Any]) -> Part:
-    weights = {key: given.pop(key) for key in WEIGHTS if key in given}
+def _make_part(epoch: int, name: str, arguments: dict[str, Any]) -> Part:
+    weights = {key: arguments.pop(key) for key in WEIGHTS if key in arguments}
     for key, value in weights.items():
         if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value < float("inf"):
             raise InvalidInputError(f"{key} of objective {name} is {value!r}; give a number of 0 or more")
     if weights.get("w_ce") == 0 == weights.get("w_kd"):
         raise InvalidInputError(f"w_ce and w_kd of objective {name} are both 0: there is nothing to learn; raise one")
-    return Part(epoch, name, given, {key: float(value) for key, value in weights.items()})
+    return Part(epoch, name, arguments, {key: float(value) for key, value in weights.items()})
 
 
-def _made(part: Part, settings: TrainSettings, stores: list[Store], *, first: bool) -> Objective:
+def _make(part: Part, settings: TrainSettings, stores: list[Store], *, is_first: bool) -> Objective:
     facts = term_class(part.name).facts
     if facts.teacher and not stores:
         raise InvalidInputError(
             f"objective {part.name} needs a store and none is given; give --store, or leave --objective out for plain "
             "training"
         )
-    ramps = {name: Ramp.parse(str(text), name) for name, text in settings.over_epochs.items()} if first else {}
-    made = make_objective(
+    ramps = {name: Ramp.parse(str(text), name) for name, text in settings.over_epochs.items()} if is_first else {}
+    objective = make_objective(
         part.name,
         part.settings,
         head=_head(part.name, stores) if "head" in facts.needs else None,
@@ -152,8 +152,8 @@ def _made(part: Part, settings: TrainSettings, stores: list[Store], *, first: bo
         **part.weights,
     )
     if facts.teacher:
-        _require_stores(made, part, settings, stores)
-    return made
+        _require_stores(objective, part, settings, stores)
+    return objective
 
 
 def _head(name: str, stores: list[Store]) -> Tensor:
@@ -167,26 +167,27 @@ def _head(name: str, stores: list[Store]) -> Tensor:
     return torch.from_numpy(stores[0].head()["weight"].copy())
 
 
-def _require_stores(made: Objective, part: Part, settings: TrainSettings, stores: list[Store]) -> None:
+def _require_stores(objective: Objective, part: Part, settings: TrainSettings, stores: list[Store]) -> None:
     normalised_weights(settings.ensemble_weights, len(stores))
     if len(stores) > 1:
         _require_ensemble(settings)
     for store in stores:
         sparse = store.identity.encoding.k is not None or settings.top_k is not None
-        for temperature in _temperatures(made, part):
+        for temperature in _temperatures(objective, part):
             check_temperature(temperature, full=not sparse)
-        _require_support(part.name, settings, store, sparse)
+        _require_finite(part.name, store)
         if sparse:
-            _require_kept(part, settings, store)
+            _require_classes(part, settings, store)
 
 
-def _temperatures(made: Objective, part: Part) -> list[float]:
-    ramp = made.over_epochs.get("temperature")
-    own = getattr(made.term, "temperature", 1.0) if "temperature" in parameters_of(part.name) else 1.0
-    listed = list(getattr(made.term, "temperatures", ()))
-    if part.name == "kd-sim":  # whose temperature is the student's alone
+def _temperatures(objective: Objective, part: Part) -> list[float]:
+    """The temperatures at which the objective asks the stores."""
+    ramp = objective.over_epochs.get("temperature")
+    constant = getattr(objective.term, "temperature", 1.0) if "temperature" in parameters_of(part.name) else 1.0
+    temperatures = list(getattr(objective.term, "temperatures", ()))
+    if part.name == "kd-sim":  # its temperature is the student's alone
         return []
-    return [*listed, *([value for _, value in ramp.points] if ramp else [own])]
+    return [*temperatures, *([value for _, value in ramp.points] if ramp else [constant])]
 
 
 def _require_ensemble(settings: TrainSettings) -> None:
@@ -201,22 +202,23 @@ def _require_ensemble(settings: TrainSettings) -> None:
         )
 
 
-def _require_support(name: str, settings: TrainSettings, store: Store, sparse: bool) -> None:
-    masked = store.identity.teacher.masked_classes
-    if term_class(name).facts.zeros or not masked:
+def _require_finite(name: str, store: Store) -> None:
+    masked_classes = store.identity.teacher.masked_classes
+    if term_class(name).facts.zeros or not masked_classes:
         return
     raise InvalidInputError(
         f"objective {name} is infinite where the teacher's probability is 0, and {store.folder.root} masks classes "
-        f"{list(masked)[:5]}; use skew-reverse-kl or jsd, which are finite"
+        f"{list(masked_classes)[:5]}; use skew-reverse-kl or jsd, which are finite"
     )
 
 
-def _require_kept(part: Part, settings: TrainSettings, store: Store) -> None:
+def _require_classes(part: Part, settings: TrainSettings, store: Store) -> None:
     encoding = store.identity.encoding
-    kept = min(each for each in (encoding.k, settings.top_k) if each is not None)
-    if part.name == "kd-topk" and (wanted := part.settings.get("k", parameters_of("kd-topk")["k"])) > kept:
+    k = min(count for count in (encoding.k, settings.top_k) if count is not None)
+    if part.name == "kd-topk" and (k_needed := part.settings.get("k", parameters_of("kd-topk")["k"])) > k:
         raise InvalidInputError(
-            f"objective kd-topk needs {wanted} classes, {store.folder.root} gives {kept}; extract with --top-k {wanted}"
+            f"objective kd-topk needs {k_needed} classes, {store.folder.root} gives {k}; "
+            f"extract with --top-k {k_needed}"
         )
     if settings.tail == "class-mean":
         if encoding.k is None:

@@ -1,4 +1,4 @@
-"""All that stands before a training's first batch: inputs, the student with its objective, loaders, the claimed run."""
+"""The preparation of a training: inputs, the student with its objective, loaders, and then the claimed run."""
 
 from contextlib import ExitStack
 from dataclasses import dataclass, field
@@ -31,7 +31,7 @@ from kdcache.training.ranks import Ranks
 from kdcache.training.run_claim import claimed_state
 from kdcache.views.sources import Data, open_data
 
-FREE = frozenset(
+FREE = frozenset(  # settings that may change when a run goes on
     {"run", "data", "store", "val_store", "calibration_store", "views"}
     | {"workers", "device", "checkpoint_steps", "accept_drift"}
 )
@@ -39,7 +39,7 @@ FREE = frozenset(
 
 @dataclass(frozen=True)
 class Inputs:
-    """What is opened once, however many students learn from it; `ranks` are the processes that train them."""
+    """Inputs that are opened once, however many students learn from them; `ranks` are the processes that train."""
 
     device: str
     data: Data
@@ -59,7 +59,7 @@ class Student:
 
 @dataclass(frozen=True)
 class Loaders:
-    """The batches that train and those that validate; `record` says by identity what they feed."""
+    """The loaders of the training and the validation split; `record` holds the `inputs_of` each of them."""
 
     training: Loader
     validating: Loader | None
@@ -67,15 +67,16 @@ class Loaders:
 
     @property
     def all(self) -> list[Loader]:
-        return [each for each in (self.training, self.validating) if each]
+        return [loader for loader in (self.training, self.validating) if loader]
 
 
 def open_inputs(settings: TrainSettings, ranks: Ranks | None = None) -> Inputs:
-    """Device, data set and stores of the settings, or the error that names what is wrong with them."""
-    if ranks is None and (several := launched().world_size) > 1:
+    """Open the device, data set and stores that the settings name. Raises InvalidInputError where `ranks` is None and
+    several processes were started."""
+    if ranks is None and (process_count := launched().world_size) > 1:
         raise InvalidInputError(
-            f"{several} processes were started, which can train one student together; for several students start one "
-            "process, without torchrun"
+            f"{process_count} processes were started, which can train one student together; for several students start "
+            "one process, without torchrun"
         )
     device = chosen_device(own_device(settings.device))
     data = open_data(settings.data, settings.data_set)
@@ -83,7 +84,7 @@ def open_inputs(settings: TrainSettings, ranks: Ranks | None = None) -> Inputs:
 
 
 def make_student(settings: TrainSettings, inputs: Inputs) -> Student:
-    """Seed torch's generators, then build objective and network, as a run that starts anew begins."""
+    """Seed torch's generators, then build objective and network: so begins every new run."""
     require_usable(inputs.stores, settings)
     torch.manual_seed(settings.seed)
     temperature = chosen_temperature(settings, inputs.stores)
@@ -93,27 +94,27 @@ def make_student(settings: TrainSettings, inputs: Inputs) -> Student:
 
 
 def open_loaders(settings: TrainSettings, inputs: Inputs) -> Loaders:
-    """Loaders of the training and of the validation split."""
+    """Open the loaders of the training and the validation split."""
     launch = inputs.ranks.launch
     training = train_loader(settings, inputs.data, inputs.stores, inputs.device, launch)
     validating = validation_loader(settings, inputs.device, launch)
-    named = {"train": training, "val": validating}
-    return Loaders(training, validating, {name: inputs_of(each) for name, each in named.items() if each})
+    by_split = {"train": training, "val": validating}
+    return Loaders(training, validating, {name: inputs_of(loader) for name, loader in by_split.items() if loader})
 
 
-def open_run(student: Student, inputs: Inputs, loaders: Loaders, held: ExitStack) -> Run:
-    """Claim the run's folder, which no other process gets while `held` is open, and stand where its checkpoint does, or
-    at the start. Raises MismatchError for a folder of other settings, InvalidInputError for one in use and for a
-    student that does not answer the classes."""
+def open_run(student: Student, inputs: Inputs, loaders: Loaders, stack: ExitStack) -> Run:
+    """Claim the run's folder, and restore its checkpoint where there is one. No other process gets the folder while
+    `stack` is open. Raises MismatchError for a folder of other settings, InvalidInputError for a folder in use and for
+    a student that does not answer the classes."""
     settings, folder, ranks = student.settings, Path(student.settings.run), inputs.ranks
     ranks.together(lambda: require_answers(student.network, inputs.data, loaders.all, settings.precision))
     record = run_record(settings, student.temperature, loaders.record)
-    state = claimed_state(folder, record, ranks, held, in_step={"checkpoint_steps": settings.checkpoint_steps})
+    state = claimed_state(folder, record, ranks, stack, in_step={"checkpoint_steps": settings.checkpoint_steps})
     metadata = weights_metadata(inputs.stores, start=settings.weights)
     return Run(student.network, student.objective, settings, loaders.training, folder, state, metadata, ranks)
 
 
 def run_record(settings: TrainSettings, temperature: float | None, inputs: dict[str, Any]) -> dict[str, Any]:
-    """What a run's settings.json holds: what must be equal for a run to go on."""
+    """The content of a run's settings.json; a run goes on only where it is equal."""
     record = settings.model_dump(mode="json", exclude=set(FREE))
     return {**record, "temperature": temperature, "inputs": inputs}

@@ -25,9 +25,9 @@ from kdcache.training.run_folder import append_metrics, keep_metrics, read_metri
 
 
 class TrainSummary(Record):
-    """What `kdcache train` says at its end; `validation` holds the measures of `metrics.Validation`; peak_memory_bytes
-    is the largest resident size of the main process, loader workers not counted; `processes` is how many trained it
-    last."""
+    """The summary that `kdcache train` prints at its end. `validation` holds the measures of `metrics.Validation`.
+    `peak_memory_bytes` is the largest resident size of the main process, loader workers not counted. `processes` is the
+    number of processes that trained last."""
 
     run: str
     epochs: int
@@ -43,8 +43,8 @@ class TrainSummary(Record):
 
 
 class Run:
-    """One training's lifetime: network, objective, optimiser, averaged weights, and where it stands; `metadata` goes
-    into the weights files. Of several processes, `ranks`, each has all of these, and the first one writes."""
+    """One training's lifetime: network, objective, optimiser, averaged weights, and the steps done. `metadata` goes
+    into the weights files. With several processes (`ranks`) each has all of these, and the first one writes."""
 
     def __init__(
         self,
@@ -68,12 +68,12 @@ class Run:
             momentum=settings.momentum,
             weight_decay=settings.weight_decay,
         )
-        each = self.steps_total / settings.epochs
+        epoch_steps = self.steps_total / settings.epochs
         self.multiplier = rate_schedule(
             settings.schedule,
             steps=self.steps_total,
-            warmup=round(settings.warmup_epochs * each),
-            milestones=[round(epoch * each) for epoch in sorted(settings.step_epochs)],
+            warmup=round(settings.warmup_epochs * epoch_steps),
+            milestones=[round(epoch * epoch_steps) for epoch in sorted(settings.step_epochs)],
             factor=settings.step_factor,
         )
         averaging = get_ema_multi_avg_fn(settings.ema)  # type: ignore[no-untyped-call]
@@ -82,7 +82,7 @@ class Run:
         self.loss_sum = torch.zeros((), device=loader.device)
         self.watch = FiniteLossCheck(loader.device)
         self.steps_done, self.best = 0, -1.0
-        self.start = (0, 0)  # epoch and step of the first batch it takes
+        self.start = (0, 0)  # epoch and step of the first batch that this run takes
         self._set_rate()
         if state is not None:
             self._restore(state)
@@ -92,16 +92,17 @@ class Run:
             self.parallel = DataParallel(network, objective, self.ranks, loader.one_view)
 
     @property
-    def judged(self) -> nn.Module:
-        """The network that is validated and kept: the averaged one where there is one."""
+    def eval_network(self) -> nn.Module:
+        """The network that is validated and saved: the averaged one where there is one."""
         return self.network if self.ema is None else self.ema.module
 
     def step(self, batch: Batch) -> None:
+        """One optimiser step on a batch."""
         with autocast(self.settings.precision, self.loader.device):
             logits = self.parallel.answer(batch.images)
-        loss, own_part = self.parallel.loss(logits.float(), batch)
+        loss, loss_part = self.parallel.loss(logits.float(), batch)
         if len(logits):
-            with self.ranks.holding():  # the others wait for this process's gradients, be they NaN
+            with self.ranks.holding():  # other processes wait for this one's gradients, even if NaN
                 self.watch.add(batch, logits, loss)
         self.optimizer.zero_grad(set_to_none=True)
         self.scaler.scale(loss).backward()  # type: ignore[no-untyped-call]
@@ -110,12 +111,12 @@ class Run:
         self.scaler.update()
         if self.ema is not None:
             self.ema.update_parameters(self.network)
-        self.loss_sum += own_part
+        self.loss_sum += loss_part
         self.steps_done += 1
         self._set_rate()
 
     def _set_rate(self) -> None:
-        """The rate of the next step."""
+        """Set the learning rate of the next step."""
         rate = self.settings.lr * self.multiplier(self.steps_done)
         for group in self.optimizer.param_groups:
             group["lr"] = rate
@@ -124,27 +125,28 @@ class Run:
         """Write the epoch's metrics, weights and checkpoint."""
         self._check()  # before anything is written: a run of NaN must not count as finished
         loss = float(self.ranks.sum(self.loss_sum)) / self.loader.steps(epoch)
-        levels = self.ranks.largest(-1.0 if self.loader.drift is None else self.loader.drift.levels)
+        drift_levels = self.ranks.largest(-1.0 if self.loader.drift is None else self.loader.drift.levels)
         line = {
             "epoch": epoch,
             "loss": loss,
             "lr": self.optimizer.param_groups[0]["lr"],
             **validation,
-            **({} if levels < 0 else {"drift_levels": levels}),
+            **({} if drift_levels < 0 else {"drift_levels": drift_levels}),
             "seconds": seconds,
         }
         self.metrics.append(line)
-        best = "accuracy" not in validation or validation["accuracy"] > self.best  # not validated: the last is the best
-        self.best = validation.get("accuracy", self.best) if best else self.best
+        # where nothing is validated, the last epoch is the best
+        is_best = "accuracy" not in validation or validation["accuracy"] > self.best
+        self.best = validation.get("accuracy", self.best) if is_best else self.best
         if self.ranks.first:
             with self.ranks.holding():
-                self._write_epoch(line, best=best)
+                self._write_epoch(line, is_best=is_best)
         self.loss_sum.zero_()
         self.save(epoch + 1, 0)
 
-    def _write_epoch(self, line: dict[str, Any], *, best: bool) -> None:
-        for name in ("last", "best") if best else ("last",):
-            save_weights(self.folder / f"weights/{name}.safetensors", self.judged, metadata=self.metadata)
+    def _write_epoch(self, line: dict[str, Any], *, is_best: bool) -> None:
+        for name in ("last", "best") if is_best else ("last",):
+            save_weights(self.folder / f"weights/{name}.safetensors", self.eval_network, metadata=self.metadata)
         append_metrics(self.folder, line)
         _to_tensorboard(self.folder, line)
 
@@ -152,18 +154,18 @@ class Run:
         """Write the checkpoint from which `epoch` goes on at `step`."""
         self._check()
         self.loss_sum.copy_(self.ranks.sum(self.loss_sum))
-        others = self.ranks.gather(_generators(self.loader.device))[1:]
+        rank_states = self.ranks.gather(_generator_states(self.loader.device))[1:]
         if self.ranks.first:
             with self.ranks.holding():
-                save_state(self.folder, self._state(epoch, step, others))
+                save_state(self.folder, self._state(epoch, step, rank_states))
         else:
             self.loss_sum.zero_()  # the first process has it all now
 
     def _check(self) -> None:
-        """Raises on all processes what the watch of one of them finds, or what the first one could not write."""
+        """Raises on all processes the error of one: its watch found it, or it could not write the epoch."""
         self.ranks.together(self.watch.check)
 
-    def _state(self, epoch: int, step: int, others: list[bytes]) -> dict[str, Any]:
+    def _state(self, epoch: int, step: int, rank_states: list[bytes]) -> dict[str, Any]:
         state = {
             "epoch": epoch,
             "step": step,
@@ -178,7 +180,7 @@ class Run:
             "generator": torch.get_rng_state(),
             "cuda_generators": torch.cuda.get_rng_state_all() if torch.cuda.is_available() else [],
         }
-        return state | {"other_ranks": [_loaded(each) for each in others]} if others else state
+        return state | {"other_ranks": [_load(data) for data in rank_states]} if rank_states else state
 
     def _restore(self, state: dict[str, Any]) -> None:
         self.network.load_state_dict(state["network"])
@@ -193,37 +195,38 @@ class Run:
         self.start = (state["epoch"], state["step"])
 
     def _begin_metrics(self, epochs: int) -> list[dict[str, Any]]:
-        """The lines of the epochs that are done, the first process's on all; what a killed run wrote beyond goes."""
+        """The metrics of the epochs that are done, read by the first process for all; a killed run's later lines go."""
 
-        def kept() -> list[dict[str, Any]]:
+        def epoch_lines() -> list[dict[str, Any]]:
             if self.ranks.first:
                 keep_metrics(self.folder, epochs)
             return read_metrics(self.folder) if self.ranks.first else []
 
-        found: list[dict[str, Any]] = json.loads(self.ranks.from_first(json.dumps(self.ranks.together(kept)).encode()))
-        return found
+        text = json.dumps(self.ranks.together(epoch_lines))
+        lines: list[dict[str, Any]] = json.loads(self.ranks.from_first(text.encode()))
+        return lines
 
     def _set_generators(self, state: dict[str, Any] | None) -> None:
-        """Random numbers go on where they stood; processes that have none yet draw others than the first one."""
-        saved = None if state is None else [state, *state.get("other_ranks", [])]
-        if saved is not None and self.ranks.rank < len(saved):
-            found = saved[self.ranks.rank]
-            torch.set_rng_state(found["generator"])
-            if found["cuda_generators"] and torch.cuda.is_available():
-                torch.cuda.set_rng_state_all(found["cuda_generators"])
+        """Restore the generators of the checkpoint; a process that it does not know gets a seed unlike the others'."""
+        states = None if state is None else [state, *state.get("other_ranks", [])]
+        if states is not None and self.ranks.rank < len(states):
+            generators = states[self.ranks.rank]
+            torch.set_rng_state(generators["generator"])
+            if generators["cuda_generators"] and torch.cuda.is_available():
+                torch.cuda.set_rng_state_all(generators["cuda_generators"])
         elif not self.ranks.first:
             torch.manual_seed(key_word(self.settings.seed, self.ranks.rank, self.steps_done, "rank") >> 1)
 
     def summary(self) -> TrainSummary:
-        """What there is to say of the run as it stands."""
-        last = self.metrics[-1] if self.metrics else {}
-        known = {"epoch", "loss", "lr", "seconds", "drift_levels"}
+        """The summary of the run as it stands."""
+        last_line = self.metrics[-1] if self.metrics else {}
+        columns = {"epoch", "loss", "lr", "seconds", "drift_levels"}
         return TrainSummary(
             run=str(self.folder),
             epochs=self.settings.epochs,
             steps=self.steps_done,
-            loss=last.get("loss", float("nan")),
-            validation={name: value for name, value in last.items() if name not in known},
+            loss=last_line.get("loss", float("nan")),
+            validation={name: value for name, value in last_line.items() if name not in columns},
             best_accuracy=self.best if self.best > 0 else None,
             seconds=sum(line["seconds"] for line in self.metrics),
             drift_levels=max((line["drift_levels"] for line in self.metrics if "drift_levels" in line), default=None),
@@ -233,21 +236,21 @@ class Run:
         )
 
 
-def _generators(device: str) -> bytes:
-    """The states of this process's generators."""
+def _generator_states(device: str) -> bytes:
+    """The states of this process's generators, as a file of torch."""
     cuda = torch.cuda.get_rng_state_all() if torch.device(device).type == "cuda" else []
     data = io.BytesIO()
     torch.save({"generator": torch.get_rng_state(), "cuda_generators": cuda}, data)
     return data.getvalue()
 
 
-def _loaded(data: bytes) -> dict[str, Any]:
-    found: dict[str, Any] = torch.load(io.BytesIO(data), weights_only=True)
-    return found
+def _load(data: bytes) -> dict[str, Any]:
+    states: dict[str, Any] = torch.load(io.BytesIO(data), weights_only=True)
+    return states
 
 
 def _to_tensorboard(folder: Path, line: dict[str, Any]) -> None:
-    """The epoch's numbers for TensorBoard, where it is installed."""
+    """Write the epoch's numbers for TensorBoard, where it is installed."""
     try:
         from torch.utils.tensorboard import SummaryWriter
     except ImportError:

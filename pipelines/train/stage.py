@@ -1,17 +1,16 @@
-"""Stage two: students on replayed views and cached soft labels; without a store, plain supervised training."""
+"""Stage two trains students on replayed views and cached soft labels; without a store, plainly."""
 
 import time
 from collections.abc import Sequence
-from contextlib import AbstractContextManager, ExitStack, nullcontext
-from typing import Protocol
+from contextlib import ExitStack
 
 import torch
-from torch import Tensor
 
 from kdcache.base.progress import Progress, StopRequest, silent
 from kdcache.networks.precision import autocast
 from kdcache.objectives.batch import Batch
 from kdcache.pipelines.settings import TrainSettings
+from kdcache.pipelines.train.isolation import Isolation, NoIsolation
 from kdcache.pipelines.train.prepare import Loaders, make_student, open_inputs, open_loaders, open_run
 from kdcache.pipelines.train.run import Run, TrainSummary
 from kdcache.training.loader import Loader
@@ -22,130 +21,98 @@ from kdcache.training.ranks import Ranks
 RESUME = "the checkpoint is written; run the same command again to go on"
 
 
-class Company(Protocol):
-    """What keeps runs apart that one stream of batches serves."""
-
-    def going(self, run: Run) -> bool:
-        """Whether a run still takes part."""
-        ...
-
-    def turn(self, run: Run) -> AbstractContextManager[None]:
-        """Surrounds whatever a run does."""
-        ...
-
-    def batch(self, run: Run, batch: Batch) -> Batch:
-        """A training batch as the run gets it."""
-        ...
-
-    def images(self, run: Run, batch: Batch) -> Tensor:
-        """[B, ch, H, W] of a validation batch as the run gets them."""
-        ...
-
-
-class Alone:
-    """The company of a run that has the process to itself."""
-
-    def going(self, run: Run) -> bool:
-        return True
-
-    def turn(self, run: Run) -> AbstractContextManager[None]:
-        return nullcontext()
-
-    def batch(self, run: Run, batch: Batch) -> Batch:
-        return batch
-
-    def images(self, run: Run, batch: Batch) -> Tensor:
-        return batch.images
-
-
 def train(settings: TrainSettings, *, progress: Progress = silent, stop: StopRequest | None = None) -> TrainSummary:
     """Train a student, or go on with the run that is there; a killed run ends equal to one that was not.
 
     Raises MismatchError for a store that does not fit or a run of other settings, ReplayError at the first row whose
     pixels are not those the teacher saw, InterruptedRunError once `stop` is requested and the checkpoint is written.
     """
-    with open_ranks(own_device(settings.device)) as ranks, ExitStack() as held:
+    with open_ranks(own_device(settings.device)) as ranks, ExitStack() as stack:
         inputs = ranks.together(lambda: open_inputs(settings, ranks))
         student = ranks.together(lambda: make_student(settings, inputs))
         loaders = ranks.together(lambda: open_loaders(settings, inputs))
-        run = open_run(student, inputs, loaders, held)
-        serve([run], loaders, Alone(), progress=progress, stop=stop or StopRequest(), ranks=ranks)
+        run = open_run(student, inputs, loaders, stack)
+        serve([run], loaders, NoIsolation(), progress=progress, stop=stop or StopRequest(), ranks=ranks)
         return run.summary()
 
 
 def serve(
     runs: Sequence[Run],
     loaders: Loaders,
-    company: Company,
+    isolation: Isolation,
     *,
     progress: Progress,
     stop: StopRequest,
     ranks: Ranks | None = None,
 ) -> None:
-    """Hand each batch to every run that stands there: the stream begins where the run that is least far does, and each
-    joins it where its checkpoint stands. `ranks`: the processes that take these steps together, by default this one.
+    """Hand each batch of one stream to all runs. The stream begins where the run that is least far stands; every other
+    run joins where its own checkpoint stands. `ranks`: the processes that take the steps together, by default this one.
 
     Raises InterruptedRunError once `stop` is requested and every run has written its checkpoint.
     """
-    training, ranks = loaders.training, ranks or Ranks()
-    training.start_epoch, training.start_step = min(run.start for run in runs)
+    loader, ranks = loaders.training, ranks or Ranks()
+    loader.start_epoch, loader.start_step = min(run.start for run in runs)
     stop, progress = ranks.stopping(stop), progress if ranks.first else silent
-    began = time.monotonic()
-    for batch in ranks.each(training, stop):
-        here = [run for run in runs if company.going(run) and run.start <= (batch.epoch, batch.step)]
-        if not here:  # who was here has failed; the others stand further on
+    start_time = time.monotonic()
+    for batch in ranks.each(loader, stop):
+        active_runs = [run for run in runs if isolation.active(run) and run.start <= (batch.epoch, batch.step)]
+        if not active_runs:  # the runs that had joined have failed; the others begin further on
             break
-        for run in here:
-            with company.turn(run):
-                run.step(company.batch(run, batch))
-        lead = max(here, key=lambda run: run.steps_done)
-        progress(f"epoch {batch.epoch + 1} of {lead.settings.epochs}", lead.steps_done, lead.steps_total)
-        here = list(filter(company.going, here))
-        if batch.step + 1 == training.steps(batch.epoch):
-            _end_epoch(here, loaders, company, ranks, batch.epoch, began)
-            began = time.monotonic()
+        for run in active_runs:
+            with isolation.turn(run):
+                run.step(isolation.batch(run, batch))
+        lead_run = max(active_runs, key=lambda run: run.steps_done)
+        progress(f"epoch {batch.epoch + 1} of {lead_run.settings.epochs}", lead_run.steps_done, lead_run.steps_total)
+        active_runs = list(filter(isolation.active, active_runs))
+        if batch.step + 1 == loader.steps(batch.epoch):
+            _end_epoch(active_runs, loaders, isolation, ranks, batch.epoch, start_time)
+            start_time = time.monotonic()
         else:
-            _save(here, company, batch, at_once=stop.requested)
+            _save(active_runs, isolation, batch, at_once=stop.requested)
         stop.check(RESUME)
-    else:
-        ranks.agree()  # the first process has written the end
+    else:  # the stream has ended
+        ranks.agree()  # wait until the first process has written the last epoch
         return
-    if left := list(filter(company.going, runs)):
-        serve(left, loaders, company, progress=progress, stop=stop, ranks=ranks)
+    if remaining_runs := list(filter(isolation.active, runs)):
+        serve(remaining_runs, loaders, isolation, progress=progress, stop=stop, ranks=ranks)
 
 
-def _end_epoch(runs: list[Run], loaders: Loaders, company: Company, ranks: Ranks, epoch: int, began: float) -> None:
-    found = validate(runs, loaders.validating, company, ranks)
-    for run in filter(company.going, runs):
-        with company.turn(run):
-            run.end_epoch(epoch, found.get(run, {}), time.monotonic() - began)
+def _end_epoch(
+    runs: list[Run], loaders: Loaders, isolation: Isolation, ranks: Ranks, epoch: int, start_time: float
+) -> None:
+    measures = validate(runs, loaders.validating, isolation, ranks)
+    for run in filter(isolation.active, runs):
+        with isolation.turn(run):
+            run.end_epoch(epoch, measures.get(run, {}), time.monotonic() - start_time)
 
 
-def _save(runs: list[Run], company: Company, batch: Batch, *, at_once: bool) -> None:
+def _save(runs: list[Run], isolation: Isolation, batch: Batch, *, at_once: bool) -> None:
     for run in runs:
-        every = run.settings.checkpoint_steps
-        if at_once or (every and run.steps_done % every == 0):
-            with company.turn(run):
+        interval = run.settings.checkpoint_steps
+        if at_once or (interval and run.steps_done % interval == 0):
+            with isolation.turn(run):
                 run.save(batch.epoch, batch.step + 1)
 
 
-def validate(runs: Sequence[Run], loader: Loader | None, company: Company, ranks: Ranks) -> dict[Run, dict[str, float]]:
-    """Each run's measures over the validation split, in eval mode, from one pass; empty where there is no split."""
+def validate(
+    runs: Sequence[Run], loader: Loader | None, isolation: Isolation, ranks: Ranks
+) -> dict[Run, dict[str, float]]:
+    """The measures of each run over the validation split, in eval mode and one pass; empty where there is no split."""
     if loader is None:
         return {}
-    measured = {run: Validation() for run in runs}
+    validations = {run: Validation() for run in runs}
     for run in runs:
-        ranks.align_buffers(run.judged)
-        run.judged.eval()
-    ranks.together(lambda: _measure(measured, loader, company))
+        ranks.align_buffers(run.eval_network)
+        run.eval_network.eval()
+    ranks.together(lambda: _measure(validations, loader, isolation))
     for run in runs:
-        run.judged.train()
-    return {run: measures.results(ranks) for run, measures in measured.items()}
+        run.eval_network.train()
+    return {run: validation.results(ranks) for run, validation in validations.items()}
 
 
-def _measure(measured: dict[Run, Validation], loader: Loader, company: Company) -> None:
+def _measure(validations: dict[Run, Validation], loader: Loader, isolation: Isolation) -> None:
     with torch.inference_mode():
         for batch in loader:
-            for run in filter(company.going, measured) if len(batch.positions) else ():
-                with company.turn(run), autocast(run.settings.precision, loader.device):
-                    measured[run].update(run.judged(company.images(run, batch)).float(), batch)
+            for run in filter(isolation.active, validations) if len(batch.positions) else ():
+                with isolation.turn(run), autocast(run.settings.precision, loader.device):
+                    validations[run].update(run.eval_network(isolation.images(run, batch)).float(), batch)

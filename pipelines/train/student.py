@@ -1,4 +1,4 @@
-"""From train's settings to the parts of a training: student, loaders, and the refusals before the first step."""
+"""Student and loaders are built from train's settings; what does not fit is refused before the first step."""
 
 from typing import Any
 
@@ -25,13 +25,15 @@ from kdcache.views.transforms import PRESETS, build_transform, open_plan, stored
 
 
 def require_usable(stores: list[Store], settings: TrainSettings) -> None:
-    """Refuse before the first step what the stores cannot give. Raises InvalidInputError or MissingBlockError."""
+    """Refuse what the stores cannot serve, before the first step. Raises InvalidInputError or MissingBlockError."""
     for store in stores:
         _require_whole(store)
-        kept, teacher = store.identity.encoding.k, store.identity.teacher
-        most = kept or teacher.classes - len(teacher.masked_classes)
-        if settings.top_k is not None and settings.top_k > most:
-            raise InvalidInputError(f"top-k {settings.top_k} was asked for; {store.folder.root} keeps {most} classes")
+        k, teacher = store.identity.encoding.k, store.identity.teacher
+        largest_k = k or teacher.classes - len(teacher.masked_classes)
+        if settings.top_k is not None and settings.top_k > largest_k:
+            raise InvalidInputError(
+                f"top-k {settings.top_k} was asked for; {store.folder.root} keeps {largest_k} classes"
+            )
         if (settings.transform != "none" or settings.transform_set) and store.identity.plan.transform.name in PRESETS:
             _require_named_transform(settings, store)
         mix = store.identity.plan.mix
@@ -52,24 +54,24 @@ def _require_whole(store: Store) -> None:
 
 
 def require_answers(network: nn.Module, data: Data, loaders: list[Loader], precision: str) -> None:
-    """Ask the student for one view, before the run's folder is claimed: does it take views, and answer all classes?"""
+    """Check with one view that the student takes views and answers all classes, before the run's folder is claimed."""
     loader = loaders[0]
     view = loader.batch_order.cycle[0]
-    drawn = loader.dataset[ViewRequest(ViewSpan.of(view), np.zeros(1, dtype=np.int64))]
-    images = Preparation(loader.mean, loader.std, loader.device)(drawn.images[0])
+    drawn_views = loader.dataset[ViewRequest(ViewSpan.of(view), np.zeros(1, dtype=np.int64))]
+    images = Preparation(loader.mean, loader.std, loader.device)(drawn_views.images[0])
     try:
         with torch.no_grad(), autocast(precision, loader.device):
             logits = network.eval()(images)
     except RuntimeError as error:
-        first = str(error).partition("\n")[0]
+        message = str(error).partition("\n")[0]
         shape = list(images.shape[1:])
         raise InvalidInputError(
-            f"the student does not take views of shape {shape} [channels, height, width]: {first}; check --student"
+            f"the student does not take views of shape {shape} [channels, height, width]: {message}; check --student"
         ) from error
     if not isinstance(logits, torch.Tensor) or logits.ndim != 2:
         raise InvalidInputError(f"the student answers a {type(logits).__name__}; it must answer logits [rows, classes]")
     count = logits.shape[1]
-    for store in (store for each in loaders for store in each.stores):
+    for store in (store for loader in loaders for store in loader.stores):
         if count != (classes := store.identity.teacher.classes):
             raise InvalidInputError(
                 f"the student answers {count} classes, {store.folder.root} has {classes}; "
@@ -80,7 +82,7 @@ def require_answers(network: nn.Module, data: Data, loaders: list[Loader], preci
 
 
 def inputs_of(loader: Loader) -> dict[str, Any]:
-    """What a loader feeds, by identity and not by path: data set, view plan, views, and the stores' identities."""
+    """The inputs of a loader by identity and not by path: data set, view plan, views, and the stores' identities."""
     dataset = loader.data.identity().model_dump(mode="json", exclude={"class_names"})
     stores = [store.identity.digest for store in loader.stores]
     plan = loader.plan.model_dump(mode="json")
@@ -95,9 +97,9 @@ def inputs_of(loader: Loader) -> dict[str, Any]:
 def _require_named_transform(settings: TrainSettings, store: Store) -> None:
     _, spec = build_transform(settings.transform, settings.transform_set)
     if differences(spec, store.identity.plan.transform):
-        stored = store.identity.plan.transform.model_dump()
+        stored_spec = store.identity.plan.transform.model_dump()
         raise InvalidInputError(
-            f"the views of {store.folder.root} are drawn by {stored}, the settings name {spec.model_dump()}; "
+            f"the views of {store.folder.root} are drawn by {stored_spec}, the settings name {spec.model_dump()}; "
             "leave --transform to the store, or extract another"
         )
 
@@ -105,7 +107,7 @@ def _require_named_transform(settings: TrainSettings, store: Store) -> None:
 def train_loader(
     settings: TrainSettings, data: Data, stores: list[Store], device: str, launch: Launch = ALONE
 ) -> Loader:
-    """The loader of the training split: the stores' plan where there are stores, the settings' where there are none."""
+    """The loader of the training split, under the stores' view plan; without stores under the settings' plan."""
     transform, plan = None, None
     if not stores:
         transform, plan = open_plan(
@@ -116,7 +118,7 @@ def train_loader(
             seed=settings.seed,
         )
     elif stores[0].identity.plan.transform.name not in PRESETS:
-        transform, plan = _own_transform(settings, stores[0].identity.plan)
+        transform, plan = _user_transform(settings, stores[0].identity.plan)
     mean, std = _normalisation(settings, data, transform, plan or stores[0].identity.plan)
     return Loader(
         data,
@@ -141,8 +143,8 @@ def train_loader(
     )
 
 
-def _own_transform(settings: TrainSettings, plan: ViewPlan) -> tuple[Any, ViewPlan]:
-    """A user's own transform, named again on this command line: nothing that a store names is ever imported."""
+def _user_transform(settings: TrainSettings, plan: ViewPlan) -> tuple[Any, ViewPlan]:
+    """The user's own transform, which the settings must name again: nothing that a store names is ever imported."""
     if settings.transform == "none":
         raise InvalidInputError(
             f"the store's views were drawn by {plan.transform.name}, a transform of the user's own; name it again with "
@@ -160,15 +162,16 @@ def _own_transform(settings: TrainSettings, plan: ViewPlan) -> tuple[Any, ViewPl
 def _normalisation(
     settings: TrainSettings, data: Data, transform: Any, plan: ViewPlan
 ) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    """Mean and std by channel, of the settings or the defaults for the first view's channels."""
     transform = transform or stored_transform(plan.transform)
     with own_generators():
         view = draw_view(transform, data.samples[0][0], plan.seed, 0, 0)
-    floating = view.dtype.is_floating_point
-    return normalisation(settings.mean, settings.std, channels=view.shape[0], floating=floating)
+    is_float = view.dtype.is_floating_point
+    return normalisation(settings.mean, settings.std, channels=view.shape[0], floating=is_float)
 
 
 def build_student(settings: TrainSettings, data: Data, stores: list[Store]) -> nn.Module:
-    """The student, answering the store's classes, or the data set's where there is no store."""
+    """Build the student; it answers the store's classes, or the data set's where there is no store."""
     classes = stores[0].identity.teacher.classes if stores else data.classes
     network = build_network(settings.student, settings.student_set, classes, "student")
     if settings.weights:
@@ -180,24 +183,23 @@ def validation_loader(settings: TrainSettings, device: str, launch: Launch = ALO
     """The validation split in views of its own store, or under the validation transform; None where none is named."""
     if not settings.val_set and not settings.val_store:
         return None
-    own = {
-        name: value for name, value in settings.data_set.items() if name != "limit"
-    }  # the limit is of the training split
-    data = open_data(settings.data, {**own, **settings.val_set})
+    # `limit` is the training split's alone
+    data_arguments = {name: value for name, value in settings.data_set.items() if name != "limit"}
+    data = open_data(settings.data, {**data_arguments, **settings.val_set})
     stores = [Store.open(settings.val_store)] if settings.val_store else []
     transform, spec = build_transform(settings.val_transform, settings.val_transform_set)
     plan = stores[0].identity.plan if stores else ViewPlan(transform=spec)
-    named = spec == plan.transform  # else the store's own, which must be a preset
+    is_named = spec == plan.transform  # else the views are drawn by the store's transform, a preset
     for store in stores:
         _require_whole(store)
-        if not named and settings.val_transform != "none":
+        if not is_named and settings.val_transform != "none":
             raise InvalidInputError(
                 f"the views of {store.folder.root} are drawn by {plan.transform.model_dump()}, the settings name "
                 f"{spec.model_dump()}; leave --val-transform to the store, or extract another"
             )
-    mean, std = _normalisation(settings, data, transform if named else None, plan)
+    mean, std = _normalisation(settings, data, transform if is_named else None, plan)
     return Loader(
-        data, stores=stores, batch_size=256, epochs=1, plan=plan, transform=transform if named else None, mean=mean,
+        data, stores=stores, batch_size=256, epochs=1, plan=plan, transform=transform if is_named else None, mean=mean,
         std=std, workers=settings.workers, device=device, accept_drift=settings.accept_drift,
         rank=launch.rank, world_size=launch.world_size,
     )  # fmt: skip

@@ -1,7 +1,7 @@
-"""Many students from one pass: each batch is drawn, decoded and augmented once, its soft labels gathered once.
+"""Many students learn from one stream: a batch is drawn, decoded and augmented once, its soft labels gathered once.
 
 Every student has its own network, objective, optimiser, generators and folder, and ends as if it had been alone: on a
-CPU with equal bits. What costs once is the loader; what costs each time is the student's own step.
+CPU with equal bits. The loader costs once; a student's step costs every time.
 """
 
 from collections.abc import Iterator, Sequence
@@ -22,12 +22,10 @@ from kdcache.pipelines.train.shared_settings import require_shared
 from kdcache.pipelines.train.stage import serve
 from kdcache.training.generators import Generators
 
-"""Settings that decide which batches there are, in what order, and where."""
-
 
 @dataclass(frozen=True)
 class Outcome:
-    """How one run of several ended: with a summary, or with the error that it alone met."""
+    """The outcome of one run of several: its summary, or the error that it alone met."""
 
     settings: TrainSettings
     summary: TrainSummary | None = None
@@ -37,47 +35,48 @@ class Outcome:
 def train_together(
     settings: Sequence[TrainSettings], *, progress: Progress = silent, stop: StopRequest | None = None
 ) -> list[Outcome]:
-    """Train several students side by side, or go on with those that are there, each from where its checkpoint stands.
+    """Train several students side by side; a run whose folder stands already goes on from its checkpoint.
 
-    A student that fails (its settings, its code, a loss that is not finite) fails alone; what all of them need fails
-    all that are left. Raises as `require_shared` does, and InterruptedRunError once `stop` is requested and the
-    checkpoints are written.
+    A student that fails (its settings, its code, a loss that is not finite) fails alone. Where something fails that all
+    students need, all remaining ones fail. Raises as `require_shared` does, and InterruptedRunError once `stop` is
+    requested and the checkpoints are written.
     """
     require_shared(settings)
-    group = Group()
+    isolation = GroupIsolation()
     runs: dict[str, Run] = {}
     try:
         inputs = open_inputs(settings[0])
-        students = [made for each in settings if (made := group.student(each, inputs)) is not None]
-        with ExitStack() as held:
+        students = list(filter(None, (isolation.make_student(run_settings, inputs) for run_settings in settings)))
+        with ExitStack() as stack:
             if students:
-                loaders = open_loaders(common(students), inputs)
-                runs = {made.settings.run: run for made in students if (run := group.seat(made, inputs, loaders, held))}
+                loaders = open_loaders(common_settings(students), inputs)
+                open_runs = filter(None, (isolation.open_run(student, inputs, loaders, stack) for student in students))
+                runs = {run.settings.run: run for run in open_runs}
             if runs:
-                serve(list(runs.values()), loaders, group, progress=progress, stop=stop or StopRequest())
+                serve(list(runs.values()), loaders, isolation, progress=progress, stop=stop or StopRequest())
     except InterruptedRunError:
         raise
-    except Exception as error:  # noqa: BLE001  what all runs share has failed: a store, a row, a loader's process
-        for each in settings:
-            group.errors.setdefault(each.run, error)
+    except Exception as error:  # noqa: BLE001  something that all runs share has failed: a store, a row, a loader's process
+        for run_settings in settings:
+            isolation.errors.setdefault(run_settings.run, error)
     return [
-        Outcome(each, error=group.errors[each.run])
-        if each.run in group.errors
-        else Outcome(each, summary=runs[each.run].summary())
-        for each in settings
+        Outcome(run_settings, error=isolation.errors[run_settings.run])
+        if run_settings.run in isolation.errors
+        else Outcome(run_settings, summary=runs[run_settings.run].summary())
+        for run_settings in settings
     ]
 
 
-def common(students: Sequence[Student]) -> TrainSettings:
+def common_settings(students: Sequence[Student]) -> TrainSettings:
     """Settings of the loader that serves these students: the k and the class means that suit all of them."""
-    each = [student.settings for student in students]
-    top_k = each[0].top_k if len({one.top_k for one in each}) == 1 else None
-    tail = "class-mean" if any(one.tail == "class-mean" for one in each) else "uniform"
-    return each[0].model_copy(update={"top_k": top_k, "tail": tail})
+    first = students[0].settings
+    top_k = first.top_k if len({student.settings.top_k for student in students}) == 1 else None
+    tail = "class-mean" if any(student.settings.tail == "class-mean" for student in students) else "uniform"
+    return first.model_copy(update={"top_k": top_k, "tail": tail})
 
 
-class Group:
-    """Keeps the runs of one stream apart: own generators, own images, own soft labels, own failure (by run folder)."""
+class GroupIsolation:
+    """The isolation of several runs: each has its own generators, images, soft labels and error, by its folder."""
 
     def __init__(self) -> None:
         self.errors: dict[str, Exception] = {}
@@ -85,27 +84,27 @@ class Group:
         self._batch: Batch | None = None
         self._labels: dict[Any, tuple[SoftLabels, ...]] = {}
 
-    def student(self, settings: TrainSettings, inputs: Inputs) -> Student | None:
-        """The student of some settings, its generators as a run of its own would have them; None where it fails."""
-        made = None
-        with self._alone(settings.run):
-            made = make_student(settings, inputs)
+    def make_student(self, settings: TrainSettings, inputs: Inputs) -> Student | None:
+        """Make a student and note its generators' state, as a run on its own has it; None where that fails."""
+        student = None
+        with self._noting_error(settings.run):
+            student = make_student(settings, inputs)
             self._generators[settings.run] = Generators()
-        return made
+        return student
 
-    def seat(self, student: Student, inputs: Inputs, loaders: Loaders, held: ExitStack) -> Run | None:
-        """The run of a student, its folder claimed and held; None where it fails."""
+    def open_run(self, student: Student, inputs: Inputs, loaders: Loaders, stack: ExitStack) -> Run | None:
+        """Open a student's run, its folder claimed while `stack` is open; None where that fails."""
         name, run = student.settings.run, None
-        with self._alone(name), self._generators[name].turn():
-            run = open_run(student, inputs, loaders, held)
+        with self._noting_error(name), self._generators[name].turn():
+            run = open_run(student, inputs, loaders, stack)
         return run  # noqa: RET504  None where it failed
 
-    def going(self, run: Run) -> bool:
+    def active(self, run: Run) -> bool:
         return run.settings.run not in self.errors
 
     @contextmanager
     def turn(self, run: Run) -> Iterator[None]:
-        with self._alone(run.settings.run), self._generators[run.settings.run].turn():
+        with self._noting_error(run.settings.run), self._generators[run.settings.run].turn():
             yield
 
     def images(self, run: Run, batch: Batch) -> Tensor:
@@ -117,29 +116,29 @@ class Group:
     def _teachers(self, settings: TrainSettings, batch: Batch) -> tuple[SoftLabels, ...]:
         if batch is not self._batch:
             self._batch, self._labels = batch, {}
-        means = settings.tail == "class-mean"
-        key = (settings.top_k, means)
+        class_means = settings.tail == "class-mean"
+        key = (settings.top_k, class_means)
         if key not in self._labels:
-            self._labels[key] = tuple(_as_asked(soft, settings.top_k, means) for soft in batch.teachers)
+            self._labels[key] = tuple(_as_for_one(labels, settings.top_k, class_means) for labels in batch.teachers)
         return self._labels[key]
 
     @contextmanager
-    def _alone(self, name: str) -> Iterator[None]:
-        """Note whatever goes wrong as this run's error."""
+    def _noting_error(self, name: str) -> Iterator[None]:
+        """Note an exception as the error of this run, and go on."""
         try:
             yield
         except Exception as error:  # noqa: BLE001  a student is its user's code, which may raise anything
             self.errors[name] = error
 
 
-def _as_asked(soft: SoftLabels, top_k: int | None, means: bool) -> SoftLabels:
-    """Soft labels as a loader of one run gives them. On a CPU by numpy, as there: torch sums in another order."""
-    if top_k is not None and not (isinstance(soft, TopKLabels) and soft.k == top_k):
-        soft = _numpy(soft).prefix(top_k).torch() if soft.logits.device.type == "cpu" else soft.prefix(top_k)
-    return soft if means or not isinstance(soft, TopKLabels) else replace(soft, class_means=None)
+def _as_for_one(labels: SoftLabels, top_k: int | None, class_means: bool) -> SoftLabels:
+    """Soft labels as the loader of one run gives them. On a CPU by numpy, like that loader: torch sums otherwise."""
+    if top_k is not None and not (isinstance(labels, TopKLabels) and labels.k == top_k):
+        labels = _numpy(labels).prefix(top_k).torch() if labels.logits.device.type == "cpu" else labels.prefix(top_k)
+    return labels if class_means or not isinstance(labels, TopKLabels) else replace(labels, class_means=None)
 
 
-def _numpy(soft: SoftLabels) -> SoftLabels:
+def _numpy(labels: SoftLabels) -> SoftLabels:
     """The same rows as numpy arrays."""
-    arrays: dict[str, Any] = {name: value.numpy() for name, value in vars(soft).items() if isinstance(value, Tensor)}
-    return replace(soft, **arrays)
+    arrays: dict[str, Any] = {name: value.numpy() for name, value in vars(labels).items() if isinstance(value, Tensor)}
+    return replace(labels, **arrays)

@@ -68,12 +68,12 @@ class Protocol:
 
 
 class LiveTeacher:
-    """The company of a run without a store: every batch is shown to the teacher first."""
+    """The isolation of a run without a store: every batch is shown to the teacher first."""
 
     def __init__(self, teacher: Teacher) -> None:
         self.teacher = teacher
 
-    def going(self, run: Run) -> bool:
+    def active(self, run: Run) -> bool:
         return True
 
     def turn(self, run: Run) -> AbstractContextManager[None]:

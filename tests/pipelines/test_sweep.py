@@ -10,7 +10,7 @@ import pytest
 from kdcache.base.progress import StopRequest
 from kdcache.cli.live import picture
 from kdcache.errors import InterruptedRunError, InvalidInputError, KdcacheError, MismatchError
-from kdcache.pipelines.sweep.board import Standing
+from kdcache.pipelines.sweep.result_table import SweepState
 from kdcache.pipelines.sweep.stage import Engine, SweepSummary, sweep
 from kdcache.pipelines.train.stage import train
 from tests.cli.test_cli import Capture, answer, kdcache, refusal
@@ -51,7 +51,7 @@ def rows(summary: SweepSummary) -> list[dict[str, str]]:
 
 
 @pytest.fixture(scope="module")
-def grid(stage: Stage, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, SweepSummary, list[Standing]]:
+def grid(stage: Stage, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, SweepSummary, list[SweepState]]:
     """Twelve points, four together, one of which fails."""
     folder = tmp_path_factory.mktemp("grid")
     path = written(
@@ -59,12 +59,12 @@ def grid(stage: Stage, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, 
         base={"store": stage.store},
         grid={"lr": [0.05, 0.1], "top_k": [1, 2, 3], "views": [1, 2]},
     )
-    seen: list[Standing] = []
+    seen: list[SweepState] = []
     return path, sweep(path, engine=Engine(4), report=seen.append), seen
 
 
 def test_each_point_is_what_a_run_of_its_own_writes(
-    stage: Stage, tmp_path: Path, grid: tuple[Path, SweepSummary, list[Standing]]
+    stage: Stage, tmp_path: Path, grid: tuple[Path, SweepSummary, list[SweepState]]
 ) -> None:
     _, summary, _ = grid
     assert (summary.points, summary.done, summary.failed, summary.present) == (12, 12, 0, 0)
@@ -79,7 +79,7 @@ def test_each_point_is_what_a_run_of_its_own_writes(
     assert (run / "settings.json").read_bytes() == (tmp_path / "own/settings.json").read_bytes()
 
 
-def test_results_have_a_line_a_point_and_pictures(grid: tuple[Path, SweepSummary, list[Standing]]) -> None:
+def test_results_have_a_line_a_point_and_pictures(grid: tuple[Path, SweepSummary, list[SweepState]]) -> None:
     _, summary, seen = grid
     found = rows(summary)
     assert [row["point"] for row in found] == [row.point for row in summary.rows]
@@ -104,10 +104,10 @@ def test_results_have_a_line_a_point_and_pictures(grid: tuple[Path, SweepSummary
 
 
 def test_done_points_are_skipped_and_a_lost_one_is_trained_again(
-    grid: tuple[Path, SweepSummary, list[Standing]],
+    grid: tuple[Path, SweepSummary, list[SweepState]],
 ) -> None:
     path, first, _ = grid
-    seen: list[Standing] = []
+    seen: list[SweepState] = []
     again = sweep(path, engine=Engine(4), report=seen.append)
     assert (again.present, again.done) == (12, 12)
     assert [row.model_dump() for row in again.rows] == [row.model_dump() for row in first.rows]
@@ -130,7 +130,7 @@ def test_a_stopped_sweep_goes_on_and_ends_equal(stage: Stage, tmp_path: Path) ->
         stop, calls = StopRequest(), [0]
 
         def report(
-            standing: Standing, stop: StopRequest = stop, calls: list[int] = calls, number: int = number
+            standing: SweepState, stop: StopRequest = stop, calls: list[int] = calls, number: int = number
         ) -> None:
             calls[0] += 1
             stop.requested |= calls[0] >= number
@@ -188,7 +188,7 @@ def test_a_study_goes_on_where_it_was_killed(stage: Stage, tmp_path: Path) -> No
     path = written(tmp_path, base={"store": stage.store, "epochs": 1}, study=search)
     stop = StopRequest()
 
-    def report(standing: Standing) -> None:
+    def report(standing: SweepState) -> None:
         stop.requested |= sum(result.status == "done" for result in standing.results) >= 2
 
     with pytest.raises(InterruptedRunError):
