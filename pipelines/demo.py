@@ -1,4 +1,4 @@
-"""The main job on real data in half a minute: a teacher, its store, and a student with and one without it."""
+"""The demo does the main job on real data in half a minute: a teacher, its store, a student with it and one without."""
 
 import time
 from collections.abc import Callable
@@ -15,7 +15,9 @@ from kdcache.pipelines.train.stage import train
 
 VIEWS = 10
 TEACHER_EPOCHS, STUDENT_EPOCHS = 10, 20
-NARROW = 4  # so trained, students of seeds 0 to 4 are right on 95.2 % with the store and on 93.8 % alone (means)
+STUDENT_WIDTH = (
+    4  # students of this width and seeds 0 to 4 are right on 95.2 % with the store and on 93.8 % alone (means)
+)
 T = TypeVar("T")
 
 
@@ -29,7 +31,7 @@ class DemoRow(Record):
 
 
 class DemoSummary(Record):
-    """What `kdcache demo` says at its end."""
+    """The summary that `kdcache demo` prints at its end."""
 
     rows: tuple[DemoRow, ...]
     bytes_a_row: float
@@ -38,59 +40,67 @@ class DemoSummary(Record):
 
 
 def demo(folder: Path, *, progress: Progress = silent) -> DemoSummary:
-    """Train, extract, train twice on scikit-learn's digits; everything lies in `folder` afterwards.
+    """Train a teacher, extract, and train two students, on scikit-learn's digits; afterwards all lies in `folder`.
 
     Raises InvalidInputError where the folder holds something else; an interrupted demo goes on.
     """
     if folder.exists() and any(folder.iterdir()) and not (folder / "teacher").exists():
         raise InvalidInputError(f"{folder} is not empty; choose another folder for the demo")
-    views = {"data": "digits", "transform": "light", "transform_set": {"padding": 1, "flip": 0.0}, "workers": 0}
-    clean = {"data": "digits", "data_set": {"split": "test"}, "workers": 0}
-    network, wide, narrow = "kdcache.networks:convnet", {"width": 24}, {"width": NARROW}
-    judged = {"val_set": {"split": "test"}, "val_store": str(folder / "digits-test.kd"), "epochs": STUDENT_EPOCHS}
-    asked = {"teacher": network, "teacher_set": wide, "top_k": 5}
-    asked["weights"] = str(folder / "teacher/weights/last.safetensors")
+    train_data = {"data": "digits", "transform": "light", "transform_set": {"padding": 1, "flip": 0.0}, "workers": 0}
+    test_data = {"data": "digits", "data_set": {"split": "test"}, "workers": 0}
+    network, teacher_width, student_width = "kdcache.networks:convnet", {"width": 24}, {"width": STUDENT_WIDTH}
+    validation = {"val_set": {"split": "test"}, "val_store": str(folder / "digits-test.kd"), "epochs": STUDENT_EPOCHS}
+    teacher_settings = {"teacher": network, "teacher_set": teacher_width, "top_k": 5}
+    teacher_settings["weights"] = str(folder / "teacher/weights/last.safetensors")
 
-    def trained(run: str, what: str, **settings: Any) -> tuple[TrainSummary, float]:
-        given = TrainSettings.model_validate({"run": str(folder / run), "student": network, **settings})
-        return _timed(lambda: train(given, progress=_named(progress, what)))
+    def train_run(run: str, name: str, **values: Any) -> tuple[TrainSummary, float]:
+        settings = TrainSettings.model_validate({"run": str(folder / run), "student": network, **values})
+        return _with_seconds(lambda: train(settings, progress=_renamed(progress, name)))
 
-    def extracted(store: str, what: str, **settings: Any) -> tuple[ExtractSummary, float]:
-        given = ExtractSettings.model_validate({"store": str(folder / store), **asked, **settings})
-        return _timed(lambda: extract(given, progress=_named(progress, what)))
+    def extract_store(store: str, name: str, **values: Any) -> tuple[ExtractSummary, float]:
+        settings = ExtractSettings.model_validate({"store": str(folder / store), **teacher_settings, **values})
+        return _with_seconds(lambda: extract(settings, progress=_renamed(progress, name)))
 
-    teacher, teacher_seconds = trained(
-        "teacher", "teacher", student_set=wide, epochs=TEACHER_EPOCHS, val_set=judged["val_set"], **views
+    teacher, teacher_seconds = train_run(
+        "teacher",
+        "teacher",
+        student_set=teacher_width,
+        epochs=TEACHER_EPOCHS,
+        val_set=validation["val_set"],
+        **train_data,
     )
-    store, store_seconds = extracted("digits.kd", "store", views=str(VIEWS), seed=1, **views)
-    extracted("digits-test.kd", "store of the test split", **clean)
-    with_store, with_seconds = trained(
+    store, store_seconds = extract_store("digits.kd", "store", views=str(VIEWS), seed=1, **train_data)
+    extract_store("digits-test.kd", "store of the test split", **test_data)
+    store_run, store_run_seconds = train_run(
         "student-kd",
         "student with the store",
-        student_set=narrow,
+        student_set=student_width,
         data="digits",
         workers=0,
         store=(store.store,),
-        **judged,
+        **validation,
     )
-    alone, alone_seconds = trained("student-alone", "student alone", student_set=narrow, **views, **judged)
+    plain_run, plain_run_seconds = train_run(
+        "student-alone", "student alone", student_set=student_width, **train_data, **validation
+    )
     rows = (
         DemoRow(what="teacher", accuracy=teacher.validation["accuracy"], agreement=None, seconds=teacher_seconds),
         DemoRow(what=f"store of {VIEWS} views", accuracy=store.accuracy_views, agreement=None, seconds=store_seconds),
-        _student("student with the store", with_store.validation, with_seconds),
-        _student("student alone", alone.validation, alone_seconds),
+        _student_row("student with the store", store_run.validation, store_run_seconds),
+        _student_row("student alone", plain_run.validation, plain_run_seconds),
     )
     return DemoSummary(rows=rows, bytes_a_row=store.bytes_a_row, store=store.store, content_id=store.content_id)
 
 
-def _student(what: str, validation: dict[str, float], seconds: float) -> DemoRow:
-    return DemoRow(what=what, accuracy=validation["accuracy"], agreement=validation["agreement"], seconds=seconds)
+def _student_row(name: str, validation: dict[str, float], seconds: float) -> DemoRow:
+    return DemoRow(what=name, accuracy=validation["accuracy"], agreement=validation["agreement"], seconds=seconds)
 
 
-def _timed(work: Callable[[], T]) -> tuple[T, float]:
-    began = time.monotonic()
-    return work(), time.monotonic() - began
+def _with_seconds(work: Callable[[], T]) -> tuple[T, float]:
+    start_time = time.monotonic()
+    return work(), time.monotonic() - start_time
 
 
-def _named(progress: Progress, name: str) -> Progress:
-    return lambda what, done, total: progress(name, done, total)
+def _renamed(progress: Progress, name: str) -> Progress:
+    """The same progress under one name."""
+    return lambda activity, count, total: progress(name, count, total)

@@ -1,4 +1,4 @@
-"""Settings of the stages: frozen, the same names as flags and in TOML, unknown ones refused. No torch here."""
+"""Settings of the stages are frozen, have the same names as flags and in TOML, and refuse unknown names. No torch."""
 
 import tomllib
 from pathlib import Path
@@ -18,9 +18,9 @@ def _arguments(value: Any) -> Any:
 
 
 def _listed(value: Any) -> Any:
-    given = [value] if isinstance(value, str) else value
-    if isinstance(given, list | tuple) and any(isinstance(each, str) for each in given):
-        return tuple(part.strip() for each in given for part in str(each).split(",") if part.strip())
+    items = [value] if isinstance(value, str) else value
+    if isinstance(items, list | tuple) and any(isinstance(item, str) for item in items):
+        return tuple(part.strip() for item in items for part in str(item).split(",") if part.strip())
     return value
 
 
@@ -38,7 +38,7 @@ S = TypeVar("S", bound=BaseModel)
 
 
 class Settings(BaseModel):
-    """What every stage has."""
+    """Settings that the extract and train stages share."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -167,20 +167,20 @@ class VerifySettings(EngineSettings):
 
 
 def load_settings(model: type[S], flags: dict[str, Any], config: str | None) -> S:
-    """Settings from a TOML file, flags over it. Raises InvalidInputError, which lists the names there are."""
-    given: dict[str, Any] = {}
+    """Settings from a TOML file; flags win over it. Raises InvalidInputError, which lists the known names."""
+    values: dict[str, Any] = {}
     if config is not None:
         try:
-            given = tomllib.loads(Path(config).read_text())
+            values = tomllib.loads(Path(config).read_text())
         except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
             raise InvalidInputError(f"config {config} cannot be read: {error}") from error
     for name, value in flags.items():
-        both = isinstance(given.get(name), dict) and isinstance(value, list)
-        given[name] = {**given[name], **parse_arguments(value, name)} if both else value
-    if unknown := sorted(given.keys() - model.model_fields.keys()):
-        known = ", ".join(sorted(model.model_fields))
-        raise InvalidInputError(f"unknown settings {', '.join(unknown)}; the known ones are {known}")
+        is_merged = isinstance(values.get(name), dict) and isinstance(value, list)
+        values[name] = {**values[name], **parse_arguments(value, name)} if is_merged else value
+    if unknown_names := sorted(values.keys() - model.model_fields.keys()):
+        known_names = ", ".join(sorted(model.model_fields))
+        raise InvalidInputError(f"unknown settings {', '.join(unknown_names)}; the known ones are {known_names}")
     try:
-        return model(**given)
+        return model(**values)
     except ValidationError as error:
         raise InvalidInputError(explain(error)) from error

@@ -1,4 +1,4 @@
-"""Verify a store: its files, on request its pixels against the data set, and its logits against the teacher."""
+"""Verify checks a store's files, and on request its pixels against the data set and its logits against the teacher."""
 
 import numpy as np
 
@@ -15,8 +15,8 @@ from kdcache.whole_store.engines import open_engine, seen_by
 from kdcache.whole_store.verify import Check, Inspection, forget_blocks, inspect_files
 
 NEED_DATA = ("data_set", "transform", "transform_set", "teacher", "teacher_set", "weights")
-SHOWN = 20  # findings that are listed
-LIVE = {  # the checks against the living, and the next step where one fails
+LISTED_FINDINGS = 20  # at most
+LIVE = {  # live checks, and the next step where one fails
     "data set": "name the data set that the store was made from; kdcache inspect {store} shows it",
     "pixels": "use the data set's own files and the package versions that kdcache inspect {store} shows",
     "teacher weights": "name the store's own teacher and --weights; kdcache inspect {store} shows them",
@@ -25,7 +25,7 @@ LIVE = {  # the checks against the living, and the next step where one fails
 
 
 class Verdict(Record):
-    """All checks; `repair` is the command that mends what failed, `notes` are worth knowing and no failure."""
+    """The verdict on a store, check by check. `repair`: the command that mends a failed check; `notes`: no failures."""
 
     store: str
     whole: bool
@@ -36,64 +36,64 @@ class Verdict(Record):
 
 
 def verify(settings: VerifySettings, *, progress: Progress = silent) -> Verdict:
-    """Check a store's files, then what the settings ask for. Nothing is decoded whose sha256 is wrong."""
+    """Check a store's files, then all else that the settings ask for. A file of wrong sha256 is never decoded."""
     _require_data(settings)
     settings = settings.model_copy(update={"store": seen_by(settings, settings.store)})
     with open_engine(settings) as engine:
-        found = inspect_files(settings.store, engine=engine, progress=progress)
-    count = len(found.findings)
-    seen = f"{found.files} files, {found.bytes:,} bytes, {found.blocks} blocks, {count} wrong"
-    committed = f"{found.missing} of {found.blocks} blocks not committed"
+        inspection = inspect_files(settings.store, engine=engine, progress=progress)
+    count = len(inspection.findings)
+    file_detail = f"{inspection.files} files, {inspection.bytes:,} bytes, {inspection.blocks} blocks, {count} wrong"
+    block_detail = f"{inspection.missing} of {inspection.blocks} blocks not committed"
     checks = [
-        Check(name="files", passed=not count, detail=seen),
-        Check(name="complete", passed=not found.missing, detail=committed),
+        Check(name="files", passed=not count, detail=file_detail),
+        Check(name="complete", passed=not inspection.missing, detail=block_detail),
     ]
     if settings.data:
         checks += _not_run(settings, f"{count} files are wrong") if count else _live_checks(settings, progress)
-    shown = [finding.what for finding in found.findings[:SHOWN]]
-    if count > SHOWN:
-        shown.append(f"and {count - SHOWN} more")
+    findings = [finding.what for finding in inspection.findings[:LISTED_FINDINGS]]
+    if count > LISTED_FINDINGS:
+        findings.append(f"and {count - LISTED_FINDINGS} more")
     return Verdict(
         store=settings.store,
         whole=all(check.passed for check in checks),
         checks=tuple(checks),
-        findings=tuple(shown),
-        notes=found.notes,
-        repair=_next_step(settings, found, checks),
+        findings=tuple(findings),
+        notes=inspection.notes,
+        repair=_next_step(settings, inspection, checks),
     )
 
 
 def _require_data(settings: VerifySettings) -> None:
-    given = [name for name in NEED_DATA if getattr(settings, name)]
-    if given and not settings.data:
-        raise InvalidInputError(f"{', '.join(given)} were given without --data; name the data set to look at")
+    names = [name for name in NEED_DATA if getattr(settings, name)]
+    if names and not settings.data:
+        raise InvalidInputError(f"{', '.join(names)} were given without --data; name the data set to look at")
     if settings.repair and not isinstance(place := open_place(split_pin(settings.store)[0]), Folder):
         raise InvalidInputError(f"--repair was given for {place.root}, which is read only; repair the store's folder")
     if settings.weights and not settings.teacher:
         raise InvalidInputError("weights were given without --teacher; name the teacher too")
 
 
-def _next_step(settings: VerifySettings, found: Inspection, checks: list[Check]) -> str:
-    """What mends the first of what is wrong; removes damaged blocks where that was asked for."""
+def _next_step(settings: VerifySettings, inspection: Inspection, checks: list[Check]) -> str:
+    """The next step that mends the first fault, or "". Removes damaged blocks where the settings say repair."""
     path = split_pin(settings.store)[0]
-    if any(finding.block is not None for finding in found.findings) and isinstance(open_place(path), Folder):
+    if any(finding.block is not None for finding in inspection.findings) and isinstance(open_place(path), Folder):
         if not settings.repair:
             return f"kdcache verify {path} --repair, then the same `kdcache extract` that made the store"
-        forgotten = len(forget_blocks(path, found.findings))
-        return f"{forgotten} blocks were removed; run the same `kdcache extract` that made the store to redo them"
-    if found.findings:
-        advice = [finding.advice for finding in found.findings]
+        block_count = len(forget_blocks(path, inspection.findings))
+        return f"{block_count} blocks were removed; run the same `kdcache extract` that made the store to redo them"
+    if inspection.findings:
+        advice = [finding.advice for finding in inspection.findings]
         return advice[0] if all(advice) else "restore the named files from another copy of the store"
-    failed = [check.name for check in checks if not check.passed]
-    if found.missing or (failed and not found.blocks):
+    names = [check.name for check in checks if not check.passed]
+    if inspection.missing or (names and not inspection.blocks):
         return "the same `kdcache extract` that made the store finishes it"
-    return LIVE[failed[0]].format(store=path) if failed else ""
+    return LIVE[names[0]].format(store=path) if names else ""
 
 
-def _not_run(settings: VerifySettings, why: str, *done: str) -> list[Check]:
-    """Every check of the living that was asked for, but for those already done, as failed because it did not run."""
-    names = [name for name in LIVE if name not in done and (settings.teacher or not name.startswith("teacher"))]
-    return [Check(name=name, passed=False, detail=f"not run: {why}") for name in names]
+def _not_run(settings: VerifySettings, reason: str, *done_names: str) -> list[Check]:
+    """The live checks that the settings ask for, without those already done, as failed because they did not run."""
+    names = [name for name in LIVE if name not in done_names and (settings.teacher or not name.startswith("teacher"))]
+    return [Check(name=name, passed=False, detail=f"not run: {reason}") for name in names]
 
 
 def _live_checks(settings: VerifySettings, progress: Progress) -> list[Check]:
@@ -104,31 +104,35 @@ def _live_checks(settings: VerifySettings, progress: Progress) -> list[Check]:
 
     store = Store.open(settings.store)
     data = open_data(settings.data, settings.data_set)
-    wrong = differences(store.identity.dataset, data.identity(), "dataset.")
-    text = "; ".join(f"{field}: the store has {stored}, the data set {given}" for field, stored, given in wrong)
-    checks = [Check(name="data set", passed=not wrong, detail=text or f"{len(data)} samples, ids and labels equal")]
-    if wrong:
+    unequal_fields = differences(store.identity.dataset, data.identity(), "dataset.")
+    text = "; ".join(
+        f"{field}: the store has {stored_value}, the data set {value}" for field, stored_value, value in unequal_fields
+    )
+    checks = [
+        Check(name="data set", passed=not unequal_fields, detail=text or f"{len(data)} samples, ids and labels equal")
+    ]
+    if unequal_fields:
         return checks + _not_run(settings, "this is not the store's data set", "data set")
     replay = open_replay(store, data, settings)
-    rows = _sample(_committed(store), settings.rows)
-    if not len(rows):
+    positions = _sample(_committed_positions(store), settings.rows)
+    if not len(positions):
         return checks + _not_run(settings, "no row is committed in every segment of the store", "data set")
-    checks.append(compare_pixels(replay, rows, settings.workers, progress))
+    checks.append(compare_pixels(replay, positions, settings.workers, progress))
     if settings.teacher:
-        checks += compare_teacher(replay, rows, settings, progress)
+        checks += compare_teacher(replay, positions, settings, progress)
     return checks
 
 
-def _committed(store: Store) -> IntArray:
+def _committed_positions(store: Store) -> IntArray:
     """Positions that every segment holds; none where there is no segment."""
-    rows = np.arange(store.rows if store.segments else 0)
+    positions = np.arange(store.rows if store.segments else 0)
     for segment in store.segments:
-        rows = rows[np.isin(rows // segment.layout.block, list(segment.commits()))]
-    return rows
+        positions = positions[np.isin(positions // segment.layout.block, list(segment.commits()))]
+    return positions
 
 
-def _sample(rows: IntArray, count: int) -> IntArray:
-    """`count` of the rows, all of them where it is 0; the same in every run."""
+def _sample(positions: IntArray, count: int) -> IntArray:
+    """`count` of the positions, all of them where it is 0; the same in every run."""
     if count == 0:
-        return rows
-    return rows[np.sort(np.random.RandomState(0).permutation(len(rows))[:count])]
+        return positions
+    return positions[np.sort(np.random.RandomState(0).permutation(len(positions))[:count])]
