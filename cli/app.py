@@ -1,4 +1,4 @@
-"""The `kdcache` command: its subcommands, and how errors become messages and exit codes."""
+"""The `kdcache` command has its subcommands here, and turns errors into messages and exit codes."""
 
 import importlib
 import sys
@@ -33,11 +33,11 @@ COMMANDS = {
 }
 
 
-_UsageError: Any = typer.BadParameter.__bases__[0]  # click's own, which newer versions of typer carry inside
+_UsageError: Any = typer.BadParameter.__bases__[0]  # click's class; newer versions of typer carry click inside
 
 
 class _Lazy(TyperGroup):
-    """Imports a command's module when it is asked for, so that help answers at once."""
+    """A group of commands that imports a command's module at its first use, so that help answers at once."""
 
     def list_commands(self, ctx: Any) -> list[str]:
         return list(COMMANDS)
@@ -46,9 +46,9 @@ class _Lazy(TyperGroup):
         if cmd_name not in COMMANDS:
             return None
         module = importlib.import_module(f"kdcache.cli.{cmd_name}")
-        single = typer.Typer(add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None)
-        single.command(name=cmd_name, help=COMMANDS[cmd_name])(module.command)
-        command = typer.main.get_command(single)
+        command_app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None)
+        command_app.command(name=cmd_name, help=COMMANDS[cmd_name])(module.command)
+        command = typer.main.get_command(command_app)
         command.name = cmd_name
         return command
 
@@ -80,10 +80,10 @@ def _root(ctx: typer.Context, version: bool = typer.Option(False, "--version", h
 
 def main(arguments: list[str] | None = None) -> None:
     """Run a command. Exit 0 done, 1 a check failed, 2 the user can mend it, 75 stopped and resumable, 130 Ctrl-C."""
-    given = sys.argv[1:] if arguments is None else arguments
-    as_json = "--json" in given
+    words = sys.argv[1:] if arguments is None else arguments
+    as_json = "--json" in words
     try:
-        code = app(given, prog_name="kdcache", standalone_mode=False)
+        code = app(words, prog_name="kdcache", standalone_mode=False)
     except KdcacheError as error:
         if not error.told_elsewhere:
             print_error(str(error), as_json=as_json, exit_code=error.exit_code)

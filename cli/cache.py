@@ -1,4 +1,4 @@
-"""`kdcache cache`."""
+"""`kdcache cache` shows or clears the cache of far stores."""
 
 from dataclasses import asdict
 from typing import Annotated
@@ -16,8 +16,8 @@ def command(
     from kdcache.places.cache import open_cache
 
     cache = open_cache()
-    removed = cache.clear() if clear else None
+    removal = cache.clear() if clear else None
     record = asdict(cache.usage())
-    if removed is not None:
-        record |= {"removed_files": removed.files, "removed_bytes": removed.bytes}
+    if removal is not None:
+        record |= {"removed_files": removal.files, "removed_bytes": removal.bytes}
     print_record(record, as_json=as_json)

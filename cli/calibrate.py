@@ -1,4 +1,4 @@
-"""`kdcache calibrate`."""
+"""`kdcache calibrate` fits a temperature to a held-out store."""
 
 from pathlib import Path
 from typing import Annotated
@@ -14,7 +14,7 @@ from kdcache.whole_store.calibrate_plot import plot_calibration
 
 View = Annotated[int | None, typer.Option("--view", help="Which view's rows; the first by default.")]
 Plot = Annotated[Path | None, typer.Option("--plot", help="Draw NLL over T and reliability diagrams: FILE.png.")]
-DRAWN = {"curve", "bins_before", "bins_after"}  # for programs and for the plot, not for people
+PLOT_FIELDS = {"curve", "bins_before", "bins_after"}  # for programs and for the plot, not for people
 
 
 def command(
@@ -26,8 +26,8 @@ def command(
     if plot is not None:
         check_picture(plot)
     with progress_bar(quiet=as_json) as progress:
-        found = fit_temperature(Store.open(store), view, progress=progress)
+        calibration = fit_temperature(Store.open(store), view, progress=progress)
     if plot is not None:
-        plot_calibration(found, plot)
-    record = found.model_dump(exclude=None if as_json else DRAWN)
+        plot_calibration(calibration, plot)
+    record = calibration.model_dump(exclude=None if as_json else PLOT_FIELDS)
     print_record(record, as_json=as_json, title="calibrated")

@@ -1,4 +1,4 @@
-"""`kdcache card`."""
+"""`kdcache card` writes a README and Croissant metadata for a sealed store."""
 
 from typing import Annotated
 
@@ -22,15 +22,15 @@ def command(
     published: Published = None,
     as_json: Json = False,
 ) -> None:
-    opened = Store.open(store)
-    facts = card_facts(opened)
-    texts = {README: readme(opened), CROISSANT: croissant(opened, published)}
-    written = write_card(opened, out, texts)
+    opened_store = Store.open(store)
+    facts = card_facts(opened_store)
+    texts = {README: readme(opened_store), CROISSANT: croissant(opened_store, published)}
+    files = write_card(opened_store, out, texts)
     record = {
         "content_id": facts.content_id,
         "name": facts.name,
         "license": facts.license,
         "bytes": facts.bytes,
-        "files": written,
+        "files": files,
     }
     print_record(record, as_json=as_json, title="card")

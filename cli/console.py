@@ -1,4 +1,4 @@
-"""Everything that is printed: results on stdout, progress and errors on stderr, JSON for programs."""
+"""The console prints everything: results on stdout, progress and errors on stderr, JSON for programs."""
 
 import json
 import sys
@@ -44,7 +44,7 @@ class _Rate(TextColumn):
 def progress_bar(quiet: bool) -> Iterator[Report]:
     """A callback for progress on stderr, with rate and ETA; on a pipe, a line each tenth of the way."""
     if quiet:
-        yield lambda what, done, total: None
+        yield lambda activity, count, total: None
     elif not _err.is_terminal:
         yield _lines()
     else:
@@ -55,32 +55,32 @@ def progress_bar(quiet: bool) -> Iterator[Report]:
         with Progress(*columns, console=_err, transient=False) as bars:
             tasks: dict[str, TaskID] = {}
 
-            def report(what: str, done: int, total: int) -> None:
-                if what not in tasks:
-                    tasks[what] = bars.add_task(escape(visible(what)), total=total)
-                bars.update(tasks[what], completed=done, total=total)
+            def report(activity: str, count: int, total: int) -> None:
+                if activity not in tasks:
+                    tasks[activity] = bars.add_task(escape(visible(activity)), total=total)
+                bars.update(tasks[activity], completed=count, total=total)
 
             yield report
 
 
 def _lines() -> Report:
-    shown: dict[str, int] = {}
-    began: dict[str, tuple[float, int]] = {}
+    last_tenths: dict[str, int] = {}
+    starts: dict[str, tuple[float, int]] = {}
 
-    def report(what: str, done: int, total: int) -> None:
-        tenth = 10 * done // max(total, 1)
-        start, first = began.setdefault(what, (time.monotonic(), done))
-        if shown.get(what) != tenth:
-            shown[what] = tenth
-            rate = (done - first) / max(time.monotonic() - start, 1e-9)
-            eta = f", {rate:,.0f}/s, ETA {(total - done) / rate:.0f} s" if rate > 0 else ""
-            _err.print(escape(f"{visible(what)}: {done:,} of {total:,}{eta}"))
+    def report(activity: str, count: int, total: int) -> None:
+        tenth = 10 * count // max(total, 1)
+        start_time, start_count = starts.setdefault(activity, (time.monotonic(), count))
+        if last_tenths.get(activity) != tenth:
+            last_tenths[activity] = tenth
+            rate = (count - start_count) / max(time.monotonic() - start_time, 1e-9)
+            eta = f", {rate:,.0f}/s, ETA {(total - count) / rate:.0f} s" if rate > 0 else ""
+            _err.print(escape(f"{visible(activity)}: {count:,} of {total:,}{eta}"))
 
     return report
 
 
 def print_record(record: Mapping[str, Any], *, as_json: bool, title: str = "") -> None:
-    """An aligned `key : value` block, underscores of keys as spaces, or one line of JSON."""
+    """Print an aligned `key : value` block, underscores of keys as spaces, or one line of JSON."""
     if as_json:
         print_json(record)
         return
@@ -92,7 +92,7 @@ def print_record(record: Mapping[str, Any], *, as_json: bool, title: str = "") -
 
 
 def print_json(record: Any) -> None:
-    """One line of JSON on stdout."""
+    """Print one line of JSON on stdout."""
     sys.stdout.write(_json_line(record))
 
 
@@ -101,42 +101,42 @@ def _json_line(record: Any) -> str:
     text = json.dumps(record, ensure_ascii=False)
     if text.isprintable():
         return text + "\n"
-    return "".join(each if each.isprintable() else _escaped(each) for each in text) + "\n"
+    return "".join(character if character.isprintable() else _escaped(character) for character in text) + "\n"
 
 
 def _escaped(character: str) -> str:
     units = character.encode("utf-16-be", "surrogatepass")
-    return "".join(f"\\u{units[at]:02x}{units[at + 1]:02x}" for at in range(0, len(units), 2))
+    return "".join(f"\\u{units[index]:02x}{units[index + 1]:02x}" for index in range(0, len(units), 2))
 
 
 def print_table(columns: Sequence[str], rows: Sequence[Sequence[Any]], *, title: str = "") -> None:
-    """A table; numbers align right."""
+    """Print a table; numbers align right."""
     table = Table(title=escape(visible(title)) if title else None, title_justify="left")
     for index, column in enumerate(columns):
-        number = rows and all(isinstance(row[index], int | float) for row in rows)
-        table.add_column(escape(column), justify="right" if number else "left", no_wrap=index == 0)
+        is_number = rows and all(isinstance(row[index], int | float) for row in rows)
+        table.add_column(escape(column), justify="right" if is_number else "left", no_wrap=index == 0)
     for row in rows:
         table.add_row(*(escape(shown(value)) for value in row))
     _out.print(table)
 
 
 def print_line(text: str) -> None:
-    """Text on stdout, its newlines kept."""
+    """Print text on stdout, its newlines kept."""
     _out.print(escape(visible(text, keep="\n")))
 
 
 def print_note(text: str) -> None:
-    """A line on stderr, beside progress."""
+    """Print a line on stderr, beside progress."""
     _err.print(escape(visible(text)))
 
 
 def terminal() -> Console:
-    """Where progress is drawn."""
+    """The console on which progress is drawn."""
     return _err
 
 
 def print_error(text: str, *, as_json: bool, exit_code: int) -> None:
-    """An error on stderr; as JSON too, where programs listen."""
+    """Print an error on stderr; as JSON where programs listen."""
     if as_json:
         sys.stderr.write(_json_line({"error": text, "exit_code": exit_code}))
     else:
@@ -145,7 +145,9 @@ def print_error(text: str, *, as_json: bool, exit_code: int) -> None:
 
 def visible(text: str, *, keep: str = "") -> str:
     """Text whose control characters are shown as \\x1b and the like, apart from those to keep."""
-    return "".join(each if each.isprintable() or each in keep else f"\\x{ord(each):02x}" for each in text)
+    return "".join(
+        character if character.isprintable() or character in keep else f"\\x{ord(character):02x}" for character in text
+    )
 
 
 def shown(value: Any) -> str:
@@ -159,7 +161,7 @@ def shown(value: Any) -> str:
     if isinstance(value, float):
         return f"{value:,.0f}" if abs(value) >= 10_000 else f"{value:.4g}"
     if isinstance(value, Mapping):
-        return ", ".join(f"{key} {shown(each)}" for key, each in value.items())
+        return ", ".join(f"{key} {shown(item)}" for key, item in value.items())
     if isinstance(value, list | tuple):
-        return ", ".join(shown(each) for each in value)
+        return ", ".join(shown(item) for item in value)
     return visible(str(value))

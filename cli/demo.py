@@ -1,4 +1,4 @@
-"""`kdcache demo`."""
+"""`kdcache demo` trains a teacher and two students on digits."""
 
 from pathlib import Path
 from typing import Annotated

@@ -1,4 +1,4 @@
-"""`kdcache diff`. Exit 0: same identity and soft labels; 1: they differ; 2: not compared."""
+"""`kdcache diff` compares two stores. Exit 0: same identity and soft labels; 1: they differ; 2: not compared."""
 
 from pathlib import Path
 from typing import Annotated, Any
@@ -19,7 +19,7 @@ from kdcache.whole_store.tally import Spread
 Place = "folder or address of a store, STORE@ID for a pinned seal"
 Temperature = Annotated[float, typer.Option("--temperature", help="T at which soft labels are compared.")]
 Rows = Annotated[int, typer.Option("--rows", min=0, help="Rows a view that are compared; 0 for all.")]
-Others = Annotated[bool, typer.Option("--other-pictures", help="Compare rows though the view plans differ.")]
+OtherPictures = Annotated[bool, typer.Option("--other-pictures", help="Compare rows though the view plans differ.")]
 Plot = Annotated[Path | None, typer.Option("--plot", help="Draw KL and agreement by view: FILE.png.")]
 
 
@@ -29,7 +29,7 @@ def command(
     temperature: Temperature = 1.0,
     rows: Rows = 4096,
     views: Views = None,
-    other_pictures: Others = False,
+    other_pictures: OtherPictures = False,
     plot: Plot = None,
     engine: EngineName = "local",
     scheduler: Scheduler = "",
@@ -39,41 +39,45 @@ def command(
     if plot is not None:
         check_picture(plot)
     settings = engine_settings(engine, scheduler, dask_workers)
-    with progress_bar(quiet=as_json) as progress, open_engine(settings) as chosen:
-        found = diff_stores(
+    with progress_bar(quiet=as_json) as progress, open_engine(settings) as block_engine:
+        diff = diff_stores(
             Store.open(seen_by(settings, a)),
             Store.open(seen_by(settings, b)),
             temperature=temperature,
             rows=rows,
             views=views,
             other_pictures=other_pictures,
-            engine=chosen,
+            engine=block_engine,
             progress=progress,
         )
     if plot is not None:
-        plot_difference(found, plot)
+        plot_difference(diff, plot)
     if as_json:
-        print_json({"exit_code": 0 if found.same else 1, **found.model_dump()})
+        print_json({"exit_code": 0 if diff.same else 1, **diff.model_dump()})
     else:
-        _print(found)
-    if not found.same:
+        _print(diff)
+    if not diff.same:
         raise typer.Exit(1)
 
 
-def _print(found: StoreDifference) -> None:
-    sides = {"A": _side(found.a), "B": _side(found.b)}
+def _print(diff: StoreDifference) -> None:
+    sides = {"A": _side(diff.a), "B": _side(diff.b)}
     print_table(["store", *sides], [[name, *(side[name] for side in sides.values())] for name in sides["A"]])
-    for title, fields in (("identity", found.identity), ("content", found.content), ("provenance", found.provenance)):
-        _print_fields(title, fields, "not reached: identities differ" if title == "content" and found.identity else "")
-    if found.note:
-        print_line(f"note: {found.note}")
-    if found.rows is not None:
-        _print_rows(found.rows)
-    print_line(f"verdict: {'same' if found.same else 'different'}")
+    for title, fields in (
+        ("identity", diff.identity),
+        ("content", diff.content),
+        ("provenance", diff.provenance),
+    ):
+        _print_fields(title, fields, "not reached: identities differ" if title == "content" and diff.identity else "")
+    if diff.note:
+        print_line(f"note: {diff.note}")
+    if diff.rows is not None:
+        _print_rows(diff.rows)
+    print_line(f"verdict: {'same' if diff.same else 'different'}")
 
 
 def _side(side: StoreSummary) -> dict[str, Any]:
-    spans = [f"{each.views} ({each.committed} of {each.blocks} blocks)" for each in side.segments]
+    spans = [f"{segment.views} ({segment.committed} of {segment.blocks} blocks)" for segment in side.segments]
     return {
         "place": side.store,
         "content id": (side.content_id or "not sealed")[:24],
@@ -82,34 +86,34 @@ def _side(side: StoreSummary) -> dict[str, Any]:
         "classes": side.classes,
         "soft labels": side.soft_labels,
         "views": ", ".join(spans),
-        "segment digests": ", ".join((each.digest or "-")[:16] for each in side.segments),
+        "segment digests": ", ".join((segment.digest or "-")[:16] for segment in side.segments),
     }
 
 
-def _print_fields(title: str, fields: tuple[FieldDifference, ...], otherwise: str) -> None:
+def _print_fields(title: str, fields: tuple[FieldDifference, ...], empty_text: str) -> None:
     if fields:
-        print_table([f"{title} differs", "A", "B"], [[each.field, each.a, each.b] for each in fields])
+        print_table([f"{title} differs", "A", "B"], [[field.field, field.a, field.b] for field in fields])
     else:
-        print_line(f"{title}: {otherwise or 'equal'}")
+        print_line(f"{title}: {empty_text or 'equal'}")
 
 
 def _print_rows(rows: RowComparison) -> None:
-    bound = "KL, nats" if rows.exact else "KL, nats, at least"
+    kl_name = "KL, nats" if rows.exact else "KL, nats, at least"
     record = {
         "rows": rows.rows,
         "T": rows.temperature,
         "agreement": rows.agreement,
         f"overlap of the top {rows.top_k}": rows.overlap,
-        f"{bound}: A || B": _spread(rows.kl_ab),
-        f"{bound}: B || A": _spread(rows.kl_ba),
+        f"{kl_name}: A || B": _spread(rows.kl_ab),
+        f"{kl_name}: B || A": _spread(rows.kl_ba),
         "mass of the tails": [rows.tail_a, rows.tail_b],
     }
     print_record(record, as_json=False, title="soft labels")
     columns = ["view", "rows", "agreement", "overlap", "equal pixels", "A || B", "B || A"]
-    print_table(columns, [_view(each) for each in rows.views], title="KL: means")
+    print_table(columns, [_view(view) for view in rows.views], title="KL: means")
     if rows.worst:
         columns = ["index", "view", "at A", "at B", "label", "top A", "top B", "A || B", "B || A"]
-        print_table(columns, [_worst(each.model_dump()) for each in rows.worst], title="rows of largest KL")
+        print_table(columns, [_worst(row.model_dump()) for row in rows.worst], title="rows of largest KL")
 
 
 def _spread(spread: Spread) -> dict[str, Any]:

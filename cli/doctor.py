@@ -1,4 +1,4 @@
-"""`kdcache doctor`."""
+"""`kdcache doctor` looks at versions and the device, or at a folder for stores."""
 
 from typing import Annotated
 
@@ -20,14 +20,14 @@ def command(
     folder = [] if path is None else probe_folder(path)
     if as_json:
         print_json(
-            {"machine": [each.model_dump() for each in machine], "folder": [each.model_dump() for each in folder]}
+            {"machine": [probe.model_dump() for probe in machine], "folder": [probe.model_dump() for probe in folder]}
         )
     else:
-        print_table(["machine", "found"], [[each.name, each.detail] for each in machine])
+        print_table(["machine", "found"], [[probe.name, probe.detail] for probe in machine])
         if folder:
-            verdicts = ["ok" if each.passed else "FAILED" if each.needed else "no" for each in folder]
-            rows = [[each.name, verdict, each.detail] for each, verdict in zip(folder, verdicts, strict=True)]
+            verdicts = ["ok" if probe.passed else "FAILED" if probe.needed else "no" for probe in folder]
+            rows = [[probe.name, verdict, probe.detail] for probe, verdict in zip(folder, verdicts, strict=True)]
             print_table(["folder", "verdict", "seen"], rows, title=str(path))
-    if missing := [each.name for each in folder if each.needed and not each.passed]:
+    if names := [probe.name for probe in folder if probe.needed and not probe.passed]:
         advice = "put stores in another folder, and copy whole ones here"
-        raise CheckFailedError(f"{path} cannot hold a store that is being written: {', '.join(missing)}; {advice}")
+        raise CheckFailedError(f"{path} cannot hold a store that is being written: {', '.join(names)}; {advice}")

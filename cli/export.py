@@ -1,4 +1,4 @@
-"""`kdcache export`."""
+"""`kdcache export` writes a sealed store to one zip file."""
 
 from typing import Annotated
 
@@ -15,13 +15,13 @@ def command(
     as_json: Json = False,
 ) -> None:
     with progress_bar(quiet=as_json) as progress:
-        done = export_store(store, file, progress=progress)
+        export = export_store(store, file, progress=progress)
     record = {
         "file": file,
-        "content_id": done.content_id,
-        "files": done.files,
-        "bytes": done.bytes,
-        "sha256": done.sha256,
-        "pin": f"{file}@{done.content_id[:32]}",
+        "content_id": export.content_id,
+        "files": export.files,
+        "bytes": export.bytes,
+        "sha256": export.sha256,
+        "pin": f"{file}@{export.content_id[:32]}",
     }
     print_record(record, as_json=as_json, title="exported")

@@ -1,4 +1,4 @@
-"""`kdcache extract`."""
+"""`kdcache extract` writes a teacher's soft labels to a store."""
 
 from collections.abc import Sequence
 from typing import Annotated, Any
@@ -20,26 +20,30 @@ def command(flags: dict[str, Any], config: str | None, as_json: bool, dry_run: b
     if dry_run:
         from kdcache.pipelines.extract.dry_run import estimate
 
-        found = estimate(settings)
+        result = estimate(settings)
         if as_json:
-            print_record(found.model_dump(), as_json=True)
+            print_record(result.model_dump(), as_json=True)
             return
-        print_record(found.model_dump(exclude={"by_k", "by_tail"}), as_json=False, title="dry run: nothing was written")
+        print_record(
+            result.model_dump(exclude={"by_k", "by_tail"}),
+            as_json=False,
+            title="dry run: nothing was written",
+        )
         columns = ["k", "kept mass T 1", "T 2", "T 4", "bytes a row", "mean KL by quantising"]
-        print_table(columns, [[k.k, *k.kept_mass, k.bytes_a_row, k.quantisation_kl] for k in found.by_k])
-        _print_tails(found.by_tail)
+        print_table(columns, [[row.k, *row.kept_mass, row.bytes_a_row, row.quantisation_kl] for row in result.by_k])
+        _print_tails(result.by_tail)
         return
     from kdcache.pipelines.extract.stage import extract
 
-    first = launched().rank == 0
-    with stop_on_signals() as stop, progress_bar(quiet=as_json or not first) as progress:
+    is_first = launched().rank == 0
+    with stop_on_signals() as stop, progress_bar(quiet=as_json or not is_first) as progress:
         summary = extract(settings, progress=progress, stop=stop)
-    if first:
+    if is_first:
         print_record(summary.model_dump(), as_json=as_json, title="extracted")
 
 
 def _print_tails(errors: Sequence[Any]) -> None:
-    """A line for each k and temperature, a column for each tail."""
+    """Print a line for each k and temperature, a column for each tail."""
     tails = list(dict.fromkeys(error.tail for error in errors))
     lines: dict[tuple[int, float], list[str]] = {}
     for error in errors:

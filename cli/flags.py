@@ -1,4 +1,4 @@
-"""Flags made from a settings model, so that flags and TOML say the same things by construction."""
+"""Flags are made from a settings model, so flags and TOML have the same names by construction."""
 
 import inspect
 from collections.abc import Callable
@@ -36,9 +36,9 @@ def with_flags(
     """
 
     def wrap(function: Callable[..., None]) -> Callable[..., None]:
-        def command(**given: Any) -> None:
-            flags = {name: given[name] for name in model.model_fields if given[name] not in (None, [])}
-            function(flags, given["config"], given["as_json"], **{name: given[name] for name in extra})
+        def command(**values: Any) -> None:
+            flags = {name: values[name] for name in model.model_fields if values[name] not in (None, [])}
+            function(flags, values["config"], values["as_json"], **{name: values[name] for name in extra})
 
         parameters = [_parameter(name, field, name == positional) for name, field in model.model_fields.items()]
         parameters.append(_keyword("config", Config, None))
@@ -64,22 +64,22 @@ def _parameter(name: str, field: FieldInfo, positional: bool) -> inspect.Paramet
         return _keyword(name, Annotated[str | None, typer.Argument(help=text, show_default=False)], None)
     kind, flag = _kind(field.annotation), "--" + name.replace("_", "-")
     names = (flag, f"--no-{flag[2:]}") if kind is bool else (flag,)
-    declared = "/".join(names)
+    declaration = "/".join(names)
     metavar = _choices(field.annotation)
-    option = typer.Option(declared, help=text, show_default=False, metavar=metavar)
+    option = typer.Option(declaration, help=text, show_default=False, metavar=metavar)
     return _keyword(name, Annotated[kind | None, option], None)
 
 
 def _kind(annotation: Any) -> Any:
-    """What typer parses: dicts and lists of names as repeated text, everything else that is no plain type as text."""
+    """The type that typer parses: plain types as they are, dicts and tuples as repeated text, all others as text."""
     if get_origin(annotation) in (dict, tuple):
         return list[str]
-    plain = [each for each in (get_args(annotation) or (annotation,)) if each is not type(None)]
-    return plain[0] if len(plain) == 1 and plain[0] in (int, float, bool) else str
+    types = [argument for argument in (get_args(annotation) or (annotation,)) if argument is not type(None)]
+    return types[0] if len(types) == 1 and types[0] in (int, float, bool) else str
 
 
 def _choices(annotation: Any) -> str | None:
-    options = [each for each in get_args(annotation) if isinstance(each, str)]
+    options = [argument for argument in get_args(annotation) if isinstance(argument, str)]
     return "|".join(options) if options else None
 
 
@@ -88,5 +88,5 @@ def _default(field: FieldInfo) -> str:
         return " [required]"
     if field.default in ("", None, (), {}):
         return ""
-    shown = {True: "on", False: "off"}.get(field.default) if isinstance(field.default, bool) else field.default
-    return f" [default: {shown}]"
+    text = {True: "on", False: "off"}.get(field.default) if isinstance(field.default, bool) else field.default
+    return f" [default: {text}]"

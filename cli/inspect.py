@@ -1,4 +1,4 @@
-"""`kdcache inspect`."""
+"""`kdcache inspect` shows a store, and some of its rows."""
 
 from typing import Annotated, Any
 
@@ -20,12 +20,12 @@ def command(
     view: View = None,
     as_json: Json = False,
 ) -> None:
-    opened = Store.open(store)
-    record: dict[str, Any] = describe_store(opened)
-    shown = describe_rows(opened, rows, view) if rows else []
+    opened_store = Store.open(store)
+    record: dict[str, Any] = describe_store(opened_store)
+    row_records = describe_rows(opened_store, rows, view) if rows else []
     if as_json:
-        print_json({**record, "rows_shown": shown} if rows else record)
+        print_json({**record, "rows_shown": row_records} if rows else record)
         return
-    print_record({**record, "parents": [render(each) for each in chain_of(opened)]}, as_json=False)
-    if shown:
-        print_table(list(shown[0]), [list(row.values()) for row in shown])
+    print_record({**record, "parents": [render(link) for link in chain_of(opened_store)]}, as_json=False)
+    if row_records:
+        print_table(list(row_records[0]), [list(row.values()) for row in row_records])

@@ -1,4 +1,4 @@
-"""`kdcache merge`."""
+"""`kdcache merge` joins stores of one identity."""
 
 from typing import Annotated
 
@@ -24,23 +24,23 @@ def command(
     as_json: Json = False,
 ) -> None:
     with progress_bar(quiet=as_json) as progress, stop_on_signals() as stop:
-        merged = merge_stores(inputs, out, prefer=prefer, seal=seal, progress=progress, stop=stop)
+        result = merge_stores(inputs, out, prefer=prefer, seal=seal, progress=progress, stop=stop)
     if as_json:
-        print_json(merged.model_dump())
+        print_json(result.model_dump())
     else:
-        _print(merged)
+        _print(result)
 
 
-def _print(merged: Merged) -> None:
-    record = merged.model_dump(exclude={"chosen", "missing"})
+def _print(result: Merged) -> None:
+    record = result.model_dump(exclude={"chosen", "missing"})
     print_record(
-        {**record, "taken": [f"{count} from {name}" for name, count in merged.taken.items()]},
+        {**record, "taken": [f"{count} from {name}" for name, count in result.taken.items()]},
         as_json=False,
         title="merged",
     )
-    if merged.chosen:
-        rows = [[each.segment, each.block, each.taken] for each in merged.chosen]
+    if result.chosen:
+        rows = [[choice.segment, choice.block, choice.taken] for choice in result.chosen]
         print_table(["segment", "block", "taken from"], rows, title="inputs held different bytes")
-    if merged.missing:
-        rows = [[each.segment, each.missing, each.blocks, each.first] for each in merged.missing]
+    if result.missing:
+        rows = [[gap.segment, gap.missing, gap.blocks, gap.first] for gap in result.missing]
         print_table(["segment", "missing", "of", "first"], rows, title="not sealed: no input has these blocks")

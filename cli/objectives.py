@@ -1,4 +1,4 @@
-"""`kdcache objectives`."""
+"""`kdcache objectives` lists the losses that a student can be trained with."""
 
 import inspect
 from typing import Annotated
@@ -16,7 +16,7 @@ def command(
     from kdcache.objectives.catalogue import TERMS, describe, term_class
 
     if name is None:
-        records = [describe(each) for each in TERMS]
+        records = [describe(term) for term in TERMS]
         if as_json:
             print_json(records)
         else:

@@ -1,4 +1,4 @@
-"""`kdcache pull`."""
+"""`kdcache pull` copies a sealed store to a folder."""
 
 from typing import Annotated
 
@@ -24,5 +24,5 @@ def command(
     from kdcache.sharing.push_pull import pull
 
     with stop_on_signals() as stop, progress_bar(quiet=as_json) as progress:
-        shared = pull(url, store, views=views, jobs=jobs, progress=progress, stop=stop)
-    print_record(shared.model_dump(), as_json=as_json, title="pulled")
+        copy = pull(url, store, views=views, jobs=jobs, progress=progress, stop=stop)
+    print_record(copy.model_dump(), as_json=as_json, title="pulled")

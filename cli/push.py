@@ -1,4 +1,4 @@
-"""`kdcache push`."""
+"""`kdcache push` copies a sealed store to an object store or a folder."""
 
 from typing import Annotated
 
@@ -20,5 +20,5 @@ def command(
     from kdcache.sharing.push_pull import push
 
     with stop_on_signals() as stop, progress_bar(quiet=as_json) as progress:
-        shared = push(store, url, jobs=jobs, progress=progress, stop=stop)
-    print_record(shared.model_dump(), as_json=as_json, title="pushed")
+        copy = push(store, url, jobs=jobs, progress=progress, stop=stop)
+    print_record(copy.model_dump(), as_json=as_json, title="pushed")

@@ -1,4 +1,4 @@
-"""`kdcache recode`."""
+"""`kdcache recode` writes a store anew, smaller, without its teacher."""
 
 from typing import Annotated
 
@@ -39,29 +39,29 @@ def command(
     dask_workers: DaskWorkers = 0,
     as_json: Json = False,
 ) -> None:
-    names = tuple(name.strip() for each in drop or () for name in each.split(","))
-    given = {"top_k": top_k, "quantisation": quantisation, "packing": packing, "drop": names}
-    wanted = validated(Narrowing, "recode", **given)
+    names = tuple(name.strip() for text in drop or () for name in text.split(","))
+    values = {"top_k": top_k, "quantisation": quantisation, "packing": packing, "drop": names}
+    narrowing = validated(Narrowing, "recode", **values)
     settings = engine_settings(engine, scheduler, dask_workers)
-    with progress_bar(quiet=as_json) as progress, stop_on_signals() as stop, open_engine(settings) as chosen:
-        recoded = recode_store(
+    with progress_bar(quiet=as_json) as progress, stop_on_signals() as stop, open_engine(settings) as block_engine:
+        result = recode_store(
             seen_by(settings, store),
             seen_by(settings, out),
-            wanted,
+            narrowing,
             views=views,
             seal=seal,
-            engine=chosen,
+            engine=block_engine,
             progress=progress,
             stop=stop,
         )
     if as_json:
-        print_json(recoded.model_dump())
+        print_json(result.model_dump())
     else:
-        _print(recoded)
+        _print(result)
 
 
-def _print(recoded: RecodeSummary) -> None:
-    record = recoded.model_dump()
-    rows = max(recoded.rows, 1)
-    record["bytes_a_row"] = f"{recoded.bytes_before / rows:.2f} before, {recoded.bytes / rows:.2f} now"
+def _print(result: RecodeSummary) -> None:
+    record = result.model_dump()
+    rows = max(result.rows, 1)
+    record["bytes_a_row"] = f"{result.bytes_before / rows:.2f} before, {result.bytes / rows:.2f} now"
     print_record(record, as_json=False, title="recoded")

@@ -1,4 +1,4 @@
-"""`kdcache seal`."""
+"""`kdcache seal` lists a store's digests under one content id."""
 
 from typing import Annotated
 
@@ -17,11 +17,11 @@ def command(
     notes: Annotated[str | None, typer.Option("--notes", help="Write notes on the card.")] = None,
     as_json: Json = False,
 ) -> None:
-    opened = Store.open_for_writing(store)
-    given = {"name": name, "license": license_, "notes": notes}
-    if written := {field: text for field, text in given.items() if text is not None}:
-        opened.write_card(opened.card.model_copy(update=written))
-    seal = opened.seal()
+    opened_store = Store.open_for_writing(store)
+    texts = {"name": name, "license": license_, "notes": notes}
+    if changes := {field: text for field, text in texts.items() if text is not None}:
+        opened_store.write_card(opened_store.card.model_copy(update=changes))
+    seal = opened_store.seal()
     views = shown_spans(segment.views for segment in seal.segments)
     record = {"store": store, "content_id": seal.content_id, "views": views, "pin": f"{store}@{seal.content_id[:32]}"}
     print_record(record, as_json=as_json, title="sealed")

@@ -1,4 +1,4 @@
-"""`kdcache stats`."""
+"""`kdcache stats` prints statistics over a whole store."""
 
 from pathlib import Path
 from typing import Annotated, Any
@@ -29,52 +29,52 @@ def command(
     if plot is not None:
         check_picture(plot)
     settings = engine_settings(engine, scheduler, dask_workers)
-    with progress_bar(quiet=as_json) as progress, open_engine(settings) as chosen:
-        found = store_stats(Store.open(seen_by(settings, store)), engine=chosen, progress=progress)
+    with progress_bar(quiet=as_json) as progress, open_engine(settings) as block_engine:
+        stats = store_stats(Store.open(seen_by(settings, store)), engine=block_engine, progress=progress)
     if plot is not None:
-        plot_stats(found, plot)
+        plot_stats(stats, plot)
     if as_json:
-        print_json(found.model_dump())
+        print_json(stats.model_dump())
     else:
-        _print(found)
+        _print(stats)
 
 
-def _print(found: StoreStats) -> None:
+def _print(stats: StoreStats) -> None:
     record: dict[str, Any] = {
-        "content id": (found.content_id or "not sealed")[:24],
-        "soft labels": found.soft_labels,
-        "classes": found.classes,
-        "rows": found.rows,
-        "blocks": f"{found.blocks - found.missing} of {found.blocks}",
-        "bytes a row": found.bytes_a_row,
-        "accuracy": found.accuracy,
-        "agreement of views": found.agreement,
-        "all views agree": found.unanimous,
-        "NLL, nats": found.nll,
-        "ECE": found.ece,
-        "without a label": found.unlabelled,
-        "clamped rows": found.clamped,
-        "classes in use": found.classes_in_use,
-        "classes never on top": found.classes_never_top,
+        "content id": (stats.content_id or "not sealed")[:24],
+        "soft labels": stats.soft_labels,
+        "classes": stats.classes,
+        "rows": stats.rows,
+        "blocks": f"{stats.blocks - stats.missing} of {stats.blocks}",
+        "bytes a row": stats.bytes_a_row,
+        "accuracy": stats.accuracy,
+        "agreement of views": stats.agreement,
+        "all views agree": stats.unanimous,
+        "NLL, nats": stats.nll,
+        "ECE": stats.ece,
+        "without a label": stats.unlabelled,
+        "clamped rows": stats.clamped,
+        "classes in use": stats.classes_in_use,
+        "classes never on top": stats.classes_never_top,
     }
-    print_record(record, as_json=False, title=f"stats {found.store}")
-    spreads = {"confidence": found.confidence, "entropy, nats": found.entropy}
-    if found.kept is not None:
-        spreads |= {f"kept mass, T = {t}": each for t, each in zip((1, 2, 4), found.kept, strict=True)}
+    print_record(record, as_json=False, title=f"stats {stats.store}")
+    spreads = {"confidence": stats.confidence, "entropy, nats": stats.entropy}
+    if stats.kept is not None:
+        spreads |= {f"kept mass, T = {t}": spread for t, spread in zip((1, 2, 4), stats.kept, strict=True)}
     columns = ["mean", "min", "p5", "median", "p95", "max"]
-    rows = [[name, *(f"{getattr(each, column):.3f}" for column in columns)] for name, each in spreads.items()]
+    rows = [[name, *(f"{getattr(spread, column):.3f}" for column in columns)] for name, spread in spreads.items()]
     print_table(["over rows", *columns], rows)
-    print_table(["array", "bytes", "a row"], [[each.name, each.bytes, each.a_row] for each in found.arrays])
+    print_table(["array", "bytes", "a row"], [[array.name, array.bytes, array.a_row] for array in stats.arrays])
     columns = ["view", "rows", "top-1", "agree", "conf.", "nats", "kept at T 1, 2, 4", "NLL"]
     print_table(
-        columns, [_row(each) for each in found.views], title="by view: accuracy, agreement, confidence, entropy"
+        columns, [_row(view) for view in stats.views], title="by view: accuracy, agreement, confidence, entropy"
     )
 
 
 def _row(view: ViewStats) -> list[Any]:
     shares = [view.accuracy, view.agreement, view.confidence, view.entropy]
-    kept = " ".join(f"{each:.3f}" for each in view.kept or ())
-    return [view.view, view.rows, *map(_short, shares), kept, _short(view.nll)]
+    kept_mass = " ".join(f"{mass:.3f}" for mass in view.kept or ())
+    return [view.view, view.rows, *map(_short, shares), kept_mass, _short(view.nll)]
 
 
 def _short(value: float | None) -> str:

@@ -1,4 +1,4 @@
-"""`kdcache train`."""
+"""`kdcache train` trains a student."""
 
 from typing import Any
 
@@ -14,8 +14,8 @@ def command(flags: dict[str, Any], config: str | None, as_json: bool) -> None:
     settings = load_settings(TrainSettings, flags, config)
     from kdcache.pipelines.train.stage import train
 
-    first = launched().rank == 0
-    with stop_on_signals() as stop, progress_bar(quiet=as_json or not first) as progress:
+    is_first = launched().rank == 0
+    with stop_on_signals() as stop, progress_bar(quiet=as_json or not is_first) as progress:
         summary = train(settings, progress=progress, stop=stop)
-    if first:
+    if is_first:
         print_record(summary.model_dump(), as_json=as_json, title="trained")

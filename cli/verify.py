@@ -1,4 +1,4 @@
-"""`kdcache verify`."""
+"""`kdcache verify` checks a store."""
 
 from typing import Any
 
@@ -24,7 +24,7 @@ def command(flags: dict[str, Any], config: str | None, as_json: bool) -> None:
         if verdict.whole:
             print_line("verdict: whole")
     if not verdict.whole:
-        failed = ", ".join(check.name for check in verdict.checks if not check.passed)
+        names = ", ".join(check.name for check in verdict.checks if not check.passed)
         raise CheckFailedError(
-            f"{verdict.store} is not whole: {failed}" + (f"; next: {verdict.repair}" * bool(verdict.repair))
+            f"{verdict.store} is not whole: {names}" + (f"; next: {verdict.repair}" * bool(verdict.repair))
         )
