@@ -122,10 +122,10 @@ def test_the_command_line_runs_from_anywhere(tmp_path: Path) -> None:
     assert (done.returncode, done.stdout.strip(), done.stderr) == (0, version, "")
 
 
-@pytest.mark.parametrize("command", sorted(COMMANDS))
-def test_every_command_has_a_module_and_is_documented(command: str) -> None:
-    assert callable(importlib.import_module(f"kdcache.cli.{command}").command)
-    assert f"`kdcache {command}" in (ROOT / "README.md").read_text()
+def test_every_command_has_a_module_and_is_documented() -> None:
+    for command in COMMANDS:
+        assert callable(importlib.import_module(f"kdcache.cli.{command}").command)
+        assert f"`kdcache {command}" in (ROOT / "README.md").read_text(), f"the README lacks {command}"
 
 
 def test_every_module_of_the_command_line_is_a_command() -> None:

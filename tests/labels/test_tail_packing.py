@@ -1,6 +1,7 @@
 """Packing: residuals give every tail back, both packings the same soft labels, and the page's lines suffice."""
 
 import re
+from itertools import product
 from math import log
 from pathlib import Path
 from typing import Any
@@ -82,23 +83,31 @@ CASES = {
 }
 
 
-@pytest.mark.parametrize("name", CASES)
-@pytest.mark.parametrize("spread", [1, 60])  # 60: gaps and tails that do not fit their integers
-def test_soft_labels_do_not_depend_on_the_packing(tmp_path: Path, name: str, spread: int) -> None:
-    stores = {}
-    for packing in ("plain", "residuals"):
-        case = make_case(**{"rows": 150, **CASES[name]}, packing=packing)  # type: ignore[arg-type]
-        spreaded = Case(case.identity, case.order, case.labels, case.logits * np.float32(spread))
-        stores[packing] = write_store(tmp_path / packing, spreaded)
-    rows = np.random.RandomState(0).permutation(stores["plain"].rows)[:101]
-    for view in stores["plain"].every_view:
-        plain, packed = (stores[packing].read(view, rows) for packing in ("plain", "residuals"))
+def test_soft_labels_do_not_depend_on_the_packing(tmp_path: Path, subtests: pytest.Subtests) -> None:
+    for name, spread in product(CASES, [1, 60]):  # 60: gaps and tails that do not fit their integers
+        with subtests.test(name, spread=spread):
+            plain, packed = (
+                spread_store(tmp_path / f"{name} {spread} {packing}.kd", name, spread, packing)
+                for packing in ("plain", "residuals")
+            )
+            require_alike(plain, packed)
+
+
+def spread_store(path: Path, name: str, spread: int, packing: str) -> Store:
+    case = make_case(**{"rows": 150, **CASES[name]}, packing=packing)  # type: ignore[arg-type]
+    return write_store(path, Case(case.identity, case.order, case.labels, case.logits * np.float32(spread)))
+
+
+def require_alike(plain: Store, packed: Store) -> None:
+    rows = np.random.RandomState(0).permutation(plain.rows)[:101]
+    for view in plain.every_view:
+        soft, unpacked = plain.read(view, rows), packed.read(view, rows)
         for part in PARTS:
-            np.testing.assert_array_equal(getattr(packed, part), getattr(plain, part), err_msg=part)
-        kept = {packing: stores[packing].load(view, rows).arrays for packing in stores}
-        for array in kept["plain"].keys() - {"tail"}:
-            np.testing.assert_array_equal(kept["residuals"][array], kept["plain"][array])
-        assert not np.array_equal(kept["residuals"]["tail"], kept["plain"]["tail"])
+            np.testing.assert_array_equal(getattr(unpacked, part), getattr(soft, part), err_msg=part)
+        kept, residuals = plain.load(view, rows).arrays, packed.load(view, rows).arrays
+        for array in kept.keys() - {"tail"}:
+            np.testing.assert_array_equal(residuals[array], kept[array])
+        assert not np.array_equal(residuals["tail"], kept["tail"])
 
 
 def test_two_packings_are_two_stores_whose_rows_agree(tmp_path: Path) -> None:

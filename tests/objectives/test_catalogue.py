@@ -1,6 +1,7 @@
 """catalogue: names, keys and values are checked; every objective says where it is from and how exact it is."""
 
 import re
+from itertools import product
 from typing import Any
 
 import numpy as np
@@ -17,6 +18,7 @@ from tests.kits.labels import batch_of, full_labels, real_student, topk_labels, 
 ROWS, CLASSES = 6, 40
 HEAD = torch.randn(CLASSES, 4, generator=torch.Generator().manual_seed(3))
 TAILS = ("uniform", "class-mean", "ghost", "none")
+TAUGHT = [name for name, term in TERMS.items() if term.facts.teacher]
 
 
 def logits(scale: float = 3.0) -> Any:
@@ -64,64 +66,70 @@ def test_text_from_the_command_line_becomes_numbers() -> None:
     assert make_objective("kd-topk", {"k": "7"}).term.k == 7  # type: ignore[attr-defined]
 
 
-@pytest.mark.parametrize("name", TERMS)
-def test_it_names_its_source_and_its_exactness(name: str) -> None:
-    text = " ".join((TERMS[name].__doc__ or "").split())
-    inherited = " ".join((__import__(TERMS[name].__module__, fromlist=["x"]).__doc__ or "").split())
-    assert re.search(r"\b(19|20)\d\d\b", text), "a year"
-    assert re.search(r"\b[Ee]xact|[Nn]eeds no store", text + inherited), "how exact it is"
+def test_each_names_its_source_and_its_exactness(subtests: pytest.Subtests) -> None:
+    for name, term in TERMS.items():
+        with subtests.test(name):
+            text = " ".join((term.__doc__ or "").split())
+            inherited = " ".join((__import__(term.__module__, fromlist=["x"]).__doc__ or "").split())
+            assert re.search(r"\b(19|20)\d\d\b", text), "a year"
+            assert re.search(r"\b[Ee]xact|[Nn]eeds no store", text + inherited), "how exact it is"
 
 
-@pytest.mark.parametrize("name", TERMS)
-def test_it_describes_itself(name: str) -> None:
-    said = describe(name)
+def test_each_describes_itself(subtests: pytest.Subtests) -> None:
     shown = {"objective", "needs", "on full", "on top-k", "under mixing", "tails", "rows meet", "settings"}
-    assert set(said) == shown | {"on many devices"}
-    assert (said["on many devices"] == "the whole batch on each") == (name in ("dist", "mlld", "taid"))
-    assert said["objective"] == name
-    assert set(said["settings"]) == set(parameters_of(name)) | {"w_ce", "w_kd"}
-    assert said["needs"] == (["store"] if TERMS[name].facts.teacher else ["no teacher"]) + list(TERMS[name].facts.needs)
+    for name, term in TERMS.items():
+        with subtests.test(name):
+            said = describe(name)
+            assert set(said) == shown | {"on many devices"}
+            assert (said["on many devices"] == "the whole batch on each") == (name in ("dist", "mlld", "taid"))
+            assert said["objective"] == name
+            assert set(said["settings"]) == set(parameters_of(name)) | {"w_ce", "w_kd"}
+            assert said["needs"] == (["store"] if term.facts.teacher else ["no teacher"]) + list(term.facts.needs)
 
 
-@pytest.mark.parametrize("name", [name for name, term in TERMS.items() if term.facts.teacher])
-def test_it_refuses_the_tails_that_it_cannot_take(name: str) -> None:
-    teacher, y = topk_labels(logits(), np.arange(ROWS), 5), torch.arange(ROWS)
-    for tail in TAILS:
-        if tail not in TERMS[name].facts.tails:
-            with pytest.raises(InvalidInputError, match=rf"cannot take tail '{tail}'; it can take "):
-                made(name, tail=tail)
-            continue
-        found = value_and_gradient(made(name, tail=tail), real_student(logits()), batch_of(teacher, y=y))
-        assert all(each.isfinite().all() for each in found)
+def test_each_refuses_the_tails_that_it_cannot_take(subtests: pytest.Subtests) -> None:
+    batch = batch_of(topk_labels(logits(), np.arange(ROWS), 5), y=torch.arange(ROWS))
+    for name, tail in product(TAUGHT, TAILS):
+        with subtests.test(name, tail=tail):
+            if tail in TERMS[name].facts.tails:
+                value, gradient = value_and_gradient(made(name, tail=tail), real_student(logits()), batch)
+                assert value.isfinite()
+                assert gradient.isfinite().all()
+            else:
+                with pytest.raises(InvalidInputError, match=rf"cannot take tail '{tail}'; it can take "):
+                    made(name, tail=tail)
 
 
-@pytest.mark.parametrize("name", [name for name, term in TERMS.items() if not term.facts.zeros])
-def test_what_cannot_meet_zeros_is_finite_with_a_tail_that_has_none(name: str) -> None:
+def test_what_cannot_meet_zeros_is_finite_with_a_tail_that_has_none(subtests: pytest.Subtests) -> None:
     """f32, a teacher and a student who are sure of different classes by hundreds of nats."""
     student = torch.from_numpy(logits(100.0)).flip(0)
-    teacher, y = topk_labels(logits(100.0), np.arange(ROWS), 5, quantisation="high"), torch.arange(ROWS)
-    assert "none" not in TERMS[name].facts.tails
-    for tail in TERMS[name].facts.tails:
-        found = value_and_gradient(made(name, tail=tail), student, batch_of(teacher, y=y))
-        assert all(each.isfinite().all() for each in found)
+    teacher = topk_labels(logits(100.0), np.arange(ROWS), 5, quantisation="high")
+    for name in [name for name, term in TERMS.items() if not term.facts.zeros]:
+        assert "none" not in TERMS[name].facts.tails
+        for tail in TERMS[name].facts.tails:
+            with subtests.test(name, tail=tail):
+                loss = made(name, tail=tail)
+                value, gradient = value_and_gradient(loss, student, batch_of(teacher, y=torch.arange(ROWS)))
+                assert value.isfinite()
+                assert gradient.isfinite().all()
 
 
-@pytest.mark.parametrize("name", TERMS)
-@pytest.mark.parametrize("encoding", ["full", "topk"])
-def test_f32_logits_of_any_size_stay_finite(name: str, encoding: str) -> None:
+def test_f32_logits_of_any_size_stay_finite(subtests: pytest.Subtests) -> None:
     student, y = torch.from_numpy(logits(300.0)).flip(0), np.arange(ROWS)
-    teacher = full_labels(logits(300.0), y) if encoding == "full" else topk_labels(logits(300.0), y, 5)
-    value, gradient = value_and_gradient(made(name), student, batch_of(teacher, y=torch.from_numpy(y)))
-    assert value.dtype == torch.float32
-    assert value.isfinite()
-    assert gradient.isfinite().all()
+    teachers = {"full": full_labels(logits(300.0), y), "topk": topk_labels(logits(300.0), y, 5)}
+    for name, encoding in product(TERMS, teachers):
+        with subtests.test(name, encoding=encoding):
+            batch = batch_of(teachers[encoding], y=torch.from_numpy(y))
+            value, gradient = value_and_gradient(made(name), student, batch)
+            assert value.dtype == torch.float32
+            assert value.isfinite()
+            assert gradient.isfinite().all()
 
 
-@pytest.mark.parametrize("name", [name for name, term in TERMS.items() if term.facts.teacher])
-def test_no_teacher_is_refused_where_one_is_needed(name: str) -> None:
-    loss = made(name)
-    with pytest.raises(InvalidInputError, match=r"needs a store.*--store, or set w_kd to 0"):
-        loss(real_student(logits()), batch_of(y=torch.arange(ROWS)))
+def test_no_teacher_is_refused_where_one_is_needed(subtests: pytest.Subtests) -> None:
+    for name in TAUGHT:
+        with subtests.test(name), pytest.raises(InvalidInputError, match=r"needs a store.*--store, or set w_kd to 0"):
+            made(name)(real_student(logits()), batch_of(y=torch.arange(ROWS)))
 
 
 def test_without_its_term_an_objective_needs_no_store() -> None:

@@ -1,5 +1,6 @@
 """objectives on several stores: means of probabilities, logits, predictions or losses, weighted, of any encodings."""
 
+from itertools import product
 from typing import Any
 
 import numpy as np
@@ -9,7 +10,7 @@ from torch import Tensor
 
 from kdcache.errors import InvalidInputError
 from kdcache.objectives.catalogue import TERMS, make_objective, parameters_of
-from kdcache.objectives.targets import Targets, normalised_weights
+from kdcache.objectives.targets import Combine, Targets, normalised_weights
 from tests.kits.dense_reference import REFERENCES
 from tests.kits.dense_tail import rebuilt
 from tests.kits.dense_teacher import Case, Dense
@@ -17,7 +18,7 @@ from tests.kits.labels import batch_of, full_labels, real_student, require_equal
 
 ROWS, CLASSES = 8, 14
 Y = np.array([1, 3, -1, 5, 8, 9, 12, 13])
-WEIGHTS = [(), (3.0, 1.0), (0.0, 2.0)]
+COMBINED: tuple[Combine, ...] = ("probabilities", "logits", "predictions")
 
 
 def logits(seed: int) -> Any:
@@ -69,32 +70,29 @@ def settings_of(name: str) -> dict[str, Any]:
 NAMES = ["kd", "ttm", "wttm", "dkd", "nkd", "kd-pt", "jsd", "dist", "mlld", "ctkd", "brier", "hard-teacher", "taid"]
 
 
-@pytest.mark.parametrize("combine", ["probabilities", "logits", "predictions"])
-@pytest.mark.parametrize("kind", ["full", "mixed"])
-@pytest.mark.parametrize("name", NAMES)
-def test_they_are_one_teacher(name: str, kind: str, combine: Any) -> None:
-    for weights in WEIGHTS:
-        for masked in ((), (0, 6)):
-            stores, seen = members(kind, masked)
-            teacher = Combined(seen, weights or (1.0, 1.0), combine)
-            case = Case(y=torch.from_numpy(Y), settings=settings_of(name))
-            wanted = value_and_gradient(REFERENCES[name], real_student(logits(0)), teacher, case)
-            loss = make_objective(name, w_ce=0.0, w_kd=1.0, combine=combine, weights=weights)
-            found = value_and_gradient(loss, real_student(logits(0)), batch_of(*stores, y=torch.from_numpy(Y)))
-            require_equal(found, wanted)
+def test_they_are_one_teacher(subtests: pytest.Subtests) -> None:
+    for kind, masked in product(["full", "mixed"], [(), (0, 6)]):
+        stores, seen = members(kind, masked)
+        for name, combine, weights in product(NAMES, COMBINED, [(), (3.0, 1.0), (0.0, 2.0)]):
+            with subtests.test(name, kind=kind, masked=masked, combine=combine, weights=weights):
+                teacher = Combined(seen, weights or (1.0, 1.0), combine)
+                case = Case(y=torch.from_numpy(Y), settings=settings_of(name))
+                wanted = value_and_gradient(REFERENCES[name], real_student(logits(0)), teacher, case)
+                loss = make_objective(name, w_ce=0.0, w_kd=1.0, combine=combine, weights=weights)
+                found = value_and_gradient(loss, real_student(logits(0)), batch_of(*stores, y=torch.from_numpy(Y)))
+                require_equal(found, wanted)
 
 
-@pytest.mark.parametrize("name", [name for name in NAMES if name != "taid"])
-def test_losses_are_the_weighted_mean_of_each_teacher_s(name: str) -> None:
+def test_losses_are_the_weighted_mean_of_each_teacher_s(subtests: pytest.Subtests) -> None:
     stores, seen = members("mixed")
-    case = Case(y=torch.from_numpy(Y), settings=settings_of(name))
-    loss = make_objective(name, w_ce=0.0, w_kd=1.0, combine="losses", weights=(3.0, 1.0))
-    found = value_and_gradient(loss, real_student(logits(0)), batch_of(*stores, y=torch.from_numpy(Y)))
-    wanted = value_and_gradient(
-        lambda s: 0.75 * REFERENCES[name](s, seen[0], case) + 0.25 * REFERENCES[name](s, seen[1], case),
-        real_student(logits(0)),
-    )
-    require_equal(found, wanted)
+    for name in [name for name in NAMES if name != "taid"]:
+        with subtests.test(name):
+            case = Case(y=torch.from_numpy(Y), settings=settings_of(name))
+            loss = make_objective(name, w_ce=0.0, w_kd=1.0, combine="losses", weights=(3.0, 1.0))
+            found = value_and_gradient(loss, real_student(logits(0)), batch_of(*stores, y=torch.from_numpy(Y)))
+            first, second = (value_and_gradient(REFERENCES[name], real_student(logits(0)), each, case) for each in seen)
+            value, gradient = (0.75 * a + 0.25 * b for a, b in zip(first, second, strict=True))
+            require_equal(found, (value, gradient))
 
 
 def test_predictions_are_stanton_s_rule() -> None:
@@ -108,17 +106,14 @@ def test_predictions_are_stanton_s_rule() -> None:
     torch.testing.assert_close(found.exp().double(), by_hand / by_hand.sum(dim=-1, keepdim=True), rtol=0, atol=2e-2)
 
 
-@pytest.mark.parametrize("combine", ["probabilities", "logits", "predictions"])
-@pytest.mark.parametrize("name", ["kd", "dkd", "nkd", "reverse-kl"])
-def test_one_teacher_twice_is_that_teacher(name: str, combine: Any) -> None:
-    store = topk_labels(logits(1), Y, 3)
-    temperature = {"temperature": 1.0}
-    y = torch.from_numpy(Y)
-    alone = value_and_gradient(make_objective(name, temperature), real_student(logits(0)), batch_of(store, y=y))
-    twice = make_objective(name, temperature, combine=combine)
-    rounding = 2e-2 if name == "nkd" else 1e-6  # alone, a label in the head has its own, finer steps
-    found = value_and_gradient(twice, real_student(logits(0)), batch_of(store, store, y=y))
-    require_equal(found, alone, relative=rounding)
+def test_one_teacher_twice_is_that_teacher(subtests: pytest.Subtests) -> None:
+    store, student, y = topk_labels(logits(1), Y, 3), real_student(logits(0)), torch.from_numpy(Y)
+    for name, combine in product(["kd", "dkd", "nkd", "reverse-kl"], COMBINED):
+        with subtests.test(name, combine=combine):
+            alone, twice = (make_objective(name, {"temperature": 1.0}, **more) for more in ({}, {"combine": combine}))
+            rounding = 2e-2 if name == "nkd" else 1e-6  # alone, a label in the head has its own, finer steps
+            wanted = value_and_gradient(alone, student, batch_of(store, y=y))
+            require_equal(value_and_gradient(twice, student, batch_of(store, store, y=y)), wanted, relative=rounding)
 
 
 def test_label_corrected_ensembles_see_each_store_s_own_label() -> None:
@@ -150,18 +145,18 @@ def test_weights_are_shares() -> None:
     assert normalised_weights((3.0, 1.0), 2) == (0.75, 0.25)
 
 
-@pytest.mark.parametrize("name", [name for name in TERMS if name != "kd-sim"])
-def test_every_objective_takes_an_ensemble(name: str) -> None:
+def test_every_objective_takes_an_ensemble(subtests: pytest.Subtests) -> None:
     stores, _ = members("mixed")
-    for combine in ("probabilities", "logits", "predictions", "losses"):
-        if combine == "losses" and TERMS[name].facts.remembers:
-            with pytest.raises(InvalidInputError, match="remembers one loss a step"):
-                make_objective(name, combine=combine)
-            continue
-        value, gradient = value_and_gradient(
-            make_objective(name, {"k": 3} if name == "kd-topk" else {}, combine=combine),
-            real_student(logits(0)),
-            batch_of(*stores, y=torch.from_numpy(Y)),
-        )
-        assert value.isfinite()
-        assert gradient.isfinite().all()
+    for name, combine in product([name for name in TERMS if name != "kd-sim"], [*COMBINED, "losses"]):
+        with subtests.test(name, combine=combine):
+            if combine == "losses" and TERMS[name].facts.remembers:
+                with pytest.raises(InvalidInputError, match="remembers one loss a step"):
+                    make_objective(name, combine=combine)
+                continue
+            value, gradient = value_and_gradient(
+                make_objective(name, {"k": 3} if name == "kd-topk" else {}, combine=combine),
+                real_student(logits(0)),
+                batch_of(*stores, y=torch.from_numpy(Y)),
+            )
+            assert value.isfinite()
+            assert gradient.isfinite().all()

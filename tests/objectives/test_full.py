@@ -8,6 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from kdcache.labels.soft_labels import FullLabels
 from kdcache.objectives.catalogue import TERMS, make_objective, parameters_of
 from tests.kits.dense_reference import REFERENCES
 from tests.kits.dense_teacher import Case, Dense, hard
@@ -15,6 +16,10 @@ from tests.kits.labels import batch_of, full_labels, real_student, require_equal
 
 ROWS, CLASSES = 6, 11
 HEAD = torch.randn(CLASSES, 5, generator=torch.Generator().manual_seed(3))
+DISTANCES = [
+    "kd", "function-matching", "ctkd", "dkd", "jsd", "skew-kl", "skew-reverse-kl", "reverse-kl", "symmetric-kl",
+    "adaptive-kl", "taid", "mlld", "logit-standardisation", "logit-mse", "dist", "brier", "tvd",
+]  # fmt: skip
 NO_ZEROS = [name for name, term in TERMS.items() if term.facts.teacher and not term.facts.zeros]
 TEMPERED = [name for name in TERMS if "temperature" in parameters_of(name)]
 SETTINGS: list[tuple[str, dict[str, Any]]] = [
@@ -67,103 +72,100 @@ def wanted(name: str, given: dict[str, Any], student: Tensor, z: Tensor, **case:
     return value_and_gradient(lambda s: REFERENCES[name](s, teacher, full_case), student)
 
 
+def require_reference(name: str, given: dict[str, Any], teacher: FullLabels, student: Tensor, **case: Any) -> None:
+    """The labels of a batch are those of the reference's case."""
+    found = value_and_gradient(made(name, given), student, batch_of(teacher, **case))
+    require_equal(found, wanted(name, given, student, teacher.logits, **case))
+
+
 def test_every_objective_has_a_reference() -> None:
     assert set(REFERENCES) == set(TERMS)
 
 
-@pytest.mark.parametrize(("name", "given"), SETTINGS, ids=str)
-def test_it_equals_the_reference(name: str, given: dict[str, Any]) -> None:
-    student, y = real_student(logits()), labels()
-    teacher = full_labels(logits(), y)
-    found = value_and_gradient(made(name, given), student, batch_of(teacher, y=torch.from_numpy(y)))
-    require_equal(found, wanted(name, given, student, teacher.logits, y=torch.from_numpy(y)))
+def test_it_equals_the_reference(subtests: pytest.Subtests) -> None:
+    teacher, student, y = full_labels(logits(), labels()), real_student(logits()), torch.from_numpy(labels())
+    for name, given in SETTINGS:
+        with subtests.test(name, **given):
+            require_reference(name, given, teacher, student, y=y)
 
 
-@pytest.mark.parametrize("name", TERMS)
-def test_real_logits(name: str, real_logits: Any) -> None:
-    z = real_logits[:6]
+def test_real_logits(real_logits: Any, subtests: pytest.Subtests) -> None:
+    z, y = real_logits[:6], np.arange(6) * 160
     head = torch.randn(z.shape[1], 4, generator=torch.Generator().manual_seed(3))
-    student, y = real_student(z), np.arange(6) * 160
-    teacher = full_labels(z, y)
-    loss = make_objective(name, head=head, w_ce=0.0, w_kd=1.0)
-    found = value_and_gradient(loss, student, batch_of(teacher, y=torch.from_numpy(y)))
-    extra = {"head": head} if name == "kd-sim" else {}
-    require_equal(found, wanted(name, extra, student, teacher.logits, y=torch.from_numpy(y)))
+    teacher, student = full_labels(z, y), real_student(z)
+    for name in TERMS:
+        with subtests.test(name):
+            loss = make_objective(name, head=head, w_ce=0.0, w_kd=1.0)
+            found = value_and_gradient(loss, student, batch_of(teacher, y=torch.from_numpy(y)))
+            extra = {"head": head} if name == "kd-sim" else {}
+            require_equal(found, wanted(name, extra, student, teacher.logits, y=torch.from_numpy(y)))
 
 
-@pytest.mark.parametrize("name", TERMS)
-def test_mixed_labels(name: str) -> None:
-    student, y = real_student(logits()), np.stack([labels(), np.roll(labels(), 1)], axis=1)
-    lam = torch.linspace(0, 1, ROWS)
-    teacher = full_labels(logits(), y)
+def test_mixed_labels(subtests: pytest.Subtests) -> None:
+    y = np.stack([labels(), np.roll(labels(), 1)], axis=1)
+    teacher, student = full_labels(logits(), y), real_student(logits())
     first, second = torch.from_numpy(y).unbind(dim=1)
-    found = value_and_gradient(made(name, {}), student, batch_of(teacher, y=first, y2=second, lam=lam))
-    require_equal(found, wanted(name, {}, student, teacher.logits, y=first, y2=second, lam=lam))
+    for name in TERMS:
+        with subtests.test(name):
+            require_reference(name, {}, teacher, student, y=first, y2=second, lam=torch.linspace(0, 1, ROWS))
 
 
-@pytest.mark.parametrize("name", [name for name in TERMS if name not in NO_ZEROS])
-def test_masked_classes(name: str) -> None:
-    student, y, masked = real_student(logits()), labels(), (0, 7)
-    teacher = full_labels(logits(), y, masked)
+def test_masked_classes(subtests: pytest.Subtests) -> None:
+    masked = (0, 7)
+    teacher, student = full_labels(logits(), labels(), masked), real_student(logits())
     assert torch.isneginf(teacher.logits[:, list(masked)]).all()
-    found = value_and_gradient(made(name, {}), student, batch_of(teacher, y=torch.from_numpy(y)))
-    require_equal(found, wanted(name, {}, student, teacher.logits, y=torch.from_numpy(y)))
+    for name in TERMS:
+        if name not in NO_ZEROS:
+            with subtests.test(name):
+                require_reference(name, {}, teacher, student, y=torch.from_numpy(labels()))
 
 
-@pytest.mark.parametrize("name", TERMS)
-def test_leading_axes(name: str) -> None:
+def test_leading_axes(subtests: pytest.Subtests) -> None:
     student, y = real_student(logits()), np.stack([labels(), np.roll(labels(), 1)], axis=1)
     teacher, lam = full_labels(logits(), y), torch.tensor([0.3, 0.9, 1.0])
     first, second = torch.from_numpy(y).unbind(dim=1)
     batch = batch_of(shaped(teacher, 3, 2), y=first.view(3, 2), y2=second.view(3, 2), lam=lam)
-    found = value_and_gradient(made(name, {}), student.view(3, 2, CLASSES), batch)
     case = {"y": first, "y2": second, "lam": lam.repeat_interleave(2)}
-    require_equal(found, wanted(name, {}, student, teacher.logits, **case))
+    for name in TERMS:
+        with subtests.test(name):
+            found = value_and_gradient(made(name, {}), student.view(3, 2, CLASSES), batch)
+            require_equal(found, wanted(name, {}, student, teacher.logits, **case))
 
 
-@pytest.mark.parametrize("name", TERMS)
-def test_the_hard_labels_come_beside_it_with_the_published_weights(name: str) -> None:
-    student, y = real_student(logits()), torch.from_numpy(labels())
-    teacher = full_labels(logits(), labels())
-    facts = TERMS[name].facts
-    loss = make_objective(name, head=HEAD if name == "kd-sim" else None)
-    found = value_and_gradient(loss, student, batch_of(teacher, y=y))
-    case = Case(y=y, settings=settings_of(name, {}))
-
-    def whole(s: Tensor) -> Tensor:
-        return facts.w_ce * hard(s, case) + facts.w_kd * REFERENCES[name](s, Dense(teacher.logits.double()), case)
-
-    require_equal(found, value_and_gradient(whole, student))
+def test_the_hard_labels_come_beside_it_with_the_published_weights(subtests: pytest.Subtests) -> None:
+    teacher, student, y = full_labels(logits(), labels()), real_student(logits()), torch.from_numpy(labels())
+    by_labels = value_and_gradient(lambda s: hard(s, Case(y=y)), student)
+    for name, term in TERMS.items():
+        with subtests.test(name):
+            loss = make_objective(name, head=HEAD if name == "kd-sim" else None)
+            by_teacher = wanted(name, {}, student, teacher.logits, y=y)
+            value, gradient = (
+                term.facts.w_ce * a + term.facts.w_kd * b for a, b in zip(by_labels, by_teacher, strict=True)
+            )
+            require_equal(value_and_gradient(loss, student, batch_of(teacher, y=y)), (value, gradient))
 
 
-@pytest.mark.parametrize(
-    "name",
-    ["kd", "function-matching", "ctkd", "dkd", "jsd", "skew-kl", "skew-reverse-kl", "reverse-kl", "symmetric-kl",
-     "adaptive-kl", "taid", "mlld", "logit-standardisation", "logit-mse", "dist", "brier", "tvd"],
-)  # fmt: skip
-def test_a_student_that_agrees_up_to_a_constant_has_no_loss(name: str) -> None:
-    teacher = full_labels(logits(), labels())
+def test_a_student_that_agrees_up_to_a_constant_has_no_loss(subtests: pytest.Subtests) -> None:
+    teacher, y = full_labels(logits(), labels()), torch.from_numpy(labels()).clamp_min(0)
     student = teacher.logits.double() + torch.linspace(-5, 5, ROWS)[:, None]
-    loss, gradient = value_and_gradient(
-        made(name, {}), student, batch_of(teacher, y=torch.from_numpy(labels()).clamp_min(0))
-    )
-    slack = 1e-4 if name == "dist" else 1e-11  # its 1e-8 in the denominator counts where a column hardly varies
-    assert abs(float(loss)) < slack
-    assert name in ("tvd", "dist") or float(gradient.norm()) < slack  # total variation has a corner at 0
+    for name in DISTANCES:
+        with subtests.test(name):
+            loss, gradient = value_and_gradient(made(name, {}), student, batch_of(teacher, y=y))
+            slack = 1e-4 if name == "dist" else 1e-11  # its 1e-8 in the denominator counts where a column hardly varies
+            assert abs(float(loss)) < slack
+            assert name in ("tvd", "dist") or float(gradient.norm()) < slack  # total variation has a corner at 0
 
 
-@pytest.mark.parametrize("name", [name for name in TERMS if name not in ("dist", "mlld")])
-def test_the_reduction_is_the_mean_over_rows(name: str) -> None:
-    """Twice the rows, the same loss; where rows do not meet, the loss is the mean of the rows' own."""
+def test_the_reduction_is_the_mean_over_rows(subtests: pytest.Subtests) -> None:
+    """Where rows do not meet, the loss is the mean of the rows' own; and the facts say where they do."""
     student, y = real_student(logits()), torch.from_numpy(labels())
-    teacher, assembled = full_labels(logits(), labels()), []
-    for row in range(ROWS):
-        alone = full_labels(logits()[row : row + 1], labels()[row : row + 1])
-        assembled.append(made(name, {})(student[row : row + 1], batch_of(alone, y=y[row : row + 1])).item())
-    assert made(name, {})(student, batch_of(teacher, y=y)).item() == pytest.approx(np.mean(assembled), rel=1e-10)
-    assert TERMS[name].facts.couples is False
-
-
-@pytest.mark.parametrize("name", ["dist", "mlld"])
-def test_where_rows_meet_the_facts_say_so(name: str) -> None:
-    assert TERMS[name].facts.couples
+    teacher = full_labels(logits(), labels())
+    alone = [full_labels(logits()[row : row + 1], labels()[row : row + 1]) for row in range(ROWS)]
+    assert [name for name, term in TERMS.items() if term.facts.couples] == ["dist", "mlld"]
+    for name in [name for name, term in TERMS.items() if not term.facts.couples]:
+        with subtests.test(name):
+            rows = [
+                made(name, {})(student[row : row + 1], batch_of(one, y=y[row : row + 1])).item()
+                for row, one in enumerate(alone)
+            ]
+            assert made(name, {})(student, batch_of(teacher, y=y)).item() == pytest.approx(np.mean(rows), rel=1e-10)

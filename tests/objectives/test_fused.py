@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 from functools import partial
+from itertools import product
 from typing import Any
 
 import pytest
@@ -19,6 +20,7 @@ from tests.kits.labels import batch_of, value_and_gradient
 ROWS, CLASSES = 7, 30
 TAILS = ("uniform", "class-mean", "ghost", "none")
 CASES = [(1, ()), (4, ()), (4, (0, 11)), (CLASSES - 1, ()), (CLASSES - 3, (3, 5)), (CLASSES, ())]
+PIECES = (2 * CLASSES, 2**17)  # two rows at a time, or all at once
 PER_ROW = torch.linspace(1.0, 6.0, ROWS, dtype=torch.float64)
 
 
@@ -53,21 +55,18 @@ def require_plain(teacher: SoftLabels, temperature: Any, tau: float, tail: Any) 
         torch.testing.assert_close(found, wanted, rtol=1e-12, atol=1e-12)
 
 
-@pytest.mark.parametrize("piece", [2 * CLASSES, 2**17])
-@pytest.mark.parametrize("temperature", [1.0, 1.7, 4.0, PER_ROW])
-@pytest.mark.parametrize("tail", TAILS)
-def test_topk(tail: Any, temperature: Any, piece: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(fused, "PIECE", piece)
-    for k, masked in CASES:
-        require_plain(topk(k, masked), temperature, 2.5, tail)
+def test_topk(monkeypatch: pytest.MonkeyPatch, subtests: pytest.Subtests) -> None:
+    for piece, temperature, tail, (k, masked) in product(PIECES, [1.0, 1.7, 4.0, PER_ROW], TAILS, CASES):
+        with subtests.test(piece=piece, temperature=temperature, tail=tail, k=k, masked=masked):
+            monkeypatch.setattr(fused, "PIECE", piece)
+            require_plain(topk(k, masked), temperature, 2.5, tail)
 
 
-@pytest.mark.parametrize("piece", [2 * CLASSES, 2**17])
-@pytest.mark.parametrize("temperature", [0.5, 4.0, PER_ROW])
-def test_full(temperature: Any, piece: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(fused, "PIECE", piece)
-    for masked in ((), (2, 9)):
-        require_plain(full(masked), temperature, 2.5, "uniform")
+def test_full(monkeypatch: pytest.MonkeyPatch, subtests: pytest.Subtests) -> None:
+    for piece, temperature, masked in product(PIECES, [0.5, 4.0, PER_ROW], [(), (2, 9)]):
+        with subtests.test(piece=piece, temperature=temperature, masked=masked):
+            monkeypatch.setattr(fused, "PIECE", piece)
+            require_plain(full(masked), temperature, 2.5, "uniform")
 
 
 @pytest.mark.parametrize("tail", TAILS)

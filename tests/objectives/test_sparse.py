@@ -1,5 +1,6 @@
 """sparse: KL from the head and the sketch alone builds no [B, C] target, and equals the dense form with that tail."""
 
+from itertools import product
 from typing import Any
 
 import numpy as np
@@ -10,7 +11,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from kdcache.labels.reduction import reduce_topk
-from kdcache.labels.soft_labels import TopKLabels
+from kdcache.labels.soft_labels import Tail, TopKLabels
 from kdcache.objectives.kd import KD
 from kdcache.objectives.objective import Objective
 from kdcache.objectives.sparse import topk_kl
@@ -18,6 +19,8 @@ from tests.kits.dense_tail import rebuilt
 from tests.kits.labels import batch_of, real_student, shaped, value_and_gradient
 
 ROWS, CLASSES = 6, 40
+TAILS: tuple[Tail, ...] = ("uniform", "class-mean", "ghost", "none")
+PER_ROW = torch.linspace(1.0, 9.0, ROWS, dtype=torch.float64)
 EDGES = [(1, ()), (4, ()), (4, (0, 11)), (CLASSES - 1, ()), (CLASSES - 3, (3, 5)), (CLASSES, ()), (CLASSES - 2, (3, 5))]
 
 
@@ -42,46 +45,37 @@ def dense_rows(teacher: TopKLabels, log_q: Tensor, temperature: Any, tail: str) 
     return torch.where(p > 0, p * (p / q.clamp_min(1e-300)).log(), 0.0).sum(dim=-1)
 
 
-def require_same_rows(teacher: TopKLabels, temperature: Any, tail: Any) -> None:
-    column = temperature[:, None] if isinstance(temperature, Tensor) and temperature.ndim else temperature
-    student = 3 * torch.randn(ROWS, teacher.num_classes, dtype=torch.float64)
+def require_same_rows(teacher: TopKLabels, student: Tensor, temperature: Any, tail: Tail) -> None:
+    column = temperature[:, None] if isinstance(temperature, Tensor) else temperature
 
-    def sparse(s: Tensor) -> Tensor:
-        return topk_kl(teacher, torch.log_softmax(s / column, dim=-1), temperature, tail).sum()
+    def total(rows: Any) -> Any:
+        return lambda s: rows(teacher, torch.log_softmax(s / column, dim=-1), temperature, tail).sum()
 
-    def dense(s: Tensor) -> Tensor:
-        return dense_rows(teacher, torch.log_softmax(s / column, dim=-1), temperature, tail).sum()
-
-    for found, wanted in zip(value_and_gradient(sparse, student), value_and_gradient(dense, student), strict=True):
-        torch.testing.assert_close(found, wanted, rtol=0, atol=1e-10)
+    found, wanted = (value_and_gradient(total(rows), student) for rows in (topk_kl, dense_rows))
+    torch.testing.assert_close(found, wanted, rtol=0, atol=1e-10)
 
 
-@pytest.mark.parametrize("temperature", [1.0, 1.7, 4.0, 9.0])
-@pytest.mark.parametrize("tail", ["uniform", "class-mean", "ghost", "none"])
-@pytest.mark.parametrize(("k", "masked"), EDGES)
-def test_it_equals_the_dense_form(temperature: float, tail: Any, k: int, masked: tuple[int, ...]) -> None:
-    require_same_rows(teacher_of(k, masked), temperature, tail)
+def test_it_equals_the_dense_form(subtests: pytest.Subtests) -> None:
+    """Value and gradient, for every tail, from one class to all; also with a temperature for each row."""
+    generator = torch.Generator().manual_seed(3)
+    for (k, masked), tail, temperature in product(EDGES, TAILS, [1.0, 1.7, 4.0, 9.0, PER_ROW]):
+        with subtests.test(k=k, masked=masked, tail=tail, temperature=temperature):
+            student = 3 * torch.randn(ROWS, CLASSES, dtype=torch.float64, generator=generator)
+            require_same_rows(teacher_of(k, masked), student, temperature, tail)
 
 
-@pytest.mark.parametrize("tail", ["uniform", "class-mean", "ghost", "none"])
-@pytest.mark.parametrize(("k", "masked"), EDGES)
-def test_a_temperature_for_each_row(tail: Any, k: int, masked: tuple[int, ...]) -> None:
-    require_same_rows(teacher_of(k, masked), torch.linspace(1.0, 9.0, ROWS, dtype=torch.float64), tail)
-
-
-@pytest.mark.parametrize("tail", ["uniform", "class-mean", "ghost", "none"])
-@pytest.mark.parametrize("k", [3, CLASSES - 1])
-def test_positions_of_a_sequence(tail: Any, k: int) -> None:
+def test_positions_of_a_sequence(subtests: pytest.Subtests) -> None:
     """[B, S, K] labels give the loss of their B S rows, by the sparse way and by the dense one (k near C)."""
-    teacher, student = (
-        teacher_of(k, (2,) if k == 3 else ()),
-        real_student(np.random.RandomState(0).normal(size=(6, 40))),
-    )
-    loss, y = Objective(KD(), tail=tail), torch.arange(ROWS)
-    flat = value_and_gradient(loss, student, batch_of(teacher, y=y))
-    deep = value_and_gradient(loss, student.view(2, 3, CLASSES), batch_of(shaped(teacher, 2, 3), y=y.view(2, 3)))
-    torch.testing.assert_close(deep[0], flat[0], rtol=0, atol=1e-12)
-    torch.testing.assert_close(deep[1].reshape(ROWS, CLASSES), flat[1], rtol=0, atol=1e-12)
+    student, y = real_student(np.random.RandomState(0).normal(size=(ROWS, CLASSES))), torch.arange(ROWS)
+    for (k, masked), tail in product([(3, (2,)), (CLASSES - 1, ())], TAILS):
+        with subtests.test(k=k, tail=tail):
+            teacher, loss = teacher_of(k, masked), Objective(KD(), tail=tail)
+            flat = value_and_gradient(loss, student, batch_of(teacher, y=y))
+            deep = value_and_gradient(
+                loss, student.view(2, 3, CLASSES), batch_of(shaped(teacher, 2, 3), y=y.view(2, 3))
+            )
+            torch.testing.assert_close(deep[0], flat[0], rtol=0, atol=1e-12)
+            torch.testing.assert_close(deep[1].reshape(ROWS, CLASSES), flat[1], rtol=0, atol=1e-12)
 
 
 class Allocations(TorchDispatchMode):
@@ -148,7 +142,7 @@ def dense_loss(student: Tensor, batch: Any, tail: Any) -> Tensor:
     return torch.nn.functional.kl_div(torch.log_softmax(student / 4.0, dim=-1), target, reduction="batchmean")
 
 
-@pytest.mark.parametrize("tail", ["uniform", "class-mean", "ghost", "none"])
+@pytest.mark.parametrize("tail", TAILS)
 def test_f32_is_close_to_f64_at_many_classes(tail: Any) -> None:
     """Sums over the tail are differences of sums over all classes: they must not cancel."""
     teacher = teacher_of(50, classes=32_000)

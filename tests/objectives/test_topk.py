@@ -1,6 +1,7 @@
 """objectives on top-k stores of a real teacher: exact where they say so, else the dense reference on the same tail."""
 
 from functools import cache
+from itertools import product
 from typing import Any
 
 import numpy as np
@@ -83,45 +84,47 @@ def asked(loss: Any, logits: Any, y: Any, soft: Any) -> tuple[Tensor, Tensor]:
     return value_and_gradient(loss, real_student(logits), batch_of(soft, y=torch.from_numpy(y)))
 
 
-@pytest.mark.parametrize(
-    ("name", "tail"),
-    [(name, tail) for name in TAILED for tail in TERMS[name].facts.tails if tail != "ghost"],
-)
-def test_it_is_the_reference_of_the_rebuilt_teacher(name: str, tail: Any, logits: Any, y: Any, stored: Any) -> None:
-    rows = slice(0, 12) if name in SLOW else slice(None)
-    for k in (10,) if name in SLOW else KS:
-        soft = topk_labels(logits[rows], y[rows], k) if name in SLOW else stored(k)
+def test_it_is_the_reference_of_the_rebuilt_teacher(
+    logits: Any, y: Any, stored: Any, subtests: pytest.Subtests
+) -> None:
+    for name, tail in [(term, tail) for term in TAILED for tail in TERMS[term].facts.tails if tail != "ghost"]:
+        rows = slice(0, 12) if name in SLOW else slice(None)
+        for k, temperature in product((10,) if name in SLOW else KS, temperatures_of(name)):
+            with subtests.test(name, tail=tail, k=k, temperature=temperature):
+                soft = take(stored(k), rows)
+                settings = parameters_of(name) | {"theta": 1.0} | ({"temperature": temperature} if temperature else {})
+                teacher, case = rebuilt(soft, tail), Case(y=torch.from_numpy(y[rows]), settings=settings)
+                wanted = value_and_gradient(REFERENCES[name], real_student(logits[rows]), teacher, case)
+                require_equal(asked(made(name, tail, temperature), logits[rows], y[rows], soft), wanted)
+
+
+def test_its_error_against_full_is_what_was_measured(
+    logits: Any, y: Any, stored: Any, subtests: pytest.Subtests
+) -> None:
+    student = real_student(logits)
+    for name in TAILED:
         for temperature in temperatures_of(name):
-            settings = parameters_of(name) | {"theta": 1.0} | ({"temperature": temperature} if temperature else {})
-            teacher, case = rebuilt(soft, tail), Case(y=torch.from_numpy(y[rows]), settings=settings)
-            reference = REFERENCES[name]
-            wanted = value_and_gradient(reference, real_student(logits[rows]), teacher, case)
-            require_equal(asked(made(name, tail, temperature), logits[rows], y[rows], soft), wanted)
-
-
-@pytest.mark.parametrize("name", TAILED)
-def test_its_error_against_full_is_what_was_measured(name: str, logits: Any, y: Any, stored: Any) -> None:
-    for temperature in temperatures_of(name):
-        with torch.no_grad():
-            batch = batch_of(stored(None), y=torch.from_numpy(y))
-            whole = float(made(name, "class-mean", temperature)(real_student(logits), batch))
-            for k, bound in zip(KS, ERRORS[name], strict=True):
-                loss = made(name, "class-mean", temperature)
-                found = float(loss(real_student(logits), batch_of(stored(k), y=torch.from_numpy(y))))
-                assert abs(found - whole) <= bound * whole, (k, temperature)
+            with subtests.test(name, temperature=temperature), torch.no_grad():
+                whole, *parts = (
+                    float(made(name, "class-mean", temperature)(student, batch_of(stored(k), y=torch.from_numpy(y))))
+                    for k in (None, *KS)
+                )
+                for k, part, bound in zip(KS, parts, ERRORS[name], strict=True):
+                    assert abs(part - whole) <= bound * whole, f"k = {k}"
 
 
 def test_every_objective_with_a_tail_has_a_measured_error() -> None:
     assert set(ERRORS) == set(TAILED)
 
 
-@pytest.mark.parametrize("tail", ["uniform", "class-mean", "ghost", "none"])
-@pytest.mark.parametrize("name", ["hard-teacher", "kd-sim"])
-def test_what_needs_no_tail_is_the_same_on_both_stores(name: str, tail: Any, logits: Any, y: Any, stored: Any) -> None:
-    for k in KS:
+def test_what_needs_no_tail_is_the_same_on_both_stores(
+    logits: Any, y: Any, stored: Any, subtests: pytest.Subtests
+) -> None:
+    for name, tail, k in product(["hard-teacher", "kd-sim"], ["uniform", "class-mean", "ghost", "none"], KS):
         for temperature in temperatures_of(name):
-            loss = made(name, tail, temperature)
-            require_equal(asked(loss, logits, y, stored(k)), asked(loss, logits, y, stored(None)))
+            with subtests.test(name, tail=tail, k=k, temperature=temperature):
+                loss = made(name, tail, temperature)
+                require_equal(asked(loss, logits, y, stored(k)), asked(loss, logits, y, stored(None)))
 
 
 def label_error(k: int, temperature: float) -> float:
@@ -130,75 +133,69 @@ def label_error(k: int, temperature: float) -> float:
     return 1 / 128 / temperature + max(1 / 32 / temperature, 1 / 256) + 2**-6 / temperature
 
 
-@pytest.mark.parametrize("temperature", [1.0, 2.0, 4.0])
-@pytest.mark.parametrize("k", KS)
-def test_kd_pt_is_exact_to_the_quantisation(k: int, temperature: float, logits: Any, y: Any, stored: Any) -> None:
+def test_kd_pt_is_exact_to_the_quantisation(logits: Any, y: Any, stored: Any, subtests: pytest.Subtests) -> None:
     """The loss is convex in p_y: within an error of log p_y its change is at most that at one of the ends."""
-    error, labels = label_error(k, temperature), torch.from_numpy(y)
-    log_p = stored(None).label_log_prob(temperature).double()
-    log_q = torch.log_softmax(real_student(logits) / temperature, dim=-1)
-    others = log_q.shape[1] - 1
-    log_q_y = log_q.gather(1, labels.clamp_min(0)[:, None])[:, 0]
-    rest_q = (log_q.sum(dim=1) - log_q_y) / others
-
-    def rows(log_p_y: Tensor) -> Tensor:
-        p = log_p_y.clamp_max(0.0).exp()
-        even = (1 - p) / others
-        return torch.xlogy(p, p) - p * log_q_y + torch.xlogy(1 - p, even) - (1 - p) * rest_q
-
-    off = torch.stack([(rows(log_p + sign * error) - rows(log_p)).abs() for sign in (-1, 1)]).amax(dim=0)
-    bound = temperature**2 * torch.where(labels >= 0, off, 0.0).mean()
-    loss = made("kd-pt", "uniform", temperature)
-    gap = asked(loss, logits, y, stored(k))[0] - asked(loss, logits, y, stored(None))[0]
-    assert abs(float(gap)) <= float(bound)
-    assert float(bound) < 0.05 * float(asked(loss, logits, y, stored(None))[0])
+    labels, others = torch.from_numpy(y), logits.shape[1] - 1
+    for k, temperature in product(KS, (1.0, 2.0, 4.0)):
+        log_p = stored(None).label_log_prob(temperature).double()
+        log_q = torch.log_softmax(real_student(logits) / temperature, dim=-1)
+        log_q_y = log_q.gather(1, labels.clamp_min(0)[:, None])[:, 0]
+        rest_q = (log_q.sum(dim=1) - log_q_y) / others
+        low, middle, high = (
+            torch.xlogy(p, p) - p * log_q_y + torch.xlogy(1 - p, (1 - p) / others) - (1 - p) * rest_q
+            for p in ((log_p + sign * label_error(k, temperature)).clamp_max(0.0).exp() for sign in (-1, 0, 1))
+        )
+        off = torch.maximum((low - middle).abs(), (high - middle).abs())
+        bound = float(temperature**2 * torch.where(labels >= 0, off, 0.0).mean())
+        with subtests.test(k=k, temperature=temperature):
+            loss = made("kd-pt", "uniform", temperature)
+            part, full = (float(asked(loss, logits, y, soft)[0]) for soft in (stored(k), stored(None)))
+            assert abs(part - full) <= bound < 0.05 * full
 
 
-@pytest.mark.parametrize("temperature", [1.0, 2.0, 4.0])
-@pytest.mark.parametrize("k", KS)
-def test_kd_topk_is_exact_to_the_quantisation(k: int, temperature: float, logits: Any, y: Any, stored: Any) -> None:
+def test_kd_topk_is_exact_to_the_quantisation(logits: Any, y: Any, stored: Any, subtests: pytest.Subtests) -> None:
     """A change of at most e in every log p_j moves KL by at most sum_j p_j |log p_j / q_j| e, to first order."""
-    loss = made("kd-topk", "uniform", temperature)
-    error, full = 2 * label_error(k, temperature), stored(None).prefix(5)
-    log_q = torch.log_softmax(real_student(logits) / temperature, dim=-1)
-    log_p = full.log_dense(temperature).double()
-    bound = temperature**2 * (log_p.exp() * ((log_p - log_q).abs() + 2 * error)).sum(dim=1).mean() * error
-    gap = asked(loss, logits, y, stored(k))[0] - asked(loss, logits, y, stored(None))[0]
-    assert abs(float(gap)) <= float(bound)
+    for k, temperature in product(KS, (1.0, 2.0, 4.0)):
+        error = 2 * label_error(k, temperature)
+        log_q = torch.log_softmax(real_student(logits) / temperature, dim=-1)
+        log_p = stored(None).prefix(5).log_dense(temperature).double()
+        bound = temperature**2 * (log_p.exp() * ((log_p - log_q).abs() + 2 * error)).sum(dim=1).mean() * error
+        with subtests.test(k=k, temperature=temperature):
+            loss = made("kd-topk", "uniform", temperature)
+            part, full = (float(asked(loss, logits, y, soft)[0]) for soft in (stored(k), stored(None)))
+            assert abs(part - full) <= min(float(bound), 3e-3 * full)  # rounding errors of both signs leave 6e-4
 
 
-@pytest.mark.parametrize("tail", ["uniform", "class-mean", "ghost"])
-@pytest.mark.parametrize("name", [name for name in FORWARD if name != "wttm"])  # whose weight of a row is rounded too
-def test_the_gradient_of_head_logits_is_exact(name: str, tail: Any, logits: Any, y: Any, stored: Any) -> None:
+def test_the_gradient_of_head_logits_is_exact(logits: Any, y: Any, stored: Any, subtests: pytest.Subtests) -> None:
     """T (q_c - p_c) / N for a class of the head, whatever the tail's shape: off by p_c times the error of log p_c."""
-    for k in KS:
-        classes = stored(k).classes
+    names = [name for name in FORWARD if name != "wttm"]  # whose weight of a row is rounded too
+    for name, tail, k in product(names, ("uniform", "class-mean", "ghost"), KS):
         for temperature in [t for t in temperatures_of(name) if t != 8.0]:
-            loss = made(name, tail, temperature)
-            found, wanted = (asked(loss, logits, y, soft)[1].gather(1, classes) for soft in (stored(k), stored(None)))
-            hot = temperature or 1.0 + 20.0 / (1.0 + np.exp(-1.0))
-            p = stored(None).log_probs(hot).exp().double().gather(1, classes)
-            factor = 1.0 if name == "ttm" else hot
-            error = 2 * label_error(k, hot) + (0.01 if temperature is None else 0.0)  # T is between the sketch's
-            assert ((found - wanted).abs() <= factor * p * np.expm1(error) / len(p) + 1e-9).all()
+            with subtests.test(name, tail=tail, k=k, temperature=temperature):
+                loss, classes = made(name, tail, temperature), stored(k).classes
+                part, full = (asked(loss, logits, y, soft)[1].gather(1, classes) for soft in (stored(k), stored(None)))
+                hot = temperature or 1.0 + 20.0 / (1.0 + np.exp(-1.0))
+                p = stored(None).log_probs(hot).exp().double().gather(1, classes)
+                factor = 1.0 if name == "ttm" else hot
+                error = 2 * label_error(k, hot) + (0.01 if temperature is None else 0.0)  # T is between the sketch's
+                assert ((part - full).abs() <= factor * p * np.expm1(error) / len(p) + 1e-9).all()
 
 
-@pytest.mark.parametrize("name", DIVERGENCES)
-def test_a_ghost_tail_is_a_lower_bound_for_every_row(name: str, logits: Any, y: Any, stored: Any) -> None:
+def test_a_ghost_tail_is_a_lower_bound_for_every_row(
+    logits: Any, y: Any, stored: Any, subtests: pytest.Subtests
+) -> None:
     student, labels = real_student(logits), torch.from_numpy(y)
-    with torch.no_grad():
-        for k in (5, 50):
-            for temperature in temperatures_of(name):
-                hot = temperature or 16.0
-                for row in range(0, len(logits), 3):
-                    one = slice(row, row + 1)
-                    whole, part = (take(stored(each), one) for each in (None, k))
-                    loss = made(name, "ghost", temperature)
-                    full_value = float(loss(student[one], batch_of(whole, y=labels[one])))
-                    exact = whole.prefix(k) if hot in (1.0, 2.0, 4.0) else None
-                    for soft, slack in [(part, GHOST_SLACK * hot**2), (exact, 1e-5)]:
-                        if soft is not None:
-                            assert float(loss(student[one], batch_of(soft, y=labels[one]))) <= full_value + slack
+    for name, k, row in product(DIVERGENCES, (5, 50), range(0, len(logits), 3)):
+        one = slice(row, row + 1)
+        whole, part = (take(stored(each), one) for each in (None, k))
+        for temperature in temperatures_of(name):
+            with subtests.test(name, k=k, row=row, temperature=temperature), torch.no_grad():
+                hot, loss = temperature or 16.0, made(name, "ghost", temperature)
+                bound = float(loss(student[one], batch_of(whole, y=labels[one])))
+                assert float(loss(student[one], batch_of(part, y=labels[one]))) <= bound + GHOST_SLACK * hot**2
+                if hot in (1.0, 2.0, 4.0):
+                    exact = batch_of(whole.prefix(k), y=labels[one])
+                    assert float(loss(student[one], exact)) <= bound + 1e-5
 
 
 def take(soft: Any, rows: slice) -> Any:
@@ -206,10 +203,13 @@ def take(soft: Any, rows: slice) -> Any:
     return type(soft)(**vars(soft) | {name: vars(soft)[name][rows] for name in names if name in vars(soft)})
 
 
-@pytest.mark.parametrize("name", [name for name in TAUGHT if "temperature" in parameters_of(name)])
-def test_below_one_is_refused_with_the_reason(name: str, logits: Any, y: Any, stored: Any) -> None:
-    if name in ("kd-sim", "hard-teacher", "logit-standardisation"):  # none of the three tempers the store's tail itself
-        assert asked(made(name, "uniform", 0.5), logits, y, stored(5))[0].isfinite()
-        return
-    with pytest.raises(InvalidInputError, match=r"temperature 0\.5 was asked for; it must be 1 or more.*tail is known"):
-        asked(made(name, "uniform", 0.5), logits, y, stored(5))
+def test_below_one_is_refused_with_the_reason(logits: Any, y: Any, stored: Any, subtests: pytest.Subtests) -> None:
+    said = r"temperature 0\.5 was asked for; it must be 1 or more.*tail is known"
+    for name in [name for name in TAUGHT if "temperature" in parameters_of(name)]:
+        with subtests.test(name):
+            loss = made(name, "uniform", 0.5)
+            if name in ("kd-sim", "hard-teacher", "logit-standardisation"):  # none tempers the store's tail itself
+                assert asked(loss, logits, y, stored(5))[0].isfinite()
+            else:
+                with pytest.raises(InvalidInputError, match=said):
+                    asked(loss, logits, y, stored(5))

@@ -6,7 +6,7 @@ import shutil
 import tracemalloc
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from itertools import pairwise
+from itertools import pairwise, product
 from pathlib import Path
 from typing import Any
 
@@ -73,39 +73,46 @@ def require_rows(rows: EncodedRows, whole: dict[str, Array], positions: Array) -
         np.testing.assert_array_equal(rows.arrays[name], values[positions])
 
 
-@pytest.mark.parametrize("threads", [1, 2, 7])
-@pytest.mark.parametrize("kind", KINDS)
 def test_packed_rows_are_what_zarr_reads(
-    store_of: Make, monkeypatch: pytest.MonkeyPatch, kind: str, threads: int
+    store_of: Make, monkeypatch: pytest.MonkeyPatch, subtests: pytest.Subtests
 ) -> None:
-    store = store_of(kind)
-    monkeypatch.setattr(reading, "_cores", lambda: threads)
-    whole = {name: by_zarr(store, name, 1) for name in store.segments[0].layout.rowwise}
-    rng = np.random.RandomState(0)
-    everything = np.arange(store.rows)
-    for positions in (everything, rng.permutation(store.rows), np.sort(rng.choice(everything, 99)), everything[70:75]):
-        rows = store.load(1, positions, features="features" in whole)
-        require_rows(rows, whole, positions)
-        some = rng.randint(0, len(positions), 31)
-        require_rows(rows.take(some), whole, positions[some])
-        np.testing.assert_array_equal(rows.take(some, positions=positions[some]).positions, rows.take(some).positions)
+    for kind in KINDS:
+        store = store_of(kind)
+        whole = {name: by_zarr(store, name, 1) for name in store.segments[0].layout.rowwise}
+        rng, everything = np.random.RandomState(0), np.arange(store.rows)
+        wanted = {
+            "all": everything,
+            "shuffled": rng.permutation(everything),
+            "scattered": np.sort(rng.choice(everything, 99)),
+            "a run": everything[70:75],
+        }
+        for threads, (which, positions) in product([1, 2, 7], wanted.items()):
+            with subtests.test(kind, threads=threads, positions=which):
+                monkeypatch.setattr(reading, "_cores", functools.partial(int, threads))
+                rows = store.load(1, positions, features="features" in whole)
+                require_rows(rows, whole, positions)
+                taken = rng.randint(0, len(positions), 31)
+                chosen = rows.take(taken)
+                require_rows(chosen, whole, positions[taken])
+                np.testing.assert_array_equal(rows.take(taken, positions=positions[taken]).positions, chosen.positions)
 
 
-@pytest.mark.parametrize("kind", KINDS)
-def test_a_record_is_no_wider_than_its_arrays(store_of: Make, kind: str) -> None:
+def test_a_record_is_no_wider_than_its_arrays(store_of: Make, subtests: pytest.Subtests) -> None:
     """But for what aligns it; fields do not overlap, and each lies where its numbers are aligned."""
-    store = store_of(kind)
-    specs = {name: store.segments[0].layout.arrays[name] for name in store.segments[0].layout.rowwise}
-    dtype = record_dtype(specs)
-    widths = {name: np.dtype(spec.dtype).itemsize for name, spec in specs.items()}
-    assert dtype.fields is not None
-    taken = sorted((field[1], field[1] + field[0].itemsize) for field in dtype.fields.values())
-    assert all(stop <= start for (_, stop), (start, _) in pairwise(taken))
-    assert sum(stop - start for start, stop in taken) > dtype.itemsize - max(widths.values())
-    for name, width in widths.items():
-        assert dtype.fields[name][1] % width == 0
-        assert dtype.itemsize % width == 0
-    assert copied_whole(dtype).itemsize == dtype.itemsize
+    for kind in KINDS:
+        with subtests.test(kind):
+            layout = store_of(kind).segments[0].layout
+            specs = {name: layout.arrays[name] for name in layout.rowwise}
+            dtype = record_dtype(specs)
+            widths = {name: np.dtype(spec.dtype).itemsize for name, spec in specs.items()}
+            assert dtype.fields is not None
+            taken = sorted((field[1], field[1] + field[0].itemsize) for field in dtype.fields.values())
+            assert all(stop <= start for (_, stop), (start, _) in pairwise(taken))
+            assert sum(stop - start for start, stop in taken) > dtype.itemsize - max(widths.values())
+            for name, width in widths.items():
+                assert dtype.fields[name][1] % width == 0
+                assert dtype.itemsize % width == 0
+            assert copied_whole(dtype).itemsize == dtype.itemsize
 
 
 @settings(max_examples=200, deadline=None)

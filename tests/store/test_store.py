@@ -1,5 +1,8 @@
 """store: what was written is what is read, everything else is refused, and equal input gives equal bytes."""
 
+from collections.abc import Callable
+from functools import cache, partial
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +18,7 @@ from kdcache.labels.quantising import LABEL_STEPS
 from kdcache.labels.soft_labels import FullLabels, TopKLabels
 from kdcache.store.commits import Counts
 from kdcache.store.manifest import Identity, Provenance
+from kdcache.store.plan import partners_of
 from kdcache.store.store import Store
 from tests.kits.stores import (
     Case,
@@ -45,59 +49,80 @@ KINDS: dict[str, dict[str, Any]] = {
 }
 
 
-@pytest.fixture(params=list(KINDS))
-def case(request: pytest.FixtureRequest) -> Case:
-    return make_case(**{"rows": ROWS, **KINDS[request.param]})
+Written = Callable[[str], tuple[Case, Store]]
 
 
-def test_equal_input_gives_equal_bytes(tmp_path: Path, case: Case) -> None:
-    write_store(tmp_path / "a.kd", case)
-    write_store(tmp_path / "b.kd", case)
-    ours, theirs = all_files(tmp_path / "a.kd"), all_files(tmp_path / "b.kd")
-    assert list(ours) == list(theirs)
-    assert [name for name in ours if ours[name] != theirs[name]] == []
-    assert len(ours) > 10
+@pytest.fixture(scope="module")
+def written(tmp_path_factory: pytest.TempPathFactory) -> Written:
+    """A kind -> what its store was made from, and the store, written once and never changed."""
+    folder = tmp_path_factory.mktemp("written")
+
+    @cache
+    def write(kind: str) -> tuple[Case, Store]:
+        case = make_case(**{"rows": ROWS, **KINDS[kind]})
+        return case, write_store(folder / f"{kind}.kd", case)
+
+    return write
 
 
-def test_what_was_written_is_read(tmp_path: Path, case: Case) -> None:
-    store = write_store(tmp_path / "a.kd", case)
-    rows, positions = store.rows, np.arange(store.rows)
-    np.testing.assert_array_equal(store.order, case.order)
-    np.testing.assert_array_equal(store.labels, case.labels)
-    masked = list(case.identity.teacher.masked_classes)
-    for view in store.every_view:
-        soft, loaded = store.read(view, positions), store.load(view, positions)
-        np.testing.assert_array_equal(loaded.arrays["pixels"], pixels_of(range(view, view + 1), positions)[0])
-        dense = case.logits[view].astype("f8")
-        dense[:, masked] = -np.inf
-        dense -= dense.max(axis=1, keepdims=True)
-        if isinstance(soft, FullLabels):
-            np.testing.assert_allclose(soft.logits, dense, rtol=2.0**-11, atol=1e-6)
-        else:
-            kept = np.argsort(-dense, axis=1, kind="stable")[:, : soft.k]
-            np.testing.assert_array_equal(soft.classes, kept)
-            assert np.abs(soft.logits - np.take_along_axis(dense, kept, axis=1)).max() <= 1 / 32 + 1e-6
-        labels = store.hard_labels(view, positions)
-        assert labels.shape == ((rows,) if case.identity.plan.mix == "none" else (rows, 2))
-        column = labels.reshape(rows, -1)
-        wanted = np.take_along_axis(dense, np.maximum(column, 0), axis=1)
-        wanted[(column < 0) | np.isneginf(wanted)] = np.nan
-        np.testing.assert_allclose(soft.label.reshape(rows, -1), wanted, rtol=2.0**-11, atol=0.5 / LABEL_STEPS + 1e-5)
+def test_equal_input_gives_equal_bytes(tmp_path: Path, written: Written, subtests: pytest.Subtests) -> None:
+    for kind in KINDS:
+        with subtests.test(kind):
+            case, store = written(kind)
+            write_store(tmp_path / f"{kind}.kd", case)
+            ours, theirs = all_files(Path(store.folder.root)), all_files(tmp_path / f"{kind}.kd")
+            assert list(ours) == list(theirs)
+            assert [name for name in ours if ours[name] != theirs[name]] == []
+            assert len(ours) > 10
 
 
-def test_other_readers_see_the_same_bits(tmp_path: Path, case: Case) -> None:
+def test_what_was_written_is_read(written: Written, subtests: pytest.Subtests) -> None:
+    for kind in KINDS:
+        with subtests.test(kind):
+            case, store = written(kind)
+            np.testing.assert_array_equal(store.order, case.order)
+            np.testing.assert_array_equal(store.labels, case.labels)
+            for view in store.every_view:
+                require_written(case, store, view)
+
+
+def require_written(case: Case, store: Store, view: int) -> None:
+    rows, positions, masked = store.rows, np.arange(store.rows), list(case.identity.teacher.masked_classes)
+    soft, loaded = store.read(view, positions), store.load(view, positions)
+    np.testing.assert_array_equal(loaded.arrays["pixels"], pixels_of(range(view, view + 1), positions)[0])
+    dense = case.logits[view].astype("f8")
+    dense[:, masked] = -np.inf
+    dense -= dense.max(axis=1, keepdims=True)
+    if isinstance(soft, FullLabels):
+        np.testing.assert_allclose(soft.logits, dense, rtol=2.0**-11, atol=1e-6)
+    else:
+        kept = np.argsort(-dense, axis=1, kind="stable")[:, : soft.k]
+        np.testing.assert_array_equal(soft.classes, kept)
+        assert np.abs(soft.logits - np.take_along_axis(dense, kept, axis=1)).max() <= 1 / 32 + 1e-6
+    plan, labels = case.identity.plan, store.hard_labels(view, positions)
+    partners = [] if plan.mix == "none" else [partners_of(plan, positions, view, rows)]
+    column = np.stack([case.labels, *(case.labels[each] for each in partners)], axis=1)
+    np.testing.assert_array_equal(labels, column if partners else case.labels)
+    wanted = np.take_along_axis(dense, np.maximum(column, 0), axis=1)
+    wanted[(column < 0) | np.isneginf(wanted)] = np.nan
+    np.testing.assert_allclose(soft.label.reshape(rows, -1), wanted, rtol=2.0**-11, atol=0.5 / LABEL_STEPS + 1e-5)
+
+
+def test_other_readers_see_the_same_bits(written: Written, subtests: pytest.Subtests) -> None:
     """zarr-python and tensorstore need nothing of kdcache; ragged last block included."""
-    store = write_store(tmp_path / "a.kd", case)
-    segment = store.segments[0]
-    blocks = [block_arrays(store, segment, block, case.logits) for block in range(segment.layout.blocks)]
-    group = zarr.open_group(tmp_path / "a.kd", mode="r")
-    for name, spec in segment.layout.arrays.items():
-        axis = spec.block_axis
-        written = blocks[0][name] if axis is None else np.concatenate([block[name] for block in blocks], axis=axis)
-        np.testing.assert_array_equal(np.asarray(group[spec.path][...]), written)  # type: ignore[index]
-        np.testing.assert_array_equal(_tensorstore(tmp_path / "a.kd", spec.path), written)
-    np.testing.assert_array_equal(_tensorstore(tmp_path / "a.kd", "order"), case.order)
-    np.testing.assert_array_equal(_tensorstore(tmp_path / "a.kd", "labels"), case.labels)
+    for kind in KINDS:
+        with subtests.test(kind):
+            case, store = written(kind)
+            root, segment = Path(store.folder.root), store.segments[0]
+            blocks = [block_arrays(store, segment, block, case.logits) for block in range(segment.layout.blocks)]
+            group = zarr.open_group(root, mode="r")
+            for name, spec in segment.layout.arrays.items():
+                axis = spec.block_axis
+                data = blocks[0][name] if axis is None else np.concatenate([block[name] for block in blocks], axis=axis)
+                np.testing.assert_array_equal(np.asarray(group[spec.path][...]), data, name)  # type: ignore[index]
+                np.testing.assert_array_equal(_tensorstore(root, spec.path), data, name)
+            np.testing.assert_array_equal(_tensorstore(root, "order"), case.order)
+            np.testing.assert_array_equal(_tensorstore(root, "labels"), case.labels)
 
 
 def _tensorstore(root: Path, path: str) -> Array:
@@ -105,29 +130,28 @@ def _tensorstore(root: Path, path: str) -> Array:
     return np.asarray(tensorstore.open(spec, read=True).result().read().result())
 
 
-@pytest.mark.parametrize(
-    "positions",
-    [[199], [0], [63, 64], [199, 0, 64, 63, 64, 199, 199], [130, 129, 128], list(range(200))[::-1], [7] * 50, []],
-)
-@pytest.mark.parametrize("kind", ["topk", "full cutmix"])
-def test_positions_in_any_order_with_repeats(tmp_path: Path, positions: list[int], kind: str) -> None:
-    store = write_store(tmp_path / "a.kd", make_case(ROWS, **KINDS[kind]))
-    everything, wanted = store.load(1, np.arange(ROWS)), np.array(positions, dtype=np.int64)
-    some, soft = store.load(1, wanted), store.read(1, wanted)
-    np.testing.assert_array_equal(some.positions, wanted)
-    assert some.arrays.keys() == everything.arrays.keys()
-    for name, array in some.arrays.items():
-        assert array.dtype == everything.arrays[name].dtype
-        np.testing.assert_array_equal(array, everything.arrays[name][wanted])
-    np.testing.assert_array_equal(soft.logits, everything.soft_labels().logits[wanted])
-    np.testing.assert_array_equal(soft.label, everything.soft_labels().label[wanted])
+SOME = [[199], [0], [63, 64], [199, 0, 64, 63, 64, 199, 199], [130, 129, 128], [*range(199, -1, -1)], [7] * 50, []]
 
 
-@pytest.mark.parametrize("positions", [[-1], [200], [0, 10_000]])
-def test_positions_outside_are_refused(tmp_path: Path, positions: list[int]) -> None:
-    store = write_store(tmp_path / "a.kd", make_case(ROWS))
-    with pytest.raises(InvalidInputError, match="positions 0 to 199"):
-        store.read(0, np.array(positions))
+def test_positions_in_any_order_with_repeats(written: Written, subtests: pytest.Subtests) -> None:
+    for kind, positions in product(["topk", "full cutmix"], SOME):
+        with subtests.test(kind, positions=positions):
+            store, wanted = written(kind)[1], np.array(positions, dtype=np.int64)
+            everything, some, soft = store.load(1, np.arange(ROWS)), store.load(1, wanted), store.read(1, wanted)
+            np.testing.assert_array_equal(some.positions, wanted)
+            assert some.arrays.keys() == everything.arrays.keys()
+            for name, array in some.arrays.items():
+                assert array.dtype == everything.arrays[name].dtype
+                np.testing.assert_array_equal(array, everything.arrays[name][wanted])
+            np.testing.assert_array_equal(soft.logits, everything.soft_labels().logits[wanted])
+            np.testing.assert_array_equal(soft.label, everything.soft_labels().label[wanted])
+
+
+def test_positions_outside_are_refused(written: Written, subtests: pytest.Subtests) -> None:
+    _, store = written("topk")
+    for positions in ([-1], [200], [0, 10_000]):
+        with subtests.test(positions=positions), pytest.raises(InvalidInputError, match="positions 0 to 199"):
+            store.read(0, np.array(positions))
     with pytest.raises(InvalidInputError, match="no view 2; it has views-00000-00002"):
         store.read(2, np.array([0]))
 
@@ -167,18 +191,18 @@ def test_head_and_features_round_trip(tmp_path: Path) -> None:
     np.testing.assert_array_equal(features, case.logits[0, :, :6].astype("f2"))
 
 
-def test_what_was_not_kept_is_refused(tmp_path: Path) -> None:
-    store = write_store(tmp_path / "a.kd", make_case(70))
+def test_what_was_not_kept_is_refused(written: Written) -> None:
+    _, store = written("topk")
     with pytest.raises(MissingBlockError, match="no head; extract with --keep head"):
         store.head()
     with pytest.raises(MissingBlockError, match="no features; extract with --keep features"):
         store.load(0, np.array([0]), features=True)
 
 
-def test_canary_comes_back(tmp_path: Path) -> None:
-    store = write_store(tmp_path / "a.kd", make_case(ROWS))
-    written = block_arrays(store, store.segments[0], 0, make_case(ROWS).logits)["canary"]
-    np.testing.assert_array_equal(store.segments[0].canary(1), written[1])
+def test_canary_comes_back(written: Written) -> None:
+    case, store = written("topk")
+    canary = block_arrays(store, store.segments[0], 0, case.logits)["canary"]
+    np.testing.assert_array_equal(store.segments[0].canary(1), canary[1])
 
 
 def test_a_store_is_found_or_refused(tmp_path: Path) -> None:
@@ -216,28 +240,28 @@ CHANGES: dict[str, tuple[str, Any]] = {
 }
 
 
-@pytest.mark.parametrize("field", list(CHANGES))
-def test_another_identity_is_refused_with_both_values(tmp_path: Path, field: str) -> None:
-    case = make_case(70)
-    write_store(tmp_path / "a.kd", case)
-    record = case.identity.model_dump(mode="json")
-    family, change = CHANGES[field]
-    record[family] = {**record[family], **change} if isinstance(change, dict) else change
-    other = Identity.model_validate(record)
-    assert Store.open(tmp_path / "a.kd", expect=case.identity).rows == 70
-    before = all_files(tmp_path / "a.kd")
-
-    def create() -> Store:
-        return Store.create(tmp_path / "a.kd", other, order=case.order, labels=case.labels, provenance=Provenance())
-
-    for refuse in (lambda: Store.open(tmp_path / "a.kd", expect=other), create):
-        with pytest.raises(MismatchError) as caught:
-            refuse()
-        stored = {name: (old, new) for name, old, new in caught.value.differences}
-        assert field in stored
-        assert all(value in str(caught.value) for value in (field, *stored[field]))
-        assert stored[field][0] != stored[field][1]
-    assert all_files(tmp_path / "a.kd") == before
+def test_another_identity_is_refused_with_both_values(tmp_path: Path, subtests: pytest.Subtests) -> None:
+    case, path = make_case(70), tmp_path / "a.kd"
+    write_store(path, case)
+    assert Store.open(path, expect=case.identity).rows == 70
+    before = all_files(path)
+    for field, (family, change) in CHANGES.items():
+        record = case.identity.model_dump(mode="json")
+        record[family] = {**record[family], **change} if isinstance(change, dict) else change
+        other = Identity.model_validate(record)
+        creating = {"order": case.order, "labels": case.labels, "provenance": Provenance()}
+        for call, refuse in (
+            ("open", partial(Store.open, path, expect=other)),
+            ("create", partial(Store.create, path, other, **creating)),
+        ):
+            with subtests.test(field, call=call):
+                with pytest.raises(MismatchError) as caught:
+                    refuse()
+                stored = {name: (old, new) for name, old, new in caught.value.differences}
+                assert field in stored
+                assert all(value in str(caught.value) for value in (field, *stored[field]))
+                assert stored[field][0] != stored[field][1]
+                assert all_files(path) == before
 
 
 def test_creating_again_opens_what_is_there(tmp_path: Path) -> None:

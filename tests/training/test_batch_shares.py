@@ -1,5 +1,6 @@
 """shares: every process count shares out the batches that one process has, each row once, mixing partners together."""
 
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -48,24 +49,28 @@ def dealt(mix: Mix, world_size: int, epoch: int, **options: Any) -> list[list[Ba
     ]
 
 
-@pytest.mark.parametrize("mix", ["none", "mixup"])
-@pytest.mark.parametrize("batch_size", [1, 4, 33, 500])
-@pytest.mark.parametrize("world_size", [2, 3, 5])
-def test_the_union_of_shares_is_the_batch_of_one_process(mix: Mix, batch_size: int, world_size: int) -> None:
-    (alone,) = dealt(mix, 1, 2, batch_size=batch_size)
-    shared = dealt(mix, world_size, 2, batch_size=batch_size)
-    assert {len(each) for each in shared} == {len(alone)}
-    for step, whole in enumerate(alone):
-        mine = [each[step] for each in shared]
-        assert sorted(np.concatenate([row.positions for row in mine])) == sorted(whole.positions)
-        assert {row.shares for row in mine} == {tuple(len(row.positions) for row in mine)}
-        assert {(row.epoch, row.view, row.step, row.window) for row in mine} == {
-            (whole.epoch, whole.view, whole.step, whole.window)
-        }
-        together = set(whole.positions.tolist())
-        for row in mine:
-            partners = set(partners_of(plan_of(mix=mix), row.positions, row.view, 300).tolist()) & together
-            assert partners <= set(row.positions.tolist())
+def test_the_union_of_shares_is_the_batch_of_one_process(subtests: pytest.Subtests) -> None:
+    mixes: tuple[Mix, ...] = ("none", "mixup")
+    for mix, batch_size, world_size in product(mixes, [1, 4, 33, 500], [2, 3, 5]):
+        with subtests.test(mix=mix, batch_size=batch_size, world_size=world_size):
+            (alone,) = dealt(mix, 1, 2, batch_size=batch_size)
+            shared = dealt(mix, world_size, 2, batch_size=batch_size)
+            assert {len(each) for each in shared} == {len(alone)}
+            for step, whole in enumerate(alone):
+                require_shared(whole, [each[step] for each in shared], mix)
+
+
+def require_shared(whole: BatchRows, mine: list[BatchRows], mix: Mix) -> None:
+    """Each row once, and a row's mixing partner where the row is, if the batch has it."""
+    assert sorted(np.concatenate([row.positions for row in mine])) == sorted(whole.positions)
+    assert {row.shares for row in mine} == {tuple(len(row.positions) for row in mine)}
+    assert {(row.epoch, row.view, row.step, row.window) for row in mine} == {
+        (whole.epoch, whole.view, whole.step, whole.window)
+    }
+    together = set(whole.positions.tolist())
+    for row in mine:
+        partners = set(partners_of(plan_of(mix=mix), row.positions, row.view, 300).tolist()) & together
+        assert partners <= set(row.positions.tolist())
 
 
 @pytest.mark.parametrize("window_rows", [64, 1000])

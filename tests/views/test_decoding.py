@@ -50,13 +50,14 @@ def encoded(mode: str, file_format: str, options: dict[str, Any]) -> bytes:
     return file.getvalue()
 
 
-@pytest.mark.parametrize("kind", KINDS)
-def test_both_decoders_give_the_same_pixels(tmp_path: Path, kind: str) -> None:
+def test_both_decoders_give_the_same_pixels(tmp_path: Path, subtests: pytest.Subtests) -> None:
     path = tmp_path / "picture"
-    path.write_bytes(encoded(*KINDS[kind]))
-    tensor = decoded_tensor(path)
-    assert tensor.dtype == torch.uint8
-    assert np.array_equal(tensor.permute(1, 2, 0).numpy(), np.asarray(decoded_image(path)))
+    for kind, given in KINDS.items():
+        with subtests.test(kind):
+            path.write_bytes(encoded(*given))
+            tensor = decoded_tensor(path)
+            assert tensor.dtype == torch.uint8
+            assert np.array_equal(tensor.permute(1, 2, 0).numpy(), np.asarray(decoded_image(path)))
 
 
 @pytest.mark.parametrize("decode", [decoded_image, decoded_tensor])

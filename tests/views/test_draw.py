@@ -1,10 +1,10 @@
 """views: view (i, v) is bit-equal whoever draws it, in whatever batch, order, worker or stage; and how it is seen."""
 
 import random
-from collections.abc import Sequence
+from dataclasses import replace
 from functools import cache
-from itertools import pairwise
-from typing import Any
+from itertools import pairwise, product
+from typing import Any, get_args
 
 import numpy as np
 import pytest
@@ -16,12 +16,14 @@ from torchvision.transforms import v2
 
 from kdcache.base.view_span import ViewSpan
 from kdcache.networks.preparation import Preparation, default_normalisation
+from kdcache.store.plan import ViewPlan
 from kdcache.training.batch_order import BatchOrder
 from kdcache.training.loader import Loader
 from kdcache.views.draw import Drawn, ViewDataset, ViewRequest, draw_requests, own_generators, seed_generators
 from kdcache.views.mixing import mix_images, with_partners
 from tests.kits.views import TRANSFORMS, Kind, Mix, Pictures, picture, picture_data, pictures, plan_of, view_dataset
 
+Views = dict[tuple[int, int], tuple[Any, ...]]  # (view, position) -> all that this view is
 ROWS = 9
 VIEWS = 3
 CASES: list[tuple[str, Kind, Mix]] = [
@@ -34,8 +36,8 @@ CASES: list[tuple[str, Kind, Mix]] = [
 ]
 
 
-def described(drawn: Drawn) -> dict[tuple[int, int], tuple[Any, ...]]:
-    """(view, position) -> pixels, dtype, fingerprint, partner, lambda and box: all that a view is."""
+def described(drawn: Drawn) -> Views:
+    """Pixels, dtype, shape, fingerprint, partner, lambda and box: all that a view is."""
     found = {}
     for v, mixing in enumerate(drawn.mixing):
         for row, position in enumerate(drawn.request.positions.tolist()):
@@ -53,58 +55,66 @@ def described(drawn: Drawn) -> dict[tuple[int, int], tuple[Any, ...]]:
 
 
 @cache
-def reference(name: str, kind: Kind, mix: Mix) -> tuple[ViewDataset, dict[tuple[int, int], tuple[Any, ...]]]:
+def reference(name: str, kind: Kind, mix: Mix) -> tuple[ViewDataset, Views]:
     """A data set of views, and every view of it as one request for everything gives it: what `extract` asks."""
     dataset = view_dataset(pictures(ROWS, kind), TRANSFORMS[name](), mix)
     return dataset, described(dataset[ViewRequest(ViewSpan(0, VIEWS), np.arange(ROWS))])
 
 
-def require_same(dataset: ViewDataset, requests: Sequence[ViewRequest], expected: dict[Any, Any], workers: int) -> None:
-    torch.manual_seed(workers)  # what the process drew before is not a part of a view
-    seen = [described(drawn) for drawn in draw_requests(dataset, requests, workers)]
-    assert len(seen) == len(requests)
-    for request, views in zip(requests, seen, strict=True):
-        assert len(views) == (request.views.stop - request.views.start) * len(request.positions)
-        for key, value in views.items():
-            assert value == expected[key], key
+class Together(torch.utils.data.Dataset[Drawn]):
+    """The data sets of views of all cases as one: the tag of a request says which."""
+
+    def __getitem__(self, request: ViewRequest) -> Drawn:
+        return reference(*CASES[request.tag[0]])[0][request]
 
 
-@pytest.mark.parametrize(("name", "kind", "mix"), CASES)
-def test_a_view_does_not_depend_on_batch_order_subset_or_start(name: str, kind: Kind, mix: Mix) -> None:
-    dataset, expected = reference(name, kind, mix)
-    rng = np.random.RandomState(0)
-    one_by_one = [ViewRequest(ViewSpan.of(v), np.array([p])) for v in range(VIEWS) for p in range(ROWS)]
-    require_same(dataset, [one_by_one[i] for i in rng.permutation(len(one_by_one))[:14]], expected, 0)
-    batches = [ViewRequest(ViewSpan(2, 3), rng.permutation(ROWS)[:5]), ViewRequest(ViewSpan(1, 3), np.array([8, 0, 3]))]
-    require_same(dataset, batches, expected, 0)
+def require_same(request: ViewRequest, views: Views, expected: Views) -> None:
+    assert len(views) == (request.views.stop - request.views.start) * len(request.positions)
+    for key, value in views.items():
+        assert value == expected[key], f"view {key[0]} of position {key[1]}"
 
 
-@pytest.mark.parametrize(("name", "kind", "mix"), CASES)
-def test_views_differ_from_one_another(name: str, kind: Kind, mix: Mix) -> None:
-    _, expected = reference(name, kind, mix)
-    assert len({value[0] for value in expected.values()}) > 0.5 * len(expected)
-
-
-@pytest.mark.filterwarnings("ignore:This DataLoader will create 3 worker:UserWarning")  # on machines with 2 cores
-@pytest.mark.parametrize("workers", [1, 3])
-@pytest.mark.parametrize(("name", "kind", "mix"), CASES)
-def test_a_view_does_not_depend_on_workers(name: str, kind: Kind, mix: Mix, workers: int) -> None:
-    dataset, expected = reference(name, kind, mix)
-    requests = [ViewRequest(ViewSpan.of(v), np.array([p, (p + 4) % ROWS])) for v in (1, 0) for p in range(0, ROWS, 2)]
-    require_same(dataset, requests, expected, workers)
-
-
-@pytest.mark.parametrize(("name", "kind", "mix"), CASES)
-def test_what_train_asks_for_is_what_extract_drew(name: str, kind: Kind, mix: Mix) -> None:
-    """The training loader's own batches, partners from outside the subset included, against one request for all."""
-    dataset, expected = reference(name, kind, mix)
-    batch_order = BatchOrder(np.array([0, 2, 3, 7, 8]), ROWS, dataset.plan, tuple(range(VIEWS)), 2, 1, ROWS, ROWS)
-    requests = [
-        ViewRequest(ViewSpan.of(batch.view), with_partners(dataset.plan, batch.positions, batch.view, ROWS))
+def any_requests(plan: ViewPlan, seed: int) -> list[ViewRequest]:
+    """Views alone, batches of one view, samples decoded once for several, and all that the training loader asks for,
+    partners from outside its subset included."""
+    rng = np.random.RandomState(seed)
+    alone = [ViewRequest(ViewSpan.of(view), np.array([position])) for view in range(VIEWS) for position in range(ROWS)]
+    batches = [ViewRequest(ViewSpan.of(view), rng.permutation(ROWS)[:5]) for view in range(VIEWS)]
+    spans = [ViewRequest(ViewSpan(first, VIEWS), rng.permutation(ROWS)[:3]) for first in range(VIEWS - 1)]
+    batch_order = BatchOrder(np.array([0, 2, 3, 7, 8]), ROWS, plan, tuple(range(VIEWS)), 2, 1, ROWS, ROWS)
+    trained = [
+        ViewRequest(ViewSpan.of(batch.view), with_partners(plan, batch.positions, batch.view, ROWS))
         for epoch in range(VIEWS)
         for batch in batch_order.batches(epoch)
     ]
-    require_same(dataset, requests, expected, 0)
+    some = [alone[number] for number in rng.permutation(len(alone))[:14]]
+    return [*some, *batches, *spans, *trained]
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_a_view_depends_on_plan_index_and_view_alone(workers: int, subtests: pytest.Subtests) -> None:
+    """Every transform, over PIL images and tensors, and every mixing: the same whoever asks, after whatever else."""
+    requests = [
+        replace(request, tag=(number,))
+        for number, case in enumerate(CASES)
+        for request in any_requests(reference(*case)[0].plan, number)
+    ]
+    shuffled = [requests[place] for place in np.random.RandomState(0).permutation(len(requests))]
+    torch.manual_seed(workers)  # what the process drew before is not a part of a view
+    answers = draw_requests(Together(), shuffled, workers)  # type: ignore[arg-type]
+    seen = [described(drawn) for drawn in answers]
+    for number, (name, kind, mix) in enumerate(CASES):
+        with subtests.test(transform=name, kind=kind, mix=mix):
+            for request, views in zip(shuffled, seen, strict=True):
+                if request.tag == (number,):
+                    require_same(request, views, reference(name, kind, mix)[1])
+
+
+def test_views_differ_from_one_another(subtests: pytest.Subtests) -> None:
+    for name, kind, mix in CASES:
+        with subtests.test(transform=name, kind=kind, mix=mix):
+            _, expected = reference(name, kind, mix)
+            assert len({value[0] for value in expected.values()}) > 0.5 * len(expected)
 
 
 @settings(max_examples=30, deadline=None, suppress_health_check=[HealthCheck.too_slow])
@@ -117,7 +127,7 @@ def test_what_train_asks_for_is_what_extract_drew(name: str, kind: Kind, mix: Mi
 def test_any_request_gives_the_same_views(mix: Mix, first: int, count: int, positions: list[int]) -> None:
     dataset, expected = reference("RandomResizedCrop", "tensor", mix)
     request = ViewRequest(ViewSpan(first, min(first + count, VIEWS)), np.array(positions))
-    require_same(dataset, [request], expected, 0)
+    require_same(request, described(dataset[request]), expected)
 
 
 def mixed_rows(drawn: Drawn, v: int, mix: Mix) -> Tensor:
@@ -127,10 +137,14 @@ def mixed_rows(drawn: Drawn, v: int, mix: Mix) -> Tensor:
     return mix_images(prepared, drawn.mixing[v], drawn.mixing[v].partners - first, mix)
 
 
-@pytest.mark.parametrize("kind", ["pil", "tensor"])
-@pytest.mark.parametrize("mix", ["none", "mixup", "cutmix"])
-@pytest.mark.parametrize("subset", [False, True])
-def test_train_sees_what_extract_showed_the_teacher(kind: Kind, mix: Mix, subset: bool) -> None:
+def test_train_sees_what_extract_showed_the_teacher(subtests: pytest.Subtests) -> None:
+    for kind, mix, subset in product(get_args(Kind), get_args(Mix), [False, True]):
+        with subtests.test(kind=kind, mix=mix, subset=subset):
+            require_shown(kind, mix, subset)
+
+
+def require_shown(kind: Kind, mix: Mix, subset: bool) -> None:
+    """Every batch of a training loader holds the teacher's own input, row by row."""
     rows, views = 77, 2  # a whole mixing group and a ragged one of 13, in which one row has no partner
     transform = v2.Compose([v2.RandomResizedCrop(13, antialias=True), v2.RandomHorizontalFlip()])
     data, plan = picture_data(rows, kind), plan_of("test", mix)
