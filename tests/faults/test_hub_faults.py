@@ -1,39 +1,49 @@
-"""Faults of a stand-in hub: what passes is outlasted, what stays is named with the next step, nothing is silent."""
+"""What a hub alone can do: its own steps of a push, the way to large files, and whom its token is for."""
 
 import re
 from collections.abc import Callable
+from itertools import product
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from kdcache.errors import InvalidInputError, KdcacheError, StoreError, StoreNotFoundError
+from kdcache.places import http_requests
 from kdcache.places.hub_client import HubClient
 from kdcache.places.opening import open_place
+from kdcache.places.place import Place
 from kdcache.sharing import hub_push
-from kdcache.sharing.push_pull import pull, push
+from kdcache.sharing.push_pull import push
 from kdcache.store.store import Store
 from tests.kits import hub_stub
 from tests.kits.damage import FIRST, all_reads
-from tests.kits.hub_server import EVER, OTHER
+from tests.kits.http_faults import FAULTS, OUTLASTED
+from tests.kits.http_server import EVER
+from tests.kits.hub_server import OTHER
 from tests.kits.hub_stub import HIDDEN, URL, Hub
+from tests.kits.web import patience
 
 SHARD = f"{FIRST}/classes/c/0/1/0"
 hub, local, pushed = hub_stub.hub, hub_stub.local, hub_stub.pushed
 pytestmark = pytest.mark.filterwarnings("ignore:Use 'content=:DeprecationWarning")  # huggingface-hub's use of httpx2
 
 PASSING = [
-    *((piece, fault) for piece in ("/tree/", "/preupload/", "objects/batch", "/upload/") for fault in ("503", "lost")),
+    *(
+        (piece, fault)
+        for piece in ("/tree/", "/preupload/", "objects/batch", "PUT upload/")
+        for fault in ("503", "lost")
+    ),
     *(("/commit/", fault) for fault in ("429", "503", "reset", "lost")),
 ]
 
 
 @pytest.mark.parametrize(("piece", "fault"), PASSING)
 def test_a_push_outlasts_what_passes(hub: Hub, local: Path, piece: str, fault: str) -> None:
-    hub.faults[piece] = (fault, 0, 2)
+    hub.spoiling.spoil(fault, piece, times=2)
     push(str(local), URL)
-    assert hub.counted[piece] > 1
-    hub.faults.clear()
+    assert hub.spoiling.counted[piece] > 1
+    hub.spoiling.heal()
     assert all_reads(URL) == all_reads(local)
 
 
@@ -79,48 +89,45 @@ def test_no_commit_has_more_files_than_it_may(hub: Hub, local: Path, monkeypatch
         ("/tree/", "401", r"answered 401 .*the token is not known; set HF_TOKEN"),
         ("/commit/", "403", r"answered 403 .*the token may not write to it; set HF_TOKEN"),
         ("/preupload/", "404", r"answered 404 .*there is no revision main"),
-        ("PUT /upload/", "400", r"answered 400.*run the same command again"),
-        ("PUT /upload/", "403", r"answered 403.*set HF_TOKEN"),
+        ("PUT upload/", "400", r"answered 400.*run the same command again"),
+        ("PUT upload/", "403", r"answered 403.*set HF_TOKEN"),
         ("/commit/", "413", r"answered 413.*write the store to one file"),
         ("/commit/", "500", r"answered 500.*run the same command again: what was committed stays"),
         ("/tree/", "reset", r"gave no answer that counts \(\w+\); run the same command again"),
     ],
 )
 def test_what_does_not_pass_is_named(hub: Hub, local: Path, piece: str, fault: str, message: str) -> None:
-    hub.faults[piece] = (fault, 0, EVER)
+    hub.spoiling.spoil(fault, piece)
     with pytest.raises(StoreError, match=message) as error:
         push(str(local), URL)
     assert str(error.value).startswith(URL)
     assert not re.search(HIDDEN, str(error.value))
 
 
-@pytest.mark.parametrize("fault", ["429", "503", "reset", "cut"])
-@pytest.mark.parametrize("piece", ["manifest.json", "second GET /file/"])
-def test_reading_outlasts_what_passes(pushed: Hub, local: Path, piece: str, fault: str) -> None:
-    pushed.faults[piece] = (fault, 0, 2)
-    assert all_reads(URL) == all_reads(local)
-    assert pushed.counted[piece] > 2
+BODY = ("cut", "short", "empty", "emptied", "flip", "wrong bytes", "wrong length", "page as data", "encoded", "stall")
 
 
-LASTING = [
-    *(("second GET /file/", fault) for fault in ("404", "403", "500", "flip", "cut", "reset")),
-    *(("latest", fault) for fault in ("401", "403", "500", "flip", "cut")),
-    *(("classes/c/0/1/0", fault) for fault in ("404", "401", "500", "elsewhere", "port", "user", "reset")),
-]
+def test_the_way_to_a_large_file_is_outlasted_or_refused(pushed: Hub, local: Path) -> None:
+    """Of such a file the hub says how large it is, and where it lies. What spoils a body alone is harmless there."""
+    data = (local / SHARD).read_bytes()
+    for fault, times in product(FAULTS, (1, EVER)):
+        pushed.spoiling.heal()
+        pushed.spoiling.spoil(fault, f"hub rich.kd/{SHARD}", times=times)
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(http_requests, "PATIENCE", patience(fault, times))
+            said = refusal(lambda: hold(open_place(URL), data))
+        assert not re.search(HIDDEN, said)
+        if fault in (*BODY, "no ranges") or (times == 1 and FAULTS[fault].whole == OUTLASTED):
+            assert said == "", (fault, times)
+        else:
+            assert times == 1 or re.match(f"{URL.rpartition('/')[0]}|{pushed.main.url}/", said), (fault, said)
 
 
-@pytest.mark.parametrize(("piece", "fault"), LASTING)
-def test_reading_what_stays_spoiled_is_refused(
-    pushed: Hub, local: Path, tmp_path: Path, piece: str, fault: str
-) -> None:
-    """For ever: nothing is silent, no signed address is shown, and a pull leaves no seal behind."""
-    pushed.faults[piece] = (fault, 0, EVER)
-    refused = [refusal(lambda: all_reads(URL)), refusal(lambda: pull(URL, str(tmp_path / "pulled.kd")))]
-    assert not re.search(HIDDEN, "".join(refused))
-    pushed.faults.clear()
-    assert not (tmp_path / "pulled.kd/kdcache/seals/latest").exists()
-    assert all_reads(URL) == all_reads(local)
-    assert all(refused)
+def hold(place: Place, data: bytes) -> None:
+    """A file, whole and in part, is this one."""
+    assert place.require(SHARD, "push it again") == data
+    with place.opened(SHARD) as file:
+        assert file.part(3, 7) == data[3:10]
 
 
 def refusal(call: Callable[[], Any]) -> str:
@@ -134,7 +141,8 @@ def refusal(call: Callable[[], Any]) -> str:
 
 def test_a_server_that_points_back_gets_no_token_there(pushed: Hub) -> None:
     """Once the hub pointed elsewhere, nothing on that way carries the token any more, not even to the hub."""
-    pushed.faults["second GET /file/"] = ("back", 0, EVER)
+    pushed.second.elsewhere = pushed.main.url
+    pushed.spoiling.spoil("elsewhere", "second GET file/")
     assert "answered" in refusal(lambda: open_place(URL).get(SHARD))
     line = [(each.server, each.token) for each in pushed.asked]
     assert line == [("hub", True), ("second", False), ("hub", False)]

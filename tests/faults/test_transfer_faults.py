@@ -1,13 +1,13 @@
 """Push and pull where the network fails or the process is killed: never other bytes, and the same command goes on."""
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
 from kdcache.base.progress import silent
-from kdcache.errors import DamagedError, KdcacheError, StoreError, StoreNotFoundError
+from kdcache.errors import DamagedError, KdcacheError, StoreNotFoundError
 from kdcache.places import http_requests
 from kdcache.places.archive import Archive
 from kdcache.places.folder import Folder
@@ -15,16 +15,37 @@ from kdcache.sharing.export import export_store
 from kdcache.sharing.push_pull import pull, push
 from kdcache.sharing.sealed_files import sealed_files
 from kdcache.sharing.transfer import copy_sealed
+from kdcache.store.manifest import Card
 from kdcache.store.store import Store
 from kdcache.whole_store.verify import inspect_files
-from tests.kits.bucket import FAULTS, PASSING, PATIENT, Asked, Proxy, environment, objects
+from tests.kits.bucket import PATIENT, Asked, Proxy, environment, objects
 from tests.kits.damage import FIRST, all_reads, rich_store
 from tests.kits.forks import forks
-from tests.kits.stores import all_files
-from tests.kits.web import EVER, TRANSIENT, serving
-from tests.kits.web import FAULTS as WEB_FAULTS
+from tests.kits.http_faults import FAULTS, HARMLESS, OUTLASTED, REFUSED, SEEN, UNSEEN, cases
+from tests.kits.http_speakers import Speaker, speaking
+from tests.kits.stores import all_files, create_store, make_case, write_views
 
-KEYS = (f"{FIRST}/classes/c/0/1/0", "order/c/0", "kdcache/manifest.json", f"kdcache/{FIRST}/commits-", "seals/latest")
+pytestmark = pytest.mark.filterwarnings("ignore:Use 'content=:DeprecationWarning")  # huggingface-hub's use of httpx2
+SHARD = "views-00000-00001/classes/c/0/0/0"
+SEAL = "kdcache/seals/{}.json"
+CLASSES = f"{FIRST}/classes/c/0/1/0"
+
+
+@pytest.fixture(scope="module")
+def small(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A sealed store of thirty-one files."""
+    case = make_case(70, views=1)
+    store = create_store(tmp_path_factory.mktemp("small") / "small.kd", case)
+    write_views(store, 0, case.logits[:1])
+    store.seal()
+    store.write_card(Card(name="small"))
+    return Path(store.folder.root)
+
+
+@pytest.fixture(scope="module", params=["web", "hub", "bucket"])
+def speaker(request: pytest.FixtureRequest, small: Path) -> Iterator[Speaker]:
+    with speaking(request.param, small, lambda: request.getfixturevalue("s3_server_")) as speaker:
+        yield speaker
 
 
 @pytest.fixture(scope="module")
@@ -32,15 +53,8 @@ def rich(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return rich_store(tmp_path_factory.mktemp("rich") / "rich.kd")
 
 
-@pytest.fixture
-def pushed(rich: Path, s3: Proxy) -> str:
-    """The address of that store in the bucket."""
-    push(str(rich), "s3://team/faults/rich.kd")
-    s3.heal()
-    return "s3://team/faults/rich.kd"
-
-
-def outcome(call: Callable[[], object]) -> KdcacheError | None:
+def refused(call: Callable[[], object]) -> KdcacheError | None:
+    """The error of ours that a call ends with, if any."""
     try:
         call()
     except KdcacheError as error:
@@ -48,74 +62,51 @@ def outcome(call: Callable[[], object]) -> KdcacheError | None:
     return None
 
 
-@pytest.mark.parametrize("fault", sorted(FAULTS))
-def test_any_fault_of_a_pull_is_told_or_passes(rich: Path, pushed: str, s3: Proxy, tmp_path: Path, fault: str) -> None:
-    names = list(all_files(rich))
-    with serving(tmp_path) as other:
-        s3.elsewhere = other.url
-        for number, key in enumerate(KEYS[:4:3] if fault != "stall" else KEYS[:1]):
-            name = next(name for name in names if key in name)
-            copy = tmp_path / f"{number}.kd"
-            s3.spoil("GET", name, fault, times=1)
-            error = outcome(lambda copy=copy: pull(pushed, str(copy)))  # type: ignore[misc]
-            if error is None:
-                assert all_reads(copy) == all_reads(rich)
-            else:
-                assert fault not in PASSING or (fault, number) == ("short", 1), error  # a record's size is not foretold
-                assert outcome(lambda copy=copy: Store.open(copy)) is not None, "a seal stands over a copy that failed"
-                s3.faults = {}
-                pull(pushed, str(copy))
-                assert inspect_files(str(copy)).whole
+def test_a_pull_outlasts_what_passes(speaker: Speaker, small: Path, tmp_path: Path) -> None:
+    """Every fault that may pass meets a file of its own, once. Bytes that are not the seal's are fetched again too."""
+    wanted = {fault: row.wants(speaker.name, "pull") for fault, row in FAULTS.items()}
+    passing = [fault for fault, outcome in wanted.items() if outcome in (OUTLASTED, UNSEEN, HARMLESS)]
+    data = [key for key in sorted(all_files(small)) if "/c/" in key]
+    for number in range(3):
+        some = passing[number::3]
+        spoiled = dict(zip(some, data[: len(some)], strict=True))
+        speaker.spoil("stall", times=1)  # its patience
+        for fault, key in spoiled.items():
+            speaker.also(fault, key, times=1)
+        pull(speaker.url, str(tmp_path / f"{number}.kd"))
+        assert all_files(tmp_path / f"{number}.kd") == all_files(small)
+        for fault, key in spoiled.items():
+            assert speaker.asked(key) > 1 or wanted[fault] == HARMLESS, (fault, key)
 
 
-@pytest.mark.parametrize("fault", sorted(FAULTS))
-def test_any_fault_of_a_push_is_told_or_passes(rich: Path, place: str, s3: Proxy, tmp_path: Path, fault: str) -> None:
-    names = list(all_files(rich))
-    with serving(tmp_path) as other:
-        s3.elsewhere = other.url
-        for number, key in enumerate(KEYS[:1]):
-            name = next(name for name in names if key in name)
-            s3.spoil("PUT", name, fault, times=1)
-            error = outcome(lambda number=number: push(str(rich), f"{place}/push{number}"))  # type: ignore[misc]
-            assert error is None or fault not in PASSING, error
-            s3.faults = {}
-            if error is not None:
-                assert isinstance(outcome(lambda number=number: Store.open(f"{place}/push{number}")), StoreError)  # type: ignore[misc]
-                push(str(rich), f"{place}/push{number}")
-            found = objects(s3, f"{place.removeprefix('s3://team/')}/push{number}")
-            assert {key.split(f"/push{number}/")[1] for key in found} <= set(names)
-            assert all(data == (rich / key.split(f"/push{number}/")[1]).read_bytes() for key, data in found.items())
-        assert other.asked == []
-
-
-@pytest.mark.parametrize("fault", sorted(set(WEB_FAULTS) - {"drip", "endless", "endless error", "huge", "stall"}))
-def test_any_fault_of_a_pull_over_http_is_told_or_passes(rich: Path, tmp_path: Path, fault: str) -> None:
-    with serving(rich.parent) as site, serving(tmp_path) as other:
-        site.elsewhere = other.url
-        for number, key in enumerate(KEYS[:2]):
-            name = next(name for name in all_files(rich) if key in name)
-            for times in (1, EVER):
-                site.counted.clear()
-                site.faults = {f"rich.kd/{name}": (fault, 0, times)}
-                copy = tmp_path / f"{number}-{times}.kd"
-                error = outcome(lambda copy=copy: pull(f"{site.url}/rich.kd", str(copy)))  # type: ignore[misc]
-                if error is None:
-                    assert all_reads(copy) == all_reads(rich)
-                else:
-                    assert fault not in TRANSIENT or times == EVER
-                    assert not (copy / "kdcache/seals").exists()
-        assert other.asked == []
+@pytest.mark.parametrize(("speaker", "fault"), cases("pull", *SEEN), indirect=["speaker"])
+def test_a_pull_that_is_refused_leaves_no_seal_and_goes_on(
+    speaker: Speaker, small: Path, tmp_path: Path, fault: str
+) -> None:
+    """What passes and what is fetched again too, where it is for ever."""
+    copy = tmp_path / "copy.kd"
+    speaker.spoil(fault, SHARD)
+    error = refused(lambda: pull(speaker.url, str(copy)))
+    assert error is not None
+    speaker.require_named(error)
+    speaker.require_kept_to()
+    assert not (copy / "kdcache/seals").exists()
+    assert isinstance(refused(lambda: Store.open(copy)), StoreNotFoundError)
+    speaker.heal()
+    pull(speaker.url, str(copy))
+    assert all_files(copy) == all_files(small)
 
 
 def test_a_byte_that_is_flipped_once_is_fetched_again_and_for_ever_refused(
-    rich: Path, pushed: str, s3: Proxy, tmp_path: Path
+    speaker: Speaker, small: Path, tmp_path: Path
 ) -> None:
-    s3.spoil("GET", KEYS[0], "flip", times=1)
-    pull(pushed, str(tmp_path / "once.kd"))
-    assert all_reads(tmp_path / "once.kd") == all_reads(rich)
-    s3.spoil("GET", KEYS[0], "flip")
-    with pytest.raises(DamagedError, match=f"{KEYS[0]} has sha256 .*, the seal lists .*; push the store again"):
-        pull(pushed, str(tmp_path / "ever.kd"))
+    speaker.spoil("flip", SHARD, times=1)
+    pull(speaker.url, str(tmp_path / "once.kd"))
+    assert speaker.asked(SHARD) == 2
+    assert all_files(tmp_path / "once.kd") == all_files(small)
+    speaker.spoil("flip", SHARD)
+    with pytest.raises(DamagedError, match=f"{SHARD} has sha256 .*, the seal lists .*; (push|publish) the store again"):
+        pull(speaker.url, str(tmp_path / "ever.kd"))
     assert not (tmp_path / "ever.kd/kdcache/seals").exists()
     with pytest.raises(StoreNotFoundError):
         Store.open(tmp_path / "ever.kd")
@@ -127,34 +118,64 @@ def test_a_byte_that_is_flipped_once_is_fetched_again_and_for_ever_refused(
         ("kdcache/manifest.json", "flip", 1),  # the second time: the first was held against the seal
         ("kdcache/manifest.json", "page as data", 1),
         ("kdcache/card.json", "page as data", 0),
-        ("seals/latest", "flip", 0),
-        ("seals/{}.json", "flip", 0),
+        ("kdcache/seals/latest", "flip", 0),
+        (SEAL, "flip", 0),
     ],
 )
 def test_no_spoiled_record_is_sealed_into_a_copy(
-    rich: Path, pushed: str, s3: Proxy, tmp_path: Path, key: str, fault: str, spared: int
+    speaker: Speaker, small: Path, tmp_path: Path, key: str, fault: str, spared: int
 ) -> None:
-    content_id = Store.open(rich).content_id or ""
-    s3.spoil("GET", key.format(content_id[:32]), fault, spared=spared, times=1)
-    with pytest.raises(KdcacheError):
-        pull(pushed, str(tmp_path / "copy.kd"))
+    speaker.spoil(fault, key.format((Store.open(small).content_id or "")[:32]), spared=spared, times=1)
+    assert refused(lambda: pull(speaker.url, str(tmp_path / "copy.kd"))) is not None
     assert not (tmp_path / "copy.kd/kdcache").exists()
-    pull(pushed, str(tmp_path / "copy.kd"))
-    assert all_reads(tmp_path / "copy.kd") == all_reads(rich)
+    pull(speaker.url, str(tmp_path / "copy.kd"))
+    assert all_files(tmp_path / "copy.kd") == all_files(small)
 
 
-@pytest.mark.parametrize("key", ["kdcache/manifest.json", "seals/latest", "seals/{}.json"])
+@pytest.mark.parametrize("key", ["kdcache/manifest.json", "kdcache/seals/latest", SEAL])
 @pytest.mark.parametrize("fault", ["403", "404", "503"])
 def test_records_that_do_not_come_end_a_pull_and_503_once_does_not(
-    rich: Path, pushed: str, s3: Proxy, tmp_path: Path, key: str, fault: str
+    speaker: Speaker, small: Path, tmp_path: Path, key: str, fault: str
 ) -> None:
-    name = key.format((Store.open(rich).content_id or "")[:32])
-    s3.spoil("GET", name, fault, times=1)
-    error = outcome(lambda: pull(pushed, str(tmp_path / "once.kd")))
-    assert (error is None) == (fault == "503")
-    s3.spoil("GET", name, fault)
-    assert outcome(lambda: pull(pushed, str(tmp_path / "ever.kd"))) is not None
+    name = key.format((Store.open(small).content_id or "")[:32])
+    speaker.spoil(fault, name, times=1)
+    assert (refused(lambda: pull(speaker.url, str(tmp_path / "once.kd"))) is None) == (fault == "503")
+    speaker.spoil(fault, name)
+    assert refused(lambda: pull(speaker.url, str(tmp_path / "ever.kd"))) is not None
     assert not (tmp_path / "ever.kd/kdcache").exists()
+
+
+@pytest.mark.parametrize("speaker", ["bucket"], indirect=True)
+def test_a_push_outlasts_what_passes(speaker: Speaker, s3_server_: Proxy, small: Path) -> None:
+    """Every fault that may pass, and those that spoil what nobody needs of an answer, meet a put of their own, once."""
+    passing = [fault for fault, row in FAULTS.items() if row.put in (OUTLASTED, HARMLESS)]
+    url, files = f"{speaker.url}.passing/{small.name}", all_files(small)
+    speaker.spoil("stall", times=1)  # its patience
+    for fault, key in zip(passing, sorted(files)[: len(passing)], strict=True):
+        speaker.also(fault, key, times=1, method="PUT")
+    push(str(small), url)
+    assert pushed(s3_server_, url) == files
+
+
+@pytest.mark.parametrize(("speaker", "fault"), cases("put", REFUSED, speakers=("bucket",)), indirect=["speaker"])
+def test_a_push_that_is_refused_seals_nothing_and_goes_on(
+    speaker: Speaker, s3_server_: Proxy, small: Path, fault: str
+) -> None:
+    url, files = f"{speaker.url}.{fault.replace(' ', '-')}/{small.name}", all_files(small)
+    speaker.spoil(fault, SHARD, times=1, method="PUT")
+    error = refused(lambda: push(str(small), url))
+    assert str(error).startswith(f"{url}/{SHARD} ")
+    assert speaker.other.asked == []
+    assert isinstance(refused(lambda: Store.open(url)), StoreNotFoundError)
+    assert pushed(s3_server_, url).items() <= files.items()
+    push(str(small), url)
+    assert pushed(s3_server_, url) == files
+
+
+def pushed(s3: Proxy, url: str) -> dict[str, bytes]:
+    """What lies beneath an address, read past everybody."""
+    prefix = f"{url.removeprefix('s3://team/')}/"
+    return {key.removeprefix(prefix): data for key, data in objects(s3, prefix).items()}
 
 
 class _FlippedOnce:
@@ -174,11 +195,19 @@ class _FlippedOnce:
 
 def test_a_byte_of_a_far_zip_file_that_is_flipped_once_is_fetched_again(rich: Path, tmp_path: Path) -> None:
     export_store(str(rich), str(tmp_path / "x.zip"))
-    file = _FlippedOnce((tmp_path / "x.zip").read_bytes(), (rich / KEYS[0]).read_bytes())
+    file = _FlippedOnce((tmp_path / "x.zip").read_bytes(), (rich / CLASSES).read_bytes())
     archive, target = Archive("https://host/x.zip", lambda: file, far=True), Folder(tmp_path / "copy.kd")
     copy_sealed(archive, target, sealed_files(archive, None), progress=silent, label="pulling")
     assert file.left == []
     assert all_reads(tmp_path / "copy.kd") == all_reads(rich)
+
+
+@pytest.fixture
+def pushed_rich(rich: Path, s3: Proxy) -> str:
+    """The address of a store of seventy-nine files in the bucket."""
+    push(str(rich), "s3://team/faults/rich.kd")
+    s3.heal()
+    return "s3://team/faults/rich.kd"
 
 
 def _child(call: str, given: tuple[str, str], env: dict[str, str]) -> None:
@@ -223,13 +252,13 @@ def test_a_push_that_is_killed_at_any_file_goes_on(rich: Path, place: str, s3: P
 
 @pytest.mark.parametrize("count", [3, 30, 54])
 def test_a_pull_that_is_killed_at_any_file_goes_on(
-    rich: Path, pushed: str, s3: Proxy, tmp_path: Path, count: int
+    rich: Path, pushed_rich: str, s3: Proxy, tmp_path: Path, count: int
 ) -> None:
     copy = tmp_path / "copy.kd"
-    assert killed_at(s3, "pull", (pushed, str(copy)), "GET", count) >= count
+    assert killed_at(s3, "pull", (pushed_rich, str(copy)), "GET", count) >= count
     with pytest.raises(StoreNotFoundError):
         Store.open(copy)
-    pull(pushed, str(copy))
+    pull(pushed_rich, str(copy))
     assert inspect_files(str(copy)).whole
     assert {name: data for name, data in all_files(copy).items() if ".tmp-" not in name}.items() <= all_files(
         rich

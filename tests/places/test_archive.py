@@ -230,7 +230,7 @@ def test_a_web_server_shows_an_archive_too(packed: Path, local: Path, site: Site
     assert site.sent - before < packed.stat().st_size
     with pytest.raises(StoreNotFoundError, match=r"/gone.zip is not there; check the address"):
         Store.open(f"{site.url}/gone.zip")
-    site.faults["rich.zip"] = ("no ranges", 0, 10**9)
+    site.spoiling.spoil("no ranges", "rich.zip")
     with pytest.raises(StoreError, match="use a server that has range requests"):
         Store.open(url)
 

@@ -23,7 +23,8 @@ from kdcache.store.store import Store
 from kdcache.whole_store.verify import inspect_files
 from tests.kits import hub_stub
 from tests.kits.damage import FIRST, all_reads
-from tests.kits.hub_server import EVER, TOKEN, Repository
+from tests.kits.http_server import EVER
+from tests.kits.hub_server import TOKEN, Repository
 from tests.kits.hub_stub import URL, Hub, sealed
 from tests.kits.stores import all_files, make_case, write_store
 

@@ -15,7 +15,6 @@ from kdcache.whole_store.verify import inspect_files
 from tests.kits.bucket import Proxy, put_object
 from tests.kits.damage import rich_store
 from tests.kits.stores import create_store, make_case, write_views
-from tests.kits.web import EVER
 
 
 @pytest.fixture
@@ -91,7 +90,7 @@ def test_a_bucket_that_may_not_be_listed_is_read_and_pulled(
     """It answers 403 for what is missing; as a target it is refused."""
     path, ids = grown
     push(path, place)
-    s3.faults = {("GET", PARTIAL): ("403", 0, EVER), ("GET", CARD): ("403", 0, EVER)}
+    s3.spoiling.spoil("403", f"GET {PARTIAL}", f"GET {CARD}")
     rows = [store.read(1, [0, 69]).log_probs(1.0).tolist() for store in (Store.open(place), Store.open(path))]
     assert rows[0] == rows[1]
     assert Store.open(f"{place}@{ids[1]}").card == Card()

@@ -248,7 +248,7 @@ def test_views_are_extracted_anew_in_a_partial_copy(tmp_path: Path) -> None:
 
 def test_a_pull_over_http_needs_no_ranges(rich: Path, tmp_path: Path) -> None:
     with serving(tmp_path) as site:
-        site.faults = {f"rich.kd/{key}": ("no ranges", 0, 10**9) for key in all_files(rich)}
+        site.spoiling.spoil("no ranges", "rich.kd/")
         shared = pull(f"{site.url}/rich.kd", str(tmp_path / "copy.kd"))
         assert all(asked == "" for _, asked in site.asked)
     assert all_reads(tmp_path / "copy.kd") == all_reads(rich)
