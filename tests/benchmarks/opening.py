@@ -11,6 +11,7 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
+from kdcache.base.view_span import ViewSpan
 from kdcache.store.layout import segment_layout
 from kdcache.store.store import Store
 from kdcache.training.label_windows import DEFAULT_MEMORY
@@ -75,7 +76,7 @@ def _files(bench: Bench) -> Iterator[Figure]:
         raise AssertionError(f"a store has {found} files, the layout says {counted}")
     for views in (300, 10):
         passes = [(start, start + views) for start in range(0, 300, views)]
-        block = segment_layout(identity_of(IMAGENET), *passes[0]).block
+        block = segment_layout(identity_of(IMAGENET), ViewSpan(*passes[0])).block
         setting = f"{IMAGENET.rows:,} samples x 300 views, k 20, {len(passes)} passes of {views}, blocks of {block}"
         yield exact("files", files_of(IMAGENET, passes), "files", target=50_000, setting=setting)
 

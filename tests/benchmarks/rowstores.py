@@ -139,7 +139,7 @@ def files_of(shape: Shape, passes: list[tuple[int, int]]) -> int:
     identity = identity_of(shape)
     whole = ["zarr.json", "manifest", "seal", "latest", "order/zarr.json", "labels/zarr.json"]
     chunks = sum(-(-spec.shape[0] // spec.chunk[0]) for spec in (order_spec(shape.rows), labels_spec(shape.rows)))
-    return len(whole) + chunks + sum(_files_of_segment(segment_layout(identity, *views)) for views in passes)
+    return len(whole) + chunks + sum(_files_of_segment(segment_layout(identity, ViewSpan(*views))) for views in passes)
 
 
 def _files_of_segment(layout: SegmentLayout) -> int:

@@ -74,7 +74,7 @@ def bytes_a_row(plan: Plan, measured: dict[str, float]) -> float:
 
 def on_paper(plan: Plan, measured: dict[str, float], core: float) -> Row:
     """One column of the page's table."""
-    layouts = [segment_layout(identity_of(plan.shape), *views) for views in plan.passes]
+    layouts = [segment_layout(identity_of(plan.shape), ViewSpan(*views)) for views in plan.passes]
     blocks = sum(layout.blocks for layout in layouts)
     arrays = layouts[0].rowwise
     files, line = files_of(plan.shape, plan.passes), len(_commit(plan, arrays).to_bytes())

@@ -10,6 +10,7 @@ import pytest
 
 from kdcache.base.arrays import values_digest
 from kdcache.base.canonical import canonical_json, sha256_hex
+from kdcache.base.view_span import ViewSpan
 from kdcache.store.layout import order_spec, segment_digest, segment_layout
 from kdcache.store.manifest import parse_manifest
 from kdcache.store.shards import encode_plain
@@ -92,13 +93,10 @@ def sealed(spans: list[tuple[int, int]], *, lines: bytes = b"") -> Callable[[Pat
     def make(store: Path) -> None:
         record = parse_manifest((store / MANIFEST).read_bytes(), "manifest").identity
         commits, digest = sha256_hex(lines), record.digest
+        layouts = {span: segment_layout(record, ViewSpan(*span)) for span in spans}
         entries = [
-            {
-                "views": span,
-                "commits": commits,
-                "digest": segment_digest(segment_layout(record, *span), digest, commits),
-            }
-            for span in spans
+            {"views": span, "commits": commits, "digest": segment_digest(layout, digest, commits)}
+            for span, layout in layouts.items()
         ]
         fields = {"format": 1, "identity": digest, "order": record.order.sha256, "labels": "0" * 64, "head": None}
         data = canonical_json({**fields, "segments": entries})
@@ -106,8 +104,7 @@ def sealed(spans: list[tuple[int, int]], *, lines: bytes = b"") -> Callable[[Pat
         whole_file(f"kdcache/seals/{name[:32]}.json", data)(store)
         whole_file("kdcache/seals/latest", name.encode() + b"\n")(store)
         for span in spans[:3]:
-            key = segment_layout(record, *span).commits_file(commits)
-            whole_file(key, lines)(store)
+            whole_file(layouts[span].commits_file(commits), lines)(store)
 
     return make
 

@@ -59,14 +59,10 @@ def _body(change: Callable[[bytes], bytes], **headers: str) -> "Spoil":
     return spoil
 
 
-def _other_file(change: Callable[[bytes], bytes]) -> "Spoil":
+def _other_file(it: "Handler", change: Callable[[bytes], bytes]) -> None:
     """As a server answers that has another file there."""
-
-    def spoil(it: "Handler") -> None:
-        whole = it.truth(whole=True)
-        it.send(it.part(replace(whole, body=change(whole.body))))
-
-    return spoil
+    whole = it.truth(whole=True)
+    it.send(it.part(replace(whole, body=change(whole.body))))
 
 
 def half(data: bytes) -> bytes:
@@ -74,8 +70,8 @@ def half(data: bytes) -> bytes:
 
 
 def flipped(data: bytes) -> bytes:
-    at = len(data) // 2
-    return data[:at] + bytes(each ^ 16 for each in data[at : at + 1]) + data[at + 1 :]
+    middle = len(data) // 2
+    return half(data) + bytes(byte ^ 16 for byte in data[middle : middle + 1]) + data[middle + 1 :]
 
 
 def cut(it: "Handler") -> None:
@@ -208,7 +204,7 @@ def _longer(change: Callable[[bytes], bytes]) -> Fault:
     """A copy knows how long a file is, and asks for no more."""
     bucket = "DamagedError: .* has [0-9]+ bytes, [0-9]+ were expected; push the store again"
     said = "DamagedError: .* has [0-9]+ bytes, before it had [0-9]+; publish the store again"
-    return Fault(_other_file(change), UNSEEN, REFUSED, said, bucket=bucket, pull=REFUSED)
+    return Fault(lambda it: _other_file(it, change), UNSEEN, REFUSED, said, bucket=bucket, pull=REFUSED)
 
 
 DUE = "StoreError: .* answered {} .*, 20[06] was due; check the address"
@@ -241,7 +237,7 @@ FAULTS: dict[str, Fault] = {
     ),
     "page as data": _longer(lambda data: PAGE),
     "wrong length": _longer(lambda data: data + b"more"),
-    "emptied": Fault(_other_file(lambda data: b""), UNSEEN, REFUSED, RANGES, bucket=WHOLE),
+    "emptied": Fault(lambda it: _other_file(it, lambda data: b""), UNSEEN, REFUSED, RANGES, bucket=WHOLE),
     "empty": Fault(_body(lambda data: b""), UNSEEN, REFUSED, FEWER, bucket=SENT, but=PART),
     "short": Fault(_body(half), UNSEEN, REFUSED, FEWER, bucket=SENT, but=PART),
     "flip": Fault(_body(flipped), UNSEEN, UNSEEN),
@@ -258,8 +254,7 @@ FAULTS: dict[str, Fault] = {
     "encoded": Fault(
         _body(lambda data: b"\x1f\x8b", **{"Content-Encoding": "gzip"}), REFUSED, REFUSED,
         "StoreError: .* came encoded as gzip, asked for was identity; switch its compression off for stores",
-        bucket=f"{SENT}|gave no usable answer .Decode.*{ENDPOINT}",
-        but={"bucket whole": UNSEEN} | PART, put=UNTRIED,
+        bucket=f"{SENT}|gave no usable answer .Decode.*{ENDPOINT}", but={"bucket whole": UNSEEN} | PART, put=UNTRIED,
     ),
     "elsewhere": Fault(
         _to(lambda it: f"{it.server.elsewhere}{it.path.partition('?')[0]}?token={HIDDEN}", 307), REFUSED, REFUSED,
@@ -278,12 +273,11 @@ FAULTS: dict[str, Fault] = {
     "to a user": _points(_to(lambda it: f"http://{HIDDEN}@127.0.0.1:9/?{HIDDEN}"), "http://127.0.0.1:9/"),
     "endless": Fault(
         endless, REFUSED, REFUSED, LARGE.format("sends more than"), large=True, put=UNTRIED,
-        bucket=f"StoreError: .* gave no usable answer .*, in 3 tries .*{ENDPOINT}",
-        but=AT_BUCKET,
+        bucket=f"StoreError: .* gave no usable answer .*, in 3 tries .*{ENDPOINT}", but=AT_BUCKET,
     ),
     "huge": Fault(
-        lambda it: endless(it, Content_Length=str(10**12)), REFUSED, REFUSED, LARGE.format("announces"),
-        large=True, put=UNTRIED,
+        lambda it: endless(it, Content_Length=str(10**12)), REFUSED, REFUSED, LARGE.format("announces"), large=True,
+        put=UNTRIED,
         bucket=f"FormatError: .* has 1000000000000 bytes, allowed are [0-9]+; .*: fetch the store again|{WHOLE}",
     ),
     "endless error": replace(
