@@ -21,7 +21,8 @@ from kdcache.places.opening import open_place
 from kdcache.store.store import Store
 from kdcache.whole_store.verify import inspect_files
 from tests.kits.damage import FIRST, KINDS, SECOND, all_reads, rich_store
-from tests.kits.http_faults import ABSENT, FAULTS, HARMLESS, OUTLASTED, SEEN, UNSEEN, UNTRIED, WORDS, cases
+from tests.kits.http_answers import WORDS
+from tests.kits.http_faults import ABSENT, FAULTS, HARMLESS, OUTLASTED, SEEN, UNSEEN, UNTRIED, cases
 from tests.kits.http_server import EVER
 from tests.kits.http_speakers import Speaker, speaking
 from tests.kits.stores import all_files

@@ -9,7 +9,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 from kdcache.places.http_requests import Patience
-from tests.kits.http_server import Answer, Handler, Server, running
+from tests.kits.http_answers import Answer
+from tests.kits.http_server import Handler, Server, running
 
 BUCKET = "team"
 PATIENT = Patience(timeout=10.0, tries=3, pause=0.002, longest_pause=0.01, budget=60.0)

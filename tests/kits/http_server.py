@@ -3,26 +3,18 @@
 import re
 import threading
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 from urllib.parse import unquote, urlsplit
 
+from tests.kits.http_answers import Answer
 from tests.kits.http_faults import FAULTS
 
 EVER = 10**9
 RANGE = re.compile(r"bytes=([0-9]+)-([0-9]+)")
-
-
-@dataclass(frozen=True)
-class Answer:
-    """Status, headers without the length, and body."""
-
-    status: int
-    headers: Mapping[str, str]
-    body: bytes = b""
 
 
 class Spoiling:
@@ -140,10 +132,6 @@ class Handler(BaseHTTPRequestHandler):
             self.wfile.write(answer.body)
             self.server.sent += len(answer.body)
             self.close_connection = self.close_connection or length != len(answer.body)
-
-    def hang_up(self) -> None:
-        self.close_connection = True
-        self.connection.close()
 
 
 @contextmanager

@@ -13,7 +13,7 @@ from kdcache.errors import KdcacheError
 from kdcache.places import http_requests
 from kdcache.sharing.push_pull import push
 from tests.kits.bucket import KEY, SECRET, TOKEN, Proxy, environment
-from tests.kits.http_faults import HIDDEN
+from tests.kits.http_answers import HIDDEN
 from tests.kits.http_server import EVER, Server, Spoiling
 from tests.kits.hub_server import TOKEN as HUB_TOKEN
 from tests.kits.hub_stub import hub_serving

@@ -9,7 +9,8 @@ from dataclasses import dataclass, field
 from typing import Any
 from urllib.parse import parse_qs, unquote, urlsplit
 
-from tests.kits.http_server import Answer, Handler, Server, Spoiling
+from tests.kits.http_answers import Answer
+from tests.kits.http_server import Handler, Server, Spoiling
 
 TOKEN, OTHER = "hf_secretsecretsecret", "hf_readsonly"
 PAGE = 40  # entries of one answer to a listing

@@ -9,8 +9,9 @@ import pytest
 
 from kdcache.places import http_requests
 from kdcache.places.http_requests import Patience
-from tests.kits.http_faults import FAULTS, PAGE
-from tests.kits.http_server import EVER, Answer, Handler, Server, running
+from tests.kits.http_answers import PAGE, Answer
+from tests.kits.http_faults import FAULTS
+from tests.kits.http_server import EVER, Handler, Server, running
 
 STEADY = Patience(timeout=10.0, slowest=2**20, tries=3, pause=0.002, longest_pause=0.01, budget=60.0)
 QUICK = replace(STEADY, timeout=0.05)  # where no answer is to come
