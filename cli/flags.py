@@ -10,6 +10,7 @@ from pydantic.fields import FieldInfo
 
 from kdcache.base.view_span import ViewSpan
 
+SPAN = "N|START:STOP"  # of views
 Json = Annotated[bool, typer.Option("--json", help="Print one line of JSON for programs.")]
 Jobs = Annotated[int, typer.Option("--jobs", min=1, max=64, help="Files that travel at a time.")]
 EngineName = Annotated[
@@ -21,7 +22,7 @@ DaskWorkers = Annotated[
 ]
 Views = Annotated[
     ViewSpan | None,
-    typer.Option("--views", parser=ViewSpan.parse, metavar="N|START:STOP", help="Some views: 10 are 0:10; else all."),
+    typer.Option("--views", parser=ViewSpan.parse, metavar=SPAN, help="Some views: 10 are 0:10; else all."),
 ]
 Config = Annotated[str | None, typer.Option("--config", help="TOML file of the same settings; flags win.")]
 
@@ -79,7 +80,10 @@ def _kind(annotation: Any) -> Any:
 
 
 def _choices(annotation: Any) -> str | None:
-    options = [argument for argument in get_args(annotation) if isinstance(argument, str)]
+    arguments = (annotation, *get_args(annotation))
+    if any(getattr(argument, "__origin__", argument) is ViewSpan for argument in arguments):
+        return SPAN
+    options = [argument for argument in arguments if isinstance(argument, str)]
     return "|".join(options) if options else None
 
 
