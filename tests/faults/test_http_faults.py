@@ -55,7 +55,7 @@ def each(call: str, *outcomes: str, **some: Any) -> Any:
 
 
 def outcome(call: Callable[[], Any], *, large: bool = False) -> Any:
-    """What a call gives, or the error of ours that it ends with; in less than SECONDS and MEMORY."""
+    """The result of a call, or the error of ours that it ends with; in less than SECONDS and MEMORY."""
     began = time.monotonic()
     if large:
         tracemalloc.start()  # it doubles the time

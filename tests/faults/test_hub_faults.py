@@ -1,4 +1,4 @@
-"""What a hub alone can do: its own steps of a push, the way to large files, and whom its token is for."""
+"""Faults of a hub alone: its own steps of a push, the way to large files, and whom its token is for."""
 
 import re
 from collections.abc import Callable

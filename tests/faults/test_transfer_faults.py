@@ -83,7 +83,7 @@ def test_a_pull_outlasts_what_passes(speaker: Speaker, small: Path, tmp_path: Pa
 def test_a_pull_that_is_refused_leaves_no_seal_and_goes_on(
     speaker: Speaker, small: Path, tmp_path: Path, fault: str
 ) -> None:
-    """What passes and what is fetched again too, where it is for ever."""
+    """Faults for ever, those that would pass once and those after which a file is fetched again among them."""
     copy = tmp_path / "copy.kd"
     speaker.spoil(fault, SHARD)
     error = refused(lambda: pull(speaker.url, str(copy)))
@@ -173,7 +173,7 @@ def test_a_push_that_is_refused_seals_nothing_and_goes_on(
 
 
 def pushed(s3: Proxy, url: str) -> dict[str, bytes]:
-    """What lies beneath an address, read past everybody."""
+    """The files beneath an address, read past everybody."""
     prefix = f"{url.removeprefix('s3://team/')}/"
     return {key.removeprefix(prefix): data for key, data in objects(s3, prefix).items()}
 

@@ -1,4 +1,4 @@
-"""What a plain web server can do besides: vanish, change a file that is read, show another store's records."""
+"""Faults of a plain web server besides: it may vanish, change a file that is read, show another store's records."""
 
 import json
 import shutil

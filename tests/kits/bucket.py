@@ -72,7 +72,7 @@ class _Handler(Handler):
 
 
 def environment(proxy: Proxy) -> dict[str, str]:
-    """What a user sets to reach this server."""
+    """The environment that a user sets to reach this server."""
     return {
         "AWS_ACCESS_KEY_ID": KEY,
         "AWS_SECRET_ACCESS_KEY": SECRET,

@@ -87,7 +87,7 @@ def try_all(path: Path, truth: str) -> None:
 
 
 def cpu_seconds(path: Path, truth: Any) -> float:
-    """What all steps take."""
+    """Settings that all steps take."""
     began = time.process_time()
     try_all(path, truth)
     return time.process_time() - began

@@ -18,7 +18,7 @@ RANGE = re.compile(r"bytes=([0-9]+)-([0-9]+)")
 
 
 class Spoiling:
-    """Which requests are spoiled, by pieces of their lines: "PUT classes/c" is in "PUT rich.kd/classes/c/0/0/0"."""
+    """The requests that are spoiled, by pieces of their lines: "PUT classes/c" is in "PUT rich.kd/classes/c/0/0/0"."""
 
     def __init__(self) -> None:
         self._faults: dict[str, tuple[str, int, int]] = {}
