@@ -27,8 +27,10 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """No test prints as wide as the terminal that it was started from: tables fold where they are narrow."""
-    os.environ["COLUMNS"] = "100"
+    """No test prints as wide or as colourful as the terminal that it was started from."""
+    os.environ["COLUMNS"] = "100"  # consoles read it when they are made, as a test module is imported
+    for name in ("FORCE_COLOR", "NO_COLOR", "PY_COLORS", "TTY_COMPATIBLE", "TTY_INTERACTIVE"):
+        os.environ.pop(name, None)
     if (limit := config.getoption("--cpu-limit")) is not None:
         config.pluginmanager.register(CpuTimes(limit))
 
