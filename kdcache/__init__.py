@@ -9,7 +9,9 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from kdcache.base.view_span import ViewSpan
     from kdcache.errors import KdcacheError
-    from kdcache.labels.soft_labels import FullLabels, SoftLabels, TopKLabels
+    from kdcache.labels.full import FullLabels
+    from kdcache.labels.soft_labels import SoftLabels
+    from kdcache.labels.topk_labels import TopKLabels
     from kdcache.objectives.batch import Batch
     from kdcache.objectives.catalogue import make_objective
     from kdcache.objectives.kd import KD
@@ -30,14 +32,14 @@ _HOMES = {
     "KD": "objectives.kd",
     "Batch": "objectives.batch",
     "Data": "views.sources",
-    "FullLabels": "labels.soft_labels",
+    "FullLabels": "labels.full",
     "Identity": "store.manifest",
     "KdcacheError": "errors",
     "Loader": "training.loader",
     "Objective": "objectives.objective",
     "SoftLabels": "labels.soft_labels",
     "Store": "store.store",
-    "TopKLabels": "labels.soft_labels",
+    "TopKLabels": "labels.topk_labels",
     "TransformSpec": "store.plan",
     "ViewPlan": "store.plan",
     "ViewSpan": "base.view_span",

@@ -72,7 +72,7 @@ class ExtractSettings(Settings):
         default=ViewSpan(0, 1), description="how many views, or a range such as 10:20 to add to a store"
     )
     order: Literal["shuffled", "given"] = Field(default="shuffled", description="order of positions")
-    encoding: Literal["auto", "topk", "full"] = Field(default="auto", description="auto: full where top-k keeps all")
+    encoding: str = Field(default="auto", description="topk, full, or auto: full where top-k keeps all")
     top_k: int = Field(default=10, ge=1, description="classes kept of each row")
     quantisation: Literal["default", "high"] = Field(default="default", description="steps of 1/16 or 1/64 nat")
     packing: Literal["auto", "residuals", "plain"] = Field(

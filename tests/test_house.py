@@ -10,11 +10,14 @@ from pathlib import Path
 import pytest
 
 from kdcache.cli.app import COMMANDS
+from kdcache.labels.encodings import ENCODINGS
+from kdcache.labels.soft_labels import SoftLabels
 from tests.kits.house import ROOMS, ROOT, STORE_SIDE, imports, loaded, longest_chain, modules, room_of, sources
 
 FLOORS = ("", "pipelines", "cli")  # kdcache's own rooms stand beneath both
 LIMIT = 300  # lines of a file
 CHAIN = 18  # modules, one importing the next
+ASKED = ("encoding.k", "encoding.name")
 TERMINAL = {"typer", "rich", "click"}
 BARE = {"pipelines", "cli"}
 STAGES = {"extract", "train", "verify", "sweep"}
@@ -62,6 +65,24 @@ def test_imports_run_one_way() -> None:
 def test_the_longest_chain_of_imports_is_short_and_no_circle() -> None:
     chain = longest_chain()
     assert len(chain) <= CHAIN, f"{len(chain)} modules, {CHAIN} are allowed: {' > '.join(chain)}"
+
+
+def test_nobody_outside_labels_asks_which_encoding_it_is() -> None:
+    """No isinstance of an encoding or of soft labels, no look at an encoding's own name or k: the object knows."""
+    kinds = {kind.__name__ for kind in (*ENCODINGS.values(), *SoftLabels.__subclasses__())}
+    assert {"TopKEncoding", "FullEncoding", "TopKLabels", "FullLabels"} <= kinds
+    asked = []
+    for path in sources("kdcache", "pipelines", "cli"):
+        if path.parent == ROOT / "kdcache/labels":
+            continue
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.Call) and ast.unparse(node.func) in ("isinstance", "type"):
+                words = {name.id for part in node.args for name in ast.walk(part) if isinstance(name, ast.Name)}
+                asked += [(path.name, node.lineno)] if words & kinds else []
+            elif isinstance(node, ast.Compare):
+                values = [ast.unparse(value) for value in (node.left, *node.comparators)]
+                asked += [(path.name, node.lineno) for value in values if value.endswith(ASKED)]
+    assert asked == []
 
 
 def test_a_room_s_own_file_holds_its_duty_alone() -> None:

@@ -1,61 +1,207 @@
-"""An encoding says how the soft labels of a store become arrays; its dict stands in the manifest."""
+"""An encoding says how the soft labels of a store become arrays; its dict stands in the manifest.
 
-from typing import Any, Literal, Self
+A new encoding is one file, with a subclass of `Encoding`, and one entry in `encodings.ENCODINGS`. What differs between
+encodings is asked of the object: nobody outside this room asks which one it is.
 
-from pydantic import (
-    Field,
-    SerializerFunctionWrapHandler,
-    model_serializer,
-    model_validator,
-)
+Shape letters: B any leading axes, C classes, K kept classes, L hard labels a row (1, or 2 under mixing), R rows.
+"""
 
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+from math import prod
+from typing import Any, ClassVar, Literal, Self
+
+from pydantic import Field, SerializerFunctionWrapHandler, model_serializer
+
+from kdcache.base.arrays import WIDTH
 from kdcache.base.records import Record
+from kdcache.labels.reduction import Array
+from kdcache.labels.soft_labels import SoftLabels, require_temperature
+
+UPWARD = "what was not kept cannot be had back without the teacher: run kdcache extract"
 
 
-class Encoding(Record):
-    """An encoding says how soft labels become arrays.
+@dataclass(frozen=True)
+class LabelSpace:
+    """The classes that a teacher answers, and the hard labels that a row has.
 
-    k: the number of kept classes (topk). features, head: the width D of the kept features and of the kept classifier,
-    or 0. class_means: each segment holds the mean tail logit of every class (topk). packing (topk): "plain" keeps gaps
-    and tail as they are; "residuals" keeps gaps rank by rank and the tail as residuals, see `labels.tail_packing`.
+    classes: all of them. masked: ids that count as absent, ascending. labels: hard labels a row, 2 under mixing.
     """
 
-    name: Literal["topk", "full"]
-    k: int | None = Field(default=None, ge=1)
-    quantisation: Literal["default", "high"] = "default"
+    classes: int
+    masked: tuple[int, ...] = ()
+    labels: int = 1
+
+    @property
+    def visible(self) -> int:
+        """The number of classes that are not masked."""
+        return self.classes - len(self.masked)
+
+
+@dataclass(frozen=True)
+class RowArray:
+    """An array with an entry for each row: its dtype, its axes before and behind that of the positions, and what it
+    holds, in words.
+
+    by_rank: set where a chunk holds the numbers of one rank side by side.
+    """
+
+    dtype: str
+    text: str
+    front: tuple[int, ...] = ()
+    back: tuple[int, ...] = ()
+    by_rank: bool = False
+
+    @property
+    def row_bytes(self) -> int:
+        """Bytes of one row."""
+        return WIDTH[self.dtype] * prod((*self.front, *self.back))
+
+
+@dataclass(frozen=True)
+class SegmentArray:
+    """An array that a segment has once, written with block 0: its dtype and shape, and what it holds, in words."""
+
+    dtype: str
+    text: str
+    shape: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class Encoded:
+    """Arrays by name, as the store holds them. `clamped` [Vs, R] is true for rows whose numbers did not fit."""
+
+    arrays: dict[str, Array]
+    clamped: Array
+
+
+@dataclass(frozen=True)
+class Choice:
+    """The words in which people choose an encoding; None is for the encoding, or the store that stands, to choose.
+
+    shuffled: positions are in a random order, so that the rows of block 0 are a fair sample.
+    """
+
+    top_k: int | None = None
+    quantisation: Literal["default", "high"] | None = None
+    packing: Literal["residuals", "plain"] | None = None
+    shuffled: bool = True
+
+
+class Encoding(Record, ABC):
+    """An encoding: the record of the manifest, and all that is done by it.
+
+    name: as in `ENCODINGS`. features, head: the width D of the kept features and of the kept classifier, or 0.
+    """
+
+    name: str
     features: int = Field(default=0, ge=0)
     head: int = Field(default=0, ge=0)
-    class_means: bool = False
-    packing: Literal["plain", "residuals"] = "plain"
+
+    LATER: ClassVar[tuple[str, ...]] = ()  # keys that came later: absent at their defaults, so that digests stay
+    COMPLETE: ClassVar[bool] = False  # every class's logit is kept, so there is no tail, and any temperature is served
+    HOLDS_LABEL: ClassVar[bool] = True  # else `decode` reads the hard label's logit by the array `hard`
 
     @model_serializer(mode="wrap")
     def _without_default(self, serialize: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        """Keys that came later are left out at their defaults, so that older stores keep their identity digests."""
         record: dict[str, Any] = serialize(self)
-        for name in ("class_means", "packing"):
-            if record[name] == type(self).model_fields[name].default:
-                del record[name]
+        for key in self.LATER:
+            if record[key] == type(self).model_fields[key].default:
+                del record[key]
         return record
 
-    @model_validator(mode="after")
-    def _k_belongs_to_topk(self) -> Self:
-        if (self.name == "topk") != (self.k is not None):
-            raise ValueError(f"k is {self.k} in the {self.name} encoding; topk needs k, full has none")
-        if self.class_means and self.name == "full":
-            raise ValueError("class_means is true in the full encoding, which has no tail")
-        if self.packing != "plain" and self.name == "full":
-            raise ValueError(f"packing is {self.packing} in the full encoding, which has no gaps and no tail")
-        return self
+    @classmethod
+    @abstractmethod
+    def chosen(cls, choice: Choice, space: LabelSpace, *, like: "Encoding | None" = None) -> Self:
+        """The encoding that a choice asks for, without features or head. What it leaves open is as in `like`, the
+        encoding of the store that stands, or else this encoding's default. Raises InvalidInputError."""
 
+    @classmethod
+    @abstractmethod
+    def narrowed(cls, source: "Encoding", choice: Choice, space: LabelSpace) -> Self:
+        """The encoding to which a store in `source` is recoded, without features or head. Raises InvalidInputError for
+        what cannot be had without the teacher."""
 
-def described(encoding: Encoding) -> str:
-    """The encoding in words for people: `top 20, default quantisation, residuals`."""
-    words = ["all logits"]
-    if encoding.k is not None:
-        words = [f"top {encoding.k}", f"{encoding.quantisation} quantisation", encoding.packing]
-    return ", ".join([*words, *(name for name in ("features", "head") if getattr(encoding, name))])
+    @property
+    @abstractmethod
+    def contents(self) -> str:
+        """What is kept of the logits, in words: `top 20`, `all logits`."""
 
+    @property
+    def manner(self) -> tuple[str, ...]:
+        """How it is kept, in words: `default quantisation`, `residuals`."""
+        return ()
 
-def class_dtype(classes: int) -> str:
-    """Class ids are u16, above 65,536 classes u32."""
-    return "uint16" if classes <= 2**16 else "uint32"
+    @property
+    def keeps_class_means(self) -> bool:
+        """True where each segment holds the mean tail logit of every class, the array `class_means`."""
+        return False
+
+    @abstractmethod
+    def kept(self, space: LabelSpace) -> int:
+        """The number of logits that a row keeps."""
+
+    @abstractmethod
+    def require_fit(self, space: LabelSpace) -> None:
+        """Raises ValueError where the classes are too few for it."""
+
+    @abstractmethod
+    def arrays(self, space: LabelSpace) -> dict[str, RowArray]:
+        """The arrays of soft labels in writing order; the first is the ticket."""
+
+    def segment_arrays(self, space: LabelSpace) -> dict[str, SegmentArray]:
+        """The arrays that a segment has once."""
+        return {}
+
+    def scratch(self, space: LabelSpace) -> tuple[int, int]:
+        """Bytes a row beyond its arrays: of the fields from `reduce`, and of `encode` at its widest in one view."""
+        return 32, 0
+
+    @abstractmethod
+    def reduce(self, logits_BC: Array, labels_BL: Array, space: LabelSpace) -> dict[str, Array]:
+        """The fields [B, ...] that are kept of logits, on their device; numpy or torch. `label` [B, L] is among them:
+        the hard label's distance to the top logit, NaN for label -1 and a masked one."""
+
+    def segment_sums(self, logits_BC: Array, fields: dict[str, Array], space: LabelSpace) -> dict[str, Array]:
+        """Sums over a batch of block 0, by name, from which `segment_values` makes the segment's own arrays."""
+        return {}
+
+    def segment_values(self, sums: dict[str, Array]) -> dict[str, Array]:
+        """The segment's own arrays, from the f64 totals of `segment_sums`."""
+        return {}
+
+    @abstractmethod
+    def encode(self, fields: dict[str, Array], space: LabelSpace) -> Encoded:
+        """Arrays as the store holds them, from `reduce`'s fields (numpy, leading axes [Vs, R]). Raises
+        BadLogitsError."""
+
+    @abstractmethod
+    def decode(self, arrays: dict[str, Array], space: LabelSpace) -> SoftLabels:
+        """Soft labels (numpy, f32) from arrays [R, ...], positions first."""
+
+    @abstractmethod
+    def fields_of(self, soft: SoftLabels, hard_RL: Array, space: LabelSpace) -> dict[str, Array]:
+        """The fields [R, ...] of `reduce`, from the soft labels of a wider encoding and hard labels [R, L]."""
+
+    @abstractmethod
+    def at_limit(self, arrays: dict[str, Array], kept: int) -> Array:
+        """[R] true for rows of which one number among the first `kept` logits is the largest that there is: it may
+        have been clamped."""
+
+    @abstractmethod
+    def answer_error(self, span: float) -> float:
+        """The most by which a stored log-probability can differ from the answered one, for classes down to `span` nats
+        below the top."""
+
+    def require_temperature(self, temperature: float) -> None:
+        """Raises InvalidInputError for a temperature at which its soft labels are not known."""
+        require_temperature(temperature, complete=self.COMPLETE)
+
+    @property
+    def title(self) -> str:
+        """The encoding in words for people: `top 20, default quantisation, residuals`."""
+        return ", ".join([self.contents, *self.manner])
+
+    def described(self) -> str:
+        """Its title, and what else is kept: `all logits, features, head`."""
+        return ", ".join([self.title, *(name for name in ("features", "head") if getattr(self, name))])

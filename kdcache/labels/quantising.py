@@ -12,18 +12,12 @@ gaps. The tail is in steps of 1/128 nat, label distances in steps of 1/64.
 Shape letters: Vs views, N rows, K kept classes, L labels a row (the axis is absent where L = 1), C classes.
 """
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from functools import partial
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from kdcache.errors import BadLogitsError
-from kdcache.labels.encoding import Encoding, class_dtype
-from kdcache.labels.reduction import TopK
-from kdcache.labels.tail_packing import TAIL_STEPS, pack
+from kdcache.labels.tail_packing import TAIL_STEPS
 
 Array = npt.NDArray[Any]
 
@@ -32,54 +26,17 @@ GAP_DTYPE: dict[str, Any] = {"default": np.uint8, "high": np.uint16}
 NO_TAIL = -32768
 LABEL_STEPS = 64
 NO_LABEL = 65535
-LOWEST_F16 = -65504.0
 
 
-@dataclass(frozen=True)
-class Encoded:
-    """Arrays by name, as the store holds them. `clamped` [Vs, N] is true for rows whose gaps did not fit."""
-
-    arrays: dict[str, Array]
-    clamped: Array
-
-
-def encode_topk(rows: TopK, encoding: Encoding, classes: int, masked: Sequence[int] = ()) -> Encoded:
-    """Quantise reduced rows (numpy, leading axes [Vs, N]) over `classes` classes, the `masked` ones included.
-
-    Raises BadLogitsError for a class id that does not fit.
-    """
-    if int(rows.classes.max(initial=0)) >= classes:
-        raise BadLogitsError(f"class id {int(rows.classes.max())} does not fit {classes} classes")
-    gaps, clamped = _by_view(partial(_quantise_gaps, quantisation=encoding.quantisation), rows.distances)
-    label, far_labels = _quantise_label(rows.label)
-    arrays, tail = {"classes": rows.classes.astype(class_dtype(classes))}, _quantise_tail(rows.tail)
-    residuals = encoding.packing == "residuals"
-    if residuals:
-        tail_classes = classes - len(masked) - rows.classes.shape[-1]
-        tail = pack(tail, last_steps(gaps, encoding.quantisation), tail_classes)
-    if encoding.k != 1:
-        arrays["gaps"] = np.moveaxis(gaps, -1, -2) if residuals else gaps
-    arrays["tail"] = np.moveaxis(tail, -1, -2)
-    arrays["label"] = label[..., 0] if label.shape[-1] == 1 else label
-    return Encoded(arrays, np.asarray(clamped | far_labels.any(axis=-1)))
-
-
-def encode_full(centred_VNC: Array) -> Encoded:
-    """Max-centred f32 logits become f16. Masked classes stay -inf, all others are clipped to f16's lowest value."""
-    masked = np.isneginf(centred_VNC)
-    too_low = ~masked & (centred_VNC < LOWEST_F16)
-    logits = np.where(masked, -np.inf, np.maximum(centred_VNC, LOWEST_F16)).astype(np.float16)
-    return Encoded({"logits": logits}, np.asarray(too_low.any(axis=-1)))
-
-
-def _by_view(quantise: Callable[[Array], tuple[Array, Array]], distances: Array) -> tuple[Array, Array]:
-    """Gaps and clamped rows, one view after another: `quantise` works in arrays 32 times as wide as the gaps."""
+def quantise_gaps(distances: Array, quantisation: str) -> tuple[Array, Array]:
+    """Gaps [..., K-1] and a mask [...] of clamped rows, from distances [..., K]; one view (the first axis of three)
+    after another, since the work is done in arrays 32 times as wide as the gaps."""
     if distances.ndim < 3 or len(distances) < 2:
-        return quantise(distances)
+        return _quantise_gaps(distances, quantisation)
     views = len(distances)
     results: tuple[Array, Array] | None = None
     for view in range(views):
-        gaps, clamped = quantise(distances[view])
+        gaps, clamped = _quantise_gaps(distances[view], quantisation)
         if results is None:
             results = np.empty((views, *gaps.shape), gaps.dtype), np.empty((views, *clamped.shape), clamped.dtype)
         results[0][view], results[1][view] = gaps, clamped
@@ -114,13 +71,14 @@ def _clamp_running(steps: Array, largest: int) -> Array:
     return gaps
 
 
-def _quantise_tail(tail: Array) -> Array:
+def quantise_tail(tail: Array) -> Array:
+    """The tail's logsumexp in steps of 1/128 nat, i16; NO_TAIL for -inf."""
     present = np.isfinite(tail)
     steps = np.clip(np.rint(np.where(present, tail, 0.0).astype(np.float64) * TAIL_STEPS), NO_TAIL + 1, 32767)
     return np.where(present, steps, NO_TAIL).astype(np.int16)
 
 
-def _quantise_label(label: Array) -> tuple[Array, Array]:
+def quantise_label(label: Array) -> tuple[Array, Array]:
     """Label distances in steps of 1/64, at most 65,534 (1,024 nats), and true where a label is farther than that."""
     none = np.isnan(label)
     steps = np.rint(np.where(none, 0.0, label).astype(np.float64) * LABEL_STEPS)

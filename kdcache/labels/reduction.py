@@ -37,7 +37,7 @@ def reduce_topk(logits_BC: Array, labels_BL: Array, k: int, masked: tuple[int, .
     """
     xp = array_namespace(logits_BC)
     visible_BC = _visible(logits_BC, masked)
-    classes_BK = _best_classes(visible_BC, k)  # before centring: under a huge top it rounds near logits to equal ones
+    classes_BK = best_classes(visible_BC, k)  # before centring: under a huge top it rounds near logits to equal ones
     centred_BC = centre(visible_BC)
     values_BK = xp.take_along_axis(centred_BC, classes_BK, axis=-1)
     rest_BC = fill_at(centred_BC, classes_BK, -xp.inf)
@@ -129,7 +129,7 @@ def _log(total_B: Array) -> Array:
     return xp.where(total_B > 0, logs_B, xp.full_like(logs_B, -xp.inf))
 
 
-def _best_classes(values_BC: Array, k: int) -> Array:
+def best_classes(values_BC: Array, k: int) -> Array:
     """Ids [B, K] of the k largest values, descending; equal values among them by ascending id."""
     xp = array_namespace(values_BC)
     if is_numpy_namespace(xp):

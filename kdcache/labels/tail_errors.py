@@ -8,16 +8,17 @@ Shape letters: R rows, K kept classes, C classes.
 """
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any, get_args
 
 import numpy as np
 import numpy.typing as npt
 
 from kdcache.base.records import Record
-from kdcache.labels.encoding import Encoding
-from kdcache.labels.quantising import decode_logits, decode_tail, encode_topk
+from kdcache.labels.quantising import decode_logits, decode_tail, quantise_gaps, quantise_tail
 from kdcache.labels.reduction import centre, fill_at, logsumexp, reduce_topk, tail_sums
-from kdcache.labels.soft_labels import Tail, TopKLabels
+from kdcache.labels.soft_labels import Tail
+from kdcache.labels.topk_labels import TopKLabels, read_topk
 
 Array = npt.NDArray[Any]
 
@@ -71,15 +72,13 @@ def stored_topk(logits: Array, k: int, *, masked: tuple[int, ...] = (), quantisa
     """
     classes = logits.shape[-1]
     rows = reduce_topk(logits, np.full((len(logits), 1), -1), k, masked)
-    encoding = Encoding.model_validate({"name": "topk", "k": k, "quantisation": quantisation})
-    arrays = encode_topk(rows, encoding, classes).arrays
-    head = decode_logits(rows.classes, arrays.get("gaps"), quantisation).astype(np.float64)
-    tail = np.moveaxis(decode_tail(arrays["tail"]), -2, -1).astype(np.float64)
+    head = decode_logits(rows.classes, quantise_gaps(rows.distances, quantisation)[0], quantisation)
+    tail = decode_tail(quantise_tail(rows.tail))
     half = len(logits) // 2
     means = [_means(logits[part], rows.classes[part], masked) for part in (slice(half, None), slice(None, half))]
     class_means = np.repeat(np.stack(means), [half, len(logits) - half], axis=0)
-    label = np.full(len(logits), np.nan)
-    return TopKLabels(rows.classes, head, tail, label, classes, masked, class_means)
+    stored = replace(rows, distances=-head.astype(np.float64), tail=tail.astype(np.float64))
+    return read_topk(stored, classes, masked).with_class_means(class_means)
 
 
 def _means(logits: Array, classes: Array, masked: tuple[int, ...]) -> Array:

@@ -18,8 +18,7 @@ from kdcache.base.arrays import IntArray
 from kdcache.base.devices import to_device
 from kdcache.base.view_span import ViewSpan
 from kdcache.errors import BadLogitsError, InvalidInputError
-from kdcache.labels.quantising import LOWEST_F16, Encoded, encode_topk
-from kdcache.labels.reduction import TopK, centre, finite_rows, label_distances, reduce_topk, tail_sums
+from kdcache.labels.reduction import finite_rows
 from kdcache.networks.batch_buffers import BatchBuffers, record_event
 from kdcache.networks.loop_memory import LoopMemory, loop_memory
 from kdcache.networks.teacher import Teacher
@@ -49,15 +48,15 @@ class Unit:
 class BlockAnswer:
     """The teacher's answer for a block, on its way to the host: `fields` [V, R, ...] by name, and `pixels` [V, R] u8.
 
-    In block 0 also the canary's thumbnails [V, 64, 3, 8, 8] u8 and, where class means are kept, each batch's
-    `reduction.tail_sums` [2, C]. Nothing may be read before `ready`.
+    In block 0 also the canary's thumbnails [V, 64, 3, 8, 8] u8, and `sums`, each batch's `Encoding.segment_sums`.
+    Nothing may be read before `ready`.
     """
 
     block: int
     fields: dict[str, Tensor]
     pixels: Array
     canary: Array | None
-    tail_sums: list[Tensor]
+    sums: list[dict[str, Tensor]]
     ready: torch.cuda.Event | None
 
 
@@ -87,7 +86,7 @@ class BlockExtractor:
         """The memory that extracting blocks may take, over that in use before the first."""
         return loop_memory(
             self.layout,
-            classes=self.identity.teacher.classes,
+            self.identity,
             view_bytes=self.view_bytes,
             request=request_size(self.identity, len(self.layout.views), self.view_bytes),
             batch_rows=self.batch_rows,
@@ -152,10 +151,9 @@ class BlockExtractor:
             fields = reduce_answer(logits[:count], labels, self.identity)
             if self.identity.encoding.features:
                 fields["features"] = self._require_features(features)[:count].half()
-            if self.identity.encoding.class_means and answer.block == 0:
-                ids, masked_classes = fields["classes"].long(), self.identity.teacher.masked_classes
-                answer.tail_sums.append(_host_memory((2, logits.shape[1]), torch.float32, logits.device))
-                _copy_out(answer.tail_sums[-1], tail_sums(logits[:count], ids, masked_classes))
+            if answer.block == 0:
+                sums = self.identity.encoding.segment_sums(logits[:count], fields, self.identity.space)
+                answer.sums.append({name: _on_host(values) for name, values in sums.items()})
             self._put(answer, fields, units)
 
     def _put(self, answer: BlockAnswer, fields: dict[str, Tensor], units: list[Unit]) -> None:
@@ -186,20 +184,14 @@ class BlockExtractor:
         start = self.layout.block_rows(answer.block)[0]
         fields = {name: value.numpy() for name, value in answer.fields.items()}
         _require_finite(fields["finite"], self.layout, start, self.sample_name)
-        if self.identity.encoding.k is None:
-            encoded = Encoded({"logits": fields["logits"]}, fields["clamped"])
-        else:
-            rows = TopK(fields["classes"], fields["distances"], fields["tail"], fields["label"])
-            teacher = self.identity.teacher
-            encoded = encode_topk(rows, self.identity.encoding, teacher.classes, teacher.masked_classes)
+        encoded = self.identity.encoding.encode(fields, self.identity.space)
         arrays = {**encoded.arrays, "pixels": answer.pixels}
         if self.identity.encoding.features:
             arrays["features"] = fields["features"]
         if answer.canary is not None:
             arrays["canary"] = answer.canary
-            if self.identity.encoding.class_means:
-                arrays["class_means"] = _class_means(answer)
-        return arrays, _counts(fields["label"], int(encoded.clamped.sum()))
+            arrays |= self.identity.encoding.segment_values(_totals(answer.sums))
+        return arrays, Counts.of(fields["label"], int(encoded.clamped.sum()))
 
 
 def request_size(identity: Identity, view_count: int, view_bytes: int) -> tuple[int, int]:
@@ -219,30 +211,12 @@ def units_of(item: Drawn) -> Iterator[Unit]:
 
 
 def reduce_answer(logits: Tensor, labels: Tensor, identity: Identity) -> dict[str, Tensor]:
-    """The fields of a block's answer from logits [B, C] and `labels` [B, 1 or 2], on their device.
-
-    `finite` [B], `label` [B, 1 or 2], and by the encoding `logits` [B, C] and `clamped` [B], or `classes` and
-    `distances` [B, K] and `tail` [B, 3].
-    """
+    """The fields of a block's answer from logits [B, C] and `labels` [B, 1 or 2], on their device: `finite` [B], and
+    those of `Encoding.reduce`."""
     if logits.shape[-1] != identity.teacher.classes:
         raise InvalidInputError(f"the teacher answered {logits.shape[-1]} classes, expected {identity.teacher.classes}")
-    masked_classes = identity.teacher.masked_classes
-    fields = {"finite": finite_rows(logits, masked_classes)}
-    if identity.encoding.k is None:
-        centred = centre(logits, masked_classes)
-        fields["label"] = label_distances(centred, labels)
-        fields["logits"], fields["clamped"] = narrowed(centred)
-    else:
-        topk = reduce_topk(logits, labels, identity.encoding.k, masked_classes)
-        fields |= {"classes": topk.classes.int(), "distances": topk.distances, "tail": topk.tail, "label": topk.label}
-    return fields
-
-
-def narrowed(centred: Tensor) -> tuple[Tensor, Tensor]:
-    """Centred logits in f16 [B, C], and the rows [B] that were clamped: `quantising.encode_full` on the teacher's
-    device, where it halves the bytes that are copied."""
-    too_low = (centred < LOWEST_F16) & ~torch.isneginf(centred)
-    return torch.where(too_low, LOWEST_F16, centred).half(), too_low.any(dim=-1)
+    finite = finite_rows(logits, identity.teacher.masked_classes)
+    return {"finite": finite, **identity.encoding.reduce(logits, labels, identity.space)}
 
 
 def _batch_mixing(units: list[Unit], rows: int) -> Mixing:
@@ -274,17 +248,17 @@ def _copy_out(target: Tensor, values: Tensor) -> None:
     target.copy_(values, non_blocking=values.device.type == "cuda")
 
 
-def _class_means(answer: BlockAnswer) -> Array:
-    """Class means [1, C] f32 from the batches' tail sums; 0, the tail's mean, for a class never outside the top k."""
-    total = np.sum([sums.numpy().astype(np.float64) for sums in answer.tail_sums], axis=0)
-    return np.asarray(total[:1] / np.maximum(total[1:], 1), dtype=np.float32)
+def _on_host(values: Tensor) -> Tensor:
+    """Values on their way to the host."""
+    target = _host_memory(tuple(values.shape), values.dtype, values.device)
+    _copy_out(target, values)
+    return target
 
 
-def _counts(label: Array, clamped: int) -> Counts:
-    """Counts of a block's rows. One is correct where one of its labels has the top logit."""
-    has_label = ~np.isnan(label)
-    nearest = label.min(axis=-1, initial=np.inf, where=has_label)
-    return Counts(clamped=clamped, labelled=int(has_label.any(axis=-1).sum()), correct=int((nearest == 0).sum()))
+def _totals(sums: list[dict[str, Tensor]]) -> dict[str, Array]:
+    """The batches' sums added up in f64."""
+    names = sums[0] if sums else ()
+    return {name: np.sum([batch[name].numpy().astype(np.float64) for batch in sums], axis=0) for name in names}
 
 
 def _require_finite(finite: Array, layout: SegmentLayout, start: int, sample_name: Callable[[int], str]) -> None:

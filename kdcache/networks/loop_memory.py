@@ -4,7 +4,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from kdcache.store.layout import ArraySpec, SegmentLayout
+from kdcache.store.array_spec import ArraySpec
+from kdcache.store.layout import SegmentLayout
+from kdcache.store.manifest import Identity
 
 IN_FLIGHT = 2  # blocks that may wait for the writer, with the one that it writes
 SLACK = 64_000_000  # allocator, threads, Python's own objects
@@ -31,7 +33,7 @@ class LoopMemory:
 
 
 def loop_memory(
-    layout: SegmentLayout, *, classes: int, view_bytes: int, request: tuple[int, int], batch_rows: int
+    layout: SegmentLayout, identity: Identity, *, view_bytes: int, request: tuple[int, int], batch_rows: int
 ) -> LoopMemory:
     """The bound for a layout; `request` is the numbers of rows and views that are drawn together.
 
@@ -42,13 +44,12 @@ def loop_memory(
     rows = positions * len(layout.views)
     arrays = {name: layout.arrays[name] for name in layout.rowwise}
     stored_bytes = sum(_row_bytes(spec) for spec in arrays.values())
-    k = _row_bytes(arrays["classes"]) // np.dtype(arrays["classes"].dtype).itemsize if "classes" in arrays else 0
-    reduced_bytes = stored_bytes + 6 * k + 32  # ids and distances as four bytes each, tail and labels as f32
+    reduced_bytes, encoding_bytes = identity.encoding.scratch(identity.space)
     return LoopMemory(
         drawing=(batch_rows + 2 * request[0] * request[1]) * view_bytes + 4 * batch_rows * view_bytes,
-        answers=(IN_FLIGHT + 1) * rows * reduced_bytes,
-        reduction=8 * batch_rows * classes * 4,
-        writing=4 * rows * stored_bytes + 32 * positions * k,
+        answers=(IN_FLIGHT + 1) * rows * (stored_bytes + reduced_bytes),
+        reduction=8 * batch_rows * identity.teacher.classes * 4,
+        writing=4 * rows * stored_bytes + positions * encoding_bytes,
     )
 
 

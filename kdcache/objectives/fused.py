@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from kdcache.labels.soft_labels import FullLabels, SoftLabels, Tail, TopKLabels, check_temperature
+from kdcache.labels.soft_labels import SoftLabels, Tail
 from kdcache.objectives.sparse import LOG_ZERO, Answer, Shares
 
 PIECE = 2**17  # numbers that a core's cache holds a few times
@@ -28,7 +28,7 @@ def fits(teacher: SoftLabels, logits: Tensor, temperature: float | Tensor) -> bo
 
 
 def kl_of_logits(teacher: SoftLabels, logits: Tensor, *, tau: float, temperature: float | Tensor, tail: Tail) -> Tensor:
-    """KL(p_T || softmax(logits / tau)) [B] in nats, logits [B, C]; see `sparse.topk_kl`. Only where `fits`."""
+    """KL(p_T || softmax(logits / tau)) [B] in nats, logits [B, C]; see `sparse.sparse_kl`. Only where `fits`."""
     rows: Tensor = _KL.apply(logits.reshape(-1, logits.shape[-1]), _target(teacher, temperature, tail), tau)
     return rows.reshape(logits.shape[:-1])
 
@@ -152,18 +152,10 @@ class _Dense:
 def _target(teacher: SoftLabels, temperature: float | Tensor, tail: Tail) -> _Sparse | _Dense:
     if isinstance(temperature, Tensor) and temperature.ndim:
         temperature = temperature.reshape(-1)
-    if isinstance(teacher, FullLabels):
-        check_temperature(temperature, full=True)
+    if teacher.COMPLETE:
+        teacher.require_temperature(temperature)
         return _Dense(teacher.logits.reshape(-1, teacher.num_classes), temperature)
-    return _Sparse(Answer.of(_flat(teacher), temperature, tail))
-
-
-def _flat(teacher: TopKLabels) -> TopKLabels:
-    """Soft labels with their rows along one axis. No label is needed, so the field is filled with the tail."""
-    if teacher.classes.ndim == 2:
-        return teacher
-    classes, logits, tail = (field.flatten(0, -2) for field in (teacher.classes, teacher.logits, teacher.tail))
-    return TopKLabels(classes, logits, tail, tail[:, 0], teacher.num_classes, teacher.masked, teacher.class_means)
+    return _Sparse(Answer.of(teacher.flat(), temperature, tail))
 
 
 def _tempered(values: Tensor, temperature: float) -> Tensor:

@@ -9,13 +9,13 @@ from math import log
 import torch
 from torch import Tensor
 
-from kdcache.labels.soft_labels import Tail, TopKLabels, check_temperature
+from kdcache.labels.soft_labels import SoftLabels, Tail
 
 LOG_ZERO = -1e5  # stands for log 0, see `targets.FLOOR`
 HEAVY = 64
 
 
-def topk_kl(teacher: TopKLabels, log_q: Tensor, temperature: float | Tensor, tail: Tail) -> Tensor:
+def sparse_kl(teacher: SoftLabels, log_q: Tensor, temperature: float | Tensor, tail: Tail) -> Tensor:
     """KL(p_T || q) [B] of top-k soft labels to a student's log_q [B, C].
 
     It is the sum over the head of p (log p - log q) plus the tail's part, which depends on its shape. Equal to the
@@ -43,9 +43,9 @@ class Answer:
     shares: "Shares | Tensor | None"
 
     @staticmethod
-    def of(teacher: TopKLabels, temperature: float | Tensor, tail: Tail) -> "Answer":
+    def of(teacher: SoftLabels, temperature: float | Tensor, tail: Tail) -> "Answer":
         """The answer at a temperature, or at one for each row, [B]."""
-        check_temperature(temperature, full=False)
+        teacher.require_temperature(temperature)
         column = temperature[..., None] if isinstance(temperature, Tensor) and temperature.ndim else temperature
         logits: Tensor = teacher.logits / column
         norm, log_m, shares = logits.logsumexp(dim=-1), None, None
@@ -154,7 +154,7 @@ class Shares:
         return (entropy - cross) / total - total.log()
 
 
-def ghost_pair(teacher: TopKLabels, log_q: Tensor, temperature: float | Tensor) -> tuple[Tensor, Tensor]:
+def ghost_pair(teacher: SoftLabels, log_q: Tensor, temperature: float | Tensor) -> tuple[Tensor, Tensor]:
     """Log-probabilities [B, K + 1] of teacher (at T) and student: the kept classes, then all others as one outcome.
 
     Masked classes are one outcome more, [B, K + 2]; the teacher gives it probability 0.

@@ -10,10 +10,9 @@ import torch
 from torch import Tensor
 
 from kdcache.errors import InvalidInputError
-from kdcache.labels.soft_labels import FullLabels, SoftLabels, Tail, TopKLabels
-from kdcache.labels.tail import tail_moments
+from kdcache.labels.soft_labels import SoftLabels, Tail
 from kdcache.objectives.fused import fits, kl_of_logits
-from kdcache.objectives.sparse import LOG_ZERO, ghost_pair, topk_kl
+from kdcache.objectives.sparse import LOG_ZERO, ghost_pair, sparse_kl
 
 Combine = Literal["probabilities", "logits", "predictions", "losses"]
 
@@ -37,9 +36,9 @@ class Targets:
 
     def kl(self, log_q: Tensor, temperature: float | Tensor) -> Tensor:
         """KL(p_T || q) [B] in nats to a student's log-probabilities [B, C]; one top-k store needs no [B, C] target."""
-        only = self._only_topk()
-        if only is not None:
-            return topk_kl(only, log_q, temperature, self.tail)
+        only = self._only()
+        if only is not None and not only.COMPLETE:
+            return sparse_kl(only, log_q, temperature, self.tail)
         return kl_rows(*self.pair(log_q, temperature))
 
     def kl_of_logits(self, logits: Tensor, temperature: float | Tensor, *, tau: float = 1.0) -> Tensor:
@@ -50,7 +49,7 @@ class Targets:
 
     def pair(self, log_q: Tensor, temperature: float | Tensor) -> tuple[Tensor, Tensor]:
         """Log-probabilities of teacher (at T) and student over the same outcomes: [B, C], or [B, K + 1] for a ghost."""
-        only = self._only_topk()
+        only = self._only()
         if self.tail == "ghost" and only is not None and only.tail_classes:
             return ghost_pair(only, log_q, temperature)
         return self.log_probs(temperature), log_q
@@ -91,8 +90,8 @@ class Targets:
 
     def top_class(self) -> Tensor:
         """The class [B] that the teacher finds most likely."""
-        only = self._only_topk()
-        best: Tensor = only.classes[..., 0] if only is not None else self.log_probs(1.0).argmax(dim=-1)
+        only = self._only()
+        best: Tensor = only.top_class if only is not None else self.log_probs(1.0).argmax(dim=-1)
         return best
 
     def power_sum(self, temperature: float) -> Tensor:
@@ -105,25 +104,23 @@ class Targets:
 
     def logits(self) -> Tensor:
         """Logits [B, C] up to a constant a row, FLOOR where masked. Tail classes lie about the tail's mean logit."""
-        if len(self.teachers) > 1:
-            return self.log_probs(1.0)
-        teacher = self.teachers[0]
-        return teacher.logits if isinstance(teacher, FullLabels) else _with_tail_logits(teacher, self.tail)
+        only = self._only()
+        return self.log_probs(1.0) if only is None else _all_logits(only, self.tail)
 
     def deviation(self) -> Tensor:
         """Unbiased standard deviation [B] of a row's logits over its classes; the sketch gives the tail's part."""
-        only = self._only_topk()
-        logits = self.logits() if only is None else _with_tail_logits(only, "uniform")
+        only = self._only()
+        logits = self.log_probs(1.0) if only is None else _all_logits(only, "uniform")
         visible = self.seen(logits)
         squares = (visible - visible.mean(dim=-1, keepdim=True)).square().sum(dim=-1)
         if only is not None and only.tail_classes:
-            squares = squares + only.tail_classes * tail_moments(only.tail, only.logits[..., -1], only.tail_classes)[1]
+            squares = squares + only.tail_classes * only.tail_moments()[1]
         return (squares / max(visible.shape[-1] - 1, 1)).sqrt()
 
     @property
     def exact(self) -> bool:
         """True where every teacher keeps all logits."""
-        return all(isinstance(teacher, FullLabels) for teacher in self.teachers)
+        return all(teacher.COMPLETE for teacher in self.teachers)
 
     @property
     def masked(self) -> tuple[int, ...]:
@@ -138,18 +135,14 @@ class Targets:
         visible = [class_id for class_id in range(values.shape[-1]) if class_id not in masked]
         return values.index_select(-1, torch.tensor(visible, device=values.device))
 
-    def _only_topk(self) -> TopKLabels | None:
-        only = self.teachers[0] if len(self.teachers) == 1 else None
-        return only if isinstance(only, TopKLabels) else None
+    def _only(self) -> SoftLabels | None:
+        return self.teachers[0] if len(self.teachers) == 1 else None
 
 
 def in_dtype(teacher: SoftLabels, dtype: torch.dtype) -> SoftLabels:
-    """Soft labels in the student's dtype, masked full logits at FLOOR."""
-    if isinstance(teacher, FullLabels):
-        return replace(teacher, logits=teacher.logits.to(dtype).clamp_min(FLOOR), label=teacher.label.to(dtype))
-    means = None if teacher.class_means is None else teacher.class_means.to(dtype)
-    logits, tail, label = (field.to(dtype) for field in (teacher.logits, teacher.tail, teacher.label))
-    return replace(teacher, logits=logits, tail=tail, label=label, class_means=means)
+    """Soft labels in the student's dtype, masked logits at FLOOR."""
+    teacher = teacher.to(dtype=dtype)
+    return replace(teacher, logits=teacher.logits.clamp_min(FLOOR))
 
 
 def kl_rows(log_p: Tensor, log_q: Tensor) -> Tensor:
@@ -191,12 +184,12 @@ def _log_dense(
     teacher: SoftLabels, tail: Tail, temperature: float | Tensor, labels: Tensor | None, which: int
 ) -> Tensor:
     dense: Tensor = teacher.log_dense(temperature, tail=tail)
-    if labels is not None and isinstance(teacher, TopKLabels) and tail != "none" and teacher.tail_classes:
+    if labels is not None and tail != "none" and teacher.tail_classes:
         dense = _with_label(dense, teacher, temperature, labels, which)
     return dense.clamp_min(FLOOR)
 
 
-def _with_label(dense: Tensor, teacher: TopKLabels, temperature: float | Tensor, labels: Tensor, which: int) -> Tensor:
+def _with_label(dense: Tensor, teacher: SoftLabels, temperature: float | Tensor, labels: Tensor, which: int) -> Tensor:
     """Give a label that lies in the tail its stored probability; the other tail classes shrink or grow to fit."""
     label_log_p = _label_column(teacher, temperature, labels, which)
     column = labels.clamp_min(0)[..., None]
@@ -212,24 +205,16 @@ def _with_label(dense: Tensor, teacher: TopKLabels, temperature: float | Tensor,
     return log_p.scatter(-1, column, label_log_p[..., None])
 
 
-def _with_tail_logits(teacher: TopKLabels, tail: Tail) -> Tensor:
-    shape = (*teacher.logits.shape[:-1], teacher.num_classes)
-    if tail not in ("uniform", "class-mean"):
+def _all_logits(teacher: SoftLabels, tail: Tail) -> Tensor:
+    if teacher.tail_classes and tail not in ("uniform", "class-mean"):
         raise InvalidInputError(f"tail {tail!r} gives its classes no logits; use uniform or class-mean")
-    if not teacher.tail_classes:
-        head: Tensor = teacher.logits.new_full(shape, FLOOR).scatter(-1, teacher.classes, teacher.logits)
-        return head
-    mean = tail_moments(teacher.tail, teacher.logits[..., -1], teacher.tail_classes)[0][..., None]
-    logits: Tensor = mean.expand(shape) if tail == "uniform" else _about(mean, teacher)
-    if teacher.masked:
-        logits = logits.clone()
-        logits[..., list(teacher.masked)] = FLOOR
-    return logits.scatter(-1, teacher.classes, teacher.logits)
+    offsets = _centred_shares(teacher) if teacher.tail_classes and tail == "class-mean" else None
+    logits: Tensor = teacher.all_logits(offsets)
+    return logits.clamp_min(FLOOR)
 
 
-def _about(mean: Tensor, teacher: TopKLabels) -> Tensor:
-    """Class means [B, C] plus a number a row, so that the mean over the tail's classes is `mean` [B, 1]."""
+def _centred_shares(teacher: SoftLabels) -> Tensor:
+    """Class means [B, C] less a number a row, so that their mean over the tail's classes is 0."""
     shares: Tensor = teacher.tail_shares(1.0).clamp_min(FLOOR).expand(*teacher.logits.shape[:-1], -1)
     in_tail = torch.ones_like(shares, dtype=torch.bool).scatter(-1, teacher.classes, False) & (shares > FLOOR)
-    offset = torch.where(in_tail, shares, 0.0).sum(dim=-1, keepdim=True) / teacher.tail_classes
-    return shares - offset + mean
+    return shares - torch.where(in_tail, shares, 0.0).sum(dim=-1, keepdim=True) / teacher.tail_classes

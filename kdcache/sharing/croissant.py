@@ -14,7 +14,8 @@ from typing import Any
 from kdcache.base.canonical import sha256_hex
 from kdcache.errors import InvalidInputError
 from kdcache.sharing.cards import CardFacts, card_facts, public
-from kdcache.store.layout import MANIFEST, ArraySpec, labels_spec, order_spec, seal_key
+from kdcache.store.array_spec import ArraySpec
+from kdcache.store.layout import MANIFEST, labels_spec, order_spec, seal_key
 from kdcache.store.segment import Segment
 from kdcache.store.store import Store
 
@@ -57,21 +58,6 @@ CONTEXT: dict[str, Any] = {
     "source": "cr:source",
     "subField": "cr:subField",
     "transform": "cr:transform",
-}
-ARRAYS = {
-    "classes": "ids of the kept classes, best first",
-    "gaps": "logit gaps to the class before, in steps of 1/16 nat (high quantisation: 1/64)",
-    "tail": "logsumexp at T = 1, 2, 4 of all other logits less the top logit, in steps of 1/128",
-    "label": "distance of the hard label's logit to the top logit, in steps of 1/64; 65535 for none",
-    "logits": "all logits less the top one",
-    "features": "pooled penultimate features of the teacher",
-    "pixels": "low byte of xxh3-64 over the view that the teacher saw",
-    "canary": "thumbnails of the first positions' views",
-    "class_means": "mean logit of each class while outside the top k, less the mean of its row's tail",
-}
-PACKED = {
-    "gaps": f"{ARRAYS['gaps']}, a rank after the other",
-    "tail": f"residuals (see Packing in the format's specification) of {ARRAYS['tail']}",
 }
 
 
@@ -158,12 +144,11 @@ def _shards(segment: Segment) -> Iterator[dict[str, Any]]:
         shards = [commit.shards[name] for commit in commits if name in commit.shards]
         size = sum(shard.size for shard in shards)
         shape = ", ".join(str(length) for length in spec.shape)
-        values = (PACKED if segment.identity.encoding.packing == "residuals" else {}).get(name, ARRAYS[name])
         yield {
             "@type": "cr:FileSet",
             "@id": spec.path,
             "name": spec.path,
-            "description": f"Zarr v3 array of {spec.dtype} [{shape}], views first: {values}. {len(shards)} "
+            "description": f"Zarr v3 array of {spec.dtype} [{shape}], views first: {spec.text}. {len(shards)} "
             f"shards, {size} bytes; sha256 and size of each are in {commits_file}.",
             "encodingFormat": "application/octet-stream",
             "includes": "/".join([spec.path, "c", *("*" for _ in spec.shape)]),

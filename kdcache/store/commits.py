@@ -7,12 +7,13 @@ back at the end with `adopt`.
 
 import re
 from collections.abc import Iterator, Mapping
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 import numpy.typing as npt
 from pydantic import ConfigDict
 
+from kdcache.base.arrays import Array
 from kdcache.base.canonical import sha256_hex
 from kdcache.base.limits import COMMIT_LEAST, COMMIT_LIMIT, COMMITS_LIMIT, MIB
 from kdcache.base.records import Record
@@ -41,6 +42,14 @@ class Counts(Record):
     clamped: int = 0
     labelled: int = 0
     correct: int = 0
+
+    @classmethod
+    def of(cls, label: Array, clamped: int) -> Self:
+        """Counts from the distances [..., L] of hard labels to the top logit, NaN for none. A row is correct where one
+        of its labels has the top logit."""
+        labelled = ~np.isnan(label)
+        nearest = label.min(axis=-1, initial=np.inf, where=labelled)
+        return cls(clamped=clamped, labelled=int(labelled.any(axis=-1).sum()), correct=int((nearest == 0).sum()))
 
 
 class Commit(Record):

@@ -6,8 +6,6 @@ import numpy as np
 
 from kdcache.base.view_span import shown_spans
 from kdcache.errors import InvalidInputError
-from kdcache.labels.encoding import described
-from kdcache.labels.soft_labels import FullLabels
 from kdcache.store.lineage import SHOWN, chain_of, recoded_from
 from kdcache.store.store import Store
 
@@ -19,7 +17,6 @@ def describe_store(store: Store) -> dict[str, Any]:
     listed."""
     identity, provenance, card = store.identity, store.manifest.provenance, store.card
     encoding, teacher, plan = identity.encoding, identity.teacher, identity.plan
-    logits = f"top {encoding.k}" if encoding.k is not None else "all logits"
     state = "sealed" if store.content_id else _state(store)
     return {
         "store": str(store.folder.root),
@@ -33,7 +30,7 @@ def describe_store(store: Store) -> dict[str, Any]:
         "rows": identity.dataset.rows,
         "classes": teacher.classes,
         "views": shown_spans(segment.views for segment in store.segments),
-        "soft labels": f"{logits}, {encoding.quantisation} quantisation",
+        "soft labels": encoding.title,
         "features": encoding.features,
         "head": bool(encoding.head),
         "teacher": teacher.name + _arguments(teacher.arguments),
@@ -50,7 +47,7 @@ def describe_store(store: Store) -> dict[str, Any]:
         "block": ", ".join(f"{segment.layout.block} rows x {len(segment.views)} views" for segment in store.segments),
         "parents": [ancestor.model_dump(mode="json") for ancestor in chain_of(store)],
         "recoded from": [
-            f"{origin.content_id[:SHOWN]} ({described(origin.encoding)})" for origin in recoded_from(provenance)
+            f"{origin.content_id[:SHOWN]} ({origin.encoding.described()})" for origin in recoded_from(provenance)
         ],
         "made with": ", ".join(f"{name} {version}" for name, version in sorted(provenance.versions.items())),
         "made on": " ".join(part for part in (provenance.device, provenance.cpu_capability) if part),
@@ -70,7 +67,7 @@ def describe_rows(store: Store, count: int, view: int | None) -> list[dict[str, 
     best = np.argsort(-probabilities, axis=-1, kind="stable")[:, :BEST]
     classes = np.take_along_axis(np.asarray(soft_labels.classes), best, axis=-1)
     values = np.take_along_axis(probabilities, best, axis=-1)
-    tail = np.zeros(len(positions)) if isinstance(soft_labels, FullLabels) else soft_labels.tail_mass(1.0)
+    tail = soft_labels.tail_mass(1.0)
     names = store.identity.dataset.class_names
     return [
         {

@@ -11,7 +11,7 @@ import json
 import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, Protocol
 
 from pydantic import Field, ValidationError
 from safetensors import SafetensorError, safe_open
@@ -19,9 +19,8 @@ from safetensors import SafetensorError, safe_open
 from kdcache.base.canonical import canonical_json
 from kdcache.base.records import Record
 from kdcache.errors import InvalidInputError
-from kdcache.labels.encoding import Encoding
-from kdcache.store.manifest import Provenance
-from kdcache.store.store import Store
+from kdcache.labels.encodings import AnyEncoding
+from kdcache.store.manifest import Identity, Manifest, Provenance
 
 KEY = "kdcache.lineage"
 FORMAT = 1
@@ -53,7 +52,23 @@ class Lineage(Record):
     stores: tuple[Ancestor, ...]
 
 
-def lineage_of(stores: Sequence[Store]) -> tuple[Ancestor, ...]:
+class Described(Protocol):
+    """What lineage asks of a store."""
+
+    @property
+    def content_id(self) -> str | None:
+        """The id of its seal, None without one."""
+
+    @property
+    def identity(self) -> Identity:
+        """Its manifest's identity."""
+
+    @property
+    def manifest(self) -> Manifest:
+        """Its manifest."""
+
+
+def lineage_of(stores: Sequence[Described]) -> tuple[Ancestor, ...]:
     """The lineage of a network that learns from `stores`: each store with the chain behind it.
 
     It is cut below the generation that would exceed 16 generations or 1,000 entries: the nearest stay.
@@ -71,7 +86,7 @@ def lineage_of(stores: Sequence[Store]) -> tuple[Ancestor, ...]:
     )
 
 
-def chain_of(store: Store) -> tuple[Ancestor, ...]:
+def chain_of(store: Described) -> tuple[Ancestor, ...]:
     """The stores that taught a store's teacher: the parents of its identity, in full where the provenance has their
     lineage, then the stores of that lineage that were not sealed."""
     try:
@@ -84,7 +99,7 @@ def chain_of(store: Store) -> tuple[Ancestor, ...]:
     return parents + tuple(ancestor for ancestor in ancestors if ancestor.content_id is None)
 
 
-def weights_metadata(stores: Sequence[Store], *, start: str | Path = "") -> dict[str, str]:
+def weights_metadata(stores: Sequence[Described], *, start: str | Path = "") -> dict[str, str]:
     """Metadata of a weights file: the lineage of its network. Empty where no store taught it.
 
     `start` is the weights file that training began from, if any: its lineage is the network's too.
@@ -139,7 +154,7 @@ class Origin(Record):
     """A store that another was recoded from: its content id and its encoding."""
 
     content_id: str = Field(pattern=r"^[0-9a-f]{64}$")
-    encoding: Encoding
+    encoding: AnyEncoding
 
 
 def recoded_from(provenance: Provenance) -> tuple[Origin, ...]:

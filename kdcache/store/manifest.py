@@ -14,7 +14,8 @@ from kdcache.base.canonical import parse_json, sha256_hex
 from kdcache.base.limits import CLASSES_MAX, HEAD_BYTES_MAX, MANIFEST_LIMIT, ROW_BYTES_MAX, ROWS_MAX
 from kdcache.base.records import FORMAT, Record, shorten
 from kdcache.errors import FormatError
-from kdcache.labels.encoding import Encoding
+from kdcache.labels.encoding import LabelSpace
+from kdcache.labels.encodings import AnyEncoding
 from kdcache.store.plan import ViewPlan
 
 
@@ -73,7 +74,7 @@ class Identity(Record):
     order: OrderIdentity
     plan: ViewPlan = Field(alias="views")
     teacher: TeacherIdentity
-    encoding: Encoding
+    encoding: AnyEncoding
     parents: Annotated[tuple[str, ...], FailFast()] = ()
 
     @property
@@ -81,15 +82,19 @@ class Identity(Record):
         return sha256_hex(self.to_bytes())
 
     @property
-    def tail_classes(self) -> int:
-        """Number of classes that the tail of a top-k store stands for."""
-        return self.teacher.classes - len(self.teacher.masked_classes) - (self.encoding.k or 0)
+    def space(self) -> LabelSpace:
+        """The classes and hard labels that its encoding works with."""
+        labels = 1 if self.plan.mix == "none" else 2
+        return LabelSpace(self.teacher.classes, self.teacher.masked_classes, labels)
+
+    @property
+    def kept(self) -> int:
+        """The number of logits that a row keeps."""
+        return self.encoding.kept(self.space)
 
     @model_validator(mode="after")
-    def _check_k(self) -> Self:
-        usable_classes = self.teacher.classes - len(self.teacher.masked_classes)
-        if self.encoding.k is not None and self.encoding.k > usable_classes:
-            raise ValueError(f"k is {self.encoding.k}, the teacher has {usable_classes} classes that are not masked")
+    def _check_encoding(self) -> Self:
+        self.encoding.require_fit(self.space)
         return self
 
     @model_validator(mode="after")
@@ -97,7 +102,7 @@ class Identity(Record):
         """Raises ValueError for wide rows and for a large head: a chunk has 64 rows or more and is decoded whole, as is
         the head."""
         encoding, classes = self.encoding, self.teacher.classes
-        widest = max(2 * classes if encoding.k is None else 4 * encoding.k, 2 * encoding.features)
+        widest = max(max(array.row_bytes for array in encoding.arrays(self.space).values()), 2 * encoding.features)
         if widest > ROW_BYTES_MAX:
             raise ValueError(
                 f"a row takes {widest} bytes in one array, allowed are {ROW_BYTES_MAX}; keep fewer classes"

@@ -18,8 +18,9 @@ import numpy.typing as npt
 from kdcache.errors import DamagedError
 from kdcache.places.folder import Folder
 from kdcache.places.place import Place
+from kdcache.store.array_spec import ArraySpec
 from kdcache.store.chunks import chunk_bytes
-from kdcache.store.layout import ArraySpec, SegmentLayout
+from kdcache.store.layout import SegmentLayout
 from kdcache.store.rows import copied_whole, record_dtype
 from kdcache.store.shards import read_row
 

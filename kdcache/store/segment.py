@@ -12,9 +12,9 @@ from kdcache.base.limits import COMMIT_LIMIT, COMMITS_LIMIT, VIEWS_MAX, ZARR_LIM
 from kdcache.base.view_span import ViewSpan
 from kdcache.errors import DamagedError, FormatError, InvalidInputError, MissingBlockError
 from kdcache.places.place import Place
+from kdcache.store.array_spec import ArraySpec
 from kdcache.store.commits import Commit, Counts, SealedCommits, commit_block, list_commits, read_commit
 from kdcache.store.layout import (
-    ArraySpec,
     SegmentLayout,
     describe_segment,
     group_bytes,
@@ -115,7 +115,7 @@ class Segment:
                 size_of=lambda block, name: commits[block].shards[name].size,
                 classes=self.identity.teacher.classes,
             )
-        rows = EncodedRows(self.identity, sorted_positions, records=records)
+        rows = EncodedRows(self.identity.encoding, self.identity.space, sorted_positions, records=records)
         return rows if sorter is None else rows.take(np.argsort(sorter))
 
     def _announce(self, view: int, blocks: list[int], specs: Mapping[str, ArraySpec]) -> None:

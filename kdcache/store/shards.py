@@ -19,8 +19,8 @@ from kdcache.base.canonical import parse_json, sha256_hex
 from kdcache.base.limits import ZARR_LIMIT
 from kdcache.errors import DamagedError, FormatError, StoreError
 from kdcache.places.place import Place
+from kdcache.store.array_spec import ArraySpec
 from kdcache.store.chunks import OVERHEAD, chunk_bytes, decode_chunk, index_bytes, parse_index
-from kdcache.store.layout import ArraySpec
 
 Array = npt.NDArray[Any]
 

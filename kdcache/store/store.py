@@ -16,6 +16,7 @@ from kdcache.errors import DamagedError, InvalidInputError, MissingBlockError, S
 from kdcache.labels.soft_labels import SoftLabels
 from kdcache.places.opening import open_folder, open_place
 from kdcache.places.place import Place, get_optional
+from kdcache.store.array_spec import plain_array
 from kdcache.store.commits import commits_bytes
 from kdcache.store.layout import (
     CARD,
@@ -24,7 +25,6 @@ from kdcache.store.layout import (
     group_bytes,
     labels_spec,
     order_spec,
-    plain_array,
     seal_key,
     segment_layout,
 )
@@ -211,7 +211,7 @@ class Store:
         if features and "features" not in names:
             raise MissingBlockError(f"{self.folder.root} holds no features; extract with --keep features")
         rows = segment.read(view, np.asarray(positions, dtype=np.int64), names)
-        if self.identity.encoding.k is None:
+        if not self.identity.encoding.HOLDS_LABEL:
             rows.loose["hard"] = self.hard_labels(view, rows.positions)
         return rows
 
@@ -225,7 +225,7 @@ class Store:
 
     def class_means(self, view: int) -> Array:
         """Class means [C] f32 of a view's segment, see `Segment.class_means`. Raises MissingBlockError without any."""
-        if not self.identity.encoding.class_means:
+        if not self.identity.encoding.keeps_class_means:
             raise MissingBlockError(f"{self.folder.root} holds no class means; use --tail uniform, or extract it again")
         return self.segment_of(view).class_means
 

@@ -9,7 +9,8 @@ from kdcache.base.arrays import IntArray, values_digest
 from kdcache.base.canonical import canonical_json, sha256_hex
 from kdcache.errors import DamagedError, InvalidInputError
 from kdcache.places.place import Place
-from kdcache.store.layout import ArraySpec, labels_spec, order_spec, plain_array
+from kdcache.store.array_spec import ArraySpec, plain_array
+from kdcache.store.layout import labels_spec, order_spec
 from kdcache.store.manifest import Identity, OrderIdentity
 from kdcache.store.shards import read_whole
 

@@ -3,7 +3,7 @@
 Shape letters: B rows of the whole batch, R of this process, C classes.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from math import prod
 from typing import Any
@@ -11,11 +11,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from kdcache.labels.soft_labels import SoftLabels
 from kdcache.objectives.batch import Batch
 from kdcache.training.ranks import Ranks
-
-BY_ROW = ("classes", "logits", "tail", "label")  # the fields of soft labels that have rows
 
 
 def whole_batch(logits: Tensor, batch: Batch, ranks: Ranks) -> tuple[Tensor, Batch]:
@@ -73,7 +70,7 @@ def _cut(tensors: list[Tensor], shares: tuple[int, ...]) -> Tensor:
 def _tensors(batch: Batch) -> list[Tensor]:
     tensors = [batch.positions.to(batch.y.device), batch.y]
     tensors += [values for values in (batch.y2, batch.lam) if values is not None]
-    tensors += [getattr(teacher, name) for teacher in batch.teachers for name in _fields(teacher)]
+    tensors += [getattr(teacher, name) for teacher in batch.teachers for name in teacher.BY_ROW]
     return [*tensors, *batch.features]
 
 
@@ -83,14 +80,5 @@ def _with_tensors(batch: Batch, tensors: list[Tensor]) -> Batch:
     positions, y = next(rest), next(rest)
     y2 = None if batch.y2 is None else next(rest)
     lam = None if batch.lam is None else next(rest)
-    teachers = tuple(_with_fields(teacher, rest) for teacher in batch.teachers)
+    teachers = tuple(teacher.map(lambda _: next(rest)) for teacher in batch.teachers)
     return replace(batch, positions=positions, y=y, y2=y2, lam=lam, teachers=teachers, features=tuple(rest), shares=())
-
-
-def _with_fields(teacher: SoftLabels, tensors: Iterator[Tensor]) -> SoftLabels:
-    changes: dict[str, Any] = {name: next(tensors) for name in _fields(teacher)}
-    return replace(teacher, **changes)
-
-
-def _fields(teacher: SoftLabels) -> list[str]:
-    return [name for name in BY_ROW if name in vars(teacher)]

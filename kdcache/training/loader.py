@@ -9,7 +9,6 @@ Shape letters: B rows, C classes, D features' width, [ch, H, W] of an image.
 
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -21,7 +20,7 @@ from kdcache.base.devices import to_device
 from kdcache.base.records import require_equal
 from kdcache.base.view_span import ViewSpan
 from kdcache.errors import InvalidInputError, MissingBlockError
-from kdcache.labels.soft_labels import SoftLabels, TopKLabels
+from kdcache.labels.soft_labels import SoftLabels
 from kdcache.networks.preparation import Preparation, default_normalisation
 from kdcache.objectives.batch import Batch
 from kdcache.store.plan import Mixing, TransformSpec, ViewPlan
@@ -161,9 +160,10 @@ class Loader:
 
     def _soft_labels(self, number: int, view: int, rows: EncodedRows) -> SoftLabels:
         soft_labels = rows.soft_labels() if self.top_k is None else rows.soft_labels().prefix(self.top_k)
-        if self.class_means and isinstance(soft_labels, TopKLabels):
-            soft_labels = replace(soft_labels, class_means=self.stores[number].class_means(view))
-        return soft_labels.torch(self.device)
+        store = self.stores[number]
+        if self.class_means and not store.identity.encoding.COMPLETE:
+            soft_labels = soft_labels.with_class_means(store.class_means(view))
+        return soft_labels.to(self.device)
 
     def _prepared(self, images: Tensor) -> Tensor:
         if self._preparation is None:

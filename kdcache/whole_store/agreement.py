@@ -23,13 +23,13 @@ a common class.
 Shape letters: B rows, C classes, Ka and Kb known classes of the two sides.
 """
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from kdcache.labels.soft_labels import FullLabels, SoftLabels, TopKLabels
+from kdcache.labels.soft_labels import SoftLabels
 from kdcache.labels.tail import SLACK
 
 Array = npt.NDArray[Any]
@@ -57,9 +57,9 @@ def compare_rows(a: SoftLabels, b: SoftLabels, temperature: float) -> RowAgreeme
 
     KL is exact between full soft labels, and a lower bound with top-k ones, as above. Raises InvalidInputError below
     T = 1 with a top-k side, and for T of 0 or less."""
-    a, b = _wide(a), _wide(b)
+    a, b = a.wide(), b.wide()
     k = overlap_size(a, b)
-    best_a, best_b = _best(a, k), _best(b, k)
+    best_a, best_b = np.asarray(a.best(k)), np.asarray(b.best(k))
     overlap = (best_a[:, :, None] == best_b[:, None, :]).any(axis=2).mean(axis=1)
     side_a, side_b = _Side.of(a, b, temperature), _Side.of(b, a, temperature)
     kl_ab, kl_ba = (np.where(kl < ROUNDING, 0.0, kl) for kl in (_least_kl(side_a, side_b), _least_kl(side_b, side_a)))
@@ -67,9 +67,9 @@ def compare_rows(a: SoftLabels, b: SoftLabels, temperature: float) -> RowAgreeme
 
 
 def overlap_size(a: SoftLabels, b: SoftLabels) -> int:
-    """k of the top k that are compared: the smaller k of top-k sides; where both hold all classes 5, or all of fewer
-    than 5 classes."""
-    sizes = [soft.k for soft in (a, b) if isinstance(soft, TopKLabels)]
+    """k of the top k that are compared: the smaller k of sides with a tail; where both hold all classes 5, or all of
+    fewer than 5 classes."""
+    sizes = [soft.k for soft in (a, b) if not soft.COMPLETE]
     return min(sizes or [TOP, *(soft.num_classes - len(soft.masked) for soft in (a, b))])
 
 
@@ -90,17 +90,13 @@ class _Side:
         log_probs = np.asarray(soft.log_probs(temperature))
         cross_log_probs = _log_probs_at(soft, log_probs, np.asarray(other.classes).astype(np.int64))
         tail_limit = (
-            np.exp(log_probs[:, -1:] + SLACK / temperature)
-            if isinstance(soft, TopKLabels)
-            else np.ones((len(log_probs), 1))
+            np.exp(log_probs[:, -1:] + SLACK / temperature) if soft.tail_classes else np.ones((len(log_probs), 1))
         )
         return cls(log_probs, cross_log_probs, np.asarray(soft.tail_mass(temperature)), tail_limit)
 
 
 def _log_probs_at(soft: SoftLabels, log_probs: Floats, classes: Array) -> Floats:
     """[B, K] log-probabilities of `classes`; NaN where they lie in a tail, -inf where they are masked."""
-    if isinstance(soft, FullLabels):
-        return np.asarray(np.take_along_axis(log_probs, classes, axis=1))
     dense = np.full((len(classes), soft.num_classes), np.nan)
     dense[:, list(soft.masked)] = -np.inf
     np.put_along_axis(dense, soft.classes.astype(np.int64), log_probs, axis=1)
@@ -146,21 +142,3 @@ def _terms(log_p: Floats, log_q: Floats) -> Floats:
     p = np.exp(log_p)
     ratio = np.where(p > 0, log_p, 0.0) - np.where(p > 0, log_q, 0.0)
     return np.asarray(p * ratio)
-
-
-def _wide(soft: SoftLabels) -> SoftLabels:
-    """Soft labels in f64."""
-    fields = {"logits": soft.logits.astype(np.float64)}
-    if isinstance(soft, TopKLabels):
-        fields["tail"] = soft.tail.astype(np.float64)
-    return replace(soft, **fields)
-
-
-def _best(soft: SoftLabels, k: int) -> Array:
-    """[B, k] ids of the best classes, the best one first; equal logits by id."""
-    if isinstance(soft, TopKLabels):
-        return np.asarray(soft.classes[:, :k]).astype(np.int64)
-    candidates = np.argpartition(-soft.logits, k - 1, axis=1)[:, :k]
-    candidates.sort(axis=1)
-    values = np.take_along_axis(soft.logits, candidates, axis=1)
-    return np.asarray(np.take_along_axis(candidates, np.argsort(-values, axis=1, kind="stable"), axis=1))

@@ -78,6 +78,7 @@ def view_rows(segment: Segment, block: int, arrays: dict[str, Array], place: int
         axis = segment.layout.arrays[name].block_axis
         if axis is not None:
             by_row[name] = rows_first(values[place], axis - 1, None)
-    if segment.identity.encoding.k is None:
+    if not segment.identity.encoding.HOLDS_LABEL:
         by_row["hard"] = hard
-    return EncodedRows(segment.identity, np.arange(start, stop, dtype=np.int64), by_row)
+    identity = segment.identity
+    return EncodedRows(identity.encoding, identity.space, np.arange(start, stop, dtype=np.int64), by_row)

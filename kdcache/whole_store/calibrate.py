@@ -7,7 +7,6 @@ Shape letters: B rows of a piece, K classes a row holds, T temperatures.
 """
 
 from collections.abc import Iterator
-from dataclasses import replace
 
 import numpy as np
 import numpy.typing as npt
@@ -15,7 +14,7 @@ import numpy.typing as npt
 from kdcache.base.progress import Progress, silent
 from kdcache.base.records import Record
 from kdcache.errors import InvalidInputError
-from kdcache.labels.soft_labels import FullLabels, SoftLabels, TopKLabels
+from kdcache.labels.soft_labels import SoftLabels
 from kdcache.store.store import Store
 
 Floats = npt.NDArray[np.float64]
@@ -84,7 +83,7 @@ def fit_temperature(store: Store, view: int | None = None, *, progress: Progress
     DamagedError as `Store.read`.
     """
     view = _usable_view(store, view)
-    full = store.identity.encoding.k is None
+    full = store.identity.encoding.COMPLETE
     low, high = FULL_RANGE if full else TOPK_RANGE
     passes = _Passes(store, view, progress)
     temperatures = np.geomspace(low, high, GRID + 2)
@@ -225,7 +224,7 @@ class _Passes:
         """Labelled rows [B] in f64, and a mask [B] of those whose top class is the hard label; at most PIECE logits at
         once."""
         block = self.store.segment_of(self.view).layout.block
-        step = max(1, PIECE // (self.store.identity.encoding.k or self.store.identity.teacher.classes))
+        step = max(1, PIECE // self.store.identity.kept)
         self.progress("calibrating", self.done, self.total)
         for block_start, block_stop in _ranges(self.store.rows, max(block, step // block * block)):
             positions = np.arange(block_start, block_stop, dtype=np.int64)
@@ -246,11 +245,4 @@ def _ranges(count: int, step: int) -> list[tuple[int, int]]:
 def _labelled_rows(soft: SoftLabels, hard: IntArray) -> tuple[SoftLabels, npt.NDArray[np.bool_]]:
     """The rows that have a hard label, in f64, and a mask of those whose top class is that label."""
     mask = ~np.isnan(soft.label)
-    top_classes = soft.logits.argmax(axis=-1) if isinstance(soft, FullLabels) else soft.classes[:, 0]
-    fields = {
-        "logits": soft.logits[mask].astype(np.float64),
-        "label": soft.label[mask].astype(np.float64),
-    }
-    if isinstance(soft, TopKLabels):
-        fields |= {"classes": soft.classes[mask], "tail": soft.tail[mask].astype(np.float64)}
-    return replace(soft, **fields), (top_classes == hard)[mask]
+    return soft.take(mask).wide(), np.asarray(soft.top_class == hard)[mask]

@@ -96,7 +96,7 @@ def gather(store: Store, view: int, positions: IntArray) -> EncodedRows:
     arrays = {name: np.concatenate([part.arrays[name] for part in parts]) for name in parts[0].arrays}
     inverse = np.empty_like(order)
     inverse[order] = np.arange(len(order))
-    return EncodedRows(store.identity, sorted_positions, arrays).take(inverse)
+    return EncodedRows(store.identity.encoding, store.identity.space, sorted_positions, arrays).take(inverse)
 
 
 def _committed(store: Store, view: int) -> npt.NDArray[np.bool_]:

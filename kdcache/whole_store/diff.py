@@ -120,8 +120,6 @@ def _fields(triples: Sequence[tuple[str, str, str]]) -> tuple[FieldDifference, .
 
 
 def _summary(store: Store) -> StoreSummary:
-    encoding = store.identity.encoding
-    contents = "all logits" if encoding.k is None else f"top {encoding.k}"
     seal = store.seal_record
     digests = {} if seal is None else {segment.views: segment.digest for segment in seal.segments}
     segments = tuple(
@@ -139,7 +137,7 @@ def _summary(store: Store) -> StoreSummary:
         identity=store.identity.digest,
         rows=store.rows,
         classes=store.identity.teacher.classes,
-        soft_labels=f"{contents}, {encoding.quantisation} quantisation",
+        soft_labels=store.identity.encoding.title,
         segments=segments,
     )
 

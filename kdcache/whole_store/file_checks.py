@@ -10,8 +10,8 @@ from dataclasses import dataclass, replace
 from kdcache.errors import KdcacheError
 from kdcache.places.parallel import many
 from kdcache.places.place import Place
+from kdcache.store.array_spec import ArraySpec
 from kdcache.store.commits import Commit, Shard, read_commit, require_rows
-from kdcache.store.layout import ArraySpec
 from kdcache.store.segment import Segment
 from kdcache.store.shards import largest_shard
 from kdcache.whole_store.store_address import StoreAddress

@@ -18,8 +18,6 @@ from kdcache.base.progress import Progress, StopRequest, silent
 from kdcache.base.records import Record
 from kdcache.base.view_span import ViewSpan
 from kdcache.errors import StoreError
-from kdcache.labels.encoding import described
-from kdcache.labels.quantising import NO_LABEL
 from kdcache.places.folder import Folder
 from kdcache.sharing.merge import missing_blocks
 from kdcache.store.commits import Commit, Counts, list_commits
@@ -38,7 +36,7 @@ from kdcache.whole_store.recode_plan import (
     recoded_provenance,
     require_recoded_from,
 )
-from kdcache.whole_store.recoding import CARRIED, ClassMeans, Recoding
+from kdcache.whole_store.recoding import CARRIED, RecodedRows, Recoding, SegmentSums
 from kdcache.whole_store.store_address import StoreAddress, shared_address
 
 Array = npt.NDArray[Any]
@@ -117,8 +115,8 @@ def recode_store(
         content_id=output.seal().content_id if seal and not list(missing_blocks(output)) else None,
         source=str(source.folder.root),
         source_content_id=source.content_id or "",
-        encoding_before=described(source.identity.encoding),
-        encoding=described(identity.encoding),
+        encoding_before=source.identity.encoding.described(),
+        encoding=identity.encoding.described(),
         blocks=len(output_commits),
         present=present_count,
         rows=sum(commit.rows for commit in output_commits),
@@ -208,10 +206,11 @@ class _BlockRecoder:
         counts = self.segment.commit_of(block).counts
         if block == 0 and self.start == 0:
             self._first = self._first_block_arrays(arrays)
-        part, clamped_count = self._recode_rows(block, arrays, rows, suspect=counts.clamped > 0)
+        part, part_counts = self._recode_rows(block, arrays, rows, suspect=counts.clamped > 0)
         names = [name for name in CARRIED if name in arrays and name in self.segment.layout.rowwise]
         self._parts.append(part | {name: arrays[name][:, rows] for name in names})
-        self._count(counts if len(rows) == stop - start else _label_counts(part), clamped_count)
+        whole = len(rows) == stop - start  # else the commit's counts are of more rows than these
+        self._count(counts if whole else part_counts, part_counts.clamped)
 
     def arrays(self, layout: SegmentLayout, block: int) -> dict[str, Array]:
         """All arrays of the block."""
@@ -229,33 +228,33 @@ class _BlockRecoder:
 
     def _recode_rows(
         self, block: int, arrays: dict[str, Array], subset: IntArray, *, suspect: bool
-    ) -> tuple[dict[str, Array], int]:
-        """Recoded soft labels [Vs, R, ...] of a subset [R] of a block's rows, and the count of those that are clamped.
+    ) -> tuple[dict[str, Array], Counts]:
+        """Recoded soft labels [Vs, R, ...] of a subset [R] of a block's rows, and the counts of these rows.
 
         A commit says how many rows were clamped and not which. So where the source store clamped any (`suspect`), all
         rows at a limit count as clamped."""
-        labels, view_arrays, clamped_count = block_labels(self.store, self.segment, block), [], 0
+        labels, clamped_count = block_labels(self.store, self.segment, block), 0
+        views: list[RecodedRows] = []
         for place in range(len(self.segment.views)):
             rows = view_rows(self.segment, block, arrays, place, labels[place]).take(subset)
-            recoded_arrays, clamped_rows, at_limit = self.recoding.view(rows)
-            view_arrays.append(recoded_arrays)
-            clamped_count += int((clamped_rows | at_limit if suspect else clamped_rows).sum())
-        result = {name: np.concatenate([arrays[name] for arrays in view_arrays]) for name in view_arrays[0]}
-        return result, clamped_count
+            views.append(recoded := self.recoding.view(rows, labels[place][subset]))
+            clamped_count += int((recoded.clamped | recoded.at_limit if suspect else recoded.clamped).sum())
+        names = views[0].arrays
+        result = {name: np.concatenate([recoded.arrays[name] for recoded in views]) for name in names}
+        return result, Counts.of(np.concatenate([recoded.label for recoded in views]), clamped_count)
 
     def _first_block_arrays(self, arrays: dict[str, Array]) -> dict[str, Array]:
-        """The canary, and class means, which are computed again where the top k changes."""
-        source, target = self.recoding.source.encoding, self.recoding.target.encoding
-        result = {"canary": arrays["canary"]}
-        if target.class_means and source.k == target.k:
-            result["class_means"] = arrays["class_means"]
-        elif target.class_means:
-            means = ClassMeans(self.recoding, arrays["class_means"][0] if source.class_means else None)
-            labels = block_labels(self.store, self.segment, 0)
-            for place in range(len(self.segment.views)):
-                means.add(view_rows(self.segment, 0, arrays, place, labels[place]))
-            result["class_means"] = means.values()
-        return result
+        """The canary, and the segment's own arrays, which are computed again where other logits are kept."""
+        source, target = self.recoding.source, self.recoding.target
+        names = list(target.encoding.segment_arrays(target.space))
+        if source.kept == target.kept and all(name in arrays for name in names):
+            return {name: arrays[name] for name in ("canary", *names)}
+        means = arrays["class_means"][0] if source.encoding.keeps_class_means else None
+        sums = SegmentSums(self.recoding, means)
+        labels = block_labels(self.store, self.segment, 0)
+        for place in range(len(self.segment.views)) if names else ():
+            sums.add(view_rows(self.segment, 0, arrays, place, labels[place]), labels[place])
+        return {"canary": arrays["canary"], **sums.values()}
 
     def _count(self, counts: Counts, clamped_count: int) -> None:
         self.counts = Counts(
@@ -263,9 +262,3 @@ class _BlockRecoder:
             labelled=self.counts.labelled + counts.labelled,
             correct=self.counts.correct + counts.correct,
         )
-
-
-def _label_counts(arrays: dict[str, Array]) -> Counts:
-    """Counts of labelled and correct rows, for a part of a source block: the commit's counts are of the whole block."""
-    label = arrays["label"].reshape(*arrays["label"].shape[:2], -1)
-    return Counts(labelled=int((label != NO_LABEL).any(axis=-1).sum()), correct=int((label == 0).any(axis=-1).sum()))

@@ -2,12 +2,13 @@
 
 import os
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 from kdcache.base.records import Record, validated
 from kdcache.base.view_span import ViewSpan
 from kdcache.errors import InvalidInputError, MismatchError, StoreNotFoundError
-from kdcache.labels.encoding import Encoding, described
+from kdcache.labels.encoding import Choice, Encoding
+from kdcache.labels.encodings import narrowed
 from kdcache.places.folder import Folder
 from kdcache.places.opening import open_folder
 from kdcache.places.place import is_url
@@ -19,14 +20,14 @@ from kdcache.store.seals import SealedSegment, split_pin
 from kdcache.store.segment import Segment
 from kdcache.store.store import Store
 
-UPWARD = "what was not kept cannot be had back without the teacher: run kdcache extract"
-
 
 class Narrowing(Record):
     """The changes to an encoding that a recoding asks for.
 
-    None and () change nothing: the value is the source store's or, where all logits become top-k, extract's default."""
+    None and () change nothing: the value is the source store's or, where the encoding is another, its default. Without
+    `encoding`, `top_k` makes top-k of any store."""
 
+    encoding: str | None = None
     top_k: int | None = None
     quantisation: Literal["default", "high"] | None = None
     packing: Literal["residuals", "plain"] | None = None
@@ -38,41 +39,22 @@ def narrow_identity(identity: Identity, narrowing: Narrowing) -> Identity:
 
     Raises InvalidInputError for changes that would add to the source store, do not apply to it, or change nothing."""
     old = identity.encoding
-    changes = {**_topk_changes(identity, narrowing), **_drop_changes(old, narrowing)}
-    encoding = validated(Encoding, "the encoding that was asked for", **{**dict(old), **changes})
+    choice = Choice(
+        top_k=narrowing.top_k,
+        quantisation=narrowing.quantisation,
+        packing=narrowing.packing,
+        shuffled=identity.order.kind == "shuffled",
+    )
+    encoding = narrowed(old, choice, identity.space, narrowing.encoding).model_copy(
+        update=_drop_changes(old, narrowing)
+    )
     if encoding == old:
         problem = "asks for what the store has" if narrowing != Narrowing() else "names nothing to change"
         advice = "give --top-k, --quantisation, --packing or --drop; to copy a store or some views: kdcache pull"
-        raise InvalidInputError(f"recode {problem} ({described(old)}): {advice}")
+        raise InvalidInputError(f"recode {problem} ({old.described()}): {advice}")
     record = {**identity.model_dump(), "encoding": encoding}
     result: Identity = validated(Identity, "the store that was asked for", **record)
     return result
-
-
-def _topk_changes(identity: Identity, narrowing: Narrowing) -> dict[str, Any]:
-    """Fields of the new encoding that say which classes are kept and how."""
-    encoding = identity.encoding
-    if narrowing.top_k is None and encoding.k is None:
-        if narrowing.quantisation or narrowing.packing:
-            raise InvalidInputError("the store holds all logits, which have no gaps to quantise or pack; give --top-k")
-        return {}
-    k = encoding.k if narrowing.top_k is None else narrowing.top_k
-    assert k is not None
-    if encoding.k is not None and k > encoding.k:
-        raise InvalidInputError(f"--top-k {k} was asked of a store that holds the top {encoding.k}; {UPWARD}")
-    if encoding.k is not None and (encoding.quantisation, narrowing.quantisation) == ("default", "high"):
-        raise InvalidInputError(f"--quantisation high was asked of a store in steps of 1/16 nat; {UPWARD}")
-    usable = identity.teacher.classes - len(identity.teacher.masked_classes)
-    if k > usable:
-        raise InvalidInputError(f"--top-k {k} was asked of {usable} classes that are not masked; choose 1 to {usable}")
-    from_full = encoding.k is None
-    return {
-        "name": "topk",
-        "k": k,
-        "quantisation": narrowing.quantisation or encoding.quantisation,
-        "packing": narrowing.packing or ("residuals" if from_full else encoding.packing),
-        "class_means": identity.order.kind == "shuffled" and k < usable if from_full else encoding.class_means,
-    }
 
 
 def _drop_changes(encoding: Encoding, narrowing: Narrowing) -> dict[str, int]:

@@ -10,14 +10,13 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from kdcache.labels.encoding import Encoding
-from kdcache.labels.quantising import encode_topk
-from kdcache.labels.reduction import TopK
-from kdcache.labels.soft_labels import TopKLabels
-from kdcache.store.layout import ArraySpec, segment_layout
-from kdcache.store.manifest import Identity
+from kdcache.labels.encoding import Choice
+from kdcache.labels.encodings import narrowed
+from kdcache.store.array_spec import ArraySpec
+from kdcache.store.layout import segment_layout
 from kdcache.store.shards import encode_shard
 from kdcache.store.store import Store
+from kdcache.whole_store.recoding import Recoding
 
 Array = npt.NDArray[Any]
 
@@ -27,22 +26,20 @@ def row_bytes(store: Store, top_k: int | None = None, *, tail: bool = True) -> f
     view = store.every_view[0]
     layout = store.segment_of(view).layout
     rows = store.load(view, np.arange(*layout.block_rows(0)))
-    soft = rows.soft_labels()
+    names = [name for name in layout.rowwise if name != "features"]
+    arrays = {name: np.moveaxis(rows.arrays[name], 0, _axis(layout.arrays[name]) - 1)[None] for name in names}
     identity = store.identity
-    if top_k is not None and top_k != identity.encoding.k:
-        identity = _narrow(identity, top_k)
-        topk = soft.prefix(top_k)
-        assert isinstance(topk, TopKLabels)
-        arrays = {"pixels": rows.arrays["pixels"], **_encoded(topk, identity)}
-    else:
-        names = [name for name in layout.rowwise if name != "features"]
-        arrays = {name: np.moveaxis(rows.arrays[name], 0, _axis(layout.arrays[name]) - 1) for name in names}
+    if top_k is not None and top_k != identity.kept:
+        choice = Choice(top_k=top_k, shuffled=False)
+        identity = identity.model_copy(update={"encoding": narrowed(identity.encoding, choice, identity.space)})
+        hard = store.hard_labels(view, rows.positions)
+        arrays = {"pixels": arrays["pixels"], **Recoding(store.identity, identity).view(rows, hard).arrays}
     if not tail:
         arrays.pop("tail", None)
     specs = segment_layout(identity, layout.views).arrays
     sizes = []
     for name, values in arrays.items():
-        data = np.ascontiguousarray(values)[None]
+        data = np.ascontiguousarray(values)
         sizes.append(len(encode_shard(replace(specs[name], shard=data.shape, chunk=data.shape), data)))
     return sum(sizes) / len(rows.positions)
 
@@ -50,18 +47,3 @@ def row_bytes(store: Store, top_k: int | None = None, *, tail: bool = True) -> f
 def _axis(spec: ArraySpec) -> int:
     assert spec.block_axis is not None
     return spec.block_axis
-
-
-def _narrow(identity: Identity, top_k: int) -> Identity:
-    encoding = identity.encoding
-    packing = encoding.packing if encoding.k is not None else "residuals"
-    topk = Encoding(name="topk", k=top_k, quantisation=encoding.quantisation, packing=packing)
-    return identity.model_copy(update={"encoding": topk})
-
-
-def _encoded(soft: TopKLabels, identity: Identity) -> dict[str, Array]:
-    """Arrays of one view as they lie in a store."""
-    label = soft.label if soft.label.ndim == 2 else soft.label[:, None]
-    rows = TopK(soft.classes.astype(np.int64), -soft.logits, soft.tail, -label)
-    teacher = identity.teacher
-    return dict(encode_topk(rows, identity.encoding, teacher.classes, teacher.masked_classes).arrays)

@@ -11,7 +11,7 @@ import numpy as np
 
 from kdcache.base.progress import Progress, silent
 from kdcache.base.records import Record
-from kdcache.labels.soft_labels import FullLabels, SoftLabels, check_temperature
+from kdcache.labels.soft_labels import SoftLabels
 from kdcache.store.inspection import class_name
 from kdcache.store.store import Store
 from kdcache.whole_store.agreement import RowAgreement, compare_rows, overlap_size
@@ -173,8 +173,10 @@ def compare_common_rows(
     Returns None where no row of these views is committed in both. Raises InvalidInputError for a temperature that a
     store does not answer, and MissingBlockError or DamagedError as `Store.read`.
     """
-    exact = all(store.identity.encoding.k is None for store in (a, b))
-    check_temperature(temperature, full=exact)
+    encodings = [store.identity.encoding for store in (a, b)]
+    for encoding in encodings:
+        encoding.require_temperature(temperature)
+    exact = all(encoding.COMPLETE for encoding in encodings)
     sums, done = _ComparisonSums(), 0
     with shared_address(a) as address_a, shared_address(b) as address_b:
         engine.require_stores(address_a, address_b)
@@ -233,6 +235,7 @@ def _worst(
 ) -> Iterator[tuple[float, int, int, WorstRow]]:
     """The rows of a piece with the largest KL, as (KL, -view, -dataset index, row): the first three sort them."""
     kl = np.maximum(agreement.kl_ab, agreement.kl_ba)
+    top_a, top_b = soft_a.top_class, soft_b.top_class
     for row in np.argsort(-kl, kind="stable")[:WORST].tolist():
         if kl[row] <= 0:
             continue
@@ -243,8 +246,8 @@ def _worst(
             position_a=position,
             position_b=int(rows.b[row]),
             label=class_name(a.identity.dataset.class_names, int(a.labels[position])),
-            top_a=class_name(a.identity.dataset.class_names, _top(soft_a, row)),
-            top_b=class_name(b.identity.dataset.class_names, _top(soft_b, row)),
+            top_a=class_name(a.identity.dataset.class_names, int(top_a[row])),
+            top_b=class_name(b.identity.dataset.class_names, int(top_b[row])),
             kl_ab=_finite(agreement.kl_ab[row]),
             kl_ba=_finite(agreement.kl_ba[row]),
         )
@@ -271,10 +274,6 @@ def _result(sums: _ComparisonSums, temperature: float, *, exact: bool, aligned: 
         histogram_ab=total.ab.coarse(PER_DECADE),
         histogram_ba=total.ba.coarse(PER_DECADE),
     )
-
-
-def _top(soft: SoftLabels, row: int) -> int:
-    return int(soft.logits[row].argmax() if isinstance(soft, FullLabels) else soft.classes[row, 0])
 
 
 def _finite(value: np.floating) -> float | None:

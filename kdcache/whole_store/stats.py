@@ -15,7 +15,6 @@ import numpy.typing as npt
 from kdcache.base.progress import Progress, silent
 from kdcache.base.records import Record
 from kdcache.errors import MissingBlockError
-from kdcache.labels.encoding import described
 from kdcache.store.commits import Commit
 from kdcache.store.segment import Segment
 from kdcache.store.store import Store
@@ -124,14 +123,14 @@ def _stats(
     overall = ViewSums()
     for view_sums in sums.by_view.values():
         overall.join(view_sums)
-    mixed, topk = store.identity.plan.mix != "none", store.identity.encoding.k is not None
+    mixed, topk = store.identity.plan.mix != "none", not store.identity.encoding.COMPLETE
     stats = _view(-1, overall, mixed=mixed, topk=topk, other_views=1)
     blocks = sum(segment.layout.blocks for segment, _ in commits)
     shares = sums.top[sums.top > 0] / rows
     return StoreStats(
         store=str(store.folder.root),
         content_id=store.content_id,
-        soft_labels=described(store.identity.encoding),
+        soft_labels=store.identity.encoding.described(),
         classes=store.identity.teacher.classes,
         rows=rows,
         blocks=blocks,

@@ -4,7 +4,6 @@ Shape letters: Vs views of a segment, R rows of a block, B rows of a piece, K ke
 """
 
 from collections.abc import Iterator
-from dataclasses import replace
 from math import log
 from typing import Any
 
@@ -13,8 +12,7 @@ import numpy.typing as npt
 
 from kdcache.base.view_span import ViewSpan
 from kdcache.labels.reduction import SKETCH_TEMPERATURES
-from kdcache.labels.soft_labels import FullLabels, SoftLabels, TopKLabels
-from kdcache.labels.tail import tail_mean
+from kdcache.labels.soft_labels import SoftLabels
 from kdcache.store.rows import EncodedRows
 from kdcache.whole_store.blocks import block_labels, read_block, view_rows
 from kdcache.whole_store.calibrate import BINS, calibration_sums
@@ -90,32 +88,28 @@ def sum_block(address: StoreAddress, block_name: tuple[str, int]) -> Sums:
 
 def _pieces(rows: EncodedRows, hard: IntArray) -> Iterator[tuple[SoftLabels, IntArray]]:
     """Soft labels [B] in f64 and hard labels [B, L]."""
-    step = max(PIECE // (rows.identity.encoding.k or rows.identity.teacher.classes), 1)
+    step = max(PIECE // rows.encoding.kept(rows.space), 1)
     columns = hard if hard.ndim == 2 else hard[:, None]
     for start in range(0, len(rows.positions), step):
         part = np.arange(start, min(start + step, len(rows.positions)))
-        soft = rows.take(part).soft_labels()
-        wide: dict[str, Any] = {"logits": soft.logits.astype(np.float64), "label": soft.label.astype(np.float64)}
-        if isinstance(soft, TopKLabels):
-            wide["tail"] = soft.tail.astype(np.float64)
-        yield replace(soft, **wide), columns[part]
+        yield rows.take(part).soft_labels().wide(), columns[part]
 
 
 def _add(sums: Sums, view_sums: ViewSums, soft: SoftLabels, hard: IntArray) -> IntArray:
     """Count a piece, and return its top classes [B]."""
-    top = _top(soft)
+    top = np.asarray(soft.top_class).astype(np.int64)
     normalizer = np.asarray(soft.log_normalizer(1.0))
-    confidence, entropy = np.exp(-normalizer), entropies(soft, normalizer)  # the top logit is 0
+    confidence, entropy = np.exp(-normalizer), np.asarray(soft.entropy(normalizer))  # the top logit is 0
     sums.top += np.bincount(top, minlength=len(sums.top))
     sums.confidence.add(confidence)
     sums.entropy.add(entropy)
     view_sums.rows += len(top)
     view_sums.confidence += float(confidence.sum())
     view_sums.entropy += float(entropy.sum())
-    if isinstance(soft, TopKLabels):
+    if not soft.COMPLETE:
         for place, temperature in enumerate(SKETCH_TEMPERATURES):
-            tail = _tail_mass(soft, normalizer) if temperature == 1.0 else soft.tail_mass(temperature)
-            mass = 1.0 - tail
+            all_classes = normalizer if temperature == 1.0 else soft.log_normalizer(temperature)
+            mass = 1.0 - np.exp(np.asarray(soft.tail_log_mass(temperature) - all_classes))
             sums.kept[place].add(mass)
             view_sums.kept[place] += float(mass.sum())
     _add_labels(view_sums, soft, hard, top, normalizer)
@@ -132,34 +126,6 @@ def _add_labels(view_sums: ViewSums, soft: SoftLabels, hard: IntArray, top: IntA
     if soft.label.ndim == 1:
         view_sums.nll -= float((soft.label - normalizer)[labelled_rows].sum())
         view_sums.calibration += calibration_sums(np.exp(-normalizer[labelled_rows]), correct[labelled_rows])
-
-
-def entropies(soft: SoftLabels, normalizer: Array) -> Array:
-    """[B] entropy in nats at T = 1, from `log_normalizer(1.0)`.
-
-    It is exact for all logits; of a top-k row the tail's part is estimated, see `tail.tail_mean`."""
-    entropy = normalizer - _weighted(soft.logits, normalizer)
-    if isinstance(soft, FullLabels):
-        return np.asarray(entropy)
-    mass = _tail_mass(soft, normalizer)
-    mean = np.where(mass > 0, tail_mean(soft.tail, soft.logits[..., -1], soft.tail_classes), 0.0)
-    return np.asarray(entropy - mass * mean)
-
-
-def _tail_mass(soft: TopKLabels, normalizer: Array) -> Array:
-    """[B] mass of the tail at T = 1."""
-    return np.asarray(np.exp(soft.tail_log_mass(1.0) - normalizer))
-
-
-def _weighted(logits: Array, normalizer: Array) -> Array:
-    """[B] sum of p z over logits z, 0 where there is no p."""
-    p = np.exp(logits - normalizer[..., None])
-    return np.asarray((p * np.where(p > 0, logits, 0.0)).sum(axis=-1))
-
-
-def _top(soft: SoftLabels) -> IntArray:
-    top = soft.logits.argmax(axis=-1) if isinstance(soft, FullLabels) else soft.classes[:, 0]
-    return np.asarray(top).astype(np.int64)
 
 
 def _compare_views(sums: Sums, top_VR: IntArray, views: ViewSpan) -> None:

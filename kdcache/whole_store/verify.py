@@ -16,8 +16,9 @@ from kdcache.base.view_span import shown_spans
 from kdcache.errors import KdcacheError
 from kdcache.places.opening import open_place
 from kdcache.places.place import Place
+from kdcache.store.array_spec import ArraySpec
 from kdcache.store.commits import listed_blocks
-from kdcache.store.layout import LATEST_SEAL, ArraySpec, group_bytes, labels_spec, order_spec, segment_name
+from kdcache.store.layout import LATEST_SEAL, group_bytes, labels_spec, order_spec, segment_name
 from kdcache.store.partial import read_partial
 from kdcache.store.seals import read_seal, sealed_ids, split_pin
 from kdcache.store.segment import Segment

@@ -8,11 +8,12 @@ import numpy as np
 from kdcache.base.memory import peak_rss_bytes
 from kdcache.base.records import Record
 from kdcache.base.view_span import ViewSpan
-from kdcache.labels.encoding import Encoding
-from kdcache.labels.quantising import Encoded, decode_logits, decode_tail, encode_full, encode_topk
+from kdcache.labels.full import FullEncoding
+from kdcache.labels.quantising import decode_logits, decode_tail, quantise_gaps, quantise_tail
 from kdcache.labels.reduction import Array, logsumexp, reduce_topk
 from kdcache.labels.tail_errors import TailError, tail_errors
-from kdcache.pipelines.extract.job import Job, chosen_packing, open_job
+from kdcache.labels.topk import TopKEncoding
+from kdcache.pipelines.extract.job import Job, chosen_words, open_job, stored_encoding
 from kdcache.pipelines.settings import ExtractSettings
 from kdcache.store.layout import segment_layout
 from kdcache.store.manifest import Identity
@@ -65,14 +66,17 @@ def estimate(settings: ExtractSettings) -> Estimate:
     block_files = sum(len(layout.arrays_of(block)) + 1 for block in range(layout.blocks))  # its shards and its commit
     loop_memory = job.extractor(layout, job.identity, view_bytes).memory
     bytes_a_row = _bytes_a_row(job.identity, logits, labels, job.views)
-    teacher, quantisation = job.identity.teacher, job.identity.encoding.quantisation
-    candidate = Encoding(name="topk", k=1, quantisation=quantisation, packing=chosen_packing(settings))
-    ks = [k for k in CANDIDATES if k < teacher.classes - len(teacher.masked_classes)]
+    encoding, space = job.identity.encoding, job.identity.space
+    candidates = [
+        TopKEncoding.chosen(replace(chosen_words(settings), top_k=k), space, like=stored_encoding(settings))
+        for k in CANDIDATES
+        if k < space.visible
+    ]
     return Estimate(
         rows_tried=row_count,
         rows=rows,
-        encoding=job.identity.encoding.name,
-        k=job.identity.encoding.k,
+        encoding=encoding.name,
+        k=None if encoding.COMPLETE else encoding.kept(space),
         bytes_a_row=bytes_a_row,
         bytes=round(bytes_a_row * rows),
         files=SMALL_FILES + len(layout.arrays) + block_files,
@@ -80,16 +84,21 @@ def estimate(settings: ExtractSettings) -> Estimate:
         seconds=rows * seconds / row_count,
         memory_bound=None if base_memory is None else base_memory + loop_memory.total,
         accuracy_clean=accuracy,
-        by_k=tuple(
-            _kept_by_k(job.identity, logits, labels, candidate.model_copy(update={"k": k}), job.views) for k in ks
+        by_k=tuple(_kept_by_k(job.identity, logits, labels, candidate, job.views) for candidate in candidates),
+        by_tail=tuple(
+            tail_errors(
+                logits,
+                [candidate.k for candidate in candidates],
+                masked=space.masked,
+                quantisation=settings.quantisation,
+            )
         ),
-        by_tail=tuple(tail_errors(logits, ks, masked=teacher.masked_classes, quantisation=quantisation)),
     )
 
 
 def _try_rows(job: Job, settings: ExtractSettings, view_bytes: int) -> tuple[Array, Array, float]:
     """Dense logits [R, C] of some rows, their labels [R, L], and the seconds that drawing and asking took."""
-    full_identity = job.identity.model_copy(update={"encoding": Encoding(name="full")})
+    full_identity = job.identity.model_copy(update={"encoding": FullEncoding()})
     count = min(len(job.views), max(1, ROWS_TO_TRY // _smallest_block(job)))
     layout = segment_layout(full_identity, ViewSpan(job.views.start, job.views.start + count))
     extractor = job.extractor(layout, full_identity, view_bytes)
@@ -119,7 +128,7 @@ def _bytes_a_row(identity: Identity, logits: Array, labels: Array, views: ViewSp
     """Compressed bytes a row over all arrays, in shards of the job's block size or of the rows at hand if fewer."""
     layout = segment_layout(identity, views)
     count = min(layout.block, len(labels))
-    arrays = dict(_encode(identity, logits[:count], labels[:count]).arrays)
+    arrays = _encoded(identity, logits[:count], labels[:count])
     fill = np.random.default_rng(0)
     arrays["pixels"] = fill.integers(0, 256, (1, count), dtype=np.uint8)  # fingerprints and features do not compress
     if identity.encoding.features:
@@ -131,26 +140,22 @@ def _bytes_a_row(identity: Identity, logits: Array, labels: Array, views: ViewSp
     return total / count
 
 
-def _encode(identity: Identity, logits: Array, labels: Array) -> Encoded:
-    if identity.encoding.k is None:
-        return encode_full(logits[None])
-    rows = reduce_topk(logits[None], labels[None], identity.encoding.k, identity.teacher.masked_classes)
-    return encode_topk(rows, identity.encoding, identity.teacher.classes, identity.teacher.masked_classes)
+def _encoded(identity: Identity, logits: Array, labels: Array) -> dict[str, Array]:
+    """The arrays [1, R, ...] of rows as a store holds them."""
+    fields = identity.encoding.reduce(logits[None], labels[None], identity.space)
+    return dict(identity.encoding.encode(fields, identity.space).arrays)
 
 
-def _kept_by_k(identity: Identity, logits: Array, labels: Array, encoding: Encoding, views: ViewSpan) -> KeptByK:
-    assert encoding.k is not None
-    k, k_identity = encoding.k, identity.model_copy(update={"encoding": encoding})
-    plain_identity = identity.model_copy(update={"encoding": encoding.model_copy(update={"packing": "plain"})})
-    rows = reduce_topk(logits, labels, k, identity.teacher.masked_classes)
-    arrays = _encode(plain_identity, logits, labels).arrays  # packing changes no value
-    head = decode_logits(arrays["classes"], arrays.get("gaps"), encoding.quantisation)[0]
-    tail = np.moveaxis(decode_tail(arrays["tail"]), -2, -1)[0]
+def _kept_by_k(identity: Identity, logits: Array, labels: Array, encoding: TopKEncoding, views: ViewSpan) -> KeptByK:
+    k_identity = identity.model_copy(update={"encoding": encoding})
+    rows = reduce_topk(logits, labels, encoding.k, identity.space.masked)
+    head = decode_logits(rows.classes, quantise_gaps(rows.distances, encoding.quantisation)[0], encoding.quantisation)
+    tail = decode_tail(quantise_tail(rows.tail))  # packing changes no value
     mass = [1.0 - float(np.exp(_log_parts(-rows.distances, rows.tail, index)[:, -1]).mean()) for index in range(3)]
     p, q = _log_parts(-rows.distances, rows.tail, 0), _log_parts(head, tail, 0)
     kl = float((np.exp(p) * np.where(np.isfinite(p), p - q, 0.0)).sum(axis=-1).mean())
     return KeptByK(
-        k=k,
+        k=encoding.k,
         kept_mass=(mass[0], mass[1], mass[2]),
         bytes_a_row=_bytes_a_row(k_identity, logits, labels, views),
         quantisation_kl=kl,

@@ -1,7 +1,6 @@
 """A job is built from extract's settings: data set, transform, teacher, order, and the identity of all that."""
 
 from dataclasses import dataclass
-from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -13,7 +12,8 @@ from kdcache.base.limits import MANIFEST_LIMIT
 from kdcache.base.records import validated
 from kdcache.base.view_span import ViewSpan
 from kdcache.errors import InvalidInputError
-from kdcache.labels.encoding import Encoding
+from kdcache.labels.encoding import Choice, Encoding, LabelSpace
+from kdcache.labels.encodings import encoding_class
 from kdcache.networks.build import build_network, network_text
 from kdcache.networks.checks import check_teacher, require_determinism
 from kdcache.networks.extract_block import BlockExtractor
@@ -188,46 +188,24 @@ def _open_teacher(
 
 
 def _encoding(settings: ExtractSettings, classes: int, *, features: int, head: int) -> Encoding:
-    usable_classes = classes - len(set(settings.mask_classes))
     if wrong_classes := [number for number in settings.mask_classes if not 0 <= number < classes]:
         raise InvalidInputError(f"masked classes {wrong_classes} are not among the teacher's {classes} classes")
+    space = LabelSpace(classes, tuple(sorted(set(settings.mask_classes))))
     name = settings.encoding
     if name == "auto":
-        name = "full" if settings.top_k >= usable_classes else "topk"
-    if name == "full":
-        return Encoding(name="full", features=features, head=head)
-    if settings.top_k > usable_classes:
-        raise InvalidInputError(
-            f"top-k {settings.top_k} exceeds the teacher's {usable_classes} classes; use --encoding full"
-        )
-    return Encoding(
-        name="topk",
-        k=settings.top_k,
-        quantisation=settings.quantisation,
-        features=features,
-        head=head,
-        class_means=_keeps_class_means(settings, usable_classes),
-        packing=chosen_packing(settings),
-    )
+        name = "full" if settings.top_k >= space.visible else "topk"
+    choice = chosen_words(settings)
+    encoding = encoding_class(name).chosen(choice, space, like=stored_encoding(settings))
+    return encoding.model_copy(update={"features": features, "head": head})
 
 
-def _keeps_class_means(settings: ExtractSettings, usable_classes: int) -> bool:
-    """True where class means are kept: as in the store that stands already; in a new one wherever there is a tail and
-    block 0 is a random sample of the positions."""
-    if (encoding := _stored_encoding(settings)) is not None:
-        return encoding.class_means
-    return settings.top_k < usable_classes and settings.order == "shuffled"
+def chosen_words(settings: ExtractSettings) -> Choice:
+    """The words of the settings that choose an encoding."""
+    packing = None if settings.packing == "auto" else settings.packing
+    return Choice(settings.top_k, settings.quantisation, packing, shuffled=settings.order == "shuffled")
 
 
-def chosen_packing(settings: ExtractSettings) -> Literal["plain", "residuals"]:
-    """The packing that the settings name. For auto: that of the store that stands already, residuals in a new one."""
-    if settings.packing != "auto":
-        return settings.packing
-    encoding = _stored_encoding(settings)
-    return "residuals" if encoding is None else encoding.packing
-
-
-def _stored_encoding(settings: ExtractSettings) -> Encoding | None:
+def stored_encoding(settings: ExtractSettings) -> Encoding | None:
     """The encoding of the store that stands already, None where there is none."""
     data = open_folder(settings.store).get(MANIFEST, limit=MANIFEST_LIMIT)
     return None if data is None else parse_manifest(data, settings.store).identity.encoding

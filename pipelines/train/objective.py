@@ -10,7 +10,7 @@ from torch import Tensor
 from kdcache.base.records import require_equal
 from kdcache.base.specs import parse_arguments
 from kdcache.errors import InvalidInputError, MissingBlockError
-from kdcache.labels.soft_labels import check_temperature
+from kdcache.labels.encodings import read_as
 from kdcache.objectives.catalogue import make_objective, parameters_of, term_class
 from kdcache.objectives.objective import Objective, Phases
 from kdcache.objectives.ramps import Ramp
@@ -75,7 +75,7 @@ def chosen_temperature(settings: TrainSettings, stores: list[Store]) -> float | 
     fit = fit_temperature(store)
     if fit.at_bound:
         raise InvalidInputError(f"no temperature can be fitted to {url}: {fit.note}; or give a --temperature")
-    if fit.temperature < 1 and (stores[0].identity.encoding.k is not None or settings.top_k is not None):
+    if fit.temperature < 1 and not read_as(stores[0].identity.encoding, settings.top_k).COMPLETE:
         raise InvalidInputError(
             f"the temperature fitted to {url} is {fit.temperature:.4g}, and {stores[0].folder.root} is used as "
             "top-k, whose tail is known from T = 1 up; extract it with --encoding full, or give a --temperature"
@@ -172,11 +172,11 @@ def _require_stores(objective: Objective, part: Part, settings: TrainSettings, s
     if len(stores) > 1:
         _require_ensemble(settings)
     for store in stores:
-        sparse = store.identity.encoding.k is not None or settings.top_k is not None
+        encoding = read_as(store.identity.encoding, settings.top_k)
         for temperature in _temperatures(objective, part):
-            check_temperature(temperature, full=not sparse)
+            encoding.require_temperature(temperature)
         _require_finite(part.name, store)
-        if sparse:
+        if not encoding.COMPLETE:
             _require_classes(part, settings, store)
 
 
@@ -213,15 +213,14 @@ def _require_finite(name: str, store: Store) -> None:
 
 
 def _require_classes(part: Part, settings: TrainSettings, store: Store) -> None:
-    encoding = store.identity.encoding
-    k = min(count for count in (encoding.k, settings.top_k) if count is not None)
+    k = read_as(store.identity.encoding, settings.top_k).kept(store.identity.space)
     if part.name == "kd-topk" and (k_needed := part.settings.get("k", parameters_of("kd-topk")["k"])) > k:
         raise InvalidInputError(
             f"objective kd-topk needs {k_needed} classes, {store.folder.root} gives {k}; "
             f"extract with --top-k {k_needed}"
         )
     if settings.tail == "class-mean":
-        if encoding.k is None:
+        if store.identity.encoding.COMPLETE:
             raise InvalidInputError(
                 f"--tail class-mean: {store.folder.root} keeps all logits and no class means; leave --top-k out"
             )

@@ -28,8 +28,7 @@ def require_usable(stores: list[Store], settings: TrainSettings) -> None:
     """Refuse what the stores cannot serve, before the first step. Raises InvalidInputError or MissingBlockError."""
     for store in stores:
         _require_whole(store)
-        k, teacher = store.identity.encoding.k, store.identity.teacher
-        largest_k = k or teacher.classes - len(teacher.masked_classes)
+        largest_k = min(store.identity.kept, store.identity.space.visible)
         if settings.top_k is not None and settings.top_k > largest_k:
             raise InvalidInputError(
                 f"top-k {settings.top_k} was asked for; {store.folder.root} keeps {largest_k} classes"

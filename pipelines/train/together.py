@@ -13,7 +13,7 @@ from torch import Tensor
 
 from kdcache.base.progress import Progress, StopRequest, silent
 from kdcache.errors import InterruptedRunError
-from kdcache.labels.soft_labels import SoftLabels, TopKLabels
+from kdcache.labels.soft_labels import SoftLabels
 from kdcache.objectives.batch import Batch
 from kdcache.pipelines.settings import TrainSettings
 from kdcache.pipelines.train.prepare import Inputs, Loaders, Student, make_student, open_inputs, open_loaders, open_run
@@ -133,12 +133,7 @@ class GroupIsolation:
 
 def _as_for_one(labels: SoftLabels, top_k: int | None, class_means: bool) -> SoftLabels:
     """Soft labels as the loader of one run gives them. On a CPU by numpy, like that loader: torch sums otherwise."""
-    if top_k is not None and not (isinstance(labels, TopKLabels) and labels.k == top_k):
-        labels = _numpy(labels).prefix(top_k).torch() if labels.logits.device.type == "cpu" else labels.prefix(top_k)
-    return labels if class_means or not isinstance(labels, TopKLabels) else replace(labels, class_means=None)
-
-
-def _numpy(labels: SoftLabels) -> SoftLabels:
-    """The same rows as numpy arrays."""
-    arrays: dict[str, Any] = {name: value.numpy() for name, value in vars(labels).items() if isinstance(value, Tensor)}
-    return replace(labels, **arrays)
+    if top_k is not None:
+        on_cpu = labels.logits.device.type == "cpu"
+        labels = labels.map(Tensor.numpy).prefix(top_k).to() if on_cpu else labels.prefix(top_k)
+    return labels if class_means else labels.with_class_means(None)

@@ -12,7 +12,6 @@ from kdcache.base.devices import chosen_device
 from kdcache.base.progress import Progress
 from kdcache.base.view_span import ViewSpan
 from kdcache.errors import InvalidInputError
-from kdcache.labels.quantising import GAPS_A_NAT
 from kdcache.labels.reduction import centre
 from kdcache.networks.build import build_network
 from kdcache.networks.preparation import Preparation
@@ -117,7 +116,8 @@ def compare_teacher(replay: Replay, positions: IntArray, settings: VerifySetting
     stored_log_probs, classes = soft.log_probs(1.0), np.asarray(soft.classes).astype(np.int64)
     live_log_probs = np.take_along_axis(answers, classes, axis=-1)
     difference = float(np.abs(stored_log_probs - live_log_probs)[live_log_probs > SURE_LOG_PROB].max())
-    tolerance = _quantising(replay.store, answers) + CONTROL_FACTOR * control
+    span = float(answers.max(initial=0.0)) - SURE_LOG_PROB
+    tolerance = identity.encoding.answer_error(span) + CONTROL_FACTOR * control
     top_classes = np.take_along_axis(classes, stored_log_probs.argmax(axis=-1)[:, None], axis=-1)
     lead = answers.max(axis=-1) - np.take_along_axis(answers, top_classes, axis=-1)[:, 0]
     flips = int((lead > tolerance).sum())
@@ -155,11 +155,3 @@ def _log_probs(replay: Replay, teacher: Teacher, view: int, positions: IntArray)
     with torch.inference_mode():
         log_probs: Array = centre(logits, teacher.masked_classes).log_softmax(dim=-1).cpu().numpy()
     return log_probs
-
-
-def _quantising(store: Store, log_probs: Array) -> float:
-    """The error of a stored log-probability at most: half a step of its gap, and as much of the normaliser."""
-    encoding = store.identity.encoding
-    if encoding.k is None:
-        return float(2.0**-10 * max(1.0, -SURE_LOG_PROB + float(log_probs.max(initial=0.0))))
-    return 1.0 / GAPS_A_NAT[encoding.quantisation] + 1.0 / 128

@@ -18,9 +18,8 @@ from kdcache.base.memory import peak_rss_bytes
 from kdcache.base.progress import StopRequest
 from kdcache.base.view_span import ViewSpan
 from kdcache.errors import InterruptedRunError
-from kdcache.labels.encoding import Encoding
-from kdcache.labels.quantising import encode_topk
 from kdcache.labels.reduction import TopK, reduce_topk
+from kdcache.labels.topk import TopKEncoding
 from kdcache.pipelines.settings import TrainSettings
 from kdcache.pipelines.train.stage import train
 from kdcache.store.commits import Counts
@@ -30,6 +29,7 @@ from kdcache.store.store import Store
 from kdcache.views.draw import thumbnails
 from kdcache.views.fingerprint import fingerprint
 from kdcache.views.sources import describe_samples
+from tests.kits.encoding import encode_topk
 
 CLASSES, TOP_K, BATCH = 1_000, 20, 1_000
 SPEC = "tests.benchmarks.flat_store:Flat"
@@ -53,7 +53,7 @@ def write(path: str, rows: int, views: int) -> None:
     """The store, sealed; random answers, the same in every block."""
     data = describe_samples(Flat(rows), SPEC)
     order = np.arange(rows)
-    plan, encoding = ViewPlan(transform=TransformSpec(name="none")), Encoding(name="topk", k=TOP_K, packing="residuals")
+    plan, encoding = ViewPlan(transform=TransformSpec(name="none")), TopKEncoding(k=TOP_K, packing="residuals")
     identity = Identity(
         dataset=data.identity(), views=plan,
         order=OrderIdentity(kind="given", sha256=values_digest(order.astype("u4"))),

@@ -25,8 +25,8 @@ from torch import Tensor, nn
 
 from kdcache import KD, Batch, Loader, Objective, Store, extract, open_data, train
 from kdcache.base.view_span import ViewSpan
+from kdcache.labels.full import FullLabels
 from kdcache.labels.reduction import centre, label_distances
-from kdcache.labels.soft_labels import FullLabels
 from kdcache.networks.build import build_network
 from kdcache.networks.preparation import Preparation, default_normalisation
 from kdcache.networks.teacher import Teacher

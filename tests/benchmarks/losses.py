@@ -14,11 +14,11 @@ from torch.nn.functional import cross_entropy, kl_div
 from torch.profiler import ProfilerActivity, profile
 
 from kdcache.labels.reduction import reduce_topk
-from kdcache.labels.soft_labels import TopKLabels
 from kdcache.objectives.batch import Batch
 from kdcache.objectives.kd import KD
 from kdcache.objectives.objective import Objective
 from tests.benchmarks.harness import Bench, Figure, alternate, exact, timed_ratio
+from tests.kits.encoding import labels_of
 
 SIZES = ((256, 1_000), (64, 32_000), (16, 128_000))
 TOP_K = (20, 50)
@@ -57,7 +57,7 @@ def _labels(rows: int, classes: int, k: int) -> tuple[Tensor, Batch]:
     generator = torch.Generator().manual_seed(0)
     teacher, student = (scale * torch.randn(rows, classes, generator=generator) for scale in (3.0, 1.0))
     kept = reduce_topk(teacher, torch.full((rows, 1), -1), k)
-    soft = TopKLabels(kept.classes, -kept.distances, kept.tail, kept.label[:, 0], classes)
+    soft = labels_of(kept, classes)
     y = torch.randint(0, classes, (rows,), generator=generator)
     return student, Batch(student, y, None, None, torch.arange(rows), 0, 0, 0, (soft,))
 

@@ -16,14 +16,15 @@ from kdcache.base.arrays import values_digest
 from kdcache.base.canonical import sha256_hex
 from kdcache.base.view_span import ViewSpan
 from kdcache.labels.encoding import Encoding
-from kdcache.labels.quantising import encode_topk
 from kdcache.labels.reduction import TopK, reduce_topk
+from kdcache.labels.topk import TopKEncoding
 from kdcache.store.commits import Commit, Counts, Shard
 from kdcache.store.layout import SegmentLayout, group_bytes, labels_spec, order_spec, segment_layout
 from kdcache.store.manifest import DatasetIdentity, Identity, Manifest, OrderIdentity, Provenance, TeacherIdentity
 from kdcache.store.plan import TransformSpec, ViewPlan
 from kdcache.store.shards import encode_shard, put_plain
 from kdcache.store.store import Store
+from tests.kits.encoding import encode_topk
 
 Array = npt.NDArray[Any]
 
@@ -41,7 +42,7 @@ class Shape:
 
     @property
     def encoding(self) -> Encoding:
-        return Encoding(name="topk", k=self.k, packing=self.packing)
+        return TopKEncoding(k=self.k, packing=self.packing)
 
 
 def identity_of(shape: Shape, order: Array | None = None, labels: Array | None = None) -> Identity:

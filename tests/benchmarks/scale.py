@@ -22,8 +22,9 @@ from typing import Any
 import numpy as np
 
 from kdcache.base.view_span import ViewSpan
+from kdcache.store.array_spec import BLOCK_MAX
 from kdcache.store.commits import Commit, Counts, Shard
-from kdcache.store.layout import BLOCK_MAX, segment_layout
+from kdcache.store.layout import segment_layout
 from kdcache.store.seals import Seal, SealedSegment
 from kdcache.store.store import Store
 from kdcache.views.provenance import provenance

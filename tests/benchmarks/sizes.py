@@ -8,6 +8,8 @@ from typing import Any
 import numpy as np
 
 from kdcache.labels.encoding import Encoding
+from kdcache.labels.full import FullEncoding
+from kdcache.labels.topk import TopKEncoding
 from tests.benchmarks.harness import Bench, Figure, alternate, exact, timed_rate
 from tests.benchmarks.peers import PEERS, Kept, Peer
 from tests.benchmarks.rows import Rows, fashion_folder, fashion_rows, imagenet_rows
@@ -29,7 +31,7 @@ READ_K, BATCH = 20, 256
 
 def encoding(k: int, **changes: Any) -> Encoding:
     """As extract writes a top-k store."""
-    return Encoding.model_validate({"name": "topk", "k": k, "class_means": True, "packing": "residuals", **changes})
+    return TopKEncoding.model_validate({"k": k, "class_means": True, "packing": "residuals", **changes})
 
 
 def measure(bench: Bench) -> Iterator[Figure]:
@@ -143,7 +145,7 @@ def _fashion(bench: Bench) -> Iterator[Figure]:
         return
     rows = fashion_rows(bench)
     for setting, kept in {
-        "Fashion-MNIST, full": Encoding(name="full"),
+        "Fashion-MNIST, full": FullEncoding(),
         "Fashion-MNIST, k 5": encoding(5),
     }.items():
         yield _size(stored(rows, kept), setting)

@@ -14,9 +14,9 @@ import torch
 from kdcache.base.arrays import values_digest
 from kdcache.base.view_span import ViewSpan
 from kdcache.labels.encoding import Encoding
-from kdcache.labels.quantising import encode_full, encode_topk
 from kdcache.labels.reduction import TopK, centre, logsumexp, reduce_topk, tail_sums
-from kdcache.labels.soft_labels import TopKLabels
+from kdcache.labels.topk import TopKEncoding
+from kdcache.labels.topk_labels import TopKLabels
 from kdcache.store.commits import Commit, Counts, Shard
 from kdcache.store.layout import BLOCKS_WANTED, labels_spec, order_spec, segment_layout
 from kdcache.store.manifest import DatasetIdentity, Identity, OrderIdentity, TeacherIdentity
@@ -26,6 +26,7 @@ from kdcache.store.shards import encode_plain, encode_shard
 from kdcache.store.store import Store
 from kdcache.views.provenance import provenance
 from tests.benchmarks.rows import Rows
+from tests.kits.encoding import encode_full, encode_topk
 
 Array = npt.NDArray[Any]
 
@@ -43,15 +44,15 @@ class Stored:
 def stored(rows: Rows, encoding: Encoding) -> Stored:
     """Encode all rows. Pixel fingerprints and canary are random bytes: real ones compress as little."""
     reduced = None
-    if encoding.k is None:
-        arrays = dict(encode_full(centre(rows.logits)).arrays)
-    else:
+    if isinstance(encoding, TopKEncoding):
         reduced = reduced_rows(rows, encoding.k)
         arrays = dict(encode_topk(reduced, encoding, rows.classes).arrays)
+    else:
+        arrays = dict(encode_full(centre(rows.logits)).arrays)
     rng, (views, samples) = np.random.RandomState(0), rows.logits.shape[:2]
     arrays["pixels"] = rng.randint(0, 256, (views, samples)).astype(np.uint8)
     arrays["canary"] = rng.randint(0, 256, (views, min(64, samples), 3, 8, 8)).astype(np.uint8)
-    if encoding.class_means:
+    if encoding.keeps_class_means:
         assert reduced is not None
         flat = rows.logits.reshape(-1, rows.classes)
         sums, counts = tail_sums(flat, reduced.classes.reshape(len(flat), -1))
@@ -168,7 +169,7 @@ def decoded(kept: Stored, view: int) -> TopKLabels:
         name: np.moveaxis(kept.arrays[name][view], cast(int, layout.arrays[name].block_axis) - 1, 0)
         for name in layout.rowwise
     }
-    soft = EncodedRows(identity, np.arange(samples), loose).soft_labels()
+    soft = EncodedRows(identity.encoding, identity.space, np.arange(samples), loose).soft_labels()
     assert isinstance(soft, TopKLabels)
     return replace(soft, logits=soft.logits.astype(np.float64), tail=soft.tail.astype(np.float64))
 

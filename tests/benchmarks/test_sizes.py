@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from kdcache.base.canonical import canonical_json
-from kdcache.labels.encoding import Encoding
+from kdcache.labels.topk import TopKEncoding
 from tests.benchmarks import report
 from tests.benchmarks.harness import exact
 from tests.benchmarks.peers import PEERS, Kept
@@ -36,7 +36,7 @@ def rows() -> Rows:
 
 @pytest.fixture(scope="module")
 def kept(rows: Rows) -> Stored:
-    return stored(rows, Encoding(name="topk", k=K, class_means=True))
+    return stored(rows, TopKEncoding(k=K, class_means=True))
 
 
 @pytest.mark.parametrize("name", PEERS)

@@ -17,13 +17,15 @@ import numpy.typing as npt
 from kdcache.base.arrays import values_digest
 from kdcache.base.view_span import ViewSpan
 from kdcache.labels.encoding import Encoding
-from kdcache.labels.quantising import encode_full, encode_topk
+from kdcache.labels.full import FullEncoding
 from kdcache.labels.reduction import centre, reduce_topk, tail_sums
+from kdcache.labels.topk import TopKEncoding
 from kdcache.store.commits import Counts
 from kdcache.store.manifest import DatasetIdentity, Identity, OrderIdentity, Provenance, TeacherIdentity
 from kdcache.store.plan import TransformSpec, ViewPlan
 from kdcache.store.segment import Segment
 from kdcache.store.store import Store
+from tests.kits.encoding import encode_full, encode_topk
 
 Array = npt.NDArray[Any]
 
@@ -116,8 +118,8 @@ def _make(name: str, encoding: Encoding, mix: str, passes: list[tuple[int, int]]
 
 
 if __name__ == "__main__":
-    _make("format1.kd", Encoding(name="topk", k=K), "none", [(0, 2), (2, 3)])
-    _make("format1-full.kd", Encoding(name="full"), "cutmix", [(0, 2)])
-    _make("format1-class-means.kd", Encoding(name="topk", k=K, class_means=True), "mixup", [(0, 2)])
-    residuals = Encoding(name="topk", k=K, class_means=True, packing="residuals")
+    _make("format1.kd", TopKEncoding(k=K), "none", [(0, 2), (2, 3)])
+    _make("format1-full.kd", FullEncoding(), "cutmix", [(0, 2)])
+    _make("format1-class-means.kd", TopKEncoding(k=K, class_means=True), "mixup", [(0, 2)])
+    residuals = TopKEncoding(k=K, class_means=True, packing="residuals")
     _make("format1-residuals.kd", residuals, "mixup", [(0, 2)])

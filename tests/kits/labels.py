@@ -11,12 +11,15 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from kdcache.labels.encoding import Encoding
-from kdcache.labels.quantising import encode_full, encode_topk
+from kdcache.labels.encodings import encoding_of
+from kdcache.labels.full import FullLabels
 from kdcache.labels.reduction import centre, reduce_topk, tail_sums
-from kdcache.labels.soft_labels import FullLabels, SoftLabels, TopKLabels
+from kdcache.labels.soft_labels import SoftLabels
+from kdcache.labels.topk import TopKEncoding
+from kdcache.labels.topk_labels import TopKLabels
 from kdcache.objectives.batch import Batch
 from kdcache.store.rows import EncodedRows
+from tests.kits.encoding import encode_full, encode_topk
 from tests.kits.stores import make_identity
 
 Array = npt.NDArray[Any]
@@ -28,7 +31,7 @@ def full_labels(logits: Array, hard: Array, masked: tuple[int, ...] = ()) -> Ful
     arrays = {"logits": encode_full(centre(logits, masked)).arrays["logits"], "hard": hard}
     soft = _decoded(arrays, logits, None, masked)
     assert isinstance(soft, FullLabels)
-    return soft.torch()
+    return soft.to()
 
 
 def topk_labels(
@@ -37,7 +40,7 @@ def topk_labels(
     """The k best of logits [N, C], quantised; hard labels [N] or [N, 2]; with the class means of these rows."""
     columns = hard if hard.ndim == 2 else hard[:, None]
     rows = reduce_topk(logits, columns, k, masked)
-    encoding = Encoding.model_validate({"name": "topk", "k": k, "quantisation": quantisation})
+    encoding = TopKEncoding.model_validate({"k": k, "quantisation": quantisation})
     arrays = {name: value[0] for name, value in encode_topk(_one_view(rows), encoding, logits.shape[-1]).arrays.items()}
     arrays["tail"] = arrays["tail"].T
     soft = _decoded(arrays, logits, k, masked, quantisation)
@@ -45,7 +48,7 @@ def topk_labels(
     if soft.tail_classes:
         sums, counts = tail_sums(logits, rows.classes, masked)
         soft = replace(soft, class_means=(sums / np.maximum(counts, 1)).astype(np.float32))
-    return soft.torch()
+    return soft.to()
 
 
 def _one_view(rows: Any) -> Any:
@@ -55,10 +58,10 @@ def _one_view(rows: Any) -> Any:
 def _decoded(
     arrays: dict[str, Array], logits: Array, k: int | None, masked: tuple[int, ...], quantisation: str = "default"
 ) -> SoftLabels:
-    encoding = Encoding.model_validate({"name": "full" if k is None else "topk", "k": k, "quantisation": quantisation})
+    encoding = encoding_of({"name": "full" if k is None else "topk", "k": k, "quantisation": quantisation})
     order = np.arange(len(logits))
     identity = make_identity(order, order, classes=logits.shape[-1], encoding=encoding, masked=masked)
-    return EncodedRows(identity, order, arrays).soft_labels()
+    return EncodedRows(identity.encoding, identity.space, order, arrays).soft_labels()
 
 
 def shaped(soft: Labels, *axes: int) -> Labels:

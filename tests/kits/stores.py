@@ -14,13 +14,15 @@ import numpy.typing as npt
 from kdcache.base.arrays import values_digest
 from kdcache.base.view_span import ViewSpan
 from kdcache.labels.encoding import Encoding
-from kdcache.labels.quantising import encode_full, encode_topk
+from kdcache.labels.full import FullEncoding
 from kdcache.labels.reduction import centre, reduce_topk
+from kdcache.labels.topk import TopKEncoding
 from kdcache.store.commits import Commit, Counts
 from kdcache.store.manifest import DatasetIdentity, Identity, OrderIdentity, Provenance, TeacherIdentity
 from kdcache.store.plan import TransformSpec, ViewPlan
 from kdcache.store.segment import Segment
 from kdcache.store.store import Store
+from tests.kits.encoding import encode_full, encode_topk
 
 Array = npt.NDArray[Any]
 
@@ -71,16 +73,10 @@ def make_case(
     order = rng.permutation(rows)
     labels = rng.randint(0, classes, rows)
     labels[::10] = -1
-    encoding = Encoding.model_validate(
-        {
-            "name": "full" if k is None else "topk",
-            "k": k,
-            "quantisation": quantisation,
-            "packing": packing,
-            "features": features,
-            "head": head,
-        }
-    )
+    record = {"quantisation": quantisation, "features": features, "head": head}
+    encoding: Encoding = FullEncoding.model_validate(record)
+    if k is not None:
+        encoding = TopKEncoding.model_validate({**record, "k": k, "packing": packing})
     identity = make_identity(order, labels, classes=classes, encoding=encoding, mix=mix, masked=masked)
     logits = rng.normal(0, 3, (views, rows, classes)).astype(np.float32)
     return Case(identity, order, labels[order], logits)
@@ -94,7 +90,7 @@ def real_case(logits_NC: Array, k: int | None) -> Case:
     order = np.random.RandomState(3).permutation(rows)
     by_index = np.empty_like(labels)
     by_index[order] = labels
-    encoding = Encoding(name="full") if k is None else Encoding(name="topk", k=k)
+    encoding = FullEncoding() if k is None else TopKEncoding(k=k)
     identity = make_identity(order, by_index, classes=logits.shape[2], encoding=encoding)
     return Case(identity, order, labels, logits)
 

@@ -20,6 +20,8 @@ from torchvision.transforms import v2
 from kdcache.base.arrays import IntArray
 from kdcache.base.view_span import ViewSpan
 from kdcache.labels.encoding import Encoding
+from kdcache.labels.full import FullEncoding
+from kdcache.labels.topk import TopKEncoding
 from kdcache.networks.extract_block import BlockExtractor
 from kdcache.networks.preparation import Preparation, default_normalisation
 from kdcache.networks.small import convnet
@@ -37,7 +39,7 @@ torch.set_num_threads(1)  # networks this small spend their time waiting for thr
 
 Mix = Literal["none", "mixup", "cutmix"]
 Kind = Literal["pil", "tensor"]
-TOPK, FULL = Encoding(name="topk", k=3), Encoding(name="full")
+TOPK, FULL = TopKEncoding(k=3), FullEncoding()
 
 
 def _noisy(image: Any) -> Any:

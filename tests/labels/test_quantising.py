@@ -11,20 +11,12 @@ from hypothesis import strategies as st
 from scipy.special import logsumexp
 
 from kdcache.errors import BadLogitsError
-from kdcache.labels.encoding import Encoding
-from kdcache.labels.quantising import (
-    GAPS_A_NAT,
-    NO_LABEL,
-    NO_TAIL,
-    Encoded,
-    decode_label,
-    decode_logits,
-    decode_tail,
-    encode_full,
-    encode_topk,
-)
+from kdcache.labels.encoding import Encoded
+from kdcache.labels.quantising import GAPS_A_NAT, NO_LABEL, NO_TAIL, decode_label, decode_logits, decode_tail
 from kdcache.labels.reduction import TopK, centre, reduce_topk
-from kdcache.labels.soft_labels import TopKLabels
+from kdcache.labels.topk import TopKEncoding
+from kdcache.labels.topk_labels import TopKLabels
+from tests.kits.encoding import encode_full, encode_topk
 
 Array = npt.NDArray[Any]
 QUANTISATIONS = ["default", "high"]
@@ -33,7 +25,7 @@ QUANTISATIONS = ["default", "high"]
 def encode(logits: Array, k: int, quantisation: str = "default") -> tuple[TopK, Encoded]:
     """Logits [V, N, C] without labels, reduced and quantised."""
     rows = reduce_topk(logits, np.full((*logits.shape[:-1], 1), -1), k)
-    encoding = Encoding.model_validate({"name": "topk", "k": k, "quantisation": quantisation})
+    encoding = TopKEncoding.model_validate({"k": k, "quantisation": quantisation})
     return rows, encode_topk(rows, encoding, logits.shape[-1])
 
 
@@ -62,7 +54,7 @@ def exact_buckets(logits: Array, ids: Array, temperature: float) -> tuple[Array,
 def kl_added(logits: Array, soft: TopKLabels, temperature: float) -> Array:
     """KL(exact || decoded) f64 of each row, over the k kept classes and one bucket for the tail."""
     head, rest = exact_buckets(logits, soft.classes, temperature)
-    f64 = TopKLabels(soft.classes, soft.logits.astype("f8"), soft.tail.astype("f8"), soft.label, soft.num_classes)
+    f64 = soft.wide()
     log_q, log_tail = f64.log_probs(temperature), f64.tail_log_mass(temperature) - f64.log_normalizer(temperature)
     total = (np.exp(head) * (head - log_q)).sum(axis=-1)
     present = np.isfinite(rest)
@@ -151,7 +143,7 @@ def test_errors_of_a_thousand_gaps_never_add_up() -> None:
 def test_labels_in_steps_and_none() -> None:
     label = np.array([[[0.0], [1.0], [3.1415], [np.nan], [1023.9], [2000.0]]])
     rows = TopK(np.zeros((1, 6, 1), int), np.zeros((1, 6, 1)), np.zeros((1, 6, 3)), label)
-    encoded = encode_topk(rows, Encoding(name="topk", k=1), 10)
+    encoded = encode_topk(rows, TopKEncoding(k=1), 10)
     stored = encoded.arrays["label"]
     assert stored.dtype == np.uint16
     np.testing.assert_array_equal(stored, [[0, 64, 201, NO_LABEL, 65530, NO_LABEL - 1]])
@@ -163,13 +155,13 @@ def test_labels_in_steps_and_none() -> None:
 
 def test_two_labels_keep_their_axis() -> None:
     rows = reduce_topk(np.zeros((2, 3, 4), dtype="f4"), np.zeros((2, 3, 2), dtype=int), 2)
-    assert encode_topk(rows, Encoding(name="topk", k=2), 4).arrays["label"].shape == (2, 3, 2)
+    assert encode_topk(rows, TopKEncoding(k=2), 4).arrays["label"].shape == (2, 3, 2)
 
 
 def test_class_ids_that_do_not_fit_are_refused() -> None:
     rows, _ = encode(np.zeros((1, 1, 12)), 12)
     with pytest.raises(BadLogitsError, match="class id 11 does not fit 10"):
-        encode_topk(rows, Encoding(name="topk", k=12), 10)
+        encode_topk(rows, TopKEncoding(k=12), 10)
 
 
 def test_full_keeps_masked_classes_apart_from_low_ones() -> None:

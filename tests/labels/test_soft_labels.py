@@ -12,9 +12,11 @@ from hypothesis import strategies as st
 from scipy.special import log_softmax, softmax
 
 from kdcache.errors import InvalidInputError
-from kdcache.labels.quantising import encode_full
+from kdcache.labels.full import FullLabels
 from kdcache.labels.reduction import centre
-from kdcache.labels.soft_labels import FullLabels, SoftLabels, TopKLabels
+from kdcache.labels.soft_labels import SoftLabels
+from kdcache.labels.topk_labels import TopKLabels
+from tests.kits.encoding import encode_full
 from tests.labels.test_quantising import decode, encode, exact_buckets
 
 Array = npt.NDArray[Any]
@@ -77,7 +79,7 @@ def test_torch_agrees_with_numpy(case: tuple[Array, int], temperature: float) ->
     logits, k = case
     kinds: list[SoftLabels] = [topk(logits, k), full(logits)]
     for soft in kinds:
-        tensors = soft.torch()
+        tensors = soft.to()
         assert tensors.logits.dtype == torch.float32
         pairs = [
             (soft.log_probs(temperature), tensors.log_probs(temperature)),
@@ -157,7 +159,7 @@ def test_uniform_tail_leaves_masked_classes_at_zero() -> None:
     assert (dense[..., list(masked)] == 0).all()
     assert ((dense > 0).sum(axis=-1) == 18).all()
     np.testing.assert_allclose(dense.sum(axis=-1), 1.0, rtol=1e-5)
-    np.testing.assert_allclose(soft.torch().dense(2.0).numpy(), dense, rtol=1e-5)
+    np.testing.assert_allclose(soft.to().dense(2.0).numpy(), dense, rtol=1e-5)
 
 
 def test_an_unknown_tail_is_refused() -> None:
@@ -201,7 +203,7 @@ def test_label_log_prob_with_one_label_two_and_none(kind: str) -> None:
         assert found.shape == (2,)
         np.testing.assert_allclose(found, [exact[0, 2], np.nan], atol=1 / 32 + 1e-5)
         two = replace(soft, label=np.array([[0.0, -2.0], [-2.0, np.nan]], dtype=np.float32))
-        for labels in (two, two.torch()):
+        for labels in (two, two.to()):
             found = np.asarray(labels.label_log_prob(temperature))
             np.testing.assert_allclose(found, [[exact[0, 0], exact[0, 1]], [exact[1, 0], np.nan]], atol=1 / 32 + 1e-5)
 

@@ -9,9 +9,10 @@ import torch
 from scipy.special import log_softmax, logsumexp
 
 from kdcache.labels.reduction import reduce_topk
-from kdcache.labels.soft_labels import Tail, TopKLabels
+from kdcache.labels.soft_labels import Tail
 from kdcache.labels.tail_errors import TAILS, tail_errors
-from kdcache.objectives.sparse import ghost_pair, topk_kl
+from kdcache.objectives.sparse import ghost_pair, sparse_kl
+from tests.kits.encoding import labels_of
 
 Array = npt.NDArray[Any]
 
@@ -55,12 +56,12 @@ def test_gradients_are_those_of_the_objective(real_logits: Array, tail: Tail) ->
     logits = torch.from_numpy(real_logits).double()
     kept = reduce_topk(logits, torch.full((len(logits), 1), -1), k)
     means = torch.zeros(1000, dtype=torch.float64)
-    teacher = TopKLabels(kept.classes, -kept.distances, kept.tail, kept.label[:, 0], 1000, (), means)
+    teacher = labels_of(kept, 1000, (), means)
     half = torch.from_numpy(students(real_logits.astype("f8"))[0]).requires_grad_()
     log_q = torch.log_softmax(half / temperature, dim=-1)
     (exact,) = torch.autograd.grad(_dense_kl(torch.log_softmax(logits / temperature, -1), log_q).sum(), half,
                                    retain_graph=True)  # fmt: skip
-    (approximate,) = torch.autograd.grad(topk_kl(teacher, log_q, temperature, tail).sum(), half)
+    (approximate,) = torch.autograd.grad(sparse_kl(teacher, log_q, temperature, tail).sum(), half)
     margin = 1.5 if tail == "class-mean" else 0.2  # the means here are zeros: a uniform tail
     assert found.angle_half == pytest.approx(angle_of(exact.numpy(), approximate.numpy()), abs=margin)
 
@@ -69,7 +70,7 @@ def test_a_ghost_is_a_coarser_kl(real_logits: Array) -> None:
     (found,) = (e for e in tail_errors(real_logits, [20], temperatures=[1.0], quantisation="high") if e.tail == "ghost")
     logits = torch.from_numpy(real_logits).double()
     kept = reduce_topk(logits, torch.full((len(logits), 1), -1), 20)
-    teacher = TopKLabels(kept.classes, -kept.distances, kept.tail, kept.label[:, 0], 1000)
+    teacher = labels_of(kept, 1000)
     log_q = torch.log_softmax(torch.from_numpy(students(real_logits.astype("f8"))[0]), dim=-1)
     full, coarse = _dense_kl(torch.log_softmax(logits, -1), log_q), _dense_kl(*ghost_pair(teacher, log_q, 1.0))
     assert bool((coarse <= full + 1e-9).all())

@@ -11,11 +11,11 @@ from torch import Tensor, nn
 
 from kdcache.base.view_span import ViewSpan
 from kdcache.errors import BadLogitsError, InvalidInputError
-from kdcache.labels.encoding import Encoding
-from kdcache.labels.quantising import encode_full
+from kdcache.labels.encoding import Encoding, LabelSpace
+from kdcache.labels.full import FullEncoding, FullLabels
 from kdcache.labels.reduction import centre, reduce_topk
-from kdcache.labels.soft_labels import FullLabels, TopKLabels
-from kdcache.networks.extract_block import narrowed
+from kdcache.labels.topk import TopKEncoding
+from kdcache.labels.topk_labels import TopKLabels
 from kdcache.networks.small import convnet
 from kdcache.pipelines.extract.stage import extract
 from kdcache.pipelines.settings import ExtractSettings
@@ -64,7 +64,7 @@ def asked_directly(setting: Setting, view: int) -> tuple[Tensor, Tensor]:
 @pytest.mark.parametrize("mix", ["none", "mixup", "cutmix"])
 @pytest.mark.parametrize("quantisation", ["default", "high"])
 def test_topk_is_the_teacher_s_answer(tmp_path: Path, mix: Mix, quantisation: Any) -> None:
-    setting = setting_of(Encoding(name="topk", k=4, quantisation=quantisation), mix)
+    setting = setting_of(TopKEncoding(k=4, quantisation=quantisation), mix)
     store = extract_store(tmp_path / "a.kd", setting, views=VIEWS)
     half_step = {"default": 1 / 32, "high": 1 / 128}[quantisation] + NOISE
     for view in range(VIEWS):
@@ -92,7 +92,7 @@ def test_full_is_the_teacher_s_answer(tmp_path: Path, mix: Mix) -> None:
 
 
 def test_features_pixels_canary_and_counts_come_along(tmp_path: Path) -> None:
-    setting = setting_of(Encoding(name="topk", k=2, features=8), "mixup")
+    setting = setting_of(TopKEncoding(k=2, features=8), "mixup")
     store = extract_store(tmp_path / "a.kd", setting, views=2)
     commits = store.segments[0].commits()
     correct = 0
@@ -134,16 +134,18 @@ def test_views_that_do_not_fit_at_once_give_the_same_bytes(tmp_path: Path, mix: 
         require_equal_bytes(blocks_of(setting, tmp_path / "a.kd", view_bytes=view_bytes), together)
 
 
-def test_narrowing_on_the_device_is_encode_full() -> None:
+def test_all_logits_are_narrowed_alike_on_torch_and_numpy() -> None:
     logits = torch.randn(50, 12, generator=torch.Generator().manual_seed(0)) * 30_000
     logits[7, 3] = -3e38
-    centred = centre(logits, (5,))
-    narrow, clamped = narrowed(centred)
-    expected = encode_full(centred.numpy())
-    assert np.array_equal(narrow.numpy().view(np.uint16), expected.arrays["logits"].view(np.uint16))
-    assert np.array_equal(clamped.numpy(), expected.clamped)
-    assert 0 < clamped.sum() < 50
-    assert bool(torch.isneginf(narrow[:, 5]).all())
+    labels, space = torch.randint(0, 12, (50, 1)), LabelSpace(12, (5,))
+    found = {name: values.numpy() for name, values in FullEncoding().reduce(logits, labels, space).items()}
+    for name, wanted in FullEncoding().reduce(logits.numpy(), labels.numpy(), space).items():
+        assert np.array_equal(found[name], wanted, equal_nan=name == "label")
+    assert found["logits"].dtype == np.float16
+    assert 0 < found["clamped"].sum() < 50
+    assert found["clamped"][7]
+    assert np.isneginf(found["logits"][:, 5]).all()
+    assert found["logits"][7, 3] == np.finfo(np.float16).min
 
 
 def test_a_block_s_bytes_do_not_depend_on_the_blocks_before(tmp_path: Path) -> None:
@@ -186,7 +188,7 @@ class Counting(nn.Module):
 
 def test_every_forward_sees_batches_of_one_size(tmp_path: Path) -> None:
     network = Counting()
-    setting = make_setting(picture_data(ROWS), teacher_of(network, channels=3), plan_of(), Encoding(name="topk", k=2))
+    setting = make_setting(picture_data(ROWS), teacher_of(network, channels=3), plan_of(), TopKEncoding(k=2))
     _, segment = create_store(tmp_path / "a.kd", setting, views=VIEWS)
     list(extracted(extractor_of(setting, segment, batch_rows=128), setting.dataset))
     assert set(network.seen) == {128}
@@ -203,7 +205,7 @@ def test_fewer_rows_than_a_group(tmp_path: Path) -> None:
 
 
 def test_masked_classes_may_be_anything(tmp_path: Path) -> None:
-    setting = setting_of(Encoding(name="topk", k=3), "none", masked_classes=(0, 8))
+    setting = setting_of(TopKEncoding(k=3), "none", masked_classes=(0, 8))
     with torch.no_grad():
         setting.teacher.network[-1].bias[[0, 8]] = torch.tensor([torch.nan, torch.inf])  # type: ignore[index, union-attr]
     store = extract_store(tmp_path / "a.kd", setting, views=1)

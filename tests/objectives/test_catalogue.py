@@ -9,7 +9,6 @@ import pytest
 import torch
 
 from kdcache.errors import InvalidInputError
-from kdcache.labels.soft_labels import TopKLabels
 from kdcache.objectives.catalogue import TERMS, describe, make_objective, parameters_of
 from kdcache.objectives.kd import KD
 from kdcache.objectives.objective import Objective
@@ -145,6 +144,6 @@ def test_kd_sim_without_a_head_names_the_flag() -> None:
 
 def test_class_means_that_are_not_there_are_asked_for() -> None:
     whole = topk_labels(logits(), np.arange(ROWS), 5)
-    bare = TopKLabels(whole.classes, whole.logits, whole.tail, whole.label, CLASSES)
+    bare = whole.with_class_means(None)
     with pytest.raises(InvalidInputError, match="carry no class means"):
         Objective(KD(), tail="class-mean")(real_student(logits()), batch_of(bare, y=torch.arange(ROWS)))

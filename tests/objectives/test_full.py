@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from kdcache.labels.soft_labels import FullLabels
+from kdcache.labels.full import FullLabels
 from kdcache.objectives.catalogue import TERMS, make_objective, parameters_of
 from tests.kits.dense_reference import REFERENCES
 from tests.kits.dense_teacher import Case, Dense, hard

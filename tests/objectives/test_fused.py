@@ -9,12 +9,15 @@ import pytest
 import torch
 from torch import Tensor
 
+from kdcache.labels.full import FullLabels
 from kdcache.labels.reduction import reduce_topk
-from kdcache.labels.soft_labels import FullLabels, SoftLabels, TopKLabels
+from kdcache.labels.soft_labels import SoftLabels
+from kdcache.labels.topk_labels import TopKLabels
 from kdcache.objectives import fused
 from kdcache.objectives.kd import KD
 from kdcache.objectives.objective import Objective
 from kdcache.objectives.targets import Targets, in_dtype
+from tests.kits.encoding import labels_of
 from tests.kits.labels import batch_of, value_and_gradient
 
 ROWS, CLASSES = 7, 30
@@ -31,7 +34,7 @@ def random(*shape: int, seed: int) -> Tensor:
 def topk(k: int, masked: tuple[int, ...] = ()) -> TopKLabels:
     kept = reduce_topk(random(ROWS, CLASSES, seed=1), torch.full((ROWS, 1), -1), k, masked)
     means = random(CLASSES, seed=2)
-    return TopKLabels(kept.classes, -kept.distances, kept.tail, kept.label[:, 0], CLASSES, masked, means)
+    return labels_of(kept, CLASSES, masked, means)
 
 
 def full(masked: tuple[int, ...] = ()) -> SoftLabels:

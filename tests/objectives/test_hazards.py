@@ -6,14 +6,16 @@ import torch
 
 from kdcache.errors import InvalidInputError
 from kdcache.labels.reduction import reduce_topk
-from kdcache.labels.soft_labels import Tail, TopKLabels
+from kdcache.labels.soft_labels import Tail
+from kdcache.labels.topk_labels import TopKLabels
 from kdcache.objectives.batch import Batch
 from kdcache.objectives.catalogue import make_objective
 from kdcache.objectives.kd import KD
 from kdcache.objectives.objective import Objective, Phases
 from kdcache.objectives.ramps import Ramp
-from kdcache.objectives.sparse import ghost_pair, topk_kl
+from kdcache.objectives.sparse import ghost_pair, sparse_kl
 from kdcache.objectives.targets import kl_rows
+from tests.kits.encoding import labels_of as reduced_labels
 
 ROWS, CLASSES = 64, 100
 
@@ -22,7 +24,7 @@ def labels_of(
     logits: torch.Tensor, k: int, masked: tuple[int, ...] = (), means: torch.Tensor | None = None
 ) -> TopKLabels:
     kept = reduce_topk(logits, torch.full((len(logits), 1), -1), k, masked)
-    return TopKLabels(kept.classes, -kept.distances, kept.tail, kept.label[:, 0], logits.shape[-1], masked, means)
+    return reduced_labels(kept, logits.shape[-1], masked, means)
 
 
 def batch_of(*teachers: TopKLabels, epoch: int = 0, epochs: int = 4, y: torch.Tensor | None = None) -> Batch:
@@ -44,10 +46,10 @@ def test_classes_that_are_nearly_always_kept_do_not_drown_the_others(height: flo
     exact = labels_of(logits, 2, means=means)
     wanted = kl_rows(exact.log_dense(1.0, tail="class-mean"), log_q)
     single = labels_of(logits.float(), 2, means=means.float())
-    found = topk_kl(single, log_q.float(), 1.0, "class-mean")
+    found = sparse_kl(single, log_q.float(), 1.0, "class-mean")
     assert bool(found.isfinite().all())
     assert torch.allclose(found.double(), wanted, rtol=1e-4, atol=1e-4)
-    per_row = topk_kl(single, log_q.float(), torch.ones(ROWS), "class-mean")
+    per_row = sparse_kl(single, log_q.float(), torch.ones(ROWS), "class-mean")
     assert torch.allclose(per_row.double(), wanted, rtol=1e-4, atol=1e-4)
 
 
@@ -59,7 +61,7 @@ def test_f32_stays_near_f64_however_few_classes_are_left(k: int, tail: Tail) -> 
     means = torch.randn(CLASSES, generator=generator, dtype=torch.float64)
     log_q = torch.log_softmax(student, dim=-1)
     wanted = kl_rows(labels_of(logits, k, means=means).log_dense(2.0, tail=tail), log_q)
-    found = topk_kl(labels_of(logits.float(), k, means=means.float()), log_q.float(), 2.0, tail)
+    found = sparse_kl(labels_of(logits.float(), k, means=means.float()), log_q.float(), 2.0, tail)
     assert torch.allclose(found.double(), wanted, rtol=1e-5, atol=1e-5)
 
 

@@ -11,11 +11,13 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from kdcache.labels.reduction import reduce_topk
-from kdcache.labels.soft_labels import Tail, TopKLabels
+from kdcache.labels.soft_labels import Tail
+from kdcache.labels.topk_labels import TopKLabels
 from kdcache.objectives.kd import KD
 from kdcache.objectives.objective import Objective
-from kdcache.objectives.sparse import topk_kl
+from kdcache.objectives.sparse import sparse_kl
 from tests.kits.dense_tail import rebuilt
+from tests.kits.encoding import labels_of
 from tests.kits.labels import batch_of, real_student, shaped, value_and_gradient
 
 ROWS, CLASSES = 6, 40
@@ -29,7 +31,7 @@ def teacher_of(k: int, masked: tuple[int, ...] = (), classes: int = CLASSES, row
     z = 3 * torch.randn(rows, classes, dtype=torch.float64, generator=torch.Generator().manual_seed(1))
     kept = reduce_topk(z, torch.full((rows, 1), -1), k, masked)
     means = torch.randn(classes, dtype=torch.float64, generator=torch.Generator().manual_seed(2))
-    return TopKLabels(kept.classes, -kept.distances, kept.tail, kept.label[:, 0], classes, masked, means)
+    return labels_of(kept, classes, masked, means)
 
 
 def dense_rows(teacher: TopKLabels, log_q: Tensor, temperature: Any, tail: str) -> Tensor:
@@ -51,7 +53,7 @@ def require_same_rows(teacher: TopKLabels, student: Tensor, temperature: Any, ta
     def total(rows: Any) -> Any:
         return lambda s: rows(teacher, torch.log_softmax(s / column, dim=-1), temperature, tail).sum()
 
-    found, wanted = (value_and_gradient(total(rows), student) for rows in (topk_kl, dense_rows))
+    found, wanted = (value_and_gradient(total(rows), student) for rows in (sparse_kl, dense_rows))
     torch.testing.assert_close(found, wanted, rtol=0, atol=1e-10)
 
 
@@ -126,7 +128,7 @@ def test_no_dense_target_is_built(tail: Any) -> None:
     """At C = 32,000 the loss allocates in its forward pass what log_softmax does, saves what it saves, and no large
     tensor comes from anywhere but the student's."""
     rows, classes = 4, 32_000
-    teacher = teacher_of(50, classes=classes, rows=rows).torch()
+    teacher = teacher_of(50, classes=classes, rows=rows).to()
     student = torch.randn(rows, classes)
     batch = batch_of(teacher, y=torch.zeros(rows, dtype=torch.int64))
     plain, plain_saved = forward(lambda s: torch.log_softmax(s / 4.0, dim=-1).sum(), student)
@@ -147,6 +149,6 @@ def test_f32_is_close_to_f64_at_many_classes(tail: Any) -> None:
     """Sums over the tail are differences of sums over all classes: they must not cancel."""
     teacher = teacher_of(50, classes=32_000)
     student = torch.randn(ROWS, 32_000, dtype=torch.float64)
-    rows64 = topk_kl(teacher, torch.log_softmax(student / 2.0, dim=-1), 2.0, tail)
-    rows32 = topk_kl(teacher.torch(), torch.log_softmax(student.float() / 2.0, dim=-1), 2.0, tail)
+    rows64 = sparse_kl(teacher, torch.log_softmax(student / 2.0, dim=-1), 2.0, tail)
+    rows32 = sparse_kl(teacher.to(), torch.log_softmax(student.float() / 2.0, dim=-1), 2.0, tail)
     torch.testing.assert_close(rows32.double(), rows64, rtol=2e-5, atol=2e-5)

@@ -156,7 +156,10 @@ WRONG: list[tuple[dict[str, Any], str]] = [
     ({"mean": (0.5, 0.5), "std": (0.5, 0.5)}, "views have 1 channels"),
     ({"mean": (0.5,), "std": (0.0,)}, "do not fit"),
     ({"mask_classes": (12,)}, r"masked classes \[12\] are not among the teacher's 10 classes"),
-    ({"encoding": "topk", "top_k": 11}, "top-k 11 exceeds the teacher's 10 classes; use --encoding full"),
+    (
+        {"encoding": "topk", "top_k": 11},
+        "top-k 11 was asked of 10 classes that are not masked; choose 1 to 10, or ",
+    ),
     ({"device": "cuda:99"}, "device cuda:99 cannot be used"),
     ({"device": "gpu"}, "device gpu cannot be used"),
 ]

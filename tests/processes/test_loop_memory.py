@@ -8,6 +8,8 @@ import pytest
 
 from kdcache.base.view_span import ViewSpan
 from kdcache.labels.encoding import Encoding
+from kdcache.labels.full import FullEncoding
+from kdcache.labels.topk import TopKEncoding
 from kdcache.networks.loop_memory import SLACK, loop_memory
 from kdcache.store.layout import segment_layout
 from tests.benchmarks.extracting_memory import extracted_apart
@@ -22,10 +24,10 @@ def bound(rows: int, views: int, classes: int, encoding: Encoding) -> int:
 
 
 def test_the_bound_stops_growing_with_the_data_set() -> None:
-    topk = Encoding(name="topk", k=20)
+    topk = TopKEncoding(k=20)
     assert bound(10**6, 10, 1000, topk) == bound(10**8, 10, 1000, topk) < 2 * 10**9
     assert bound(10**6, 300, 1000, topk) < 3 * 10**9  # a block of 64 MB of class ids, where ten views have 3 MB
-    assert bound(10**6, 10, 1000, Encoding(name="full")) < 2 * 10**9
+    assert bound(10**6, 10, 1000, FullEncoding()) < 2 * 10**9
 
 
 CASES: list[tuple[int, dict[str, Any]]] = [

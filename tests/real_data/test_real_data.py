@@ -12,16 +12,17 @@ import numpy as np
 import pytest
 import torch
 
-from kdcache.labels.encoding import Encoding
-from kdcache.labels.quantising import decode_logits, encode_topk
+from kdcache.labels.full import FullLabels
+from kdcache.labels.quantising import decode_logits
 from kdcache.labels.reduction import reduce_topk
-from kdcache.labels.soft_labels import FullLabels
+from kdcache.labels.topk import TopKEncoding
 from kdcache.pipelines.extract.stage import extract
 from kdcache.pipelines.settings import ExtractSettings, TrainSettings, VerifySettings
 from kdcache.pipelines.train.stage import train
 from kdcache.pipelines.verify.stage import verify
 from kdcache.store.store import Store
 from kdcache.views.sources import open_data
+from tests.kits.encoding import encode_topk
 
 pytestmark = pytest.mark.realdata
 
@@ -73,7 +74,7 @@ def test_the_files_hold_what_the_paper_says(data: str) -> None:
 def test_quantising_adds_little_on_real_logits(folder: Path, precision: Any, bound: float, k: int) -> None:
     full = _full(folder, view=0)
     exact = reduce_topk(full.logits, np.full((ROWS, 1), -1), k)
-    encoded = encode_topk(exact, Encoding(name="topk", k=k, quantisation=precision), 10).arrays
+    encoded = encode_topk(exact, TopKEncoding(k=k, quantisation=precision), 10).arrays
     stored = decode_logits(encoded["classes"], encoded.get("gaps"), precision)
     p, q = _with_tail(-exact.distances, exact.tail), _with_tail(stored, exact.tail)
     assert float((np.exp(p) * (p - q)).sum(axis=-1).mean()) <= bound

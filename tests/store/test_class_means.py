@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 
 from kdcache.errors import MissingBlockError
-from kdcache.labels.soft_labels import FullLabels
-from kdcache.pipelines.extract import job
+from kdcache.labels.full import FullLabels
+from kdcache.labels.topk import TopKEncoding
 from kdcache.pipelines.extract.stage import extract
 from kdcache.pipelines.train.stage import train
 from kdcache.store.store import Store
@@ -42,7 +42,8 @@ def test_a_store_of_before_is_resumed_and_extended_without_them(
 ) -> None:
     asked: Any = stage.asked(tmp_path / "old.kd", views="1")
     with monkeypatch.context() as older:
-        older.setattr(job, "_keeps_class_means", lambda settings, usable: False)
+        plain = TopKEncoding(k=asked.top_k, packing="residuals")
+        older.setattr(TopKEncoding, "chosen", classmethod(lambda *_, **__: plain))
         extract(asked)
     assert extract(asked).blocks_done_before == stages.BLOCKS
     extract(stage.asked(tmp_path / "old.kd", views="1:2"))

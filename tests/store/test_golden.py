@@ -14,7 +14,8 @@ import xxhash
 from scipy.special import logsumexp
 
 from kdcache.errors import FormatError, MissingBlockError
-from kdcache.labels.soft_labels import FullLabels, TopKLabels
+from kdcache.labels.full import FullLabels
+from kdcache.labels.topk_labels import TopKLabels
 from kdcache.store.store import Store
 from tests.golden.make import (
     CLASSES,

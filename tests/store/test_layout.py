@@ -9,18 +9,10 @@ from hypothesis import strategies as st
 
 from kdcache.base.arrays import WIDTH
 from kdcache.base.view_span import ViewSpan
-from kdcache.labels.encoding import Encoding, class_dtype
-from kdcache.store.layout import (
-    BLOCK_MIN,
-    ArraySpec,
-    block_size,
-    labels_spec,
-    order_spec,
-    plain_array,
-    seal_key,
-    segment_layout,
-    segment_name,
-)
+from kdcache.labels.encodings import encoding_of
+from kdcache.labels.topk import class_dtype
+from kdcache.store.array_spec import ArraySpec, plain_array
+from kdcache.store.layout import BLOCK_MIN, block_size, labels_spec, order_spec, seal_key, segment_layout, segment_name
 from kdcache.store.manifest import Identity
 from tests.kits.stores import make_identity
 
@@ -30,7 +22,7 @@ FEW = np.arange(4)
 def identity_of(rows: int, classes: int, k: int | None, **encoding: Any) -> Identity:
     """An identity of any size without its arrays."""
     mix = encoding.pop("mix", "none")
-    chosen = Encoding.model_validate({"name": "full" if k is None else "topk", "k": k, **encoding})
+    chosen = encoding_of({"name": "full" if k is None else "topk", "k": k, **encoding})
     small = make_identity(FEW, FEW, classes=classes, encoding=chosen, mix=mix)
     return small.model_copy(update={"dataset": small.dataset.model_copy(update={"rows": rows})})
 

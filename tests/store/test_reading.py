@@ -20,7 +20,8 @@ from hypothesis import strategies as st
 from kdcache.base.view_span import ViewSpan
 from kdcache.errors import DamagedError
 from kdcache.store import reading
-from kdcache.store.layout import ArraySpec, segment_layout
+from kdcache.store.array_spec import ArraySpec
+from kdcache.store.layout import segment_layout
 from kdcache.store.reading import Part, parts_of, read_records
 from kdcache.store.rows import EncodedRows, copied_whole, record_dtype
 from kdcache.store.store import Store

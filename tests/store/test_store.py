@@ -14,8 +14,9 @@ import zarr
 
 from kdcache.base.view_span import ViewSpan
 from kdcache.errors import InvalidInputError, MismatchError, MissingBlockError, StoreNotFoundError
+from kdcache.labels.full import FullLabels
 from kdcache.labels.quantising import LABEL_STEPS
-from kdcache.labels.soft_labels import FullLabels, TopKLabels
+from kdcache.labels.topk_labels import TopKLabels
 from kdcache.store.commits import Counts
 from kdcache.store.manifest import Identity, Provenance
 from kdcache.store.plan import partners_of

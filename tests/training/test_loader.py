@@ -14,7 +14,9 @@ from torchvision.transforms import v2
 from kdcache.base.view_span import ViewSpan
 from kdcache.errors import InvalidInputError, MismatchError, MissingBlockError, ReplayError
 from kdcache.labels.encoding import Encoding
-from kdcache.labels.soft_labels import FullLabels, SoftLabels
+from kdcache.labels.full import FullLabels
+from kdcache.labels.soft_labels import SoftLabels
+from kdcache.labels.topk import TopKEncoding
 from kdcache.objectives.batch import Batch
 from kdcache.store.manifest import Provenance
 from kdcache.store.plan import key_word, partners_of
@@ -66,7 +68,7 @@ def store_of(data: Data, tmp_path_factory: pytest.TempPathFactory) -> Make:
 
 def require_equal_labels(found: SoftLabels, expected: SoftLabels) -> None:
     assert type(found) is type(expected)
-    for name, value in vars(expected.torch()).items():
+    for name, value in vars(expected.to()).items():
         given = vars(found)[name]
         if isinstance(value, Tensor):
             assert torch.equal(torch.nan_to_num(given, 7.0), torch.nan_to_num(value, 7.0)), name
@@ -164,7 +166,7 @@ def test_positions_that_are_not_are_refused(data: Data, positions: list[int]) ->
 
 
 def test_a_smaller_k_and_features(data: Data, tmp_path: Path) -> None:
-    setting = make_setting(data, teacher_of(), plan_of(), Encoding(name="topk", k=4, features=16))
+    setting = make_setting(data, teacher_of(), plan_of(), TopKEncoding(k=4, features=16))
     store = extract_store(tmp_path / "a.kd", setting)
     for batch in Loader(data, stores=[store], batch_size=64, epochs=1, top_k=2, features=True):
         positions = batch.positions.numpy()

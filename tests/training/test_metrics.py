@@ -5,7 +5,7 @@ import pytest
 import torch
 from torchmetrics.classification import MulticlassAccuracy, MulticlassCalibrationError
 
-from kdcache.labels.soft_labels import FullLabels
+from kdcache.labels.full import FullLabels
 from kdcache.objectives.batch import Batch
 from kdcache.training.metrics import Validation
 

@@ -12,9 +12,10 @@ from scipy.optimize import minimize
 from scipy.special import log_softmax
 
 from kdcache.errors import InvalidInputError
+from kdcache.labels.full import FullLabels
 from kdcache.labels.reduction import centre
-from kdcache.labels.soft_labels import FullLabels, TopKLabels
 from kdcache.labels.tail_errors import stored_topk
+from kdcache.labels.topk_labels import TopKLabels
 from kdcache.whole_store.agreement import compare_rows, overlap_size
 
 Array = npt.NDArray[Any]

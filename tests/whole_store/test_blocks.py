@@ -7,7 +7,7 @@ import pytest
 
 from kdcache.base.canonical import canonical_json, parse_json, sha256_hex
 from kdcache.errors import DamagedError, MissingBlockError
-from kdcache.store import layout
+from kdcache.store import array_spec
 from kdcache.store.shards import encode_shard
 from kdcache.store.store import Store
 from kdcache.store.whole_arrays import labels_between
@@ -39,7 +39,7 @@ def test_blocks_hold_the_rows_that_a_reader_gives(tmp_path: Path, k: int | None,
 
 
 def test_labels_of_a_span_come_from_the_chunks_that_hold_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(layout, "PLAIN_CHUNK", 48)
+    monkeypatch.setattr(array_spec, "PLAIN_CHUNK", 48)
     store = write_store(tmp_path / "a.kd", make_case(ROWS))
     for first, last in ((0, 200), (0, 48), (47, 49), (48, 96), (50, 60), (150, 200), (199, 200), (10, 197)):
         found = labels_between(store.folder, store.identity, first, last)

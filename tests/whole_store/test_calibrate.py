@@ -17,7 +17,8 @@ from scipy.special import log_softmax, softmax
 from torchmetrics.classification import MulticlassAccuracy, MulticlassCalibrationError
 
 from kdcache.errors import InvalidInputError, MissingBlockError
-from kdcache.labels.encoding import Encoding
+from kdcache.labels.full import FullEncoding
+from kdcache.labels.topk import TopKEncoding
 from kdcache.pipelines.extract.stage import extract
 from kdcache.store.store import Store
 from kdcache.whole_store.calibrate import SEARCHES, fit_temperature
@@ -36,7 +37,7 @@ def labelled_case(logits_NC: Array, labels_N: Array, *, k: int | None = None, ma
     """One view of given logits and hard labels, positions shuffled."""
     rows, classes = logits_NC.shape
     order = np.random.RandomState(5).permutation(rows)
-    encoding = Encoding(name="full") if k is None else Encoding(name="topk", k=k)
+    encoding = FullEncoding() if k is None else TopKEncoding(k=k)
     identity = make_identity(order, labels_N, classes=classes, encoding=encoding, masked=masked)
     return Case(identity, order, labels_N[order], logits_NC[order][None].astype(np.float32))
 

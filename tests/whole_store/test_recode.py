@@ -8,17 +8,17 @@ import numpy.typing as npt
 import pytest
 from scipy.special import log_softmax
 
-from kdcache.labels import quantising as encoding_module
-from kdcache.labels.encoding import Encoding
+from kdcache.labels import topk
 from kdcache.labels.quantising import decode_tail, last_steps
 from kdcache.labels.reduction import SKETCH_TEMPERATURES, tail_sums
 from kdcache.labels.tail_packing import unpack
+from kdcache.labels.topk import TopKEncoding
 from kdcache.store import layout
 from kdcache.store.inspection import describe_store
 from kdcache.store.lineage import recoded_from
 from kdcache.store.manifest import Provenance
 from kdcache.store.store import Store
-from kdcache.whole_store.recoding import ClassMeans, Recoding
+from kdcache.whole_store.recoding import Recoding, SegmentSums
 from tests.kits.recode import recoded
 from tests.kits.stores import Case, make_case, real_case, write_store
 
@@ -31,7 +31,11 @@ def tails(store: Store, view: int) -> Array:
     arrays = store.load(view, np.arange(store.rows)).arrays
     tail, encoding = arrays["tail"], store.identity.encoding
     if encoding.packing == "residuals":
-        tail = unpack(tail, last_steps(arrays.get("gaps"), encoding.quantisation), store.identity.tail_classes)
+        tail = unpack(
+            tail,
+            last_steps(arrays.get("gaps"), encoding.quantisation),
+            store.identity.space.visible - store.identity.kept,
+        )
     return decode_tail(tail)
 
 
@@ -148,8 +152,7 @@ def test_blocks_of_other_sizes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, 
     monkeypatch.setattr(layout, "BLOCKS_WANTED", 2)
     monkeypatch.setattr(layout, "SHARD_BYTES", 64 * 60 * 2 * (2 if wide else 1))
     if wide:  # as if there were more than 65,536 classes
-        for module in (layout, encoding_module):
-            monkeypatch.setattr(module, "class_dtype", lambda classes: "uint32")
+        monkeypatch.setattr(topk, "class_dtype", lambda classes: "uint32")
     k = 28 if wide else 5
     full = write_store(tmp_path / "full.kd", make_case(600, k=None, features=2))
     direct = write_store(tmp_path / "k.kd", make_case(600, k=k, features=2))
@@ -167,6 +170,18 @@ def test_blocks_of_other_sizes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, 
         assert sum(each.labelled for each in counts) == (labels != 65535).sum()
 
 
+def test_all_logits_stay_as_they_are_in_larger_blocks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Features are the widest array: without them blocks are larger."""
+    monkeypatch.setattr(layout, "BLOCKS_WANTED", 2)
+    monkeypatch.setattr(layout, "SHARD_BYTES", 64 * 64 * 2 * 2)
+    source = write_store(tmp_path / "full.kd", make_case(600, 20, None, features=64))
+    _, found = recoded(tmp_path / "full.kd", tmp_path / "out.kd", drop=("features",))
+    assert found.segments[0].layout.block == 2 * source.segments[0].layout.block
+    for view in source.every_view:
+        rows, wanted = (store.load(view, np.arange(600)).arrays for store in (found, source))
+        assert np.array_equal(rows["logits"].view(np.uint16), wanted["logits"].view(np.uint16))
+
+
 def test_class_means_follow_the_new_top_k(tmp_path: Path) -> None:
     """Sums over rows outside the new top k, from those outside the old one and the logits that are known."""
     rng = np.random.RandomState(1)
@@ -178,10 +193,10 @@ def test_class_means_follow_the_new_top_k(tmp_path: Path) -> None:
         sums = tail_sums(logits.astype("f8"), classes)
         kept[k] = sums[0] / np.maximum(sums[1], 1)
     source = write_store(tmp_path / "a.kd", Case(case.identity, case.order, case.labels, logits[None].astype("f4")))
-    target = source.identity.model_copy(update={"encoding": Encoding(name="topk", k=5, class_means=True)})
-    means = ClassMeans(Recoding(source.identity, target), kept[12])
-    means.add(source.load(0, np.arange(64)))
-    assert np.abs(means.values()[0] - kept[5]).max() < 0.1
+    target = source.identity.model_copy(update={"encoding": TopKEncoding(k=5, class_means=True)})
+    sums = SegmentSums(Recoding(source.identity, target), kept[12])
+    sums.add(source.load(0, np.arange(64)), source.labels)
+    assert np.abs(sums.values()["class_means"][0] - kept[5]).max() < 0.1
     assert np.abs(kept[12] - kept[5]).max() > 0.5  # so carrying them over would not do
 
 

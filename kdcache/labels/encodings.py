@@ -1,0 +1,50 @@
+"""The encodings by name, and the field of a manifest that holds one."""
+
+from collections.abc import Mapping
+from typing import Annotated, Any
+
+from pydantic import PlainValidator, SerializeAsAny, ValidationError
+
+from kdcache.base.records import explain
+from kdcache.errors import InvalidInputError
+from kdcache.labels.encoding import Choice, Encoding, LabelSpace
+from kdcache.labels.full import FullEncoding
+from kdcache.labels.topk import TopKEncoding
+
+ENCODINGS: dict[str, type[Encoding]] = {"topk": TopKEncoding, "full": FullEncoding}
+
+
+def encoding_class(name: str) -> type[Encoding]:
+    """The encoding of a name. Raises InvalidInputError, which lists the names there are."""
+    if name not in ENCODINGS:
+        raise InvalidInputError(f"encoding {name!r} is unknown; choose among {', '.join(ENCODINGS)}")
+    return ENCODINGS[name]
+
+
+def narrowed(source: Encoding, choice: Choice, space: LabelSpace, name: str | None = None) -> Encoding:
+    """The encoding to which a store in `source` is recoded, its features and head kept: that of the name, or top-k
+    where a top k is chosen, or else its own. Raises InvalidInputError for what the source does not hold."""
+    name = name or (TopKEncoding.model_fields["name"].default if choice.top_k is not None else source.name)
+    encoding = encoding_class(name).narrowed(source, choice, space)
+    return encoding.model_copy(update={"features": source.features, "head": source.head})
+
+
+def read_as(encoding: Encoding, top_k: int | None) -> Encoding:
+    """The encoding that soft labels have for a reader who asks for their best `top_k` classes, or for all of them."""
+    return encoding if top_k is None else TopKEncoding(k=top_k)
+
+
+def encoding_of(record: Any) -> Encoding:
+    """The encoding that a record names, with all its keys checked. Raises ValueError."""
+    if isinstance(record, Encoding):
+        return record
+    name = record.get("name") if isinstance(record, Mapping) else None
+    if not isinstance(name, str) or name not in ENCODINGS:
+        raise ValueError(f"the encoding's name must be one of {', '.join(ENCODINGS)}")
+    try:
+        return ENCODINGS[name].model_validate(record)
+    except ValidationError as error:
+        raise ValueError(explain(error)) from error
+
+
+AnyEncoding = Annotated[Encoding, PlainValidator(encoding_of), SerializeAsAny()]
