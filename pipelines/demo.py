@@ -8,7 +8,8 @@ from typing import Any, TypeVar
 from kdcache.base.progress import Progress, silent
 from kdcache.base.records import Record
 from kdcache.errors import InvalidInputError
-from kdcache.pipelines.extract.stage import ExtractSummary, extract
+from kdcache.pipelines.extract.report import ExtractSummary
+from kdcache.pipelines.extract.stage import extract
 from kdcache.pipelines.settings import ExtractSettings, TrainSettings
 from kdcache.pipelines.train.run import TrainSummary
 from kdcache.pipelines.train.stage import train

@@ -13,7 +13,7 @@ from distributed import Worker, WorkerPlugin, get_worker
 from kdcache.base.memory import peak_rss_bytes
 from kdcache.base.records import require_equal
 from kdcache.errors import ClusterError, InvalidInputError, MismatchError, StoreError
-from kdcache.pipelines.extract.block_loop import BlockLoop, extract_blocks
+from kdcache.pipelines.extract.block_runner import LocalRunner
 from kdcache.pipelines.extract.job import Job, open_job
 from kdcache.pipelines.settings import ExtractSettings
 from kdcache.store.commits import Commit, read_commit
@@ -49,8 +49,8 @@ class WorkerJob(WorkerPlugin):
     _job: Job | None
     _segment: Segment | None
 
-    def __init__(self, settings: ExtractSettings, identity: Identity, view_bytes: int) -> None:
-        self.settings, self.identity, self.view_bytes = settings, identity, view_bytes
+    def __init__(self, settings: ExtractSettings, identity: Identity) -> None:
+        self.settings, self.identity = settings, identity
 
     def setup(self, worker: Worker) -> None:
         self.worker = f"{worker.address} ({socket.gethostname()})"
@@ -81,16 +81,16 @@ class WorkerJob(WorkerPlugin):
                 job = self._job = _with_smaller_batches(job, self.worker, message)
 
     def _ask(self, job: Job, segment: Segment, block: int, adopt: bool) -> BlockReport:
-        loop = BlockLoop()
-        extractor = job.extractor(segment.layout, job.identity, self.view_bytes)
-        extract_blocks(extractor, segment, job, [block], self.settings, loop, adopt=adopt, judge=False)
-        commit = None if loop.foreign_blocks else read_commit(segment.folder, segment.layout, block)
+        runner = LocalRunner(job, segment, self.settings.workers)  # the client judges, over the blocks of all workers
+        runner.run([block], adopt=adopt)
+        measures = runner.measures
+        commit = None if measures.foreign_blocks else read_commit(segment.folder, segment.layout, block)
         return BlockReport(
             self.worker,
             commit,
             job.batch_rows,
-            waited_for_writer=time.monotonic() - loop.answer_time,
-            waited_for_views=loop.waited_for_views,
+            waited_for_writer=time.monotonic() - measures.answer_time,
+            waited_for_views=measures.waited_for_views,
             peak=peak_rss_bytes(),
         )
 

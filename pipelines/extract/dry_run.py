@@ -58,13 +58,13 @@ class Estimate(Record):
 def estimate(settings: ExtractSettings) -> Estimate:
     """Run about a thousand rows through the job's own loader and teacher, and extrapolate to the whole extraction."""
     job = open_job(settings)
-    view_bytes, accuracy = job.check(settings.min_accuracy)
-    logits, labels, seconds = _try_rows(job, settings, view_bytes)
+    accuracy = job.check(settings.min_accuracy)
+    logits, labels, seconds = _try_rows(job, settings)
     row_count, base_memory = len(labels), peak_rss_bytes()
     layout = segment_layout(job.identity, job.views)
     rows = layout.rows * len(job.views)
     block_files = sum(len(layout.arrays_of(block)) + 1 for block in range(layout.blocks))  # its shards and its commit
-    loop_memory = job.extractor(layout, job.identity, view_bytes).memory
+    loop_memory = job.extractor(layout).memory
     bytes_a_row = _bytes_a_row(job.identity, logits, labels, job.views)
     encoding, space = job.identity.encoding, job.identity.space
     candidates = [
@@ -96,12 +96,12 @@ def estimate(settings: ExtractSettings) -> Estimate:
     )
 
 
-def _try_rows(job: Job, settings: ExtractSettings, view_bytes: int) -> tuple[Array, Array, float]:
+def _try_rows(job: Job, settings: ExtractSettings) -> tuple[Array, Array, float]:
     """Dense logits [R, C] of some rows, their labels [R, L], and the seconds that drawing and asking took."""
-    full_identity = job.identity.model_copy(update={"encoding": FullEncoding()})
+    full_job = replace(job, identity=job.identity.model_copy(update={"encoding": FullEncoding()}))
     count = min(len(job.views), max(1, ROWS_TO_TRY // _smallest_block(job)))
-    layout = segment_layout(full_identity, ViewSpan(job.views.start, job.views.start + count))
-    extractor = job.extractor(layout, full_identity, view_bytes)
+    layout = segment_layout(full_job.identity, ViewSpan(job.views.start, job.views.start + count))
+    extractor = full_job.extractor(layout)
     blocks = range(min(layout.blocks, -(-ROWS_TO_TRY // (layout.block * len(layout.views)))))
     requests = (request for block in blocks for request in extractor.requests(block))
     drawn_views = draw_requests(job.dataset, requests, settings.workers)
@@ -109,7 +109,7 @@ def _try_rows(job: Job, settings: ExtractSettings, view_bytes: int) -> tuple[Arr
     start_time = time.monotonic()
     for block in blocks:
         arrays, _ = extractor.encode(extractor.ask(block, drawn_views))
-        logits.append(arrays["logits"].astype(np.float32).reshape(-1, full_identity.teacher.classes))
+        logits.append(arrays["logits"].astype(np.float32).reshape(-1, job.identity.teacher.classes))
         start, stop = layout.block_rows(block)
         labels.append(np.tile(job.labels[start:stop], len(layout.views)))
     seconds = time.monotonic() - start_time

@@ -38,7 +38,7 @@ Array = npt.NDArray[np.float32]
 @dataclass(frozen=True)
 class Job:
     """The parts of an extraction. `head` is the classifier that `--keep head` writes, `lineage` the stores that the
-    teacher learned from."""
+    teacher learned from, `view_bytes` the size of one view."""
 
     data: Data
     teacher: Teacher
@@ -51,12 +51,12 @@ class Job:
     head: dict[str, Array]
     views: ViewSpan
     batch_rows: int
+    view_bytes: int
 
-    def check(self, min_accuracy: float | None) -> tuple[int, float | None]:
-        """Check that the transform replays and the teacher knows its data set. Returns the bytes of a view, and the
-        teacher's accuracy on clean rows."""
-        view_bytes = require_determinism(self.dataset, self.views.start)
-        accuracy = check_teacher(
+    def check(self, min_accuracy: float | None) -> float | None:
+        """Check that the transform replays and the teacher knows its data set. Returns its accuracy on clean rows."""
+        require_determinism(self.dataset, self.views.start)
+        return check_teacher(
             self.teacher,
             self.data,
             order=self.order,
@@ -64,18 +64,17 @@ class Job:
             min_accuracy=min_accuracy,
             batch_rows=self.batch_rows,
         )
-        return view_bytes, accuracy
 
-    def extractor(self, layout: SegmentLayout, identity: Identity, view_bytes: int) -> BlockExtractor:
-        """The extractor of a layout's blocks under an identity: this job's, or this job's with another encoding."""
+    def extractor(self, layout: SegmentLayout) -> BlockExtractor:
+        """The extractor of a layout's blocks."""
         return BlockExtractor(
             layout=layout,
-            identity=identity,
+            identity=self.identity,
             teacher=self.teacher,
             labels=self.labels,
             sample_name=self.sample_name,
             batch_rows=self.batch_rows,
-            view_bytes=view_bytes,
+            view_bytes=self.view_bytes,
         )
 
     def sample_name(self, position: int) -> str:
@@ -136,6 +135,7 @@ def open_job(settings: ExtractSettings) -> Job:
         head=head if "head" in settings.keep else {},
         views=settings.views,
         batch_rows=settings.batch_size,
+        view_bytes=view.nbytes,
     )
 
 
@@ -167,7 +167,7 @@ def _classifier(teacher: Teacher, logits: Array, features: Tensor | None) -> dic
     return head
 
 
-def _first_view(transform: Transform, data: Data, seed: int):  # type: ignore[no-untyped-def]
+def _first_view(transform: Transform, data: Data, seed: int) -> Tensor:
     with own_generators():
         return as_tensor(draw_view(transform, data.samples[0][0], seed, 0, 0))
 

@@ -1,61 +1,21 @@
 """Stage one asks the teacher about V views of a data set, block by block, and writes its answers to a store."""
 
 import time
-from collections.abc import Iterator, Mapping
-from contextlib import ExitStack
 from pathlib import Path
-from typing import Any
 
 from kdcache.base.launch import launched
-from kdcache.base.memory import peak_rss_bytes
 from kdcache.base.progress import Progress, StopRequest, silent
-from kdcache.base.records import Record, require_equal
-from kdcache.base.view_span import ViewSpan
+from kdcache.base.records import require_equal
 from kdcache.errors import InvalidInputError, ReplayError, StoreNotFoundError
-from kdcache.pipelines.extract.block_loop import BlockLoop, extract_blocks
-from kdcache.pipelines.extract.dask_cluster import cluster_for, workers_on
+from kdcache.pipelines.extract.dask_cluster import open_engine
 from kdcache.pipelines.extract.job import Job, open_job
+from kdcache.pipelines.extract.report import ExtractSummary, Report, all_whole
 from kdcache.pipelines.extract.torchrun import await_others, on_own_device, own_blocks
 from kdcache.pipelines.settings import ExtractSettings
-from kdcache.store.commits import Commit, totals
 from kdcache.store.layout import MANIFEST
 from kdcache.store.lineage import unsealed_notes, with_lineage
-from kdcache.store.plan import ViewPlan
 from kdcache.store.store import Store
 from kdcache.views.replay import grade_replay, require_decoder
-
-CLAMPED_SHARE = 0.001  # of rows, above which the user should know
-
-
-class ExtractSummary(Record):
-    """The summary that `kdcache extract` prints at its end. Rows are (position, view) pairs; accuracies are top-1.
-
-    `seconds` are those of the block loop, `checks_seconds` those of all before it. In the `waited_for_` seconds the
-    teacher idled; on Dask they are summed over the workers. Memory is in bytes: the peak of this process, the bound
-    that was computed beforehand (not on Dask), and the peak of the largest worker.
-    """
-
-    store: str
-    content_id: str | None
-    views: ViewSpan
-    rows: int
-    blocks: int
-    blocks_done_before: int
-    bytes: int
-    bytes_a_row: float
-    seconds: float
-    rows_a_second: float
-    checks_seconds: float
-    waited_for_writer: float
-    waited_for_views: float
-    memory_peak: int | None
-    memory_bound: int | None
-    memory_peak_worker: int | None
-    accuracy_clean: float | None
-    accuracy_views: float | None
-    clamped_rows: int
-    mixed_blocks: int
-    notes: tuple[str, ...] = ()
 
 
 def extract(
@@ -68,58 +28,40 @@ def extract(
     """
     start_time, stop, launch = time.monotonic(), stop or StopRequest(), launched()
     settings = on_own_device(settings, launch)
-    with ExitStack() as stack:
-        cluster = stack.enter_context(cluster_for(settings, progress, stop))
+    with open_engine(settings, progress, stop) as engine:
         job = open_job(settings)
         _require_same_store(settings.store, job)
-        view_bytes, accuracy = job.check(settings.min_accuracy)
-        workers = stack.enter_context(workers_on(cluster, settings, job, view_bytes))
+        accuracy = job.check(settings.min_accuracy)
+        engine.require_fit(job)
         provenance = with_lineage(job.provenance, job.lineage)
         store = Store.create(
             settings.store, job.identity, order=job.order, labels=job.labels, provenance=provenance, head=job.head
         )
         segment = store.add_segment(job.views)
-        if workers is not None:
-            workers.require_shared()
-        extractor = job.extractor(segment.layout, job.identity, view_bytes)
         earlier_blocks = set(segment.commits())
-        drift_notes = _drift_since(store, job)
-        loop = BlockLoop(start_time=time.monotonic(), base_memory=peak_rss_bytes())
-
-        def run(blocks: list[int], *, adopt: bool = False) -> None:
-            if workers is not None:
-                workers.extract(segment, blocks, loop, progress=progress, stop=stop, adopt=adopt)
-            else:
-                extract_blocks(
-                    extractor, segment, job, blocks, settings, loop, progress=progress, stop=stop, adopt=adopt
-                )
-
+        report = Report(
+            path=settings.store,
+            store=store,
+            segment=segment,
+            start_time=start_time,
+            accuracy=accuracy,
+            blocks_done_before=len(earlier_blocks),
+            notes=(*_drift_since(store, job), *unsealed_notes(job.lineage)),
+        )
+        runner = engine.runner(job, segment)
         missing_blocks = [block for block in range(segment.layout.blocks) if block not in earlier_blocks]
         blocks = own_blocks(missing_blocks, launch)
-        run(blocks)
-        if loop.foreign_blocks:  # another writer took these blocks: see them committed, or finish them for it
-            run([block for block in loop.foreign_blocks if block not in segment.commits()], adopt=True)
+        runner.run(blocks)
+        if foreign_blocks := runner.measures.foreign_blocks:  # see them committed, or finish them for their writer
+            runner.run([block for block in foreign_blocks if block not in segment.commits()], adopt=True)
         if launch.world_size > 1 and launch.rank == 0:
-            seconds = (time.monotonic() - loop.start_time) / max(len(blocks), 1)
+            seconds = (time.monotonic() - runner.measures.start_time) / max(len(blocks), 1)
             while rest := await_others(segment, seconds_a_block=seconds, progress=progress, stop=stop):
-                run(rest, adopt=True)
-        if workers is not None:
-            workers.require_whole(segment)
-    measures: dict[str, Any] = {
-        "seconds": time.monotonic() - loop.start_time,
-        "checks_seconds": loop.start_time - start_time,
-        "waited_for_writer": loop.waited_for_writer,
-        "waited_for_views": loop.waited_for_views,
-        "memory_peak": peak_rss_bytes(),
-        "memory_bound": None if loop.base_memory is None or workers else loop.base_memory + extractor.memory.total,
-        "memory_peak_worker": loop.peak_worker or (peak_rss_bytes(children=True) if settings.workers else None),
-    }
-    commits = segment.commits()
-    must_seal = settings.seal and launch.rank == 0 and _all_whole(store)
+                runner.run(rest, adopt=True)
+        measures = runner.finish()
+    must_seal = settings.seal and launch.rank == 0 and all_whole(store)
     content_id = store.seal().content_id if must_seal else None
-    summary = _summary(settings, job, store, commits, len(earlier_blocks), accuracy, measures, content_id)
-    notes = (*summary.notes, *loop.notes, *drift_notes, *unsealed_notes(job.lineage))
-    return summary.model_copy(update={"notes": notes})
+    return report.summary(measures, content_id)
 
 
 def _require_same_store(path: str, job: Job) -> None:
@@ -158,51 +100,3 @@ def _drift_since(store: Store, job: Job) -> tuple[str, ...]:
         if replay.grade == "drift"
         else ()
     )
-
-
-def _all_whole(store: Store) -> bool:
-    return all(len(segment.commits()) == segment.layout.blocks for segment in store.segments)
-
-
-def _summary(
-    settings: ExtractSettings,
-    job: Job,
-    store: Store,
-    commits: Mapping[int, Commit],
-    earlier_count: int,
-    accuracy: float | None,
-    measures: dict[str, Any],
-    content_id: str | None,
-) -> ExtractSummary:
-    counts = totals(commits)
-    new_rows = counts["rows"] * (len(commits) - earlier_count) / max(len(commits), 1)
-    return ExtractSummary(
-        store=settings.store,
-        content_id=content_id,
-        views=job.views,
-        rows=counts["rows"],
-        blocks=len(commits),
-        blocks_done_before=earlier_count,
-        bytes=counts["bytes"],
-        bytes_a_row=counts["bytes"] / max(counts["rows"], 1),
-        rows_a_second=new_rows / max(measures["seconds"], 1e-9),
-        **measures,
-        accuracy_clean=accuracy,
-        accuracy_views=counts["correct"] / counts["labelled"] if counts["labelled"] else None,
-        clamped_rows=counts["clamped"],
-        mixed_blocks=counts["mixed_blocks"],
-        notes=tuple(_notes(counts, store, job.identity.plan)),
-    )
-
-
-def _notes(counts: dict[str, int], store: Store, plan: ViewPlan) -> Iterator[str]:
-    if counts["clamped"] > CLAMPED_SHARE * counts["rows"]:
-        yield f"{counts['clamped']} rows have a logit gap too wide for their integers: consider --quantisation high"
-    if counts["mixed_blocks"]:
-        yield f"{counts['mixed_blocks']} blocks hold shards of two writers whose logits differ slightly"
-    if not counts["labelled"]:
-        yield "no row is labelled: the teacher could not be checked against hard labels"
-    if not _all_whole(store):
-        yield "other segments are not whole yet: the store was not sealed"
-    if plan.transform.text:
-        yield f"students need --transform {plan.transform.name} with the same settings to replay the views"

@@ -8,7 +8,7 @@ import time
 from kdcache.base.launch import Launch
 from kdcache.base.progress import Progress, StopRequest
 from kdcache.errors import InvalidInputError
-from kdcache.pipelines.extract.block_loop import RESUME
+from kdcache.pipelines.extract.block_runner import RESUME
 from kdcache.pipelines.settings import ExtractSettings
 from kdcache.store.commits import listed_blocks
 from kdcache.store.segment import Segment

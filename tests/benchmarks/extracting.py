@@ -18,17 +18,16 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from kdcache.base.view_span import ViewSpan
 from kdcache.networks.extract_block import BlockExtractor
 from kdcache.networks.precision import autocast
+from kdcache.pipelines.extract.block_runner import LocalRunner
 from kdcache.pipelines.extract.job import Job, open_job
-from kdcache.pipelines.extract.stage import BlockLoop, extract_blocks
 from kdcache.pipelines.settings import ExtractSettings
 from kdcache.store.layout import SegmentLayout, segment_layout
 from kdcache.store.segment import Segment
 from kdcache.store.store import Store
 from kdcache.views.decoding import DECODERS
-from kdcache.views.draw import ViewRequest, draw_requests
+from kdcache.views.draw import draw_requests
 from kdcache.views.transforms import Transform, as_tensor
 from tests.benchmarks.extracting_memory import memory
 from tests.benchmarks.harness import Bench, Figure, Times, alternate, timed_ratio
@@ -82,7 +81,6 @@ class Contest:
     settings: ExtractSettings
     folder: Path
     blocks: Sequence[int]
-    view_bytes: int
     runs: int = 0
 
     def segment(self) -> Segment:
@@ -92,16 +90,20 @@ class Contest:
         store = Store.create(path, job.identity, order=job.order, labels=job.labels, provenance=job.provenance)
         return store.add_segment(job.views)
 
+    def runner(self, segment: Segment) -> LocalRunner:
+        """The runner of a segment's blocks in this process."""
+        return LocalRunner(self.job, segment, self.settings.workers)
+
     def extract(self) -> None:
         """The block loop of `kdcache extract` into a fresh store."""
         segment = self.segment()
-        extract_blocks(self.extractor, segment, self.job, list(self.blocks), self.settings, BlockLoop())
+        self.runner(segment).run(list(self.blocks))
         assert set(segment.commits()) == set(self.blocks)
 
     def whole_store(self) -> Store:
         """A store of all blocks."""
         segment = self.segment()
-        extract_blocks(self.extractor, segment, self.job, list(range(self.layout.blocks)), self.settings, BlockLoop())
+        self.runner(segment).run(list(range(self.layout.blocks)))
         return Store.open(str(self.folder / f"{self.runs}.kd"))
 
     def draw(self) -> None:
@@ -140,7 +142,7 @@ class Contest:
 
     @cached_property
     def extractor(self) -> BlockExtractor:
-        return self.job.extractor(self.layout, self.job.identity, self.view_bytes)
+        return self.job.extractor(self.layout)
 
     @property
     def layout(self) -> SegmentLayout:
@@ -154,9 +156,8 @@ def contest(bench: Bench, name: str, blocks: int, **settings: Any) -> Contest:
         **{"device": "cpu", "workers": WORKERS, **settings},
     )
     job = open_job(given)
-    first = job.dataset[ViewRequest(ViewSpan.of(job.views.start), np.arange(1))].images
-    layout = Contest(job, given, bench.scratch / name, (), 0).layout
-    return Contest(job, given, bench.scratch / name, range(min(blocks, layout.blocks)), int(first.nbytes))
+    layout = segment_layout(job.identity, job.views)
+    return Contest(job, given, bench.scratch / name, range(min(blocks, layout.blocks)))
 
 
 def write_jpegs(folder: Path, count: int) -> Path:

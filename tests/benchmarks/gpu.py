@@ -22,7 +22,6 @@ from torch import Tensor, nn
 
 from kdcache import KD, Loader, Objective, Store
 from kdcache.networks.build import build_network
-from kdcache.pipelines.extract.stage import BlockLoop, extract_blocks
 from kdcache.views.provenance import provenance
 from kdcache.views.sources import Data
 from tests.benchmarks.extracting import Contest, contest, write_jpegs
@@ -82,7 +81,7 @@ def extraction(bench: Bench, scale: Scale, blocks: Contest, teacher: str, device
     ]  # out of /dev/shm; kept, so that the loop over resident views waits for no loader
 
     def extract_resident() -> None:
-        _extract(blocks, iter(drawn))
+        blocks.runner(blocks.segment()).run_drawn(list(blocks.blocks), iter(drawn))
 
     arms = {"extract_resident": extract_resident, "forward": forward, "extract": blocks.extract, "bare": blocks.bare}
     times = alternate({name: synchronised(arm, device) for name, arm in arms.items()}, bench.trials)
@@ -100,18 +99,6 @@ def _drawn(blocks: Contest) -> Iterator[Any]:
     extractor = blocks.extractor
     requests = [request for block in blocks.blocks for request in extractor.requests(block)]
     yield from draw_requests(blocks.job.dataset, requests, blocks.settings.workers)
-
-
-def _extract(blocks: Contest, drawn: Iterator[Any]) -> None:
-    extract_blocks(
-        blocks.extractor,
-        blocks.segment(),
-        blocks.job,
-        list(blocks.blocks),
-        blocks.settings,
-        BlockLoop(),
-        drawn_views=drawn,
-    )
 
 
 def student_step(bench: Bench, scale: Scale, blocks: Contest, device: str) -> Iterator[Figure]:

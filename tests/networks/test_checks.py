@@ -32,13 +32,13 @@ from tests.kits.views import (
 )
 
 
-def test_a_transform_that_replays_passes_and_tells_the_bytes_of_a_view() -> None:
+def test_a_transform_that_replays_passes_and_leaves_the_generators_alone() -> None:
     transform = v2.Compose([TRANSFORMS["RandAugment"](), TRANSFORMS["RandomResizedCrop"]()])
     torch.manual_seed(1)
     state = torch.get_rng_state()
-    assert require_determinism(view_dataset(pictures(40), transform, "cutmix"), 3) == 3 * 13 * 13
+    require_determinism(view_dataset(pictures(40), transform, "cutmix"), 3)
     assert torch.equal(torch.get_rng_state(), state)
-    assert require_determinism(view_dataset(pictures(1), v2.ToDtype(torch.float32)), 0) == 4 * 3 * 17 * 15
+    require_determinism(view_dataset(pictures(1), v2.ToDtype(torch.float32)), 0)
 
 
 @pytest.mark.parametrize("make", [OwnGenerator, Stateful])

@@ -203,7 +203,7 @@ def _refused_machines(
 def test_a_worker_must_see_the_store_that_the_client_made(stage: Stage, tmp_path: Path) -> None:
     """Where the folder is not shared a worker finds nothing at its path, or what was left there before."""
     asked = stage.asked(tmp_path / "digits.kd", views="1")
-    worker_job = WorkerJob(asked, open_job(asked).identity, 64)
+    worker_job = WorkerJob(asked, open_job(asked).identity)
     worker_job.setup(SimpleNamespace(address="tcp://10.0.0.7:4"))  # type: ignore[arg-type]
     worker_job.open()
     with pytest.raises(ClusterError, match=r"worker tcp://10.0.0.7:4 \(.*\) does not see the store .*machines share"):

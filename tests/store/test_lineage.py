@@ -10,7 +10,8 @@ from safetensors.torch import load_file, save_file
 
 from kdcache.errors import InvalidInputError, MismatchError
 from kdcache.networks.weights import load_weights, weights_digest
-from kdcache.pipelines.extract.stage import ExtractSummary, extract
+from kdcache.pipelines.extract.report import ExtractSummary
+from kdcache.pipelines.extract.stage import extract
 from kdcache.pipelines.train.stage import train
 from kdcache.store.layout import MANIFEST
 from kdcache.store.lineage import KEY, Ancestor, chain_of, lineage_of, read_lineage, render, weights_metadata
