@@ -6,12 +6,10 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
 
 from kdcache.base.devices import chosen_device
 from kdcache.base.launch import launched
 from kdcache.errors import InvalidInputError
-from kdcache.objectives.objective import Objective, Phases
 from kdcache.pipelines.settings import TrainSettings
 from kdcache.pipelines.train.objective import build_objective, chosen_temperature
 from kdcache.pipelines.train.run import Run
@@ -23,6 +21,7 @@ from kdcache.pipelines.train.student import (
     train_loader,
     validation_loader,
 )
+from kdcache.pipelines.train.training_state import Student
 from kdcache.store.lineage import weights_metadata
 from kdcache.store.store import Store
 from kdcache.training.loader import Loader
@@ -45,16 +44,6 @@ class Inputs:
     data: Data
     stores: list[Store]
     ranks: Ranks = field(default_factory=Ranks)
-
-
-@dataclass(frozen=True)
-class Student:
-    """One student before its first step: network and objective on the device, and the temperature that is recorded."""
-
-    settings: TrainSettings
-    network: nn.Module
-    objective: Objective | Phases
-    temperature: float | None
 
 
 @dataclass(frozen=True)
@@ -111,7 +100,9 @@ def open_run(student: Student, inputs: Inputs, loaders: Loaders, stack: ExitStac
     record = run_record(settings, student.temperature, loaders.record)
     state = claimed_state(folder, record, ranks, stack, in_step={"checkpoint_steps": settings.checkpoint_steps})
     metadata = weights_metadata(inputs.stores, start=settings.weights)
-    return Run(student.network, student.objective, settings, loaders.training, folder, state, metadata, ranks)
+    if state is None:
+        return Run.begin(student, loaders.training, metadata, ranks)
+    return Run.resume(student, loaders.training, metadata, state, ranks)
 
 
 def run_record(settings: TrainSettings, temperature: float | None, inputs: dict[str, Any]) -> dict[str, Any]:

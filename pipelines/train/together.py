@@ -16,10 +16,11 @@ from kdcache.errors import InterruptedRunError
 from kdcache.labels.soft_labels import SoftLabels
 from kdcache.objectives.batch import Batch
 from kdcache.pipelines.settings import TrainSettings
-from kdcache.pipelines.train.prepare import Inputs, Loaders, Student, make_student, open_inputs, open_loaders, open_run
+from kdcache.pipelines.train.prepare import Inputs, Loaders, make_student, open_inputs, open_loaders, open_run
 from kdcache.pipelines.train.run import Run, TrainSummary
 from kdcache.pipelines.train.shared_settings import require_shared
 from kdcache.pipelines.train.stage import serve
+from kdcache.pipelines.train.training_state import Student
 from kdcache.training.generators import Generators
 
 

@@ -30,6 +30,7 @@ from kdcache.pipelines.train.objective import build_objective
 from kdcache.pipelines.train.run import Run
 from kdcache.pipelines.train.stage import train
 from kdcache.pipelines.train.student import build_student, train_loader
+from kdcache.pipelines.train.training_state import Student
 from kdcache.store.store import Store
 from kdcache.views.sources import Data, open_data
 from kdcache.views.transforms import as_tensor, build_transform
@@ -167,7 +168,7 @@ def _ours(case: Case, bench: Bench, name: str, stores: tuple[str, ...], epochs: 
     network = build_student(settings, data, opened)
     loader = train_loader(settings, data, opened, "cpu")
     objective = build_objective(settings, opened, TEMPERATURE if stores else None)
-    run = Run(network, objective, settings, loader, Path(settings.run), None, {})
+    run = Run.begin(Student(settings, network, objective, None), loader, {})
     batches, steps = iter(loader), loader.steps(0)
 
     def epoch() -> None:

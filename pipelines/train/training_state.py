@@ -1,0 +1,68 @@
+"""A student before its first step, and the state that steps change, which a checkpoint holds."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import nn
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
+
+from kdcache.objectives.objective import Objective, Phases
+from kdcache.pipelines.settings import TrainSettings
+from kdcache.training.optimisers import build_optimizer
+
+
+@dataclass(frozen=True)
+class Student:
+    """One student before its first step: network and objective on the device, and the temperature that is recorded."""
+
+    settings: TrainSettings
+    network: nn.Module
+    objective: Objective | Phases
+    temperature: float | None
+
+
+@dataclass(frozen=True)
+class TrainingState:
+    """Network, objective, optimiser, loss scaler, and the averaged network where weights are averaged."""
+
+    network: nn.Module
+    objective: Objective | Phases
+    optimizer: torch.optim.Optimizer
+    scaler: torch.amp.GradScaler
+    ema: AveragedModel | None
+
+    @classmethod
+    def of(cls, student: Student, device: str) -> "TrainingState":
+        """The state before the first step; the network is in training mode from here on."""
+        settings, network = student.settings, student.network.train()
+        optimizer = build_optimizer(
+            nn.ModuleList([network, student.objective]),
+            settings.optimizer,
+            lr=settings.lr,
+            momentum=settings.momentum,
+            weight_decay=settings.weight_decay,
+        )
+        averaging = get_ema_multi_avg_fn(settings.ema)  # type: ignore[no-untyped-call]
+        ema = AveragedModel(network, multi_avg_fn=averaging, use_buffers=True) if settings.ema else None
+        scaler = torch.amp.GradScaler(device, enabled=settings.precision == "float16")
+        return cls(network, student.objective, optimizer, scaler, ema)
+
+    def state_dict(self) -> dict[str, Any]:
+        """The states of all parts, by their names in a checkpoint."""
+        return {
+            "network": self.network.state_dict(),
+            "objective": self.objective.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+            "scaler": self.scaler.state_dict(),
+            "ema": None if self.ema is None else self.ema.state_dict(),
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Restore all parts from a checkpoint."""
+        self.network.load_state_dict(state["network"])
+        self.objective.load_state_dict(state["objective"])
+        self.optimizer.load_state_dict(state["optimizer"])
+        self.scaler.load_state_dict(state["scaler"])
+        if self.ema is not None:
+            self.ema.load_state_dict(state["ema"])
