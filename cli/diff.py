@@ -5,10 +5,10 @@ from typing import Annotated, Any
 
 import typer
 
-from kdcache.base.engine_settings import engine_settings
+from kdcache.base.engine_settings import EngineSettings
 from kdcache.base.figures import check_picture
 from kdcache.cli.console import print_json, print_line, print_record, print_table, progress_bar
-from kdcache.cli.flags import DaskWorkers, EngineName, Json, Scheduler, Views
+from kdcache.cli.flags import Json, Views, with_engine_flags
 from kdcache.store.store import Store
 from kdcache.whole_store.diff import FieldDifference, StoreDifference, StoreSummary, diff_stores
 from kdcache.whole_store.diff_plot import plot_difference
@@ -23,26 +23,25 @@ OtherPictures = Annotated[bool, typer.Option("--other-pictures", help="Compare r
 Plot = Annotated[Path | None, typer.Option("--plot", help="Draw KL and agreement by view: FILE.png.")]
 
 
+@with_engine_flags
 def command(
     a: Annotated[str, typer.Argument(help=Place)],
     b: Annotated[str, typer.Argument(help=Place)],
+    *,
     temperature: Temperature = 1.0,
     rows: Rows = 4096,
     views: Views = None,
     other_pictures: OtherPictures = False,
     plot: Plot = None,
-    engine: EngineName = "local",
-    scheduler: Scheduler = "",
-    dask_workers: DaskWorkers = 0,
+    engine: EngineSettings,
     as_json: Json = False,
 ) -> None:
     if plot is not None:
         check_picture(plot)
-    settings = engine_settings(engine, scheduler, dask_workers)
-    with progress_bar(quiet=as_json) as progress, open_engine(settings) as block_engine:
+    with progress_bar(quiet=as_json) as progress, open_engine(engine) as block_engine:
         diff = diff_stores(
-            Store.open(seen_by(settings, a)),
-            Store.open(seen_by(settings, b)),
+            Store.open(seen_by(engine, a)),
+            Store.open(seen_by(engine, b)),
             temperature=temperature,
             rows=rows,
             views=views,

@@ -1,30 +1,42 @@
-"""Flags are made from a settings model, so flags and TOML have the same names by construction."""
+"""Flags are made from settings models, so flags and TOML have the same names by construction."""
 
 import inspect
 from collections.abc import Callable
-from typing import Annotated, Any, get_args, get_origin
+from typing import Annotated, Any, TypeVar, get_args, get_origin
 
 import typer
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
+from kdcache.base.engine_settings import EngineSettings
+from kdcache.base.records import validated
 from kdcache.base.view_span import ViewSpan
 
+R = TypeVar("R")
 SPAN = "N|START:STOP"  # of views
 Json = Annotated[bool, typer.Option("--json", help="Print one line of JSON for programs.")]
 Jobs = Annotated[int, typer.Option("--jobs", min=1, max=64, help="Files that travel at a time.")]
-EngineName = Annotated[
-    str, typer.Option("--engine", metavar="local|dask", help="Work in this process, or on a Dask cluster.")
-]
-Scheduler = Annotated[str, typer.Option("--scheduler", help="Address of a running Dask scheduler; else this machine.")]
-DaskWorkers = Annotated[
-    int, typer.Option("--dask-workers", min=0, help="Processes here; 0: one a core, up to 8; of a sweep, one a GPU.")
-]
 Views = Annotated[
     ViewSpan | None,
     typer.Option("--views", parser=ViewSpan.parse, metavar=SPAN, help="Some views: 10 are 0:10; else all."),
 ]
 Config = Annotated[str | None, typer.Option("--config", help="TOML file of the same settings; flags win.")]
+
+
+def with_engine_flags(function: Callable[..., int | None]) -> Callable[..., int | None]:
+    """Give `function(..., engine: EngineSettings)` a flag for each of the engine's settings in place of `engine`."""
+
+    def command(**values: Any) -> int | None:
+        fields = {name: values.pop(name) for name in EngineSettings.model_fields}
+        flags = {name: value for name, value in fields.items() if value is not None}
+        return function(**values, engine=validated(EngineSettings, "engine", **flags))
+
+    engine_flags = [_parameter(name, field, False) for name, field in EngineSettings.model_fields.items()]
+    parameters: list[inspect.Parameter] = []
+    for parameter in inspect.signature(function).parameters.values():
+        own_flag = [parameter.replace(kind=inspect.Parameter.KEYWORD_ONLY)]
+        parameters += engine_flags if parameter.annotation is EngineSettings else own_flag
+    return _declared(command, function, parameters)
 
 
 def with_flags(
@@ -46,13 +58,19 @@ def with_flags(
         parameters.extend(_keyword(name, annotation, False) for name, annotation in extra.items())
         parameters.append(_keyword("as_json", Json, False))
         parameters.sort(key=lambda parameter: parameter.name != positional)
-        command.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
-        command.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
-        command.__doc__ = function.__doc__
-        command.__name__ = function.__name__
-        return command
+        return _declared(command, function, parameters)
 
     return wrap
+
+
+def _declared(
+    command: Callable[..., R], function: Callable[..., R], parameters: list[inspect.Parameter]
+) -> Callable[..., R]:
+    """The command under the function's name, with these parameters for typer to read."""
+    command.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
+    command.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
+    command.__doc__, command.__name__ = function.__doc__, function.__name__
+    return command
 
 
 def _keyword(name: str, annotation: Any, default: Any) -> inspect.Parameter:

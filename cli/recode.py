@@ -4,11 +4,11 @@ from typing import Annotated
 
 import typer
 
-from kdcache.base.engine_settings import engine_settings
+from kdcache.base.engine_settings import EngineSettings
 from kdcache.base.progress import stop_on_signals
 from kdcache.base.records import validated
 from kdcache.cli.console import print_json, print_record, progress_bar
-from kdcache.cli.flags import DaskWorkers, EngineName, Json, Scheduler, Views
+from kdcache.cli.flags import Json, Views, with_engine_flags
 from kdcache.whole_store.engines import open_engine, seen_by
 from kdcache.whole_store.recode import RecodeSummary, recode_store
 from kdcache.whole_store.recode_plan import Narrowing
@@ -25,28 +25,27 @@ Packing = Annotated[
 Drop = Annotated[list[str] | None, typer.Option("--drop", metavar="features,head", help="What to leave out.")]
 
 
+@with_engine_flags
 def command(
     store: Store,
     out: Out,
+    *,
     top_k: TopK = None,
     quantisation: Quantisation = None,
     packing: Packing = None,
     drop: Drop = None,
     views: Views = None,
     seal: Annotated[bool, typer.Option("--seal/--no-seal", help="Seal the output once it is whole.")] = True,
-    engine: EngineName = "local",
-    scheduler: Scheduler = "",
-    dask_workers: DaskWorkers = 0,
+    engine: EngineSettings,
     as_json: Json = False,
 ) -> None:
     names = tuple(name.strip() for text in drop or () for name in text.split(","))
     values = {"top_k": top_k, "quantisation": quantisation, "packing": packing, "drop": names}
     narrowing = validated(Narrowing, "recode", **values)
-    settings = engine_settings(engine, scheduler, dask_workers)
-    with progress_bar(quiet=as_json) as progress, stop_on_signals() as stop, open_engine(settings) as block_engine:
+    with progress_bar(quiet=as_json) as progress, stop_on_signals() as stop, open_engine(engine) as block_engine:
         result = recode_store(
-            seen_by(settings, store),
-            seen_by(settings, out),
+            seen_by(engine, store),
+            seen_by(engine, out),
             narrowing,
             views=views,
             seal=seal,

@@ -5,10 +5,10 @@ from typing import Annotated, Any
 
 import typer
 
-from kdcache.base.engine_settings import engine_settings
+from kdcache.base.engine_settings import EngineSettings
 from kdcache.base.figures import check_picture
 from kdcache.cli.console import print_json, print_record, print_table, progress_bar
-from kdcache.cli.flags import DaskWorkers, EngineName, Json, Scheduler
+from kdcache.cli.flags import Json, with_engine_flags
 from kdcache.store.store import Store
 from kdcache.whole_store.engines import open_engine, seen_by
 from kdcache.whole_store.stats import StoreStats, ViewStats, store_stats
@@ -18,19 +18,18 @@ Place = Annotated[str, typer.Argument(help="folder, zip file or address of the s
 Plot = Annotated[Path | None, typer.Option("--plot", help="Draw them: FILE.png.")]
 
 
+@with_engine_flags
 def command(
     store: Place,
+    *,
     plot: Plot = None,
-    engine: EngineName = "local",
-    scheduler: Scheduler = "",
-    dask_workers: DaskWorkers = 0,
+    engine: EngineSettings,
     as_json: Json = False,
 ) -> None:
     if plot is not None:
         check_picture(plot)
-    settings = engine_settings(engine, scheduler, dask_workers)
-    with progress_bar(quiet=as_json) as progress, open_engine(settings) as block_engine:
-        stats = store_stats(Store.open(seen_by(settings, store)), engine=block_engine, progress=progress)
+    with progress_bar(quiet=as_json) as progress, open_engine(engine) as block_engine:
+        stats = store_stats(Store.open(seen_by(engine, store)), engine=block_engine, progress=progress)
     if plot is not None:
         plot_stats(stats, plot)
     if as_json:

@@ -5,9 +5,10 @@ from typing import Annotated, Any
 
 import typer
 
+from kdcache.base.engine_settings import EngineSettings, wants_dask
 from kdcache.base.progress import stop_on_signals
 from kdcache.cli.console import print_error, print_json, print_record, print_table
-from kdcache.cli.flags import DaskWorkers, EngineName, Json, Scheduler
+from kdcache.cli.flags import Json, with_engine_flags
 
 File = Annotated[str, typer.Argument(help="TOML file: [base], and [grid], [random] or [study]; see docs/sweeps.md")]
 Folder = Annotated[str, typer.Option("--folder", help="Folder of the sweep; the file's own by default.")]
@@ -17,20 +18,20 @@ WORK = "kdcache.pipelines.sweep.stage"  # what each worker imports, once
 MEASURES = ("accuracy", "agreement", "loss", "seconds", "bytes_a_row")
 
 
+@with_engine_flags
 def command(
     file: File,
+    *,
     folder: Folder = "",
     together: Together = 1,
-    engine: EngineName = "local",
-    scheduler: Scheduler = "",
-    dask_workers: DaskWorkers = 0,
+    engine: EngineSettings,
     plots: Plots = True,
     as_json: Json = False,
 ) -> int:
     from kdcache.cli.live import live_table
     from kdcache.pipelines.sweep.stage import SweepSummary, sweep
 
-    sweep_engine = _engine(engine, together, scheduler, dask_workers)
+    sweep_engine = _engine(engine, together)
     with stop_on_signals() as stop, live_table(quiet=as_json) as (report, progress):
         summary: SweepSummary = sweep(
             file, folder=folder, engine=sweep_engine, plots=plots, report=report, progress=progress, stop=stop
@@ -42,17 +43,24 @@ def command(
     return 1 if summary.failed else 0
 
 
-def _engine(name: str, together: int, scheduler: str, count: int) -> Any:
-    from kdcache.base.engine_settings import engine_settings, wants_dask
+def _engine(settings: EngineSettings, together: int) -> Any:
     from kdcache.pipelines.sweep.stage import Engine
 
-    if not wants_dask(engine_settings(name, scheduler, count)):
+    if not wants_dask(settings):
         return Engine(together)
     from kdcache.base.cluster import open_cluster
     from kdcache.pipelines.extract.dask_cluster import visible_gpus
 
-    cluster = partial(open_cluster, scheduler=scheduler, workers=count, gpus=visible_gpus(), preload=[WORK])
-    return Engine(together, cluster)
+    return Engine(
+        together,
+        partial(
+            open_cluster,
+            scheduler=settings.scheduler,
+            workers=settings.dask_workers,
+            gpus=visible_gpus(),
+            preload=[WORK],
+        ),
+    )
 
 
 def _print(summary: Any) -> None:

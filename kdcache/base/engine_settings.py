@@ -4,7 +4,6 @@ from typing import Literal, Protocol
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from kdcache.base.records import validated
 from kdcache.errors import InvalidInputError
 
 
@@ -26,7 +25,9 @@ class EngineSettings(BaseModel):
 
     engine: Literal["local", "dask"] = Field(default="local", description="this process, or Dask: many, and machines")
     scheduler: str = Field(default="", description="address of a running Dask scheduler, such as tcp://HOST:8786")
-    dask_workers: int = Field(default=0, ge=0, description="processes on this machine; 0: one a core, up to 8")
+    dask_workers: int = Field(
+        default=0, ge=0, description="processes on this machine; 0: one a core, up to 8, or of a sweep one a GPU"
+    )
 
 
 def wants_dask(settings: EngineChoice) -> bool:
@@ -37,10 +38,3 @@ def wants_dask(settings: EngineChoice) -> bool:
         if value := getattr(settings, name):
             raise InvalidInputError(f"{name} is {value!r} without --engine dask; add it, or leave {name} out")
     return False
-
-
-def engine_settings(engine: str, scheduler: str, dask_workers: int) -> EngineSettings:
-    """Settings from a command's own flags. Raises InvalidInputError."""
-    fields = {"engine": engine, "scheduler": scheduler, "dask_workers": dask_workers}
-    settings: EngineSettings = validated(EngineSettings, "engine", **fields)
-    return settings

@@ -223,3 +223,15 @@ def test_a_folder_that_cannot_be_written_is_an_error_of_the_user_s(
     (tmp_path / "file").write_text("not a folder")
     assert str(tmp_path / "file") in refusal(capsys, *arguments(stage.asked(tmp_path / "file/digits.kd")))
     assert str(tmp_path / "file") in refusal(capsys, *arguments(student(tmp_path / "file/run")))
+
+
+@pytest.mark.parametrize(
+    "words", [("diff", "a.kd", "b.kd"), ("stats", "a.kd"), ("recode", "a.kd", "b.kd"), ("sweep", "a.toml")], ids=str
+)
+def test_commands_on_blocks_have_the_flags_of_an_engine(capsys: Capture, words: tuple[str, ...]) -> None:
+    assert "engine: Input should be 'local' or 'dask' (given 'ray')" in refusal(capsys, *words, "--engine", "ray")
+    assert "greater than or equal to 0 (given -1)" in refusal(capsys, *words, "--dask-workers", -1)
+    for flag, value in (("--scheduler", "tcp://x:1"), ("--dask-workers", "2")):
+        name = flag[2:].replace("-", "_")
+        assert f"{name} is" in (message := refusal(capsys, *words, flag, value))
+        assert "without --engine dask" in message

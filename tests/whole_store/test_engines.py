@@ -4,13 +4,12 @@ import shutil
 from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
 
 from kdcache.base.cluster import open_cluster
-from kdcache.base.engine_settings import engine_settings
+from kdcache.base.engine_settings import EngineSettings
 from kdcache.base.progress import StopRequest
 from kdcache.errors import ClusterError, DamagedError, InterruptedRunError, InvalidInputError
 from kdcache.pipelines.settings import VerifySettings
@@ -166,19 +165,17 @@ def test_settings_name_an_engine(stores: Path, monkeypatch: pytest.MonkeyPatch) 
     verdict, here = verify(settings), verify(VerifySettings(store=str(stores / "hurt.kd")))
     assert verdict == here
     assert verdict.store == seen_by(settings, "hurt.kd") == str(stores / "hurt.kd")
-    assert seen_by(engine_settings("local", "", 0), "hurt.kd") == "hurt.kd"
+    assert seen_by(EngineSettings(), "hurt.kd") == "hurt.kd"
     for given in ({"scheduler": "tcp://x:1"}, {"dask_workers": 2}):
         with (
             pytest.raises(InvalidInputError, match="without --engine dask"),
             open_engine(VerifySettings(store="x", **given)),
         ):
             pass
-    with pytest.raises(InvalidInputError, match="engine: "):
-        engine_settings("ray", "", 0)
 
 
 def test_an_address_stays_and_a_path_becomes_absolute(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    settings: Any = engine_settings("dask", "", 0)
+    settings = EngineSettings(engine="dask")
     monkeypatch.chdir(tmp_path)
     assert seen_by(settings, "s3://bucket/a.kd@12ab") == "s3://bucket/a.kd@12ab"
     assert seen_by(settings, "a.kd@12ab") == f"{tmp_path}/a.kd@12ab"
