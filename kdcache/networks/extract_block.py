@@ -19,8 +19,8 @@ from kdcache.base.devices import to_device
 from kdcache.base.view_span import ViewSpan
 from kdcache.errors import BadLogitsError, InvalidInputError
 from kdcache.labels.reduction import finite_rows
-from kdcache.networks.batch_buffers import BatchBuffers, record_event
 from kdcache.networks.loop_memory import LoopMemory, loop_memory
+from kdcache.networks.preparation import BatchBuffers, record_event
 from kdcache.networks.teacher import Teacher
 from kdcache.store.commits import Counts
 from kdcache.store.layout import SegmentLayout

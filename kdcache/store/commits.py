@@ -1,27 +1,21 @@
-"""The commit protocol: the one place where a block becomes part of a store.
-
-Shards are put create-only, the ticket (first array) before the others; then the commit, create-only too, describes what
-lies on disk. A writer that finds other bytes under the ticket's key leaves the block to whoever wrote them, and comes
-back at the end with `adopt`.
-"""
+"""Commits: the record that a block is whole, how it is read, and all of them in one file at a seal."""
 
 import re
 from collections.abc import Iterator, Mapping
-from typing import Any, Self
+from typing import Self
 
 import numpy as np
 import numpy.typing as npt
 from pydantic import ConfigDict
 
 from kdcache.base.arrays import Array
-from kdcache.base.canonical import sha256_hex
 from kdcache.base.limits import COMMIT_LEAST, COMMIT_LIMIT, COMMITS_LIMIT, MIB
 from kdcache.base.records import Record
 from kdcache.errors import DamagedError, MissingBlockError, StoreError
 from kdcache.places.place import Place
 from kdcache.store.layout import SegmentLayout
 from kdcache.store.manifest import Provenance
-from kdcache.store.shards import check_shard, encode_shard, largest_shard
+from kdcache.store.shards import check_shard
 
 COMMIT_NAME = re.compile(r"([0-9]{6,15})\.json")
 
@@ -61,44 +55,6 @@ class Commit(Record):
     counts: Counts
     mixed: bool = False
     provenance: Provenance
-
-
-def commit_block(
-    folder: Place,
-    layout: SegmentLayout,
-    block: int,
-    *,
-    arrays: Mapping[str, npt.NDArray[Any]],
-    counts: Counts,
-    provenance: Provenance,
-    adopt: bool = False,
-) -> Commit | None:
-    """Write one block whole and commit it.
-
-    `arrays` hold the block's rows in the store's shapes and dtypes. Returns the block's commit, or None where another
-    writer has taken the block with other bytes and `adopt` is off. Raises DamagedError for a shard that was left there
-    torn: a shard is adopted only where it decodes to this block's rows.
-    """
-    if (current := read_commit(folder, layout, block)) is not None:
-        return current
-    shards: dict[str, Shard] = {}
-    mixed = False
-    for name, spec in layout.arrays_of(block).items():
-        data = encode_shard(spec, arrays[name])
-        key = spec.key(block)
-        if not folder.put_new(key, data):
-            other = folder.require(key, "another process deleted it; extract again", limit=largest_shard(spec))
-            if other != data and not adopt and not shards:
-                return None
-            if other != data:
-                require_rows(folder, layout, name, block, other)
-                mixed, data = True, other
-        shards[name] = Shard(sha256=sha256_hex(data), size=len(data))
-    start, stop = layout.block_rows(block)
-    rows = (stop - start) * len(layout.views)
-    commit = Commit(block=block, rows=rows, shards=shards, counts=counts, mixed=mixed, provenance=provenance)
-    folder.put_new(layout.commit_key(block), commit.to_bytes())
-    return read_commit(folder, layout, block)
 
 
 def require_rows(folder: Place, layout: SegmentLayout, name: str, block: int, data: bytes) -> None:

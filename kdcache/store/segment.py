@@ -1,4 +1,4 @@
-"""A segment of a store: its commits, which say what blocks exist, and the one reader of its arrays."""
+"""A segment of a store: the one writer of its blocks, its commits, which say what blocks exist, and its one reader."""
 
 from collections.abc import Mapping
 from functools import cached_property
@@ -13,7 +13,7 @@ from kdcache.base.view_span import ViewSpan
 from kdcache.errors import DamagedError, FormatError, InvalidInputError, MissingBlockError
 from kdcache.places.place import Place
 from kdcache.store.array_spec import ArraySpec
-from kdcache.store.commits import Commit, Counts, SealedCommits, commit_block, list_commits, read_commit
+from kdcache.store.commits import Commit, Counts, SealedCommits, Shard, list_commits, read_commit, require_rows
 from kdcache.store.layout import (
     SegmentLayout,
     describe_segment,
@@ -26,7 +26,7 @@ from kdcache.store.manifest import Identity, Provenance
 from kdcache.store.read_ahead import AwaitedBlock, AwaitedFile, Expectant
 from kdcache.store.reading import open_folders, parts_of, read_records
 from kdcache.store.rows import EncodedRows
-from kdcache.store.shards import longest_chunk, read_row, require_metadata
+from kdcache.store.shards import encode_shard, largest_shard, longest_chunk, read_row, require_metadata
 
 Array = npt.NDArray[Any]
 IntArray = npt.NDArray[np.int64]
@@ -60,10 +60,37 @@ class Segment:
     def commit(
         self, block: int, *, arrays: dict[str, Array], counts: Counts, provenance: Provenance, adopt: bool = False
     ) -> Commit | None:
-        """Commit one block; see `commits.commit_block`."""
-        return commit_block(
-            self.folder, self.layout, block, arrays=arrays, counts=counts, provenance=provenance, adopt=adopt
-        )
+        """Write one block whole and commit it: the one place where a block becomes part of a store.
+
+        Shards are put create-only, the ticket (first array) before the others; then the commit, create-only too,
+        describes what lies on disk. A writer that finds other bytes under the ticket's key leaves the block to whoever
+        wrote them, and comes back at the end with `adopt`.
+
+        `arrays` hold the block's rows in the store's shapes and dtypes. Returns the block's commit, or None where
+        another writer has taken the block with other bytes and `adopt` is off. Raises DamagedError for a shard that was
+        left there torn: a shard is adopted only where it decodes to this block's rows.
+        """
+        folder, layout = self.folder, self.layout
+        if (current := read_commit(folder, layout, block)) is not None:
+            return current
+        shards: dict[str, Shard] = {}
+        mixed = False
+        for name, spec in layout.arrays_of(block).items():
+            data = encode_shard(spec, arrays[name])
+            key = spec.key(block)
+            if not folder.put_new(key, data):
+                other = folder.require(key, "another process deleted it; extract again", limit=largest_shard(spec))
+                if other != data and not adopt and not shards:
+                    return None
+                if other != data:
+                    require_rows(folder, layout, name, block, other)
+                    mixed, data = True, other
+            shards[name] = Shard(sha256=sha256_hex(data), size=len(data))
+        start, stop = layout.block_rows(block)
+        rows = (stop - start) * len(layout.views)
+        commit = Commit(block=block, rows=rows, shards=shards, counts=counts, mixed=mixed, provenance=provenance)
+        folder.put_new(layout.commit_key(block), commit.to_bytes())
+        return read_commit(folder, layout, block)
 
     @cached_property
     def sealed_commits(self) -> SealedCommits:
