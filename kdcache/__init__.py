@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from kdcache.objectives.catalogue import make_objective
     from kdcache.objectives.kd import KD
     from kdcache.objectives.objective import Objective
+    from kdcache.objectives.outputs import Outputs
     from kdcache.pipelines.extract.stage import extract
     from kdcache.pipelines.train.stage import train
     from kdcache.pipelines.verify.stage import verify
@@ -37,6 +38,7 @@ _HOMES = {
     "KdcacheError": "errors",
     "Loader": "training.loader",
     "Objective": "objectives.objective",
+    "Outputs": "objectives.outputs",
     "SoftLabels": "labels.soft_labels",
     "Store": "store.store",
     "TopKLabels": "labels.topk_labels",
@@ -63,6 +65,7 @@ __all__ = [
     "KdcacheError",
     "Loader",
     "Objective",
+    "Outputs",
     "SoftLabels",
     "Store",
     "TopKLabels",

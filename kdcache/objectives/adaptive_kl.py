@@ -8,6 +8,7 @@ from torch import Tensor
 
 from kdcache.objectives.batch import Batch
 from kdcache.objectives.facts import BY_LOGIT, SKETCHED, Facts, OpenShare, Positive
+from kdcache.objectives.outputs import Outputs
 from kdcache.objectives.targets import Targets, kl_rows
 
 
@@ -25,8 +26,8 @@ class AdaptiveKL:
     mu: OpenShare = 0.5
     temperature: Positive = 1.0
 
-    def __call__(self, logits: Tensor, targets: Targets, batch: Batch) -> Tensor:
-        log_q = torch.log_softmax(logits / self.temperature, dim=-1)
+    def __call__(self, outputs: Outputs, targets: Targets, batch: Batch) -> Tensor:
+        log_q = torch.log_softmax(outputs.logits / self.temperature, dim=-1)
         log_p = targets.log_probs(self.temperature)
         share = self._head_share(log_p.exp(), log_q.detach().exp())
         rows = share * kl_rows(log_p, log_q) + (1.0 - share) * kl_rows(log_q, log_p)

@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from kdcache.objectives.batch import Batch
 from kdcache.objectives.facts import BOUNDED, Facts, NotNegative, Positive
+from kdcache.objectives.outputs import Outputs
 from kdcache.objectives.targets import Targets
 
 
@@ -31,7 +32,8 @@ class CTKD(nn.Module):
         """T now, without axes."""
         return 1.0 + self.span * torch.sigmoid(self.theta[0])
 
-    def forward(self, logits: Tensor, targets: Targets, batch: Batch) -> Tensor:
+    def forward(self, outputs: Outputs, targets: Targets, batch: Batch) -> Tensor:
+        logits = outputs.logits
         temperature = 1.0 + self.span * torch.sigmoid(reversed_gradient(self.theta[0], self._strength(batch.epoch)))
         temperature = temperature.to(logits.dtype)
         log_q = torch.log_softmax(logits / temperature, dim=-1)

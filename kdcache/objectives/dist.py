@@ -8,6 +8,7 @@ from torch import Tensor
 
 from kdcache.objectives.batch import Batch
 from kdcache.objectives.facts import BY_CLASS, SKETCHED, Facts, NotNegative, Positive
+from kdcache.objectives.outputs import Outputs
 from kdcache.objectives.targets import Targets
 
 EPSILON = 1e-8  # as in the authors' code
@@ -27,8 +28,8 @@ class DIST:
     gamma: NotNegative = 1.0
     temperature: Positive = 1.0
 
-    def __call__(self, logits: Tensor, targets: Targets, batch: Batch) -> Tensor:
-        q = torch.softmax(logits / self.temperature, dim=-1).flatten(0, -2)
+    def __call__(self, outputs: Outputs, targets: Targets, batch: Batch) -> Tensor:
+        q = torch.softmax(outputs.logits / self.temperature, dim=-1).flatten(0, -2)
         p = targets.log_probs(self.temperature).exp().flatten(0, -2)
         rows = 1.0 - correlation(p, q).mean()
         columns = 1.0 - correlation(p.T, q.T).mean()

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from kdcache.objectives.batch import Batch
 from kdcache.objectives.facts import BOUNDED, BY_CLASS, FULL_SUPPORT, SKETCHED, Facts, OpenShare, Positive
+from kdcache.objectives.outputs import Outputs
 from kdcache.objectives.targets import Targets, kl_rows
 
 
@@ -24,8 +25,8 @@ class ReverseKL:
     facts: ClassVar[Facts] = Facts(topk=BOUNDED, tails=FULL_SUPPORT, w_ce=0.0, w_kd=1.0, zeros=False)
     temperature: Positive = 1.0
 
-    def __call__(self, logits: Tensor, targets: Targets, batch: Batch) -> Tensor:
-        log_p, log_q = _pair(logits, targets, self.temperature)
+    def __call__(self, outputs: Outputs, targets: Targets, batch: Batch) -> Tensor:
+        log_p, log_q = _pair(outputs.logits, targets, self.temperature)
         return self.temperature**2 * kl_rows(log_q, log_p).mean()
 
 
@@ -36,8 +37,8 @@ class SymmetricKL:
     facts: ClassVar[Facts] = Facts(topk=BOUNDED, tails=FULL_SUPPORT, w_ce=0.0, w_kd=1.0, zeros=False)
     temperature: Positive = 1.0
 
-    def __call__(self, logits: Tensor, targets: Targets, batch: Batch) -> Tensor:
-        log_p, log_q = _pair(logits, targets, self.temperature)
+    def __call__(self, outputs: Outputs, targets: Targets, batch: Batch) -> Tensor:
+        log_p, log_q = _pair(outputs.logits, targets, self.temperature)
         return self.temperature**2 * 0.5 * (kl_rows(log_p, log_q) + kl_rows(log_q, log_p)).mean()
 
 
@@ -52,8 +53,8 @@ class JSD:
     beta: OpenShare = 0.5
     temperature: Positive = 1.0
 
-    def __call__(self, logits: Tensor, targets: Targets, batch: Batch) -> Tensor:
-        log_p, log_q = _pair(logits, targets, self.temperature)
+    def __call__(self, outputs: Outputs, targets: Targets, batch: Batch) -> Tensor:
+        log_p, log_q = _pair(outputs.logits, targets, self.temperature)
         log_m = _log_mixture(log_p, log_q, self.beta)
         rows = self.beta * kl_rows(log_p, log_m) + (1.0 - self.beta) * kl_rows(log_q, log_m)
         return self.temperature**2 * rows.mean()
@@ -67,8 +68,8 @@ class SkewKL:
     skew: OpenShare = 0.1
     temperature: Positive = 1.0
 
-    def __call__(self, logits: Tensor, targets: Targets, batch: Batch) -> Tensor:
-        log_p, log_q = _pair(logits, targets, self.temperature)
+    def __call__(self, outputs: Outputs, targets: Targets, batch: Batch) -> Tensor:
+        log_p, log_q = _pair(outputs.logits, targets, self.temperature)
         return self.temperature**2 * kl_rows(log_p, _log_mixture(log_p, log_q, self.skew)).mean()
 
 
@@ -80,8 +81,8 @@ class SkewReverseKL:
     skew: OpenShare = 0.1
     temperature: Positive = 1.0
 
-    def __call__(self, logits: Tensor, targets: Targets, batch: Batch) -> Tensor:
-        log_p, log_q = _pair(logits, targets, self.temperature)
+    def __call__(self, outputs: Outputs, targets: Targets, batch: Batch) -> Tensor:
+        log_p, log_q = _pair(outputs.logits, targets, self.temperature)
         return self.temperature**2 * kl_rows(log_q, _log_mixture(log_q, log_p, self.skew)).mean()
 
 
@@ -92,8 +93,8 @@ class TVD:
     facts: ClassVar[Facts] = Facts(topk=BOUNDED, w_ce=0.0, w_kd=1.0)
     temperature: Positive = 1.0
 
-    def __call__(self, logits: Tensor, targets: Targets, batch: Batch) -> Tensor:
-        log_p, log_q = _pair(logits, targets, self.temperature)
+    def __call__(self, outputs: Outputs, targets: Targets, batch: Batch) -> Tensor:
+        log_p, log_q = _pair(outputs.logits, targets, self.temperature)
         return self.temperature**2 * 0.5 * (log_p.exp() - log_q.exp()).abs().sum(dim=-1).mean()
 
 
@@ -105,8 +106,8 @@ class Brier:
     facts: ClassVar[Facts] = Facts(topk=SKETCHED, tails=BY_CLASS, w_ce=0.0, w_kd=1.0)
     temperature: Positive = 1.0
 
-    def __call__(self, logits: Tensor, targets: Targets, batch: Batch) -> Tensor:
-        log_p, log_q = _pair(logits, targets, self.temperature)
+    def __call__(self, outputs: Outputs, targets: Targets, batch: Batch) -> Tensor:
+        log_p, log_q = _pair(outputs.logits, targets, self.temperature)
         return self.temperature**2 * (log_p.exp() - log_q.exp()).square().sum(dim=-1).mean()
 
 

@@ -9,6 +9,7 @@ from torch import Tensor
 from kdcache.objectives.batch import Batch
 from kdcache.objectives.facts import BOTH_LABELS, BY_LOGIT, Facts, NotNegative, Positive
 from kdcache.objectives.hard import over_labels
+from kdcache.objectives.outputs import Outputs
 from kdcache.objectives.targets import FLOOR, Targets, kl_rows
 
 
@@ -35,8 +36,8 @@ class DKD:
     temperature: Positive = 4.0
     warmup_epochs: NotNegative = 20.0
 
-    def __call__(self, logits: Tensor, targets: Targets, batch: Batch) -> Tensor:
-        log_q = torch.log_softmax(logits / self.temperature, dim=-1)
+    def __call__(self, outputs: Outputs, targets: Targets, batch: Batch) -> Tensor:
+        log_q = torch.log_softmax(outputs.logits / self.temperature, dim=-1)
         ramp = min((batch.epoch + 1) / self.warmup_epochs, 1.0) if self.warmup_epochs else 1.0
         return ramp * self.temperature**2 * over_labels(batch, lambda y, which: self._rows(log_q, targets, y, which))
 

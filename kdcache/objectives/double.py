@@ -8,6 +8,7 @@ from torch import Tensor
 
 from kdcache.objectives.batch import Batch
 from kdcache.objectives.facts import BY_CLASS, SKETCHED, Facts
+from kdcache.objectives.outputs import Outputs
 from kdcache.objectives.targets import Targets
 
 
@@ -22,7 +23,8 @@ class DoubleDistillation:
 
     facts: ClassVar[Facts] = Facts(topk=SKETCHED, tails=BY_CLASS, w_ce=0.0, w_kd=1.0)
 
-    def __call__(self, logits: Tensor, targets: Targets, batch: Batch) -> Tensor:
+    def __call__(self, outputs: Outputs, targets: Targets, batch: Batch) -> Tensor:
+        logits = outputs.logits
         log_p = targets.log_probs(1.0)
         p = log_p.exp()
         negatives = (logits + torch.log1p(-p.clamp_max(1.0))).logsumexp(dim=-1, keepdim=True)

@@ -8,6 +8,7 @@ from torch import Tensor
 from kdcache.objectives.batch import Batch
 from kdcache.objectives.facts import ALL_TAILS, Facts
 from kdcache.objectives.hard import cross_entropy_rows
+from kdcache.objectives.outputs import Outputs
 from kdcache.objectives.targets import Targets
 
 
@@ -21,5 +22,5 @@ class HardTeacher:
 
     facts: ClassVar[Facts] = Facts(topk="exact", tails=ALL_TAILS, w_ce=0.5, w_kd=0.5)
 
-    def __call__(self, logits: Tensor, targets: Targets, batch: Batch) -> Tensor:
-        return cross_entropy_rows(logits, targets.top_class()).mean()
+    def __call__(self, outputs: Outputs, targets: Targets, batch: Batch) -> Tensor:
+        return cross_entropy_rows(outputs.logits, targets.top_class()).mean()

@@ -7,6 +7,7 @@ from torch import Tensor
 
 from kdcache.objectives.batch import Batch
 from kdcache.objectives.facts import BOUNDED, Facts, Positive
+from kdcache.objectives.outputs import Outputs
 from kdcache.objectives.targets import Targets
 
 
@@ -23,8 +24,8 @@ class KD:
     facts: ClassVar[Facts] = Facts(topk=BOUNDED)
     temperature: Positive = 4.0
 
-    def __call__(self, logits: Tensor, targets: Targets, batch: Batch) -> Tensor:
-        rows = targets.kl_of_logits(logits, self.temperature, tau=self.temperature)
+    def __call__(self, outputs: Outputs, targets: Targets, batch: Batch) -> Tensor:
+        rows = targets.kl_of_logits(outputs.logits, self.temperature, tau=self.temperature)
         return self.temperature**2 * rows.mean()
 
 
@@ -39,5 +40,5 @@ class FunctionMatching:
     facts: ClassVar[Facts] = Facts(topk=BOUNDED, w_ce=0.0, w_kd=1.0)
     temperature: Positive = 1.0
 
-    def __call__(self, logits: Tensor, targets: Targets, batch: Batch) -> Tensor:
-        return KD(self.temperature)(logits, targets, batch)
+    def __call__(self, outputs: Outputs, targets: Targets, batch: Batch) -> Tensor:
+        return KD(self.temperature)(outputs, targets, batch)

@@ -7,6 +7,7 @@ from torch import Tensor
 
 from kdcache.objectives.batch import Batch
 from kdcache.objectives.facts import BY_LOGIT, Facts
+from kdcache.objectives.outputs import Outputs
 from kdcache.objectives.targets import Targets
 
 
@@ -21,6 +22,6 @@ class LogitMSE:
 
     facts: ClassVar[Facts] = Facts(topk="approximate: the tail at its mean logit", tails=BY_LOGIT, w_ce=0.0, w_kd=1.0)
 
-    def __call__(self, logits: Tensor, targets: Targets, batch: Batch) -> Tensor:
-        difference = targets.seen(logits - targets.logits())
+    def __call__(self, outputs: Outputs, targets: Targets, batch: Batch) -> Tensor:
+        difference = targets.seen(outputs.logits - targets.logits())
         return 0.5 * (difference - difference.mean(dim=-1, keepdim=True)).square().sum(dim=-1).mean()

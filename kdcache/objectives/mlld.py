@@ -9,6 +9,7 @@ from torch import Tensor
 
 from kdcache.objectives.batch import Batch
 from kdcache.objectives.facts import BY_CLASS, SKETCHED, Facts, NotNegative, Positive
+from kdcache.objectives.outputs import Outputs
 from kdcache.objectives.targets import Targets, kl_rows
 
 
@@ -27,8 +28,10 @@ class MLLD:
     w_batch: NotNegative = 1.0
     w_class: NotNegative = 1.0
 
-    def __call__(self, logits: Tensor, targets: Targets, batch: Batch) -> Tensor:
-        return torch.stack([self._level(logits, targets, temperature) for temperature in self.temperatures]).sum()
+    def __call__(self, outputs: Outputs, targets: Targets, batch: Batch) -> Tensor:
+        return torch.stack(
+            [self._level(outputs.logits, targets, temperature) for temperature in self.temperatures]
+        ).sum()
 
     def _level(self, logits: Tensor, targets: Targets, temperature: float) -> Tensor:
         log_q = torch.log_softmax(logits / temperature, dim=-1).flatten(0, -2)

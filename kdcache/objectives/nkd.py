@@ -10,6 +10,7 @@ from kdcache.objectives.batch import Batch
 from kdcache.objectives.dkd import decouple
 from kdcache.objectives.facts import BOTH_LABELS, BY_LOGIT, Facts, NotNegative, Positive
 from kdcache.objectives.hard import over_labels
+from kdcache.objectives.outputs import Outputs
 from kdcache.objectives.targets import Targets
 
 
@@ -33,8 +34,8 @@ class NKD:
     gamma: NotNegative = 1.5
     temperature: Positive = 1.0
 
-    def __call__(self, logits: Tensor, targets: Targets, batch: Batch) -> Tensor:
-        return over_labels(batch, lambda y, which: self._rows(logits, targets, y, which))
+    def __call__(self, outputs: Outputs, targets: Targets, batch: Batch) -> Tensor:
+        return over_labels(batch, lambda y, which: self._rows(outputs.logits, targets, y, which))
 
     def _rows(self, logits: Tensor, targets: Targets, y: Tensor, which: int) -> Tensor:
         log_p_y = targets.label_log_prob(1.0, y, which)

@@ -9,6 +9,7 @@ from torch import Tensor
 from kdcache.objectives.batch import Batch
 from kdcache.objectives.facts import BOTH_LABELS, Facts, NotNegative, Share
 from kdcache.objectives.hard import hard_cross_entropy
+from kdcache.objectives.outputs import Outputs
 from kdcache.objectives.targets import Targets
 
 
@@ -23,7 +24,8 @@ class LabelSmoothing:
     facts: ClassVar[Facts] = Facts(topk="exact", mixing=BOTH_LABELS, w_ce=0.0, w_kd=1.0, teacher=False)
     epsilon: Share = 0.1
 
-    def __call__(self, logits: Tensor, targets: Targets, batch: Batch) -> Tensor:
+    def __call__(self, outputs: Outputs, targets: Targets, batch: Batch) -> Tensor:
+        logits = outputs.logits
         uniform = -torch.log_softmax(logits, dim=-1).mean()
         return (1.0 - self.epsilon) * hard_cross_entropy(logits, batch) + self.epsilon * uniform
 
@@ -40,6 +42,6 @@ class ConfidencePenalty:
     )
     beta: NotNegative = 0.1
 
-    def __call__(self, logits: Tensor, targets: Targets, batch: Batch) -> Tensor:
-        log_q = torch.log_softmax(logits, dim=-1)
+    def __call__(self, outputs: Outputs, targets: Targets, batch: Batch) -> Tensor:
+        log_q = torch.log_softmax(outputs.logits, dim=-1)
         return self.beta * (log_q.exp() * log_q).sum(dim=-1).mean()

@@ -13,20 +13,21 @@ from kdcache.labels.soft_labels import Tail
 from kdcache.objectives.batch import Batch
 from kdcache.objectives.facts import Facts
 from kdcache.objectives.hard import hard_cross_entropy
+from kdcache.objectives.outputs import Outputs
 from kdcache.objectives.ramps import Ramp
 from kdcache.objectives.targets import Combine, Targets, in_dtype, normalised_weights
 
 
 class Term(Protocol):
-    """A term is one idea of a loss: term(logits [B, C], targets, batch) -> scalar in nats, mean over rows."""
+    """A term is one idea of a loss: term(outputs, targets, batch) -> scalar in nats, mean over rows."""
 
     facts: ClassVar[Facts]
 
-    def __call__(self, logits: Tensor, targets: Targets, batch: Batch, /) -> Tensor: ...
+    def __call__(self, outputs: Outputs, targets: Targets, batch: Batch, /) -> Tensor: ...
 
 
 class Objective(nn.Module):
-    """An objective is w_ce CE(y, q) + w_kd term(logits, targets, batch).
+    """An objective is w_ce CE(y, q) + w_kd term(outputs, targets, batch).
 
     It is a module, because some terms learn (CTKD) or remember (TAID): save its state, and train its parameters with
     the student's.
@@ -55,8 +56,10 @@ class Objective(nn.Module):
         self.over_epochs = dict(over_epochs or {})
         self._check()
 
-    def forward(self, logits: Tensor, batch: Batch) -> Tensor:
-        """Scalar loss in nats, mean over the rows; logits [B, C] of the student, f32 or f64."""
+    def forward(self, outputs: Outputs | Tensor, batch: Batch) -> Tensor:
+        """Scalar loss in nats, mean over the rows; the student's outputs, or its logits [B, C] alone, f32 or f64."""
+        outputs = Outputs.of(outputs)
+        logits = outputs.logits
         values = {name: ramp(batch.time) for name, ramp in self.over_epochs.items()}
         w_ce, w_kd = values.pop("w_ce", self.w_ce), values.pop("w_kd", self.w_kd)
         if not w_ce and not w_kd:
@@ -65,27 +68,27 @@ class Objective(nn.Module):
         if w_ce:
             loss = loss + w_ce * hard_cross_entropy(logits, batch)
         if w_kd:
-            loss = loss + w_kd * self._term_loss(logits, batch, values)
+            loss = loss + w_kd * self._term_loss(outputs, batch, values)
         return loss
 
     def gathers(self, epoch: int) -> bool:
         """True where each of several processes needs the whole batch."""
         return self.term.facts.gathers
 
-    def _term_loss(self, logits: Tensor, batch: Batch, values: dict[str, float]) -> Tensor:
+    def _term_loss(self, outputs: Outputs, batch: Batch, values: dict[str, float]) -> Tensor:
         """The term's loss, with the numbers that ramps give it at this step."""
         term: Term = replace(cast("Any", self.term), **values) if values else self.term
         if not term.facts.teacher:
-            return term(logits, Targets(()), batch)
-        teachers = tuple(in_dtype(teacher, logits.dtype) for teacher in batch.teachers)
+            return term(outputs, Targets(()), batch)
+        teachers = tuple(in_dtype(teacher, outputs.logits.dtype) for teacher in batch.teachers)
         if not teachers:
             raise InvalidInputError(
                 f"{type(self.term).__name__} needs a store: the batch has no teacher; give --store, or set w_kd to 0"
             )
         if self.combine != "losses":
-            return term(logits, Targets(teachers, self.tail, self.combine, self.weights), batch)
+            return term(outputs, Targets(teachers, self.tail, self.combine, self.weights), batch)
         shares = normalised_weights(self.weights, len(teachers))
-        losses = [term(logits, Targets((teacher,), self.tail), batch) for teacher in teachers]
+        losses = [term(outputs, Targets((teacher,), self.tail), batch) for teacher in teachers]
         return torch.stack([share * loss for share, loss in zip(shares, losses, strict=True)]).sum()
 
     def _check(self) -> None:
@@ -119,11 +122,11 @@ class Phases(nn.Module):
                 f"phases begin at epochs {self.starts}; the first begins at 0, each later one later"
             )
 
-    def forward(self, logits: Tensor, batch: Batch) -> Tensor:
+    def forward(self, outputs: Outputs | Tensor, batch: Batch) -> Tensor:
         """The loss of the objective that holds at the batch's epoch; its epochs count from the start of its phase."""
         current = self._current(batch.epoch)
         start, end = self.starts[current], [*self.starts, batch.epochs][current + 1]
-        loss: Tensor = self.parts[current](logits, replace(batch, epoch=batch.epoch - start, epochs=end - start))
+        loss: Tensor = self.parts[current](outputs, replace(batch, epoch=batch.epoch - start, epochs=end - start))
         return loss
 
     def gathers(self, epoch: int) -> bool:

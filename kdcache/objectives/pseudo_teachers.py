@@ -12,6 +12,7 @@ from kdcache.errors import InvalidInputError
 from kdcache.objectives.batch import Batch
 from kdcache.objectives.facts import ALL_TAILS, BOTH_LABELS, FULL_SUPPORT, Facts, Positive
 from kdcache.objectives.hard import over_labels
+from kdcache.objectives.outputs import Outputs
 from kdcache.objectives.targets import FLOOR, Targets, kl_rows
 
 
@@ -27,8 +28,8 @@ class KDPartial:
     facts: ClassVar[Facts] = Facts(topk="exact at T 1, 2, 4, else by sketch", mixing=BOTH_LABELS, tails=FULL_SUPPORT)
     temperature: Positive = 4.0
 
-    def __call__(self, logits: Tensor, targets: Targets, batch: Batch) -> Tensor:
-        log_q = torch.log_softmax(logits / self.temperature, dim=-1)
+    def __call__(self, outputs: Outputs, targets: Targets, batch: Batch) -> Tensor:
+        log_q = torch.log_softmax(outputs.logits / self.temperature, dim=-1)
         return self.temperature**2 * over_labels(batch, lambda y, which: self._rows(log_q, targets, y, which))
 
     def _rows(self, log_q: Tensor, targets: Targets, y: Tensor, which: int) -> Tensor:
@@ -57,9 +58,9 @@ class KDTopK:
     k: Annotated[int, Field(ge=1)] = 5
     temperature: Positive = 4.0
 
-    def __call__(self, logits: Tensor, targets: Targets, batch: Batch) -> Tensor:
+    def __call__(self, outputs: Outputs, targets: Targets, batch: Batch) -> Tensor:
         head, temperature = self._head(targets)
-        return self.temperature**2 * head.kl_of_logits(logits, temperature, tau=self.temperature).mean()
+        return self.temperature**2 * head.kl_of_logits(outputs.logits, temperature, tau=self.temperature).mean()
 
     def _head(self, targets: Targets) -> tuple[Targets, float]:
         """The k best classes, and the temperature at which to take them.
@@ -92,8 +93,8 @@ class KDSim(nn.Module):
         self.alpha, self.beta, self.temperature = alpha, beta, temperature
         self.register_buffer("rows", nn.functional.normalize(head, dim=-1), persistent=False)
 
-    def forward(self, logits: Tensor, targets: Targets, batch: Batch) -> Tensor:
-        log_q = torch.log_softmax(logits / self.temperature, dim=-1)
+    def forward(self, outputs: Outputs, targets: Targets, batch: Batch) -> Tensor:
+        log_q = torch.log_softmax(outputs.logits / self.temperature, dim=-1)
         rows = self.get_buffer("rows").to(log_q.dtype)
 
         def divergence(y: Tensor, which: int) -> Tensor:

@@ -7,6 +7,7 @@ from torch import Tensor
 
 from kdcache.objectives.batch import Batch
 from kdcache.objectives.facts import BY_LOGIT, Facts, Positive
+from kdcache.objectives.outputs import Outputs
 from kdcache.objectives.targets import Targets
 
 EPSILON = 1e-7  # as in the authors' code
@@ -24,7 +25,8 @@ class LogitStandardisation:
     facts: ClassVar[Facts] = Facts(topk="approximate: the tail's std by sketch", tails=BY_LOGIT, w_ce=1.0, w_kd=9.0)
     temperature: Positive = 2.0
 
-    def __call__(self, logits: Tensor, targets: Targets, batch: Batch) -> Tensor:
+    def __call__(self, outputs: Outputs, targets: Targets, batch: Batch) -> Tensor:
+        logits = outputs.logits
         visible = targets.seen(logits)
         mean, std = visible.mean(dim=-1, keepdim=True), visible.std(dim=-1, keepdim=True)
         z_scores = (logits - mean) / (std + EPSILON)

@@ -8,6 +8,7 @@ from torch import Tensor, nn
 from kdcache.errors import InvalidInputError
 from kdcache.objectives.batch import Batch
 from kdcache.objectives.facts import BY_CLASS, SKETCHED, Facts, OpenShare, Share
+from kdcache.objectives.outputs import Outputs
 from kdcache.objectives.targets import Targets, kl_rows
 
 
@@ -31,7 +32,8 @@ class TAID(nn.Module):
         self.register_buffer("momentum", torch.zeros(()))
         self.register_buffer("last", torch.tensor(torch.inf))
 
-    def forward(self, logits: Tensor, targets: Targets, batch: Batch) -> Tensor:
+    def forward(self, outputs: Outputs, targets: Targets, batch: Batch) -> Tensor:
+        logits = outputs.logits
         t = self.get_buffer("t").to(logits.dtype)
         log_q = torch.log_softmax(logits, dim=-1)
         between = torch.log_softmax((1.0 - t) * log_q.detach() + t * targets.log_probs(1.0), dim=-1)

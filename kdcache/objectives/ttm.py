@@ -7,6 +7,7 @@ from torch import Tensor
 
 from kdcache.objectives.batch import Batch
 from kdcache.objectives.facts import BOUNDED, Facts, Positive
+from kdcache.objectives.outputs import Outputs
 from kdcache.objectives.targets import Targets
 
 
@@ -20,8 +21,8 @@ class TTM:
     facts: ClassVar[Facts] = Facts(topk=BOUNDED, w_ce=1.0, w_kd=1.0)
     temperature: Positive = 4.0
 
-    def __call__(self, logits: Tensor, targets: Targets, batch: Batch) -> Tensor:
-        return targets.kl_of_logits(logits, self.temperature).mean()
+    def __call__(self, outputs: Outputs, targets: Targets, batch: Batch) -> Tensor:
+        return targets.kl_of_logits(outputs.logits, self.temperature).mean()
 
 
 @dataclass(frozen=True)
@@ -35,6 +36,6 @@ class WTTM:
     facts: ClassVar[Facts] = Facts(topk=BOUNDED, w_ce=1.0, w_kd=1.0)
     temperature: Positive = 4.0
 
-    def __call__(self, logits: Tensor, targets: Targets, batch: Batch) -> Tensor:
-        rows = targets.kl_of_logits(logits, self.temperature)
+    def __call__(self, outputs: Outputs, targets: Targets, batch: Batch) -> Tensor:
+        rows = targets.kl_of_logits(outputs.logits, self.temperature)
         return (targets.power_sum(self.temperature) * rows).mean()

@@ -9,6 +9,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 from kdcache.objectives.batch import Batch
 from kdcache.objectives.objective import Objective, Phases
+from kdcache.objectives.outputs import Outputs
 from kdcache.training.gathering import whole_batch
 from kdcache.training.ranks import Ranks
 
@@ -35,19 +36,19 @@ class DataParallel:
             student = _Student(network, view())
             self.answer = DistributedDataParallel(student, find_unused_parameters=student.has_idle_parameters)
 
-    def loss(self, logits: Tensor, batch: Batch) -> tuple[Tensor, Tensor]:
-        """The loss whose gradient a step takes, and this process's part of the batch's loss, from its logits [B, C].
+    def loss(self, outputs: Outputs, batch: Batch) -> tuple[Tensor, Tensor]:
+        """The loss whose gradient a step takes, and this process's part of the batch's loss, from its outputs.
 
         The sum of the parts over processes is the mean over the whole batch's rows.
         """
         if self.ranks.alone:
-            loss: Tensor = self.objective(logits, batch)
+            loss: Tensor = self.objective(outputs, batch)
             return loss, loss.detach()
-        share = len(logits) / sum(batch.shares)
+        share = len(outputs.logits) / sum(batch.shares)
         if self.objective.gathers(batch.epoch):
-            loss = self.objective(*whole_batch(logits, batch, self.ranks))
+            loss = self.objective(*whole_batch(outputs, batch, self.ranks))
             return loss, loss.detach() * share
-        loss = self.objective(logits, batch) * share if len(logits) else logits.sum()
+        loss = self.objective(outputs, batch) * share if len(outputs.logits) else outputs.logits.sum()
         return loss * self.ranks.world_size, loss.detach()
 
     def finish_backward(self) -> None:

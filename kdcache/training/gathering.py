@@ -12,27 +12,37 @@ import torch
 from torch import Tensor
 
 from kdcache.objectives.batch import Batch
+from kdcache.objectives.outputs import Outputs
 from kdcache.training.ranks import Ranks
 
 
-def whole_batch(logits: Tensor, batch: Batch, ranks: Ranks) -> tuple[Tensor, Batch]:
-    """Logits [B, C] and the batch of all processes' rows, by rank, from this one's logits [R, C] and batch. The images
-    stay those of this process.
+def whole_batch(outputs: Outputs, batch: Batch, ranks: Ranks) -> tuple[Outputs, Batch]:
+    """Outputs (logits [B, C], ...) and the batch of all processes' rows, by rank, from this one's outputs (logits
+    [R, C], ...) and batch. The images stay those of this process.
 
-    Every process then computes the same loss. Its gradient reaches this process's logits times the number of processes.
-    DistributedDataParallel takes the mean of the parameters' gradients over processes, which then is the gradient of
-    the loss.
+    Every process then computes the same loss. Its gradient reaches this process's outputs times the number of
+    processes. DistributedDataParallel takes the mean of the parameters' gradients over processes, which then is the
+    gradient of the loss.
     """
-    whole_logits: Tensor = _Whole.apply(logits, batch.shares, ranks)
+
+    def whole(rows: Tensor) -> Tensor:
+        gathered: Tensor = _Whole.apply(rows, batch.shares, ranks)
+        return gathered
+
+    whole_outputs = Outputs(
+        whole(outputs.logits),
+        None if outputs.features is None else whole(outputs.features),
+        {name: whole(tap) for name, tap in sorted(outputs.taps.items())},  # collectives run in one order everywhere
+    )
     tensors = _rows_of_all(_tensors(batch), batch.shares, ranks)
-    return whole_logits, _with_tensors(batch, tensors)
+    return whole_outputs, _with_tensors(batch, tensors)
 
 
 class _Whole(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, logits: Tensor, shares: tuple[int, ...], ranks: Ranks) -> Tensor:
+    def forward(ctx: Any, rows: Tensor, shares: tuple[int, ...], ranks: Ranks) -> Tensor:
         ctx.begin, ctx.rows, ctx.factor = sum(shares[: ranks.rank]), shares[ranks.rank], ranks.world_size
-        return _cut(ranks.gather_rows(_padded(logits, max(shares))), shares)
+        return _cut(ranks.gather_rows(_padded(rows, max(shares))), shares)
 
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None]:

@@ -11,6 +11,7 @@ from kdcache.base.memory import peak_rss_bytes
 from kdcache.base.records import Record
 from kdcache.networks.precision import autocast
 from kdcache.objectives.batch import Batch
+from kdcache.objectives.outputs import Outputs
 from kdcache.pipelines.settings import TrainSettings
 from kdcache.pipelines.train.rank_generators import generator_states, restore_generators, seed_generators
 from kdcache.pipelines.train.run_files import RunFiles
@@ -100,7 +101,7 @@ class Run:
         """One optimiser step on a batch."""
         with autocast(self.settings.precision, self.loader.device):
             logits = self.parallel.answer(batch.images)
-        loss, loss_part = self.parallel.loss(logits.float(), batch)
+        loss, loss_part = self.parallel.loss(Outputs(logits.float()), batch)
         if len(logits):
             with self.ranks.holding():  # other processes wait for this one's gradients, even if NaN
                 self.watch.add(batch, logits, loss)
