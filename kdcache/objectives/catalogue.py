@@ -57,6 +57,10 @@ TERMS: dict[str, Any] = {
     "function-matching": FunctionMatching,
 }
 
+DEFAULT = "kd"  # where there is a store and no objective is named
+WITHOUT_TEACHER = tuple(name for name, term in TERMS.items() if not term.facts.teacher)
+FINITE = ("skew-reverse-kl", "jsd")  # under masked classes, the nearest to those that are not
+
 
 def term_class(name: str) -> Any:
     """The class of a term. Raises InvalidInputError, which lists the names there are."""
@@ -67,8 +71,9 @@ def term_class(name: str) -> Any:
 
 def parameters_of(name: str) -> dict[str, Any]:
     """The settings of a term, with their defaults."""
-    signature = inspect.signature(term_class(name))
-    return {key: parameter.default for key, parameter in signature.parameters.items() if key != "head"}
+    kind = term_class(name)
+    parameters = inspect.signature(kind).parameters
+    return {key: parameter.default for key, parameter in parameters.items() if key not in kind.facts.needs}
 
 
 def make_objective(
@@ -77,8 +82,8 @@ def make_objective(
     """The objective of a name.
 
     settings: those of the term (alpha, temperature, ...). common: those of `Objective`. head [C, D]: the teacher's
-    classifier, for kd-sim. Raises InvalidInputError for an unknown name or key, listing the known ones, and for a value
-    that does not fit.
+    classifier, where the term needs it. Raises InvalidInputError for an unknown name or key, listing the known ones,
+    and for a value that does not fit.
     """
     values, defaults = dict(settings or {}), parameters_of(name)
     if unknown_keys := sorted(values.keys() - defaults.keys()):
@@ -88,9 +93,9 @@ def make_objective(
     hints = get_type_hints(kind.__init__, include_extras=True)
     arguments = {key: _validated(value, hints[key], f"objective {name}: {key}") for key, value in values.items()}
     for key, ramp in dict(common.get("over_epochs") or {}).items():
-        for _, value in ramp.points:
+        for value in ramp.values:
             _validated(value, hints.get(key, NotNegative), f"objective {name}: {key} over epochs")
-    if "head" in inspect.signature(kind).parameters:
+    if "head" in kind.facts.needs:
         arguments["head"] = head
     return Objective(kind(**arguments), **common)
 

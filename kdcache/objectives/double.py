@@ -21,7 +21,7 @@ class DoubleDistillation:
     for a one-hot teacher. Exact on full; on top-k the head is exact, the tail by sketch.
     """
 
-    facts: ClassVar[Facts] = Facts(topk=SKETCHED, tails=BY_CLASS, w_ce=0.0, w_kd=1.0)
+    facts: ClassVar[Facts] = Facts(topk=SKETCHED, tails=BY_CLASS, w_ce=0.0, w_kd=1.0, asks_at=())
 
     def __call__(self, outputs: Outputs, targets: Targets, batch: Batch) -> Tensor:
         logits = outputs.logits

@@ -1,4 +1,4 @@
-"""Facts state what an objective needs, how exact it is, and its published defaults; they are shown and checked."""
+"""Facts state the needs of an objective, how exact it is, and its published defaults; they are shown and checked."""
 
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal
@@ -29,10 +29,12 @@ class Facts:
 
     full, topk: exactness on such stores. mixing: how it treats mixed pictures; in "mixed answer" the teacher answers to
     the mixed picture. tails: the tails that it can take. w_ce, w_kd: default weights of the hard labels and of the
-    objective's own term. teacher: true where it needs a store. needs: other things that the store must keep. zeros:
-    true where it is finite for a class whose teacher probability is 0 (masked classes). couples: true where the rows of
-    a batch meet in it. remembers: true where it follows one loss from step to step, and so cannot be asked for each
-    teacher apart.
+    objective's own term. teacher: true where it needs a store. needs: other things that the store must keep, with which
+    the term is made. sees: the student's outputs that it needs beside logits. asks_at: the settings that hold the
+    temperatures at which it asks the stores. best: the setting that counts the best classes that a top-k store must
+    keep, empty where any k does. zeros: true where it is finite for a class whose teacher probability is 0 (masked
+    classes). couples: true where the rows of a batch meet in it. remembers: true where it follows one loss from step to
+    step, and so cannot be asked for each teacher apart.
     """
 
     topk: str
@@ -43,6 +45,9 @@ class Facts:
     w_kd: float = 0.9
     teacher: bool = True
     needs: tuple[Literal["head"], ...] = ()
+    sees: tuple[Literal["features"], ...] = ()
+    asks_at: tuple[str, ...] = ("temperature",)
+    best: str = ""
     zeros: bool = True
     couples: bool = False
     remembers: bool = False
@@ -55,4 +60,13 @@ class Facts:
     def record(self) -> dict[str, Any]:
         """Field : value, as `kdcache objectives` shows them."""
         needs = ["store" if self.teacher else "no teacher", *self.needs]
-        return {"needs": needs, "on full": self.full, "on top-k": self.topk, "under mixing": self.mixing}
+        needs += [f"{self.best} classes"] if self.best else []
+        needs += [] if self.zeros else ["no masked classes"]
+        needs += [f"the student's {name}" for name in self.sees]
+        return {
+            "needs": needs,
+            "asks at": list(self.asks_at),
+            "on full": self.full,
+            "on top-k": self.topk,
+            "under mixing": self.mixing,
+        }

@@ -20,7 +20,7 @@ class HardTeacher:
     whose tail plays no part. Mixed pictures: the teacher's best class of the mixed one.
     """
 
-    facts: ClassVar[Facts] = Facts(topk="exact", tails=ALL_TAILS, w_ce=0.5, w_kd=0.5)
+    facts: ClassVar[Facts] = Facts(topk="exact", tails=ALL_TAILS, w_ce=0.5, w_kd=0.5, asks_at=())
 
     def __call__(self, outputs: Outputs, targets: Targets, batch: Batch) -> Tensor:
         return cross_entropy_rows(outputs.logits, targets.top_class()).mean()

@@ -20,7 +20,9 @@ class LogitMSE:
     (by sketch; `tail` class-mean: about it), which leaves out the tail's variance. Masked classes do not count.
     """
 
-    facts: ClassVar[Facts] = Facts(topk="approximate: the tail at its mean logit", tails=BY_LOGIT, w_ce=0.0, w_kd=1.0)
+    facts: ClassVar[Facts] = Facts(
+        topk="approximate: the tail at its mean logit", tails=BY_LOGIT, w_ce=0.0, w_kd=1.0, asks_at=()
+    )
 
     def __call__(self, outputs: Outputs, targets: Targets, batch: Batch) -> Tensor:
         difference = targets.seen(outputs.logits - targets.logits())

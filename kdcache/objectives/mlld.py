@@ -23,7 +23,9 @@ class MLLD:
     batch size. Exact on full; on top-k the head is exact, the tail by sketch.
     """
 
-    facts: ClassVar[Facts] = Facts(topk=SKETCHED, tails=BY_CLASS, w_ce=0.1, w_kd=0.9, couples=True)
+    facts: ClassVar[Facts] = Facts(
+        topk=SKETCHED, tails=BY_CLASS, w_ce=0.1, w_kd=0.9, couples=True, asks_at=("temperatures",)
+    )
     temperatures: Annotated[tuple[Positive, ...], Field(min_length=1)] = (2.0, 3.0, 4.0, 5.0, 6.0)
     w_batch: NotNegative = 1.0
     w_class: NotNegative = 1.0

@@ -21,7 +21,7 @@ class LabelSmoothing:
     part. Needs no store; mixed pictures count both labels with lambda.
     """
 
-    facts: ClassVar[Facts] = Facts(topk="exact", mixing=BOTH_LABELS, w_ce=0.0, w_kd=1.0, teacher=False)
+    facts: ClassVar[Facts] = Facts(topk="exact", mixing=BOTH_LABELS, w_ce=0.0, w_kd=1.0, teacher=False, asks_at=())
     epsilon: Share = 0.1
 
     def __call__(self, outputs: Outputs, targets: Targets, batch: Batch) -> Tensor:
@@ -38,7 +38,7 @@ class ConfidencePenalty:
     """
 
     facts: ClassVar[Facts] = Facts(
-        topk="exact", mixing="mixed answer of the student", w_ce=1.0, w_kd=1.0, teacher=False
+        topk="exact", mixing="mixed answer of the student", w_ce=1.0, w_kd=1.0, teacher=False, asks_at=()
     )
     beta: NotNegative = 0.1
 

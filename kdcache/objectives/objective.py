@@ -75,9 +75,29 @@ class Objective(nn.Module):
         """True where each of several processes needs the whole batch."""
         return self.term.facts.gathers
 
+    @property
+    def temperatures(self) -> list[float]:
+        """The temperatures at which the term asks the stores, those of ramps included."""
+        temperatures: list[float] = []
+        for name in self.term.facts.asks_at:
+            value, ramp = getattr(self.term, name), self.over_epochs.get(name)
+            temperatures += ramp.values if ramp else value if isinstance(value, tuple) else [value]
+        return temperatures
+
+    @property
+    def best(self) -> int:
+        """The number of best classes that a top-k store must keep."""
+        name = self.term.facts.best
+        return getattr(self.term, name) if name else 1
+
     def _term_loss(self, outputs: Outputs, batch: Batch, values: dict[str, float]) -> Tensor:
         """The term's loss, with the numbers that ramps give it at this step."""
         term: Term = replace(cast("Any", self.term), **values) if values else self.term
+        if unseen := [name for name in term.facts.sees if getattr(outputs, name) is None]:
+            raise InvalidInputError(
+                f"{type(self.term).__name__} needs the student's {', '.join(unseen)} and the outputs have none; call "
+                f"the objective with Outputs(logits, {unseen[0]}=...)"
+            )
         if not term.facts.teacher:
             return term(outputs, Targets(()), batch)
         teachers = tuple(in_dtype(teacher, outputs.logits.dtype) for teacher in batch.teachers)

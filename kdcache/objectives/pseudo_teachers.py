@@ -54,7 +54,7 @@ class KDTopK:
     its own k best.
     """
 
-    facts: ClassVar[Facts] = Facts(topk="exact at T 1, 2, 4, else by sketch", tails=("uniform",))
+    facts: ClassVar[Facts] = Facts(topk="exact at T 1, 2, 4, else by sketch", tails=("uniform",), best="k")
     k: Annotated[int, Field(ge=1)] = 5
     temperature: Positive = 4.0
 
@@ -82,7 +82,9 @@ class KDSim(nn.Module):
     Needs the store's head (extract --keep head); exact. Mixed pictures: both labels, weighted by lambda.
     """
 
-    facts: ClassVar[Facts] = Facts(topk="exact", mixing=BOTH_LABELS, tails=ALL_TAILS, needs=("head",))
+    facts: ClassVar[Facts] = Facts(  # temperature is the student's alone
+        topk="exact", mixing=BOTH_LABELS, tails=ALL_TAILS, needs=("head",), asks_at=()
+    )
 
     def __init__(
         self, alpha: Positive = 1.0, beta: Positive = 0.3, temperature: Positive = 1.0, head: Tensor | None = None

@@ -24,6 +24,11 @@ class Ramp:
         (start, first), (end, second) = past[-1], future[0]
         return first + (second - first) * (time - start) / (end - start)
 
+    @property
+    def values(self) -> list[float]:
+        """The values of the points, between which all others lie."""
+        return [value for _, value in self.points]
+
     @classmethod
     def parse(cls, text: str, name: str) -> "Ramp":
         """The ramp that a text such as `0:0.9,30:0.1` describes. Raises InvalidInputError."""

@@ -11,7 +11,7 @@ from kdcache.base.records import require_equal
 from kdcache.base.specs import parse_arguments
 from kdcache.errors import InvalidInputError, MissingBlockError
 from kdcache.labels.encodings import read_as
-from kdcache.objectives.catalogue import make_objective, parameters_of, term_class
+from kdcache.objectives.catalogue import DEFAULT, FINITE, WITHOUT_TEACHER, make_objective, term_class
 from kdcache.objectives.objective import Objective, Phases
 from kdcache.objectives.ramps import Ramp
 from kdcache.objectives.targets import normalised_weights
@@ -40,9 +40,11 @@ def build_objective(settings: TrainSettings, stores: list[Store], temperature: f
     """
     if not stores and not settings.objective:
         _require_plain(settings)
-        return make_objective("kd", w_ce=1.0, w_kd=0.0)
+        return make_objective(DEFAULT, w_ce=1.0, w_kd=0.0)
     if settings.then and settings.kd_epochs is not None:
-        raise InvalidInputError("--then and --kd-epochs both change the objective; give --then EPOCH:kd,w_ce=1,w_kd=0")
+        raise InvalidInputError(
+            f"--then and --kd-epochs both change the objective; give --then EPOCH:{DEFAULT},w_ce=1,w_kd=0"
+        )
     parts = [_first_part(settings, temperature), *(_parse_part(text) for text in settings.then)]
     if settings.kd_epochs is not None:
         parts.append(Part(settings.kd_epochs, parts[0].name, parts[0].settings, {"w_ce": 1.0, "w_kd": 0.0}))
@@ -91,7 +93,7 @@ def _require_plain(settings: TrainSettings) -> None:
         flags = ", ".join("--" + name.replace("_", "-") for name in names)
         raise InvalidInputError(
             f"{flags} shape an objective, and without a store there is plain cross-entropy; give --store, or an "
-            "--objective that needs none, such as label-smoothing"
+            f"--objective that needs none: {', '.join(WITHOUT_TEACHER)}"
         )
 
 
@@ -108,7 +110,7 @@ def _first_part(settings: TrainSettings, temperature: float | None) -> Part:
         raise InvalidInputError(f"{', '.join(duplicates)} is given as a number and by --over-epochs; give it once")
     if duplicates := sorted(weights.keys() & arguments.keys()):
         raise InvalidInputError(f"{', '.join(duplicates)} is given as a flag and by --set; give it once")
-    return _make_part(0, settings.objective or "kd", {**weights, **arguments})
+    return _make_part(0, settings.objective or DEFAULT, {**weights, **arguments})
 
 
 def _parse_part(text: str) -> Part:
@@ -173,21 +175,11 @@ def _require_stores(objective: Objective, part: Part, settings: TrainSettings, s
         _require_ensemble(settings)
     for store in stores:
         encoding = read_as(store.identity.encoding, settings.top_k)
-        for temperature in _temperatures(objective, part):
+        for temperature in objective.temperatures:
             encoding.require_temperature(temperature)
         _require_finite(part.name, store)
         if not encoding.COMPLETE:
-            _require_classes(part, settings, store)
-
-
-def _temperatures(objective: Objective, part: Part) -> list[float]:
-    """The temperatures at which the objective asks the stores."""
-    ramp = objective.over_epochs.get("temperature")
-    constant = getattr(objective.term, "temperature", 1.0) if "temperature" in parameters_of(part.name) else 1.0
-    temperatures = list(getattr(objective.term, "temperatures", ()))
-    if part.name == "kd-sim":  # its temperature is the student's alone
-        return []
-    return [*temperatures, *([value for _, value in ramp.points] if ramp else [constant])]
+            _require_classes(objective, part.name, settings, store)
 
 
 def _require_ensemble(settings: TrainSettings) -> None:
@@ -208,16 +200,18 @@ def _require_finite(name: str, store: Store) -> None:
         return
     raise InvalidInputError(
         f"objective {name} is infinite where the teacher's probability is 0, and {store.folder.root} masks classes "
-        f"{list(masked_classes)[:5]}; use skew-reverse-kl or jsd, which are finite"
+        f"{list(masked_classes)[:5]}; use {' or '.join(FINITE)}, which are finite"
     )
 
 
-def _require_classes(part: Part, settings: TrainSettings, store: Store) -> None:
-    k = read_as(store.identity.encoding, settings.top_k).kept(store.identity.space)
-    if part.name == "kd-topk" and (k_needed := part.settings.get("k", parameters_of("kd-topk")["k"])) > k:
+def _require_classes(objective: Objective, name: str, settings: TrainSettings, store: Store) -> None:
+    encoding, space = store.identity.encoding, store.identity.space
+    k = read_as(encoding, settings.top_k).kept(space)
+    if objective.best > k:
+        flag = f"--top-k {objective.best}"
+        advice = f"give {flag}" if encoding.kept(space) >= objective.best else f"extract with {flag}"
         raise InvalidInputError(
-            f"objective kd-topk needs {k_needed} classes, {store.folder.root} gives {k}; "
-            f"extract with --top-k {k_needed}"
+            f"objective {name} needs {objective.best} classes, {store.folder.root} gives {k}; {advice}"
         )
     if settings.tail == "class-mean":
         if store.identity.encoding.COMPLETE:

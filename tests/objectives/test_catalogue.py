@@ -9,9 +9,18 @@ import pytest
 import torch
 
 from kdcache.errors import InvalidInputError
-from kdcache.objectives.catalogue import TERMS, describe, make_objective, parameters_of
+from kdcache.objectives.catalogue import (
+    DEFAULT,
+    FINITE,
+    TERMS,
+    WITHOUT_TEACHER,
+    describe,
+    make_objective,
+    parameters_of,
+)
 from kdcache.objectives.kd import KD
 from kdcache.objectives.objective import Objective
+from kdcache.objectives.ramps import Ramp
 from tests.kits.labels import batch_of, full_labels, real_student, topk_labels, value_and_gradient
 
 ROWS, CLASSES = 6, 40
@@ -75,7 +84,9 @@ def test_each_names_its_source_and_its_exactness(subtests: pytest.Subtests) -> N
 
 
 def test_each_describes_itself(subtests: pytest.Subtests) -> None:
-    shown = {"objective", "needs", "on full", "on top-k", "under mixing", "tails", "rows meet", "settings"}
+    shown = {"objective", "needs", "asks at", "on full", "on top-k", "under mixing", "tails", "rows meet", "settings"}
+    extra = {"kd-sim": ["head"], "kd-topk": ["k classes"]}
+    extra |= {name: ["no masked classes"] for name in ("reverse-kl", "symmetric-kl", "adaptive-kl")}
     for name, term in TERMS.items():
         with subtests.test(name):
             said = describe(name)
@@ -83,7 +94,29 @@ def test_each_describes_itself(subtests: pytest.Subtests) -> None:
             assert (said["on many devices"] == "the whole batch on each") == (name in ("dist", "mlld", "taid"))
             assert said["objective"] == name
             assert set(said["settings"]) == set(parameters_of(name)) | {"w_ce", "w_kd"}
-            assert said["needs"] == (["store"] if term.facts.teacher else ["no teacher"]) + list(term.facts.needs)
+            assert said["needs"] == ["store" if term.facts.teacher else "no teacher", *extra.get(name, [])]
+
+
+def test_the_temperatures_and_classes_that_a_term_asks_for_are_its_settings() -> None:
+    for name, term in TERMS.items():
+        assert {*term.facts.asks_at, *filter(None, [term.facts.best])} <= parameters_of(name).keys(), name
+    ramps = {"temperature": Ramp(((0.0, 8.0), (5.0, 2.0)))}
+    wanted: dict[str, tuple[Objective, list[float], int]] = {
+        "its own": (made("kd", settings={"temperature": 3.0}), [3.0], 1),
+        "a ramp's": (made("kd", over_epochs=ramps), [8.0, 2.0], 1),
+        "several": (made("mlld", settings={"temperatures": (2.0, 5.0)}), [2.0, 5.0], 1),
+        "the student's alone": (made("kd-sim", settings={"temperature": 0.5}), [], 1),
+        "learned": (made("ctkd"), [], 1),
+        "the k best": (made("kd-topk", settings={"k": "7"}), [4.0], 7),
+    }
+    for case, (objective, temperatures, best) in wanted.items():
+        assert (objective.temperatures, objective.best) == (temperatures, best), case
+
+
+def test_what_is_advised_instead_is_what_it_is_said_to_be() -> None:
+    assert DEFAULT in TAUGHT
+    assert set(WITHOUT_TEACHER) == TERMS.keys() - set(TAUGHT)
+    assert all(TERMS[name].facts.zeros and name in TAUGHT for name in FINITE)
 
 
 def test_each_refuses_the_tails_that_it_cannot_take(subtests: pytest.Subtests) -> None:
