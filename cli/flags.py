@@ -45,7 +45,7 @@ def with_flags(
     """Give `function(flags, config, json, **extra)` one flag for each field of `model`; `positional` is an argument.
 
     A flag that is not given is left out of `flags`, so that a TOML file can set it. `extra` are further annotated
-    booleans, off by default.
+    flags, None where they are not given.
     """
 
     def wrap(function: Callable[..., None]) -> Callable[..., None]:
@@ -55,7 +55,7 @@ def with_flags(
 
         parameters = [_parameter(name, field, name == positional) for name, field in model.model_fields.items()]
         parameters.append(_keyword("config", Config, None))
-        parameters.extend(_keyword(name, annotation, False) for name, annotation in extra.items())
+        parameters.extend(_keyword(name, annotation, None) for name, annotation in extra.items())
         parameters.append(_keyword("as_json", Json, False))
         parameters.sort(key=lambda parameter: parameter.name != positional)
         return _declared(command, function, parameters)

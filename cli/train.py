@@ -1,6 +1,8 @@
 """`kdcache train` trains a student."""
 
-from typing import Any
+from typing import Annotated, Any
+
+import typer
 
 from kdcache.base.launch import launched
 from kdcache.base.progress import stop_on_signals
@@ -8,10 +10,14 @@ from kdcache.cli.console import print_record, progress_bar
 from kdcache.cli.flags import with_flags
 from kdcache.pipelines.settings import TrainSettings, load_settings
 
+OldCE = Annotated[str | None, typer.Option("--w-ce", hidden=True)]
+OldKD = Annotated[str | None, typer.Option("--w-kd", hidden=True)]
 
-@with_flags(TrainSettings, "run")
-def command(flags: dict[str, Any], config: str | None, as_json: bool) -> None:
-    settings = load_settings(TrainSettings, flags, config)
+
+@with_flags(TrainSettings, "run", w_ce=OldCE, w_kd=OldKD)
+def command(flags: dict[str, Any], config: str | None, as_json: bool, **old_weights: str | None) -> None:
+    given_weights = {name: value for name, value in old_weights.items() if value is not None}  # which is refused
+    settings = load_settings(TrainSettings, flags | given_weights, config)
     from kdcache.pipelines.train.stage import train
 
     is_first = launched().rank == 0

@@ -11,6 +11,7 @@ from kdcache.base.records import explain
 from kdcache.base.specs import parse_arguments
 from kdcache.base.view_span import ViewSpan, WrittenSpan
 from kdcache.errors import InvalidInputError
+from kdcache.training.run_record import WEIGHTS
 
 
 def _arguments(value: Any) -> Any:
@@ -110,9 +111,7 @@ class TrainSettings(Settings):
     val_transform_set: Arguments = Field(default={}, description="key=value for the validation transform")
     val_store: str = Field(default="", description="the teacher's store of the validation split, for agreement and KL")
     objective: str = Field(default="", description="see `kdcache objectives`; kd where there is a store")
-    set: Arguments = Field(default={}, description="key=value for the objective, for example alpha=1")
-    w_ce: float | None = Field(default=None, ge=0, description="weight of the hard labels; the objective's own")
-    w_kd: float | None = Field(default=None, ge=0, description="weight of the soft labels; the objective's own")
+    set: Arguments = Field(default={}, description="key=value for the objective, for example alpha=1, w_ce=1")
     temperature: Temperature | None = Field(default=None, description="a number, or calibrated; the objective's own")
     calibration_store: str = Field(default="", description="held-out store for calibrated; --val-store by default")
     over_epochs: Arguments = Field(
@@ -174,6 +173,11 @@ def load_settings(model: type[S], flags: dict[str, Any], config: str | None) -> 
             values = tomllib.loads(Path(config).read_text())
         except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
             raise InvalidInputError(f"config {config} cannot be read: {error}") from error
+    for name in WEIGHTS if "set" in model.model_fields else ():
+        if name in flags:
+            raise moved_weight(f"--{name.replace('_', '-')}", f"--set {name}={flags[name]}")
+        if name in values:
+            raise moved_weight(f"config {config}: {name}", f"set.{name} = {values[name]}")
     for name, value in flags.items():
         is_merged = isinstance(values.get(name), dict) and isinstance(value, list)
         values[name] = {**values[name], **parse_arguments(value, name)} if is_merged else value
@@ -184,3 +188,8 @@ def load_settings(model: type[S], flags: dict[str, Any], config: str | None) -> 
         return model(**values)
     except ValidationError as error:
         raise InvalidInputError(explain(error)) from error
+
+
+def moved_weight(old: str, new: str) -> InvalidInputError:
+    """The error for a weight of the objective that is given as a setting of train: `old` as written, `new` instead."""
+    return InvalidInputError(f"{old} is now a setting of the objective: give {new}")

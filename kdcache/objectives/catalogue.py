@@ -8,6 +8,7 @@ from pydantic import TypeAdapter, ValidationError
 from torch import Tensor
 
 from kdcache.errors import InvalidInputError
+from kdcache.labels.soft_labels import Tail
 from kdcache.objectives.adaptive_kl import AdaptiveKL
 from kdcache.objectives.ctkd import CTKD
 from kdcache.objectives.dist import DIST
@@ -23,8 +24,10 @@ from kdcache.objectives.nkd import NKD
 from kdcache.objectives.no_teacher import ConfidencePenalty, LabelSmoothing
 from kdcache.objectives.objective import Objective
 from kdcache.objectives.pseudo_teachers import KDPartial, KDSim, KDTopK
+from kdcache.objectives.ramps import Ramp
 from kdcache.objectives.standardisation import LogitStandardisation
 from kdcache.objectives.taid import TAID
+from kdcache.objectives.targets import Combine
 from kdcache.objectives.ttm import TTM, WTTM
 
 TERMS: dict[str, Any] = {
@@ -70,37 +73,50 @@ def term_class(name: str) -> Any:
 
 
 def parameters_of(name: str) -> dict[str, Any]:
-    """The settings of a term, with their defaults."""
+    """The settings of an objective, with their defaults: those of its term, and the weights w_ce and w_kd."""
     kind = term_class(name)
     parameters = inspect.signature(kind).parameters
-    return {key: parameter.default for key, parameter in parameters.items() if key not in kind.facts.needs}
+    settings = {key: parameter.default for key, parameter in parameters.items() if key not in kind.facts.needs}
+    return {**settings, "w_ce": kind.facts.w_ce, "w_kd": kind.facts.w_kd}
 
 
 def make_objective(
-    name: str, settings: Mapping[str, Any] | None = None, *, head: Tensor | None = None, **common: Any
+    name: str,
+    settings: Mapping[str, Any] | None = None,
+    *,
+    head: Tensor | None = None,
+    tail: Tail = "uniform",
+    combine: Combine = "probabilities",
+    weights: tuple[float, ...] = (),
+    over_epochs: Mapping[str, Ramp] | None = None,
 ) -> Objective:
     """The objective of a name.
 
-    settings: those of the term (alpha, temperature, ...). common: those of `Objective`. head [C, D]: the teacher's
-    classifier, where the term needs it. Raises InvalidInputError for an unknown name or key, listing the known ones,
-    and for a value that does not fit.
+    settings: those of the term (alpha, temperature, ...), w_ce and w_kd. head [C, D]: the teacher's classifier, where
+    the term needs it. The others are those of `Objective`. Raises InvalidInputError for an unknown name or key, listing
+    the known ones, and for a value that does not fit.
     """
     values, defaults = dict(settings or {}), parameters_of(name)
     if unknown_keys := sorted(values.keys() - defaults.keys()):
         known_keys = ", ".join(f"{key} ({default})" for key, default in defaults.items()) or "none"
         raise InvalidInputError(f"objective {name} has no setting {', '.join(unknown_keys)}; it has {known_keys}")
     kind = term_class(name)
-    hints = get_type_hints(kind.__init__, include_extras=True)
+    hints = get_type_hints(kind.__init__, include_extras=True) | {"w_ce": NotNegative, "w_kd": NotNegative}
     arguments = {key: _validated(value, hints[key], f"objective {name}: {key}") for key, value in values.items()}
-    for key, ramp in dict(common.get("over_epochs") or {}).items():
+    for key, ramp in dict(over_epochs or {}).items():
         for value in ramp.values:
             _validated(value, hints.get(key, NotNegative), f"objective {name}: {key} over epochs")
+    w_ce, w_kd = arguments.pop("w_ce", None), arguments.pop("w_kd", None)
     if "head" in kind.facts.needs:
         arguments["head"] = head
-    return Objective(kind(**arguments), **common)
+    return Objective(
+        kind(**arguments), w_ce=w_ce, w_kd=w_kd, tail=tail, combine=combine, weights=weights, over_epochs=over_epochs
+    )
 
 
 def _validated(value: Any, kind: Any, name: str) -> Any:
+    if isinstance(value, bool):
+        raise InvalidInputError(f"{name} is {value}; give a number")
     try:
         return TypeAdapter(kind).validate_python(value)
     except ValidationError as error:
@@ -110,9 +126,7 @@ def _validated(value: Any, kind: Any, name: str) -> Any:
 def describe(name: str) -> dict[str, Any]:
     """Field : value of one objective, as people read it."""
     kind = term_class(name)
-    facts = kind.facts
-    weights = {"w_ce": facts.w_ce, "w_kd": facts.w_kd}
-    settings = {**parameters_of(name), **weights}
+    facts, settings = kind.facts, parameters_of(name)
     return {
         "objective": name,
         **facts.record(),

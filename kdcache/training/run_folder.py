@@ -17,6 +17,7 @@ from kdcache.base.folder_lock import LOCK, held
 from kdcache.base.records import flatten
 from kdcache.base.whole_files import write_whole
 from kdcache.errors import InvalidInputError, MismatchError
+from kdcache.training.run_record import weights_apart
 
 SETTINGS = "settings.json"
 STATE = "checkpoints/state.pt"
@@ -47,7 +48,8 @@ def claim_run(folder: Path, settings: dict[str, Any]) -> bool:
     if not path.is_file():
         write_whole(path, json.dumps(settings, indent=1, sort_keys=True).encode() + b"\n")
         return False
-    expected, current = flatten(parse_json(path.read_bytes(), str(path))), flatten(json.loads(json.dumps(settings)))
+    expected = flatten(weights_apart(parse_json(path.read_bytes(), str(path))))
+    current = flatten(json.loads(json.dumps(settings)))
     differences = [
         (name, repr(expected.get(name)), repr(current.get(name)))
         for name in sorted(expected.keys() | current.keys())

@@ -15,12 +15,10 @@ trials = 20
 space.top_k = {int = [1, 10]}
 """
 
-import hashlib
 import itertools
 import json
 import math
 import random
-import re
 import tomllib
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -31,14 +29,13 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 
 from kdcache.base.records import explain
 from kdcache.errors import InvalidInputError
-from kdcache.pipelines.settings import TrainSettings
+from kdcache.pipelines.settings import TrainSettings, moved_weight
+from kdcache.pipelines.sweep.names import NAMELESS, point_name
+from kdcache.training.run_record import WEIGHTS
 
-NAMELESS = {"run", "workers", "device", "checkpoint_steps", "accept_drift"}  # settings that change no result
-PLACES = {"data", "store", "val_store", "calibration_store"}  # a moved store is the same store
 SWEEPABLE = tuple(sorted(TrainSettings.model_fields.keys() - NAMELESS))
 ARGUMENTS = tuple(name for name in SWEEPABLE if isinstance(TrainSettings.model_fields[name].default, dict))
 KINDS = {"choice", "int", "uniform", "loguniform"}
-LONGEST_NAME = 120  # characters, the digest included
 
 
 class _Part(BaseModel):
@@ -180,6 +177,7 @@ def corners(sweep: SweepFile, folder: Path) -> Iterator[Point]:
 def make_point(sweep: SweepFile, swept: dict[str, Any], folder: Path) -> Point:
     """The point of the base and some swept values. Raises InvalidInputError that names the point and its fault."""
     run_settings = dict(sweep.base)
+    swept = {f"set.{name}" if name in WEIGHTS else name: swept[name] for name in swept}  # trials of an older study
     for name, value in swept.items():
         setting, dot, key = name.partition(".")
         if dot:
@@ -191,7 +189,7 @@ def make_point(sweep: SweepFile, swept: dict[str, Any], folder: Path) -> Point:
         settings = TrainSettings(run=".", **run_settings)
     except ValidationError as error:
         raise InvalidInputError(f"the point with {label or 'no swept settings'}: {explain(error)}") from error
-    name = _name(settings, swept)
+    name = point_name(settings, swept, folder)
     return Point(name, swept, settings.model_copy(update={"run": str(folder / name)}))
 
 
@@ -229,6 +227,11 @@ def _flatten(table: Any) -> Any:
 
 def _require_names(sweep: SweepFile, path: str) -> None:
     """Raises InvalidInputError for settings that do not exist, and for settings that are swept twice."""
+    for name in WEIGHTS:
+        if name in sweep.base:
+            raise moved_weight(f"[base] of {path}: {name}", f"set.{name} = {sweep.base[name]}")
+        if name in sweep.swept:
+            raise moved_weight(f"{path} sweeps {name}, which", f"set.{name} in its place")
     if unknown_names := sorted(sweep.base.keys() - TrainSettings.model_fields.keys()):
         known_names = ", ".join(sorted(TrainSettings.model_fields.keys() - {"run"}))
         raise InvalidInputError(
@@ -258,25 +261,6 @@ def _require_names(sweep: SweepFile, path: str) -> None:
 
 def _texts(values: tuple[Any, ...]) -> set[str]:
     return {json.dumps(value, sort_keys=True, default=str) for value in values}
-
-
-def _name(settings: TrainSettings, swept: dict[str, Any]) -> str:
-    """A point's name, such as `lr=0.1,seed=2-3f9a01bc`: swept values for people, and a digest of all values."""
-    record = settings.model_dump(mode="json", exclude=NAMELESS | PLACES | {"views"})
-    record["train_views"] = list(settings.views or ())  # as sweeps that stand on disk were named
-    text = json.dumps([record, swept], sort_keys=True, default=str)
-    digest = hashlib.sha256(text.encode()).hexdigest()[:8]
-    label = ",".join(f"{name.rpartition('.')[2]}={_value_name(value)}" for name, value in swept.items())
-    return f"{label[: LONGEST_NAME - 9]}-{digest}"
-
-
-def _value_name(value: Any) -> str:
-    """A value as a part of a file name; a path or a spec gives its last part."""
-    if isinstance(value, list | tuple):
-        return "+".join(map(_value_name, value))
-    text = f"{value:.6g}" if isinstance(value, float) else str(value)
-    part = re.split(r"[/:]", text.rstrip("/"))[-1].removesuffix(".kd") or text
-    return re.sub(r"[^A-Za-z0-9._+-]", "_", part)
 
 
 def _short(value: float) -> float:

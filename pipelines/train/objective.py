@@ -19,17 +19,16 @@ from kdcache.pipelines.settings import TrainSettings
 from kdcache.store.store import Store
 from kdcache.whole_store.calibrate import fit_temperature
 
-WEIGHTS = ("w_ce", "w_kd")
+PLAIN = {"w_ce": 1.0, "w_kd": 0.0}  # weights of plain cross-entropy, whatever the term
 
 
 @dataclass(frozen=True)
 class Part:
-    """An objective of a training, from `epoch` on: `name` and `settings` of its term, and the weights w_ce and w_kd."""
+    """An objective of a training, from `epoch` on, by its name and settings."""
 
     epoch: int
     name: str
     settings: dict[str, Any]
-    weights: dict[str, float]
 
 
 def build_objective(settings: TrainSettings, stores: list[Store], temperature: float | None) -> Objective | Phases:
@@ -40,14 +39,14 @@ def build_objective(settings: TrainSettings, stores: list[Store], temperature: f
     """
     if not stores and not settings.objective:
         _require_plain(settings)
-        return make_objective(DEFAULT, w_ce=1.0, w_kd=0.0)
+        return make_objective(DEFAULT, PLAIN)
     if settings.then and settings.kd_epochs is not None:
         raise InvalidInputError(
             f"--then and --kd-epochs both change the objective; give --then EPOCH:{DEFAULT},w_ce=1,w_kd=0"
         )
     parts = [_first_part(settings, temperature), *(_parse_part(text) for text in settings.then)]
     if settings.kd_epochs is not None:
-        parts.append(Part(settings.kd_epochs, parts[0].name, parts[0].settings, {"w_ce": 1.0, "w_kd": 0.0}))
+        parts.append(Part(settings.kd_epochs, parts[0].name, {**parts[0].settings, **PLAIN}))
     for part in parts[1:]:
         if not 1 <= part.epoch < settings.epochs:
             flag = "--then" if settings.then else "--kd-epochs"
@@ -87,7 +86,7 @@ def chosen_temperature(settings: TrainSettings, stores: list[Store]) -> float | 
 
 def _require_plain(settings: TrainSettings) -> None:
     """Raises InvalidInputError where settings of an objective would be ignored."""
-    objective_settings = ("set", "then", "over_epochs", "kd_epochs", "temperature", "w_ce", "w_kd", "ensemble_weights")
+    objective_settings = ("set", "then", "over_epochs", "kd_epochs", "temperature", "ensemble_weights")
     names = [name for name in objective_settings if getattr(settings, name) != TrainSettings.model_fields[name].default]
     if names:
         flags = ", ".join("--" + name.replace("_", "-") for name in names)
@@ -105,12 +104,9 @@ def _first_part(settings: TrainSettings, temperature: float | None) -> Part:
                 f"--temperature is {temperature} and --set temperature is {arguments['temperature']}; give it once"
             )
         arguments["temperature"] = temperature
-    weights = {name: value for name in WEIGHTS if (value := getattr(settings, name)) is not None}
-    if duplicates := sorted(settings.over_epochs.keys() & {*arguments, *weights}):
+    if duplicates := sorted(settings.over_epochs.keys() & arguments.keys()):
         raise InvalidInputError(f"{', '.join(duplicates)} is given as a number and by --over-epochs; give it once")
-    if duplicates := sorted(weights.keys() & arguments.keys()):
-        raise InvalidInputError(f"{', '.join(duplicates)} is given as a flag and by --set; give it once")
-    return _make_part(0, settings.objective or DEFAULT, {**weights, **arguments})
+    return Part(0, settings.objective or DEFAULT, arguments)
 
 
 def _parse_part(text: str) -> Part:
@@ -122,17 +118,7 @@ def _parse_part(text: str) -> Part:
     pairs = [pair.strip() for pair in re.split(r",(?![^\[]*\])", arguments) if pair.strip()]
     if bad_pairs := [pair for pair in pairs if "=" not in pair]:
         raise InvalidInputError(f"--then {text!r}: {bad_pairs[0]!r} is not key=value; write --then {head},gamma=1.0")
-    return _make_part(int(epoch), name.strip(), parse_arguments(pairs, "--then"))
-
-
-def _make_part(epoch: int, name: str, arguments: dict[str, Any]) -> Part:
-    weights = {key: arguments.pop(key) for key in WEIGHTS if key in arguments}
-    for key, value in weights.items():
-        if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value < float("inf"):
-            raise InvalidInputError(f"{key} of objective {name} is {value!r}; give a number of 0 or more")
-    if weights.get("w_ce") == 0 == weights.get("w_kd"):
-        raise InvalidInputError(f"w_ce and w_kd of objective {name} are both 0: there is nothing to learn; raise one")
-    return Part(epoch, name, arguments, {key: float(value) for key, value in weights.items()})
+    return Part(int(epoch), name.strip(), parse_arguments(pairs, "--then"))
 
 
 def _make(part: Part, settings: TrainSettings, stores: list[Store], *, is_first: bool) -> Objective:
@@ -151,8 +137,11 @@ def _make(part: Part, settings: TrainSettings, stores: list[Store], *, is_first:
         combine=settings.combine,
         weights=settings.ensemble_weights,
         over_epochs=ramps,
-        **part.weights,
     )
+    if objective.w_ce == 0 == objective.w_kd and not ramps.keys() & {"w_ce", "w_kd"}:
+        raise InvalidInputError(
+            f"w_ce and w_kd of objective {part.name} are both 0: there is nothing to learn; raise one"
+        )
     if facts.teacher:
         _require_stores(objective, part, settings, stores)
     return objective

@@ -28,6 +28,7 @@ from kdcache.training.loader import Loader
 from kdcache.training.process_group import own_device
 from kdcache.training.ranks import Ranks
 from kdcache.training.run_claim import claimed_state
+from kdcache.training.run_record import weights_apart
 from kdcache.views.sources import Data, open_data
 
 FREE = frozenset(  # settings that may change when a run goes on
@@ -107,5 +108,5 @@ def open_run(student: Student, inputs: Inputs, loaders: Loaders, stack: ExitStac
 
 def run_record(settings: TrainSettings, temperature: float | None, inputs: dict[str, Any]) -> dict[str, Any]:
     """The content of a run's settings.json; a run goes on only where it is equal."""
-    record = settings.model_dump(mode="json", exclude=set(FREE))
+    record = weights_apart(settings.model_dump(mode="json", exclude=set(FREE)))
     return {**record, "temperature": temperature, "inputs": inputs}

@@ -152,7 +152,7 @@ def _extract(case: Case, bench: Bench, encoding: str) -> str:
 
 
 def _settings(case: Case, run: Path, stores: tuple[str, ...], epochs: int) -> TrainSettings:
-    kd = {"temperature": TEMPERATURE, "w_ce": W_CE, "w_kd": W_KD} if stores else {}
+    kd = {"temperature": TEMPERATURE, "set": {"w_ce": W_CE, "w_kd": W_KD}} if stores else {}
     return TrainSettings(
         run=str(run), store=stores, student=case.student, student_set=case.student_set, epochs=epochs, lr=0.01,
         batch_size=case.batch_size, workers=0, device="cpu", schedule="constant", **case.shared, **kd,

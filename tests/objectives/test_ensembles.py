@@ -78,7 +78,7 @@ def test_they_are_one_teacher(subtests: pytest.Subtests) -> None:
                 teacher = Combined(seen, weights or (1.0, 1.0), combine)
                 case = Case(y=torch.from_numpy(Y), settings=settings_of(name))
                 wanted = value_and_gradient(REFERENCES[name], real_student(logits(0)), teacher, case)
-                loss = make_objective(name, w_ce=0.0, w_kd=1.0, combine=combine, weights=weights)
+                loss = make_objective(name, {"w_ce": 0.0, "w_kd": 1.0}, combine=combine, weights=weights)
                 found = value_and_gradient(loss, real_student(logits(0)), batch_of(*stores, y=torch.from_numpy(Y)))
                 require_equal(found, wanted)
 
@@ -88,7 +88,7 @@ def test_losses_are_the_weighted_mean_of_each_teacher_s(subtests: pytest.Subtest
     for name in [name for name in NAMES if name != "taid"]:
         with subtests.test(name):
             case = Case(y=torch.from_numpy(Y), settings=settings_of(name))
-            loss = make_objective(name, w_ce=0.0, w_kd=1.0, combine="losses", weights=(3.0, 1.0))
+            loss = make_objective(name, {"w_ce": 0.0, "w_kd": 1.0}, combine="losses", weights=(3.0, 1.0))
             found = value_and_gradient(loss, real_student(logits(0)), batch_of(*stores, y=torch.from_numpy(Y)))
             first, second = (value_and_gradient(REFERENCES[name], real_student(logits(0)), each, case) for each in seen)
             value, gradient = (0.75 * a + 0.25 * b for a, b in zip(first, second, strict=True))

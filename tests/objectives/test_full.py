@@ -62,8 +62,8 @@ def settings_of(name: str, given: dict[str, Any]) -> dict[str, Any]:
     return parameters_of(name) | {"theta": 1.0} | ({"head": HEAD} if name == "kd-sim" else {}) | given
 
 
-def made(name: str, given: dict[str, Any], **common: Any) -> Any:
-    return make_objective(name, given, head=HEAD if name == "kd-sim" else None, **({"w_ce": 0.0, "w_kd": 1.0} | common))
+def made(name: str, given: dict[str, Any]) -> Any:
+    return make_objective(name, {"w_ce": 0.0, "w_kd": 1.0, **given}, head=HEAD if name == "kd-sim" else None)
 
 
 def wanted(name: str, given: dict[str, Any], student: Tensor, z: Tensor, **case: Any) -> tuple[Tensor, Tensor]:
@@ -95,7 +95,7 @@ def test_real_logits(real_logits: Any, subtests: pytest.Subtests) -> None:
     teacher, student = full_labels(z, y), real_student(z)
     for name in TERMS:
         with subtests.test(name):
-            loss = make_objective(name, head=head, w_ce=0.0, w_kd=1.0)
+            loss = make_objective(name, {"w_ce": 0.0, "w_kd": 1.0}, head=head)
             found = value_and_gradient(loss, student, batch_of(teacher, y=torch.from_numpy(y)))
             extra = {"head": head} if name == "kd-sim" else {}
             require_equal(found, wanted(name, extra, student, teacher.logits, y=torch.from_numpy(y)))

@@ -82,7 +82,7 @@ def test_a_ghost_counts_what_the_student_gives_to_masked_classes() -> None:
 
 def test_kd_sim_asks_for_no_masked_class() -> None:
     teacher = labels_of(torch.randn(ROWS, 12), 3, masked=(4, 7))
-    loss = make_objective("kd-sim", head=torch.randn(12, 5), w_ce=0.0, w_kd=1.0)
+    loss = make_objective("kd-sim", {"w_ce": 0.0, "w_kd": 1.0}, head=torch.randn(12, 5))
     student = torch.zeros(ROWS, 12, requires_grad=True)
     (gradient,) = torch.autograd.grad(loss(student, batch_of(teacher)), student)
     assert bool((gradient[:, [4, 7]] > 0).all())  # only the softmax pushes them, and down
@@ -111,7 +111,7 @@ def test_a_ramp_is_held_to_the_bounds_of_what_it_changes() -> None:
 def test_a_phase_counts_from_its_own_beginning() -> None:
     """DKD's warm-up begins where DKD does; TAID's teacher is half way in the middle of its phase."""
     teacher, student = labels_of(torch.randn(ROWS, 12), 3), torch.randn(ROWS, 12)
-    dkd = make_objective("dkd", {"warmup_epochs": 4}, w_ce=0.0)
+    dkd = make_objective("dkd", {"warmup_epochs": 4, "w_ce": 0.0})
     both = Phases([(0, Objective(KD())), (2, dkd)])
     y = torch.from_numpy(np.arange(ROWS) % 12)
     late, early = (batch_of(teacher, epoch=epoch, y=y) for epoch in (2, 0))

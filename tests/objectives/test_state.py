@@ -29,7 +29,7 @@ def batch(**more: Any) -> Any:
 
 
 def loss_at(theta: float, teacher: Any, tail: Any) -> float:
-    loss = make_objective("ctkd", w_ce=0.0, w_kd=1.0, tail=tail).double()
+    loss = make_objective("ctkd", {"w_ce": 0.0, "w_kd": 1.0}, tail=tail).double()
     with torch.no_grad():
         loss.term.theta.fill_(theta)
         return float(loss(STUDENT, batch_of(teacher, y=Y)))
@@ -44,7 +44,7 @@ def test_ctkd_climbs_in_theta_while_the_student_descends(k: int | None, tail: An
     teacher = full_labels(Z, Y.numpy()) if k is None else topk_labels(Z, Y.numpy(), k)
     for epoch, loops in [(0, 10.0), (4, 10.0), (9, 10.0), (50, 10.0), (0, 0.0)]:
         strength = 0.5 * (1 - math.cos(math.pi * min((epoch + 1) / loops, 1.0))) if loops else 1.0
-        loss = make_objective("ctkd", {"loops": loops}, w_ce=0.0, w_kd=1.0, tail=tail).double()
+        loss = make_objective("ctkd", {"loops": loops, "w_ce": 0.0, "w_kd": 1.0}, tail=tail).double()
         value_and_gradient(loss, STUDENT, batch_of(teacher, y=Y, epoch=epoch))
         slope = (loss_at(1 + 1e-5, teacher, tail) - loss_at(1 - 1e-5, teacher, tail)) / 2e-5
         assert float(loss.term.theta.grad) == pytest.approx(-strength * slope, rel=1e-5)
@@ -124,7 +124,10 @@ def test_state_restored_into_a_fresh_objective_continues_exactly(name: str) -> N
 
 
 def test_dkd_warms_up_over_its_first_epochs() -> None:
-    values = [float(make_objective("dkd", w_ce=0.0, w_kd=1.0)(STUDENT, batch(epoch=epoch))) for epoch in (0, 9, 19, 40)]
+    values = [
+        float(make_objective("dkd", {"w_ce": 0.0, "w_kd": 1.0})(STUDENT, batch(epoch=epoch)))
+        for epoch in (0, 9, 19, 40)
+    ]
     assert [value / values[-1] for value in values] == pytest.approx([1 / 20, 10 / 20, 1.0, 1.0])
 
 

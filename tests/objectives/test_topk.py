@@ -73,7 +73,8 @@ def stored(logits: Any, y: Any) -> Any:
 
 def made(name: str, tail: Any, temperature: float | None) -> Any:
     given = {} if temperature is None else {"temperature": temperature}
-    return make_objective(name, given, head=HEAD if name == "kd-sim" else None, w_ce=0.0, w_kd=1.0, tail=tail)
+    alone = {"w_ce": 0.0, "w_kd": 1.0, **given}
+    return make_objective(name, alone, head=HEAD if name == "kd-sim" else None, tail=tail)
 
 
 def temperatures_of(name: str) -> tuple[float | None, ...]:

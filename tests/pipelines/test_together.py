@@ -23,7 +23,7 @@ STUDENTS: dict[str, dict[str, Any]] = {
     "ema, dkd": {"ema": 0.9, "objective": "dkd", "set": {"beta": 2}, "student_set": {"width": 4, "dropout": 0.2}},
     "cool, two classes": {"temperature": 1.0, "top_k": 2, "student_set": {"width": 2}},
     "one class, none": {"top_k": 1, "tail": "none", "optimizer": "adamw", "lr": 0.003},
-    "class means": {"tail": "class-mean", "temperature": 4.0, "w_ce": 0.3, "w_kd": 0.7, "checkpoint_steps": 2},
+    "class means": {"tail": "class-mean", "temperature": 4.0, "set": {"w_ce": 0.3, "w_kd": 0.7}, "checkpoint_steps": 2},
     "bfloat16": {"precision": "bfloat16", "student_set": {"width": 2}, "kd_epochs": 1},
     "in place": {"student": f"{HERE}:changing_its_input", "student_set": {}},
     "remembers": {"objective": "ctkd", "student_set": {"width": 2}, "temperature": None},

@@ -148,7 +148,7 @@ def test_what_a_kill_leaves_of_its_settings_is_no_obstacle(tmp_path: Path) -> No
 
 def test_the_soft_labels_teach(stage: Stage, tmp_path: Path) -> None:
     """Without hard labels, the student's answers come from the store alone."""
-    taught = {"store": (stage.store,), "w_ce": 0.0, "w_kd": 1.0, "student_set": {"width": 8}}
+    taught = {"store": (stage.store,), "set": {"w_ce": 0.0, "w_kd": 1.0}, "student_set": {"width": 8}}
     assert train(student(tmp_path / "run", **taught, epochs=12, **TEST)).validation["accuracy"] > 0.4
 
 

@@ -60,7 +60,7 @@ def site(stage: Stage, tmp_path_factory: pytest.TempPathFactory) -> Site:
 VARIANTS: dict[str, dict[str, Any]] = {
     "kd": {},
     "dist": {"objective": "dist", "temperature": None},
-    "mlld then ctkd": {"objective": "mlld", "temperature": None, "then": ("1:ctkd,loops=2",), "w_kd": 0.1},
+    "mlld then ctkd": {"objective": "mlld", "temperature": None, "then": ("1:ctkd,loops=2",), "set": {"w_kd": 0.1}},
     "taid": {"objective": "taid", "temperature": None, "optimizer": "adamw", "lr": 0.01},
     "fewer rows than processes": {"batch_size": 3, "data_set": {"limit": ROWS}, "epochs": 1},
 }

@@ -106,7 +106,12 @@ def test_a_student_learns_from_the_store(folder: Path, data: str) -> None:
         "workers": 0,
         "batch_size": 64,
     }
-    chosen = {"data_set": {"limit": ROWS}, "store": [str(folder / "topk.kd")], "w_ce": 0.0, "w_kd": 1.0, "epochs": 6}
+    chosen = {
+        "data_set": {"limit": ROWS},
+        "store": [str(folder / "topk.kd")],
+        "set": {"w_ce": 0.0, "w_kd": 1.0},
+        "epochs": 6,
+    }
     summary = train(
         TrainSettings.model_validate(
             {"run": str(folder / "student"), "val_set": {"split": "test", "limit": 1000}, **chosen, **settings}
