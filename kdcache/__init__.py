@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from kdcache.store.plan import TransformSpec, ViewPlan
     from kdcache.store.store import Store
     from kdcache.training.loader import Loader
+    from kdcache.training.loader_options import FeedOptions, LabelOptions
     from kdcache.training.run_folder import save_weights
     from kdcache.views.sources import Data, open_data
     from kdcache.whole_store.calibrate import fit_temperature
@@ -33,9 +34,11 @@ _HOMES = {
     "KD": "objectives.kd",
     "Batch": "objectives.batch",
     "Data": "views.sources",
+    "FeedOptions": "training.loader_options",
     "FullLabels": "labels.full",
     "Identity": "store.manifest",
     "KdcacheError": "errors",
+    "LabelOptions": "training.loader_options",
     "Loader": "training.loader",
     "Objective": "objectives.objective",
     "Outputs": "objectives.outputs",
@@ -60,9 +63,11 @@ __all__ = [
     "KD",
     "Batch",
     "Data",
+    "FeedOptions",
     "FullLabels",
     "Identity",
     "KdcacheError",
+    "LabelOptions",
     "Loader",
     "Objective",
     "Outputs",

@@ -1,13 +1,16 @@
 """A batch holds all that an objective is given besides the student's outputs."""
 
-from dataclasses import dataclass
+from collections.abc import Iterator, KeysView
+from dataclasses import dataclass, replace
+from typing import Any
 
 from torch import Tensor
 
+from kdcache.base.devices import to_device
 from kdcache.labels.soft_labels import SoftLabels
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Batch:
     """A batch holds images, hard labels and soft labels of B rows, on the device.
 
@@ -18,6 +21,9 @@ class Batch:
     epochs in the whole training. shares: the number of rows of each process, where several share the batch; B may be 0.
 
     Objectives take any leading axes in place of B: [B, S] for sequences of S positions, where lam stays [B].
+
+    For frameworks a batch is a mapping too: `images`, `labels` (y) and, with stores, `soft_labels`: those of the one
+    store, or the tuple of several.
     """
 
     images: Tensor
@@ -33,6 +39,52 @@ class Batch:
     steps: int = 1
     epochs: int = 1
     shares: tuple[int, ...] = ()
+
+    def __repr__(self) -> str:
+        shape = "x".join(map(str, self.images.shape[1:]))
+        dtype = str(self.images.dtype).removeprefix("torch.")
+        parts = [
+            f"{len(self.y)} rows",
+            f"images {shape} {dtype} {self.images.device}",
+            f"view {self.view}",
+            f"epoch {self.epoch}",
+            f"step {self.step} of {self.steps}",
+            f"{len(self.teachers)} teacher{'' if len(self.teachers) == 1 else 's'}",
+            *(["mixed"] if self.lam is not None else []),
+        ]
+        return f"Batch({', '.join(parts)})"
+
+    def __getitem__(self, key: str) -> Any:
+        """The value of a mapping key. Raises KeyError, naming the keys, for another."""
+        items = self._items()
+        if key not in items:
+            raise KeyError(f"{key!r} is no key of a batch; it has {', '.join(items)}")
+        return items[key]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._items())
+
+    def keys(self) -> KeysView[str]:
+        """The mapping keys, see the class."""
+        return self._items().keys()
+
+    def _items(self) -> dict[str, Any]:
+        items: dict[str, Any] = {"images": self.images, "labels": self.y}
+        if self.teachers:
+            items["soft_labels"] = self.teachers[0] if len(self.teachers) == 1 else self.teachers
+        return items
+
+    def to(self, device: str) -> "Batch":
+        """The batch with its tensors on a device; `positions` stay where they are, on the CPU."""
+        return replace(
+            self,
+            images=to_device(self.images, device),
+            y=to_device(self.y, device),
+            y2=None if self.y2 is None else to_device(self.y2, device),
+            lam=None if self.lam is None else to_device(self.lam, device),
+            teachers=tuple(soft_labels.to(device) for soft_labels in self.teachers),
+            features=tuple(to_device(values, device) for values in self.features),
+        )
 
     @property
     def time(self) -> float:

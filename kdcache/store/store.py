@@ -59,6 +59,10 @@ class Store:
         self.seal_record = seal
         self.segments = segments
 
+    def __repr__(self) -> str:
+        views, seal = shown_spans(segment.views for segment in self.segments) or "none", self.content_id or "none"
+        return f"Store({str(self.folder.root)!r}, {self.rows} rows, views {views}, seal {seal[:8]})"
+
     @classmethod
     def create(
         cls,

@@ -12,7 +12,7 @@ import numpy as np
 
 from kdcache.base.arrays import IntArray
 from kdcache.store.plan import ViewPlan, key_word, whole_pairs
-from kdcache.training.batch_shares import near_equal, share_sizes
+from kdcache.training.batch_shares import exact_parts, near_equal, share_sizes
 
 
 @dataclass(frozen=True)
@@ -61,6 +61,11 @@ class BatchOrder:
     rows: the number of positions of the store. cycle: the views that epochs use in turn.
     batch_size: rows of a batch, over all processes. This process is number `rank` of `world_size`.
     block: rows of a block. window_rows: the most rows whose soft labels are in memory at once.
+    epochs: the number of epochs that have equal steps: as many as the one that needs most, where windows of other rows
+    need fewer. None gives each epoch the steps that its own windows need.
+    drop_last: every batch has exactly `batch_size` rows. The rest of each window is left out, and what an epoch has
+    more than the one with the fewest steps. A mixing pair is split where it must be. Processes get near-equal parts,
+    all of the same size where `world_size` divides `batch_size`.
     """
 
     positions: IntArray | range
@@ -73,6 +78,8 @@ class BatchOrder:
     window_rows: int
     rank: int = 0
     world_size: int = 1
+    epochs: int | None = None
+    drop_last: bool = False
 
     def view_of(self, epoch: int) -> int:
         """The view of an epoch: epoch e uses view e mod V of the cycle."""
@@ -98,26 +105,52 @@ class BatchOrder:
 
     def steps(self, epoch: int) -> int:
         """The number of batches of an epoch."""
-        if self.window_count == 1:
-            return self._batch_count(len(self.positions))
-        sizes = self._blocks[2] - self._blocks[1]
-        windows = (self._window_blocks(epoch, number) for number in range(self.window_count))
-        return sum(self._batch_count(int(sizes[blocks].sum())) for blocks in windows)
+        return sum(self._needed_steps(epoch)) if self.epochs is None else self._equal_steps
+
+    def window_steps(self, epoch: int) -> list[int]:
+        """The number of batches of each of the epoch's windows."""
+        counts, rows = self._needed_steps(epoch), self._window_sizes(epoch)
+        surplus = self.steps(epoch) - sum(counts)
+        for _ in range(surplus):  # the largest batches are made smaller
+            counts[max(range(len(rows)), key=lambda number: rows[number] / counts[number])] += 1
+        while surplus < 0:  # the last batches are left out
+            last = max(number for number, count in enumerate(counts) if count)
+            counts[last] -= 1
+            surplus += 1
+        return counts
+
+    @cached_property
+    def has_unequal_needs(self) -> bool:
+        """True where the windows of some epochs need more steps than those of others."""
+        return self.window_count > 1 and len({sum(self._needed_steps(epoch)) for epoch in range(self.epochs or 0)}) > 1
 
     def own_window(self, epoch: int, number: int) -> Window:
         """The part of one of the epoch's windows that this process's batches hold."""
         window = self.window(epoch, number)
-        return window if self.world_size == 1 else _part(window, [places for places, _ in self._deal(window)])
+        if self.world_size == 1:
+            return window
+        return _part(window, [places for places, _ in self._deal(window, self.window_steps(epoch)[number])])
+
+    def batches_from(self, epoch: int, step: int, stop: int) -> Iterator[BatchRows]:
+        """The batches from a step of an epoch up to epoch `stop`, a window at a time: an epoch's batches are never all
+        in memory."""
+        for later_epoch in range(epoch, stop):
+            for batch in self.batches(later_epoch):
+                if later_epoch > epoch or batch.step >= step:
+                    yield batch
 
     def batches(self, epoch: int) -> Iterator[BatchRows]:
-        """The epoch's batches, equal in size up to a pair; mixing partners stay together where both take part.
+        """The epoch's batches. Within a window they are equal in size up to a pair, and mixing partners stay together
+        where both take part; see `drop_last` for the other rule.
 
         Each is this process's share of the batch, which may be empty: see `share_sizes`.
         """
         step = 0
-        for number in range(self.window_count):
+        for number, count in enumerate(self.window_steps(epoch)):
+            if not count:
+                continue
             window = own_window = self.window(epoch, number)
-            deals: Iterable[tuple[IntArray, tuple[int, ...]]] = self._deal(window)
+            deals: Iterable[tuple[IntArray, tuple[int, ...]]] = self._deal(window, count)
             if self.world_size > 1:
                 deals = list(deals)
                 own_window = _part(window, [places for places, _ in deals])
@@ -153,38 +186,64 @@ class BatchOrder:
     def _blocks_at_once(self) -> int:
         return max(1, self.window_rows // self.block)
 
+    @cached_property
+    def _equal_steps(self) -> int:
+        epochs = range(1 if self.window_count == 1 else max(self.epochs or 1, 1))
+        needs = [sum(self._needed_steps(epoch)) for epoch in epochs]
+        return min(needs) if self.drop_last else max(needs)
+
+    def _needed_steps(self, epoch: int) -> list[int]:
+        """The number of batches that each window needs by its rows alone."""
+        if self.drop_last:
+            return [rows // self.batch_size for rows in self._window_sizes(epoch)]
+        return [max(1, -(-rows // self.batch_size)) for rows in self._window_sizes(epoch)]
+
+    def _window_sizes(self, epoch: int) -> list[int]:
+        """The number of rows of each of the epoch's windows."""
+        if self.window_count == 1:
+            return [len(self.positions)]
+        _, starts, stops = self._blocks
+        firsts = np.arange(0, len(starts), self._blocks_at_once)
+        sizes: list[int] = np.add.reduceat((stops - starts)[self._block_order(epoch)], firsts).tolist()
+        return sizes
+
+    def _block_order(self, epoch: int) -> IntArray:
+        """The blocks that take part in random order, as places among them."""
+        return self._generator(epoch, "blocks").permutation(len(self._blocks[0]))
+
     def _window_blocks(self, epoch: int, number: int) -> IntArray:
         """The blocks of a window, as places among the blocks that take part, ascending."""
-        order = self._generator(epoch, "blocks").permutation(len(self._blocks[0]))
-        return np.sort(order[number * self._blocks_at_once : (number + 1) * self._blocks_at_once])
+        first = number * self._blocks_at_once
+        return np.sort(self._block_order(epoch)[first : first + self._blocks_at_once])
 
-    def _batch_count(self, rows: int) -> int:
-        return max(1, -(-rows // self.batch_size))
-
-    def _deal(self, window: Window) -> Iterator[tuple[IntArray, tuple[int, ...]]]:
-        """This process's places in the window and the number of rows of each process, a batch at a time."""
+    def _deal(self, window: Window, count: int) -> Iterator[tuple[IntArray, tuple[int, ...]]]:
+        """This process's places in each of the window's `count` batches, and the number of rows of each process."""
         pairs, singles = self._pairs(window)
         generator = self._generator(window.epoch, f"window {window.number}")
-        order = generator.permutation(len(pairs))
+        pairs = pairs[generator.permutation(len(pairs))]
         singles = generator.permutation(singles)
-        count = self._batch_count(len(window.positions))
-        pair_edges, single_edges = _edges(near_equal(len(pairs), count)), _edges(near_equal(len(singles), count))
-        for batch in range(count):
-            yield self._share(
-                pairs[order[pair_edges[batch] : pair_edges[batch + 1]]],
-                singles[single_edges[count - 1 - batch] : single_edges[count - batch]],
-            )
+        if self.drop_last:
+            parts = exact_parts(pairs, singles, [self.batch_size] * count)
+        else:
+            needed_count = max(1, -(-len(window.positions) // self.batch_size))
+            if (missing := count - len(pairs) - len(singles)) > 0 and count > needed_count:  # no batch may be empty
+                pairs, singles = pairs[:-missing], np.concatenate([singles, pairs[-missing:].reshape(-1)])
+            parts = _near_equal_parts(pairs, singles, count)
+        for part in parts:
+            yield self._share(*part)
 
     def _share(self, pairs: IntArray, singles: IntArray) -> tuple[IntArray, tuple[int, ...]]:
         """This process's part of a batch's pairs [P, 2] and single rows [R], and the number of rows of each process."""
-        if self.world_size > 1:
+        shares: tuple[int, ...] = (2 * len(pairs) + len(singles),)
+        if self.world_size > 1 and self.drop_last:
+            shares = tuple(near_equal(self.batch_size, self.world_size).tolist())
+            pairs, singles = list(exact_parts(pairs, singles, shares))[self.rank]
+        elif self.world_size > 1:
             pair_counts, single_counts = share_sizes(len(pairs), len(singles), self.world_size)
             shares = tuple((2 * pair_counts + single_counts).tolist())
             pair_edges, single_edges = _edges(pair_counts), _edges(single_counts)
             pairs = pairs[pair_edges[self.rank] : pair_edges[self.rank + 1]]
             singles = singles[single_edges[self.rank] : single_edges[self.rank + 1]]
-        else:
-            shares = (2 * len(pairs) + len(singles),)
         return (np.concatenate([pairs.reshape(-1), singles]) if len(pairs) else singles), shares
 
     def _pairs(self, window: Window) -> tuple[IntArray, IntArray]:
@@ -197,6 +256,16 @@ class BatchOrder:
     def _generator(self, epoch: int, use: str) -> np.random.RandomState:
         word = key_word(self.seed, epoch, 0, f"batches {use}")
         return np.random.RandomState([word & 0xFFFFFFFF, word >> 32])
+
+
+def _near_equal_parts(pairs: IntArray, singles: IntArray, count: int) -> Iterator[tuple[IntArray, IntArray]]:
+    """Near-equal parts of pairs [P, 2] and of single rows [R]; those with a pair more have a single row less."""
+    pair_edges, single_edges = _edges(near_equal(len(pairs), count)), _edges(near_equal(len(singles), count))
+    for number in range(count):
+        yield (
+            pairs[pair_edges[number] : pair_edges[number + 1]],
+            singles[single_edges[count - 1 - number] : single_edges[count - number]],
+        )
 
 
 def _part(window: Window, places: list[IntArray]) -> Window:

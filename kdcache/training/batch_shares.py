@@ -1,4 +1,6 @@
-"""Shares of one batch's rows among processes: a fixed rule, which keeps mixing partners in one share."""
+"""Shares of rows by fixed rules: near-equal ones, which keep mixing partners together, and ones of exact sizes."""
+
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 
@@ -24,3 +26,30 @@ def near_equal(rows: int, count: int) -> IntArray:
     """Sizes [count] of near-equal parts of some rows, the larger ones first."""
     size, remainder = divmod(rows, count)
     return size + (np.arange(count) < remainder)
+
+
+def exact_parts(pairs: IntArray, singles: IntArray, sizes: Sequence[int]) -> Iterator[tuple[IntArray, IntArray]]:
+    """Pairs [P', 2] and single rows [R'] of parts of exactly these sizes, from pairs [P, 2] and single rows [R], which
+    together have rows enough.
+
+    Single rows are spread over the parts. A pair is split only for a part of odd size when no single row is left; its
+    second row is then a single one. Rows that no part takes are left out.
+    """
+    next_pair = next_single = 0
+    for number, size in enumerate(sizes):
+        rest = len(singles) - next_single
+        single_count = min(size, rest // (len(sizes) - number))
+        if (size - single_count) % 2:
+            single_count += 1 if single_count < rest else -1
+        if single_count < 0:  # no single row is left
+            stop = next_pair + size // 2
+            yield pairs[next_pair:stop], pairs[stop, :1]
+            singles, next_single, next_pair = pairs[stop, 1:], 0, stop + 1
+            continue
+        pair_count = min((size - single_count) // 2, len(pairs) - next_pair)
+        single_count = size - 2 * pair_count
+        yield (
+            pairs[next_pair : next_pair + pair_count],
+            singles[next_single : next_single + single_count],
+        )
+        next_pair, next_single = next_pair + pair_count, next_single + single_count

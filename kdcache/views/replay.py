@@ -1,10 +1,13 @@
 """Grades of a replay: how far a view that is drawn again is off the view the teacher saw, and what may be accepted."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
+import numpy.typing as npt
 
+from kdcache.base.arrays import IntArray
 from kdcache.base.view_span import ViewSpan
 from kdcache.errors import ReplayError
 from kdcache.store.manifest import Provenance
@@ -52,6 +55,38 @@ class ExcusedDrift:
                 f"in view {view} {self.differing} of {self.seen} rows differ, of the canary {self.grade.differing} of "
                 f"{self.grade.rows}: this is more than the drift that was accepted; samples have changed, restore them"
             )
+
+
+class ReplayCheck:
+    """Compares the pixels of drawn rows with those of stores. Drift is judged once a store and view: drift that is
+    excused in one view says nothing of the others. `drift` is the worst grade that was accepted, None without any."""
+
+    def __init__(self, stores: Sequence[Store], dataset: ViewDataset, *, accept_drift: bool) -> None:
+        self.drift: ReplayGrade | None = None
+        self._stores, self._dataset, self._accept_drift = tuple(stores), dataset, accept_drift
+        self._excused: dict[tuple[int, int], ExcusedDrift] = {}  # by (number of the store, view)
+
+    def compare(
+        self,
+        number: int,
+        view: int,
+        positions: IntArray,
+        pixels: npt.NDArray[np.uint8],
+        stored_pixels: npt.NDArray[np.uint8],
+    ) -> None:
+        """Compare drawn `pixels` [B] at `positions` [B] with those of store `number`. Raises ReplayError as
+        `require_replay` does, and where more rows differ than the accepted drift explains."""
+        differing_rows = np.flatnonzero(pixels != stored_pixels)
+        key = (number, view)
+        if len(differing_rows) and key not in self._excused:
+            position = int(positions[differing_rows[0]])
+            store, accept_drift = self._stores[number], self._accept_drift
+            grade = require_replay(store, self._dataset, view=view, position=position, accept_drift=accept_drift)
+            self._excused[key] = ExcusedDrift(grade)
+            if self.drift is None or grade.levels > self.drift.levels:
+                self.drift = grade
+        if key in self._excused:
+            self._excused[key].count(len(pixels), len(differing_rows), view)
 
 
 def grade_replay(store: Store, dataset: ViewDataset, view: int) -> ReplayGrade:

@@ -57,7 +57,12 @@ class Loaders:
 
     @property
     def all(self) -> list[Loader]:
-        return [loader for loader in (self.training, self.validating) if loader]
+        return [loader for loader in (self.training, self.validating) if loader is not None]
+
+    def close(self) -> None:
+        """End the workers and threads of the loaders."""
+        for loader in self.all:
+            loader.close()
 
 
 def open_inputs(settings: TrainSettings, ranks: Ranks | None = None) -> Inputs:
@@ -89,7 +94,9 @@ def open_loaders(settings: TrainSettings, inputs: Inputs) -> Loaders:
     training = train_loader(settings, inputs.data, inputs.stores, inputs.device, launch)
     validating = validation_loader(settings, inputs.device, launch)
     by_split = {"train": training, "val": validating}
-    return Loaders(training, validating, {name: inputs_of(loader) for name, loader in by_split.items() if loader})
+    return Loaders(
+        training, validating, {name: inputs_of(loader) for name, loader in by_split.items() if loader is not None}
+    )
 
 
 def open_run(student: Student, inputs: Inputs, loaders: Loaders, stack: ExitStack) -> Run:
@@ -100,6 +107,7 @@ def open_run(student: Student, inputs: Inputs, loaders: Loaders, stack: ExitStac
     ranks.together(lambda: require_answers(student.network, inputs.data, loaders.all, settings.precision))
     record = run_record(settings, student.temperature, loaders.record)
     state = claimed_state(folder, record, ranks, stack, in_step={"checkpoint_steps": settings.checkpoint_steps})
+    loaders.training.settle_steps(None if state is None else "equal_steps" in state)
     metadata = weights_metadata(inputs.stores, start=settings.weights)
     if state is None:
         return Run.begin(student, loaders.training, metadata, ranks)

@@ -157,6 +157,7 @@ class Run:
             "loss_sum": self.loss_sum,
             **self.state.state_dict(),
             **generator_states(self.ranks, self.loader.device),
+            **({"equal_steps": True} if self.loader.equal_steps else {}),  # absent in runs from before that rule
         }
         if self.ranks.first:
             with self.ranks.holding():

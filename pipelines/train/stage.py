@@ -1,7 +1,7 @@
 """Stage two trains students on replayed views and cached soft labels; without a store, plainly."""
 
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
 
 import torch
@@ -31,6 +31,7 @@ def train(settings: TrainSettings, *, progress: Progress = silent, stop: StopReq
         inputs = ranks.together(lambda: open_inputs(settings, ranks))
         student = ranks.together(lambda: make_student(settings, inputs))
         loaders = ranks.together(lambda: open_loaders(settings, inputs))
+        stack.callback(loaders.close)
         run = open_run(student, inputs, loaders, stack)
         serve([run], loaders, NoIsolation(), progress=progress, stop=stop or StopRequest(), ranks=ranks)
         return run.summary()
@@ -51,10 +52,9 @@ def serve(
     Raises InterruptedRunError once `stop` is requested and every run has written its checkpoint.
     """
     loader, ranks = loaders.training, ranks or Ranks()
-    loader.start_epoch, loader.start_step = min(run.start for run in runs)
     stop, progress = ranks.stopping(stop), progress if ranks.first else silent
     start_time = time.monotonic()
-    for batch in ranks.each(loader, stop):
+    for batch in _batches_from(loader, min(run.start for run in runs), ranks, stop):
         active_runs = [run for run in runs if isolation.active(run) and run.start <= (batch.epoch, batch.step)]
         if not active_runs:  # the runs that had joined have failed; the others begin further on
             break
@@ -75,6 +75,14 @@ def serve(
         return
     if remaining_runs := list(filter(isolation.active, runs)):
         serve(remaining_runs, loaders, isolation, progress=progress, stop=stop, ranks=ranks)
+
+
+def _batches_from(loader: Loader, start: tuple[int, int], ranks: Ranks, stop: StopRequest) -> Iterator[Batch]:
+    """The batches from an epoch and step on, to the end of the training."""
+    epoch, step = start
+    loader.load_state_dict(loader.state_dict() | {"epoch": epoch, "step": step})
+    for _ in range(epoch, loader.epochs):
+        yield from ranks.each(loader, stop)
 
 
 def _end_epoch(
@@ -111,6 +119,7 @@ def validate(
 
 
 def _measure(validations: dict[Run, Validation], loader: Loader, isolation: Isolation) -> None:
+    loader.set_epoch(0)  # every pass sees the same views in the same order
     with torch.inference_mode():
         for batch in loader:
             for run in filter(isolation.active, validations) if len(batch.positions) else ():

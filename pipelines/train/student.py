@@ -2,24 +2,23 @@
 
 from typing import Any
 
-import numpy as np
 import torch
 from torch import nn
 
 from kdcache.base.launch import ALONE, Launch
 from kdcache.base.records import differences
-from kdcache.base.view_span import ViewSpan
 from kdcache.errors import InvalidInputError, MissingBlockError
 from kdcache.networks.build import build_network
 from kdcache.networks.precision import autocast
-from kdcache.networks.preparation import Preparation, normalisation
+from kdcache.networks.preparation import normalisation
 from kdcache.networks.weights import load_weights
 from kdcache.pipelines.settings import TrainSettings
 from kdcache.store.plan import ViewPlan
 from kdcache.store.store import Store
 from kdcache.store.whole_arrays import make_order
 from kdcache.training.loader import Loader
-from kdcache.views.draw import ViewRequest, draw_view, own_generators
+from kdcache.training.loader_options import FeedOptions, LabelOptions
+from kdcache.views.draw import draw_view, own_generators
 from kdcache.views.sources import Data, open_data
 from kdcache.views.transforms import PRESETS, build_transform, open_plan, stored_transform
 
@@ -55,9 +54,7 @@ def _require_whole(store: Store) -> None:
 def require_answers(network: nn.Module, data: Data, loaders: list[Loader], precision: str) -> None:
     """Check with one view that the student takes views and answers all classes, before the run's folder is claimed."""
     loader = loaders[0]
-    view = loader.batch_order.cycle[0]
-    drawn_views = loader.dataset[ViewRequest(ViewSpan.of(view), np.zeros(1, dtype=np.int64))]
-    images = Preparation(loader.mean, loader.std, loader.device)(drawn_views.images[0])
+    images = loader.one_view()
     try:
         with torch.no_grad(), autocast(precision, loader.device):
             logits = network.eval()(images)
@@ -121,24 +118,28 @@ def train_loader(
     mean, std = _normalisation(settings, data, transform, plan or stores[0].identity.plan)
     return Loader(
         data,
-        stores=stores,
+        stores,
         batch_size=settings.batch_size,
         epochs=settings.epochs,
         seed=settings.seed,
-        plan=plan,
-        transform=transform,
-        order=None if stores else make_order(len(data), "shuffled", settings.seed)[0],
         views=settings.views,
-        workers=settings.workers,
-        device=device,
-        mean=mean,
-        std=std,
-        memory_bytes=int(settings.memory_gb * 1e9),
-        accept_drift=settings.accept_drift,
-        top_k=settings.top_k,
-        class_means=settings.tail == "class-mean",
-        rank=launch.rank,
-        world_size=launch.world_size,
+        labels=LabelOptions(
+            top_k=settings.top_k,
+            class_means=settings.tail == "class-mean",
+            accept_drift=settings.accept_drift,
+            memory_bytes=int(settings.memory_gb * 1e9),
+        ),
+        feed=FeedOptions(
+            workers=settings.workers,
+            device=device,
+            mean=mean,
+            std=std,
+            plan=plan,
+            transform=transform,
+            order=None if stores else make_order(len(data), "shuffled", settings.seed)[0],
+            rank=launch.rank,
+            world_size=launch.world_size,
+        ),
     )
 
 
@@ -197,8 +198,9 @@ def validation_loader(settings: TrainSettings, device: str, launch: Launch = ALO
                 f"{spec.model_dump()}; leave --val-transform to the store, or extract another"
             )
     mean, std = _normalisation(settings, data, transform if is_named else None, plan)
-    return Loader(
-        data, stores=stores, batch_size=256, epochs=1, plan=plan, transform=transform if is_named else None, mean=mean,
-        std=std, workers=settings.workers, device=device, accept_drift=settings.accept_drift,
+    feed = FeedOptions(
+        settings.workers, device, mean, std, plan, transform if is_named else None,
         rank=launch.rank, world_size=launch.world_size,
     )  # fmt: skip
+    options = LabelOptions(accept_drift=settings.accept_drift)
+    return Loader(data, stores, batch_size=256, epochs=1, labels=options, feed=feed)

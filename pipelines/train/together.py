@@ -51,6 +51,7 @@ def train_together(
         with ExitStack() as stack:
             if students:
                 loaders = open_loaders(common_settings(students), inputs)
+                stack.callback(loaders.close)
                 open_runs = filter(None, (isolation.open_run(student, inputs, loaders, stack) for student in students))
                 runs = {run.settings.run: run for run in open_runs}
             if runs:

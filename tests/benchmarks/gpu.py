@@ -14,13 +14,14 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from kdcache import KD, Loader, Objective, Store
+from kdcache import KD, FeedOptions, Loader, Objective, Store
 from kdcache.networks.build import build_network
 from kdcache.views.provenance import provenance
 from kdcache.views.sources import Data
@@ -132,15 +133,11 @@ def student_step(bench: Bench, scale: Scale, blocks: Contest, device: str) -> It
 
 
 def _batches(data: Data, store: Store, scale: Scale, device: str) -> list[Any]:
-    loader = Loader(
-        data, stores=[store], batch_size=min(scale.batch, len(data)), epochs=1, workers=scale.workers, device=device
-    )
-    found = []
-    for batch in loader:
-        found.append(batch)
-        if len(found) == 4:
-            break
-    return found
+    feed = FeedOptions(workers=scale.workers, device=device)
+    loader = Loader(data, [store], batch_size=min(scale.batch, len(data)), epochs=1, feed=feed)
+    batches = list(islice(loader, 4))
+    loader.close()
+    return batches
 
 
 def synchronised(arm: Callable[[], None], device: str) -> Callable[[], None]:

@@ -6,7 +6,6 @@ python -m tests.benchmarks.label_side first|epochs STORE BUDGET
 import json
 import sys
 import time
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +15,8 @@ from kdcache.store.chunks import chunk_bytes
 from kdcache.store.reading import THREADS
 from kdcache.store.store import Store
 from kdcache.training.batch_order import BatchOrder
-from kdcache.training.label_windows import LabelWindows
+from kdcache.training.label_reading import LabelReading
+from kdcache.training.loader_options import LabelOptions
 
 BATCH = 256
 A_ROW = (
@@ -30,11 +30,11 @@ def first(path: str, budget: int) -> dict[str, float]:
     warm, began = peak(), time.perf_counter()
     store = Store.open(path)
     batch_order = batch_order_of(store, budget)
-    with ThreadPoolExecutor(1) as thread:
-        windows = LabelWindows([store], batch_order, epochs=1, features=False, thread=thread)
-        row = next(batch_order.batches(0))
-        labels = windows.at(row)[0].take(row.rows, positions=row.positions).soft_labels()
-        batch = time.perf_counter() - began
+    reading = LabelReading([store], batch_order, LabelOptions(), epochs=1)
+    row = next(batch_order.batches(0))
+    labels = reading.rows(row)[0].soft_labels()
+    batch = time.perf_counter() - began
+    reading.close()
     assert len(labels.label) == len(row.rows)
     began = time.perf_counter()
     again = Store.open(path)
@@ -47,11 +47,10 @@ def epochs(path: str, budget: int) -> dict[str, float]:
     warm = peak()
     store = Store.open(path)
     batch_order = batch_order_of(store, budget)
-    with ThreadPoolExecutor(1) as thread:
-        windows = LabelWindows([store], batch_order, epochs=len(store.every_view), features=False, thread=thread)
-        for epoch in range(len(store.every_view)):
-            for row in batch_order.batches(epoch):
-                windows.at(row)[0].take(row.rows, positions=row.positions)
+    reading = LabelReading([store], batch_order, LabelOptions(), epochs=len(store.every_view))
+    for row in batch_order.batches_from(0, 0, len(store.every_view)):
+        reading.rows(row)
+    reading.close()
     window = min(batch_order.window_rows, store.rows)
     return {"peak": peak() - warm, "bound": (2 * row_bytes(store) + A_ROW) * window + chunks(store) + OTHER}
 

@@ -23,7 +23,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from kdcache import KD, Batch, Loader, Objective, Store, extract, open_data, train
+from kdcache import KD, Batch, FeedOptions, Loader, Objective, Store, extract, open_data, train
 from kdcache.base.view_span import ViewSpan
 from kdcache.labels.full import FullLabels
 from kdcache.labels.reduction import centre, label_distances
@@ -36,6 +36,7 @@ from kdcache.pipelines.settings import ExtractSettings, TrainSettings
 from kdcache.training.metrics import Validation
 from kdcache.training.optimisers import build_optimizer, rate_schedule
 from tests.benchmarks.paired_report import markdown, plot, summarise, write_json
+from tests.kits.batches import batches_left
 
 ARMS = ("alone", "live", "cached_topk", "cached_full")
 STUDENT = "tests.benchmarks.live_vs_cached:small_student"
@@ -173,9 +174,9 @@ def train_loader(protocol: Protocol, work: Path, names: tuple[str, ...], epochs:
     stores = [Store.open(work / f"{name}.kd") for name in names]
     plain = Store.open(work / "full.kd")
     return Loader(
-        open_data(protocol.data, {"split": "train", "limit": protocol.rows}), stores=stores, seed=seed,
-        batch_size=protocol.batch_size, epochs=epochs, plan=plain.identity.plan, order=plain.order,
-        views=ViewSpan(0, protocol.views),
+        open_data(protocol.data, {"split": "train", "limit": protocol.rows}), stores, seed=seed,
+        batch_size=protocol.batch_size, epochs=epochs, views=ViewSpan(0, protocol.views),
+        feed=FeedOptions(plan=plain.identity.plan, order=plain.order),
     )  # fmt: skip
 
 
@@ -194,9 +195,9 @@ def run_seed(protocol: Protocol, work: Path, seed: int) -> dict[str, Any]:
     began = time.monotonic()
     teacher = open_teacher(protocol, work)
     loader = train_loader(protocol, work, ("topk", "full"), protocol.epochs, seed)
-    arms = new_arms(protocol, seed, sum(loader.steps(epoch) for epoch in range(protocol.epochs)))
+    arms = new_arms(protocol, seed, len(loader) * protocol.epochs)
     first: dict[str, Any] = {}
-    for batch in loader:
+    for batch in batches_left(loader):
         topk, full = batch.teachers
         live = live_labels(teacher, batch)
         taught = {"alone": (), "live": (live,), "cached_topk": (topk,), "cached_full": (full,)}

@@ -14,7 +14,7 @@ from typing import Any
 from kdcache.base.view_span import ViewSpan
 from kdcache.store.layout import segment_layout
 from kdcache.store.store import Store
-from kdcache.training.label_windows import DEFAULT_MEMORY
+from kdcache.training.loader_options import DEFAULT_MEMORY
 from tests.benchmarks.harness import Bench, Figure, alternate, exact, interval, timed_ratio
 from tests.benchmarks.rowstores import Shape, files_of, identity_of, write_row_store
 

@@ -2,7 +2,6 @@
 
 import os
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, cast
 
@@ -12,7 +11,8 @@ import numpy.typing as npt
 from kdcache.store.rows import EncodedRows
 from kdcache.store.store import Store
 from kdcache.training.batch_order import BatchOrder
-from kdcache.training.label_windows import LabelWindows
+from kdcache.training.label_reading import LabelReading
+from kdcache.training.loader_options import LabelOptions
 from tests.benchmarks.harness import Bench, Figure, Times, alternate, timed_rate, timed_ratio
 from tests.benchmarks.rowstores import Shape, write_row_store
 
@@ -113,9 +113,10 @@ def _shuffled(bench: Bench, store: Store, records: Array, width: int) -> Iterato
     generator = np.random.RandomState(0)
 
     def blocks() -> int:
-        with ThreadPoolExecutor(1) as thread:
-            labels = LabelWindows([store], batch_order, epochs=1, features=False, thread=thread)
-            return sum(len(labels.at(row)[0].take(row.rows).positions) for row in batch_order.batches(0))
+        reading = LabelReading([store], batch_order, LabelOptions(), epochs=1)
+        count = sum(len(reading.rows(row)[0].positions) for row in batch_order.batches(0))
+        reading.close()
+        return count
 
     def rows() -> int:
         order = generator.permutation(store.rows)

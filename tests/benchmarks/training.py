@@ -169,11 +169,10 @@ def _ours(case: Case, bench: Bench, name: str, stores: tuple[str, ...], epochs: 
     loader = train_loader(settings, data, opened, "cpu")
     objective = build_objective(settings, opened, TEMPERATURE if stores else None)
     run = Run.begin(Student(settings, network, objective, None), loader, {})
-    batches, steps = iter(loader), loader.steps(0)
 
     def epoch() -> None:
-        for _ in range(steps):
-            run.step(next(batches))
+        for batch in loader:
+            run.step(batch)
 
     return epoch
 

@@ -21,6 +21,7 @@ from kdcache.store.store import Store
 from kdcache.training.loader import Loader
 from kdcache.views.sources import open_data
 from tests.kits import stages
+from tests.kits.batches import batches_left
 from tests.kits.forks import forks
 from tests.kits.stages import ROWS, Stage, student
 from tests.kits.stores import all_files
@@ -162,7 +163,8 @@ def test_readers_keep_the_seal_they_opened_while_views_are_added(stage: Stage, t
     data = open_data("digits", {"limit": ROWS})
     first = Store.open(store)
     pinned = f"{store}@{first.content_id}"
-    readers = [iter(Loader(data, stores=[Store.open(url)], batch_size=64, epochs=4)) for url in (str(store), pinned)]
+    loaders = [Loader(data, [Store.open(url)], batch_size=64, epochs=4) for url in (str(store), pinned)]
+    readers = [batches_left(loader) for loader in loaders]
     seen = [[next(reader)] for reader in readers]
     added = extract(stage.asked(store, views="2:4"))
     for batches, reader in zip(seen, readers, strict=True):

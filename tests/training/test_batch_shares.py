@@ -17,6 +17,8 @@ from kdcache.store.plan import partners_of
 from kdcache.training.batch_order import BatchOrder, BatchRows
 from kdcache.training.batch_shares import near_equal, share_sizes
 from kdcache.training.loader import Loader
+from kdcache.training.loader_options import FeedOptions, LabelOptions
+from tests.kits.batches import batches_left
 from tests.kits.views import FULL, TOPK, Mix, digits, extract_store, make_setting, plan_of, teacher_of
 
 UNHURRIED = settings(deadline=None, max_examples=60, suppress_health_check=[HealthCheck.too_slow])
@@ -90,9 +92,10 @@ def test_the_rows_of_shares_are_those_of_one_process(tmp_path: Path, encoding: E
     """With processes that have no row in any batch, and one with a loader worker."""
     data = digits(90)
     store = extract_store(tmp_path / "a.kd", make_setting(data, teacher_of(), plan_of(mix=mix), encoding))
-    options: dict[str, Any] = {"stores": [store], "batch_size": 4, "epochs": 2, "memory_bytes": 3000}
-    alone = list(Loader(data, **options))
-    shared = [list(Loader(data, **options, workers=int(rank == 1), rank=rank, world_size=5)) for rank in range(5)]
+    options: dict[str, Any] = {"batch_size": 4, "epochs": 2, "labels": LabelOptions(memory_bytes=3000)}
+    alone = list(batches_left(Loader(data, [store], **options)))
+    feeds = [FeedOptions(workers=int(rank == 1), rank=rank, world_size=5) for rank in range(5)]
+    shared = [list(batches_left(Loader(data, [store], **options, feed=feed))) for feed in feeds]
     assert {len(each) for each in shared} == {len(alone)}
     assert all(0 in batch.shares for batch in shared[0])
     for step, whole in enumerate(alone):
@@ -119,4 +122,4 @@ def assert_rows_of(whole: Batch, part: Batch) -> None:
 @pytest.mark.parametrize(("rank", "world_size"), [(2, 2), (-1, 3), (0, 0)])
 def test_a_rank_that_there_is_not_is_refused(rank: int, world_size: int) -> None:
     with pytest.raises(InvalidInputError, match=f"rank {rank} was given of {world_size} processes"):
-        Loader(digits(10), batch_size=4, epochs=1, rank=rank, world_size=world_size)
+        Loader(digits(10), batch_size=4, epochs=1, feed=FeedOptions(rank=rank, world_size=world_size))

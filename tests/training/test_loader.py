@@ -22,8 +22,10 @@ from kdcache.store.manifest import Provenance
 from kdcache.store.plan import key_word, partners_of
 from kdcache.store.store import Store
 from kdcache.training.loader import Loader
+from kdcache.training.loader_options import FeedOptions, LabelOptions
 from kdcache.views.sources import Data
 from kdcache.views.transforms import build_transform
+from tests.kits.batches import batches_left
 from tests.kits.views import (
     FULL,
     TOPK,
@@ -87,7 +89,7 @@ def test_batches_hold_what_the_store_says_of_their_rows(
 ) -> None:
     store = store_of(encoding, mix)
     labels = torch.from_numpy(data.labels[store.order].astype(np.int64))
-    batches = list(Loader(data, stores=[store], batch_size=32, epochs=3))
+    batches = list(batches_left(Loader(data, [store], batch_size=32, epochs=3)))
     assert [batch.view for batch in batches if batch.step == 0] == [0, 1, 0]
     for epoch in range(3):
         dealt = torch.cat([batch.positions for batch in batches if batch.epoch == epoch])
@@ -113,12 +115,12 @@ def test_a_small_memory_gives_the_same_rows_in_windows(data: Data, store_of: Mak
     store = store_of(TOPK, mix)
     whole = {
         (batch.epoch, position): (batch.images[row], batch.teachers[0].logits[row])
-        for batch in Loader(data, stores=[store], batch_size=32, epochs=2)
+        for batch in batches_left(Loader(data, [store], batch_size=32, epochs=2))
         for row, position in enumerate(batch.positions.tolist())
     }
-    loader = Loader(data, stores=[store], batch_size=32, epochs=2, memory_bytes=3000)
+    loader = Loader(data, [store], batch_size=32, epochs=2, labels=LabelOptions(memory_bytes=3000))
     assert len(loader.batch_order.windows(0)) == 4
-    batches = list(loader)
+    batches = list(batches_left(loader))
     for batch in batches:
         assert len({position // 64 for position in batch.positions.tolist()}) == 1
         for row, position in enumerate(batch.positions.tolist()):
@@ -134,9 +136,12 @@ def test_a_small_memory_gives_the_same_rows_in_windows(data: Data, store_of: Mak
 def test_a_run_resumes_with_exactly_the_remaining_batches(
     data: Data, store_of: Make, memory: int, epoch: int, step: int
 ) -> None:
-    options: dict[str, Any] = {"stores": [store_of(TOPK, "mixup")], "batch_size": 32, "epochs": 3, "seed": 4}
-    every = list(Loader(data, memory_bytes=memory, **options))
-    rest = list(Loader(data, memory_bytes=memory, start_epoch=epoch, start_step=step, **options))
+    labels = LabelOptions(memory_bytes=memory)
+    options: dict[str, Any] = {"batch_size": 32, "epochs": 3, "seed": 4, "labels": labels}
+    every = list(batches_left(Loader(data, [store_of(TOPK, "mixup")], **options)))
+    loader = Loader(data, [store_of(TOPK, "mixup")], **options)
+    loader.load_state_dict(loader.state_dict() | {"epoch": epoch, "step": step})
+    rest = list(batches_left(loader))
     expected = [batch for batch in every if (batch.epoch, batch.step) >= (epoch, step)]
     assert rows_of(rest) == rows_of(expected)
     for found, wanted in zip(rest, expected, strict=True):
@@ -146,14 +151,14 @@ def test_a_run_resumes_with_exactly_the_remaining_batches(
 
 def test_workers_change_nothing(data: Data, store_of: Make) -> None:
     options: dict[str, Any] = {"stores": [store_of(TOPK, "cutmix")], "batch_size": 50, "epochs": 1}
-    alone, helped = list(Loader(data, **options)), list(Loader(data, workers=2, **options))
+    alone, helped = list(Loader(data, **options)), list(Loader(data, feed=FeedOptions(workers=2), **options))
     assert rows_of(alone) == rows_of(helped)
     assert all(torch.equal(a.images, b.images) for a, b in zip(alone, helped, strict=True))
 
 
 def test_a_subset_of_positions_gets_its_own_rows(data: Data, store_of: Make) -> None:
     store, chosen = store_of(FULL, "mixup"), np.array([190, 3, 77, 5, 64, 130, 4])
-    batches = list(Loader(data, stores=[store], batch_size=4, epochs=1, positions=chosen))
+    batches = list(Loader(data, [store], batch_size=4, epochs=1, positions=chosen))
     assert sorted(torch.cat([batch.positions for batch in batches]).tolist()) == sorted(chosen.tolist())
     for batch in batches:
         require_equal_labels(batch.teachers[0], store.read(0, batch.positions.numpy()))
@@ -168,7 +173,7 @@ def test_positions_that_are_not_are_refused(data: Data, positions: list[int]) ->
 def test_a_smaller_k_and_features(data: Data, tmp_path: Path) -> None:
     setting = make_setting(data, teacher_of(), plan_of(), TopKEncoding(k=4, features=16))
     store = extract_store(tmp_path / "a.kd", setting)
-    for batch in Loader(data, stores=[store], batch_size=64, epochs=1, top_k=2, features=True):
+    for batch in Loader(data, [store], batch_size=64, epochs=1, labels=LabelOptions(top_k=2, features=True)):
         positions = batch.positions.numpy()
         require_equal_labels(batch.teachers[0], store.read(0, positions).prefix(2))
         stored = store.load(0, positions, features=True).arrays["features"]
@@ -178,7 +183,7 @@ def test_a_smaller_k_and_features(data: Data, tmp_path: Path) -> None:
 def test_an_ensemble_gives_each_store_s_word(data: Data, store_of: Make, tmp_path: Path) -> None:
     first = store_of(TOPK)
     second = extract_store(tmp_path / "b.kd", make_setting(data, random_teacher(), plan_of(), FULL), views=3)
-    batches = list(Loader(data, stores=[first, second], batch_size=64, epochs=4))
+    batches = list(batches_left(Loader(data, [first, second], batch_size=64, epochs=4)))
     assert {batch.view for batch in batches} == {0, 1}  # what they have in common
     for batch in batches:
         assert isinstance(batch.teachers[1], FullLabels)
@@ -197,7 +202,7 @@ def test_another_picture_stops_the_first_batch_whatever_is_accepted(
         batch_size=16,
         epochs=2,
         views=ViewSpan.of(1),
-        accept_drift=accept,
+        labels=LabelOptions(accept_drift=accept),
     )
     with pytest.raises(ReplayError, match=r"view 1 of position \d+ \(sample \d+\).*another picture.*64 differ"):
         next(iter(loader))
@@ -207,13 +212,14 @@ def test_drift_is_named_refused_and_accepted_by_flag(data: Data, store_of: Make)
     options: dict[str, Any] = {"stores": [store_of()], "batch_size": 64, "epochs": 2}
     with pytest.raises(ReplayError, match=r"view 0 of position .*: drift, .* by [12]\.\d of 255.*--accept-drift"):
         next(iter(Loader(altered(data, drifted), **options)))
-    loader = Loader(altered(data, drifted), accept_drift=True, **options)
-    assert len(list(loader)) == 2 * loader.steps(0)
+    accepting = LabelOptions(accept_drift=True)
+    loader = Loader(altered(data, drifted), labels=accepting, **options)
+    assert len(list(batches_left(loader))) == 2 * len(loader)
     assert loader.drift is not None
     assert loader.drift.grade == "drift"
     assert 0 < loader.drift.levels <= 2
-    honest = Loader(data, accept_drift=True, **options)
-    list(honest)
+    honest = Loader(data, labels=accepting, **options)
+    list(batches_left(honest))
     assert honest.drift is None
 
 
@@ -225,7 +231,8 @@ def test_one_changed_sample_is_told_from_drift(data: Data, store_of: Make, accep
     def change(image: Tensor, index: int) -> Tensor:
         return negative(image, index) if index == other else image
 
-    loader = Loader(altered(data, change), stores=[store], batch_size=ROWS, epochs=1, accept_drift=accept)
+    labels = LabelOptions(accept_drift=accept)
+    loader = Loader(altered(data, change), [store], batch_size=ROWS, epochs=1, labels=labels)
     with pytest.raises(ReplayError, match=rf"position 150 \(sample {other}\).*replays exactly.*restore its file"):
         next(iter(loader))
 
@@ -238,10 +245,11 @@ def test_drift_accepted_in_one_view_excuses_no_other(data: Data, store_of: Make)
     def transform(image: Tensor) -> Tensor:
         return negative(image, 0) if torch.initial_seed() in second else light(drifted(image, 0))
 
-    loader = iter(Loader(data, stores=[store], batch_size=ROWS, epochs=2, transform=transform, accept_drift=True))
-    assert next(loader).view == 0
+    labels, feed = LabelOptions(accept_drift=True), FeedOptions(transform=transform)
+    loader = Loader(data, [store], batch_size=ROWS, epochs=2, labels=labels, feed=feed)
+    assert next(iter(loader)).view == 0
     with pytest.raises(ReplayError, match=r"view 1 of position .*another picture"):
-        next(loader)
+        next(iter(loader))
 
 
 def test_another_data_set_is_refused_before_the_first_batch(data: Data, store_of: Make) -> None:
@@ -266,14 +274,14 @@ def test_stores_that_do_not_belong_together_are_refused(data: Data, store_of: Ma
         ("has 12 classes, not 10", InvalidInputError, {"classes": 12}),
     ]:
         with pytest.raises(error, match=name):
-            Loader(data, stores=[first, other(f"{name[:5]}.kd", **options)], batch_size=8, epochs=1)
+            Loader(data, [first, other(f"{name[:5]}.kd", **options)], batch_size=8, epochs=1)
 
 
 def test_views_that_are_not_there_are_refused(data: Data, store_of: Make) -> None:
     with pytest.raises(
         InvalidInputError, match=r"views 0:6 were asked for; the stores have \[0, 1\] in common, not \[2, 3"
     ):
-        Loader(data, stores=[store_of()], batch_size=8, epochs=1, views=ViewSpan(0, 6))
+        Loader(data, [store_of()], batch_size=8, epochs=1, views=ViewSpan(0, 6))
 
 
 def test_a_block_without_a_commit_is_refused_never_zeros(data: Data, tmp_path: Path) -> None:
@@ -283,14 +291,16 @@ def test_a_block_without_a_commit_is_refused_never_zeros(data: Data, tmp_path: P
         if block != 2:
             segment.commit(block, arrays=arrays, counts=counts, provenance=Provenance(device="test"))
     with pytest.raises(MissingBlockError, match=r"positions 128 to 191 \(block 2\) are not committed"):
-        next(iter(Loader(data, stores=[store], batch_size=8, epochs=1)))
+        next(iter(Loader(data, [store], batch_size=8, epochs=1)))
     there = np.setdiff1d(np.arange(ROWS), np.arange(128, 192))
-    assert sum(len(b.positions) for b in Loader(data, stores=[store], batch_size=8, epochs=1, positions=there)) == 136
+    assert sum(len(b.positions) for b in Loader(data, [store], batch_size=8, epochs=1, positions=there)) == 136
 
 
 def test_a_transform_that_only_the_store_names_is_not_imported(data: Data, tmp_path: Path) -> None:
     plan = plan_of("os:abort")
     store = extract_store(tmp_path / "a.kd", make_setting(data, teacher_of(), plan, transform=v2.Identity()), views=1)
     with pytest.raises(InvalidInputError, match="drawn by os:abort, a transform of the user's own"):
-        Loader(data, stores=[store], batch_size=8, epochs=1)
-    assert next(iter(Loader(data, stores=[store], batch_size=8, epochs=1, transform=v2.Identity()))).view == 0
+        Loader(data, [store], batch_size=8, epochs=1)
+    assert (
+        next(iter(Loader(data, [store], batch_size=8, epochs=1, feed=FeedOptions(transform=v2.Identity())))).view == 0
+    )

@@ -19,8 +19,10 @@ from kdcache.networks.preparation import Preparation, default_normalisation
 from kdcache.store.plan import ViewPlan
 from kdcache.training.batch_order import BatchOrder
 from kdcache.training.loader import Loader
+from kdcache.training.loader_options import FeedOptions
 from kdcache.views.draw import Drawn, ViewDataset, ViewRequest, draw_requests, own_generators, seed_generators
 from kdcache.views.mixing import mix_images, with_partners
+from tests.kits.batches import batches_left
 from tests.kits.views import TRANSFORMS, Kind, Mix, Pictures, picture, picture_data, pictures, plan_of, view_dataset
 
 Views = dict[tuple[int, int], tuple[Any, ...]]  # (view, position) -> all that this view is
@@ -158,13 +160,11 @@ def require_shown(kind: Kind, mix: Mix, subset: bool) -> None:
         data,
         batch_size=10,
         epochs=3,
-        plan=plan,
-        transform=transform,
-        order=order,
         positions=positions,
         views=ViewSpan(0, 2),
+        feed=FeedOptions(plan=plan, transform=transform, order=order),
     )
-    for batch in loader:
+    for batch in batches_left(loader):
         assert batch.view == (0, 1, 0)[batch.epoch]
         assert torch.equal(batch.images, teacher_input[batch.view][batch.positions])
         mixing = [drawn.mixing[batch.view] for drawn in shown]

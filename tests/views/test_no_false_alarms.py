@@ -18,6 +18,7 @@ from kdcache.store.store import Store
 from kdcache.training.loader import Loader
 from kdcache.views.sources import open_data
 from tests.kits import pictures
+from tests.kits.batches import batches_left
 from tests.kits.pictures import ROWS, Gallery
 from tests.kits.stages import start
 
@@ -150,7 +151,8 @@ def test_a_clean_open_is_no_alarm(gallery: Gallery, tmp_path: Path, monkeypatch:
 def test_a_subset_of_positions_is_no_alarm(gallery: Gallery) -> None:
     data = open_data(f"folder:{gallery.pictures}", {})
     chosen = np.arange(3, ROWS, 7)
-    batches = list(Loader(data, stores=[Store.open(gallery.store)], batch_size=5, epochs=2, positions=chosen))
+    loader = Loader(data, [Store.open(gallery.store)], batch_size=5, epochs=2, positions=chosen)
+    batches = list(batches_left(loader))
     assert sum(len(batch.positions) for batch in batches) == 2 * len(chosen)
 
 

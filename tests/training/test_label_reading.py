@@ -1,7 +1,6 @@
 """windows: each batch gets its rows of the window in memory, and two windows are in memory, never more."""
 
 import tracemalloc
-from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
@@ -9,7 +8,8 @@ import pytest
 from kdcache.base.arrays import IntArray
 from kdcache.store.store import Store
 from kdcache.training.batch_order import BatchOrder
-from kdcache.training.label_windows import LabelWindows
+from kdcache.training.label_reading import LabelReading
+from kdcache.training.loader_options import LabelOptions
 from tests.benchmarks.label_side import A_ROW, chunks, row_bytes
 from tests.benchmarks.rowstores import Shape, write_row_store
 from tests.kits.stores import make_case, write_store
@@ -41,15 +41,15 @@ def test_a_batch_gets_its_own_rows(small: dict[str, Store], mix: str, window_row
     some = np.flatnonzero(np.random.RandomState(0).uniform(size=store.rows) < 0.5)
     batch_order = batch_order_of(store, range(store.rows) if kept == "all" else some, window_rows)
     seen = []
-    with ThreadPoolExecutor(1) as thread:
-        windows = LabelWindows([store, store], batch_order, epochs=3, features=False, thread=thread)
-        for row in (row for epoch in range(3) for row in batch_order.batches(epoch)):
-            for rows in windows.at(row):
-                found, wanted = rows.take(row.rows, positions=row.positions), store.load(row.view, row.positions)
-                np.testing.assert_array_equal(rows.positions[row.rows], row.positions)
-                for name, values in wanted.arrays.items():
-                    np.testing.assert_array_equal(found.arrays[name], values)
-            seen.append((row.epoch, row.positions.tolist()))
+    reading = LabelReading([store, store], batch_order, LabelOptions(), epochs=3)
+    for row in batch_order.batches_from(0, 0, 3):
+        for rows in reading.rows(row):
+            wanted = store.load(row.view, row.positions)
+            np.testing.assert_array_equal(rows.positions, row.positions)
+            for name, values in wanted.arrays.items():
+                np.testing.assert_array_equal(rows.arrays[name], values)
+        seen.append((row.epoch, row.positions.tolist()))
+    reading.close()
     for epoch in range(3):
         dealt = sorted(position for each, positions in seen if each == epoch for position in positions)
         assert dealt == (list(range(store.rows)) if kept == "all" else some.tolist())
@@ -86,11 +86,10 @@ def test_memory_is_flat_in_views_and_two_windows_at_most(large: Store, window_ro
 def peak_of(store: Store, window_rows: int, epochs: int) -> int:
     batch_order = batch_order_of(store, range(store.rows), window_rows, 1024)
     tracemalloc.start()
-    with ThreadPoolExecutor(1) as thread:
-        windows = LabelWindows([store], batch_order, epochs=epochs, features=False, thread=thread)
-        for epoch in range(epochs):
-            for row in batch_order.batches(epoch):
-                windows.at(row)[0].take(row.rows, positions=row.positions)
+    reading = LabelReading([store], batch_order, LabelOptions(), epochs=epochs)
+    for row in batch_order.batches_from(0, 0, epochs):
+        reading.rows(row)
     _, peak = tracemalloc.get_traced_memory()
     tracemalloc.stop()
+    reading.close()
     return peak

@@ -1,0 +1,72 @@
+"""The loader's inputs: stores that fit the data set, and the positions and views that its epochs use."""
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from kdcache.base.arrays import IntArray
+from kdcache.base.records import require_equal
+from kdcache.base.view_span import ViewSpan
+from kdcache.errors import InvalidInputError, MissingBlockError
+from kdcache.store.store import Store
+from kdcache.views.sources import Data
+
+
+def require_fit(stores: Sequence[Store], data: Data) -> None:
+    """Stores must be of this data set, and of one order and view plan. Raises MismatchError or MissingBlockError."""
+    identity = data.identity() if stores else None
+    for store in stores:
+        assert identity is not None
+        name = str(store.folder.root)
+        advice = "train on the data set that the store was extracted from, or extract a store for this one"
+        require_equal(store.identity.dataset, identity, f"{name} is of another data set:", advice, "dataset.")
+        advice = "an ensemble needs stores of one order and one view plan: extract with the same seed and transform"
+        first = stores[0].identity
+        require_equal(first.order, store.identity.order, f"{name} has another order:", advice, "order.")
+        require_equal(first.plan, store.identity.plan, f"{name} has another view plan:", advice, "views.")
+        if store.identity.teacher.classes != first.teacher.classes:
+            raise InvalidInputError(f"{name} has {store.identity.teacher.classes} classes, not {first.teacher.classes}")
+        if not store.every_view:
+            raise MissingBlockError(f"{name} has no views yet; run kdcache extract")
+
+
+def chosen_positions(positions: IntArray | None, rows: int) -> IntArray | range:
+    """Ascending positions, all by default. Raises InvalidInputError for none, for a row twice or outside."""
+    if positions is None:
+        return range(rows)
+    positions = np.sort(np.asarray(positions, dtype=np.int64))
+    count = len(positions)
+    if not count or positions[0] < 0 or positions[-1] >= rows or len(np.unique(positions)) < count:
+        span = f"{count} positions from {positions[0]} to {positions[-1]}" if count else "no positions"
+        raise InvalidInputError(f"{span} were given; give each of some positions 0 to {rows - 1} once")
+    return positions
+
+
+def view_cycle(stores: Sequence[Store], views: ViewSpan | None, epochs: int) -> tuple[int, ...]:
+    """Views that epochs use in turn: those asked for, or all that the stores have in common."""
+    views = None if views is None else ViewSpan.parse(views)
+    if not stores:
+        return tuple(views or range(max(epochs, 1)))
+    common_views = sorted(set.intersection(*(set(store.every_view) for store in stores)))
+    if not common_views:
+        lists = "; ".join(f"{store.folder.root} has {list(store.every_view)}" for store in stores)
+        raise InvalidInputError(f"the stores have no view in common: {lists}; extract the same views for both")
+    if views is not None and (absent_views := [view for view in views if view not in common_views]):
+        raise InvalidInputError(
+            f"views {views} were asked for; the stores have {common_views[:20]} in common, not {absent_views[:20]}: "
+            "choose among these, or extract more"
+        )
+    return tuple(views or common_views)
+
+
+def row_bytes(stores: Sequence[Store]) -> int:
+    """Bytes in memory of one row of one view over all stores."""
+    total = 0
+    for store in stores:
+        arrays = store.segments[0].layout.arrays
+        total += sum(
+            int(np.prod(spec.shape[1:])) // spec.shape[spec.block_axis] * np.dtype(spec.dtype).itemsize
+            for spec in arrays.values()
+            if spec.block_axis is not None
+        )
+    return total

@@ -1,0 +1,79 @@
+"""The drawing of views for training: batches of rows become images, drawn, normalised and mixed.
+
+Shape letters: B rows, [ch, H, W] of an image.
+"""
+
+from collections.abc import Generator, Iterable, Iterator
+from dataclasses import dataclass
+from itertools import tee
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from kdcache.base.arrays import IntArray
+from kdcache.base.view_span import ViewSpan
+from kdcache.networks.preparation import Preparation, default_normalisation
+from kdcache.training.batch_order import BatchRows
+from kdcache.training.loader_options import FeedOptions
+from kdcache.views.draw import Drawn, ViewDataset, ViewRequest, draw_requests
+from kdcache.views.mixing import mix_rows, with_partners
+
+
+@dataclass(frozen=True)
+class BatchImages:
+    """The images of a batch: `images` [B, ch, H, W] f32 on the device, mixed with those of their `partners` [B].
+
+    pixels: [B] u8, the low bytes of the fingerprints. lam: [B] f64, the weight of each row itself.
+    """
+
+    images: Tensor
+    pixels: npt.NDArray[np.uint8]
+    partners: IntArray
+    lam: npt.NDArray[np.float64]
+
+
+class ViewDrawing:
+    """Draws the images of batches, in this process or ahead in `workers` processes, which serve one stream."""
+
+    def __init__(self, dataset: ViewDataset, options: FeedOptions) -> None:
+        self.dataset, self.options = dataset, options
+        self._preparation: Preparation | None = None
+
+    def stream(self, batches: Iterable[BatchRows]) -> Generator[tuple[BatchRows, BatchImages]]:
+        """Each batch with its images. The workers end with the stream, or when it is closed."""
+        batches, ahead = tee(batches)
+        items = draw_requests(self.dataset, _requests(self.dataset, ahead), self.options.workers)
+        for batch in batches:
+            yield batch, self._images(batch, next(items)) if len(batch.positions) else self._no_rows()
+        assert next(items, None) is None
+
+    def one_view(self, view: int) -> Tensor:
+        """A prepared view [1, ch, H, W] of position 0, not mixed: an input for the network."""
+        return self._prepared(self.dataset[ViewRequest(ViewSpan.of(view), np.zeros(1, dtype=np.int64))].images[0])
+
+    def _images(self, batch: BatchRows, drawn: Drawn) -> BatchImages:
+        count, mixing = len(batch.positions), drawn.mixing[0]
+        images = self._prepared(drawn.images[0])
+        images = mix_rows(images, mixing, drawn.request.positions, count, self.dataset.plan.mix)
+        return BatchImages(images, drawn.pixels[0, :count], mixing.partners[:count], mixing.lam[:count])
+
+    def _no_rows(self) -> BatchImages:
+        """The images of a share without rows, whose size nobody has seen."""
+        images = torch.empty(0, 1, 1, 1, device=self.options.device)
+        return BatchImages(images, np.empty(0, np.uint8), np.empty(0, np.int64), np.empty(0))
+
+    def _prepared(self, images: Tensor) -> Tensor:
+        if self._preparation is None:
+            mean, std = default_normalisation(images.shape[1])
+            self._preparation = Preparation(self.options.mean or mean, self.options.std or std, self.options.device)
+        return self._preparation(images)
+
+
+def _requests(dataset: ViewDataset, batches: Iterable[BatchRows]) -> Iterator[ViewRequest]:
+    """A request for each batch that has rows, with the partners that are drawn only to be mixed in."""
+    for batch in batches:
+        if len(batch.positions):
+            positions = with_partners(dataset.plan, batch.positions, batch.view, len(dataset.order))
+            yield ViewRequest(ViewSpan.of(batch.view), positions)
