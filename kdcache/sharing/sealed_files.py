@@ -26,8 +26,7 @@ from kdcache.store.layout import (
     seal_key,
 )
 from kdcache.store.manifest import Card, Identity, parse_manifest
-from kdcache.store.partial import Partial
-from kdcache.store.seals import Seal, SealedSegment
+from kdcache.store.seals import Partial, Seal, SealedSegment
 from kdcache.store.segment import Segment
 from kdcache.store.shards import largest_shard
 from kdcache.store.store import Store

@@ -22,8 +22,7 @@ from kdcache.places.place import Place
 from kdcache.sharing.sealed_files import SealedListing, SharedFile
 from kdcache.store.layout import CARD, LATEST_SEAL, MANIFEST, PARTIAL
 from kdcache.store.manifest import parse_manifest
-from kdcache.store.partial import Partial, read_partial
-from kdcache.store.seals import Seal, read_seal, sealed_ids
+from kdcache.store.seals import Partial, Seal, read_partial, read_seal, sealed_ids
 
 JOBS = 8
 HELD = 256 * 2**20  # bytes of shards in memory at once

@@ -14,18 +14,12 @@ from kdcache.errors import DamagedError, FormatError, InvalidInputError, Missing
 from kdcache.places.place import Place
 from kdcache.store.array_spec import ArraySpec
 from kdcache.store.commits import Commit, Counts, SealedCommits, Shard, list_commits, read_commit, require_rows
-from kdcache.store.layout import (
-    SegmentLayout,
-    describe_segment,
-    group_bytes,
-    segment_digest,
-    segment_layout,
-    segment_name,
-)
+from kdcache.store.layout import SegmentLayout, describe_segment, group_bytes, segment_digest, segment_name
 from kdcache.store.manifest import Identity, Provenance
 from kdcache.store.read_ahead import AwaitedBlock, AwaitedFile, Expectant
 from kdcache.store.reading import open_folders, parts_of, read_records
 from kdcache.store.rows import EncodedRows
+from kdcache.store.segment_layout import segment_layout
 from kdcache.store.shards import encode_shard, largest_shard, longest_chunk, read_row, require_metadata
 
 Array = npt.NDArray[Any]

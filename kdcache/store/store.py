@@ -18,23 +18,14 @@ from kdcache.places.opening import open_folder, open_place
 from kdcache.places.place import Place, get_optional
 from kdcache.store.array_spec import plain_array
 from kdcache.store.commits import commits_bytes
-from kdcache.store.layout import (
-    CARD,
-    LATEST_SEAL,
-    MANIFEST,
-    group_bytes,
-    labels_spec,
-    order_spec,
-    seal_key,
-    segment_layout,
-)
+from kdcache.store.layout import CARD, LATEST_SEAL, MANIFEST, group_bytes, labels_spec, order_spec, seal_key
 from kdcache.store.manifest import Card, Identity, Manifest, Provenance, parse_manifest
-from kdcache.store.partial import drop_left_out, read_partial
 from kdcache.store.plan import partners_of
 from kdcache.store.read_ahead import reading
 from kdcache.store.rows import EncodedRows
-from kdcache.store.seals import Seal, SealedSegment, read_seal, split_pin
+from kdcache.store.seals import Seal, SealedSegment, drop_left_out, read_partial, read_seal, split_pin
 from kdcache.store.segment import Segment, listed_segments
+from kdcache.store.segment_layout import segment_layout
 from kdcache.store.shards import put_plain
 from kdcache.store.whole_arrays import check_order, head_digest, read_head, read_labels, read_order
 

@@ -13,7 +13,7 @@ import numpy.typing as npt
 from kdcache.labels.encoding import Choice
 from kdcache.labels.encodings import narrowed
 from kdcache.store.array_spec import ArraySpec
-from kdcache.store.layout import segment_layout
+from kdcache.store.segment_layout import segment_layout
 from kdcache.store.shards import encode_shard
 from kdcache.store.store import Store
 from kdcache.whole_store.recoding import Recoding

@@ -19,8 +19,7 @@ from kdcache.places.place import Place
 from kdcache.store.array_spec import ArraySpec
 from kdcache.store.commits import listed_blocks
 from kdcache.store.layout import LATEST_SEAL, group_bytes, labels_spec, order_spec, segment_name
-from kdcache.store.partial import read_partial
-from kdcache.store.seals import read_seal, sealed_ids, split_pin
+from kdcache.store.seals import read_partial, read_seal, sealed_ids, split_pin
 from kdcache.store.segment import Segment
 from kdcache.store.store import Store
 from kdcache.store.whole_arrays import head_specs

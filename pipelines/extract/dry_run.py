@@ -15,9 +15,9 @@ from kdcache.labels.tail_errors import TailError, tail_errors
 from kdcache.labels.topk import TopKEncoding
 from kdcache.pipelines.extract.job import Job, chosen_words, open_job, stored_encoding
 from kdcache.pipelines.settings import ExtractSettings
-from kdcache.store.layout import segment_layout
 from kdcache.store.manifest import Identity
 from kdcache.store.plan import GROUP
+from kdcache.store.segment_layout import segment_layout
 from kdcache.store.shards import encode_shard
 from kdcache.views.draw import draw_requests
 

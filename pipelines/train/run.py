@@ -1,11 +1,12 @@
 """One training's lifetime: it begins or goes on from a checkpoint, takes steps, ends epochs and saves itself."""
 
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from kdcache.base.memory import peak_rss_bytes
 from kdcache.base.records import Record
@@ -205,3 +206,35 @@ def _parallel(state: TrainingState, settings: TrainSettings, loader: Loader, ran
     """Network and objective as a step uses them, tried under its precision. The first process's weights reach all."""
     with autocast(settings.precision, loader.device):
         return DataParallel(state.network, state.objective, ranks, loader.one_view)
+
+
+class Isolation(Protocol):
+    """A run does its work through these four methods, so that it neither changes nor stops the other runs."""
+
+    def active(self, run: Run) -> bool:
+        """True while a run takes part; False once it failed."""
+
+    def turn(self, run: Run) -> AbstractContextManager[None]:
+        """The context in which a run does all its work."""
+
+    def batch(self, run: Run, batch: Batch) -> Batch:
+        """The training batch that a run gets."""
+
+    def images(self, run: Run, batch: Batch) -> Tensor:
+        """The images [B, ch, H, W] of a validation batch that a run gets."""
+
+
+class NoIsolation:
+    """The isolation of a run that has the process to itself: it needs none."""
+
+    def active(self, run: Run) -> bool:
+        return True
+
+    def turn(self, run: Run) -> AbstractContextManager[None]:
+        return nullcontext()
+
+    def batch(self, run: Run, batch: Batch) -> Batch:
+        return batch
+
+    def images(self, run: Run, batch: Batch) -> Tensor:
+        return batch.images

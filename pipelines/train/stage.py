@@ -10,9 +10,8 @@ from kdcache.base.progress import Progress, StopRequest, silent
 from kdcache.networks.precision import autocast
 from kdcache.objectives.batch import Batch
 from kdcache.pipelines.settings import TrainSettings
-from kdcache.pipelines.train.isolation import Isolation, NoIsolation
 from kdcache.pipelines.train.prepare import Loaders, make_student, open_inputs, open_loaders, open_run
-from kdcache.pipelines.train.run import Run, TrainSummary
+from kdcache.pipelines.train.run import Isolation, NoIsolation, Run, TrainSummary
 from kdcache.training.loader import Loader
 from kdcache.training.metrics import Validation
 from kdcache.training.process_group import open_ranks, own_device

@@ -10,8 +10,8 @@ import pytest
 from kdcache.base.view_span import ViewSpan
 from kdcache.errors import DamagedError, FormatError, InvalidInputError, StoreError
 from kdcache.store.commits import SealedCommits
-from kdcache.store.layout import segment_layout
 from kdcache.store.manifest import Card, Identity
+from kdcache.store.segment_layout import segment_layout
 from kdcache.store.store import Store
 from tests.kits.attacks import in_child
 from tests.kits.stores import Case, create_store, make_case, write_store

@@ -23,8 +23,9 @@ from kdcache.networks.precision import autocast
 from kdcache.pipelines.extract.block_runner import LocalRunner
 from kdcache.pipelines.extract.job import Job, open_job
 from kdcache.pipelines.settings import ExtractSettings
-from kdcache.store.layout import SegmentLayout, segment_layout
+from kdcache.store.layout import SegmentLayout
 from kdcache.store.segment import Segment
+from kdcache.store.segment_layout import segment_layout
 from kdcache.store.store import Store
 from kdcache.views.decoding import DECODERS
 from kdcache.views.draw import draw_requests

@@ -12,7 +12,7 @@ from statistics import median
 from typing import Any
 
 from kdcache.base.view_span import ViewSpan
-from kdcache.store.layout import segment_layout
+from kdcache.store.segment_layout import segment_layout
 from kdcache.store.store import Store
 from kdcache.training.loader_options import DEFAULT_MEMORY
 from tests.benchmarks.harness import Bench, Figure, alternate, exact, interval, timed_ratio

@@ -19,9 +19,10 @@ from kdcache.labels.encoding import Encoding
 from kdcache.labels.reduction import TopK, reduce_topk
 from kdcache.labels.topk import TopKEncoding
 from kdcache.store.commits import Commit, Counts, Shard
-from kdcache.store.layout import SegmentLayout, group_bytes, labels_spec, order_spec, segment_layout
+from kdcache.store.layout import SegmentLayout, group_bytes, labels_spec, order_spec
 from kdcache.store.manifest import DatasetIdentity, Identity, Manifest, OrderIdentity, Provenance, TeacherIdentity
 from kdcache.store.plan import TransformSpec, ViewPlan
+from kdcache.store.segment_layout import segment_layout
 from kdcache.store.shards import encode_shard, put_plain
 from kdcache.store.store import Store
 from tests.kits.encoding import encode_topk

@@ -18,10 +18,11 @@ from kdcache.labels.reduction import TopK, centre, logsumexp, reduce_topk, tail_
 from kdcache.labels.topk import TopKEncoding
 from kdcache.labels.topk_labels import TopKLabels
 from kdcache.store.commits import Commit, Counts, Shard
-from kdcache.store.layout import BLOCKS_WANTED, labels_spec, order_spec, segment_layout
+from kdcache.store.layout import labels_spec, order_spec
 from kdcache.store.manifest import DatasetIdentity, Identity, OrderIdentity, TeacherIdentity
 from kdcache.store.plan import TransformSpec, ViewPlan
 from kdcache.store.rows import EncodedRows
+from kdcache.store.segment_layout import BLOCKS_WANTED, segment_layout
 from kdcache.store.shards import encode_plain, encode_shard
 from kdcache.store.store import Store
 from kdcache.views.provenance import provenance

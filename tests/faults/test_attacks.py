@@ -11,8 +11,9 @@ import pytest
 from kdcache.base.arrays import values_digest
 from kdcache.base.canonical import canonical_json, sha256_hex
 from kdcache.base.view_span import ViewSpan
-from kdcache.store.layout import order_spec, segment_digest, segment_layout
+from kdcache.store.layout import order_spec, segment_digest
 from kdcache.store.manifest import parse_manifest
+from kdcache.store.segment_layout import segment_layout
 from kdcache.store.shards import encode_plain
 from kdcache.store.store import Store
 from tests.kits.attacks import (

@@ -17,8 +17,8 @@ from kdcache.sharing import hub_push
 from kdcache.sharing.export import export_store
 from kdcache.sharing.push_pull import pull, push
 from kdcache.sharing.sealed_files import sealed_files
-from kdcache.store.layout import segment_layout
 from kdcache.store.seals import split_pin
+from kdcache.store.segment_layout import segment_layout
 from kdcache.store.store import Store
 from kdcache.whole_store.verify import inspect_files
 from tests.kits import hub_stub

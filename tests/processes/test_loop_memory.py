@@ -11,7 +11,7 @@ from kdcache.labels.encoding import Encoding
 from kdcache.labels.full import FullEncoding
 from kdcache.labels.topk import TopKEncoding
 from kdcache.networks.loop_memory import SLACK, loop_memory
-from kdcache.store.layout import segment_layout
+from kdcache.store.segment_layout import segment_layout
 from tests.benchmarks.extracting_memory import extracted_apart
 from tests.kits.stores import make_identity
 

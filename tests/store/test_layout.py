@@ -12,8 +12,9 @@ from kdcache.base.view_span import ViewSpan
 from kdcache.labels.encodings import encoding_of
 from kdcache.labels.topk import class_dtype
 from kdcache.store.array_spec import ArraySpec, plain_array
-from kdcache.store.layout import BLOCK_MIN, block_size, labels_spec, order_spec, seal_key, segment_layout, segment_name
+from kdcache.store.layout import labels_spec, order_spec, seal_key, segment_name
 from kdcache.store.manifest import Identity
+from kdcache.store.segment_layout import BLOCK_MIN, block_size, segment_layout
 from tests.kits.stores import make_identity
 
 FEW = np.arange(4)

@@ -13,7 +13,7 @@ from kdcache.labels.quantising import decode_tail, last_steps
 from kdcache.labels.reduction import SKETCH_TEMPERATURES, tail_sums
 from kdcache.labels.tail_packing import unpack
 from kdcache.labels.topk import TopKEncoding
-from kdcache.store import layout
+from kdcache.store import segment_layout
 from kdcache.store.inspection import describe_store
 from kdcache.store.lineage import recoded_from
 from kdcache.store.manifest import Provenance
@@ -149,8 +149,8 @@ def test_clamped_rows_are_counted_no_lower_than_they_are(tmp_path: Path) -> None
 @pytest.mark.parametrize("wide", [False, True], ids=["larger blocks", "smaller blocks"])
 def test_blocks_of_other_sizes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, wide: bool) -> None:
     """Blocks follow from the size of a row, so one of the output may cover several of the source, or a part of one."""
-    monkeypatch.setattr(layout, "BLOCKS_WANTED", 2)
-    monkeypatch.setattr(layout, "SHARD_BYTES", 64 * 60 * 2 * (2 if wide else 1))
+    monkeypatch.setattr(segment_layout, "BLOCKS_WANTED", 2)
+    monkeypatch.setattr(segment_layout, "SHARD_BYTES", 64 * 60 * 2 * (2 if wide else 1))
     if wide:  # as if there were more than 65,536 classes
         monkeypatch.setattr(topk, "class_dtype", lambda classes: "uint32")
     k = 28 if wide else 5
@@ -172,8 +172,8 @@ def test_blocks_of_other_sizes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, 
 
 def test_all_logits_stay_as_they_are_in_larger_blocks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Features are the widest array: without them blocks are larger."""
-    monkeypatch.setattr(layout, "BLOCKS_WANTED", 2)
-    monkeypatch.setattr(layout, "SHARD_BYTES", 64 * 64 * 2 * 2)
+    monkeypatch.setattr(segment_layout, "BLOCKS_WANTED", 2)
+    monkeypatch.setattr(segment_layout, "SHARD_BYTES", 64 * 64 * 2 * 2)
     source = write_store(tmp_path / "full.kd", make_case(600, 20, None, features=64))
     _, found = recoded(tmp_path / "full.kd", tmp_path / "out.kd", drop=("features",))
     assert found.segments[0].layout.block == 2 * source.segments[0].layout.block

@@ -1,0 +1,54 @@
+"""The layout of a segment follows from identity and views alone: its arrays, and the rows of its blocks.
+
+Shape letters: Vs views of a segment, N positions, K kept classes, C classes, L labels a row (2 under mixing), D width.
+"""
+
+from kdcache.base.view_span import ViewSpan
+from kdcache.labels.encoding import RowArray
+from kdcache.store.array_spec import BLOCK_MAX, ArraySpec
+from kdcache.store.layout import SegmentLayout, segment_name
+from kdcache.store.manifest import Identity
+
+BLOCK_MIN = 64  # one mixing group
+BLOCKS_WANTED = 64
+SHARD_BYTES = 64_000_000
+CHUNK_BYTES = 32_000_000
+CANARY_ROWS = 64
+FEATURES = "pooled penultimate features of the teacher"
+PIXELS = "low byte of xxh3-64 over the view that the teacher saw"
+CANARY = "thumbnails of the first positions' views"
+
+
+def row_arrays(identity: Identity) -> dict[str, RowArray]:
+    """The arrays that have an entry for each row, in the order in which a block writes them."""
+    arrays = dict(identity.encoding.arrays(identity.space))
+    if identity.encoding.features:
+        arrays["features"] = RowArray("float16", FEATURES, back=(identity.encoding.features,))
+    return arrays | {"pixels": RowArray("uint8", PIXELS)}
+
+
+def block_size(identity: Identity, views: ViewSpan) -> int:
+    """Rows of a block: the largest power of two up to 8,192 with at most 64 MB a shard, at most 32 MB a chunk and at
+    least 64 blocks; never under 64."""
+    widest = max(array.row_bytes for array in row_arrays(identity).values())
+    limit = min(
+        BLOCK_MAX, SHARD_BYTES // (len(views) * widest), CHUNK_BYTES // widest, identity.dataset.rows // BLOCKS_WANTED
+    )
+    return max(BLOCK_MIN, 1 << max(limit, 1).bit_length() - 1)
+
+
+def segment_layout(identity: Identity, views: ViewSpan) -> SegmentLayout:
+    """The layout of the segment that holds some views of a store."""
+    rows, name = identity.dataset.rows, segment_name(views)
+    block = block_size(identity, views)
+    arrays: dict[str, ArraySpec] = {}
+    for array, row in row_arrays(identity).items():
+        shape = (len(views), *row.front, rows, *row.back)
+        shard = (len(views), *row.front, block, *row.back)
+        chunk, axis = (1, *shard[1:]), 1 + len(row.front)
+        arrays[array] = ArraySpec(f"{name}/{array}", shape, row.dtype, shard, chunk, axis, row.by_rank, row.text)
+    canary = (len(views), min(CANARY_ROWS, rows), 3, 8, 8)
+    arrays["canary"] = ArraySpec(f"{name}/canary", canary, "uint8", canary, (1, *canary[1:]), text=CANARY)
+    for array, once in identity.encoding.segment_arrays(identity.space).items():
+        arrays[array] = ArraySpec(f"{name}/{array}", once.shape, once.dtype, once.shape, once.shape, text=once.text)
+    return SegmentLayout(name, views, rows, block, arrays)
