@@ -98,7 +98,7 @@ def make_objective(
     """
     values, defaults = dict(settings or {}), parameters_of(name)
     if unknown_keys := sorted(values.keys() - defaults.keys()):
-        known_keys = ", ".join(f"{key} ({default})" for key, default in defaults.items()) or "none"
+        known_keys = ", ".join(f"{key} ({default})" for key, default in defaults.items())
         raise InvalidInputError(f"objective {name} has no setting {', '.join(unknown_keys)}; it has {known_keys}")
     kind = term_class(name)
     hints = get_type_hints(kind.__init__, include_extras=True) | {"w_ce": NotNegative, "w_kd": NotNegative}
