@@ -1,5 +1,7 @@
-"""Seals, which one team names to another: create-only lists of segment digests, whose sha256 is the content id. A copy that
-leaves segments out on purpose says so in a record of its own, which tells them from damaged ones."""
+"""Seals, which one team names to another: create-only lists of segment digests, whose sha256 is the content id.
+
+A copy that leaves segments out on purpose says so in a record of its own, which tells them from damaged ones.
+"""
 
 import os
 import re
