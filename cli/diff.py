@@ -8,7 +8,7 @@ import typer
 from kdcache.base.engine_settings import EngineSettings
 from kdcache.base.figures import check_picture
 from kdcache.cli.console import print_json, print_line, print_record, print_table, progress_bar
-from kdcache.cli.flags import Json, Views, with_engine_flags
+from kdcache.cli.flags import Json, Views, with_settings_flags
 from kdcache.store.store import Store
 from kdcache.whole_store.diff import FieldDifference, StoreDifference, StoreSummary, diff_stores
 from kdcache.whole_store.diff_plot import plot_difference
@@ -23,7 +23,7 @@ OtherPictures = Annotated[bool, typer.Option("--other-pictures", help="Compare r
 Plot = Annotated[Path | None, typer.Option("--plot", help="Draw KL and agreement by view: FILE.png.")]
 
 
-@with_engine_flags
+@with_settings_flags
 def command(
     a: Annotated[str, typer.Argument(help=Place)],
     b: Annotated[str, typer.Argument(help=Place)],

@@ -8,7 +8,6 @@ import typer
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
-from kdcache.base.engine_settings import EngineSettings
 from kdcache.base.records import validated
 from kdcache.base.view_span import ViewSpan
 
@@ -23,20 +22,29 @@ Views = Annotated[
 Config = Annotated[str | None, typer.Option("--config", help="TOML file of the same settings; flags win.")]
 
 
-def with_engine_flags(function: Callable[..., int | None]) -> Callable[..., int | None]:
-    """Give `function(..., engine: EngineSettings)` a flag for each of the engine's settings in place of `engine`."""
+def with_settings_flags(function: Callable[..., int | None]) -> Callable[..., int | None]:
+    """Give a function that takes settings, such as `engine: EngineSettings`, a flag for each of their fields."""
+    own_parameters = inspect.signature(function).parameters.values()
+    models = {parameter.name: parameter.annotation for parameter in own_parameters if _is_model(parameter.annotation)}
 
     def command(**values: Any) -> int | None:
-        fields = {name: values.pop(name) for name in EngineSettings.model_fields}
-        flags = {name: value for name, value in fields.items() if value is not None}
-        return function(**values, engine=validated(EngineSettings, "engine", **flags))
+        settings = {}
+        for noun, model in models.items():
+            fields = {name: values.pop(name) for name in model.model_fields}
+            settings[noun] = validated(model, noun, **{name: v for name, v in fields.items() if v not in (None, [])})
+        return function(**values, **settings)
 
-    engine_flags = [_parameter(name, field, False) for name, field in EngineSettings.model_fields.items()]
     parameters: list[inspect.Parameter] = []
-    for parameter in inspect.signature(function).parameters.values():
-        own_flag = [parameter.replace(kind=inspect.Parameter.KEYWORD_ONLY)]
-        parameters += engine_flags if parameter.annotation is EngineSettings else own_flag
+    for parameter in own_parameters:
+        if model := models.get(parameter.name):
+            parameters += [_parameter(name, field, False) for name, field in model.model_fields.items()]
+        else:
+            parameters.append(parameter.replace(kind=inspect.Parameter.KEYWORD_ONLY))
     return _declared(command, function, parameters)
+
+
+def _is_model(annotation: Any) -> bool:
+    return isinstance(annotation, type) and issubclass(annotation, BaseModel)
 
 
 def with_flags(
@@ -101,8 +109,18 @@ def _choices(annotation: Any) -> str | None:
     arguments = (annotation, *get_args(annotation))
     if any(getattr(argument, "__origin__", argument) is ViewSpan for argument in arguments):
         return SPAN
-    options = [argument for argument in arguments if isinstance(argument, str)]
-    return "|".join(options) if options else None
+    options = _literals(annotation)
+    return ("," if get_origin(annotation) is tuple else "|").join(options) or None
+
+
+def _literals(annotation: Any) -> list[str]:
+    """The texts that an annotation allows, such as those of `Literal["a", "b"] | None`."""
+    arguments = get_args(annotation)
+    return [
+        option
+        for argument in arguments
+        for option in ([argument] if isinstance(argument, str) else _literals(argument))
+    ]
 
 
 def _default(field: FieldInfo) -> str:

@@ -8,7 +8,7 @@ import typer
 from kdcache.base.engine_settings import EngineSettings
 from kdcache.base.figures import check_picture
 from kdcache.cli.console import print_json, print_record, print_table, progress_bar
-from kdcache.cli.flags import Json, with_engine_flags
+from kdcache.cli.flags import Json, with_settings_flags
 from kdcache.store.store import Store
 from kdcache.whole_store.engines import open_engine, seen_by
 from kdcache.whole_store.stats import StoreStats, ViewStats, store_stats
@@ -18,7 +18,7 @@ Place = Annotated[str, typer.Argument(help="folder, zip file or address of the s
 Plot = Annotated[Path | None, typer.Option("--plot", help="Draw them: FILE.png.")]
 
 
-@with_engine_flags
+@with_settings_flags
 def command(
     store: Place,
     *,

@@ -8,7 +8,7 @@ import typer
 from kdcache.base.engine_settings import EngineSettings, wants_dask
 from kdcache.base.progress import stop_on_signals
 from kdcache.cli.console import print_error, print_json, print_record, print_table
-from kdcache.cli.flags import Json, with_engine_flags
+from kdcache.cli.flags import Json, with_settings_flags
 
 File = Annotated[str, typer.Argument(help="TOML file: [base], and [grid], [random] or [study]; see docs/sweeps.md")]
 Folder = Annotated[str, typer.Option("--folder", help="Folder of the sweep; the file's own by default.")]
@@ -18,7 +18,7 @@ WORK = "kdcache.pipelines.sweep.stage"  # what each worker imports, once
 MEASURES = ("accuracy", "agreement", "loss", "seconds", "bytes_a_row")
 
 
-@with_engine_flags
+@with_settings_flags
 def command(
     file: File,
     *,

@@ -2,7 +2,9 @@
 
 import os
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Any, Literal
+
+from pydantic import BeforeValidator, Field
 
 from kdcache.base.records import Record, validated
 from kdcache.base.view_span import ViewSpan
@@ -21,17 +23,27 @@ from kdcache.store.segment import Segment
 from kdcache.store.store import Store
 
 
+def _listed(value: Any) -> Any:
+    """Texts, each with one name or several between commas, as a list of names."""
+    texts = [value] if isinstance(value, str) else value
+    return [name.strip() for text in texts for name in text.split(",")] if isinstance(texts, list) else texts
+
+
 class Narrowing(Record):
     """The changes to an encoding that a recoding asks for.
 
     None and () change nothing: the value is the source store's or, where the encoding is another, its default. Without
     `encoding`, `top_k` makes top-k of any store."""
 
-    encoding: str | None = None
-    top_k: int | None = None
-    quantisation: Literal["default", "high"] | None = None
-    packing: Literal["residuals", "plain"] | None = None
-    drop: tuple[Literal["features", "head"], ...] = ()
+    encoding: str | None = Field(default=None, description="the encoding to change to, topk or full")
+    top_k: int | None = Field(default=None, ge=1, description="classes kept of each row, up to the store's")
+    quantisation: Literal["default", "high"] | None = Field(
+        default=None, description="steps of the gaps; not finer ones"
+    )
+    packing: Literal["residuals", "plain"] | None = Field(default=None, description="how gaps and tail are laid out")
+    drop: Annotated[tuple[Literal["features", "head"], ...], BeforeValidator(_listed)] = Field(
+        default=(), description="features,head: what to leave out"
+    )
 
 
 def narrow_identity(identity: Identity, narrowing: Narrowing) -> Identity:
