@@ -115,12 +115,9 @@ def _choices(annotation: Any) -> str | None:
 
 def _literals(annotation: Any) -> list[str]:
     """The texts that an annotation allows, such as those of `Literal["a", "b"] | None`."""
-    arguments = get_args(annotation)
-    return [
-        option
-        for argument in arguments
-        for option in ([argument] if isinstance(argument, str) else _literals(argument))
-    ]
+    if isinstance(annotation, str):
+        return [annotation]
+    return [option for argument in get_args(annotation) for option in _literals(argument)]
 
 
 def _default(field: FieldInfo) -> str:

@@ -80,7 +80,7 @@ class ExtractSettings(Settings):
         default="auto",
         description="gaps by rank and tail as residuals, or both plain; auto: the store's, else residuals",
     )
-    keep: Keep = Field(default=(), description="features,head: keep pooled features, the classifier")
+    keep: Keep = Field(default=(), description="pooled features, the classifier")
     batch_size: int = Field(default=256, description="rows of a teacher batch, a multiple of 64")
     min_accuracy: float | None = Field(
         default=None, description="accept this top-1 on clean rows; default twice chance"

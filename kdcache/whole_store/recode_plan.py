@@ -42,7 +42,7 @@ class Narrowing(Record):
     )
     packing: Literal["residuals", "plain"] | None = Field(default=None, description="how gaps and tail are laid out")
     drop: Annotated[tuple[Literal["features", "head"], ...], BeforeValidator(_listed)] = Field(
-        default=(), description="features,head: what to leave out"
+        default=(), description="what to leave out"
     )
 
 
