@@ -16,17 +16,19 @@ from kdcache.labels.quantising import (
     GAP_DTYPE,
     GAPS_A_NAT,
     NO_LABEL,
+    TAIL_STEPS,
     decode_label,
     decode_logits,
     decode_tail,
     last_steps,
+    pack,
     quantise_gaps,
     quantise_label,
     quantise_tail,
+    unpack,
 )
 from kdcache.labels.reduction import SKETCH_TEMPERATURES, Array, TopK, reduce_topk, tail_sums
 from kdcache.labels.soft_labels import SoftLabels
-from kdcache.labels.tail_packing import TAIL_STEPS, pack, unpack
 from kdcache.labels.topk_labels import TopKLabels
 
 MEANS = "class_means"
@@ -42,7 +44,7 @@ class TopKEncoding(Encoding):
     """The k best classes and a sketch of the tail.
 
     class_means: each segment holds the mean tail logit of every class. packing: "plain" keeps gaps and tail as they
-    are; "residuals" keeps gaps rank by rank and the tail as residuals, see `tail_packing`.
+    are; "residuals" keeps gaps rank by rank and the tail as residuals, see `quantising`.
     """
 
     name: Literal["topk"] = "topk"

@@ -18,7 +18,7 @@ from kdcache.places.checked_files import require_sha256
 from kdcache.places.parallel import JOBS, Budget, Pool
 from kdcache.places.parts import InMemory, Parts
 from kdcache.places.place import FarPlace, Place
-from kdcache.store.chunks import index_bytes, parse_index
+from kdcache.store.shards import index_bytes, parse_index
 
 SMALL = 2**14  # bytes up to which a file is fetched whole at once: a second request would take longer
 HELD = 2**28  # most bytes of whole shards in memory at once, over all threads; a larger shard comes in parts

@@ -17,8 +17,7 @@ from kdcache.store.commits import Commit, Counts, SealedCommits, Shard, list_com
 from kdcache.store.layout import SegmentLayout, describe_segment, group_bytes, segment_digest, segment_name
 from kdcache.store.manifest import Identity, Provenance
 from kdcache.store.read_ahead import AwaitedBlock, AwaitedFile, Expectant
-from kdcache.store.reading import open_folders, parts_of, read_records
-from kdcache.store.rows import EncodedRows
+from kdcache.store.reading import EncodedRows, open_folders, parts_of, read_records
 from kdcache.store.segment_layout import segment_layout
 from kdcache.store.shards import encode_shard, largest_shard, longest_chunk, read_row, require_metadata
 

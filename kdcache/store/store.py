@@ -22,7 +22,7 @@ from kdcache.store.layout import CARD, LATEST_SEAL, MANIFEST, group_bytes, label
 from kdcache.store.manifest import Card, Identity, Manifest, Provenance, parse_manifest
 from kdcache.store.plan import partners_of
 from kdcache.store.read_ahead import reading
-from kdcache.store.rows import EncodedRows
+from kdcache.store.reading import EncodedRows
 from kdcache.store.seals import Seal, SealedSegment, drop_left_out, read_partial, read_seal, split_pin
 from kdcache.store.segment import Segment, listed_segments
 from kdcache.store.segment_layout import segment_layout

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from kdcache.base.devices import to_device
 from kdcache.labels.soft_labels import SoftLabels
-from kdcache.store.rows import EncodedRows
+from kdcache.store.reading import EncodedRows
 from kdcache.store.store import Store
 from kdcache.training.batch_order import BatchOrder, BatchRows
 from kdcache.training.loader_options import LabelOptions

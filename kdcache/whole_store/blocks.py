@@ -13,8 +13,7 @@ from kdcache.base.canonical import sha256_hex
 from kdcache.errors import DamagedError
 from kdcache.places.parallel import many
 from kdcache.store.plan import partners_of
-from kdcache.store.reading import rows_first
-from kdcache.store.rows import EncodedRows
+from kdcache.store.reading import EncodedRows, rows_first
 from kdcache.store.segment import Segment
 from kdcache.store.shards import decode_shard, largest_shard, require_metadata
 from kdcache.store.store import Store

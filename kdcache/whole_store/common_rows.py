@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from kdcache.store.rows import EncodedRows
+from kdcache.store.reading import EncodedRows
 from kdcache.store.segment import Segment
 from kdcache.store.store import Store
 

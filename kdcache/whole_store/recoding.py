@@ -17,7 +17,7 @@ import numpy.typing as npt
 
 from kdcache.labels.encoding import Encoded
 from kdcache.store.manifest import Identity
-from kdcache.store.rows import EncodedRows
+from kdcache.store.reading import EncodedRows
 
 Array = npt.NDArray[Any]
 IntArray = npt.NDArray[np.int64]

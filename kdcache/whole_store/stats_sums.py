@@ -13,7 +13,7 @@ import numpy.typing as npt
 from kdcache.base.view_span import ViewSpan
 from kdcache.labels.reduction import SKETCH_TEMPERATURES
 from kdcache.labels.soft_labels import SoftLabels
-from kdcache.store.rows import EncodedRows
+from kdcache.store.reading import EncodedRows
 from kdcache.whole_store.blocks import block_labels, read_block, view_rows
 from kdcache.whole_store.calibrate import BINS, calibration_sums
 from kdcache.whole_store.store_address import StoreAddress

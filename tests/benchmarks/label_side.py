@@ -11,8 +11,8 @@ from typing import Any
 
 import numpy as np
 
-from kdcache.store.chunks import chunk_bytes
 from kdcache.store.reading import THREADS
+from kdcache.store.shards import chunk_bytes
 from kdcache.store.store import Store
 from kdcache.training.batch_order import BatchOrder
 from kdcache.training.label_reading import LabelReading

@@ -8,7 +8,7 @@ from typing import Any, cast
 import numpy as np
 import numpy.typing as npt
 
-from kdcache.store.rows import EncodedRows
+from kdcache.store.reading import EncodedRows
 from kdcache.store.store import Store
 from kdcache.training.batch_order import BatchOrder
 from kdcache.training.label_reading import LabelReading

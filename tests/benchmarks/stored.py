@@ -21,7 +21,7 @@ from kdcache.store.commits import Commit, Counts, Shard
 from kdcache.store.layout import labels_spec, order_spec
 from kdcache.store.manifest import DatasetIdentity, Identity, OrderIdentity, TeacherIdentity
 from kdcache.store.plan import TransformSpec, ViewPlan
-from kdcache.store.rows import EncodedRows
+from kdcache.store.reading import EncodedRows
 from kdcache.store.segment_layout import BLOCKS_WANTED, segment_layout
 from kdcache.store.shards import encode_plain, encode_shard
 from kdcache.store.store import Store

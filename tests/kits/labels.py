@@ -18,7 +18,7 @@ from kdcache.labels.soft_labels import SoftLabels
 from kdcache.labels.topk import TopKEncoding
 from kdcache.labels.topk_labels import TopKLabels
 from kdcache.objectives.batch import Batch
-from kdcache.store.rows import EncodedRows
+from kdcache.store.reading import EncodedRows
 from tests.kits.encoding import encode_full, encode_topk
 from tests.kits.stores import make_identity
 

@@ -15,8 +15,7 @@ from hypothesis.extra.numpy import arrays
 
 from kdcache.errors import MismatchError
 from kdcache.labels.encodings import encoding_of
-from kdcache.labels.quantising import last_steps
-from kdcache.labels.tail_packing import pack, unpack
+from kdcache.labels.quantising import last_steps, pack, unpack
 from kdcache.labels.topk import TopKEncoding
 from kdcache.pipelines.extract.dry_run import estimate
 from kdcache.pipelines.extract.stage import extract

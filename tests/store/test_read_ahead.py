@@ -15,8 +15,8 @@ from kdcache.places.cache import open_cache
 from kdcache.places.place import Place
 from kdcache.sharing.push_pull import push
 from kdcache.store import read_ahead
-from kdcache.store.chunks import index_bytes
 from kdcache.store.read_ahead import AwaitedBlock, AwaitedFile, ReadAhead
+from kdcache.store.shards import index_bytes
 from kdcache.store.store import Store
 from tests.kits.bucket import Proxy
 from tests.kits.stores import make_case, write_store

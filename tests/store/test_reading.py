@@ -21,8 +21,7 @@ from kdcache.base.view_span import ViewSpan
 from kdcache.errors import DamagedError
 from kdcache.store import reading
 from kdcache.store.array_spec import ArraySpec
-from kdcache.store.reading import Part, parts_of, read_records
-from kdcache.store.rows import EncodedRows, copied_whole, record_dtype
+from kdcache.store.reading import EncodedRows, Part, copied_whole, parts_of, read_records, record_dtype
 from kdcache.store.segment_layout import segment_layout
 from kdcache.store.store import Store
 from tests.kits.stores import make_case, write_store

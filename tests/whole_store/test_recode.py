@@ -9,9 +9,8 @@ import pytest
 from scipy.special import log_softmax
 
 from kdcache.labels import topk
-from kdcache.labels.quantising import decode_tail, last_steps
+from kdcache.labels.quantising import decode_tail, last_steps, unpack
 from kdcache.labels.reduction import SKETCH_TEMPERATURES, tail_sums
-from kdcache.labels.tail_packing import unpack
 from kdcache.labels.topk import TopKEncoding
 from kdcache.store import segment_layout
 from kdcache.store.inspection import describe_store
