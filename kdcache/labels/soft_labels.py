@@ -175,8 +175,8 @@ class SoftLabels(ABC):
         carry no class means.
         """
         raise InvalidInputError(
-            "these soft labels carry no class means: load them with Loader(class_means=True), extract the store "
-            "again if it has none (Store.class_means says so), or use tail uniform"
+            "these soft labels carry no class means: load them with LabelOptions(class_means=True), extract the "
+            "store again if it has none (Store.class_means says so), or use tail uniform"
         )
 
     def with_class_means(self, means: Array | None) -> Self:

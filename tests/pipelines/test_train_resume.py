@@ -13,7 +13,10 @@ from kdcache.errors import InterruptedRunError, MismatchError
 from kdcache.pipelines.extract.stage import extract
 from kdcache.pipelines.settings import TrainSettings, load_settings
 from kdcache.pipelines.train.stage import train
+from kdcache.pipelines.train.together import train_together
 from kdcache.store.store import Store
+from kdcache.training.loader import Loader
+from kdcache.training.run_folder import load_state
 from tests.kits import stages
 from tests.kits.stages import NETWORK, ROWS, Stage
 
@@ -67,6 +70,54 @@ def test_other_rows_in_the_same_place_are_refused(tmp_path: Path) -> None:
     _stopped(settings, 1)
     with pytest.raises(MismatchError, match=r"inputs.train.dataset.labels"):
         train(settings.model_copy(update={"data_set": {**settings.data_set, "split": "test"}}))
+
+
+def _windowed(stage: Stage, run: Path, **changes: Any) -> TrainSettings:
+    """Settings under which windows of two blocks give epochs 4 or 5 steps by their rows, by which block is short."""
+    few = {"store": (stage.store,), "memory_gb": 5e-6, "batch_size": 110, "epochs": 6, "device": "cpu"}
+    return _settings(run, **few, **changes)
+
+
+def _steps_by_need(loader: Loader, equal: bool | None, settle: Any = Loader.settle_steps) -> None:
+    """As a loader settled them before epochs had equal steps."""
+    settle(loader, False)
+
+
+@pytest.mark.parametrize("steps", [2, 9, 14])
+def test_a_run_from_before_epochs_had_equal_steps_goes_on_as_it_was(
+    stage: Stage, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, steps: int
+) -> None:
+    whole, old, new = (_windowed(stage, tmp_path / name) for name in ("whole", "old", "new"))
+    with monkeypatch.context() as patch:
+        patch.setattr(Loader, "settle_steps", _steps_by_need)
+        total = train(whole).steps
+        _stopped(old, steps)
+    assert 24 <= total < 30
+    assert train(old).steps == total
+    assert stages.weights_of(tmp_path / "old") == stages.weights_of(tmp_path / "whole")
+    assert stages.metrics(tmp_path / "old") == stages.metrics(tmp_path / "whole")
+    assert "equal_steps" not in (load_state(tmp_path / "old") or {})
+    _stopped(new, steps)
+    assert train(new).steps == 30
+    assert (load_state(tmp_path / "new") or {})["equal_steps"] is True
+
+
+def test_runs_of_equal_and_of_unequal_steps_share_no_batches(
+    stage: Stage, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first, old, third = (
+        _windowed(stage, tmp_path / name, lr=rate) for name, rate in [("a", 0.1), ("b", 0.2), ("c", 0.3)]
+    )
+    with monkeypatch.context() as patch:
+        patch.setattr(Loader, "settle_steps", _steps_by_need)
+        _stopped(old, 2)
+    outcomes = train_together([first, old, third])
+    assert [outcome.summary and outcome.summary.steps for outcome in outcomes] == [30, None, 30]
+    assert "the run goes on with the steps that each epoch's windows need" in str(outcomes[1].error)
+    assert "have equal steps in all epochs: train it alone" in str(outcomes[1].error)
+    with_new = train_together([old, _windowed(stage, tmp_path / "d", lr=0.4)])
+    assert len({outcome.summary and outcome.summary.steps for outcome in with_new}) == 1
+    assert "equal_steps" not in (load_state(tmp_path / "d") or {})
 
 
 def test_without_validation_the_best_weights_are_the_last(tmp_path: Path) -> None:

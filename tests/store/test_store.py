@@ -206,6 +206,13 @@ def test_canary_comes_back(written: Written) -> None:
     np.testing.assert_array_equal(store.segments[0].canary(1), canary[1])
 
 
+def test_repr_is_one_line(tmp_path: Path) -> None:
+    store = write_store(tmp_path / "a.kd", make_case(70))
+    views, seal = str(store.segments[0].views), str(store.content_id)
+    assert repr(store) == f"Store('{tmp_path / 'a.kd'}', 70 rows, views {views}, seal {seal[:8]})"
+    assert repr(Store.open_for_writing(tmp_path / "a.kd")).endswith(", seal none)")
+
+
 def test_a_store_is_found_or_refused(tmp_path: Path) -> None:
     with pytest.raises(StoreNotFoundError, match="does not exist"):
         Store.open(tmp_path / "nothing.kd")

@@ -4,6 +4,7 @@ import tracemalloc
 
 import numpy as np
 import pytest
+import torch
 
 from kdcache.base.arrays import IntArray
 from kdcache.store.store import Store
@@ -93,3 +94,32 @@ def peak_of(store: Store, window_rows: int, epochs: int) -> int:
     tracemalloc.stop()
     reading.close()
     return peak
+
+
+def test_soft_labels_are_those_of_the_store_under_the_options(small: dict[str, Store]) -> None:
+    store = small["cutmix"]
+    reading = LabelReading(
+        [store, store], batch_order_of(store, range(store.rows), 128), LabelOptions(top_k=2), epochs=1
+    )
+    for row in batch_order_of(store, range(store.rows), 128).batches(0):
+        labels = reading.soft_labels(row.view, reading.rows(row))
+        expected = store.read(row.view, row.positions).prefix(2).torch()
+        assert len(labels) == 2
+        for soft in labels:
+            for name in ("classes", "logits", "tail", "label"):
+                torch.testing.assert_close(vars(soft)[name], vars(expected)[name], rtol=0, atol=0, equal_nan=True)
+        assert reading.features(reading.rows(row)) == ()
+    reading.close()
+
+
+@pytest.mark.parametrize("window_rows", [64, 10_000])
+def test_a_jump_reads_the_window_that_is_asked_for(small: dict[str, Store], window_rows: int) -> None:
+    store = small["none"]
+    batch_order = batch_order_of(store, range(store.rows), window_rows)
+    reading = LabelReading([store], batch_order, LabelOptions(), epochs=4)
+    for epoch in (0, 2, 1, 3, 0, 0):
+        row = next(batch_order.batches(epoch))
+        expected = store.load(row.view, row.positions)
+        for name, values in reading.rows(row)[0].arrays.items():
+            np.testing.assert_array_equal(values, expected.arrays[name])
+    reading.close()

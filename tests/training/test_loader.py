@@ -196,14 +196,8 @@ def test_an_ensemble_gives_each_store_s_word(data: Data, store_of: Make, tmp_pat
 def test_another_picture_stops_the_first_batch_whatever_is_accepted(
     data: Data, store_of: Make, mix: Mix, accept: bool
 ) -> None:
-    loader = Loader(
-        altered(data, negative),
-        stores=[store_of(TOPK, mix)],
-        batch_size=16,
-        epochs=2,
-        views=ViewSpan.of(1),
-        labels=LabelOptions(accept_drift=accept),
-    )
+    options: dict[str, Any] = {"views": ViewSpan.of(1), "labels": LabelOptions(accept_drift=accept)}
+    loader = Loader(altered(data, negative), [store_of(TOPK, mix)], batch_size=16, epochs=2, **options)
     with pytest.raises(ReplayError, match=r"view 1 of position \d+ \(sample \d+\).*another picture.*64 differ"):
         next(iter(loader))
 
@@ -254,10 +248,10 @@ def test_drift_accepted_in_one_view_excuses_no_other(data: Data, store_of: Make)
 
 def test_another_data_set_is_refused_before_the_first_batch(data: Data, store_of: Make) -> None:
     with pytest.raises(MismatchError, match=r"dataset\.rows: the store has 200, this run has 190"):
-        Loader(digits(190), stores=[store_of()], batch_size=8, epochs=1)
+        Loader(digits(190), [store_of()], batch_size=8, epochs=1)
     moved = replace(data, labels=np.roll(data.labels, 1))
     with pytest.raises(MismatchError, match=r"dataset\.labels"):
-        Loader(moved, stores=[store_of()], batch_size=8, epochs=1)
+        Loader(moved, [store_of()], batch_size=8, epochs=1)
 
 
 def test_stores_that_do_not_belong_together_are_refused(data: Data, store_of: Make, tmp_path: Path) -> None:
@@ -301,6 +295,5 @@ def test_a_transform_that_only_the_store_names_is_not_imported(data: Data, tmp_p
     store = extract_store(tmp_path / "a.kd", make_setting(data, teacher_of(), plan, transform=v2.Identity()), views=1)
     with pytest.raises(InvalidInputError, match="drawn by os:abort, a transform of the user's own"):
         Loader(data, [store], batch_size=8, epochs=1)
-    assert (
-        next(iter(Loader(data, [store], batch_size=8, epochs=1, feed=FeedOptions(transform=v2.Identity())))).view == 0
-    )
+    feed = FeedOptions(transform=v2.Identity())
+    assert next(iter(Loader(data, [store], batch_size=8, epochs=1, feed=feed))).view == 0
