@@ -12,7 +12,7 @@ LABELS = torch.tensor([0, 3, 8, 1])
 
 
 def mixed_batch() -> Batch:
-    soft = topk_labels(LOGITS, LABELS.numpy(), 3).torch()
+    soft = topk_labels(LOGITS, LABELS.numpy(), 3).to()
     more = {"lam": torch.ones(4), "y2": LABELS.flip(0), "features": (torch.zeros(4, 2),)}
     return batch_of(soft, y=LABELS, view=3, epoch=2, step=17, steps=196, **more)
 

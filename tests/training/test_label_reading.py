@@ -103,7 +103,7 @@ def test_soft_labels_are_those_of_the_store_under_the_options(small: dict[str, S
     )
     for row in batch_order_of(store, range(store.rows), 128).batches(0):
         labels = reading.soft_labels(row.view, reading.rows(row))
-        expected = store.read(row.view, row.positions).prefix(2).torch()
+        expected = store.read(row.view, row.positions).prefix(2).to()
         assert len(labels) == 2
         for soft in labels:
             for name in ("classes", "logits", "tail", "label"):
