@@ -29,7 +29,7 @@ from kdcache.store.plan import TransformSpec, ViewPlan
 from kdcache.store.store import Store
 from kdcache.training.batch_order import BatchOrder, BatchRows
 from kdcache.training.label_reading import LabelReading
-from kdcache.training.loader_inputs import chosen_positions, require_fit, row_bytes, view_cycle
+from kdcache.training.loader_inputs import chosen_positions, require_fit, row_bytes
 from kdcache.training.loader_options import FeedOptions, LabelOptions
 from kdcache.training.view_drawing import BatchImages, ViewDrawing
 from kdcache.views.draw import ViewDataset
@@ -85,7 +85,7 @@ class Loader:
             positions=chosen_positions(positions, len(order)),
             rows=len(order),
             plan=self.plan,
-            cycle=view_cycle(stores, views, epochs),
+            cycle=_cycle(stores, views, epochs),
             batch_size=batch_size,
             seed=seed,
             block=stores[0].segments[0].layout.block if stores else len(order),
@@ -279,3 +279,20 @@ class Loader:
         if self._stream is not None:
             self._stream.close()
         self._stream = None
+
+
+def _cycle(stores: Sequence[Store], views: ViewSpan | None, epochs: int) -> tuple[int, ...]:
+    """Views that epochs use in turn: those asked for, or all that the stores have in common."""
+    views = None if views is None else ViewSpan.parse(views)
+    if not stores:
+        return tuple(views or range(max(epochs, 1)))
+    common_views = sorted(set.intersection(*(set(store.every_view) for store in stores)))
+    if not common_views:
+        lists = "; ".join(f"{store.folder.root} has {list(store.every_view)}" for store in stores)
+        raise InvalidInputError(f"the stores have no view in common: {lists}; extract the same views for both")
+    if views is not None and (absent_views := [view for view in views if view not in common_views]):
+        raise InvalidInputError(
+            f"views {views} were asked for; the stores have {common_views[:20]} in common, not {absent_views[:20]}: "
+            "choose among these, or extract more"
+        )
+    return tuple(views or common_views)

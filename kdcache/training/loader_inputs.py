@@ -1,4 +1,4 @@
-"""The loader's inputs: stores that fit the data set, and the positions and views that its epochs use."""
+"""The loader's inputs: stores that fit the data set, and the positions that its epochs use."""
 
 from collections.abc import Sequence
 
@@ -6,7 +6,6 @@ import numpy as np
 
 from kdcache.base.arrays import IntArray
 from kdcache.base.records import require_equal
-from kdcache.base.view_span import ViewSpan
 from kdcache.errors import InvalidInputError, MissingBlockError
 from kdcache.store.store import Store
 from kdcache.views.sources import Data
@@ -40,23 +39,6 @@ def chosen_positions(positions: IntArray | None, rows: int) -> IntArray | range:
         span = f"{count} positions from {positions[0]} to {positions[-1]}" if count else "no positions"
         raise InvalidInputError(f"{span} were given; give each of some positions 0 to {rows - 1} once")
     return positions
-
-
-def view_cycle(stores: Sequence[Store], views: ViewSpan | None, epochs: int) -> tuple[int, ...]:
-    """Views that epochs use in turn: those asked for, or all that the stores have in common."""
-    views = None if views is None else ViewSpan.parse(views)
-    if not stores:
-        return tuple(views or range(max(epochs, 1)))
-    common_views = sorted(set.intersection(*(set(store.every_view) for store in stores)))
-    if not common_views:
-        lists = "; ".join(f"{store.folder.root} has {list(store.every_view)}" for store in stores)
-        raise InvalidInputError(f"the stores have no view in common: {lists}; extract the same views for both")
-    if views is not None and (absent_views := [view for view in views if view not in common_views]):
-        raise InvalidInputError(
-            f"views {views} were asked for; the stores have {common_views[:20]} in common, not {absent_views[:20]}: "
-            "choose among these, or extract more"
-        )
-    return tuple(views or common_views)
 
 
 def row_bytes(stores: Sequence[Store]) -> int:
