@@ -80,7 +80,7 @@ def _size(kept: Stored, setting: str, target: float | None = None) -> Figure:
     entropies = entropy_by_array(kept)
     return exact(
         "bytes a row on disk", sum(parts.values()), "bytes/row", target=target, setting=setting, arrays=parts,
-        entropy=entropies, packing=kept.encoding.packing,
+        entropy=entropies, packing=getattr(kept.encoding, "packing", "plain"),
     )  # fmt: skip
 
 

@@ -174,8 +174,9 @@ def set_identity(store: Path, field: str, value: Any) -> None:
 
 def rewrite_segment(store: Path) -> None:
     """Make segment.json what the changed identity predicts."""
-    from kdcache.store.layout import describe_segment, segment_layout
+    from kdcache.store.layout import describe_segment
     from kdcache.store.manifest import parse_manifest
+    from kdcache.store.segment_layout import segment_layout
 
     identity = parse_manifest((store / "kdcache/manifest.json").read_bytes(), "manifest").identity
     layout = segment_layout(identity, ViewSpan(0, 2))

@@ -20,7 +20,7 @@ def bound(rows: int, views: int, classes: int, encoding: Encoding) -> int:
     identity = make_identity(np.arange(8), np.zeros(8), classes=classes, encoding=encoding)
     identity = identity.model_copy(update={"dataset": identity.dataset.model_copy(update={"rows": rows})})
     layout = segment_layout(identity, ViewSpan(0, views))
-    return loop_memory(layout, classes=classes, view_bytes=150_528, request=(8, views), batch_rows=256).total
+    return loop_memory(layout, identity, view_bytes=150_528, request=(8, views), batch_rows=256).total
 
 
 def test_the_bound_stops_growing_with_the_data_set() -> None:
