@@ -88,17 +88,22 @@ class Choice:
     shuffled: bool = True
 
 
+Contents = Literal["bytes", "values"]
+
+
 class Encoding(Record, ABC):
     """An encoding: the record of the manifest, and all that is done by it.
 
     name: as in `ENCODINGS`. features, head: the width D of the kept features and of the kept classifier, or 0.
+    contents: what the content fingerprints are taken over, None in stores without them.
     """
 
     name: str
     features: int = Field(default=0, ge=0)
     head: int = Field(default=0, ge=0)
+    contents: Contents | None = None
 
-    LATER: ClassVar[tuple[str, ...]] = ()  # keys that came later: absent at their defaults, so that digests stay
+    LATER: ClassVar[tuple[str, ...]] = ("contents",)  # keys that came later: absent at their defaults
     COMPLETE: ClassVar[bool] = False  # every class's logit is kept, so there is no tail, and any temperature is served
     HOLDS_LABEL: ClassVar[bool] = True  # else `decode` reads the hard label's logit by the array `hard`
 
@@ -124,8 +129,13 @@ class Encoding(Record, ABC):
 
     @property
     @abstractmethod
-    def contents(self) -> str:
+    def logits_kept(self) -> str:
         """What is kept of the logits, in words: `top 20`, `all logits`."""
+
+    @property
+    def kinds_of_contents(self) -> tuple[Contents, ...]:
+        """What content fingerprints are taken over: one kind, or none."""
+        return () if self.contents is None else (self.contents,)
 
     @property
     def manner(self) -> tuple[str, ...]:
@@ -200,7 +210,7 @@ class Encoding(Record, ABC):
     @property
     def title(self) -> str:
         """The encoding in words for people: `top 20, default quantisation, residuals`."""
-        return ", ".join([self.contents, *self.manner])
+        return ", ".join([self.logits_kept, *self.manner])
 
     def described(self) -> str:
         """Its title, and what else is kept: `all logits, features, head`."""

@@ -22,11 +22,12 @@ def encoding_class(name: str) -> type[Encoding]:
 
 
 def narrowed(source: Encoding, choice: Choice, space: LabelSpace, name: str | None = None) -> Encoding:
-    """The encoding to which a store in `source` is recoded, its features and head kept: that of the name, or top-k
-    where a top k is chosen, or else its own. Raises InvalidInputError for what the source does not hold."""
+    """The encoding to which a store in `source` is recoded: that of the name, or top-k where a top k is chosen, or else
+    its own; features, head and contents stay. Raises InvalidInputError for what the source does not hold."""
     name = name or (TopKEncoding.model_fields["name"].default if choice.top_k is not None else source.name)
     encoding = encoding_class(name).narrowed(source, choice, space)
-    return encoding.model_copy(update={"features": source.features, "head": source.head})
+    kept = {name: getattr(source, name) for name in ("features", "head", "contents")}
+    return encoding.model_copy(update=kept)
 
 
 def read_as(encoding: Encoding, top_k: int | None) -> Encoding:

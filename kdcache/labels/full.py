@@ -105,13 +105,13 @@ class FullEncoding(Encoding):
     def narrowed(cls, source: Encoding, choice: Choice, space: LabelSpace) -> Self:
         """The source itself, which must hold all logits."""
         if not isinstance(source, cls):
-            raise InvalidInputError(f"all logits were asked of a store that holds {source.contents}; {UPWARD}")
+            raise InvalidInputError(f"all logits were asked of a store that holds {source.logits_kept}; {UPWARD}")
         if choice.quantisation or choice.packing:
             raise InvalidInputError("the store holds all logits, which have no gaps to quantise or pack; give --top-k")
         return source
 
     @property
-    def contents(self) -> str:
+    def logits_kept(self) -> str:
         return "all logits"
 
     def kept(self, space: LabelSpace) -> int:

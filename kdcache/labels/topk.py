@@ -53,7 +53,7 @@ class TopKEncoding(Encoding):
     class_means: bool = False
     packing: Literal["plain", "residuals"] = "plain"
 
-    LATER: ClassVar[tuple[str, ...]] = ("class_means", "packing")
+    LATER: ClassVar[tuple[str, ...]] = (*Encoding.LATER, "class_means", "packing")
 
     @classmethod
     def chosen(cls, choice: Choice, space: LabelSpace, *, like: Encoding | None = None) -> Self:
@@ -83,13 +83,13 @@ class TopKEncoding(Encoding):
             if (source.quantisation, choice.quantisation) == ("default", "high"):
                 raise InvalidInputError(f"--quantisation high was asked of a store in steps of 1/16 nat; {UPWARD}")
         elif not source.COMPLETE:
-            raise InvalidInputError(f"top-k was asked of a store that holds {source.contents}; {UPWARD}")
+            raise InvalidInputError(f"top-k was asked of a store that holds {source.logits_kept}; {UPWARD}")
         elif choice.top_k is None:
             raise InvalidInputError("top-k needs the number of classes to keep; give --top-k")
         return cls.chosen(choice, space, like=source)
 
     @property
-    def contents(self) -> str:
+    def logits_kept(self) -> str:
         return f"top {self.k}"
 
     @property

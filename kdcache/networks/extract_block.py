@@ -46,7 +46,8 @@ class Unit:
 
 @dataclass(frozen=True)
 class BlockAnswer:
-    """The teacher's answer for a block, on its way to the host: `fields` [V, R, ...] by name, and `pixels` [V, R] u8.
+    """The teacher's answer for a block, on its way to the host: `fields` [V, R, ...] by name, `pixels` [V, R] u8, and
+    `contents` [R] u32 where the encoding keeps them.
 
     In block 0 also the canary's thumbnails [V, 64, 3, 8, 8] u8, and `sums`, each batch's `Encoding.segment_sums`.
     Nothing may be read before `ready`.
@@ -55,6 +56,7 @@ class BlockAnswer:
     block: int
     fields: dict[str, Tensor]
     pixels: Array
+    contents: Array
     canary: Array | None
     sums: list[dict[str, Tensor]]
     ready: torch.cuda.Event | None
@@ -131,6 +133,8 @@ class BlockExtractor:
         origin = self.layout.views.start
         views = slice(item.request.views.start - origin, item.request.views.stop - origin)
         answer.pixels[views, row : row + item.pixels.shape[1]] = item.pixels
+        if (contents := self.identity.encoding.contents) is not None:
+            answer.contents[row : row + item.pixels.shape[1]] = item.contents[contents]
         if answer.canary is not None and position < answer.canary.shape[1]:
             images = item.images[:, : answer.canary.shape[1] - position]
             canary = thumbnails(images.flatten(0, 1)).reshape(*images.shape[:2], 3, 8, 8)
@@ -188,6 +192,8 @@ class BlockExtractor:
         arrays = {**encoded.arrays, "pixels": answer.pixels}
         if self.identity.encoding.features:
             arrays["features"] = fields["features"]
+        if self.identity.encoding.contents is not None:
+            arrays["contents"] = answer.contents[None]
         if answer.canary is not None:
             arrays["canary"] = answer.canary
             arrays |= self.identity.encoding.segment_values(_totals(answer.sums))
@@ -235,7 +241,8 @@ def _batch_mixing(units: list[Unit], rows: int) -> Mixing:
 def _empty_answer(block: int, layout: SegmentLayout) -> BlockAnswer:
     start, stop = layout.block_rows(block)
     canary = np.empty(layout.arrays["canary"].shape, dtype=np.uint8) if block == 0 else None
-    return BlockAnswer(block, {}, np.empty((len(layout.views), stop - start), dtype=np.uint8), canary, [], None)
+    pixels, contents = np.empty((len(layout.views), stop - start), np.uint8), np.empty(stop - start, np.uint32)
+    return BlockAnswer(block, {}, pixels, contents, canary, [], None)
 
 
 def _host_memory(shape: tuple[int, ...], dtype: torch.dtype, device: torch.device) -> Tensor:

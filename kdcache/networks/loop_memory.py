@@ -42,7 +42,7 @@ def loop_memory(
     """
     positions = min(layout.block, layout.rows)
     rows = positions * len(layout.views)
-    arrays = {name: layout.arrays[name] for name in layout.rowwise}
+    arrays = {name: spec for name, spec in layout.arrays.items() if spec.block_axis is not None}
     stored_bytes = sum(_row_bytes(spec) for spec in arrays.values())
     reduced_bytes, encoding_bytes = identity.encoding.scratch(identity.space)
     return LoopMemory(

@@ -16,7 +16,7 @@ class ArraySpec:
 
     `block_axis` is the axis that is cut into blocks, None where one shard holds the whole array. `by_rank` is set where
     a chunk holds the numbers of one rank side by side: zstd then codes each rank with a table of its own. `text` says
-    in words what it holds.
+    in words what it holds. Without `by_view` its first axis has one entry for all views.
     """
 
     path: str
@@ -27,6 +27,7 @@ class ArraySpec:
     block_axis: int | None = None
     by_rank: bool = False
     text: str = ""
+    by_view: bool = True
 
     def metadata(self) -> dict[str, Any]:
         """The array's zarr.json as a dict. Readers compare the file on disk with it before Zarr sees that."""
@@ -75,6 +76,10 @@ class ArraySpec:
             return {"clevel": 5, "shuffle": "bitshuffle", "blocksize": 0}
         width = WIDTH[self.dtype]
         return {"clevel": 6, "shuffle": "noshuffle" if width == 1 else "shuffle", "blocksize": BLOCK_MAX * width}
+
+    def entry_of(self, row: int) -> int:
+        """The entry of the first axis that holds row `row` of a segment's views."""
+        return row if self.by_view else 0
 
     def metadata_bytes(self) -> bytes:
         return canonical_json(self.metadata())

@@ -33,6 +33,7 @@ def describe_store(store: Store) -> dict[str, Any]:
         "soft labels": encoding.title,
         "features": encoding.features,
         "head": bool(encoding.head),
+        "contents": encoding.contents or "none",
         "teacher": teacher.name + _arguments(teacher.arguments),
         "teacher weights": f"sha256 {teacher.weights[:16]}",
         "teacher precision": teacher.precision,

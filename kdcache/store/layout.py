@@ -37,7 +37,7 @@ class SegmentLayout:
     @property
     def rowwise(self) -> list[str]:
         """Names of the arrays that have an entry for each row."""
-        return [name for name, spec in self.arrays.items() if spec.block_axis is not None]
+        return [name for name, spec in self.arrays.items() if spec.block_axis is not None and spec.by_view]
 
     def arrays_of(self, block: int) -> dict[str, ArraySpec]:
         """The arrays that have a shard in this block: canary and class means lie in block 0 only."""

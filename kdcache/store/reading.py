@@ -91,7 +91,7 @@ def read_records(
     def read(part: Part, buffer: Array) -> None:
         for name, spec, axis, target, size in targets:
             file_size = size_of(part.block, name)
-            values = read_row(place, spec, part.block, row, size=file_size, out=buffer[:size])
+            values = read_row(place, spec, part.block, spec.entry_of(row), size=file_size, out=buffer[:size])
             if name == "classes" and (highest := int(values.max(initial=0))) >= classes:
                 problem = f"{place.path(spec.key(part.block))} holds class id {highest}, allowed are 0 to {classes - 1}"
                 raise DamagedError(f"{problem}; fetch the store again")

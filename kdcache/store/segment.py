@@ -146,7 +146,9 @@ class Segment:
         for block in blocks:
             shards = [(spec, commits[block].shards[name]) for name, spec in specs.items()]
             files = tuple(
-                AwaitedFile(spec.key(block), shard.size, shard.sha256, row, spec.shape[0], longest_chunk(spec))
+                AwaitedFile(
+                    spec.key(block), shard.size, shard.sha256, spec.entry_of(row), spec.shape[0], longest_chunk(spec)
+                )
                 for spec, shard in shards
             )
             blocks_ahead.append(AwaitedBlock(self.layout.commit_key(block), commits.record(block), files))

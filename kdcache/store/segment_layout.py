@@ -16,6 +16,7 @@ CHUNK_BYTES = 32_000_000
 CANARY_ROWS = 64
 FEATURES = "pooled penultimate features of the teacher"
 PIXELS = "low byte of xxh3-64 over the view that the teacher saw"
+CONTENTS = "content fingerprint of each sample: low 32 bits of xxh3-64 over it as it lies in its source"
 CANARY = "thumbnails of the first positions' views"
 
 
@@ -51,4 +52,7 @@ def segment_layout(identity: Identity, views: ViewSpan) -> SegmentLayout:
     arrays["canary"] = ArraySpec(f"{name}/canary", canary, "uint8", canary, (1, *canary[1:]), text=CANARY)
     for array, once in identity.encoding.segment_arrays(identity.space).items():
         arrays[array] = ArraySpec(f"{name}/{array}", once.shape, once.dtype, once.shape, once.shape, text=once.text)
+    if identity.encoding.contents is not None:
+        path, shard = f"{name}/contents", (1, block)
+        arrays["contents"] = ArraySpec(path, (1, rows), "uint32", shard, shard, 1, text=CONTENTS, by_view=False)
     return SegmentLayout(name, views, rows, block, arrays)

@@ -29,7 +29,7 @@ from kdcache.store.plan import TransformSpec, ViewPlan
 from kdcache.store.store import Store
 from kdcache.training.batch_order import BatchOrder, BatchRows
 from kdcache.training.label_reading import LabelReading
-from kdcache.training.loader_inputs import chosen_positions, require_fit, row_bytes
+from kdcache.training.loader_inputs import chosen_positions, contents_of_stores, require_fit, row_bytes
 from kdcache.training.loader_options import FeedOptions, LabelOptions
 from kdcache.training.view_drawing import BatchImages, ViewDrawing
 from kdcache.views.draw import ViewDataset
@@ -101,10 +101,10 @@ class Loader:
                 f"{len(self.batch_order.positions)} rows: choose a smaller batch size, more memory or drop_last=False"
             )
         transform = feed.transform or stored_transform(self.plan.transform)
-        dataset = ViewDataset(data.samples, order, self.plan, transform)
+        dataset = ViewDataset(data.samples, order, self.plan, transform, contents_of_stores(stores))
         self._drawing = ViewDrawing(dataset, feed)
         self._reading = self._new_reading()
-        self._check = ReplayCheck(stores, dataset, accept_drift=labels.accept_drift)
+        self._check = ReplayCheck(stores, dataset, self.batch_order.positions, accept_drift=labels.accept_drift)
         self._stream: Generator[tuple[BatchRows, BatchImages]] | None = None
         self._stream_place = (0, 0)  # epoch and step of the batch that the stream gives next
         self._next_iteration = (0, 0)  # where the next `iter()` begins
@@ -257,7 +257,7 @@ class Loader:
         """One batch of a share's rows and their images, compared with the stores' and with their soft labels."""
         encoded_rows = self._reading.rows(batch)
         for number, rows in enumerate(encoded_rows if len(batch.positions) else ()):
-            self._check.compare(number, batch.view, batch.positions, views.pixels, rows.arrays["pixels"])
+            self._check.compare(number, batch.view, views.drawn, rows.arrays["pixels"])
         mixes = self.plan.mix != "none"
         return Batch(
             images=views.images,

@@ -7,6 +7,7 @@ import numpy as np
 from kdcache.base.arrays import IntArray
 from kdcache.base.records import require_equal
 from kdcache.errors import InvalidInputError, MissingBlockError
+from kdcache.labels.encoding import Contents
 from kdcache.store.store import Store
 from kdcache.views.sources import Data
 
@@ -49,6 +50,11 @@ def row_bytes(stores: Sequence[Store]) -> int:
         total += sum(
             int(np.prod(spec.shape[1:])) // spec.shape[spec.block_axis] * np.dtype(spec.dtype).itemsize
             for spec in arrays.values()
-            if spec.block_axis is not None
+            if spec.block_axis is not None and spec.by_view
         )
     return total
+
+
+def contents_of_stores(stores: Sequence[Store]) -> tuple[Contents, ...]:
+    """What the stores' content fingerprints are taken over."""
+    return tuple(sorted({kind for store in stores for kind in store.identity.encoding.kinds_of_contents}))

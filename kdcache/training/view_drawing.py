@@ -17,7 +17,7 @@ from kdcache.base.view_span import ViewSpan
 from kdcache.networks.preparation import Preparation, default_normalisation
 from kdcache.training.batch_order import BatchRows
 from kdcache.training.loader_options import FeedOptions
-from kdcache.views.draw import Drawn, ViewDataset, ViewRequest, draw_requests
+from kdcache.views.draw import Drawn, DrawnRows, ViewDataset, ViewRequest, draw_requests
 from kdcache.views.mixing import mix_rows, with_partners
 
 
@@ -25,11 +25,12 @@ from kdcache.views.mixing import mix_rows, with_partners
 class BatchImages:
     """The images of a batch: `images` [B, ch, H, W] f32 on the device, mixed with those of their `partners` [B].
 
-    pixels: [B] u8, the low bytes of the fingerprints. lam: [B] f64, the weight of each row itself.
+    drawn: all rows that were drawn, those of partners alone behind the batch's. lam: [B] f64, the weight of each row
+    itself.
     """
 
     images: Tensor
-    pixels: npt.NDArray[np.uint8]
+    drawn: DrawnRows
     partners: IntArray
     lam: npt.NDArray[np.float64]
 
@@ -57,12 +58,15 @@ class ViewDrawing:
         count, mixing = len(batch.positions), drawn.mixing[0]
         images = self._prepared(drawn.images[0])
         images = mix_rows(images, mixing, drawn.request.positions, count, self.dataset.plan.mix)
-        return BatchImages(images, drawn.pixels[0, :count], mixing.partners[:count], mixing.lam[:count])
+        rows = DrawnRows(drawn.request.positions, drawn.pixels[0], drawn.contents)
+        return BatchImages(images, rows, mixing.partners[:count], mixing.lam[:count])
 
     def _no_rows(self) -> BatchImages:
         """The images of a share without rows, whose size nobody has seen."""
         images = torch.empty(0, 1, 1, 1, device=self.options.device)
-        return BatchImages(images, np.empty(0, np.uint8), np.empty(0, np.int64), np.empty(0))
+        no_rows = np.empty(0, np.int64)
+        drawn = DrawnRows(no_rows, np.empty(0, np.uint8), {})
+        return BatchImages(images, drawn, no_rows, np.empty(0))
 
     def _prepared(self, images: Tensor) -> Tensor:
         if self._preparation is None:

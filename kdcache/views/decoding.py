@@ -51,6 +51,14 @@ class ImageFiles:
         decode = decoded_tensor if self.decoder == "torchvision" else decoded_image
         return decode(self.root / self.names[index]), int(self.labels[index])
 
+    def content(self, index: int) -> bytes:
+        """The bytes of a file. Raises InvalidInputError, which names it."""
+        path = self.root / self.names[index]
+        try:
+            return path.read_bytes()
+        except OSError as error:
+            raise InvalidInputError(f"{path} cannot be read ({error}); mend or remove the file") from error
+
 
 def decoded_image(path: Path) -> Image.Image:
     """An image file as Pillow decodes it, in RGB. Raises InvalidInputError, which names the file."""

@@ -7,7 +7,7 @@ extract and in train. Shape letters: V views, B rows, and [ch, H, W] of one view
 import random
 import signal
 import sys
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -20,7 +20,9 @@ from torch import Tensor
 
 from kdcache.base.view_span import ViewSpan
 from kdcache.errors import InvalidInputError, KdcacheError
+from kdcache.labels.encoding import Contents
 from kdcache.store.plan import Mixing, ViewPlan, key_word, mixing_of
+from kdcache.views.contents import content_fingerprint
 from kdcache.views.fingerprint import header, tails
 from kdcache.views.transforms import Transform, as_tensor, is_known
 
@@ -49,34 +51,58 @@ class ViewRequest:
 class Drawn:
     """The views of a request, not mixed yet: `images` [V, B, ch, H, W] and, by view, the `mixing` that is to be done.
 
-    `pixels` [V, B] u8 are the low bytes of the fingerprints, which cover the mixing too.
+    `pixels` [V, B] u8 are the low bytes of the fingerprints, which cover the mixing too. `contents` [B] u32 are the
+    samples' content fingerprints, by what they are taken over.
     """
 
     request: ViewRequest
     images: Tensor
     mixing: list[Mixing]
     pixels: npt.NDArray[np.uint8]
+    contents: dict[Contents, npt.NDArray[np.uint32]]
+
+
+@dataclass(frozen=True)
+class DrawnRows:
+    """Rows of one view as they were drawn, D of them: `positions` [D] i64, `pixels` [D] u8 and, by what they are taken
+    over, `contents` [D] u32."""
+
+    positions: IntArray
+    pixels: npt.NDArray[np.uint8]
+    contents: Mapping[Contents, npt.NDArray[np.uint32]]
 
 
 class ViewDataset(torch.utils.data.Dataset[Drawn]):
-    """Draws the views of requests, in the main process or in a worker. A sample is decoded once for all its views."""
+    """Draws the views of requests, in the main process or in a worker. A sample is decoded once for all its views.
+    `contents`: what content fingerprints are taken over."""
 
-    def __init__(self, samples: Samples, order: IntArray, plan: ViewPlan, transform: Transform) -> None:
+    def __init__(
+        self,
+        samples: Samples,
+        order: IntArray,
+        plan: ViewPlan,
+        transform: Transform,
+        contents: tuple[Contents, ...] = (),
+    ) -> None:
         self.samples = samples
         self.order = order
         self.plan = plan
         self.transform = transform
+        self.contents = contents
         self._known = is_known(transform)
 
     def __getitem__(self, request: ViewRequest) -> Drawn:
         stack = _Stack(self.plan, request, len(self.order))
+        contents = {kind: np.empty(len(request.positions), dtype=np.uint32) for kind in self.contents}
         with own_generators(), one_thread():
             for row, position in enumerate(request.positions.tolist()):
                 index = int(self.order[position])
                 image = self.samples[index][0]
+                for kind, fingerprints in contents.items():
+                    fingerprints[row] = content_fingerprint(self.samples, index, image, kind)
                 for view in request.views:
                     stack.put(view - request.views.start, row, self._draw(image, index, view))
-        return stack.result()
+        return stack.result(contents)
 
     def _draw(self, image: Any, index: int, view: int) -> Array:
         """One view, as `draw_view` gives it. A known transform needs no copy, and torch's generator alone."""
@@ -116,9 +142,9 @@ class _Stack:
         self._header = header(self._images[0, 0])
         self._pixels = np.empty((len(views), row_count), dtype=np.uint8)
 
-    def result(self) -> Drawn:
+    def result(self, contents: dict[Contents, npt.NDArray[np.uint32]]) -> Drawn:
         assert self._images is not None
-        return Drawn(self._request, self._images, self._mixing, self._pixels)
+        return Drawn(self._request, self._images, self._mixing, self._pixels, contents)
 
 
 def _empty_images(shape: tuple[int, ...], dtype: torch.dtype) -> Tensor:

@@ -1,4 +1,10 @@
-"""Grades of a replay: how far a view that is drawn again is off the view the teacher saw, and what may be accepted."""
+"""Drawn rows are compared with those of the stores: their samples by content fingerprint, their views by pixels.
+
+A replay that differs is graded: how far is a view that is drawn again off the view the teacher saw, and what may be
+accepted. Contents that are taken over a sample's bytes say which sample it is, so a difference there is another
+picture, which nothing accepts. Those over decoded values move with the library that decodes, as pixels do, and are
+judged with them. Partners that are drawn only to be mixed in are compared too.
+"""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -7,13 +13,14 @@ from typing import Literal
 import numpy as np
 import numpy.typing as npt
 
-from kdcache.base.arrays import IntArray
+from kdcache.base.arrays import Array, IntArray
 from kdcache.base.view_span import ViewSpan
 from kdcache.errors import ReplayError
 from kdcache.store.manifest import Provenance
+from kdcache.store.plan import GROUP
 from kdcache.store.store import Store
 from kdcache.views.decoding import ImageFiles, decoder_kind, decoder_name
-from kdcache.views.draw import ViewDataset, ViewRequest, thumbnails
+from kdcache.views.draw import DrawnRows, ViewDataset, ViewRequest, thumbnails
 from kdcache.views.provenance import provenance, version_differences
 
 EXCUSED_ROWS = 512  # rows from which on the share that differs is compared with the canary's
@@ -58,35 +65,80 @@ class ExcusedDrift:
 
 
 class ReplayCheck:
-    """Compares the pixels of drawn rows with those of stores. Drift is judged once a store and view: drift that is
-    excused in one view says nothing of the others. `drift` is the worst grade that was accepted, None without any."""
+    """Compares drawn rows with those of stores. Drift is judged once a store and view: drift that is excused in one
+    view says nothing of the others. `drift` is the worst grade that was accepted, None without any.
 
-    def __init__(self, stores: Sequence[Store], dataset: ViewDataset, *, accept_drift: bool) -> None:
+    `positions`: those that rows and partners can have, from which the stores' fingerprints are read.
+    """
+
+    def __init__(
+        self, stores: Sequence[Store], dataset: ViewDataset, positions: IntArray | range, *, accept_drift: bool
+    ) -> None:
         self.drift: ReplayGrade | None = None
         self._stores, self._dataset, self._accept_drift = tuple(stores), dataset, accept_drift
+        self._positions = positions
         self._excused: dict[tuple[int, int], ExcusedDrift] = {}  # by (number of the store, view)
+        self._stored: dict[tuple[int, str], tuple[int, Array]] = {}  # (store, array) -> first view read, values [N]
 
-    def compare(
-        self,
-        number: int,
-        view: int,
-        positions: IntArray,
-        pixels: npt.NDArray[np.uint8],
-        stored_pixels: npt.NDArray[np.uint8],
-    ) -> None:
-        """Compare drawn `pixels` [B] at `positions` [B] with those of store `number`. Raises ReplayError as
-        `require_replay` does, and where more rows differ than the accepted drift explains."""
-        differing_rows = np.flatnonzero(pixels != stored_pixels)
+    def compare(self, number: int, view: int, drawn: DrawnRows, stored_pixels: npt.NDArray[np.uint8]) -> None:
+        """Compare rows of a view with those of store `number`; `stored_pixels` [B] are of the first B of them, the
+        others are partners alone.
+
+        Raises ReplayError for another sample, as `require_replay` does, and where more rows differ than the accepted
+        drift explains.
+        """
+        changed = self._changed_samples(number, view, drawn)
+        partners = drawn.positions[len(stored_pixels) :]
+        if len(partners):
+            stored_pixels = np.concatenate([stored_pixels, self._stored_at(number, view, "pixels", partners)])
+        differing_rows = np.flatnonzero((drawn.pixels != stored_pixels) | changed)
         key = (number, view)
         if len(differing_rows) and key not in self._excused:
-            position = int(positions[differing_rows[0]])
+            position = int(drawn.positions[differing_rows[0]])
             store, accept_drift = self._stores[number], self._accept_drift
             grade = require_replay(store, self._dataset, view=view, position=position, accept_drift=accept_drift)
             self._excused[key] = ExcusedDrift(grade)
             if self.drift is None or grade.levels > self.drift.levels:
                 self.drift = grade
         if key in self._excused:
-            self._excused[key].count(len(pixels), len(differing_rows), view)
+            self._excused[key].count(len(drawn.pixels), len(differing_rows), view)
+
+    def _changed_samples(self, number: int, view: int, drawn: DrawnRows) -> npt.NDArray[np.bool_]:
+        """[D] true for samples whose content is not the store's. Raises ReplayError where it is known by bytes."""
+        store = self._stores[number]
+        if (contents := store.identity.encoding.contents) is None:
+            return np.zeros(len(drawn.positions), dtype=bool)
+        stored = self._stored_at(number, view, "contents", drawn.positions)
+        return changed_samples(store, drawn.positions, drawn.contents[contents], stored)
+
+    def _stored_at(self, number: int, view: int, name: str, positions: IntArray) -> Array:
+        """Values of an array of a store at some positions. Those of the view that is in use are kept."""
+        segment = self._stores[number].segment_of(view)
+        first = segment.views.start if not segment.layout.arrays[name].by_view else view
+        if (number, name) not in self._stored or self._stored[number, name][0] != first:
+            groups = np.unique(np.asarray(self._positions, dtype=np.int64) // GROUP)
+            whole_groups = (groups[:, None] * GROUP + np.arange(GROUP)).ravel()
+            needed = whole_groups[whole_groups < segment.layout.rows]
+            values = np.zeros(segment.layout.rows, dtype=segment.layout.arrays[name].dtype)
+            values[needed] = segment.read(first, needed, [name]).arrays[name]
+            self._stored[number, name] = (first, values)
+        return self._stored[number, name][1][positions]
+
+
+def changed_samples(store: Store, positions: IntArray, contents: Array, stored: Array) -> npt.NDArray[np.bool_]:
+    """[B] true where a sample's content fingerprint is not the stored one. Raises ReplayError, naming the sample, where
+    the fingerprints are over bytes."""
+    changed = np.asarray(contents != stored)
+    if changed.any() and store.identity.encoding.contents == "bytes":
+        row = int(np.flatnonzero(changed)[0])
+        position = int(positions[row])
+        raise ReplayError(
+            f"sample {int(store.order[position])} (position {position}) is another than {store.folder.root} was "
+            f"extracted from: its bytes have fingerprint {int(contents[row]):08x}, the store has "
+            f"{int(stored[row]):08x} ({int(changed.sum())} of {len(positions)} samples at hand differ); restore its "
+            "file, or extract a store of this data set"
+        )
+    return changed
 
 
 def grade_replay(store: Store, dataset: ViewDataset, view: int) -> ReplayGrade:

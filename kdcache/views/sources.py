@@ -18,6 +18,7 @@ from kdcache.base.arrays import values_digest
 from kdcache.base.specs import call, load_callable, portable_name
 from kdcache.errors import InvalidInputError
 from kdcache.store.manifest import DatasetIdentity
+from kdcache.views.contents import image_bytes
 from kdcache.views.decoding import DECODERS, ImageFiles, decoder_name
 from kdcache.views.draw import Samples
 
@@ -113,12 +114,6 @@ def describe_samples(samples: Any, name: str) -> Data:
     )
 
 
-def image_bytes(image: Any) -> bytes:
-    """Dtype, shape and values of an image (tensor, array or PIL image) as bytes."""
-    values = np.asarray(image)
-    return f"{values.dtype}{list(values.shape)}".encode() + np.ascontiguousarray(values).tobytes()
-
-
 def _attribute(samples: Any, *names: str) -> Any:
     return next((getattr(samples, name) for name in names if getattr(samples, name, None) is not None), None)
 
@@ -145,6 +140,10 @@ class _Tensors:
 
     def __getitem__(self, index: int) -> tuple[torch.Tensor, int]:
         return self.images[index], int(self.labels[index])
+
+    def content(self, index: int) -> bytes:
+        """The pixels of an image, row by row."""
+        return self.images[index].numpy().tobytes()
 
 
 def _in_memory(images: npt.NDArray[np.uint8], labels: npt.NDArray[Any], class_names: Sequence[str], name: str) -> Data:

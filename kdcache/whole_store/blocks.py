@@ -75,7 +75,7 @@ def view_rows(segment: Segment, block: int, arrays: dict[str, Array], place: int
     by_row = {}
     for name, values in arrays.items():
         axis = segment.layout.arrays[name].block_axis
-        if axis is not None:
+        if axis is not None and name in segment.layout.rowwise:
             by_row[name] = rows_first(values[place], axis - 1, None)
     if not segment.identity.encoding.HOLDS_LABEL:
         by_row["hard"] = hard

@@ -207,7 +207,8 @@ class _BlockRecoder:
         if block == 0 and self.start == 0:
             self._first = self._first_block_arrays(arrays)
         part, part_counts = self._recode_rows(block, arrays, rows, suspect=counts.clamped > 0)
-        names = [name for name in CARRIED if name in arrays and name in self.segment.layout.rowwise]
+        specs = self.segment.layout.arrays
+        names = [name for name in CARRIED if name in arrays and specs[name].block_axis is not None]
         self._parts.append(part | {name: arrays[name][:, rows] for name in names})
         whole = len(rows) == stop - start  # else the commit's counts are of more rows than these
         self._count(counts if whole else part_counts, part_counts.clamped)

@@ -24,7 +24,7 @@ IntArray = npt.NDArray[np.int64]
 Flags = npt.NDArray[np.bool_]
 
 PIECE = 2**21  # logits in f64 at a time
-CARRIED = ("pixels", "features", "canary")  # arrays that no encoding of soft labels changes
+CARRIED = ("pixels", "features", "contents", "canary")  # arrays that no encoding of soft labels changes
 
 
 @dataclass(frozen=True)

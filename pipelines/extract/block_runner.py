@@ -13,6 +13,7 @@ from kdcache.errors import TeacherSuspectError
 from kdcache.networks.checks import twice_chance
 from kdcache.networks.extract_block import BlockAnswer, BlockExtractor
 from kdcache.networks.loop_memory import IN_FLIGHT
+from kdcache.pipelines.extract.earlier_contents import EarlierContents
 from kdcache.pipelines.extract.job import Job
 from kdcache.pipelines.settings import ExtractSettings
 from kdcache.store.commits import Commit
@@ -136,6 +137,10 @@ class LocalRunner:
     def extractor(self) -> BlockExtractor:
         return self.job.extractor(self.segment.layout)
 
+    @cached_property
+    def _earlier(self) -> EarlierContents:
+        return EarlierContents(self.segment, self.job.dataset)
+
     def run(self, blocks: list[int], *, adopt: bool = False) -> None:
         requests = (request for block in blocks for request in self.extractor.requests(block))
         self.run_drawn(blocks, draw_requests(self.job.dataset, requests, self.workers), adopt=adopt)
@@ -170,6 +175,8 @@ class LocalRunner:
 
     def _write(self, answer: BlockAnswer, adopt: bool) -> Commit | None:
         arrays, counts = self.extractor.encode(answer)
+        if "contents" in arrays:
+            self._earlier.require_same(answer.block, answer.contents)
         return self.segment.commit(
             answer.block, arrays=arrays, counts=counts, provenance=self.job.provenance, adopt=adopt
         )

@@ -131,6 +131,9 @@ def _bytes_a_row(identity: Identity, logits: Array, labels: Array, views: ViewSp
     arrays = _encoded(identity, logits[:count], labels[:count])
     fill = np.random.default_rng(0)
     arrays["pixels"] = fill.integers(0, 256, (1, count), dtype=np.uint8)  # fingerprints and features do not compress
+    if identity.encoding.contents is not None:
+        rows = -(-count // len(views))  # once for all views
+        arrays["contents"] = fill.integers(0, 2**32, (1, rows), dtype=np.uint32)
     if identity.encoding.features:
         arrays["features"] = fill.random((1, count, identity.encoding.features)).astype(np.float16)
     total = sum(

@@ -12,7 +12,7 @@ from kdcache.base.limits import MANIFEST_LIMIT
 from kdcache.base.records import validated
 from kdcache.base.view_span import ViewSpan
 from kdcache.errors import InvalidInputError
-from kdcache.labels.encoding import Choice, Encoding, LabelSpace
+from kdcache.labels.encoding import Choice, Contents, Encoding, LabelSpace
 from kdcache.labels.encodings import encoding_class
 from kdcache.networks.build import build_network, network_text
 from kdcache.networks.checks import check_teacher, require_determinism
@@ -27,6 +27,7 @@ from kdcache.store.lineage import Ancestor, open_lineage
 from kdcache.store.manifest import DatasetIdentity, Identity, Provenance, parse_manifest
 from kdcache.store.plan import GROUP
 from kdcache.store.whole_arrays import make_order
+from kdcache.views.contents import contents_of
 from kdcache.views.draw import ViewDataset, draw_view, own_generators
 from kdcache.views.provenance import provenance
 from kdcache.views.sources import Data, open_data
@@ -105,6 +106,7 @@ def open_job(settings: ExtractSettings) -> Job:
         int(logits.shape[1]),
         features=int(features.shape[1]) if features is not None and "features" in settings.keep else 0,
         head=int(head["weight"].shape[1]) if "head" in settings.keep else 0,
+        contents=contents_of(data.samples),
     )
     order, order_identity = make_order(len(data), settings.order, settings.seed)
     parents, lineage = open_lineage(settings.weights, settings.parents)
@@ -129,7 +131,7 @@ def open_job(settings: ExtractSettings) -> Job:
         identity=identity,
         order=order,
         labels=data.labels[order].astype(np.int64),
-        dataset=ViewDataset(data.samples, order, plan, transform),
+        dataset=ViewDataset(data.samples, order, plan, transform, encoding.kinds_of_contents),
         provenance=provenance(device, decoder=data.decoder, data=data.name),
         lineage=lineage,
         head=head if "head" in settings.keep else {},
@@ -187,7 +189,9 @@ def _open_teacher(
     )
 
 
-def _encoding(settings: ExtractSettings, classes: int, *, features: int, head: int) -> Encoding:
+def _encoding(
+    settings: ExtractSettings, classes: int, *, features: int, head: int, contents: Contents | None
+) -> Encoding:
     if wrong_classes := [number for number in settings.mask_classes if not 0 <= number < classes]:
         raise InvalidInputError(f"masked classes {wrong_classes} are not among the teacher's {classes} classes")
     space = LabelSpace(classes, tuple(sorted(set(settings.mask_classes))))
@@ -195,8 +199,10 @@ def _encoding(settings: ExtractSettings, classes: int, *, features: int, head: i
     if name == "auto":
         name = "full" if settings.top_k >= space.visible else "topk"
     choice = chosen_words(settings)
-    encoding = encoding_class(name).chosen(choice, space, like=stored_encoding(settings))
-    return encoding.model_copy(update={"features": features, "head": head})
+    stored = stored_encoding(settings)
+    encoding = encoding_class(name).chosen(choice, space, like=stored)
+    contents = contents if stored is None else stored.contents
+    return encoding.model_copy(update={"features": features, "head": head, "contents": contents})
 
 
 def chosen_words(settings: ExtractSettings) -> Choice:

@@ -19,6 +19,7 @@ from kdcache.networks.teacher import Teacher
 from kdcache.networks.weights import load_weights, weights_digest
 from kdcache.pipelines.settings import VerifySettings
 from kdcache.store.store import Store
+from kdcache.views.contents import content_fingerprint
 from kdcache.views.draw import ViewDataset, ViewRequest, draw_requests
 from kdcache.views.mixing import mix_rows, with_partners
 from kdcache.views.replay import grade_replay, require_decoder
@@ -29,6 +30,7 @@ from kdcache.whole_store.verify import Check
 BATCH = 256
 SURE_LOG_PROB = -12.0  # log-probability above which two answers are compared: below it gaps may be clamped
 CONTROL_FACTOR = 4.0
+SHOWN = 5  # samples that a message lists
 
 Array = npt.NDArray[np.float32]
 
@@ -57,7 +59,26 @@ def open_replay(store: Store, data: Data, settings: VerifySettings) -> Replay:
         raise InvalidInputError(
             f"the store's transform is {spec.model_dump()}, the settings name {named_spec.model_dump()}"
         )
-    return Replay(store, data, ViewDataset(data.samples, store.order, store.identity.plan, transform))
+    kinds = store.identity.encoding.kinds_of_contents
+    return Replay(store, data, ViewDataset(data.samples, store.order, store.identity.plan, transform, kinds))
+
+
+def compare_contents(replay: Replay, positions: IntArray) -> Check:
+    """Compare the content fingerprints of some samples with those of every segment."""
+    store, samples = replay.store, replay.data.samples
+    contents = store.identity.encoding.contents
+    assert contents is not None
+    indices = store.order[positions].tolist()
+    drawn = np.asarray(
+        [content_fingerprint(samples, i, samples[i][0] if contents == "values" else None, contents) for i in indices],
+        dtype=np.uint32,
+    )
+    changed = np.zeros(len(positions), dtype=bool)
+    for segment in store.segments:
+        changed |= drawn != segment.read(segment.views.start, positions, ["contents"]).arrays["contents"]
+    names = ", ".join(str(indices[row]) for row in np.flatnonzero(changed)[:SHOWN])
+    detail = f"the {contents} of {len(positions)} samples, {int(changed.sum())} differ"
+    return Check(name="contents", passed=not changed.any(), detail=detail + (f": samples {names}" if names else ""))
 
 
 def compare_pixels(replay: Replay, positions: IntArray, workers: int, progress: Progress) -> Check:

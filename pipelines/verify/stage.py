@@ -18,6 +18,7 @@ NEED_DATA = ("data_set", "transform", "transform_set", "teacher", "teacher_set",
 LISTED_FINDINGS = 20  # at most
 LIVE = {  # live checks, and the next step where one fails
     "data set": "name the data set that the store was made from; kdcache inspect {store} shows it",
+    "contents": "use the samples that the store was made from, or extract a store of these",
     "pixels": "use the data set's own files and the package versions that kdcache inspect {store} shows",
     "teacher weights": "name the store's own teacher and --weights; kdcache inspect {store} shows them",
     "teacher answers": "name the store's own network and arguments, with its versions; see kdcache inspect {store}",
@@ -99,7 +100,12 @@ def _not_run(settings: VerifySettings, reason: str, *done_names: str) -> list[Ch
 def _live_checks(settings: VerifySettings, progress: Progress) -> list[Check]:
     """The checks that need torch: the data set's identity, replayed pixels, the teacher's answers."""
     from kdcache.base.records import differences
-    from kdcache.pipelines.verify.live_checks import compare_pixels, compare_teacher, open_replay
+    from kdcache.pipelines.verify.live_checks import (
+        compare_contents,
+        compare_pixels,
+        compare_teacher,
+        open_replay,
+    )
     from kdcache.views.sources import open_data
 
     store = Store.open(settings.store)
@@ -117,6 +123,8 @@ def _live_checks(settings: VerifySettings, progress: Progress) -> list[Check]:
     positions = _sample(_committed_positions(store), settings.rows)
     if not len(positions):
         return checks + _not_run(settings, "no row is committed in every segment of the store", "data set")
+    if store.identity.encoding.contents is not None:
+        checks.append(compare_contents(replay, positions))
     checks.append(compare_pixels(replay, positions, settings.workers, progress))
     if settings.teacher:
         checks += compare_teacher(replay, positions, settings, progress)

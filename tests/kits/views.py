@@ -220,7 +220,9 @@ def make_setting(
         encoding=encoding,
     )
     transform = transform or build_transform(plan.transform.name, plan.transform.arguments)[0]
-    return Setting(data, teacher, identity, order, ViewDataset(data.samples, order, plan, transform))
+    return Setting(
+        data, teacher, identity, order, ViewDataset(data.samples, order, plan, transform, encoding.kinds_of_contents)
+    )
 
 
 def extractor_of(

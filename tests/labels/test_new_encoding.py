@@ -32,7 +32,7 @@ stage = stages.stage
 
 STEPS = 128  # of a log-odds
 NONE = -32768
-OTHERS = ("pixels", "canary", "commits")  # of every store
+OTHERS = ("pixels", "canary", "contents", "commits")  # of every store
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -89,7 +89,7 @@ class TopOne(Encoding):
         return cls()
 
     @property
-    def contents(self) -> str:
+    def logits_kept(self) -> str:
         return "the best class"
 
     def kept(self, space: LabelSpace) -> int:
@@ -163,7 +163,7 @@ def top1(stage: Stage, tmp_path: Path) -> str:
 def test_it_is_extracted_read_and_told(stage: Stage, top1: str) -> None:
     store, other = Store.open(top1), Store.open(stage.store)
     manifest = json.loads(Path(top1, "kdcache/manifest.json").read_text())
-    assert manifest["identity"]["encoding"] == {"name": "top1", "features": 0, "head": 0}
+    assert manifest["identity"]["encoding"] == {"name": "top1", "features": 0, "head": 0, "contents": "bytes"}
     positions = np.arange(store.rows)
     for view in store.every_view:
         soft, wanted = store.read(view, positions), other.read(view, positions)

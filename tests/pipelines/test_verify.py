@@ -164,10 +164,10 @@ def test_a_store_that_is_not_there_is_an_error(tmp_path: Path) -> None:
 def test_data_and_teacher_are_asked_again(stage: Stage) -> None:
     found = verdict(stage.store, **DATA, **TEACHER, weights=stage.weights, rows=0)
     assert [check.name for check in found.checks] == [
-        "files", "complete", "data set", "pixels", "teacher weights", "teacher answers",
+        "files", "complete", "data set", "contents", "pixels", "teacher weights", "teacher answers",
     ]  # fmt: skip
     assert found.whole
-    assert f"{2 * ROWS} views of {ROWS} rows drawn again, 0 differ" in found.checks[3].detail
+    assert f"{2 * ROWS} views of {ROWS} rows drawn again, 0 differ" in found.checks[4].detail
 
 
 @pytest.mark.parametrize(
@@ -176,7 +176,7 @@ def test_data_and_teacher_are_asked_again(stage: Stage) -> None:
 )
 def test_another_data_set_is_a_failed_check(stage: Stage, changes: dict[str, Any], field: str) -> None:
     found = verdict(stage.store, **{**DATA, **changes})
-    assert failed(found) == ["data set", "pixels"]
+    assert failed(found) == ["data set", "contents", "pixels"]
     assert "name the data set that the store was made from" in found.repair
     assert f"{field}: the store has" in next(check.detail for check in found.checks if check.name == "data set")
 

@@ -111,8 +111,8 @@ def test_an_unfinished_store_is_asked_again_where_it_is_committed(stage: Stage, 
     assert 0 < blocks < BLOCKS
     found = verdict(path, **DATA, **TEACHER, weights=stage.weights, rows=0)
     assert failed(found) == ["complete"]
-    assert f"views of {64 * blocks} rows drawn again, 0 differ" in found.checks[3].detail
-    assert f"{64 * blocks} rows of view 0" in found.checks[5].detail
+    assert f"views of {64 * blocks} rows drawn again, 0 differ" in found.checks[4].detail
+    assert f"{64 * blocks} rows of view 0" in found.checks[6].detail
 
 
 def test_a_store_without_views_says_what_did_not_run(stage: Stage, tmp_path: Path) -> None:
@@ -120,7 +120,7 @@ def test_a_store_without_views_says_what_did_not_run(stage: Stage, tmp_path: Pat
     dataset = {"order": whole.order, "labels": whole.labels}
     Store.create(tmp_path / "a.kd", whole.identity, provenance=whole.manifest.provenance, **dataset)
     found = verdict(tmp_path / "a.kd", **DATA, **TEACHER, weights=stage.weights)
-    assert failed(found) == ["pixels", "teacher weights", "teacher answers"]
+    assert failed(found) == ["contents", "pixels", "teacher weights", "teacher answers"]
     assert found.repair == "the same `kdcache extract` that made the store finishes it"
     assert {check.detail for check in found.checks[3:]} == {
         "not run: no row is committed in every segment of the store"
@@ -131,8 +131,8 @@ def test_checks_that_wrong_files_prevent_are_named(stage: Stage, tmp_path: Path)
     store = stage.copy(tmp_path / "digits.kd")
     (store / "views-00000-00002/tail/c/0/0/1").unlink()
     found = verdict(store, **DATA)
-    assert failed(found) == ["files", "data set", "pixels"]
+    assert failed(found) == ["files", "data set", "contents", "pixels"]
     found = verdict(store, **DATA, **TEACHER, weights=stage.weights, rows=ROWS)
-    assert failed(found) == ["files", "data set", "pixels", "teacher weights", "teacher answers"]
+    assert failed(found) == ["files", "data set", "contents", "pixels", "teacher weights", "teacher answers"]
     assert {check.detail for check in found.checks[2:]} == {"not run: 1 files are wrong"}
     assert "--repair" in found.repair

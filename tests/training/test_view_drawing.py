@@ -36,12 +36,13 @@ def test_images_are_those_of_the_rows_mixed_with_their_partners(mix: Mix, worker
     assert [id(batch) for batch, _ in drawn_batches] == list(map(id, batches))
     for batch, images in drawn_batches:
         if not len(batch.positions):
-            assert (len(images.images), len(images.pixels), len(images.partners), len(images.lam)) == (0, 0, 0, 0)
+            assert (len(images.images), len(images.drawn.pixels), len(images.partners), len(images.lam)) == (0, 0, 0, 0)
             continue
         everyone = batch_of(*range(ROWS), view=batch.view)
         (_, plain), (_, drawn) = next(prepared.stream([everyone])), next(whole.stream([everyone]))
         assert torch.equal(images.images, drawn.images[batch.positions])
-        assert images.pixels.tolist() == drawn.pixels[batch.positions].tolist()
+        rows = images.drawn
+        assert rows.pixels[: len(batch.positions)].tolist() == drawn.pixels[batch.positions].tolist()
         assert images.partners.tolist() == drawn.partners[batch.positions].tolist()
         mixing = whole.dataset[request_of(everyone)].mixing[0]
         assert torch.equal(drawn.images, mix_images(plain.images, mixing, mixing.partners, mix))

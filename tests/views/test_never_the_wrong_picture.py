@@ -98,7 +98,7 @@ def other_split(root: Path) -> None:
 
 FOLDERS: dict[str, tuple[Callable[[Path], None], type[KdcacheError], str]] = {
     "reordered-before": (reorder, MismatchError, r"dataset\.ids: the store has"),
-    "two swapped-row": (swap_two, ReplayError, r"is not the view the teacher saw"),
+    "two swapped-row": (swap_two, ReplayError, r"sample \d+ \(position \d+\) is another than .* restore its file"),
     "file deleted-before": (delete, MismatchError, rf"dataset\.rows: the store has {ROWS}, this run has {ROWS - 1}"),
     "file added-before": (add, MismatchError, rf"dataset\.rows: the store has {ROWS}, this run has {ROWS + 1}"),
     "bit flipped probe-before": (lambda root: flip_bit(root, ".png", probed=True), MismatchError, r"dataset\.probes"),

@@ -13,7 +13,7 @@ from kdcache.base.view_span import ViewSpan
 from kdcache.errors import ReplayError
 from kdcache.store.manifest import Provenance
 from kdcache.store.store import Store
-from kdcache.views.draw import ViewDataset, ViewRequest
+from kdcache.views.draw import DrawnRows, ViewDataset, ViewRequest
 from kdcache.views.replay import (
     DRIFT_LEVELS,
     ExcusedDrift,
@@ -168,19 +168,21 @@ def test_where_every_canary_row_drifts_every_row_may() -> None:
 
 def test_a_check_judges_drift_once_a_store_and_view(store: Store, data: Data) -> None:
     dataset = views_of(store, altered(data, drifted))
-    check = ReplayCheck([store, store], dataset, accept_drift=True)
+    check = ReplayCheck([store, store], dataset, range(ROWS), accept_drift=True)
     positions = np.array([70, 3, 9])
     drawn = dataset[ViewRequest(ViewSpan.of(1), positions)].pixels[0]
     stored = store.load(1, positions).arrays["pixels"]
     assert (drawn != stored).any()
-    check.compare(0, 1, positions, stored, stored)
+    check.compare(0, 1, DrawnRows(positions, stored, {}), stored)
     assert check.drift is None
-    check.compare(0, 1, positions, drawn, stored)
+    check.compare(0, 1, DrawnRows(positions, drawn, {}), stored)
     assert check.drift is not None
     assert (check.drift.grade, check.drift.rows) == ("drift", 64)
+    strict = ReplayCheck([store], dataset, range(ROWS), accept_drift=False)
     with pytest.raises(ReplayError, match=r"view 1 of position \d+ .* is not the view the teacher saw: drift"):
-        ReplayCheck([store], dataset, accept_drift=False).compare(0, 1, positions, drawn, stored)
-    honest = ReplayCheck([store], views_of(store, data), accept_drift=True)
+        strict.compare(0, 1, DrawnRows(positions, drawn, {}), stored)
+    honest = ReplayCheck([store], views_of(store, data), range(ROWS), accept_drift=True)
+    other = stored ^ np.array([1, 0, 0], dtype=np.uint8)
     with pytest.raises(ReplayError, match=r"position 70 .*the canary replays exactly"):
-        honest.compare(0, 1, positions, stored ^ np.array([1, 0, 0], dtype=np.uint8), stored)
+        honest.compare(0, 1, DrawnRows(positions, other, {}), stored)
     assert honest.drift is None

@@ -1,0 +1,47 @@
+"""Content fingerprints: is this the sample that the teacher saw, whatever decodes or augments it?
+
+The fingerprint is the low 32 bits of xxh3-64 over a sample as it lies in its source: over its bytes where the data set
+gives them by `content(index) -> bytes`, else over dtype, shape and values of what it decodes to.
+"""
+
+from typing import Any
+
+import numpy as np
+import xxhash
+
+from kdcache.errors import InvalidInputError
+from kdcache.labels.encoding import Contents
+
+
+def contents_of(samples: Any) -> Contents:
+    """The contents that a data set gives: `bytes` where it has the method, else `values`."""
+    return "bytes" if callable(getattr(samples, "content", None)) else "values"
+
+
+def content_fingerprint(samples: Any, index: int, image: Any, contents: Contents) -> int:
+    """The fingerprint of sample `index`, of which `image` is decoded. Raises InvalidInputError where the data set gives
+    no bytes."""
+    data = image_bytes(image) if contents == "values" else _bytes_of(samples, index)
+    return int(xxhash.xxh3_64_intdigest(data)) & 0xFFFFFFFF
+
+
+def image_bytes(image: Any) -> bytes:
+    """Dtype, shape and values of an image (tensor, array or PIL image) as bytes."""
+    values = np.asarray(image)
+    little = np.ascontiguousarray(values.astype(values.dtype.newbyteorder("<"), copy=False))
+    return f"{values.dtype.name}{list(values.shape)}".encode() + little.tobytes()
+
+
+def _bytes_of(samples: Any, index: int) -> bytes:
+    if contents_of(samples) != "bytes":
+        raise InvalidInputError(
+            f"the store knows its samples by their bytes, and {type(samples).__name__} gives none; give it a method "
+            "content(index) that returns a sample's bytes as they lie in its source, or use the data set that the "
+            "store was extracted from"
+        )
+    data = samples.content(index)
+    if not isinstance(data, bytes | bytearray | memoryview):
+        raise InvalidInputError(
+            f"content({index}) of {type(samples).__name__} returned {type(data).__name__}; return the sample's bytes"
+        )
+    return bytes(data)

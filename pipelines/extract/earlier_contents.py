@@ -1,0 +1,50 @@
+"""A later pass is held against the earlier ones: every sample must be the one that they saw."""
+
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+
+from kdcache.base.arrays import Array
+from kdcache.errors import ReplayError
+from kdcache.store.segment import Segment
+from kdcache.store.store import Store
+from kdcache.views.draw import ViewDataset
+from kdcache.views.replay import changed_samples, grade_replay
+
+
+@dataclass(frozen=True)
+class EarlierContents:
+    """The content fingerprints of the store's other passes, for a pass that writes `segment`."""
+
+    segment: Segment
+    dataset: ViewDataset
+
+    @cached_property
+    def _store(self) -> Store:
+        return Store.open_for_writing(self.segment.folder.root)
+
+    @cached_property
+    def _excused(self) -> bool:
+        """True where the views drift, so that decoded values may differ too."""
+        views = [segment.views.start for segment in self._store.segments if 0 in segment.commits()]
+        return bool(views) and grade_replay(self._store, self.dataset, views[0]).grade == "drift"
+
+    def require_same(self, block: int, contents: Array) -> None:
+        """Raises ReplayError where a sample of the block, `contents` [R] u32, is another than an earlier pass saw."""
+        start, stop = self.segment.layout.block_rows(block)
+        positions = np.arange(start, stop)
+        for segment in self._store.segments:
+            if segment.views == self.segment.views:
+                continue
+            commits, size = segment.commits(), segment.layout.block
+            seen = positions[[position // size in commits for position in positions.tolist()]]
+            stored = segment.read(segment.views.start, seen, ["contents"]).arrays["contents"]
+            changed = changed_samples(self._store, seen, contents[seen - start], stored)
+            if changed.any() and not self._excused:
+                position = int(seen[np.flatnonzero(changed)[0]])
+                raise ReplayError(
+                    f"sample {int(self._store.order[position])} (position {position}) does not decode to what it did "
+                    f"when {segment.layout.name} was written, and the views of that pass replay: the sample has "
+                    "changed; restore it, or use another store path"
+                )
