@@ -42,7 +42,7 @@ def test_images_are_those_of_the_rows_mixed_with_their_partners(mix: Mix, worker
         (_, plain), (_, drawn) = next(prepared.stream([everyone])), next(whole.stream([everyone]))
         assert torch.equal(images.images, drawn.images[batch.positions])
         rows = images.drawn
-        assert rows.pixels[: len(batch.positions)].tolist() == drawn.pixels[batch.positions].tolist()
+        assert rows.pixels[: len(batch.positions)].tolist() == drawn.drawn.pixels[batch.positions].tolist()
         assert images.partners.tolist() == drawn.partners[batch.positions].tolist()
         mixing = whole.dataset[request_of(everyone)].mixing[0]
         assert torch.equal(drawn.images, mix_images(plain.images, mixing, mixing.partners, mix))
