@@ -10,6 +10,7 @@ import numpy.typing as npt
 import pytest
 from filelock import FileLock
 
+from kdcache.labels import encodings
 from kdcache.places import http_requests
 from tests.kits.bucket import BUCKET, PATIENT, Proxy, environment, s3_server
 from tests.kits.cpu_time import CpuTimes
@@ -47,6 +48,14 @@ def _own_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     """No test touches the user's cache of far stores."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("KDCACHE_CACHE", str(tmp_path_factory.mktemp("cache")))
+        yield
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _blocks_of_64() -> Iterator[None]:
+    """What tests extract has blocks by rule 1: a few hundred rows are several blocks. Tests of rule 2 set it back."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(encodings, "BLOCK_RULE", 1)
         yield
 
 

@@ -1,8 +1,8 @@
 """Records: frozen models whose dict is the file format. They are compared here, and a wrong one is explained."""
 
-from typing import Any, Self
+from typing import Any, ClassVar, Self
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, SerializerFunctionWrapHandler, ValidationError, model_serializer
 
 from kdcache.base.canonical import canonical_json, parse_json
 from kdcache.base.limits import METADATA_LIMIT
@@ -15,6 +15,16 @@ class Record(BaseModel):
     """A frozen record. Its dict is the file format; unknown keys are refused."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", ser_json_inf_nan="constants", serialize_by_alias=True)
+
+    LATER: ClassVar[tuple[str, ...]] = ()  # keys that came later: absent at their defaults, so that digests stay
+
+    @model_serializer(mode="wrap")
+    def _without_default(self, serialize: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        record: dict[str, Any] = serialize(self)
+        for key in self.LATER:
+            if getattr(self, key) == type(self).model_fields[key].default:
+                record.pop(key, None)
+        return record
 
     def to_bytes(self) -> bytes:
         return canonical_json(self.model_dump(mode="json"))

@@ -9,9 +9,9 @@ Shape letters: B any leading axes, C classes, K kept classes, L hard labels a ro
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from math import prod
-from typing import Any, ClassVar, Literal, Self
+from typing import ClassVar, Literal, Self
 
-from pydantic import Field, SerializerFunctionWrapHandler, model_serializer
+from pydantic import Field
 
 from kdcache.base.arrays import WIDTH
 from kdcache.base.records import Record
@@ -96,30 +96,24 @@ class Encoding(Record, ABC):
 
     name: as in `ENCODINGS`. features, head: the width D of the kept features and of the kept classifier, or 0.
     contents: what the content fingerprints are taken over, None in stores without them.
+    block_rule: which rule gives a segment's blocks their size, see `segment_layout`.
     """
 
     name: str
     features: int = Field(default=0, ge=0)
     head: int = Field(default=0, ge=0)
     contents: Contents | None = None
+    block_rule: int = Field(default=1, ge=1, le=2, strict=True)
 
-    LATER: ClassVar[tuple[str, ...]] = ("contents",)  # keys that came later: absent at their defaults
+    LATER: ClassVar[tuple[str, ...]] = ("block_rule", "contents")  # keys that came later: absent at their defaults
     COMPLETE: ClassVar[bool] = False  # every class's logit is kept, so there is no tail, and any temperature is served
     HOLDS_LABEL: ClassVar[bool] = True  # else `decode` reads the hard label's logit by the array `hard`
-
-    @model_serializer(mode="wrap")
-    def _without_default(self, serialize: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        record: dict[str, Any] = serialize(self)
-        for key in self.LATER:
-            if record[key] == type(self).model_fields[key].default:
-                del record[key]
-        return record
 
     @classmethod
     @abstractmethod
     def chosen(cls, choice: Choice, space: LabelSpace, *, like: "Encoding | None" = None) -> Self:
-        """The encoding that a choice asks for, without features or head. What it leaves open is as in `like`, the
-        encoding of the store that stands, or else this encoding's default. Raises InvalidInputError."""
+        """The encoding that a choice asks for, without features, head or block rule. What it leaves open is as in
+        `like`, the encoding of the store that stands, or else this encoding's default. Raises InvalidInputError."""
 
     @classmethod
     @abstractmethod

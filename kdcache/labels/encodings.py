@@ -12,6 +12,8 @@ from kdcache.labels.full import FullEncoding
 from kdcache.labels.topk import TopKEncoding
 
 ENCODINGS: dict[str, type[Encoding]] = {"topk": TopKEncoding, "full": FullEncoding}
+BLOCK_RULE = 2  # of new stores
+CARRIED = ("features", "head", "block_rule", "contents")  # by a recoding
 
 
 def encoding_class(name: str) -> type[Encoding]:
@@ -21,13 +23,19 @@ def encoding_class(name: str) -> type[Encoding]:
     return ENCODINGS[name]
 
 
+def chosen(name: str, choice: Choice, space: LabelSpace, *, like: Encoding | None) -> Encoding:
+    """The encoding of this name that a choice asks for, without features or head. What it leaves open is as in `like`,
+    the encoding of the store that stands: its block rule too. Raises InvalidInputError."""
+    encoding = encoding_class(name).chosen(choice, space, like=like)
+    return encoding.model_copy(update={"block_rule": like.block_rule if like else BLOCK_RULE})
+
+
 def narrowed(source: Encoding, choice: Choice, space: LabelSpace, name: str | None = None) -> Encoding:
     """The encoding to which a store in `source` is recoded: that of the name, or top-k where a top k is chosen, or else
-    its own; features, head and contents stay. Raises InvalidInputError for what the source does not hold."""
+    its own; features, head, contents and block rule stay. Raises InvalidInputError for what the source lacks."""
     name = name or (TopKEncoding.model_fields["name"].default if choice.top_k is not None else source.name)
     encoding = encoding_class(name).narrowed(source, choice, space)
-    kept = {name: getattr(source, name) for name in ("features", "head", "contents")}
-    return encoding.model_copy(update=kept)
+    return encoding.model_copy(update={key: getattr(source, key) for key in CARRIED})
 
 
 def read_as(encoding: Encoding, top_k: int | None) -> Encoding:

@@ -19,6 +19,7 @@ from kdcache.base.devices import to_device
 from kdcache.base.view_span import ViewSpan
 from kdcache.errors import BadLogitsError, InvalidInputError
 from kdcache.labels.reduction import finite_rows
+from kdcache.networks.answers import Kind
 from kdcache.networks.loop_memory import LoopMemory, loop_memory
 from kdcache.networks.preparation import BatchBuffers, record_event
 from kdcache.networks.teacher import Teacher
@@ -66,8 +67,8 @@ class BlockAnswer:
 class BlockExtractor:
     """Extracts blocks of one segment: `requests`, then `ask` on the device, then `encode` on the writer's thread.
 
-    `labels` [N] are hard labels by position. `sample_name(position)` names a sample in errors. Every forward sees
-    `batch_rows` rows, a multiple of 64. `view_bytes` is the size of one drawn view.
+    `labels` [N] are hard labels by position. `sample_name(position)` names a sample in errors. A forward sees
+    `batch_rows` rows at most, a multiple of 64. `view_bytes` is the size of one drawn view.
     """
 
     layout: SegmentLayout
@@ -107,10 +108,9 @@ class BlockExtractor:
     def ask(self, block: int, drawn_views: Iterator[Drawn]) -> BlockAnswer:
         """Run the teacher over one block; `drawn_views` are those of its requests, in order.
 
-        The last batch is padded, so that kernels and their rounding do not change with its number of rows.
+        No batch holds rows of two blocks. One that is not full, the last of the block, is padded to a multiple of 64,
+        so that few shapes of kernels round; only the store's last block has such rows that are asked and not kept.
         """
-        start, stop = self.layout.block_rows(block)
-        rows = min(self.batch_rows, -(-(stop - start) // GROUP) * GROUP * len(self.layout.views))
         answer = _empty_answer(block, self.layout)
         pending: list[Unit] = []
         for request in self.requests(block):
@@ -119,11 +119,11 @@ class BlockExtractor:
             assert (item.request.views, item.request.positions[0]) == start_of_request, "out of step"
             self._note_pixels(answer, item)
             for unit in units_of(item):
-                if sum(len(piece.images) for piece in pending) + len(unit.images) > rows:
-                    self._ask_batch(answer, pending, rows)
+                if sum(len(piece.images) for piece in pending) + len(unit.images) > self.batch_rows:
+                    self._ask_batch(answer, pending)
                     pending = []
                 pending.append(unit)
-        self._ask_batch(answer, pending, rows)
+        self._ask_batch(answer, pending)
         return replace(answer, ready=record_event(self.teacher.preparation.device))
 
     def _note_pixels(self, answer: BlockAnswer, item: Drawn) -> None:
@@ -140,9 +140,10 @@ class BlockExtractor:
             canary = thumbnails(images.flatten(0, 1)).reshape(*images.shape[:2], 3, 8, 8)
             answer.canary[views, position : position + images.shape[1]] = canary
 
-    def _ask_batch(self, answer: BlockAnswer, units: list[Unit], rows: int) -> None:
+    def _ask_batch(self, answer: BlockAnswer, units: list[Unit]) -> None:
         """Put a batch's reduced answers into the block's. On a GPU their copies are still under way afterwards."""
         count = sum(len(unit.images) for unit in units)
+        rows = -(-count // GROUP) * GROUP
         row_labels = np.concatenate([self.labels[unit.start : unit.start + len(unit.images)] for unit in units])
         images, pairs = self.buffers([unit.images for unit in units], rows), row_labels[:, None]
         if (mix := self.identity.plan.mix) != "none":
@@ -187,7 +188,7 @@ class BlockExtractor:
             answer.ready.synchronize()
         start = self.layout.block_rows(answer.block)[0]
         fields = {name: value.numpy() for name, value in answer.fields.items()}
-        _require_finite(fields["finite"], self.layout, start, self.sample_name)
+        _require_finite(fields["finite"], self.layout, start, self.sample_name, self.teacher.answers.kind)
         encoded = self.identity.encoding.encode(fields, self.identity.space)
         arrays = {**encoded.arrays, "pixels": answer.pixels}
         if self.identity.encoding.features:
@@ -268,12 +269,15 @@ def _totals(sums: list[dict[str, Tensor]]) -> dict[str, Array]:
     return {name: np.sum([batch[name].numpy().astype(np.float64) for batch in sums], axis=0) for name in names}
 
 
-def _require_finite(finite: Array, layout: SegmentLayout, start: int, sample_name: Callable[[int], str]) -> None:
+def _require_finite(
+    finite: Array, layout: SegmentLayout, start: int, sample_name: Callable[[int], str], kind: Kind
+) -> None:
     if finite.all():
         return
     rows = np.argwhere(~finite)
     names = [f"{sample_name(start + int(row))} (view {layout.views.start + int(view)})" for view, row in rows[:5]]
+    problem = "NaN or Inf" if kind == "logits" else "no probabilities (numbers from 0, of sum 1)"
     raise BadLogitsError(
-        f"the teacher answered NaN or Inf for {len(rows)} rows: {', '.join(names)}; nothing of this block was written. "
+        f"the teacher answered {problem} for {len(rows)} rows: {', '.join(names)}; nothing of this block was written. "
         "Classes that are masked by design are named once with --mask-classes"
     )

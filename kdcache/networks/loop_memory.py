@@ -18,7 +18,7 @@ class LoopMemory:
 
     drawing: a batch of drawn views, the request that is drawn or taken apart, and the batch as f32.
     answers: reduced rows of the block that the teacher answers and of those in flight.
-    reduction: f32 tensors [batch, classes].
+    reduction: f32 tensors [batch, classes], and [batch, classes of the network] where they differ.
     writing: the arrays of one block as integers, shards that are being compressed, wider intermediates of one view.
     """
 
@@ -48,7 +48,7 @@ def loop_memory(
     return LoopMemory(
         drawing=(batch_rows + 2 * request[0] * request[1]) * view_bytes + 4 * batch_rows * view_bytes,
         answers=(IN_FLIGHT + 1) * rows * (stored_bytes + reduced_bytes),
-        reduction=8 * batch_rows * identity.teacher.classes * 4,
+        reduction=8 * batch_rows * max(identity.teacher.classes, len(identity.teacher.class_map)) * 4,
         writing=4 * rows * stored_bytes + positions * encoding_bytes,
     )
 

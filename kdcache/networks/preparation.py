@@ -68,24 +68,29 @@ class BatchBuffers:
             return self._preparation(self._on_device(pieces, rows))
         if self._preparation.device == "cpu" and pieces[0].dtype == torch.uint8:
             shape = (rows, *pieces[0].shape[1:])
-            if self._buffer.shape != shape:
+            if not _holds(self._buffer, shape):
                 self._buffer = torch.empty(shape, memory_format=torch.channels_last)
-            return self._preparation.normalise(_fill(self._buffer, pieces))
+            return self._preparation.normalise(_fill(self._buffer[:rows], pieces))
         return self._preparation(_fill(torch.empty((rows, *pieces[0].shape[1:]), dtype=pieces[0].dtype), pieces))
 
     def _on_device(self, pieces: list[Tensor], rows: int) -> Tensor:
         """The batch on the device, its copy still under way. Host memory is used again two batches later, once read."""
         shape, dtype = (rows, *pieces[0].shape[1:]), pieces[0].dtype
-        if not self._slots or self._slots[0].pinned.shape != shape or self._slots[0].pinned.dtype != dtype:
+        if not self._slots or not _holds(self._slots[0].pinned, shape) or self._slots[0].pinned.dtype != dtype:
             torch.cuda.synchronize(self._preparation.device)
             self._slots = [_Slot(torch.empty(shape, dtype=dtype, pin_memory=True)) for _ in range(2)]
         slot = self._slots[self._turn]
         self._turn = 1 - self._turn
         if slot.copied is not None:
             slot.copied.synchronize()
-        images = _fill(slot.pinned, pieces).to(self._preparation.device, non_blocking=True)
+        images = _fill(slot.pinned[:rows], pieces).to(self._preparation.device, non_blocking=True)
         slot.copied = record_event(self._preparation.device)
         return images
+
+
+def _holds(buffer: Tensor, shape: tuple[int, ...]) -> bool:
+    """True where the buffer's first rows are a batch of this shape."""
+    return buffer.ndim == len(shape) and buffer.shape[1:] == shape[1:] and len(buffer) >= shape[0]
 
 
 def _fill(buffer: Tensor, pieces: list[Tensor]) -> Tensor:

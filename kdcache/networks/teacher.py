@@ -11,14 +11,21 @@ from torch import Tensor, nn
 
 from kdcache.base.specs import portable_name
 from kdcache.errors import InvalidInputError
+from kdcache.networks.answers import Answers
 from kdcache.networks.precision import PRECISIONS, Precision
 from kdcache.networks.preparation import Preparation
 from kdcache.networks.weights import weights_digest
 from kdcache.store.manifest import TeacherIdentity
 
+AS_LOGITS = Answers()
+
 
 class Teacher:
-    """A network in eval mode with its input preparation; `answer` gives f32 logits and pooled features."""
+    """A network in eval mode with its input preparation; `answer` gives f32 logits and pooled features.
+
+    `answers` says what the network answers, and how that becomes logits of the data's classes. `masked_classes` count
+    as absent, with those that no class of the network maps to.
+    """
 
     def __init__(
         self,
@@ -27,6 +34,7 @@ class Teacher:
         preparation: Preparation,
         precision: Precision = "float32",
         masked_classes: tuple[int, ...] = (),
+        answers: Answers = AS_LOGITS,
     ) -> None:
         network = network.eval().requires_grad_(False).to(preparation.device)
         if names := [name or "the network" for name, module in network.named_modules() if module.training]:
@@ -37,7 +45,8 @@ class Teacher:
         self.network = network.to(memory_format=torch.channels_last)
         self.preparation = preparation
         self.precision = precision
-        self.masked_classes = masked_classes
+        self.answers = answers
+        self.masked_classes = tuple(sorted({*masked_classes, *answers.unreached}))
         self._features: Tensor | None = None
         self.head = find_head(network)
         if self.head is not None:
@@ -47,7 +56,7 @@ class Teacher:
     def answer(self, images: Tensor) -> tuple[Tensor, Tensor | None]:
         """Logits [B, C] f32 of prepared images [B, ch, H, W], and features [B, D] f32, None without a linear head.
 
-        Raises InvalidInputError where the network's answer is not [rows, classes].
+        Raises InvalidInputError where the network's answer is not [rows, classes], or of other classes than its map.
         """
         device = torch.device(self.preparation.device).type
         cast = torch.autocast(device, PRECISIONS[self.precision]) if self.precision != "float32" else nullcontext()
@@ -57,7 +66,8 @@ class Teacher:
         if isinstance(logits, tuple) or not isinstance(logits, Tensor) or logits.ndim != 2:
             shape = list(logits.shape) if isinstance(logits, Tensor) else type(logits).__name__
             raise InvalidInputError(f"the teacher answered {shape}; it must answer logits [rows, classes]")
-        return logits.float(), self._features
+        with torch.inference_mode():
+            return self.answers.logits(logits), self._features
 
     def identity(self, name: str, arguments: dict[str, Any], classes: int, text: str = "") -> TeacherIdentity:
         """The teacher's identity in a manifest; `text` as from `network_text`."""
@@ -71,15 +81,20 @@ class Teacher:
             mean=self.preparation.mean,
             std=self.preparation.std,
             masked_classes=self.masked_classes,
+            class_map=self.answers.class_map,
+            answers=self.answers.kind,
         )
 
     def head_arrays(self) -> dict[str, Any]:
-        """The classifier's weight [C, D] and bias [C], f32 numpy. Raises InvalidInputError where there is none."""
+        """The classifier's weight [C, D] and bias [C], f32 numpy, zeros for a class that the network has not.
+
+        Raises InvalidInputError where there is none."""
         if self.head is None:
             raise InvalidInputError("the teacher does not end in a linear layer; extract without --keep head,features")
-        weight = self.head.weight.detach().float().cpu()
-        bias = torch.zeros(len(weight)) if self.head.bias is None else self.head.bias.detach().float().cpu()
-        return {"weight": weight.numpy(), "bias": bias.numpy()}
+        weight = self.head.weight.detach().float()
+        bias = torch.zeros(len(weight)) if self.head.bias is None else self.head.bias.detach().float()
+        by_class = {"weight": weight, "bias": bias}
+        return {name: self.answers.by_class(part, dim=0, fill=0.0).cpu().numpy() for name, part in by_class.items()}
 
     def _before_head(self, module: nn.Module, inputs: tuple[Tensor, ...]) -> None:
         self._features = inputs[0].detach().float().flatten(1) if inputs[0].ndim == 2 else None

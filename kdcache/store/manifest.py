@@ -1,12 +1,13 @@
 """The manifest: identity, which must match; provenance, which is reported; and the card, which people write."""
 
 from itertools import pairwise
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, ClassVar, Literal, Self
 
 from pydantic import (
     ConfigDict,
     FailFast,
     Field,
+    Strict,
     model_validator,
 )
 
@@ -42,7 +43,9 @@ class TeacherIdentity(Record):
     """The teacher: the network that answered, and its preprocessing.
 
     `weights` is a sha256 over names, shapes and values. `text` is one over the network's structure and a user's own
-    sources, since networks of equal weights may have different forward functions.
+    sources, since networks of equal weights may have different forward functions. `class_map` has for each class of the
+    network that of the data, or -1; empty where they are the same. `classes` are the data's, and `answers` is what the
+    network gave: the store holds logits of it.
     """
 
     name: str
@@ -55,6 +58,24 @@ class TeacherIdentity(Record):
     mean: Annotated[tuple[float, ...], FailFast()] = ()
     std: Annotated[tuple[float, ...], FailFast()] = ()
     masked_classes: Annotated[tuple[int, ...], FailFast()] = ()
+    class_map: Annotated[tuple[Annotated[int, Strict()], ...], FailFast()] = ()
+    answers: Literal["logits", "probs"] = "logits"
+
+    LATER: ClassVar[tuple[str, ...]] = ("class_map", "answers")
+
+    @model_validator(mode="after")
+    def _check_class_map(self) -> Self:
+        """Raises ValueError unless each class of the data is mapped to at most once, and masked where it never is."""
+        if not self.class_map:
+            return self
+        reached = [label for label in self.class_map if label != -1]
+        if wrong := [label for label in reached if not 0 <= label < self.classes]:
+            raise ValueError(f"class map holds {shorten(wrong[0])}, not -1 or a class below {self.classes}")
+        if twice := [label for label, following in pairwise(sorted(reached)) if label == following]:
+            raise ValueError(f"class map holds class {twice[0]} twice; a class of the data has one of the network")
+        if missing := set(range(self.classes)) - set(reached) - set(self.masked_classes):
+            raise ValueError(f"class map leaves out class {min(missing)}, which is not masked; mask it, or map to it")
+        return self
 
     @model_validator(mode="after")
     def _check_masked_classes(self) -> Self:

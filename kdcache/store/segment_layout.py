@@ -11,6 +11,7 @@ from kdcache.store.manifest import Identity
 
 BLOCK_MIN = 64  # one mixing group
 BLOCKS_WANTED = 64
+ROWS_WANTED = 2048  # of a block by rule 2, (position, view) pairs: whole batches of a device, and few small files
 SHARD_BYTES = 64_000_000
 CHUNK_BYTES = 32_000_000
 CANARY_ROWS = 64
@@ -29,13 +30,23 @@ def row_arrays(identity: Identity) -> dict[str, RowArray]:
 
 
 def block_size(identity: Identity, views: ViewSpan) -> int:
-    """Rows of a block: the largest power of two up to 8,192 with at most 64 MB a shard, at most 32 MB a chunk and at
-    least 64 blocks; never under 64."""
+    """Positions of a block, a power of two, never under 64.
+
+    Rule 1: the largest up to 8,192 with at most 64 MB a shard, at most 32 MB a chunk and at least 64 blocks. Rule 2:
+    where that is larger, the least with 2,048 rows (position, view) or all positions, within the same bytes.
+    """
+    rows = identity.dataset.rows
     widest = max(array.row_bytes for array in row_arrays(identity).values())
-    limit = min(
-        BLOCK_MAX, SHARD_BYTES // (len(views) * widest), CHUNK_BYTES // widest, identity.dataset.rows // BLOCKS_WANTED
-    )
+    wanted = rows // BLOCKS_WANTED
+    if identity.encoding.block_rule == 2:
+        wanted = max(wanted, min(_power_from(-(-ROWS_WANTED // len(views))), _power_from(rows)))
+    limit = min(BLOCK_MAX, SHARD_BYTES // (len(views) * widest), CHUNK_BYTES // widest, wanted)
     return max(BLOCK_MIN, 1 << max(limit, 1).bit_length() - 1)
+
+
+def _power_from(number: int) -> int:
+    """The least power of two that is not below a number."""
+    return 1 << (number - 1).bit_length()
 
 
 def segment_layout(identity: Identity, views: ViewSpan) -> SegmentLayout:

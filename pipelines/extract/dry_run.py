@@ -150,7 +150,8 @@ def _encoded(identity: Identity, logits: Array, labels: Array) -> dict[str, Arra
 
 
 def _kept_by_k(identity: Identity, logits: Array, labels: Array, encoding: TopKEncoding, views: ViewSpan) -> KeptByK:
-    k_identity = identity.model_copy(update={"encoding": encoding})
+    block_rule = identity.encoding.block_rule
+    k_identity = identity.model_copy(update={"encoding": encoding.model_copy(update={"block_rule": block_rule})})
     rows = reduce_topk(logits, labels, encoding.k, identity.space.masked)
     head = decode_logits(rows.classes, quantise_gaps(rows.distances, encoding.quantisation)[0], encoding.quantisation)
     tail = decode_tail(quantise_tail(rows.tail))  # packing changes no value

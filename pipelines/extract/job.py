@@ -13,7 +13,8 @@ from kdcache.base.records import validated
 from kdcache.base.view_span import ViewSpan
 from kdcache.errors import InvalidInputError
 from kdcache.labels.encoding import Choice, Contents, Encoding, LabelSpace
-from kdcache.labels.encodings import encoding_class
+from kdcache.labels.encodings import chosen
+from kdcache.networks.answers import Answers
 from kdcache.networks.build import build_network, network_text
 from kdcache.networks.checks import check_teacher, require_determinism
 from kdcache.networks.extract_block import BlockExtractor
@@ -98,12 +99,14 @@ def open_job(settings: ExtractSettings) -> Job:
     )
     device = chosen_device(settings.device)
     view = _first_view(transform, data, plan.seed)
-    teacher = _open_teacher(settings, data, tuple(view.shape), view.dtype.is_floating_point, device)
+    stored = stored_identity(settings)
+    answers = Answers.of(stored.teacher) if stored else Answers()
+    teacher = _open_teacher(settings, data, view, device, answers)
     logits, features = _first_answer(teacher, view)
     head = _classifier(teacher, logits.cpu().numpy(), features) if settings.keep else {}
     encoding = _encoding(
         settings,
-        int(logits.shape[1]),
+        LabelSpace(int(logits.shape[1]), teacher.masked_classes),
         features=int(features.shape[1]) if features is not None and "features" in settings.keep else 0,
         head=int(head["weight"].shape[1]) if "head" in settings.keep else 0,
         contents=contents_of(data.samples),
@@ -163,7 +166,8 @@ def _classifier(teacher: Teacher, logits: Array, features: Tensor | None) -> dic
         )
     if features is None:
         raise InvalidInputError("the teacher gives no pooled features before a linear head; extract without --keep")
-    head_logits = features.cpu().numpy() @ head["weight"].T + head["bias"]
+    head_logits = np.delete(features.cpu().numpy() @ head["weight"].T + head["bias"], teacher.answers.unreached, axis=1)
+    logits = np.delete(logits, teacher.answers.unreached, axis=1)
     if not np.allclose(head_logits, logits, atol=1e-2 * float(np.abs(logits).max())):
         raise InvalidInputError("the teacher's last linear layer is not its classifier; extract without --keep")
     return head
@@ -174,33 +178,31 @@ def _first_view(transform: Transform, data: Data, seed: int) -> Tensor:
         return as_tensor(draw_view(transform, data.samples[0][0], seed, 0, 0))
 
 
-def _open_teacher(
-    settings: ExtractSettings, data: Data, shape: tuple[int, ...], is_float: bool, device: str
-) -> Teacher:
-    network = build_network(settings.teacher, settings.teacher_set, data.classes, "teacher")
+def _open_teacher(settings: ExtractSettings, data: Data, view: Tensor, device: str, answers: Answers) -> Teacher:
+    classes = len(answers.class_map) or data.classes
+    network = build_network(settings.teacher, settings.teacher_set, classes, "teacher")
     if settings.weights:
         load_weights(network, settings.weights)
-    mean, std = normalisation(settings.mean, settings.std, channels=shape[0], floating=is_float)
+    mean, std = normalisation(settings.mean, settings.std, channels=len(view), floating=view.is_floating_point())
     return Teacher(
         network,
         preparation=Preparation(mean, std, device),
         precision=settings.precision,
-        masked_classes=tuple(sorted(set(settings.mask_classes))),
+        masked_classes=settings.mask_classes,
+        answers=answers,
     )
 
 
 def _encoding(
-    settings: ExtractSettings, classes: int, *, features: int, head: int, contents: Contents | None
+    settings: ExtractSettings, space: LabelSpace, *, features: int, head: int, contents: Contents | None
 ) -> Encoding:
-    if wrong_classes := [number for number in settings.mask_classes if not 0 <= number < classes]:
-        raise InvalidInputError(f"masked classes {wrong_classes} are not among the teacher's {classes} classes")
-    space = LabelSpace(classes, tuple(sorted(set(settings.mask_classes))))
+    if wrong_classes := [number for number in settings.mask_classes if not 0 <= number < space.classes]:
+        raise InvalidInputError(f"masked classes {wrong_classes} are not among the teacher's {space.classes} classes")
     name = settings.encoding
     if name == "auto":
         name = "full" if settings.top_k >= space.visible else "topk"
-    choice = chosen_words(settings)
     stored = stored_encoding(settings)
-    encoding = encoding_class(name).chosen(choice, space, like=stored)
+    encoding = chosen(name, chosen_words(settings), space, like=stored)
     contents = contents if stored is None else stored.contents
     return encoding.model_copy(update={"features": features, "head": head, "contents": contents})
 
@@ -213,8 +215,14 @@ def chosen_words(settings: ExtractSettings) -> Choice:
 
 def stored_encoding(settings: ExtractSettings) -> Encoding | None:
     """The encoding of the store that stands already, None where there is none."""
+    identity = stored_identity(settings)
+    return None if identity is None else identity.encoding
+
+
+def stored_identity(settings: ExtractSettings) -> Identity | None:
+    """The identity of the store that stands already, None where there is none."""
     data = open_folder(settings.store).get(MANIFEST, limit=MANIFEST_LIMIT)
-    return None if data is None else parse_manifest(data, settings.store).identity.encoding
+    return None if data is None else parse_manifest(data, settings.store).identity
 
 
 def _with_fitting_labels(identity: DatasetIdentity, data: Data, classes: int) -> DatasetIdentity:

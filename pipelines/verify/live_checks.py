@@ -13,6 +13,7 @@ from kdcache.base.progress import Progress
 from kdcache.base.view_span import ViewSpan
 from kdcache.errors import InvalidInputError
 from kdcache.labels.reduction import centre
+from kdcache.networks.answers import Answers
 from kdcache.networks.build import build_network
 from kdcache.networks.preparation import Preparation
 from kdcache.networks.teacher import Teacher
@@ -150,12 +151,18 @@ def compare_teacher(replay: Replay, positions: IntArray, settings: VerifySetting
 
 def _open_teacher(replay: Replay, settings: VerifySettings) -> Teacher:
     identity = replay.store.identity.teacher
-    network = build_network(settings.teacher, settings.teacher_set, replay.data.classes, "teacher")
+    network = build_network(
+        settings.teacher, settings.teacher_set, len(identity.class_map) or replay.data.classes, "teacher"
+    )
     if settings.weights:
         load_weights(network, settings.weights)
     preparation = Preparation(identity.mean, identity.std, chosen_device(settings.device))
     return Teacher(
-        network, preparation=preparation, precision=identity.precision, masked_classes=identity.masked_classes
+        network,
+        preparation=preparation,
+        precision=identity.precision,
+        masked_classes=identity.masked_classes,
+        answers=Answers.of(identity),
     )
 
 

@@ -34,6 +34,7 @@ ROWS = 70  # a whole block of 64 and a ragged one of 6
 CLASSES = 12
 K = 4
 MASKED = 11
+CLASS_MAP = (-1, *range(10, -1, -1), -1)  # of a network of 13 classes: none of them is class 11
 
 
 def golden_logits(start: int, stop: int) -> Array:
@@ -42,6 +43,11 @@ def golden_logits(start: int, stop: int) -> Array:
     logits = ((v * 7919 + n * 10_473 + c * 1299 + n * c * 31) % 512) / 32
     logits[:, 5, 2] = 56.0
     return logits.astype(np.float32)
+
+
+def golden_log_probs(logits: Array) -> Array:
+    """[V, N, C] f32, as near to clamped log-probabilities as multiples of 1/32 come: none is 28 nats below the top."""
+    return np.maximum(logits - logits.max(axis=-1, keepdims=True), np.float32(-27.625))
 
 
 def golden_order() -> Array:
@@ -67,7 +73,7 @@ def golden_class_means(logits: Array) -> Array:
     return np.asarray(sums / np.maximum(counts, 1)).astype(np.float32)[None]
 
 
-def _identity(encoding: Encoding, mix: str) -> Identity:
+def _identity(encoding: Encoding, mix: str, teacher: dict[str, Any]) -> Identity:
     names = tuple(f"class {number}" for number in range(CLASSES))
     return Identity(
         dataset=DatasetIdentity(
@@ -77,7 +83,7 @@ def _identity(encoding: Encoding, mix: str) -> Identity:
         views=ViewPlan.model_validate(
             {"transform": TransformSpec(name="crop", arguments={"size": 32}), "mix": mix, "seed": 11}
         ),
-        teacher=TeacherIdentity(name="golden", weights="weights", classes=CLASSES, masked_classes=(MASKED,)),
+        teacher=TeacherIdentity(name="golden", weights="weights", classes=CLASSES, masked_classes=(MASKED,), **teacher),
         encoding=encoding,
     )
 
@@ -93,24 +99,30 @@ def _encode(store: Store, segment: Segment, positions: Array, logits: Array) -> 
 
 def _write_views(store: Store, start: int, stop: int) -> None:
     segment, logits = store.add_segment(ViewSpan(start, stop)), golden_logits(start, stop)
+    if store.identity.teacher.answers == "probs":
+        logits = golden_log_probs(logits)
     for block in range(segment.layout.blocks):
         positions = np.arange(*segment.layout.block_rows(block))
         arrays = dict(_encode(store, segment, positions, logits[:, positions]))
         arrays["pixels"] = golden_pixels(start, stop)[:, positions]
         if block == 0:
             arrays["canary"] = np.full(segment.layout.arrays["canary"].shape, 77, dtype=np.uint8)
-            if store.identity.encoding.class_means:
+            if store.identity.encoding.keeps_class_means:
                 arrays["class_means"] = golden_class_means(logits[:, positions])
         segment.commit(block, arrays=arrays, counts=Counts(labelled=7), provenance=Provenance(device="golden"))
 
 
-def _make(name: str, encoding: Encoding, mix: str, passes: list[tuple[int, int]]) -> None:
+def _make(name: str, encoding: Encoding, mix: str, passes: list[tuple[int, int]], **teacher: Any) -> None:
     path = HERE / name
     if path.exists():
         raise SystemExit(f"{path} exists: golden stores are made once and never rewritten")
     labels = golden_labels()[golden_order()]
     store = Store.create(
-        path, _identity(encoding, mix), order=golden_order(), labels=labels, provenance=Provenance(device="golden")
+        path,
+        _identity(encoding, mix, teacher),
+        order=golden_order(),
+        labels=labels,
+        provenance=Provenance(device="golden"),
     )
     for start, stop in passes:
         _write_views(store, start, stop)
@@ -123,3 +135,6 @@ if __name__ == "__main__":
     _make("format1-class-means.kd", TopKEncoding(k=K, class_means=True), "mixup", [(0, 2)])
     residuals = TopKEncoding(k=K, class_means=True, packing="residuals")
     _make("format1-residuals.kd", residuals, "mixup", [(0, 2)])
+    _make("format1-block-rule.kd", residuals.model_copy(update={"block_rule": 2}), "mixup", [(0, 2)])
+    _make("format1-class-map.kd", TopKEncoding(k=K), "none", [(0, 2)], class_map=CLASS_MAP)
+    _make("format1-answers.kd", FullEncoding(), "none", [(0, 1)], answers="probs")

@@ -17,9 +17,12 @@ import pytest
 from torch import nn
 
 from kdcache.base.progress import Progress, StopRequest
+from kdcache.labels import encodings
 from kdcache.networks.small import convnet
+from kdcache.pipelines.extract.job import open_job
 from kdcache.pipelines.extract.stage import extract
 from kdcache.pipelines.settings import ExtractSettings, TrainSettings
+from kdcache.store.store import Store
 from kdcache.training.run_folder import save_weights
 from tests.kits.forks import forks
 from tests.kits.views import trained_network
@@ -170,6 +173,12 @@ def arguments(settings: ExtractSettings | TrainSettings) -> list[str]:
     return given
 
 
+def begin(settings: ExtractSettings) -> None:
+    """The store without views, so that a process of any kind goes on with the block rule of this one."""
+    job = open_job(settings)
+    Store.create(settings.store, job.identity, order=job.order, labels=job.labels, provenance=job.provenance)
+
+
 def start(settings: ExtractSettings | TrainSettings, environment: dict[str, str]) -> BaseProcess:
     """The command in a process of its own."""
     process = forks.Process(target=command, args=(arguments(settings), environment))
@@ -181,6 +190,7 @@ def command(given: list[str], environment: dict[str, str]) -> None:
     """Run `kdcache` with arguments, in this process, whose own workers start as the platform starts them."""
     multiprocessing.set_start_method(None, force=True)
     os.environ.update(environment)
+    encodings.BLOCK_RULE = 1  # as in the tests' own process
     sys.stdout = sys.stderr = open(os.devnull, "w")  # noqa: SIM115
     from kdcache.cli.app import main
 

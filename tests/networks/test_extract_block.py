@@ -186,15 +186,33 @@ class Counting(nn.Module):
         return self.head
 
 
-def test_every_forward_sees_batches_of_one_size(tmp_path: Path) -> None:
+def forwards(folder: Path, encoding: Encoding, rows: int, *, batch_rows: int, mix: Mix = "none") -> list[list[int]]:
+    """Rows of every forward, by block of a store of `VIEWS` views."""
     network = Counting()
-    setting = make_setting(picture_data(ROWS), teacher_of(network, channels=3), plan_of(), TopKEncoding(k=2))
-    _, segment = create_store(tmp_path / "a.kd", setting, views=VIEWS)
-    list(extracted(extractor_of(setting, segment, batch_rows=128), setting.dataset))
-    assert set(network.seen) == {128}
-    network.seen.clear()
-    list(extracted(extractor_of(setting, segment, batch_rows=1024), setting.dataset))
-    assert set(network.seen) == {VIEWS * GROUP}  # no more than a block has
+    setting = make_setting(picture_data(rows), teacher_of(network, channels=3), plan_of(mix=mix), encoding)
+    _, segment = create_store(folder, setting, views=VIEWS)
+    extractor, blocks = extractor_of(setting, segment, batch_rows=batch_rows), []
+    for block in range(segment.layout.blocks):
+        extractor.ask(block, (setting.dataset[request] for request in extractor.requests(block)))
+        blocks.append(network.seen[sum(map(len, blocks)) :])
+    return blocks
+
+
+@pytest.mark.parametrize("mix", ["none", "mixup"])
+def test_a_forward_sees_whole_batches_and_no_row_twice_but_at_the_end(tmp_path: Path, mix: Mix) -> None:
+    """Blocks of 64 positions are 192 rows; the last has 8 positions, 24 rows."""
+    for batch_rows, block in ((64, [64] * 3), (128, [128, 64]), (192, [192]), (1024, [192])):
+        found = forwards(tmp_path / str(batch_rows), TopKEncoding(k=2), ROWS, batch_rows=batch_rows, mix=mix)
+        assert found == [block, block, block, [64]]
+
+
+def test_blocks_by_rule_2_are_whole_batches(tmp_path: Path) -> None:
+    """1,024 positions are 3,072 rows; the last block has 76 positions, 228 rows, asked as 256."""
+    found = forwards(tmp_path / "a.kd", TopKEncoding(k=2, block_rule=2), 1100, batch_rows=256)
+    assert found == [[256] * 12, [256]]
+    assert sum(map(sum, found)) - 1100 * VIEWS == 28
+    found = forwards(tmp_path / "b.kd", TopKEncoding(k=2, block_rule=2), 1100, batch_rows=512)
+    assert found == [[512] * 6, [256]]
 
 
 def test_fewer_rows_than_a_group(tmp_path: Path) -> None:

@@ -14,7 +14,7 @@ from kdcache.pipelines.extract import torchrun
 from kdcache.pipelines.extract.stage import extract
 from kdcache.store.store import Store
 from tests.kits import stages
-from tests.kits.stages import BLOCKS, TRIALS, Stage, arguments, committed, stalling, start, wait_for
+from tests.kits.stages import BLOCKS, TRIALS, Stage, arguments, begin, committed, stalling, start, wait_for
 from tests.kits.stores import all_files
 
 stage = stages.stage
@@ -94,6 +94,7 @@ def test_dask_and_torchrun_at_once_are_refused(stage: Stage, tmp_path: Path, mon
 
 def test_torchrun_writes_the_store_of_one_process_and_says_so_once(stage: Stage, tmp_path: Path) -> None:
     path = tmp_path / "digits.kd"
+    begin(stage.asked(path))
     line = [
         sys.executable,
         "-m",
