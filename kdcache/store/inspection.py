@@ -7,6 +7,7 @@ import numpy as np
 from kdcache.base.view_span import shown_spans
 from kdcache.errors import InvalidInputError
 from kdcache.store.lineage import SHOWN, chain_of, recoded_from
+from kdcache.store.manifest import TeacherIdentity
 from kdcache.store.store import Store
 
 BEST = 5
@@ -38,6 +39,7 @@ def describe_store(store: Store) -> dict[str, Any]:
         "teacher weights": f"sha256 {teacher.weights[:16]}",
         "teacher precision": teacher.precision,
         "masked classes": list(teacher.masked_classes),
+        **_answers(teacher),
         "mean": list(teacher.mean),
         "std": list(teacher.std),
         "transform": plan.transform.name + _arguments(plan.transform.arguments),
@@ -82,6 +84,15 @@ def describe_rows(store: Store, count: int, view: int | None) -> list[dict[str, 
         }
         for row, position in enumerate(positions)
     ]
+
+
+def _answers(teacher: TeacherIdentity) -> dict[str, str]:
+    """How the network's answers became logits of the data's classes, where they were not that."""
+    facts: dict[str, str] = {} if teacher.answers == "logits" else {"teacher answers": teacher.answers}
+    mapped = sum(label >= 0 for label in teacher.class_map)
+    if teacher.class_map:
+        facts["class map"] = f"{mapped} of the network's {len(teacher.class_map)} classes"
+    return facts
 
 
 def _state(store: Store) -> str:

@@ -133,11 +133,11 @@ def compare_teacher(replay: Replay, positions: IntArray, settings: VerifySetting
     progress("asking the teacher", 1, 2)
     repeated_answers = _ask(replay, teacher, view, positions[::-1].copy(), BATCH // 4 - 1)[::-1]
     progress("asking the teacher", 2, 2)
-    control = float(np.abs(answers - repeated_answers)[answers > SURE_LOG_PROB].max())
+    control = _largest_difference(repeated_answers, answers)
     soft = replay.store.read(view, positions)
     stored_log_probs, classes = soft.log_probs(1.0), np.asarray(soft.classes).astype(np.int64)
     live_log_probs = np.take_along_axis(answers, classes, axis=-1)
-    difference = float(np.abs(stored_log_probs - live_log_probs)[live_log_probs > SURE_LOG_PROB].max())
+    difference = _largest_difference(stored_log_probs, live_log_probs)
     span = float(answers.max(initial=0.0)) - SURE_LOG_PROB
     tolerance = identity.encoding.answer_error(span) + CONTROL_FACTOR * control
     top_classes = np.take_along_axis(classes, stored_log_probs.argmax(axis=-1)[:, None], axis=-1)
@@ -147,6 +147,12 @@ def compare_teacher(replay: Replay, positions: IntArray, settings: VerifySetting
     detail += f"(live against live {control:.2g}), {flips} top classes flipped"
     checks.append(Check(name="teacher answers", passed=difference <= tolerance and not flips, detail=detail))
     return checks
+
+
+def _largest_difference(log_probs: Array, live_log_probs: Array) -> float:
+    """The largest difference between log-probabilities, among live ones that are not tiny; masked ones are -inf."""
+    sure = live_log_probs > SURE_LOG_PROB
+    return float(np.abs(log_probs[sure] - live_log_probs[sure]).max())
 
 
 def _open_teacher(replay: Replay, settings: VerifySettings) -> Teacher:

@@ -2,6 +2,7 @@
 
 from collections import Counter
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -47,8 +48,12 @@ HARMS: dict[str, Callable[[bytes, np.random.RandomState], bytes] | None] = {
 
 
 def rich_store(path: Path) -> Path:
-    """A store of two segments and two seals with features, a head and a card: every kind of file that there is."""
+    """A store of two segments and two seals with features, a head and a card: every kind of file that there is; of a
+    teacher with a class map that answered probabilities."""
     case = make_case(ROWS, views=3, features=6, head=6)
+    keys = {"class_map": (*range(29, -1, -1), -1), "answers": "probs"}
+    teacher = case.identity.teacher.model_copy(update=keys)
+    case = replace(case, identity=case.identity.model_copy(update={"teacher": teacher}))
     head = {"weight": np.arange(180, dtype="f4").reshape(30, 6), "bias": np.ones(30, dtype="f4")}
     store = create_store(path, case, head)
     write_views(store, 0, case.logits[:2])

@@ -211,7 +211,7 @@ def make_setting(
 ) -> Setting:
     """Order and identity for a data set, a teacher and a view plan."""
     order, order_identity = make_order(len(data), "shuffled", order_seed)
-    classes = int(teacher.network[-1].out_features)  # type: ignore[index, union-attr]
+    classes = teacher.answers.classes or int(teacher.network[-1].out_features)  # type: ignore[index, union-attr]
     identity = Identity(
         dataset=data.identity(),
         order=order_identity,

@@ -114,6 +114,46 @@ def test_block_sizes(rows: int, classes: int, k: int | None, views: int, block: 
     assert block_size(identity_of(rows, classes, k), ViewSpan(0, views)) == block
 
 
+@pytest.mark.parametrize(
+    ("rows", "classes", "k", "views", "block"),
+    [
+        (1_281_167, 1000, 20, 10, 8192),  # as by rule 1
+        (2560, 1000, 20, 1, 2048),  # rule 1: 64
+        (50_000, 100, 10, 1, 2048),  # 512
+        (50_000, 100, 10, 10, 512),  # 256 would do, rule 1 has more
+        (1797, 10, 3, 8, 256),
+        (1797, 10, 3, 7, 512),  # 293 and more: 7 x 256 rows are too few
+        (300, 10, 3, 2, 512),  # not above 300 rounded up
+        (300, 10, 3, 300, 64),
+        (10, 10, 2, 1, 64),
+        (65, 10, 2, 1, 128),
+        (4000, 500_000, None, 1, 64),  # 64 MB a shard: 64 rows of a megabyte
+        (4000, 20_000, None, 1, 512),  # 32 MB a chunk: 800 rows of 40,000 bytes
+        (4000, 20_000, None, 4, 256),  # 64 MB a shard: 400 rows of four views
+    ],
+)
+def test_block_sizes_by_rule_2(rows: int, classes: int, k: int | None, views: int, block: int) -> None:
+    assert block_size(identity_of(rows, classes, k, block_rule=2), ViewSpan(0, views)) == block
+
+
+@settings(max_examples=200, deadline=None)
+@given(
+    st.integers(1, 20_000_000),
+    st.integers(2, 200_000),
+    st.one_of(st.none(), st.integers(1, 100)),
+    st.integers(1, 3000),
+)
+def test_rule_2_as_the_specification_words_it(rows: int, classes: int, k: int | None, views: int) -> None:
+    k, powers = k if k is None else min(k, classes), [64 << n for n in range(8)]
+    widest = 2 * classes if k is None else max(k * (2 if classes <= 65_536 else 4), 6)
+    block, by_rule_1 = (
+        block_size(identity_of(rows, classes, k, block_rule=rule), ViewSpan(0, views)) for rule in (2, 1)
+    )
+    fits = [b for b in powers if b == 64 or (views * b * widest <= 64_000_000 and b * widest <= 32_000_000)]
+    least = next((b for b in powers if views * b >= 2048 or b >= rows), powers[-1])
+    assert block == max(by_rule_1, min(least, fits[-1]))
+
+
 @settings(max_examples=200, deadline=None)
 @given(
     st.integers(1, 20_000_000),

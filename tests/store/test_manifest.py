@@ -20,6 +20,38 @@ def test_masked_classes_are_distinct_ascending_ids(masked: tuple[int, ...]) -> N
         TeacherIdentity(name="t", weights="w", classes=3, masked_classes=masked)
 
 
+@pytest.mark.parametrize(
+    ("class_map", "problem"),
+    [
+        ((0, 1, 2, 3), "holds 3, not -1 or a class below 3"),
+        ((0, 1, 2, -2), "holds -2, not -1"),
+        ((0, 1, 1, -1), "holds class 1 twice"),
+        ((0, 1, -1), "leaves out class 2, which is not masked"),
+        ((-1, -1), "leaves out class 0"),
+        ((0, 1.0, 2), "valid integer"),
+        ((0, True, 2), "valid integer"),
+    ],
+)
+def test_a_class_map_gives_every_class_that_is_not_masked_once(class_map: tuple[int, ...], problem: str) -> None:
+    with pytest.raises(ValidationError, match=problem):
+        TeacherIdentity(name="t", weights="w", classes=3, class_map=class_map)
+
+
+def test_keys_that_came_later_are_absent_at_their_defaults() -> None:
+    teacher = TeacherIdentity(name="t", weights="w", classes=3)
+    assert not {"class_map", "answers"} & teacher.model_dump().keys()
+    later = TeacherIdentity(
+        name="t", weights="w", classes=3, masked_classes=(1,), class_map=(2, -1, 0, -1), answers="probs"
+    )
+    record = later.model_dump(mode="json")
+    assert (record["class_map"], record["answers"]) == ([2, -1, 0, -1], "probs")
+    assert TeacherIdentity.from_bytes(later.to_bytes(), "manifest") == later
+    assert "block_rule" not in encoding_of({"name": "topk", "k": 3}).model_dump()
+    for rule in (0, 3, True, 2.0, "2", None):
+        with pytest.raises(ValueError, match=r"block_rule: .*given"):
+            encoding_of({"name": "full", "k": None, "block_rule": rule})
+
+
 @pytest.mark.parametrize(("name", "k"), [("topk", None), ("full", 3)])
 def test_k_belongs_to_topk(name: str, k: int | None) -> None:
     with pytest.raises(ValueError, match=f"k: Input should be .*given {k}"):

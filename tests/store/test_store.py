@@ -242,7 +242,10 @@ CHANGES: dict[str, tuple[str, Any]] = {
     "teacher.weights": ("teacher", {"weights": "other-weights"}),
     "teacher.precision": ("teacher", {"precision": "bfloat16"}),
     "teacher.masked_classes": ("teacher", {"masked_classes": [3]}),
+    "teacher.class_map": ("teacher", {"class_map": [*range(30), -1]}),
+    "teacher.answers": ("teacher", {"answers": "probs"}),
     "encoding.k": ("encoding", {"k": 4}),
+    "encoding.block_rule": ("encoding", {"block_rule": 2}),
     "encoding.quantisation": ("encoding", {"quantisation": "high"}),
     "parents": ("parents", ["abc"]),
 }
