@@ -44,6 +44,7 @@ def _print(stats: StoreStats) -> None:
         "soft labels": stats.soft_labels,
         "classes": stats.classes,
         "rows": stats.rows,
+        "struck rows": stats.struck,
         "blocks": f"{stats.blocks - stats.missing} of {stats.blocks}",
         "bytes a row": stats.bytes_a_row,
         "accuracy": stats.accuracy,

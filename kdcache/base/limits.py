@@ -27,6 +27,8 @@ CLASSES_MAX = 2**24
 ROW_BYTES_MAX = MIB  # one position of one array: a chunk has 64 rows or more, so 64 MiB are decoded at once
 HEAD_BYTES_MAX = 256 * MIB
 VIEWS_MAX = 100_000  # a segment's name has five digits for a view
+SEQUENCE_MAX = 8192  # tokens of a sequence: the rows of the largest block
+STRUCK_MAX = 1000  # positions without an answer that a commit lists
 DEPTH_MAX = 8  # folders within folders that are listed
 
 # A store in one file: looked at before the central directory is read, and before an entry of it is.

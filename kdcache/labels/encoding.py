@@ -43,7 +43,8 @@ class RowArray:
     """An array with an entry for each row: its dtype, its axes before and behind that of the positions, and what it
     holds, in words.
 
-    by_rank: set where a chunk holds the numbers of one rank side by side.
+    by_rank: set where a chunk holds the numbers of one rank side by side. struck: the number that fills a row without
+    an answer; None where such a row is not told from others. That of the first array marks the row: no answer holds it.
     """
 
     dtype: str
@@ -51,6 +52,7 @@ class RowArray:
     front: tuple[int, ...] = ()
     back: tuple[int, ...] = ()
     by_rank: bool = False
+    struck: float | None = 0
 
     @property
     def row_bytes(self) -> int:
@@ -105,7 +107,7 @@ class Encoding(Record, ABC):
     contents: Contents | None = None
     block_rule: int = Field(default=1, ge=1, le=2, strict=True)
 
-    LATER: ClassVar[tuple[str, ...]] = ("block_rule", "contents")  # keys that came later: absent at their defaults
+    LATER: ClassVar[tuple[str, ...]] = ("block_rule", "contents")
     COMPLETE: ClassVar[bool] = False  # every class's logit is kept, so there is no tail, and any temperature is served
     HOLDS_LABEL: ClassVar[bool] = True  # else `decode` reads the hard label's logit by the array `hard`
 

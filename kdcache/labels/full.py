@@ -4,6 +4,7 @@ Shape letters: B any leading axes, C classes, K kept classes, L hard labels a ro
 """
 
 from dataclasses import dataclass
+from math import nan
 from typing import ClassVar, Literal, Self
 
 import numpy as np
@@ -121,7 +122,7 @@ class FullEncoding(Encoding):
         """Fits any number of classes."""
 
     def arrays(self, space: LabelSpace) -> dict[str, RowArray]:
-        return {"logits": RowArray("float16", "all logits less the top one", back=(space.classes,))}
+        return {"logits": RowArray("float16", "all logits less the top one", back=(space.classes,), struck=nan)}
 
     def reduce(self, logits_BC: Array, labels_BL: Array, space: LabelSpace) -> dict[str, Array]:
         """`logits` [B, C] f16, `clamped` [B] and `label` [B, L]. Masked classes are -inf, all others are clipped to

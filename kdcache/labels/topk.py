@@ -109,13 +109,13 @@ class TopKEncoding(Encoding):
 
     def arrays(self, space: LabelSpace) -> dict[str, RowArray]:
         packed, ranks, dtype = self.packing == "residuals", (self.k - 1,), np.dtype(GAP_DTYPE[self.quantisation]).name
-        rows = {"classes": RowArray(class_dtype(space.classes), IDS, back=(self.k,))}
+        rows = {"classes": RowArray(class_dtype(space.classes), IDS, back=(self.k,), struck=space.classes)}
         if self.k > 1 and packed:  # gaps of one rank lie together
             rows["gaps"] = RowArray(dtype, f"{GAPS}, a rank after the other", front=ranks, by_rank=True)
         elif self.k > 1:
             rows["gaps"] = RowArray(dtype, GAPS, back=ranks)
         rows["tail"] = RowArray("int16", PACKED + TAIL if packed else TAIL, front=(len(SKETCH_TEMPERATURES),))
-        rows["label"] = RowArray("uint16", LABEL, back=() if space.labels == 1 else (space.labels,))
+        rows["label"] = RowArray("uint16", LABEL, back=() if space.labels == 1 else (space.labels,), struck=NO_LABEL)
         return rows
 
     def segment_arrays(self, space: LabelSpace) -> dict[str, SegmentArray]:

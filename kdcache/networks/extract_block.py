@@ -197,6 +197,7 @@ class BlockExtractor:
             arrays["contents"] = answer.contents[None]
         if answer.canary is not None:
             arrays["canary"] = answer.canary
+        if answer.block == 0:
             arrays |= self.identity.encoding.segment_values(_totals(answer.sums))
         return arrays, Counts.of(fields["label"], int(encoded.clamped.sum()))
 
@@ -241,7 +242,9 @@ def _batch_mixing(units: list[Unit], rows: int) -> Mixing:
 
 def _empty_answer(block: int, layout: SegmentLayout) -> BlockAnswer:
     start, stop = layout.block_rows(block)
-    canary = np.empty(layout.arrays["canary"].shape, dtype=np.uint8) if block == 0 else None
+    canary = (
+        np.empty(layout.arrays["canary"].shape, dtype=np.uint8) if block == 0 and "canary" in layout.arrays else None
+    )
     pixels, contents = np.empty((len(layout.views), stop - start), np.uint8), np.empty(stop - start, np.uint32)
     return BlockAnswer(block, {}, pixels, contents, canary, [], None)
 

@@ -149,8 +149,10 @@ def _rows(store: Store, facts: CardFacts) -> dict[str, str]:
         **{name: escape(fields[name]) for name in ("teacher answers", "class map") if name in fields},
         "mean, std": f"{escape(public(fields['mean']))}; {escape(public(fields['std']))}",
         "taught by": escape(public([render(ancestor) for ancestor in chain_of(store)])),
-        "data set": f"{escape(public(fields['data'] or 'not named'))}, {fields['rows']:,} rows",
+        "data set": f"{escape(public(fields['data'] or 'not named'))}, {fields['rows']:,} rows"
+        + (f", {fields['struck']:,} samples without an answer" if fields["struck"] else ""),
         "data set digests": escape(public(f"ids {identity.dataset.ids}, labels {identity.dataset.labels}")),
+        **({"tokens of a text": f"{fields['sequence']:,}"} if fields["sequence"] > 1 else {}),
         "classes": f"{fields['classes']:,}",
         "views": fields["views"],
         "transform": escape(public(fields["transform"])),

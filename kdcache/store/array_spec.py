@@ -16,7 +16,8 @@ class ArraySpec:
 
     `block_axis` is the axis that is cut into blocks, None where one shard holds the whole array. `by_rank` is set where
     a chunk holds the numbers of one rank side by side: zstd then codes each rank with a table of its own. `text` says
-    in words what it holds. Without `by_view` its first axis has one entry for all views.
+    in words what it holds. `struck` fills the rows without an answer, None leaves them. Without `by_view` the first
+    axis has one entry for all views.
     """
 
     path: str
@@ -27,6 +28,7 @@ class ArraySpec:
     block_axis: int | None = None
     by_rank: bool = False
     text: str = ""
+    struck: float | None = None
     by_view: bool = True
 
     def metadata(self) -> dict[str, Any]:

@@ -2,15 +2,16 @@
 
 import re
 from collections.abc import Iterator, Mapping
-from typing import Self
+from itertools import pairwise
+from typing import Annotated, ClassVar, Self
 
 import numpy as np
 import numpy.typing as npt
-from pydantic import ConfigDict
+from pydantic import ConfigDict, FailFast, Field, StrictInt
 
 from kdcache.base.arrays import Array
-from kdcache.base.limits import COMMIT_LEAST, COMMIT_LIMIT, COMMITS_LIMIT, MIB
-from kdcache.base.records import Record
+from kdcache.base.limits import COMMIT_LEAST, COMMIT_LIMIT, COMMITS_LIMIT, MIB, STRUCK_MAX
+from kdcache.base.records import Record, shorten
 from kdcache.errors import DamagedError, MissingBlockError, StoreError
 from kdcache.places.place import Place
 from kdcache.store.layout import SegmentLayout
@@ -47,13 +48,17 @@ class Counts(Record):
 
 
 class Commit(Record):
-    """The record that a block is whole; `mixed` says that it adopted another writer's differing shard."""
+    """The record that a block is whole; `mixed` says that it adopted another writer's differing shard. `struck` are the
+    positions of samples without an answer, ascending."""
+
+    LATER: ClassVar[tuple[str, ...]] = ("struck",)
 
     block: int
     rows: int
     shards: dict[str, Shard]
     counts: Counts
     mixed: bool = False
+    struck: Annotated[tuple[StrictInt, ...], FailFast(), Field(min_length=1, max_length=STRUCK_MAX)] = ()
     provenance: Provenance
 
 
@@ -134,6 +139,13 @@ class SealedCommits(Mapping[int, Commit]):
         """The bytes of a block's commit file, as they were sealed."""
         return self._data[self._ends[block - 1] if block else 0 : self._ends[block]]
 
+    @property
+    def struck(self) -> tuple[int, ...]:
+        """Positions of all struck samples, ascending. Commits that have none are not parsed."""
+        word = b'"struck"'
+        blocks = (block for block in self if word in self.record(block)) if word in self._data else ()
+        return tuple(position for block in blocks for position in self[block].struck)
+
     def __getitem__(self, block: int) -> Commit:
         if block not in self:
             raise KeyError(block)
@@ -162,11 +174,15 @@ def _parse(data: bytes, layout: SegmentLayout, block: int, name: str) -> Commit:
     start, stop = layout.block_rows(block)
     if commit.rows != (rows := (stop - start) * len(layout.views)):
         raise DamagedError(f"{name} says {commit.rows} rows of block {block}, it has {rows}; restore the file")
+    places = (start - 1, *commit.struck, stop)
+    if any(upper <= lower for lower, upper in pairwise(places)):
+        text = f"strikes {shorten(commit.struck)}, allowed are ascending positions {start} to {stop - 1}"
+        raise DamagedError(f"{name} {text}; restore the file")
     return commit
 
 
 def totals(commits: Mapping[int, Commit]) -> dict[str, int]:
-    """Sums over all commits: rows, bytes, clamped, labelled and correct rows, mixed blocks."""
+    """Sums over all commits: rows, bytes, clamped, labelled and correct rows, struck samples, mixed blocks."""
     values = list(commits.values())
     return {
         "rows": sum(commit.rows for commit in values),
@@ -174,5 +190,6 @@ def totals(commits: Mapping[int, Commit]) -> dict[str, int]:
         "clamped": sum(commit.counts.clamped for commit in values),
         "labelled": sum(commit.counts.labelled for commit in values),
         "correct": sum(commit.counts.correct for commit in values),
+        "struck": sum(len(commit.struck) for commit in values),
         "mixed_blocks": sum(commit.mixed for commit in values),
     }

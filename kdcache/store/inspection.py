@@ -1,4 +1,4 @@
-"""A store in a few lines, read from manifest and seal alone whatever its size, and the first rows of a view."""
+"""A store in a few lines, read from manifest, seal and commits alone, and the first rows of a view."""
 
 from typing import Any
 
@@ -29,6 +29,8 @@ def describe_store(store: Store) -> dict[str, Any]:
         "content id": store.content_id,
         "data": provenance.data,
         "rows": identity.dataset.rows,
+        "sequence": identity.dataset.sequence,
+        "struck": sum(len(segment.struck()) for segment in store.segments),
         "classes": teacher.classes,
         "views": shown_spans(segment.views for segment in store.segments),
         "soft labels": encoding.title,
@@ -59,12 +61,13 @@ def describe_store(store: Store) -> dict[str, Any]:
 
 
 def describe_rows(store: Store, count: int, view: int | None) -> list[dict[str, Any]]:
-    """The first `count` positions of a view, by default the lowest: dataset index, hard label, and the best classes
-    with probabilities at T = 1."""
+    """The first `count` positions of a view (by default the lowest) that have an answer: dataset index, hard label, and
+    the best classes with probabilities at T = 1."""
     if not store.every_view:
         raise InvalidInputError(f"{store.folder.root} has no views yet; run kdcache extract")
     view = store.every_view[0] if view is None else view
-    positions = np.arange(min(count, store.rows), dtype=np.int64)
+    struck = store.struck(view)
+    positions = np.setdiff1d(np.arange(min(count + len(struck), store.rows), dtype=np.int64), struck)[:count]
     soft_labels = store.read(view, positions)
     probabilities = np.exp(soft_labels.log_probs(1.0))
     best = np.argsort(-probabilities, axis=-1, kind="stable")[:, :BEST]

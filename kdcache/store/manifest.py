@@ -12,23 +12,36 @@ from pydantic import (
 )
 
 from kdcache.base.canonical import parse_json, sha256_hex
-from kdcache.base.limits import CLASSES_MAX, HEAD_BYTES_MAX, MANIFEST_LIMIT, ROW_BYTES_MAX, ROWS_MAX
+from kdcache.base.limits import CLASSES_MAX, HEAD_BYTES_MAX, MANIFEST_LIMIT, ROW_BYTES_MAX, ROWS_MAX, SEQUENCE_MAX
 from kdcache.base.records import FORMAT, Record, shorten
 from kdcache.errors import FormatError
 from kdcache.labels.encoding import LabelSpace
 from kdcache.labels.encodings import AnyEncoding
 from kdcache.store.plan import ViewPlan
 
+BLOCK_MIN = 64  # rows: one mixing group
+
 
 class DatasetIdentity(Record):
     """The data set: its rows, class names, and digests (sha256, hex) over the ordered sample ids, the labels (i32) and
-    the contents of some samples."""
+    the contents of some samples. `sequence` consecutive rows are the tokens of one text; 1 for pictures."""
+
+    LATER: ClassVar[tuple[str, ...]] = ("sequence",)
 
     rows: int = Field(ge=1, le=ROWS_MAX)
     ids: str
     labels: str
     probes: str
     class_names: Annotated[tuple[str, ...], FailFast()] = ()
+    sequence: int = Field(default=1, ge=1, le=SEQUENCE_MAX)
+
+    @model_validator(mode="after")
+    def _check_sequence(self) -> Self:
+        if self.sequence & (self.sequence - 1):
+            raise ValueError(f"a sequence of {self.sequence} rows divides no block; choose a power of two")
+        if self.rows % self.sequence:
+            raise ValueError(f"{self.rows} rows are not whole sequences of {self.sequence}; leave the rest out")
+        return self
 
 
 class OrderIdentity(Record):
@@ -116,18 +129,19 @@ class Identity(Record):
     @model_validator(mode="after")
     def _check_encoding(self) -> Self:
         self.encoding.require_fit(self.space)
+        if self.dataset.sequence > 1 and self.plan.mix != "none":
+            raise ValueError(f"sequences of {self.dataset.sequence} tokens are not mixed by {self.plan.mix}; use none")
         return self
 
     @model_validator(mode="after")
     def _check_sizes(self) -> Self:
-        """Raises ValueError for wide rows and for a large head: a chunk has 64 rows or more and is decoded whole, as is
-        the head."""
+        """Raises ValueError for wide rows and for a large head: a chunk has 64 rows or more, and a whole sequence, and
+        is decoded whole, as is the head."""
         encoding, classes = self.encoding, self.teacher.classes
         widest = max(max(array.row_bytes for array in encoding.arrays(self.space).values()), 2 * encoding.features)
-        if widest > ROW_BYTES_MAX:
-            raise ValueError(
-                f"a row takes {widest} bytes in one array, allowed are {ROW_BYTES_MAX}; keep fewer classes"
-            )
+        allowed = ROW_BYTES_MAX * BLOCK_MIN // max(BLOCK_MIN, self.dataset.sequence)
+        if widest > allowed:
+            raise ValueError(f"a row takes {widest} bytes in one array, allowed are {allowed}; keep fewer classes")
         if (head := 4 * classes * encoding.head) > HEAD_BYTES_MAX:
             raise ValueError(f"the head takes {head} bytes, allowed are {HEAD_BYTES_MAX}; keep no head")
         return self

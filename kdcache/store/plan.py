@@ -89,6 +89,12 @@ def partners_of(plan: ViewPlan, positions: IntArray, view: int, rows: int) -> In
     return partners
 
 
+def without_answer(plan: ViewPlan, struck: IntArray, view: int, rows: int) -> IntArray:
+    """Ascending positions that have no answer in a view where the samples at `struck` [S] have none: their own, and
+    those of their partners."""
+    return np.union1d(struck, partners_of(plan, struck, view, rows))
+
+
 def mixing_of(plan: ViewPlan, positions: IntArray, view: int, rows: int, size: tuple[int, int]) -> Mixing:
     """Partners, lambdas and boxes of `positions` [B] for views of `size` (height, width) pixels.
 

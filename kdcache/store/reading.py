@@ -18,7 +18,6 @@ import numpy as np
 import numpy.typing as npt
 
 from kdcache.base.arrays import WIDTH
-from kdcache.errors import DamagedError
 from kdcache.labels.encoding import Encoding, LabelSpace
 from kdcache.labels.soft_labels import SoftLabels
 from kdcache.places.folder import Folder
@@ -72,13 +71,12 @@ def read_records(
     row: int,
     *,
     size_of: Callable[[int, str], int],
-    classes: int,
+    check: Callable[[int, str, Array], None],
 ) -> Array:
     """Records [B] of row `row` along the first axis of some arrays. `size_of(block, array)` is the size in bytes with
-    which a file was committed.
+    which a file was committed; `check(block, array, values)` raises for values that there cannot be.
 
-    Raises DamagedError where a file is missing, has another size, does not decode, or holds a class id that is not
-    below `classes`.
+    Raises DamagedError where a file is missing, has another size, or does not decode, and the errors of `check`.
     """
     records = np.empty(parts[-1].slot.stop if parts else 0, record_dtype(specs))
     fields = records.view(copied_whole(records.dtype))
@@ -92,9 +90,7 @@ def read_records(
         for name, spec, axis, target, size in targets:
             file_size = size_of(part.block, name)
             values = read_row(place, spec, part.block, spec.entry_of(row), size=file_size, out=buffer[:size])
-            if name == "classes" and (highest := int(values.max(initial=0))) >= classes:
-                problem = f"{place.path(spec.key(part.block))} holds class id {highest}, allowed are 0 to {classes - 1}"
-                raise DamagedError(f"{problem}; fetch the store again")
+            check(part.block, name, values)
             rows = rows_first(values, axis, part.rows)
             target[part.slot] = rows.reshape(len(rows), -1).view(target.dtype)[:, 0]
 

@@ -1,6 +1,6 @@
 """A segment of a store: the one writer of its blocks, its commits, which say what blocks exist, and its one reader."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import cached_property
 from typing import Any
 
@@ -16,10 +16,12 @@ from kdcache.store.array_spec import ArraySpec
 from kdcache.store.commits import Commit, Counts, SealedCommits, Shard, list_commits, read_commit, require_rows
 from kdcache.store.layout import SegmentLayout, describe_segment, group_bytes, segment_digest, segment_name
 from kdcache.store.manifest import Identity, Provenance
+from kdcache.store.plan import without_answer
 from kdcache.store.read_ahead import AwaitedBlock, AwaitedFile, Expectant
 from kdcache.store.reading import EncodedRows, open_folders, parts_of, read_records
 from kdcache.store.segment_layout import segment_layout
-from kdcache.store.shards import encode_shard, largest_shard, longest_chunk, read_row, require_metadata
+from kdcache.store.shards import decode_shard, encode_shard, largest_shard, longest_chunk, read_row, require_metadata
+from kdcache.store.struck import adopted, check_ticket, require_strikable, shown, strike, struck_rows
 
 Array = npt.NDArray[Any]
 IntArray = npt.NDArray[np.int64]
@@ -51,7 +53,14 @@ class Segment:
         self.folder.put_same(self.layout.record, canonical_json(describe_segment(self.layout, self.identity.digest)))
 
     def commit(
-        self, block: int, *, arrays: dict[str, Array], counts: Counts, provenance: Provenance, adopt: bool = False
+        self,
+        block: int,
+        *,
+        arrays: dict[str, Array],
+        counts: Counts,
+        provenance: Provenance,
+        adopt: bool = False,
+        struck: Sequence[int] = (),
     ) -> Commit | None:
         """Write one block whole and commit it: the one place where a block becomes part of a store.
 
@@ -59,17 +68,21 @@ class Segment:
         describes what lies on disk. A writer that finds other bytes under the ticket's key leaves the block to whoever
         wrote them, and comes back at the end with `adopt`.
 
-        `arrays` hold the block's rows in the store's shapes and dtypes. Returns the block's commit, or None where
-        another writer has taken the block with other bytes and `adopt` is off. Raises DamagedError for a shard that was
-        left there torn: a shard is adopted only where it decodes to this block's rows.
+        `arrays` hold the block's rows in the store's shapes and dtypes. `struck` are positions of samples that cannot
+        be decoded: what lies in their rows and their partners' is overwritten here. Returns the block's commit, or None
+        where another writer has taken the block with other bytes and `adopt` is off. Raises DamagedError for a shard
+        that was left there torn: a shard is adopted only where it decodes to this block's rows. Struck rows are those
+        of the ticket that lies there; StoreError where one of `struck` has an answer in it.
         """
         folder, layout = self.folder, self.layout
         if (current := read_commit(folder, layout, block)) is not None:
             return current
         shards: dict[str, Shard] = {}
-        mixed = False
+        mixed, plan = False, self.identity.plan
+        struck = require_strikable(layout, block, struck)
+        rows_struck = struck_rows(plan, layout, block, struck)
         for name, spec in layout.arrays_of(block).items():
-            data = encode_shard(spec, arrays[name])
+            data = encode_shard(spec, strike(spec, arrays[name], rows_struck))
             key = spec.key(block)
             if not folder.put_new(key, data):
                 other = folder.require(key, "another process deleted it; extract again", limit=largest_shard(spec))
@@ -77,11 +90,16 @@ class Segment:
                     return None
                 if other != data:
                     require_rows(folder, layout, name, block, other)
+                    if not shards:
+                        ticket = decode_shard(spec, other, block)
+                        struck = adopted(spec, ticket, rows_struck, plan, layout, block)
+                        rows_struck = struck_rows(plan, layout, block, struck)
                     mixed, data = True, other
             shards[name] = Shard(sha256=sha256_hex(data), size=len(data))
         start, stop = layout.block_rows(block)
         rows = (stop - start) * len(layout.views)
         commit = Commit(block=block, rows=rows, shards=shards, counts=counts, mixed=mixed, provenance=provenance)
+        commit = commit.model_copy(update={"struck": struck})
         folder.put_new(layout.commit_key(block), commit.to_bytes())
         return read_commit(folder, layout, block)
 
@@ -113,7 +131,8 @@ class Segment:
     def read(self, view: int, positions: IntArray, names: list[str]) -> EncodedRows:
         """Arrays `names` of one view at `positions` [B], rows in that order.
 
-        Raises MissingBlockError where a block is not committed, DamagedError where a file is not what was committed.
+        Raises MissingBlockError where a block is not committed, DamagedError where a file is not what was committed,
+        InvalidInputError for a position without an answer in the view.
         """
         self._check_range(view, positions)
         distinct = bool((positions[1:] > positions[:-1]).all())
@@ -125,6 +144,8 @@ class Segment:
         prefixes = [self.layout.commits_prefix, *(f"{spec.path}/c/0" for spec in specs.values())]
         with open_folders(self.folder, prefixes) as place:
             commits = self._check_blocks(place, [part.block for part in parts])
+            struck = [position for part in parts for position in commits[part.block].struck]
+            self._require_answers(view, sorted_positions, np.array(struck, dtype=np.int64))
             for spec in specs.values():
                 require_metadata(self.folder, spec)
             records = read_records(
@@ -133,10 +154,37 @@ class Segment:
                 parts,
                 view - self.views.start,
                 size_of=lambda block, name: commits[block].shards[name].size,
-                classes=self.identity.teacher.classes,
+                check=lambda block, name, values: self._check_rows(view, block, name, values, commits[block].struck),
             )
         rows = EncodedRows(self.identity.encoding, self.identity.space, sorted_positions, records=records)
         return rows if sorter is None else rows.take(np.argsort(sorter))
+
+    def struck(self, view: int | None = None) -> IntArray:
+        """Ascending positions of the committed rows of a view that have no answer, since their sample or that of their
+        mixing partner could not be decoded. Without a view: the positions of these samples."""
+        if self.commits_digest is not None:
+            samples = self.sealed_commits.struck
+        else:
+            samples = tuple(position for _, commit in sorted(self.commits().items()) for position in commit.struck)
+        positions = np.array(samples, dtype=np.int64)
+        return positions if view is None else without_answer(self.identity.plan, positions, view, self.layout.rows)
+
+    def _require_answers(self, view: int, positions: IntArray, struck: IntArray) -> None:
+        if not len(struck):
+            return
+        absent = np.intersect1d(positions, without_answer(self.identity.plan, struck, view, self.layout.rows))
+        if len(absent):
+            raise InvalidInputError(
+                f"{self.layout.name}: view {view} has no answer at positions {shown(absent)}, which are struck: their "
+                f"sample, or its mixing partner, could not be decoded; leave out those that Store.struck({view}) lists"
+            )
+
+    def _check_rows(self, view: int, block: int, name: str, values: Array, struck: Sequence[int]) -> None:
+        """Check one view of a block's ticket, as `check_ticket` does; other arrays pass."""
+        if name == next(iter(self.layout.arrays)):
+            spec, classes = self.layout.arrays[name], self.identity.teacher.classes
+            rows = struck_rows(self.identity.plan, self.layout, block, struck, ViewSpan.of(view))
+            check_ticket(spec, values[None], rows, classes=classes, path=self.folder.path(spec.key(block)))
 
     def _announce(self, view: int, blocks: list[int], specs: Mapping[str, ArraySpec]) -> None:
         """Name the files of a read to a far place before the read, so that it fetches all of them at once."""
@@ -155,8 +203,10 @@ class Segment:
         self.folder.expect(blocks_ahead)
 
     def canary(self, view: int) -> Array:
-        """Thumbnails [min(64, N), 3, 8, 8] u8 of the first positions' views."""
+        """Thumbnails [min(64, N), 3, 8, 8] u8 of the first positions' views. Raises MissingBlockError for sequences."""
         self._check_range(view, np.zeros(1, dtype=np.int64))
+        if "canary" not in self.layout.arrays:
+            raise MissingBlockError(f"{self.layout.name} holds texts, which have no canary: a drift cannot be judged")
         return self._read_first_block("canary", view - self.views.start)
 
     @cached_property

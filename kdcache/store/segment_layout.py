@@ -7,9 +7,8 @@ from kdcache.base.view_span import ViewSpan
 from kdcache.labels.encoding import RowArray
 from kdcache.store.array_spec import BLOCK_MAX, ArraySpec
 from kdcache.store.layout import SegmentLayout, segment_name
-from kdcache.store.manifest import Identity
+from kdcache.store.manifest import BLOCK_MIN, Identity
 
-BLOCK_MIN = 64  # one mixing group
 BLOCKS_WANTED = 64
 ROWS_WANTED = 2048  # of a block by rule 2, (position, view) pairs: whole batches of a device, and few small files
 SHARD_BYTES = 64_000_000
@@ -30,7 +29,7 @@ def row_arrays(identity: Identity) -> dict[str, RowArray]:
 
 
 def block_size(identity: Identity, views: ViewSpan) -> int:
-    """Positions of a block, a power of two, never under 64.
+    """Positions of a block, a power of two, never under 64, nor under a sequence.
 
     Rule 1: the largest up to 8,192 with at most 64 MB a shard, at most 32 MB a chunk and at least 64 blocks. Rule 2:
     where that is larger, the least with 2,048 rows (position, view) or all positions, within the same bytes.
@@ -41,7 +40,7 @@ def block_size(identity: Identity, views: ViewSpan) -> int:
     if identity.encoding.block_rule == 2:
         wanted = max(wanted, min(_power_from(-(-ROWS_WANTED // len(views))), _power_from(rows)))
     limit = min(BLOCK_MAX, SHARD_BYTES // (len(views) * widest), CHUNK_BYTES // widest, wanted)
-    return max(BLOCK_MIN, 1 << max(limit, 1).bit_length() - 1)
+    return max(BLOCK_MIN, identity.dataset.sequence, 1 << max(limit, 1).bit_length() - 1)
 
 
 def _power_from(number: int) -> int:
@@ -58,9 +57,11 @@ def segment_layout(identity: Identity, views: ViewSpan) -> SegmentLayout:
         shape = (len(views), *row.front, rows, *row.back)
         shard = (len(views), *row.front, block, *row.back)
         chunk, axis = (1, *shard[1:]), 1 + len(row.front)
-        arrays[array] = ArraySpec(f"{name}/{array}", shape, row.dtype, shard, chunk, axis, row.by_rank, row.text)
+        path = f"{name}/{array}"
+        arrays[array] = ArraySpec(path, shape, row.dtype, shard, chunk, axis, row.by_rank, row.text, row.struck)
     canary = (len(views), min(CANARY_ROWS, rows), 3, 8, 8)
-    arrays["canary"] = ArraySpec(f"{name}/canary", canary, "uint8", canary, (1, *canary[1:]), text=CANARY)
+    if identity.dataset.sequence == 1:  # texts have no thumbnails
+        arrays["canary"] = ArraySpec(f"{name}/canary", canary, "uint8", canary, (1, *canary[1:]), text=CANARY, struck=0)
     for array, once in identity.encoding.segment_arrays(identity.space).items():
         arrays[array] = ArraySpec(f"{name}/{array}", once.shape, once.dtype, once.shape, once.shape, text=once.text)
     if identity.encoding.contents is not None:

@@ -218,6 +218,10 @@ class Store:
         """
         return self.load(view, positions).soft_labels()
 
+    def struck(self, view: int) -> IntArray:
+        """Ascending positions of a view without an answer, see `Segment.struck`. `load` and `read` refuse them."""
+        return self.segment_of(view).struck(view)
+
     def class_means(self, view: int) -> Array:
         """Class means [C] f32 of a view's segment, see `Segment.class_means`. Raises MissingBlockError without any."""
         if not self.identity.encoding.keeps_class_means:

@@ -30,7 +30,19 @@ def read_order(folder: Place, identity: Identity) -> IntArray:
     if not hits.all():
         problem = f"{path} holds values up to {int(order.max())} and is no permutation of 0 to {rows - 1}"
         raise DamagedError(f"{problem}; fetch the store again")
+    if (position := _torn_sequence(order.astype(np.int64), identity.dataset.sequence)) is not None:
+        problem = f"{path}: position {position} is not the next token of its sequence of {identity.dataset.sequence}"
+        raise DamagedError(f"{problem}; fetch the store again")
     return order.astype(np.int64)
+
+
+def _torn_sequence(order: IntArray, sequence: int) -> int | None:
+    """The first position p that does not hold token p mod S of a sequence of S tokens; None where all do."""
+    if sequence == 1:
+        return None
+    texts = order.reshape(-1, sequence)
+    torn = np.flatnonzero(texts != texts[:, :1] // sequence * sequence + np.arange(sequence))
+    return int(torn[0]) if len(torn) else None
 
 
 def read_labels(folder: Place, identity: Identity, order: IntArray) -> IntArray:
@@ -80,15 +92,20 @@ def check_order(order: Array, labels: Array, identity: Identity) -> None:
         )
     if not np.array_equal(np.sort(order), np.arange(rows)):
         raise InvalidInputError(f"order is not a permutation of 0 to {rows - 1}: each sample needs one position")
+    if (position := _torn_sequence(np.asarray(order, dtype=np.int64), identity.dataset.sequence)) is not None:
+        problem = f"order tears a sequence of {identity.dataset.sequence} tokens at position {position}"
+        raise InvalidInputError(f"{problem}: it must permute whole sequences, as make_order does")
     digest = values_digest(order.astype(order_spec(rows).dtype))
     assert digest == identity.order.sha256, "the identity was built from another order"
 
 
-def make_order(rows: int, kind: str, seed: int) -> tuple[IntArray, OrderIdentity]:
-    """The order [N] i64 and its identity: the data set's own, or a permutation from numpy's frozen generator."""
-    order = (
-        np.arange(rows) if kind == "given" else np.random.RandomState([seed & 0xFFFFFFFF, seed >> 32]).permutation(rows)
-    )
+def make_order(rows: int, kind: str, seed: int, *, sequence: int = 1) -> tuple[IntArray, OrderIdentity]:
+    """The order [N] i64 and its identity: the data set's own, or a permutation from numpy's frozen generator, of whole
+    sequences."""
+    texts = np.arange(rows).reshape(-1, sequence)
+    if kind != "given":
+        texts = texts[np.random.RandomState([seed & 0xFFFFFFFF, seed >> 32]).permutation(len(texts))]
+    order = texts.reshape(-1)
     digest = values_digest(order.astype(order_spec(rows).dtype))
     return order.astype(np.int64), OrderIdentity(
         kind="given" if kind == "given" else "shuffled", seed=seed, sha256=digest

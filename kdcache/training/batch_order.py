@@ -11,6 +11,7 @@ from functools import cached_property
 import numpy as np
 
 from kdcache.base.arrays import IntArray
+from kdcache.errors import InvalidInputError
 from kdcache.store.plan import ViewPlan, key_word, whole_pairs
 from kdcache.training.batch_shares import exact_parts, near_equal, share_sizes
 
@@ -102,6 +103,14 @@ class BatchOrder:
     def windows(self, epoch: int) -> list[Window]:
         """All windows of the epoch, with all of their positions in memory."""
         return [self.window(epoch, number) for number in range(self.window_count)]
+
+    def require_batches(self) -> None:
+        """Raises InvalidInputError where batches of an exact size leave an epoch without any."""
+        if self.drop_last and not self.steps(0):
+            raise InvalidInputError(
+                f"batches of exactly {self.batch_size} rows were asked for; a window of soft labels has fewer of the "
+                f"{len(self.positions)} rows: choose a smaller batch size, more memory or drop_last=False"
+            )
 
     def steps(self, epoch: int) -> int:
         """The number of batches of an epoch."""

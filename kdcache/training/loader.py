@@ -29,7 +29,13 @@ from kdcache.store.plan import TransformSpec, ViewPlan
 from kdcache.store.store import Store
 from kdcache.training.batch_order import BatchOrder, BatchRows
 from kdcache.training.label_reading import LabelReading
-from kdcache.training.loader_inputs import chosen_positions, contents_of_stores, require_fit, row_bytes
+from kdcache.training.loader_inputs import (
+    answered_positions,
+    chosen_positions,
+    contents_of_stores,
+    require_fit,
+    row_bytes,
+)
 from kdcache.training.loader_options import FeedOptions, LabelOptions
 from kdcache.training.view_drawing import BatchImages, ViewDrawing
 from kdcache.views.draw import ViewDataset
@@ -44,7 +50,8 @@ class Loader:
     data: the data set that the stores were extracted from; a difference raises MismatchError before the first batch.
     stores: one, or an ensemble of one data set, order and view plan. batch_size: rows of a batch over all processes.
     epochs: the number of epochs in the whole training, which `Batch.progress` counts by. positions: a subset of the
-    store's rows [n], all by default. views: those that epochs use in turn, all by default. drop_last: every batch has
+    store's rows [n], all by default; without those that are struck in one of the views. views: those that epochs use in
+    turn, all by default. drop_last: every batch has
     exactly `batch_size` rows, see `BatchOrder`; of several processes each has the same number of rows where their
     number divides it.
 
@@ -81,11 +88,12 @@ class Loader:
         order = stores[0].order if stores else default_order
         self._label_options, self._feed_options = labels, feed
         self._hard_labels = data.labels[order].astype(np.int64)
+        cycle = _cycle(stores, views, epochs)
         self.batch_order = BatchOrder(
-            positions=chosen_positions(positions, len(order)),
+            positions=answered_positions(stores, cycle, chosen_positions(positions, len(order))),
             rows=len(order),
             plan=self.plan,
-            cycle=_cycle(stores, views, epochs),
+            cycle=cycle,
             batch_size=batch_size,
             seed=seed,
             block=stores[0].segments[0].layout.block if stores else len(order),
@@ -95,11 +103,7 @@ class Loader:
             epochs=epochs,
             drop_last=drop_last,
         )
-        if drop_last and not self.steps(0):
-            raise InvalidInputError(
-                f"batches of exactly {batch_size} rows were asked for; a window of soft labels has fewer of the "
-                f"{len(self.batch_order.positions)} rows: choose a smaller batch size, more memory or drop_last=False"
-            )
+        self.batch_order.require_batches()
         transform = feed.transform or stored_transform(self.plan.transform)
         dataset = ViewDataset(data.samples, order, self.plan, transform, contents_of_stores(stores))
         self._drawing = ViewDrawing(dataset, feed)

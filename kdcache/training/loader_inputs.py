@@ -13,11 +13,15 @@ from kdcache.views.sources import Data
 
 
 def require_fit(stores: Sequence[Store], data: Data) -> None:
-    """Stores must be of this data set, and of one order and view plan. Raises MismatchError or MissingBlockError."""
+    """Stores must be of this data set, and of one order and view plan. Raises MismatchError, MissingBlockError, and
+    InvalidInputError for a store of sequences."""
     identity = data.identity() if stores else None
     for store in stores:
         assert identity is not None
         name = str(store.folder.root)
+        if (sequence := store.identity.dataset.sequence) > 1:
+            problem = f"{name} holds texts of {sequence} tokens, and the loader deals pictures alone until text sources"
+            raise InvalidInputError(f"{problem} come; read its soft labels with Store.read")
         advice = "train on the data set that the store was extracted from, or extract a store for this one"
         require_equal(store.identity.dataset, identity, f"{name} is of another data set:", advice, "dataset.")
         advice = "an ensemble needs stores of one order and one view plan: extract with the same seed and transform"
@@ -28,6 +32,19 @@ def require_fit(stores: Sequence[Store], data: Data) -> None:
             raise InvalidInputError(f"{name} has {store.identity.teacher.classes} classes, not {first.teacher.classes}")
         if not store.every_view:
             raise MissingBlockError(f"{name} has no views yet; run kdcache extract")
+
+
+def answered_positions(stores: Sequence[Store], views: Sequence[int], positions: IntArray | range) -> IntArray | range:
+    """Those of ascending positions that have an answer of every store in all of these views: epochs of different views
+    then have the same rows. Raises InvalidInputError where none has."""
+    struck = [segment for store in stores for segment in store.segments if len(segment.struck())]
+    absent = [segment.struck(view) for segment in struck for view in views if view in segment.views]
+    if not absent:
+        return positions
+    answered = np.setdiff1d(np.asarray(positions, dtype=np.int64), np.concatenate(absent))
+    if not len(answered):
+        raise InvalidInputError(f"all {len(positions)} positions are struck in some view: none has an answer; extract")
+    return answered
 
 
 def chosen_positions(positions: IntArray | None, rows: int) -> IntArray | range:

@@ -1,9 +1,15 @@
-"""The fingerprint of a view, which proves that training draws the pixels that the teacher saw, mixed the same way."""
+"""The fingerprint of a view, which proves that training draws the pixels that the teacher saw, mixed the same way; and
+that of a token, which proves that its text up to there is the one that the teacher read."""
+
+import struct
 
 import numpy as np
+import numpy.typing as npt
 import xxhash
 from torch import Tensor
 
+from kdcache.base.arrays import IntArray
+from kdcache.errors import InvalidInputError
 from kdcache.store.plan import Mixing
 
 
@@ -13,6 +19,20 @@ def fingerprint(image: Tensor, mixing: Mixing, row: int) -> int:
     digest.update(image.contiguous().numpy().data)
     digest.update(tails(mixing)[row])
     return digest.intdigest()
+
+
+def token_fingerprints(ids: IntArray) -> npt.NDArray[np.uint8]:
+    """Fingerprints [S] u8 of the tokens of one sequence, ids [S]: token t's is the low byte of xxh3-64 over `int32[S]`,
+    the ids 0 to t as i32le, and t as i64le. Raises InvalidInputError for ids that are no i32."""
+    if len(ids) and not -(2**31) <= int(ids.min()) <= int(ids.max()) < 2**31:
+        raise InvalidInputError(f"token ids {int(ids.min())} to {int(ids.max())} were given; they are i32")
+    digest, fingerprints = xxhash.xxh3_64(f"int32[{len(ids)}]".encode()), np.empty(len(ids), dtype=np.uint8)
+    for token, id_bytes in enumerate(ids.astype("<i4")):
+        digest.update(id_bytes.tobytes())
+        whole = digest.copy()
+        whole.update(struct.pack("<q", token))
+        fingerprints[token] = whole.intdigest() & 0xFF
+    return fingerprints
 
 
 def header(image: Tensor) -> xxhash.xxh3_64:

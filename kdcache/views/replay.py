@@ -15,7 +15,7 @@ import numpy.typing as npt
 
 from kdcache.base.arrays import Array, IntArray
 from kdcache.base.view_span import ViewSpan
-from kdcache.errors import ReplayError
+from kdcache.errors import InvalidInputError, ReplayError
 from kdcache.store.manifest import Provenance
 from kdcache.store.plan import GROUP
 from kdcache.store.store import Store
@@ -68,12 +68,18 @@ class ReplayCheck:
     """Compares drawn rows with those of stores. Drift is judged once a store and view: drift that is excused in one
     view says nothing of the others. `drift` is the worst grade that was accepted, None without any.
 
-    `positions`: those that rows and partners can have, from which the stores' fingerprints are read.
+    `positions`: those that rows and partners can have, from which the stores' fingerprints are read. Raises
+    InvalidInputError where drift is accepted for a store of sequences.
     """
 
     def __init__(
         self, stores: Sequence[Store], dataset: ViewDataset, positions: IntArray | range, *, accept_drift: bool
     ) -> None:
+        texts = [str(store.folder.root) for store in stores if store.identity.dataset.sequence > 1]
+        if accept_drift and texts:
+            raise InvalidInputError(
+                f"drift was accepted for {texts[0]}, which holds texts: a token is equal or another"
+            )
         self.drift: ReplayGrade | None = None
         self._stores, self._dataset, self._accept_drift = tuple(stores), dataset, accept_drift
         self._positions = positions
@@ -142,15 +148,18 @@ def changed_samples(store: Store, positions: IntArray, contents: Array, stored: 
 
 
 def grade_replay(store: Store, dataset: ViewDataset, view: int) -> ReplayGrade:
-    """Draw the canary rows (the first 64 positions) of a view again and compare thumbnails with the store's."""
+    """Draw the canary rows (the first 64 positions) of a view again and compare thumbnails with the store's; struck
+    ones are left out. Raises ReplayError where all are."""
     canary = store.segment_of(view).canary(view)
-    positions = np.arange(len(canary), dtype=np.int64)
+    positions = np.setdiff1d(np.arange(len(canary), dtype=np.int64), store.struck(view))
+    if not len(positions):
+        raise ReplayError(f"all canary rows of view {view} are struck: no drift can be judged; extract the views again")
     replay = dataset[ViewRequest(ViewSpan.of(view), positions)]
     differing_rows = int((replay.pixels[0] != store.load(view, positions).arrays["pixels"]).sum())
-    levels = np.abs(thumbnails(replay.images[0]).astype(int) - canary.astype(int)).mean(axis=(1, 2, 3))
+    levels = np.abs(thumbnails(replay.images[0]).astype(int) - canary[positions].astype(int)).mean(axis=(1, 2, 3))
     worst = float(levels.max())
     grade: Grade = "equal" if differing_rows == 0 else "drift" if worst <= DRIFT_LEVELS else "another picture"
-    return ReplayGrade(grade, worst, len(canary), differing_rows, _version_texts(store, dataset, view))
+    return ReplayGrade(grade, worst, len(positions), differing_rows, _version_texts(store, dataset, view))
 
 
 def _version_texts(store: Store, dataset: ViewDataset, view: int) -> tuple[str, ...]:

@@ -17,25 +17,33 @@ from kdcache.store.reading import EncodedRows, rows_first
 from kdcache.store.segment import Segment
 from kdcache.store.shards import decode_shard, largest_shard, require_metadata
 from kdcache.store.store import Store
+from kdcache.store.struck import check_ticket, struck_rows
 from kdcache.store.whole_arrays import labels_between
 
 Array = npt.NDArray[Any]
 IntArray = npt.NDArray[np.int64]
+Flags = npt.NDArray[np.bool_]
 
 
 def read_block(segment: Segment, block: int, names: Iterable[str]) -> dict[str, Array]:
     """Arrays of one block as stored, [Vs, ...].
 
     Raises MissingBlockError where the block is not committed, DamagedError where a file is not the one of its commit,
-    does not decode, or holds a class id beyond the teacher's classes."""
+    does not decode, or holds a class id beyond the teacher's classes, and where other rows are marked as struck than
+    the commit strikes."""
     commit, names = segment.commit_of(block), list(names)
     values = many(segment.folder, lambda name: _read(segment, block, name, commit.shards[name].sha256), names)
     arrays = dict(zip(names, values, strict=True))
-    classes = segment.identity.teacher.classes
-    if "classes" in arrays and (class_id := int(arrays["classes"].max(initial=0))) >= classes:
-        path = segment.folder.path(segment.layout.arrays["classes"].key(block))
-        raise DamagedError(f"{path} holds class id {class_id}, allowed are 0 to {classes - 1}; fetch the store again")
+    spec = next(iter(segment.layout.arrays.values()))
+    if (ticket := spec.path.rsplit("/", 1)[-1]) in arrays:
+        struck, classes = block_struck(segment, block), segment.identity.teacher.classes
+        check_ticket(spec, arrays[ticket], struck, classes=classes, path=segment.folder.path(spec.key(block)))
     return arrays
+
+
+def block_struck(segment: Segment, block: int) -> Flags:
+    """[Vs, R] true for the rows of a block without an answer, which are never decoded."""
+    return struck_rows(segment.identity.plan, segment.layout, block, segment.commit_of(block).struck)
 
 
 def _read(segment: Segment, block: int, name: str, sha256: str) -> Array:

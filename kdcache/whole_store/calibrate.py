@@ -77,7 +77,7 @@ def fit_temperature(store: Store, view: int | None = None, *, progress: Progress
 
     NLL over all logits is convex in 1 / T (a logsumexp less a line), so in log T it falls and then rises, once. A grid
     is narrowed to the neighbours of its best point until they are 1e-4 apart. T is 0.05 to 100, from a top-k store 1
-    to 100. Rows without a hard label, or with a masked one, are left out.
+    to 100. Rows without a hard label, or with a masked one, and struck rows are left out.
 
     Raises InvalidInputError for mixed views, a view that the store lacks, or no labelled row; MissingBlockError and
     DamagedError as `Store.read`.
@@ -99,7 +99,7 @@ def fit_temperature(store: Store, view: int | None = None, *, progress: Progress
         content_id=store.content_id,
         view=view,
         rows=sums_at_1.rows,
-        rows_without_label=store.rows - sums_at_1.rows,
+        rows_without_label=store.rows - len(store.struck(view)) - sums_at_1.rows,
         accuracy=sums_at_1.correct / sums_at_1.rows,
         temperature=best,
         at_bound=best in ends,
@@ -198,6 +198,7 @@ class _Passes:
     def __init__(self, store: Store, view: int, progress: Progress) -> None:
         self.store, self.view, self.progress = store, view, progress
         self.done, self.total = 0, (SEARCHES + 1) * store.rows
+        self.struck = store.struck(view)
 
     def nll(self, temperatures: Floats) -> list[float]:
         """Mean of -log p(hard label) at each of `temperatures` [T], f64. Raises InvalidInputError without labels."""
@@ -227,13 +228,13 @@ class _Passes:
         step = max(1, PIECE // self.store.identity.kept)
         self.progress("calibrating", self.done, self.total)
         for block_start, block_stop in _ranges(self.store.rows, max(block, step // block * block)):
-            positions = np.arange(block_start, block_stop, dtype=np.int64)
+            positions = np.setdiff1d(np.arange(block_start, block_stop, dtype=np.int64), self.struck)
             rows = self.store.load(self.view, positions)
             hard = self.store.hard_labels(self.view, positions)
             for start, stop in _ranges(len(positions), step):
                 soft = rows.take(np.arange(start, stop)).soft_labels()
                 yield _labelled_rows(soft, hard[start:stop])
-            self.done += len(positions)
+            self.done += block_stop - block_start
             self.progress("calibrating", self.done, self.total)
 
 

@@ -100,11 +100,13 @@ def gather(store: Store, view: int, positions: IntArray) -> EncodedRows:
 
 
 def _committed(store: Store, view: int) -> npt.NDArray[np.bool_]:
-    """[N] True for positions whose block is committed."""
+    """[N] True for positions whose block is committed and that have an answer."""
     segment = store.segment_of(view)
     commits = segment.commits()
     blocks = np.array([block in commits for block in range(segment.layout.blocks)])
-    return np.repeat(blocks, segment.layout.block)[: store.rows]
+    mask = np.repeat(blocks, segment.layout.block)[: store.rows]
+    mask[segment.struck(view)] = False
+    return mask
 
 
 def _subset(positions: IntArray, a: Store, view: int, limit: int) -> IntArray:

@@ -218,6 +218,10 @@ def _segment_differences(
         )
         fields.append(difference)
     common = sorted(commits_a.keys() & commits_b.keys())
+    if strikes := [block for block in common if commits_a[block].struck != commits_b[block].struck]:
+        block = strikes[0]
+        values = [f"block {block} strikes {len(commits[block].struck)} samples" for commits in (commits_a, commits_b)]
+        fields.append(FieldDifference(field=f"{name} struck", a=values[0], b=values[1]))
     suspects = [block for block in common if commits_a[block].shards != commits_b[block].shards]
     results = engine.map(partial(differing_arrays, *addresses, name), suspects)
     for done, (block, arrays) in enumerate(zip(suspects, results, strict=False)):

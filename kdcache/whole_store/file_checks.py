@@ -1,6 +1,7 @@
 """Checks of the files of a block: size and sha256 of committed shards, decoding of shards without a commit.
 
-A committed shard is never decoded. A shard that lies there without a commit is, because the next writer adopts it.
+A committed shard is never decoded, but a ticket whose commit strikes rows: it must mark these and no others. A shard
+that lies there without a commit is decoded too, because the next writer adopts it.
 Workers run these functions.
 """
 
@@ -13,7 +14,8 @@ from kdcache.places.place import Place
 from kdcache.store.array_spec import ArraySpec
 from kdcache.store.commits import Commit, Shard, read_commit, require_rows
 from kdcache.store.segment import Segment
-from kdcache.store.shards import largest_shard
+from kdcache.store.shards import decode_shard, largest_shard
+from kdcache.store.struck import check_ticket, struck_rows
 from kdcache.whole_store.store_address import StoreAddress
 
 BlockName = tuple[str, int]  # segment and block
@@ -113,6 +115,21 @@ def _check_shards(folder: Place, segment: Segment, block: int, commit: Commit) -
         spec = segment.layout.arrays[name]
         if problem := _shard_problem(folder, spec, spec.key(block), shard):
             yield Finding(problem, (segment.layout.name, block))
+        elif commit.struck and spec is next(iter(segment.layout.arrays.values())):
+            yield from _check_marks(folder, segment, block, commit)
+
+
+def _check_marks(folder: Place, segment: Segment, block: int, commit: Commit) -> Iterator[Finding]:
+    """A finding where a ticket of the committed sha256 marks other rows than its commit strikes."""
+    layout, identity = segment.layout, segment.identity
+    spec = next(iter(layout.arrays.values()))
+    path, key = folder.path(spec.key(block)), spec.key(block)
+    try:
+        values = decode_shard(spec, folder.require(key, folder.mend, limit=largest_shard(spec)), block)
+        struck = struck_rows(identity.plan, layout, block, commit.struck)
+        check_ticket(spec, values, struck, classes=identity.teacher.classes, path=path)
+    except (KdcacheError, ValueError, RuntimeError) as error:
+        yield Finding(f"{path}: {error}", (layout.name, block))
 
 
 def _shard_problem(folder: Place, spec: ArraySpec, key: str, shard: Shard) -> str:

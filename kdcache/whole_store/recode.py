@@ -26,7 +26,7 @@ from kdcache.store.lineage import RECODED
 from kdcache.store.manifest import Card, Identity, Provenance
 from kdcache.store.segment import Segment
 from kdcache.store.store import Store
-from kdcache.whole_store.blocks import block_labels, read_block, view_rows
+from kdcache.whole_store.blocks import block_labels, block_struck, read_block, view_rows
 from kdcache.whole_store.engines import LOCAL, Engine
 from kdcache.whole_store.recode_plan import (
     Narrowing,
@@ -180,7 +180,8 @@ def recode_block(source: StoreAddress, output: StoreAddress, task: Task) -> bool
     note = {"segment": task.digest, "versions": _versions()}
     provenance = Provenance.model_validate({**commit.provenance.model_dump(), RECODED: note})
     arrays = work.arrays(new.layout, task.block)
-    return new.commit(task.block, arrays=arrays, counts=work.counts, provenance=provenance) is not None
+    committed = new.commit(task.block, arrays=arrays, counts=work.counts, provenance=provenance, struck=work.struck)
+    return committed is not None
 
 
 @cache
@@ -194,7 +195,7 @@ class _BlockRecoder:
     def __init__(self, store: Store, segment: Segment, recoding: Recoding, start: int, stop: int) -> None:
         self.store, self.segment, self.recoding = store, segment, recoding
         self.start, self.stop = start, stop
-        self.counts = Counts()
+        self.counts, self.struck = Counts(), list[int]()
         self._parts: list[dict[str, Array]] = []
         self._first: dict[str, Array] = {}
 
@@ -203,7 +204,9 @@ class _BlockRecoder:
         start, stop = self.segment.layout.block_rows(block)
         rows = np.arange(max(self.start, start), min(self.stop, stop)) - start
         arrays = read_block(self.segment, block, self._names(block))
-        counts = self.segment.commit_of(block).counts
+        commit = self.segment.commit_of(block)
+        counts = commit.counts
+        self.struck += [position for position in commit.struck if self.start <= position < self.stop]
         if block == 0 and self.start == 0:
             self._first = self._first_block_arrays(arrays)
         part, part_counts = self._recode_rows(block, arrays, rows, suspect=counts.clamped > 0)
@@ -235,10 +238,12 @@ class _BlockRecoder:
         A commit says how many rows were clamped and not which. So where the source store clamped any (`suspect`), all
         rows at a limit count as clamped."""
         labels, clamped_count = block_labels(self.store, self.segment, block), 0
-        views: list[RecodedRows] = []
+        struck, views = block_struck(self.segment, block), list[RecodedRows]()
         for place in range(len(self.segment.views)):
-            rows = view_rows(self.segment, block, arrays, place, labels[place]).take(subset)
-            views.append(recoded := self.recoding.view(rows, labels[place][subset]))
+            answered = ~struck[place, subset]
+            rows = view_rows(self.segment, block, arrays, place, labels[place]).take(subset[answered])
+            recoded = self.recoding.view(rows, labels[place][subset[answered]])
+            views.append(self.recoding.spread(recoded, answered))
             clamped_count += int((recoded.clamped | recoded.at_limit if suspect else recoded.clamped).sum())
         names = views[0].arrays
         result = {name: np.concatenate([recoded.arrays[name] for recoded in views]) for name in names}
@@ -249,13 +254,15 @@ class _BlockRecoder:
         source, target = self.recoding.source, self.recoding.target
         names = list(target.encoding.segment_arrays(target.space))
         if source.kept == target.kept and all(name in arrays for name in names):
-            return {name: arrays[name] for name in ("canary", *names)}
+            return {name: arrays[name] for name in ("canary", *names) if name in arrays}
         means = arrays["class_means"][0] if source.encoding.keeps_class_means else None
         sums = SegmentSums(self.recoding, means)
-        labels = block_labels(self.store, self.segment, 0)
+        labels, struck = block_labels(self.store, self.segment, 0), block_struck(self.segment, 0)
         for place in range(len(self.segment.views)) if names else ():
-            sums.add(view_rows(self.segment, 0, arrays, place, labels[place]), labels[place])
-        return {"canary": arrays["canary"], **sums.values()}
+            answered = np.flatnonzero(~struck[place])
+            rows = view_rows(self.segment, 0, arrays, place, labels[place]).take(answered)
+            sums.add(rows, labels[place][answered])
+        return {name: arrays[name] for name in ("canary",) if name in arrays} | sums.values()
 
     def _count(self, counts: Counts, clamped_count: int) -> None:
         self.counts = Counts(

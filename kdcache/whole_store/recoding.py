@@ -64,6 +64,21 @@ class Recoding:
         clamped = np.concatenate([part.clamped[0] for part in parts])
         return RecodedRows(arrays, np.concatenate(labels), clamped, at_limit)
 
+    def spread(self, rows: RecodedRows, answered: Flags) -> RecodedRows:
+        """Recoded rows in their places among all: those that are `answered` [R], with zeros for the others, which no
+        label or limit counts."""
+        if answered.all():
+            return rows
+        fronts = {name: len(array.front) for name, array in self.target.encoding.arrays(self.target.space).items()}
+        arrays = {name: _spread(values, answered, 1 + fronts[name]) for name, values in rows.arrays.items()}
+        return RecodedRows(arrays, rows.label, rows.clamped, rows.at_limit)
+
+
+def _spread(values: Array, answered: Flags, axis: int) -> Array:
+    result = np.zeros((*values.shape[:axis], len(answered), *values.shape[axis + 1 :]), values.dtype)
+    np.moveaxis(result, axis, 0)[answered] = np.moveaxis(values, axis, 0)
+    return result
+
 
 def _pieces(count: int, kept: int) -> Iterator[IntArray]:
     step = max(PIECE // kept, 1)

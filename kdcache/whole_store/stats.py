@@ -58,7 +58,8 @@ class ViewStats(Record):
 class StoreStats(Record):
     """Statistics of all committed rows. Fields are as in `ViewStats`, with spreads over rows.
 
-    `missing` counts the blocks that are not committed. `entropy` is in nats at T = 1; of a top-k store the tail's part
+    `missing` counts the blocks that are not committed, `struck` the committed rows without an answer, which are not
+    among the `rows`. `entropy` is in nats at T = 1; of a top-k store the tail's part
     is estimated. `unanimous`: share of positions whose views of a pass all have one top class. `clamped` counts rows
     whose gaps or label did not fit. `top_by_class` counts rows by top class, and `classes_in_use` is the exponential of
     its entropy; `labels_by_class` counts positions by hard label. Histograms have 50 equal bins from 0 to 1,
@@ -69,6 +70,7 @@ class StoreStats(Record):
     soft_labels: str
     classes: int
     rows: int
+    struck: int
     blocks: int
     missing: int
     bytes: int
@@ -118,13 +120,15 @@ def _stats(
     store: Store, commits: Sequence[tuple[Segment, dict[int, Commit]]], sums: Sums, labels: npt.NDArray[np.int64]
 ) -> StoreStats:
     all_commits = [commit for _, by_block in commits for commit in by_block.values()]
-    rows = sum(commit.rows for commit in all_commits)
+    rows = sum(view_sums.rows for view_sums in sums.by_view.values())
+    if not rows:
+        raise MissingBlockError(f"{store.folder.root}: all committed rows are struck; extract a data set that decodes")
     arrays = tuple(_arrays(all_commits, rows))
     overall = ViewSums()
     for view_sums in sums.by_view.values():
         overall.join(view_sums)
     mixed, topk = store.identity.plan.mix != "none", not store.identity.encoding.COMPLETE
-    stats = _view(-1, overall, mixed=mixed, topk=topk, other_views=1)
+    stats = _view(-1, overall, mixed=mixed, topk=topk)
     blocks = sum(segment.layout.blocks for segment, _ in commits)
     shares = sums.top[sums.top > 0] / rows
     return StoreStats(
@@ -133,6 +137,7 @@ def _stats(
         soft_labels=store.identity.encoding.described(),
         classes=store.identity.teacher.classes,
         rows=rows,
+        struck=overall.struck,
         blocks=blocks,
         missing=blocks - len(all_commits),
         bytes=sum(array.bytes for array in arrays),
@@ -145,15 +150,12 @@ def _stats(
         confidence=sums.confidence.percentiles(),
         entropy=sums.entropy.percentiles(),
         kept=(sums.kept[0].percentiles(), sums.kept[1].percentiles(), sums.kept[2].percentiles()) if topk else None,
-        agreement=overall.agreeing / sums.pairs if sums.pairs else None,
-        unanimous=sums.unanimous / sums.positions if sums.pairs else None,
+        agreement=stats.agreement,
+        unanimous=sums.unanimous / sums.positions if sums.positions else None,
         clamped=sum(commit.counts.clamped for commit in all_commits),
         classes_in_use=exp(-float((shares * np.log(shares)).sum())),
         classes_never_top=int((sums.top == 0).sum()),
-        views=tuple(
-            _view(view, view_sums, mixed=mixed, topk=topk, other_views=len(store.segment_of(view).views) - 1)
-            for view, view_sums in sorted(sums.by_view.items())
-        ),
+        views=tuple(_view(view, view_sums, mixed=mixed, topk=topk) for view, view_sums in sorted(sums.by_view.items())),
         reliability=() if mixed else reliability_bins(overall.calibration),
         confidence_histogram=sums.confidence.coarse(HISTOGRAM),
         kept_histograms=tuple(mass.coarse(HISTOGRAM) for mass in sums.kept) if topk else (),
@@ -172,7 +174,7 @@ def _arrays(commits: Sequence[Commit], rows: int) -> Iterator[ArrayBytes]:
         yield ArrayBytes(name=name, bytes=size, a_row=size / rows)
 
 
-def _view(view: int, sums: ViewSums, *, mixed: bool, topk: bool, other_views: int) -> ViewStats:
+def _view(view: int, sums: ViewSums, *, mixed: bool, topk: bool) -> ViewStats:
     labelled_rows = sums.rows - sums.unlabelled
     one_label = labelled_rows > 0 and not mixed
     masses = (sums.kept / sums.rows).tolist()
@@ -186,5 +188,5 @@ def _view(view: int, sums: ViewSums, *, mixed: bool, topk: bool, other_views: in
         confidence=sums.confidence / sums.rows,
         entropy=sums.entropy / sums.rows,
         kept=(masses[0], masses[1], masses[2]) if topk else None,
-        agreement=sums.agreeing / (sums.rows * other_views) if other_views else None,
+        agreement=sums.agreeing / sums.pairs if sums.pairs else None,
     )

@@ -14,7 +14,7 @@ from kdcache.base.view_span import ViewSpan
 from kdcache.labels.reduction import SKETCH_TEMPERATURES
 from kdcache.labels.soft_labels import SoftLabels
 from kdcache.store.reading import EncodedRows
-from kdcache.whole_store.blocks import block_labels, read_block, view_rows
+from kdcache.whole_store.blocks import block_labels, block_struck, read_block, view_rows
 from kdcache.whole_store.calibrate import BINS, calibration_sums
 from kdcache.whole_store.store_address import StoreAddress
 from kdcache.whole_store.tally import Range
@@ -23,30 +23,32 @@ Array = npt.NDArray[Any]
 IntArray = npt.NDArray[np.int64]
 Flags = npt.NDArray[np.bool_]
 
+STRUCK = -1  # in place of a row's top class
 PIECE = 2**19  # logits in f64 at a time
+COUNTS = ("rows", "unlabelled", "correct", "agreeing", "pairs", "struck")
 
 
 class ViewSums:
     """Sums over rows of one view. `agreeing` counts, row by row, the pass's other views with the same top class;
-    `calibration` [3, 16] and `nll` are over labelled rows, `unlabelled` counts the others."""
+    `pairs` counts those that have an answer. `calibration` [3, 16] and `nll` are over labelled rows, `unlabelled`
+    counts the others, and `struck` the rows without an answer, which count nowhere else."""
 
     def __init__(self) -> None:
-        self.rows = self.unlabelled = self.correct = self.agreeing = 0
+        self.rows = self.unlabelled = self.correct = self.agreeing = self.pairs = self.struck = 0
         self.nll = self.confidence = self.entropy = 0.0
         self.kept = np.zeros(len(SKETCH_TEMPERATURES))
         self.calibration = np.zeros((3, BINS + 1))
 
     def join(self, other: "ViewSums") -> None:
-        for name in ("rows", "unlabelled", "correct", "agreeing", "nll", "confidence", "entropy"):
+        for name in (*COUNTS, "nll", "confidence", "entropy"):
             setattr(self, name, getattr(self, name) + getattr(other, name))
         self.kept += other.kept
         self.calibration += other.calibration
 
 
 class Sums:
-    """Sums by view, and over all views: spreads, and rows by top class. `pairs` counts, row by row, the other views of
-    the pass. `positions` counts the positions with several views in a pass, and `unanimous` those of them that have one
-    top class in all of these."""
+    """Sums by view, and over all views: spreads, and rows by top class. `positions` counts the positions with several
+    answered views in a pass, and `unanimous` those of them that have one top class in all of these."""
 
     def __init__(self, classes: int) -> None:
         self.by_view: dict[int, ViewSums] = {}
@@ -54,7 +56,7 @@ class Sums:
         self.entropy = Range(log(classes))
         self.confidence = Range(1.0)
         self.top = np.zeros(classes, dtype=np.int64)
-        self.positions = self.unanimous = self.pairs = 0
+        self.positions = self.unanimous = 0
 
     @property
     def _ranges(self) -> list[Range]:
@@ -68,7 +70,6 @@ class Sums:
         self.top += other.top
         self.positions += other.positions
         self.unanimous += other.unanimous
-        self.pairs += other.pairs
 
 
 def sum_block(address: StoreAddress, block_name: tuple[str, int]) -> Sums:
@@ -77,12 +78,17 @@ def sum_block(address: StoreAddress, block_name: tuple[str, int]) -> Sums:
     store, segment = address.store(), address.segment(name)
     unused_arrays = ("features", "pixels", "canary", "class_means")
     arrays = read_block(segment, block, [array for array in segment.layout.rowwise if array not in unused_arrays])
-    labels, sums, tops = block_labels(store, segment, block), Sums(segment.identity.teacher.classes), []
+    labels, sums = block_labels(store, segment, block), Sums(segment.identity.teacher.classes)
+    struck = block_struck(segment, block)
+    tops = np.full(struck.shape, STRUCK)
     for place, view in enumerate(segment.views):
-        rows = view_rows(segment, block, arrays, place, labels[place])
+        answered = np.flatnonzero(~struck[place])
+        rows = view_rows(segment, block, arrays, place, labels[place]).take(answered)
         view_sums = sums.by_view[view] = ViewSums()
-        tops.append(np.concatenate([_add(sums, view_sums, *piece) for piece in _pieces(rows, labels[place])]))
-    _compare_views(sums, np.stack(tops), segment.views)
+        view_sums.struck = int(struck[place].sum())
+        pieces = [_add(sums, view_sums, *piece) for piece in _pieces(rows, labels[place][answered])]
+        tops[place, answered] = np.concatenate([np.empty(0, dtype=np.int64), *pieces])
+    _compare_views(sums, tops, segment.views)
     return sums
 
 
@@ -129,12 +135,13 @@ def _add_labels(view_sums: ViewSums, soft: SoftLabels, hard: IntArray, top: IntA
 
 
 def _compare_views(sums: Sums, top_VR: IntArray, views: ViewSpan) -> None:
-    """Count the agreement of the views of a pass on the top class of a position."""
-    view_count, rows = top_VR.shape
-    if view_count == 1:
-        return
-    for view, top_R in zip(views, top_VR, strict=True):
-        sums.by_view[view].agreeing += int((top_VR == top_R).sum()) - rows
-    sums.positions += rows
-    sums.unanimous += int((top_VR == top_VR[0]).all(axis=0).sum())
-    sums.pairs += rows * view_count * (view_count - 1)
+    """Count the agreement of the views of a pass on the top class of a position, where it is not struck."""
+    answered = top_VR != STRUCK
+    for view, top_R, answered_R in zip(views, top_VR, answered, strict=True):
+        both = answered & answered_R
+        sums.by_view[view].agreeing += int((both & (top_VR == top_R)).sum() - answered_R.sum())
+        sums.by_view[view].pairs += int(both.sum() - answered_R.sum())
+    several = answered.sum(axis=0) > 1
+    one_class = (top_VR == top_VR.max(axis=0)) | ~answered
+    sums.positions += int(several.sum())
+    sums.unanimous += int((several & one_class.all(axis=0)).sum())

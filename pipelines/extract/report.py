@@ -92,6 +92,8 @@ class Report:
             yield f"{counts['clamped']} rows have a logit gap too wide for their integers: consider --quantisation high"
         if counts["mixed_blocks"]:
             yield f"{counts['mixed_blocks']} blocks hold shards of two writers whose logits differ slightly"
+        if counts["struck"]:
+            yield f"{counts['struck']} samples could not be decoded and are struck: training leaves them out"
         if not counts["labelled"]:
             yield "no row is labelled: the teacher could not be checked against hard labels"
         if not all_whole(self.store):

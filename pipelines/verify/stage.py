@@ -132,10 +132,12 @@ def _live_checks(settings: VerifySettings, progress: Progress) -> list[Check]:
 
 
 def _committed_positions(store: Store) -> IntArray:
-    """Positions that every segment holds; none where there is no segment."""
+    """Positions that every segment holds, with an answer in every view; none where there is no segment."""
     positions = np.arange(store.rows if store.segments else 0)
     for segment in store.segments:
         positions = positions[np.isin(positions // segment.layout.block, list(segment.commits()))]
+        for view in segment.views if len(segment.struck()) else ():
+            positions = np.setdiff1d(positions, segment.struck(view))
     return positions
 
 

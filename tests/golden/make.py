@@ -25,6 +25,7 @@ from kdcache.store.manifest import DatasetIdentity, Identity, OrderIdentity, Pro
 from kdcache.store.plan import TransformSpec, ViewPlan
 from kdcache.store.segment import Segment
 from kdcache.store.store import Store
+from kdcache.views.fingerprint import token_fingerprints
 from tests.kits.encoding import encode_full, encode_topk
 
 Array = npt.NDArray[Any]
@@ -35,11 +36,14 @@ CLASSES = 12
 K = 4
 MASKED = 11
 CLASS_MAP = (-1, *range(10, -1, -1), -1)  # of a network of 13 classes: none of them is class 11
+STRUCK = (3, 17, 66)  # in the stores of struck rows
+SEQUENCE, TOKENS = 8, 72  # in the store of texts
+GOLDEN = Provenance(device="golden")
 
 
-def golden_logits(start: int, stop: int) -> Array:
+def golden_logits(start: int, stop: int, rows: int = ROWS) -> Array:
     """[V, N, C] f32 of views start:stop: multiples of 1/32 from 0 to 16, with ties and one gap of 40 nats."""
-    v, n, c = np.meshgrid(np.arange(start, stop), np.arange(ROWS), np.arange(CLASSES), indexing="ij")
+    v, n, c = np.meshgrid(np.arange(start, stop), np.arange(rows), np.arange(CLASSES), indexing="ij")
     logits = ((v * 7919 + n * 10_473 + c * 1299 + n * c * 31) % 512) / 32
     logits[:, 5, 2] = 56.0
     return logits.astype(np.float32)
@@ -73,6 +77,33 @@ def golden_class_means(logits: Array) -> Array:
     return np.asarray(sums / np.maximum(counts, 1)).astype(np.float32)[None]
 
 
+def golden_texts() -> tuple[Array, Array, Array]:
+    """Ids [N], hard labels [N] (the next token's, -1 for the last) by dataset index, and the order [N] of texts."""
+    index = np.arange(TOKENS)
+    ids = (index * 5 + index // SEQUENCE * 3) % MASKED
+    labels = np.where(index % SEQUENCE == SEQUENCE - 1, -1, np.roll(ids, -1))
+    texts = (np.arange(TOKENS // SEQUENCE) * 4 + 2) % (TOKENS // SEQUENCE)
+    return ids, labels, (texts[:, None] * SEQUENCE + np.arange(SEQUENCE)).reshape(-1)
+
+
+def _make_sequences(name: str) -> None:
+    """A store of texts, one view, and token fingerprints."""
+    ids, labels, order = golden_texts()
+    identity = _identity(TopKEncoding(k=K, packing="residuals"), "none", {}).model_dump()
+    identity["dataset"] |= {"rows": TOKENS, "labels": values_digest(labels.astype("i4")), "sequence": SEQUENCE}
+    identity["order"]["sha256"] = values_digest(order.astype("u4"))
+    store = Store.create(
+        _absent(name), Identity.model_validate(identity), order=order, labels=labels[order], provenance=GOLDEN
+    )
+    segment, logits = store.add_segment(ViewSpan(0, 1)), golden_logits(0, 1, TOKENS)
+    pixels = np.concatenate([token_fingerprints(text) for text in ids[order].reshape(-1, SEQUENCE)])
+    for block in range(segment.layout.blocks):
+        positions = np.arange(*segment.layout.block_rows(block))
+        arrays = dict(_encode(store, segment, positions, logits[:, positions]))
+        segment.commit(block, arrays=arrays | {"pixels": pixels[None, positions]}, counts=Counts(), provenance=GOLDEN)
+    store.seal()
+
+
 def _identity(encoding: Encoding, mix: str, teacher: dict[str, Any]) -> Identity:
     names = tuple(f"class {number}" for number in range(CLASSES))
     return Identity(
@@ -97,7 +128,7 @@ def _encode(store: Store, segment: Segment, positions: Array, logits: Array) -> 
     return encode_topk(rows, store.identity.encoding, CLASSES, (MASKED,)).arrays
 
 
-def _write_views(store: Store, start: int, stop: int) -> None:
+def _write_views(store: Store, start: int, stop: int, struck: tuple[int, ...]) -> None:
     segment, logits = store.add_segment(ViewSpan(start, stop)), golden_logits(start, stop)
     if store.identity.teacher.answers == "probs":
         logits = golden_log_probs(logits)
@@ -109,23 +140,30 @@ def _write_views(store: Store, start: int, stop: int) -> None:
             arrays["canary"] = np.full(segment.layout.arrays["canary"].shape, 77, dtype=np.uint8)
             if store.identity.encoding.keeps_class_means:
                 arrays["class_means"] = golden_class_means(logits[:, positions])
-        segment.commit(block, arrays=arrays, counts=Counts(labelled=7), provenance=Provenance(device="golden"))
+        strikes = [position for position in struck if position in positions]
+        segment.commit(block, arrays=arrays, counts=Counts(labelled=7), provenance=GOLDEN, struck=strikes)
 
 
-def _make(name: str, encoding: Encoding, mix: str, passes: list[tuple[int, int]], **teacher: Any) -> None:
+def _absent(name: str) -> Path:
     path = HERE / name
     if path.exists():
         raise SystemExit(f"{path} exists: golden stores are made once and never rewritten")
-    labels = golden_labels()[golden_order()]
-    store = Store.create(
-        path,
-        _identity(encoding, mix, teacher),
-        order=golden_order(),
-        labels=labels,
-        provenance=Provenance(device="golden"),
-    )
+    return path
+
+
+def _make(
+    name: str,
+    encoding: Encoding,
+    mix: str,
+    passes: list[tuple[int, int]],
+    struck: tuple[int, ...] = (),
+    **teacher: Any,
+) -> None:
+    path, labels = _absent(name), golden_labels()[golden_order()]
+    identity = _identity(encoding, mix, teacher)
+    store = Store.create(path, identity, order=golden_order(), labels=labels, provenance=GOLDEN)
     for start, stop in passes:
-        _write_views(store, start, stop)
+        _write_views(store, start, stop, struck)
         store.seal()
 
 
@@ -138,3 +176,6 @@ if __name__ == "__main__":
     _make("format1-block-rule.kd", residuals.model_copy(update={"block_rule": 2}), "mixup", [(0, 2)])
     _make("format1-class-map.kd", TopKEncoding(k=K), "none", [(0, 2)], class_map=CLASS_MAP)
     _make("format1-answers.kd", FullEncoding(), "none", [(0, 1)], answers="probs")
+    _make("format1-struck.kd", TopKEncoding(k=K, packing="residuals"), "mixup", [(0, 2)], STRUCK)
+    _make("format1-struck-full.kd", FullEncoding(), "none", [(0, 1)], STRUCK)
+    _make_sequences("format1-sequence.kd")

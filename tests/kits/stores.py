@@ -38,13 +38,24 @@ class Case:
 
 
 def make_identity(
-    order: Array, labels_by_index: Array, *, classes: int, encoding: Encoding, mix: str = "none", masked: Iterable = ()
+    order: Array,
+    labels_by_index: Array,
+    *,
+    classes: int,
+    encoding: Encoding,
+    mix: str = "none",
+    masked: Iterable = (),
+    sequence: int = 1,
 ) -> Identity:
     """The identity of a made-up teacher on a made-up data set."""
     return Identity.model_validate(
         {
             "dataset": DatasetIdentity(
-                rows=len(order), ids="ids", labels=values_digest(labels_by_index.astype("i4")), probes="probes"
+                rows=len(order),
+                ids="ids",
+                labels=values_digest(labels_by_index.astype("i4")),
+                probes="probes",
+                sequence=sequence,
             ),
             "order": OrderIdentity(kind="given", sha256=values_digest(order.astype("u4"))),
             "views": ViewPlan.model_validate({"transform": TransformSpec(name="crop"), "mix": mix, "seed": 7}),
@@ -67,17 +78,20 @@ def make_case(
     masked: tuple[int, ...] = (),
     features: int = 0,
     head: int = 0,
+    sequence: int = 1,
 ) -> Case:
     """Random logits of 3 nats' spread; every tenth sample has no hard label. `k` None is the full encoding."""
     rng = np.random.RandomState(seed)
-    order = rng.permutation(rows)
+    order = (rng.permutation(rows // sequence)[:, None] * sequence + np.arange(sequence)).reshape(-1)
     labels = rng.randint(0, classes, rows)
     labels[::10] = -1
     record = {"quantisation": quantisation, "features": features, "head": head}
     encoding: Encoding = FullEncoding.model_validate(record)
     if k is not None:
         encoding = TopKEncoding.model_validate({**record, "k": k, "packing": packing})
-    identity = make_identity(order, labels, classes=classes, encoding=encoding, mix=mix, masked=masked)
+    identity = make_identity(
+        order, labels, classes=classes, encoding=encoding, mix=mix, masked=masked, sequence=sequence
+    )
     logits = rng.normal(0, 3, (views, rows, classes)).astype(np.float32)
     return Case(identity, order, labels[order], logits)
 
@@ -123,7 +137,7 @@ def block_arrays(store: Store, segment: Segment, block: int, logits: Array) -> d
     arrays["pixels"] = pixels_of(views, positions)
     if identity.encoding.features:
         arrays["features"] = part[..., : identity.encoding.features].astype(np.float16)
-    if block == 0:
+    if block == 0 and "canary" in segment.layout.arrays:
         shape = segment.layout.arrays["canary"].shape
         arrays["canary"] = (np.arange(np.prod(shape)) % 251).astype(np.uint8).reshape(shape)
     return arrays

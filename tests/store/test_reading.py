@@ -202,5 +202,5 @@ def test_wide_rows_are_read_by_fewer_threads(monkeypatch: pytest.MonkeyPatch, st
 def test_nothing_asked_is_nothing_read(store_of: Make) -> None:
     store = store_of("topk")
     parts: list[Part] = []
-    assert len(read_records(store.folder, {}, parts, 0, size_of=lambda block, name: 0, classes=30)) == 0
+    assert len(read_records(store.folder, {}, parts, 0, size_of=lambda block, name: 0, check=lambda *given: None)) == 0
     assert store.load(0, []).arrays["classes"].shape == (0, 5)
