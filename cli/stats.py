@@ -60,7 +60,7 @@ def _print(stats: StoreStats) -> None:
     print_record(record, as_json=False, title=f"stats {stats.store}")
     spreads = {"confidence": stats.confidence, "entropy, nats": stats.entropy}
     if stats.kept is not None:
-        spreads |= {f"kept mass, T = {t}": spread for t, spread in zip((1, 2, 4), stats.kept, strict=True)}
+        spreads |= {f"kept mass, T = {t}": spread for t, spread in zip((1, 2, 4), stats.kept, strict=False)}
     columns = ["mean", "min", "p5", "median", "p95", "max"]
     rows = [[name, *(f"{getattr(spread, column):.3f}" for column in columns)] for name, spread in spreads.items()]
     print_table(["over rows", *columns], rows)

@@ -73,12 +73,16 @@ class ExtractSettings(Settings):
         default=ViewSpan(0, 1), description="how many views, or a range such as 10:20 to add to a store"
     )
     order: Literal["shuffled", "given"] = Field(default="shuffled", description="order of positions")
-    encoding: str = Field(default="auto", description="topk, full, or auto: full where top-k keeps all")
+    encoding: str = Field(default="auto", description="topk, full, sampled, or auto: full where top-k keeps all")
     top_k: int = Field(default=10, ge=1, description="classes kept of each row")
     quantisation: Literal["default", "high"] = Field(default="default", description="steps of 1/16 or 1/64 nat")
     packing: Literal["auto", "residuals", "plain"] = Field(
         default="auto",
         description="gaps by rank and tail as residuals, or both plain; auto: the store's, else residuals",
+    )
+    draws: int | None = Field(default=None, ge=1, description="ids drawn of each row, of --encoding sampled")
+    draw_temperature: float | None = Field(
+        default=None, gt=0, allow_inf_nan=False, description="T at which they are drawn, and served alone; default 1"
     )
     keep: Keep = Field(default=(), description="pooled features, the classifier")
     batch_size: int = Field(default=256, description="rows of a teacher batch, a multiple of 64")

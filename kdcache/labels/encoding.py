@@ -6,19 +6,24 @@ encodings is asked of the object: nobody outside this room asks which one it is.
 Shape letters: B any leading axes, C classes, K kept classes, L hard labels a row (1, or 2 under mixing), R rows.
 """
 
+import re
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from math import prod
-from typing import ClassVar, Literal, Self
+from typing import Annotated, Any, ClassVar, Literal, Self
 
-from pydantic import Field
+from pydantic import AfterValidator, FailFast, Field
 
 from kdcache.base.arrays import WIDTH
 from kdcache.base.records import Record
-from kdcache.labels.reduction import Array
-from kdcache.labels.soft_labels import SoftLabels, require_temperature
+from kdcache.errors import MissingBlockError
+from kdcache.labels.reduction import SKETCH_TEMPERATURES, Array
+from kdcache.labels.soft_labels import SoftLabels, Tail, require_temperature
 
 UPWARD = "what was not kept cannot be had back without the teacher: run kdcache extract"
+FEATURES = "pooled penultimate features of the teacher"
+TAPS_MAX = 64  # each is an array more, whose metadata stands in the segment's record
+TAP_NAME = re.compile(r"[A-Za-z0-9._]{1,200}")
 
 
 @dataclass(frozen=True)
@@ -69,6 +74,22 @@ class SegmentArray:
     shape: tuple[int, ...]
 
 
+class Tap(Record):
+    """A layer of the teacher whose output is kept: its name, and the shape of one row's output, 1 to 4 axes."""
+
+    name: str = Field(max_length=200)
+    shape: Annotated[tuple[Annotated[int, Field(ge=1, le=2**32)], ...], FailFast()] = Field(min_length=1, max_length=4)
+
+
+def _named_taps(taps: tuple[Tap, ...]) -> tuple[Tap, ...]:
+    names = [tap.name for tap in taps]
+    if wrong_names := [name for name in names if not TAP_NAME.fullmatch(name)]:
+        raise ValueError(f"the tap name {wrong_names[0]!r} is not 1 to 200 letters, digits, dots and underscores")
+    if twice := [name for name in names if names.count(name) > 1]:
+        raise ValueError(f"the tap {twice[0]!r} is listed twice; name each layer once")
+    return taps
+
+
 @dataclass(frozen=True)
 class Encoded:
     """Arrays by name, as the store holds them. `clamped` [Vs, R] is true for rows whose numbers did not fit."""
@@ -81,13 +102,16 @@ class Encoded:
 class Choice:
     """The words in which people choose an encoding; None is for the encoding, or the store that stands, to choose.
 
-    shuffled: positions are in a random order, so that the rows of block 0 are a fair sample.
+    shuffled: positions are in a random order, so that the rows of block 0 are a fair sample. draws, draw_temperature:
+    of the sampled encoding alone.
     """
 
     top_k: int | None = None
     quantisation: Literal["default", "high"] | None = None
     packing: Literal["residuals", "plain"] | None = None
     shuffled: bool = True
+    draws: int | None = None
+    draw_temperature: float | None = None
 
 
 Contents = Literal["bytes", "values"]
@@ -97,8 +121,8 @@ class Encoding(Record, ABC):
     """An encoding: the record of the manifest, and all that is done by it.
 
     name: as in `ENCODINGS`. features, head: the width D of the kept features and of the kept classifier, or 0.
-    contents: what the content fingerprints are taken over, None in stores without them.
-    block_rule: which rule gives a segment's blocks their size, see `segment_layout`.
+    contents: what the content fingerprints are taken over, None in stores without them. block_rule: which rule gives a
+    segment's blocks their size, see `segment_layout`. taps: layers whose outputs are kept.
     """
 
     name: str
@@ -106,9 +130,11 @@ class Encoding(Record, ABC):
     head: int = Field(default=0, ge=0)
     contents: Contents | None = None
     block_rule: int = Field(default=1, ge=1, le=2, strict=True)
+    taps: Annotated[tuple[Tap, ...], FailFast(), Field(max_length=TAPS_MAX), AfterValidator(_named_taps)] = ()
 
-    LATER: ClassVar[tuple[str, ...]] = ("block_rule", "contents")
+    LATER: ClassVar[tuple[str, ...]] = ("block_rule", "contents", "taps")
     COMPLETE: ClassVar[bool] = False  # every class's logit is kept, so there is no tail, and any temperature is served
+    DRAWN: ClassVar[bool] = False  # rows are ids from `draw`, and serve a forward cross-entropy alone
     HOLDS_LABEL: ClassVar[bool] = True  # else `decode` reads the hard label's logit by the array `hard`
 
     @classmethod
@@ -155,6 +181,23 @@ class Encoding(Record, ABC):
     def arrays(self, space: LabelSpace) -> dict[str, RowArray]:
         """The arrays of soft labels in writing order; the first is the ticket."""
 
+    @property
+    def outputs(self) -> dict[str, RowArray]:
+        """The arrays of kept layer outputs in writing order: features, then `taps.<i>`, the i-th tap; all f16."""
+        arrays = {"features": RowArray("float16", FEATURES, back=(self.features,))} if self.features else {}
+        taps = {f"taps.{place}": tap for place, tap in enumerate(self.taps)}
+        return arrays | {
+            name: RowArray("float16", f"output of the teacher's layer {tap.name}", back=tap.shape)
+            for name, tap in taps.items()
+        }
+
+    def tap_array(self, name: str) -> str:
+        """The array that holds the tap of a name. Raises MissingBlockError, which lists the taps there are."""
+        names = [tap.name for tap in self.taps]
+        if name not in names:
+            raise MissingBlockError(f"no tap {name!r} is kept; there are {', '.join(names) or 'none'}")
+        return f"taps.{names.index(name)}"
+
     def segment_arrays(self, space: LabelSpace) -> dict[str, SegmentArray]:
         """The arrays that a segment has once."""
         return {}
@@ -167,6 +210,11 @@ class Encoding(Record, ABC):
     def reduce(self, logits_BC: Array, labels_BL: Array, space: LabelSpace) -> dict[str, Array]:
         """The fields [B, ...] that are kept of logits, on their device; numpy or torch. `label` [B, L] is among them:
         the hard label's distance to the top logit, NaN for label -1 and a masked one."""
+
+    def draw(self, logits_BC: Array, words_B: Array, space: LabelSpace) -> dict[str, Array]:
+        """The fields that are drawn, where the encoding is `DRAWN`; on the device of the logits. `words_B`: u64, the
+        key word of each row's stream "draw"."""
+        return {}
 
     def segment_sums(self, logits_BC: Array, fields: dict[str, Array], space: LabelSpace) -> dict[str, Array]:
         """Sums over a batch of block 0, by name, from which `segment_values` makes the segment's own arrays."""
@@ -199,9 +247,26 @@ class Encoding(Record, ABC):
         """The most by which a stored log-probability can differ from the answered one, for classes down to `span` nats
         below the top."""
 
-    def require_temperature(self, temperature: float) -> None:
-        """Raises InvalidInputError for a temperature at which its soft labels are not known."""
+    def require_temperature(self, temperature: float, *, tail: Tail = "uniform") -> None:
+        """Raises InvalidInputError for a temperature at which its soft labels are not known. `tail` "none": the head is
+        renormalised, and the tail's mass not asked for."""
         require_temperature(temperature, complete=self.COMPLETE)
+
+    @property
+    def tail_temperatures(self) -> tuple[float, ...]:
+        """The temperatures at which the tail's mass is stored; none where there is no tail."""
+        return () if self.COMPLETE else SKETCH_TEMPERATURES
+
+    def require_log_probs(self, purpose: str) -> None:
+        """Raises InvalidInputError, naming the purpose, where its soft labels give no log-probabilities by class."""
+
+    def require_sketch(self, purpose: str) -> None:
+        """Raises InvalidInputError, naming the purpose, where its soft labels are known at one temperature alone."""
+
+    def prefix_settings(self) -> dict[str, Any]:
+        """The settings of the top-k encoding that a prefix of its rows has. Raises InvalidInputError where they have
+        none."""
+        return {}
 
     @property
     def title(self) -> str:
@@ -210,4 +275,7 @@ class Encoding(Record, ABC):
 
     def described(self) -> str:
         """Its title, and what else is kept: `all logits, features, head`."""
-        return ", ".join([self.title, *(name for name in ("features", "head") if getattr(self, name))])
+        kept = [name for name in ("features", "head") if getattr(self, name)]
+        return ", ".join(
+            [self.title, *kept, *([f"taps {', '.join(tap.name for tap in self.taps)}"] if self.taps else [])]
+        )

@@ -9,11 +9,12 @@ from kdcache.base.records import explain
 from kdcache.errors import InvalidInputError
 from kdcache.labels.encoding import Choice, Encoding, LabelSpace
 from kdcache.labels.full import FullEncoding
+from kdcache.labels.sampled import SampledEncoding
 from kdcache.labels.topk import TopKEncoding
 
-ENCODINGS: dict[str, type[Encoding]] = {"topk": TopKEncoding, "full": FullEncoding}
+ENCODINGS: dict[str, type[Encoding]] = {"topk": TopKEncoding, "full": FullEncoding, "sampled": SampledEncoding}
 BLOCK_RULE = 2  # of new stores
-CARRIED = ("features", "head", "block_rule", "contents")  # by a recoding
+CARRIED = ("features", "head", "block_rule", "contents", "taps")  # by a recoding
 
 
 def encoding_class(name: str) -> type[Encoding]:
@@ -25,22 +26,31 @@ def encoding_class(name: str) -> type[Encoding]:
 
 def chosen(name: str, choice: Choice, space: LabelSpace, *, like: Encoding | None) -> Encoding:
     """The encoding of this name that a choice asks for, without features or head. What it leaves open is as in `like`,
-    the encoding of the store that stands: its block rule too. Raises InvalidInputError."""
-    encoding = encoding_class(name).chosen(choice, space, like=like)
+    the encoding of the store that stands: its block rule too. Raises InvalidInputError, also for draws that the
+    encoding does not make."""
+    encoding = _kind(name, choice).chosen(choice, space, like=like)
     return encoding.model_copy(update={"block_rule": like.block_rule if like else BLOCK_RULE})
+
+
+def _kind(name: str, choice: Choice) -> type[Encoding]:
+    kind = encoding_class(name)
+    if not kind.DRAWN and (choice.draws, choice.draw_temperature) != (None, None):
+        raise InvalidInputError(f"--draws and --draw-temperature are of --encoding sampled, and {name} was chosen")
+    return kind
 
 
 def narrowed(source: Encoding, choice: Choice, space: LabelSpace, name: str | None = None) -> Encoding:
     """The encoding to which a store in `source` is recoded: that of the name, or top-k where a top k is chosen, or else
-    its own; features, head, contents and block rule stay. Raises InvalidInputError for what the source lacks."""
+    its own; what it keeps beside soft labels stays. Raises InvalidInputError for what the source does not hold."""
     name = name or (TopKEncoding.model_fields["name"].default if choice.top_k is not None else source.name)
-    encoding = encoding_class(name).narrowed(source, choice, space)
+    encoding = _kind(name, choice).narrowed(source, choice, space)
     return encoding.model_copy(update={key: getattr(source, key) for key in CARRIED})
 
 
 def read_as(encoding: Encoding, top_k: int | None) -> Encoding:
-    """The encoding that soft labels have for a reader who asks for their best `top_k` classes, or for all of them."""
-    return encoding if top_k is None else TopKEncoding(k=top_k)
+    """The encoding that soft labels have for a reader who asks for their best `top_k` classes, or for all of them.
+    Raises InvalidInputError for those that have no best classes."""
+    return encoding if top_k is None else TopKEncoding(k=top_k, **encoding.prefix_settings())
 
 
 def encoding_of(record: Any) -> Encoding:

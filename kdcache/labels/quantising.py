@@ -22,7 +22,7 @@ n = 0):
 t1, t2, t4 and r1, r2, r4 are integers from -32768 to 32767: each r is taken modulo 2^16. All else is exact, and `>>`
 rounds down. Each line adds to its own t only numbers that a reader knows by then: `last` and l0 from the start, t1
 before the second line, t2 and r2 before the third. Adding modulo 2^16 is undone by subtracting, so any three integers
-come back, -32768 (no tail) and clipped ones too.
+come back, -32768 (no tail) and clipped ones too. Where the tail is known at T = 1 alone, r1 stands alone.
 
 Shape letters: Vs views, N rows, K kept classes, L labels a row (the axis is absent where L = 1), C classes.
 """
@@ -127,8 +127,16 @@ def decode_label(label: Array) -> Array:
     return np.where(label == NO_LABEL, np.nan, label.astype(np.float32) / -LABEL_STEPS).astype(np.float32)
 
 
+def class_dtype(classes: int) -> str:
+    """Class ids are u16, above 65,536 classes u32."""
+    return "uint16" if classes <= 2**16 else "uint32"
+
+
 def pack(tail: Array, last: Array | int, tail_classes: int) -> Array:
-    """Residuals [..., 3] i16 of a tail [..., 3] i16. `last` [...] holds any integers; their low 16 bits count."""
+    """Residuals i16 of a tail i16, [..., 3], or [..., 1] where T = 1 alone is known. `last` [...] holds any integers;
+    their low 16 bits count."""
+    if tail.shape[-1] == 1:
+        return _wrapped(tail.astype(np.int32) + np.asarray(last)[..., None])
     l0 = _log_steps(tail_classes)
     t1, t2, t4 = (tail[..., part].astype(np.int32) for part in range(3))
     r2 = _wrapped(t2 - ((l0 + t1) >> 1))
@@ -137,7 +145,9 @@ def pack(tail: Array, last: Array | int, tail_classes: int) -> Array:
 
 
 def unpack(residuals: Array, last: Array | int, tail_classes: int) -> Array:
-    """The tail [..., 3] i16 that `pack` was given."""
+    """The tail [..., 3] or [..., 1] i16 that `pack` was given."""
+    if residuals.shape[-1] == 1:
+        return _wrapped(residuals.astype(np.int32) - np.asarray(last)[..., None])
     l0 = _log_steps(tail_classes)
     r1, r2, r4 = (residuals[..., part].astype(np.int32) for part in range(3))
     t1 = _wrapped(r1 - last)

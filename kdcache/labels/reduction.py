@@ -20,7 +20,8 @@ class TopK:
 
     classes [B, K]: ids, best first (equal logits by id). distances [B, K] f32: nats below the top logit, ascending from
     0. tail [B, 3] f32: logsumexp at T = 1, 2, 4 of the logits outside the top k, less the top logit; -inf where there
-    are none. label [B, L] f32: distance of the hard label's logit to the top; NaN where there is no label.
+    are none; [B, 1] where T = 1 alone is known.
+    label [B, L] f32: distance of the hard label's logit to the top; NaN where there is no label.
     """
 
     classes: Array
@@ -57,6 +58,22 @@ def _sketch(rest_BC: Array) -> Array:
         if temperature > 1.0:
             power_BC = power_BC * power_BC
     return xp.stack(logs[::-1], axis=-1)
+
+
+def topk_of_probs(classes_BK: Array, probs_BK: Array, labels_BL: Array) -> TopK:
+    """Rows of which the k best classes and their probabilities are known and no more, as answers come from outside.
+
+    Numpy: ids [B, K], probabilities [B, K] above 0, hard labels [B, L]. The tail [B, 1] is what is left of 1, at least
+    1e-12: for `tail` "mass". A hard label outside the k classes counts as none.
+    """
+    ranks_BK = np.argsort(-probs_BK, axis=-1, kind="stable")
+    classes_BK, probs_BK = (np.take_along_axis(values, ranks_BK, axis=-1) for values in (classes_BK, probs_BK))
+    logs_BK = np.log(probs_BK.astype(np.float64))
+    rest_B1 = np.log(np.maximum(1.0 - probs_BK.sum(axis=-1, keepdims=True, dtype=np.float64), 1e-12))
+    distances_BK = logs_BK[..., :1] - logs_BK
+    at_BLK = classes_BK[..., None, :] == labels_BL[..., None]
+    label_BL = np.where(at_BLK, distances_BK[..., None, :], 0.0).sum(axis=-1)
+    return TopK(classes_BK, distances_BK, rest_B1 - logs_BK[..., :1], np.where(at_BLK.any(axis=-1), label_BL, np.nan))
 
 
 def tail_sums(logits_BC: Array, classes_BK: Array, masked: tuple[int, ...] = ()) -> Array:

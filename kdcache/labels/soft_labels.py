@@ -9,7 +9,7 @@ Shape letters: B any leading axes, K kept classes, C classes, L hard labels a ro
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from math import log
+from math import log, prod
 from typing import TYPE_CHECKING, ClassVar, Literal, Self
 
 import numpy as np
@@ -42,12 +42,16 @@ class SoftLabels(ABC):
     masked: tuple[int, ...] = ()
 
     COMPLETE: ClassVar[bool] = False  # the logits are those of all classes, by id
+    DRAWN: ClassVar[bool] = False  # no logit is known: `draws` [B, R] serve a forward cross-entropy alone
     BY_ROW: ClassVar[tuple[str, ...]] = ("logits", "label")  # fields that have rows
 
     if TYPE_CHECKING:  # a field of those with a tail
 
         @property
         def classes(self) -> Array: ...
+
+        @property
+        def draws(self) -> Array: ...
 
     @property
     def k(self) -> int:
@@ -89,8 +93,9 @@ class SoftLabels(ABC):
         """The k best classes as `reduction.reduce_topk` gives them, in f64 where logits join a tail. `hard_BL` [B, L]:
         hard labels."""
 
-    def require_temperature(self, temperature: float | Array) -> None:
-        """Raises InvalidInputError for a temperature at which these rows are not known."""
+    def require_temperature(self, temperature: float | Array, *, tail: Tail = "uniform") -> None:
+        """Raises InvalidInputError for a temperature at which these rows are not known. With `tail` "none" the mass of
+        the tail is not asked for."""
         require_temperature(temperature, complete=self.COMPLETE)
 
     def log_normalizer(self, temperature: float | Array) -> Array:
@@ -129,9 +134,12 @@ class SoftLabels(ABC):
         the head renormalised ("none"). Raises InvalidInputError for a ghost tail that is not empty.
         """
         xp = array_namespace(self.logits)
-        log_head = self.log_probs(temperature)
         if tail == "none":
+            self.require_temperature(temperature, tail=tail)
+            log_head = self.logits / column(temperature)
             log_head = log_head - logsumexp(log_head)[..., None]
+        else:
+            log_head = self.log_probs(temperature)
         shape = (*self.logits.shape[:-1], self.num_classes)
         return put_at(xp.broadcast_to(self._log_tail(temperature, tail), shape), self.classes, log_head)
 
@@ -196,6 +204,10 @@ class SoftLabels(ABC):
         mass = xp.exp(self.tail_log_mass(1.0) - normalizer)
         return entropy - mass * xp.where(mass > 0, self.tail_mean(), xp.zeros_like(mass))
 
+    def shown(self) -> tuple[Array, Array, Array | None]:
+        """For people: ids [B, K] with their probabilities [B, K] at T = 1, and the tail's mass [B]."""
+        return self.classes, array_namespace(self.logits).exp(self.log_probs(1.0)), self.tail_mass(1.0)
+
     def take(self, rows: Array) -> Self:
         """Rows of these: [R] numbers or a mask [B], along the first axis."""
         return self.map(lambda values: values[rows])
@@ -210,7 +222,8 @@ class SoftLabels(ABC):
     def flat(self) -> Self:
         """The same rows along one axis."""
         leading = self.logits.ndim - 1
-        return self if leading == 1 else self.map(lambda values: values.reshape(-1, *values.shape[leading:]))
+        rows = prod(self.logits.shape[:leading])
+        return self if leading == 1 else self.map(lambda values: values.reshape(rows, *values.shape[leading:]))
 
     def map(self, change: Callable[[Array], Array]) -> Self:
         """The same soft labels with every field changed that has rows."""
@@ -245,6 +258,15 @@ def require_temperature(temperature: float | Array, *, complete: bool) -> None:
         limit = "above 0" if complete else "1 or more: a top-k store's tail is known between T = 1 and infinity"
         advice = "" if complete else "; extract with --encoding full for lower temperatures"
         raise InvalidInputError(f"temperature {temperature} was asked for; it must be {limit}{advice}")
+
+
+def require_only(temperature: float | Array, known: float, holder: str, advice: str) -> None:
+    """Raises InvalidInputError for any temperature but the one that a holder is known at. An array, such as a learned
+    temperature, is refused unseen."""
+    if isinstance(temperature, int | float) and temperature == known:
+        return
+    asked = f"temperature {temperature}" if isinstance(temperature, int | float) else "a temperature that changes"
+    raise InvalidInputError(f"{asked} was asked of {holder}, which is known at T = {known:g} alone; {advice}")
 
 
 def column(temperature: float | Array) -> float | Array:

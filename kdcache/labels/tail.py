@@ -92,13 +92,16 @@ def tail_mean(sketch: Array, last: Array, n: int) -> Array:
 
     Kept above the chord from b = 1/2, since L is convex, and at or below `last`. Exact where n = 1, 0 where n = 0.
     Measured on EfficientNet-lite0 and 960 crops of photographs, whose entropy is 3.4 nats on average: an entropy made
-    from it is off by .016 nats on average and .20 at worst for k = 10, by .008 and .05 for k = 50.
+    from it is off by .016 nats on average and .20 at worst for k = 10, by .008 and .05 for k = 50. A sketch [B, 1]
+    holds T = 1 alone: then all tail classes count as equal, and the entropy is the largest that there can be.
     """
     xp = array_namespace(sketch)
     if n == 0:
         return xp.zeros_like(last)
     if n == 1:
         return sketch[..., 0]
+    if sketch.shape[-1] == 1:
+        return xp.minimum(sketch[..., 0] - log(n), last + SLACK)
     values = _values(sketch, n)
     slope = sum(weight * value for weight, value in zip(_SLOPE_AT_ONE, values, strict=True))
     return xp.minimum(xp.maximum(slope, 2.0 * (sketch[..., 0] - sketch[..., 1])), last + SLACK)

@@ -4,11 +4,11 @@ Every bound on the error stands in `quantising`. Shape letters: B any leading ax
 classes, L hard labels a row.
 """
 
-from typing import ClassVar, Literal, Self
+from typing import Any, ClassVar, Literal, Self
 
 import numpy as np
 from array_api_compat import array_namespace
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from kdcache.errors import BadLogitsError, InvalidInputError
 from kdcache.labels.encoding import UPWARD, Choice, Encoded, Encoding, LabelSpace, RowArray, SegmentArray
@@ -17,6 +17,7 @@ from kdcache.labels.quantising import (
     GAPS_A_NAT,
     NO_LABEL,
     TAIL_STEPS,
+    class_dtype,
     decode_label,
     decode_logits,
     decode_tail,
@@ -28,12 +29,13 @@ from kdcache.labels.quantising import (
     unpack,
 )
 from kdcache.labels.reduction import SKETCH_TEMPERATURES, Array, TopK, reduce_topk, tail_sums
-from kdcache.labels.soft_labels import SoftLabels
-from kdcache.labels.topk_labels import TopKLabels
+from kdcache.labels.soft_labels import SoftLabels, Tail
+from kdcache.labels.topk_labels import TopKLabels, require_mass
 
 MEANS = "class_means"
 IDS = "ids of the kept classes, best first"
 GAPS = "logit gaps to the class before, in steps of 1/16 nat (high quantisation: 1/64)"
+MASS = "logsumexp at T = 1 of all other logits less the top logit, in steps of 1/128"
 TAIL = "logsumexp at T = 1, 2, 4 of all other logits less the top logit, in steps of 1/128"
 PACKED = "residuals (see Packing in the format's specification) of "
 LABEL = "distance of the hard label's logit to the top logit, in steps of 1/64; 65535 for none"
@@ -44,7 +46,8 @@ class TopKEncoding(Encoding):
     """The k best classes and a sketch of the tail.
 
     class_means: each segment holds the mean tail logit of every class. packing: "plain" keeps gaps and tail as they
-    are; "residuals" keeps gaps rank by rank and the tail as residuals, see `quantising`.
+    are; "residuals" keeps gaps rank by rank and the tail as residuals, see `quantising`. tail: "sketch" keeps the
+    tail's logsumexp at T = 1, 2 and 4, "mass" at T = 1 alone, for answers of which no more is known.
     """
 
     name: Literal["topk"] = "topk"
@@ -52,8 +55,15 @@ class TopKEncoding(Encoding):
     quantisation: Literal["default", "high"] = "default"
     class_means: bool = False
     packing: Literal["plain", "residuals"] = "plain"
+    tail: Literal["sketch", "mass"] = "sketch"
 
-    LATER: ClassVar[tuple[str, ...]] = (*Encoding.LATER, "class_means", "packing")
+    LATER: ClassVar[tuple[str, ...]] = (*Encoding.LATER, "class_means", "packing", "tail")
+
+    @model_validator(mode="after")
+    def _check_means(self) -> Self:
+        if self.class_means and self.tail == "mass":
+            raise ValueError("class means need logits of the tail, of which tail mass keeps none; choose one of them")
+        return self
 
     @classmethod
     def chosen(cls, choice: Choice, space: LabelSpace, *, like: Encoding | None = None) -> Self:
@@ -70,6 +80,7 @@ class TopKEncoding(Encoding):
             quantisation=choice.quantisation or (like.quantisation if like else "default"),
             class_means=like.class_means if like else choice.shuffled and k < space.visible,
             packing=choice.packing or (like.packing if like else "residuals"),
+            tail=like.tail if like else "sketch",
         )
 
     @classmethod
@@ -94,7 +105,7 @@ class TopKEncoding(Encoding):
 
     @property
     def manner(self) -> tuple[str, ...]:
-        return f"{self.quantisation} quantisation", self.packing
+        return f"{self.quantisation} quantisation", self.packing, *(["mass of the tail"] if self.tail == "mass" else [])
 
     @property
     def keeps_class_means(self) -> bool:
@@ -114,7 +125,8 @@ class TopKEncoding(Encoding):
             rows["gaps"] = RowArray(dtype, f"{GAPS}, a rank after the other", front=ranks, by_rank=True)
         elif self.k > 1:
             rows["gaps"] = RowArray(dtype, GAPS, back=ranks)
-        rows["tail"] = RowArray("int16", PACKED + TAIL if packed else TAIL, front=(len(SKETCH_TEMPERATURES),))
+        text, temperatures = MASS if self.tail == "mass" else TAIL, self.tail_temperatures
+        rows["tail"] = RowArray("int16", PACKED + text if packed else text, front=(len(temperatures),))
         rows["label"] = RowArray("uint16", LABEL, back=() if space.labels == 1 else (space.labels,), struck=NO_LABEL)
         return rows
 
@@ -147,7 +159,7 @@ class TopKEncoding(Encoding):
             raise BadLogitsError(f"class id {int(classes.max())} does not fit {space.classes} classes")
         gaps, clamped = quantise_gaps(fields["distances"], self.quantisation)
         label, far_labels = quantise_label(fields["label"])
-        tail = quantise_tail(fields["tail"])
+        tail = quantise_tail(fields["tail"][..., : len(self.tail_temperatures)])
         arrays = {"classes": classes.astype(class_dtype(space.classes))}
         residuals = self.packing == "residuals"
         if residuals:
@@ -172,6 +184,24 @@ class TopKEncoding(Encoding):
             masked=space.masked,
         )
 
+    @property
+    def tail_temperatures(self) -> tuple[float, ...]:
+        return SKETCH_TEMPERATURES[:1] if self.tail == "mass" else SKETCH_TEMPERATURES
+
+    def require_temperature(self, temperature: float, *, tail: Tail = "uniform") -> None:
+        super().require_temperature(temperature)
+        if self.tail == "mass" and tail != "none":
+            require_mass(temperature)
+
+    def require_sketch(self, purpose: str) -> None:
+        if self.tail == "mass":
+            raise InvalidInputError(
+                f"{purpose} needs the tail at every T, and the store keeps its mass at T = 1 alone; use another store"
+            )
+
+    def prefix_settings(self) -> dict[str, Any]:
+        return {"tail": self.tail}
+
     def fields_of(self, soft: SoftLabels, hard_RL: Array, space: LabelSpace) -> dict[str, Array]:
         """A prefix keeps ids and distances as they are; the logits that leave the head join the tail in f64."""
         return _fields(soft.reduced(self.k, hard_RL))
@@ -192,8 +222,3 @@ class TopKEncoding(Encoding):
 def _fields(rows: TopK) -> dict[str, Array]:
     xp = array_namespace(rows.classes)
     return {**vars(rows), "classes": xp.astype(rows.classes, xp.int32)}
-
-
-def class_dtype(classes: int) -> str:
-    """Class ids are u16, above 65,536 classes u32."""
-    return "uint16" if classes <= 2**16 else "uint32"

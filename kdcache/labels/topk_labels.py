@@ -11,8 +11,16 @@ from array_api_compat import array_namespace
 
 from kdcache.errors import InvalidInputError
 from kdcache.labels.reduction import SKETCH_TEMPERATURES, Array, TopK, logsumexp
-from kdcache.labels.soft_labels import SoftLabels, column
+from kdcache.labels.soft_labels import SoftLabels, Tail, column, require_only
 from kdcache.labels.tail import tail_logsumexp, tail_mean, tail_moments
+
+MASS_HOLDER = "a tail of which the mass alone was kept"
+MASS_ADVICE = "use T = 1, or drop the tail by tail none"
+
+
+def require_mass(temperature: float | Array) -> None:
+    """Raises InvalidInputError for any temperature but 1, at which alone the tail's mass is known."""
+    require_only(temperature, 1.0, MASS_HOLDER, MASS_ADVICE)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -20,7 +28,8 @@ class TopKLabels(SoftLabels):
     """Soft labels of B rows by their k best classes; see `SoftLabels` for the other fields.
 
     classes [B, K]: ids, best first. tail [B, 3]: logsumexp of the other logits at T = 1, 2, 4, less the top logit
-    (-inf: no tail). class_means [C] f32, where they were asked for: the mean logit of a class over the rows in which it
+    (-inf: no tail); or [B, 1], its mass at T = 1 alone.
+    class_means [C] f32, where they were asked for: the mean logit of a class over the rows in which it
     lies in the tail, less the mean of that row's tail.
     """
 
@@ -29,6 +38,12 @@ class TopKLabels(SoftLabels):
     class_means: Array | None = None
 
     BY_ROW: ClassVar[tuple[str, ...]] = ("classes", "logits", "tail", "label")
+
+    def require_temperature(self, temperature: float | Array, *, tail: Tail = "uniform") -> None:
+        """Raises InvalidInputError below T = 1, and where the tail's mass is not known at a temperature."""
+        super().require_temperature(temperature)
+        if self.tail.shape[-1] == 1 and tail != "none":
+            require_mass(temperature)
 
     @property
     def tail_classes(self) -> int:
@@ -51,7 +66,10 @@ class TopKLabels(SoftLabels):
         return tail_logsumexp(self.tail, self.logits[..., -1], self.tail_classes, temperature)
 
     def tail_moments(self) -> tuple[Array, Array]:
-        """Mean and variance [B] of the tail's logits, see `tail.tail_moments`."""
+        """Mean and variance [B] of the tail's logits, see `tail.tail_moments`. Raises InvalidInputError where its mass
+        at T = 1 is all that is known."""
+        if self.tail.shape[-1] == 1 and self.tail_classes > 1:
+            raise InvalidInputError(f"the mean of a tail's logits was asked of {MASS_HOLDER}; {MASS_ADVICE}")
         return tail_moments(self.tail, self.logits[..., -1], self.tail_classes)
 
     def tail_mean(self) -> Array:
@@ -78,7 +96,8 @@ class TopKLabels(SoftLabels):
         if k == self.k:
             return self
         xp = array_namespace(self.logits)
-        sketch = [logsumexp(self.logits[..., k:] / temperature) for temperature in SKETCH_TEMPERATURES]
+        temperatures = SKETCH_TEMPERATURES[: self.tail.shape[-1]]
+        sketch = [logsumexp(self.logits[..., k:] / temperature) for temperature in temperatures]
         tail = xp.logaddexp(self.tail, xp.stack(sketch, axis=-1))
         return replace(self, classes=self.classes[..., :k], logits=self.logits[..., :k], tail=tail)
 

@@ -26,7 +26,7 @@ from kdcache.networks.teacher import Teacher
 from kdcache.store.commits import Counts
 from kdcache.store.layout import SegmentLayout
 from kdcache.store.manifest import Identity
-from kdcache.store.plan import GROUP, Mixing
+from kdcache.store.plan import GROUP, Mixing, draw_words
 from kdcache.views.draw import Drawn, ViewRequest, thumbnails
 from kdcache.views.mixing import mix_images
 
@@ -67,13 +67,14 @@ class BlockAnswer:
 class BlockExtractor:
     """Extracts blocks of one segment: `requests`, then `ask` on the device, then `encode` on the writer's thread.
 
-    `labels` [N] are hard labels by position. `sample_name(position)` names a sample in errors. A forward sees
-    `batch_rows` rows at most, a multiple of 64. `view_bytes` is the size of one drawn view.
+    `order` [N] are dataset indices and `labels` [N] hard labels, by position. `sample_name(position)` names a sample in
+    errors. A forward sees `batch_rows` rows at most, a multiple of 64. `view_bytes` is the size of one drawn view.
     """
 
     layout: SegmentLayout
     identity: Identity
     teacher: Teacher
+    order: IntArray
     labels: IntArray
     sample_name: Callable[[int], str]
     batch_rows: int
@@ -154,12 +155,20 @@ class BlockExtractor:
         logits, features = self.teacher.answer(images)
         with torch.inference_mode():
             fields = reduce_answer(logits[:count], labels, self.identity)
+            if self.identity.encoding.DRAWN:
+                fields |= self.identity.encoding.draw(logits[:count], self._draw_words(units), self.identity.space)
             if self.identity.encoding.features:
                 fields["features"] = self._require_features(features)[:count].half()
             if answer.block == 0:
                 sums = self.identity.encoding.segment_sums(logits[:count], fields, self.identity.space)
                 answer.sums.append({name: _on_host(values) for name, values in sums.items()})
             self._put(answer, fields, units)
+
+    def _draw_words(self, units: list[Unit]) -> Array:
+        """[B] u64 key words of a batch's rows."""
+        seed = self.identity.plan.seed
+        parts = [draw_words(seed, self.order[unit.start :][: len(unit.images)], unit.view) for unit in units]
+        return np.concatenate(parts)
 
     def _put(self, answer: BlockAnswer, fields: dict[str, Tensor], units: list[Unit]) -> None:
         (start, stop), views = self.layout.block_rows(answer.block), self.layout.views

@@ -20,7 +20,7 @@ class CTKD(nn.Module):
     kept in checkpoints. Exact on full; on top-k the head is exact, the tail by sketch. Logits [B, C].
     """
 
-    facts: ClassVar[Facts] = Facts(topk=BOUNDED, asks_at=())  # its T is above 1 always
+    facts: ClassVar[Facts] = Facts(topk=BOUNDED, asks_at=(), sketch=True)  # its T is above 1 always
 
     def __init__(self, span: Positive = 20.0, loops: NotNegative = 10.0) -> None:
         super().__init__()

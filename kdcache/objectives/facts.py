@@ -34,7 +34,9 @@ class Facts:
     temperatures at which it asks the stores. best: the setting that counts the best classes that a top-k store must
     keep, empty where any k does. zeros: true where it is finite for a class whose teacher probability is 0 (masked
     classes). couples: true where the rows of a batch meet in it. remembers: true where it follows one loss from step to
-    step, and so cannot be asked for each teacher apart.
+    step, and so cannot be asked for each teacher apart. by_kl: true where KL(p_T || q) at `asks_at` is all that it asks
+    of a teacher, so that draws will do. sketch: true where it asks at temperatures that nobody knows before, or for
+    moments of the tail.
     """
 
     topk: str
@@ -51,6 +53,8 @@ class Facts:
     zeros: bool = True
     couples: bool = False
     remembers: bool = False
+    by_kl: bool = False
+    sketch: bool = False
 
     @property
     def gathers(self) -> bool:

@@ -28,14 +28,15 @@ def fits(teacher: SoftLabels, logits: Tensor, temperature: float | Tensor) -> bo
 
 
 def kl_of_logits(teacher: SoftLabels, logits: Tensor, *, tau: float, temperature: float | Tensor, tail: Tail) -> Tensor:
-    """KL(p_T || softmax(logits / tau)) [B] in nats, logits [B, C]; see `sparse.sparse_kl`. Only where `fits`."""
+    """KL(p_T || softmax(logits / tau)) [B] in nats, logits [B, C]; see `sparse.sparse_kl`; of draws the
+    cross-entropy. Only where `fits`."""
     rows: Tensor = _KL.apply(logits.reshape(-1, logits.shape[-1]), _target(teacher, temperature, tail), tau)
     return rows.reshape(logits.shape[:-1])
 
 
 class _KL(torch.autograd.Function):
     @staticmethod
-    def forward(logits: Tensor, target: "_Sparse | _Dense", tau: float) -> Tensor:
+    def forward(logits: Tensor, target: "_Sparse | _Dense | _Drawn", tau: float) -> Tensor:
         return target.divergence(logits, tau)
 
     @staticmethod
@@ -149,12 +150,43 @@ class _Dense:
         return _tempered(self.logits[rows], temperature)
 
 
-def _target(teacher: SoftLabels, temperature: float | Tensor, tail: Tail) -> _Sparse | _Dense:
+class _Drawn:
+    """A target of draws [R, n]."""
+
+    def __init__(self, draws: Tensor) -> None:
+        self.draws = draws
+
+    def plain(self, log_q: Tensor) -> Tensor:
+        """Cross-entropy [R] for autograd."""
+        return -log_q.gather(-1, self.draws).mean(dim=-1)
+
+    def divergence(self, logits: Tensor, tau: float) -> Tensor:
+        """The draws' mean logit less the normaliser: no log-probability of other classes is made."""
+        parts = []
+        for rows in _pieces(logits):
+            z = _tempered(logits[rows], tau)
+            parts.append(z.logsumexp(dim=-1) - z.gather(-1, self.draws[rows]).mean(dim=-1))
+        return parts[0] if len(parts) == 1 else torch.cat(parts)
+
+    def gradient(self, logits: Tensor, tau: float, scale: Tensor) -> Tensor:
+        """scale [R, 1] times (q - share of the draws), [R, C]. A repeat takes its share once more."""
+        gradient = torch.empty_like(logits)
+        for rows in _pieces(logits):
+            piece = gradient[rows]
+            torch.softmax(_tempered(logits[rows], tau), dim=-1, out=piece)
+            piece.mul_(scale[rows])
+        return gradient.scatter_add_(-1, self.draws, (scale / -self.draws.shape[-1]).expand_as(self.draws))
+
+
+def _target(teacher: SoftLabels, temperature: float | Tensor, tail: Tail) -> _Sparse | _Dense | _Drawn:
     if isinstance(temperature, Tensor) and temperature.ndim:
         temperature = temperature.reshape(-1)
     if teacher.COMPLETE:
         teacher.require_temperature(temperature)
         return _Dense(teacher.logits.reshape(-1, teacher.num_classes), temperature)
+    if teacher.DRAWN:
+        teacher.require_temperature(temperature)
+        return _Drawn(teacher.draws.reshape(-1, teacher.draws.shape[-1]))
     return _Sparse(Answer.of(teacher.flat(), temperature, tail))
 
 

@@ -17,11 +17,11 @@ class KD:
 
     Hinton, Vinyals & Dean 2015, section 2. The teacher's entropy is included, so a student that agrees has loss 0.
     Exact on full. On top-k the head is exact and the tail's mass comes from the sketch; one store needs no [B, C]
-    target. A ghost tail makes it the KL of k + 1 outcomes, a lower bound. Under mixing the teacher saw the mixed
-    picture.
+    target. A ghost tail makes it the KL of k + 1 outcomes, a lower bound. On draws it is the cross-entropy, with the
+    gradient of KL on average. Under mixing the teacher saw the mixed picture.
     """
 
-    facts: ClassVar[Facts] = Facts(topk=BOUNDED)
+    facts: ClassVar[Facts] = Facts(topk=BOUNDED, by_kl=True)
     temperature: Positive = 4.0
 
     def __call__(self, outputs: Outputs, targets: Targets, batch: Batch) -> Tensor:
@@ -37,7 +37,7 @@ class FunctionMatching:
     training is very long. --objective function-matching sets w_ce 0, w_kd 1, T 1. Exactness as for KD.
     """
 
-    facts: ClassVar[Facts] = Facts(topk=BOUNDED, w_ce=0.0, w_kd=1.0)
+    facts: ClassVar[Facts] = Facts(topk=BOUNDED, w_ce=0.0, w_kd=1.0, by_kl=True)
     temperature: Positive = 1.0
 
     def __call__(self, outputs: Outputs, targets: Targets, batch: Batch) -> Tensor:

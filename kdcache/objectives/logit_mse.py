@@ -21,7 +21,7 @@ class LogitMSE:
     """
 
     facts: ClassVar[Facts] = Facts(
-        topk="approximate: the tail at its mean logit", tails=BY_LOGIT, w_ce=0.0, w_kd=1.0, asks_at=()
+        topk="approximate: the tail at its mean logit", tails=BY_LOGIT, w_ce=0.0, w_kd=1.0, asks_at=(), sketch=True
     )
 
     def __call__(self, outputs: Outputs, targets: Targets, batch: Batch) -> Tensor:

@@ -1,6 +1,6 @@
 """KL is computed from top-k soft labels without a [B, C] target: the head by its classes, the tail by one or two sums.
 
-Shape letters: B any leading axes, K kept classes, C classes, H heavy classes.
+Shape letters: B any leading axes, K kept classes, C classes, H heavy classes, R draws.
 """
 
 from dataclasses import dataclass, replace
@@ -25,6 +25,12 @@ def sparse_kl(teacher: SoftLabels, log_q: Tensor, temperature: float | Tensor, t
     return answer.divergence(*answer.look(log_q))
 
 
+def drawn_cross_entropy(teacher: SoftLabels, log_q: Tensor, temperature: float | Tensor) -> Tensor:
+    """-1/R sum of log q [B] over a teacher's R draws: unbiased for its cross-entropy at the draw temperature."""
+    teacher.require_temperature(temperature)
+    return -log_q.gather(-1, teacher.draws).mean(dim=-1)
+
+
 @dataclass(frozen=True)
 class Answer:
     """The teacher's answer at one temperature: top-k soft labels in the form that KL to a student's log q [B, C] needs.
@@ -45,7 +51,7 @@ class Answer:
     @staticmethod
     def of(teacher: SoftLabels, temperature: float | Tensor, tail: Tail) -> "Answer":
         """The answer at a temperature, or at one for each row, [B]."""
-        teacher.require_temperature(temperature)
+        teacher.require_temperature(temperature, tail=tail)
         column = temperature[..., None] if isinstance(temperature, Tensor) and temperature.ndim else temperature
         logits: Tensor = teacher.logits / column
         norm, log_m, shares = logits.logsumexp(dim=-1), None, None

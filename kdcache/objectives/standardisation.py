@@ -22,7 +22,9 @@ class LogitStandardisation:
     taken at 1: approximate. Masked classes count in neither mean nor std.
     """
 
-    facts: ClassVar[Facts] = Facts(topk="approximate: the tail's std by sketch", tails=BY_LOGIT, w_ce=1.0, w_kd=9.0)
+    facts: ClassVar[Facts] = Facts(
+        topk="approximate: the tail's std by sketch", tails=BY_LOGIT, w_ce=1.0, w_kd=9.0, sketch=True
+    )
     temperature: Positive = 2.0
 
     def __call__(self, outputs: Outputs, targets: Targets, batch: Batch) -> Tensor:

@@ -12,7 +12,7 @@ from torch import Tensor
 from kdcache.errors import InvalidInputError
 from kdcache.labels.soft_labels import SoftLabels, Tail
 from kdcache.objectives.fused import fits, kl_of_logits
-from kdcache.objectives.sparse import LOG_ZERO, ghost_pair, sparse_kl
+from kdcache.objectives.sparse import LOG_ZERO, drawn_cross_entropy, ghost_pair, sparse_kl
 
 Combine = Literal["probabilities", "logits", "predictions", "losses"]
 
@@ -35,8 +35,12 @@ class Targets:
     weights: tuple[float, ...] = ()
 
     def kl(self, log_q: Tensor, temperature: float | Tensor) -> Tensor:
-        """KL(p_T || q) [B] in nats to a student's log-probabilities [B, C]; one top-k store needs no [B, C] target."""
+        """KL(p_T || q) [B] in nats to a student's log-probabilities [B, C]; one top-k store needs no [B, C] target.
+
+        Of draws it is the cross-entropy, that is KL and the teacher's entropy, which they do not tell."""
         only = self._only()
+        if only is not None and only.DRAWN:
+            return drawn_cross_entropy(only, log_q, temperature)
         if only is not None and not only.COMPLETE:
             return sparse_kl(only, log_q, temperature, self.tail)
         return kl_rows(*self.pair(log_q, temperature))

@@ -18,7 +18,7 @@ class TTM:
     Zheng & Yang 2024, section 3; they tune w_kd a pair of networks. No factor T^2. Exactness as for KD.
     """
 
-    facts: ClassVar[Facts] = Facts(topk=BOUNDED, w_ce=1.0, w_kd=1.0)
+    facts: ClassVar[Facts] = Facts(topk=BOUNDED, w_ce=1.0, w_kd=1.0, by_kl=True)
     temperature: Positive = 4.0
 
     def __call__(self, outputs: Outputs, targets: Targets, batch: Batch) -> Tensor:

@@ -161,6 +161,7 @@ def _rows(store: Store, facts: CardFacts) -> dict[str, str]:
         "order": fields["order"],
         "soft labels": fields["soft labels"],
         "features, head": f"{fields['features'] or 'none'}, {'kept' if fields['head'] else 'none'}",
+        **({"taps": escape(", ".join(fields["taps"]))} if fields["taps"] else {}),
         "size": f"{facts.bytes:,} bytes of soft labels in {facts.shards:,} files",
         "made with": escape(public(fields["made with"])),
         "made on": escape(public(fields["made on"])),

@@ -37,6 +37,7 @@ def describe_store(store: Store) -> dict[str, Any]:
         "features": encoding.features,
         "head": bool(encoding.head),
         "contents": encoding.contents or "none",
+        "taps": [f"{tap.name} {'x'.join(map(str, tap.shape))}" for tap in encoding.taps],
         "teacher": teacher.name + _arguments(teacher.arguments),
         "teacher weights": f"sha256 {teacher.weights[:16]}",
         "teacher precision": teacher.precision,
@@ -62,18 +63,16 @@ def describe_store(store: Store) -> dict[str, Any]:
 
 def describe_rows(store: Store, count: int, view: int | None) -> list[dict[str, Any]]:
     """The first `count` positions of a view (by default the lowest) that have an answer: dataset index, hard label, and
-    the best classes with probabilities at T = 1."""
+    the best classes with probabilities at T = 1, or the ids that were drawn most often with their shares."""
     if not store.every_view:
         raise InvalidInputError(f"{store.folder.root} has no views yet; run kdcache extract")
     view = store.every_view[0] if view is None else view
     struck = store.struck(view)
     positions = np.setdiff1d(np.arange(min(count + len(struck), store.rows), dtype=np.int64), struck)[:count]
-    soft_labels = store.read(view, positions)
-    probabilities = np.exp(soft_labels.log_probs(1.0))
+    ids, probabilities, tail = store.read(view, positions).shown()
     best = np.argsort(-probabilities, axis=-1, kind="stable")[:, :BEST]
-    classes = np.take_along_axis(np.asarray(soft_labels.classes), best, axis=-1)
+    classes = np.take_along_axis(ids, best, axis=-1)
     values = np.take_along_axis(probabilities, best, axis=-1)
-    tail = soft_labels.tail_mass(1.0)
     names = store.identity.dataset.class_names
     return [
         {
@@ -81,9 +80,9 @@ def describe_rows(store: Store, count: int, view: int | None) -> list[dict[str, 
             "index": int(store.order[position]),
             "label": class_name(names, int(store.labels[position])),
             "best": ", ".join(
-                f"{class_name(names, int(c))} {p:.3f}" for c, p in zip(classes[row], values[row], strict=True)
+                f"{class_name(names, int(c))} {p:.3f}" for c, p in zip(classes[row], values[row], strict=True) if p > 0
             ),
-            "tail": round(float(tail[row]), 4),
+            "tail": None if tail is None else round(float(tail[row]), 4),
         }
         for row, position in enumerate(positions)
     ]

@@ -138,10 +138,11 @@ class Identity(Record):
         """Raises ValueError for wide rows and for a large head: a chunk has 64 rows or more, and a whole sequence, and
         is decoded whole, as is the head."""
         encoding, classes = self.encoding, self.teacher.classes
-        widest = max(max(array.row_bytes for array in encoding.arrays(self.space).values()), 2 * encoding.features)
         allowed = ROW_BYTES_MAX * BLOCK_MIN // max(BLOCK_MIN, self.dataset.sequence)
-        if widest > allowed:
-            raise ValueError(f"a row takes {widest} bytes in one array, allowed are {allowed}; keep fewer classes")
+        sizes = {name: array.row_bytes for name, array in (encoding.arrays(self.space) | encoding.outputs).items()}
+        if (widest := sizes[name := max(sizes, key=sizes.__getitem__)]) > allowed:
+            advice = "keep a smaller output" if name in encoding.outputs else "keep fewer classes"
+            raise ValueError(f"a row takes {widest} bytes in one array, allowed are {allowed}; {advice} ({name})")
         if (head := 4 * classes * encoding.head) > HEAD_BYTES_MAX:
             raise ValueError(f"the head takes {head} bytes, allowed are {HEAD_BYTES_MAX}; keep no head")
         return self

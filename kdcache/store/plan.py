@@ -54,8 +54,13 @@ class Mixing:
 
 
 def key_word(seed: int, index: int, view: int, stream: str) -> int:
-    """Key of 64 bits for (plan seed, dataset index, view) and one stream: "torch", "random", "numpy" or "mix"."""
+    """Key of 64 bits for (plan seed, dataset index, view) and a stream: "torch", "random", "numpy", "mix" or "draw"."""
     return xxhash.xxh3_64_intdigest(struct.pack("<QQQ", seed, index, view) + stream.encode())
+
+
+def draw_words(seed: int, indices: IntArray, view: int) -> npt.NDArray[np.uint64]:
+    """[B] u64 key words by which the ids of rows are drawn, from their dataset indices [B]."""
+    return np.array([key_word(seed, index, view, "draw") for index in indices.tolist()], dtype=np.uint64)
 
 
 def partners_of_group(seed: int, group: int, view: int, rows: int) -> IntArray:

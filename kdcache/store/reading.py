@@ -188,6 +188,11 @@ class EncodedRows:
             records=None if self.records is None else self.records.take(rows),
         )
 
+    def tap(self, name: str) -> Array:
+        """The output [B, ...] f16 of a layer, which the rows were loaded with."""
+        values: Array = self.arrays[self.encoding.tap_array(name)]
+        return values
+
     def soft_labels(self) -> SoftLabels:
         """The rows decoded to f32; classes keep their dtype."""
         return self.encoding.decode(self.arrays, self.space)

@@ -144,8 +144,9 @@ class Segment:
         prefixes = [self.layout.commits_prefix, *(f"{spec.path}/c/0" for spec in specs.values())]
         with open_folders(self.folder, prefixes) as place:
             commits = self._check_blocks(place, [part.block for part in parts])
-            struck = [position for part in parts for position in commits[part.block].struck]
-            self._require_answers(view, sorted_positions, np.array(struck, dtype=np.int64))
+            if next(iter(self.layout.arrays)) in specs:  # fingerprints alone are read of struck rows too
+                struck = [position for part in parts for position in commits[part.block].struck]
+                self._require_answers(view, sorted_positions, np.array(struck, dtype=np.int64))
             for spec in specs.values():
                 require_metadata(self.folder, spec)
             records = read_records(

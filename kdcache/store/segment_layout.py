@@ -4,6 +4,7 @@ Shape letters: Vs views of a segment, N positions, K kept classes, C classes, L 
 """
 
 from kdcache.base.view_span import ViewSpan
+from kdcache.errors import InvalidInputError
 from kdcache.labels.encoding import RowArray
 from kdcache.store.array_spec import BLOCK_MAX, ArraySpec
 from kdcache.store.layout import SegmentLayout, segment_name
@@ -14,7 +15,7 @@ ROWS_WANTED = 2048  # of a block by rule 2, (position, view) pairs: whole batche
 SHARD_BYTES = 64_000_000
 CHUNK_BYTES = 32_000_000
 CANARY_ROWS = 64
-FEATURES = "pooled penultimate features of the teacher"
+OUTPUT_BYTES = 256_000_000  # of 64 rows of a tap, all views of a segment: the least that a writer holds
 PIXELS = "low byte of xxh3-64 over the view that the teacher saw"
 CONTENTS = "content fingerprint of each sample: low 32 bits of xxh3-64 over it as it lies in its source"
 CANARY = "thumbnails of the first positions' views"
@@ -22,10 +23,20 @@ CANARY = "thumbnails of the first positions' views"
 
 def row_arrays(identity: Identity) -> dict[str, RowArray]:
     """The arrays that have an entry for each row, in the order in which a block writes them."""
-    arrays = dict(identity.encoding.arrays(identity.space))
-    if identity.encoding.features:
-        arrays["features"] = RowArray("float16", FEATURES, back=(identity.encoding.features,))
-    return arrays | {"pixels": RowArray("uint8", PIXELS)}
+    encoding = identity.encoding
+    return {**encoding.arrays(identity.space), **encoding.outputs, "pixels": RowArray("uint8", PIXELS)}
+
+
+def require_small_taps(identity: Identity, views: ViewSpan) -> None:
+    """Raises InvalidInputError for a tap of which 64 rows in all views take more than 256 MB, which a writer holds."""
+    for tap in identity.encoding.taps:
+        size = BLOCK_MIN * len(views) * identity.encoding.outputs[identity.encoding.tap_array(tap.name)].row_bytes
+        if size > OUTPUT_BYTES:
+            shape = " x ".join(map(str, tap.shape))
+            raise InvalidInputError(
+                f"tap {tap.name} of {shape} takes {size} bytes in 64 rows of {len(views)} views, allowed are "
+                f"{OUTPUT_BYTES}; keep a pooled output of the layer, or extract fewer views at a time"
+            )
 
 
 def block_size(identity: Identity, views: ViewSpan) -> int:

@@ -1,6 +1,7 @@
 """A store: create it, open it, read soft labels by view and positions, add views, seal it."""
 
 import os
+from collections.abc import Sequence
 from functools import cached_property
 from typing import Any, Self
 
@@ -25,7 +26,7 @@ from kdcache.store.read_ahead import reading
 from kdcache.store.reading import EncodedRows
 from kdcache.store.seals import Seal, SealedSegment, drop_left_out, read_partial, read_seal, split_pin
 from kdcache.store.segment import Segment, listed_segments
-from kdcache.store.segment_layout import segment_layout
+from kdcache.store.segment_layout import require_small_taps, segment_layout
 from kdcache.store.shards import put_plain
 from kdcache.store.whole_arrays import check_order, head_digest, read_head, read_labels, read_order
 
@@ -199,12 +200,17 @@ class Store:
             f"{self.folder.root} has no view {view}; it has {names}; add views with kdcache extract"
         )
 
-    def load(self, view: int, positions: npt.ArrayLike, *, features: bool = False) -> EncodedRows:
-        """Rows of one view at `positions` [B], as stored: soft labels and pixel fingerprints, features on request."""
-        segment = self.segment_of(view)
-        names = [name for name in segment.layout.rowwise if features or name != "features"]
-        if features and "features" not in names:
+    def load(
+        self, view: int, positions: npt.ArrayLike, *, features: bool = False, taps: Sequence[str] = ()
+    ) -> EncodedRows:
+        """Rows of one view at `positions` [B], as stored: soft labels and pixel fingerprints; on request features, and
+        taps by name, see `EncodedRows.tap`."""
+        segment, encoding = self.segment_of(view), self.identity.encoding
+        if features and not encoding.features:
             raise MissingBlockError(f"{self.folder.root} holds no features; extract with --keep features")
+        wanted = [*(["features"] if features else []), *map(encoding.tap_array, taps)]
+        unread = encoding.outputs.keys() - set(wanted)
+        names = [name for name in segment.layout.rowwise if name not in unread]
         rows = segment.read(view, np.asarray(positions, dtype=np.int64), names)
         if not self.identity.encoding.HOLDS_LABEL:
             rows.loose["hard"] = self.hard_labels(view, rows.positions)
@@ -246,6 +252,7 @@ class Store:
                     f"extract {segment.views} to finish it, or views from "
                     f"{max(segment.views.stop for segment in self.segments)} on to add new ones"
                 )
+        require_small_taps(self.identity, views)
         segment = Segment(self.folder, self.identity, segment_layout(self.identity, views.bounded()), None)
         segment.create()
         self.segments = tuple(sorted((*self.segments, segment), key=lambda segment: segment.views))

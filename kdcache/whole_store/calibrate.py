@@ -79,9 +79,10 @@ def fit_temperature(store: Store, view: int | None = None, *, progress: Progress
     is narrowed to the neighbours of its best point until they are 1e-4 apart. T is 0.05 to 100, from a top-k store 1
     to 100. Rows without a hard label, or with a masked one, and struck rows are left out.
 
-    Raises InvalidInputError for mixed views, a view that the store lacks, or no labelled row; MissingBlockError and
-    DamagedError as `Store.read`.
+    Raises InvalidInputError for soft labels that are known at one temperature alone, mixed views, a view that the
+    store lacks, or no labelled row; MissingBlockError and DamagedError as `Store.read`.
     """
+    store.identity.encoding.require_sketch("a fitted temperature")
     view = _usable_view(store, view)
     full = store.identity.encoding.COMPLETE
     low, high = FULL_RANGE if full else TOPK_RANGE

@@ -122,5 +122,6 @@ def _subset(positions: IntArray, a: Store, view: int, limit: int) -> IntArray:
 
 def _row_bytes(segment: Segment) -> int:
     """Bytes that one row of one view takes, as stored and not compressed."""
-    rowwise = [segment.layout.arrays[name] for name in segment.layout.rowwise if name != "features"]
+    outputs = segment.identity.encoding.outputs
+    rowwise = [segment.layout.arrays[name] for name in segment.layout.rowwise if name not in outputs]
     return sum(np.dtype(spec.dtype).itemsize * int(np.prod(spec.chunk)) for spec in rowwise) // segment.layout.block

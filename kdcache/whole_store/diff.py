@@ -160,6 +160,9 @@ def _comparability(a: Store, b: Store, other_pictures: bool) -> tuple[str, bool]
     classes = [store.identity.teacher.classes for store in (a, b)]
     if classes[0] != classes[1]:
         return f"the teachers have {classes[0]} and {classes[1]} classes: their answers are not comparable", False
+    if any(store.identity.encoding.DRAWN for store in (a, b)):
+        kinds = " and ".join(store.identity.encoding.logits_kept for store in (a, b))
+        return f"the stores hold {kinds}: draws give no log-probabilities by class, so no row is compared", False
     if not (reason := _picture_difference(a, b)):
         return "", True
     if other_pictures:

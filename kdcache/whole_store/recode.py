@@ -24,6 +24,7 @@ from kdcache.store.commits import Commit, Counts, list_commits
 from kdcache.store.layout import CARD, SegmentLayout
 from kdcache.store.lineage import RECODED
 from kdcache.store.manifest import Card, Identity, Provenance
+from kdcache.store.plan import draw_words
 from kdcache.store.segment import Segment
 from kdcache.store.store import Store
 from kdcache.whole_store.blocks import block_labels, block_struck, read_block, view_rows
@@ -88,8 +89,8 @@ def recode_store(
 ) -> RecodeSummary:
     """Write a sealed store (by its latest seal, or the one that `url` pins) to the folder `out` in another encoding.
 
-    Data set, order, views and teacher stay as they are. Pixels and canary are carried over, features and head unless
-    they are dropped. Every file that is read is held against its sha256.
+    Data set, order, views and teacher stay as they are. Pixels, canary and taps are carried over, features and head
+    unless they are dropped. Every file that is read is held against its sha256.
 
     Raises InvalidInputError for an encoding that the source cannot give, MismatchError where the output is another
     store or holds blocks from elsewhere, StoreError where files without a commit take a block's place, DamagedError,
@@ -211,7 +212,8 @@ class _BlockRecoder:
             self._first = self._first_block_arrays(arrays)
         part, part_counts = self._recode_rows(block, arrays, rows, suspect=counts.clamped > 0)
         specs = self.segment.layout.arrays
-        names = [name for name in CARRIED if name in arrays and specs[name].block_axis is not None]
+        carried = (*self.recoding.target.encoding.outputs, *CARRIED)
+        names = [name for name in carried if name in arrays and specs[name].block_axis is not None]
         self._parts.append(part | {name: arrays[name][:, rows] for name in names})
         whole = len(rows) == stop - start  # else the commit's counts are of more rows than these
         self._count(counts if whole else part_counts, part_counts.clamped)
@@ -227,8 +229,9 @@ class _BlockRecoder:
 
     def _names(self, block: int) -> list[str]:
         """Names of the arrays of a source block that are read."""
-        features = self.recoding.target.encoding.features
-        return [name for name in self.segment.layout.arrays_of(block) if name != "features" or features]
+        source, target = self.recoding.source.encoding, self.recoding.target.encoding
+        dropped = source.outputs.keys() - target.outputs.keys()
+        return [name for name in self.segment.layout.arrays_of(block) if name not in dropped]
 
     def _recode_rows(
         self, block: int, arrays: dict[str, Array], subset: IntArray, *, suspect: bool
@@ -242,12 +245,20 @@ class _BlockRecoder:
         for place in range(len(self.segment.views)):
             answered = ~struck[place, subset]
             rows = view_rows(self.segment, block, arrays, place, labels[place]).take(subset[answered])
-            recoded = self.recoding.view(rows, labels[place][subset[answered]])
+            words = self._draw_words(self.segment.views.start + place, rows.positions)
+            recoded = self.recoding.view(rows, labels[place][subset[answered]], words)
             views.append(self.recoding.spread(recoded, answered))
             clamped_count += int((recoded.clamped | recoded.at_limit if suspect else recoded.clamped).sum())
         names = views[0].arrays
         result = {name: np.concatenate([recoded.arrays[name] for recoded in views]) for name in names}
         return result, Counts.of(np.concatenate([recoded.label for recoded in views]), clamped_count)
+
+    def _draw_words(self, view: int, positions: IntArray) -> Array | None:
+        """The rows' key words, where draws are made of all logits."""
+        source, target = self.recoding.source, self.recoding.target
+        if not target.encoding.DRAWN or source.encoding.DRAWN:
+            return None
+        return draw_words(target.plan.seed, self.store.order[positions], view)
 
     def _first_block_arrays(self, arrays: dict[str, Array]) -> dict[str, Array]:
         """The canary, and the segment's own arrays, which are computed again where other logits are kept."""

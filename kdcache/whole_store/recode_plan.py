@@ -35,12 +35,16 @@ class Narrowing(Record):
     None and () change nothing: the value is the source store's or, where the encoding is another, its default. Without
     `encoding`, `top_k` makes top-k of any store."""
 
-    encoding: str | None = Field(default=None, description="the encoding to change to, topk or full")
+    encoding: str | None = Field(default=None, description="the encoding to change to, topk, full or sampled")
     top_k: int | None = Field(default=None, ge=1, description="classes kept of each row, up to the store's")
     quantisation: Literal["default", "high"] | None = Field(
         default=None, description="steps of the gaps; not finer ones"
     )
     packing: Literal["residuals", "plain"] | None = Field(default=None, description="how gaps and tail are laid out")
+    draws: int | None = Field(default=None, ge=1, description="ids drawn of each row, of --encoding sampled")
+    draw_temperature: float | None = Field(
+        default=None, gt=0, allow_inf_nan=False, description="T at which they are drawn, and served alone; default 1"
+    )
     drop: Annotated[tuple[Literal["features", "head"], ...], BeforeValidator(_listed)] = Field(
         default=(), description="what to leave out"
     )
@@ -56,6 +60,8 @@ def narrow_identity(identity: Identity, narrowing: Narrowing) -> Identity:
         quantisation=narrowing.quantisation,
         packing=narrowing.packing,
         shuffled=identity.order.kind == "shuffled",
+        draws=narrowing.draws,
+        draw_temperature=narrowing.draw_temperature,
     )
     encoding = narrowed(old, choice, identity.space, narrowing.encoding).model_copy(
         update=_drop_changes(old, narrowing)

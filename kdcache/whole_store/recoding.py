@@ -24,7 +24,7 @@ IntArray = npt.NDArray[np.int64]
 Flags = npt.NDArray[np.bool_]
 
 PIECE = 2**21  # logits in f64 at a time
-CARRIED = ("pixels", "features", "contents", "canary")  # arrays that no encoding of soft labels changes
+CARRIED = ("pixels", "contents", "canary")  # arrays that no encoding changes, beside the outputs that it keeps
 
 
 @dataclass(frozen=True)
@@ -46,15 +46,19 @@ class Recoding:
     source: Identity
     target: Identity
 
-    def view(self, rows: EncodedRows, hard: IntArray) -> RecodedRows:
-        """The rows of one view, with hard labels [R] or [R, 2], in the target's encoding."""
+    def view(self, rows: EncodedRows, hard: IntArray, words: Array | None = None) -> RecodedRows:
+        """The rows of one view, with hard labels [R] or [R, 2], in the target's encoding. `words` [R] u64: the rows'
+        key words, where it is drawn."""
         encoding, space = self.target.encoding, self.target.space
         at_limit = np.asarray(self.source.encoding.at_limit(rows.arrays, self.target.kept))
         columns = hard if hard.ndim == 2 else hard[:, None]
         labels: list[Array] = []
         parts: list[Encoded] = []
         for piece in _pieces(len(rows.positions), self.source.kept):
-            fields = encoding.fields_of(rows.take(piece).soft_labels(), columns[piece], space)
+            soft = rows.take(piece).soft_labels()
+            fields = encoding.fields_of(soft, columns[piece], space)
+            if words is not None:
+                fields |= encoding.draw(soft.all_logits(), words[piece], space)
             labels.append(fields["label"])
             parts.append(encoding.encode({name: values[None] for name, values in fields.items()}, space))
         arrays = {

@@ -1,7 +1,7 @@
 """Bytes a row of a store, as if it had been extracted with fewer classes or without its tail sketch.
 
 A row is a (position, view). The rows of the store's first block in its first view are cut to k', encoded and
-compressed by the store's own codecs. Shard index and checksums count; features, canary and metadata do not.
+compressed by the store's own codecs. Shard index and checksums count; features, taps, canary and metadata do not.
 """
 
 from dataclasses import replace
@@ -26,7 +26,7 @@ def row_bytes(store: Store, top_k: int | None = None, *, tail: bool = True) -> f
     view = store.every_view[0]
     layout = store.segment_of(view).layout
     rows = store.load(view, np.arange(*layout.block_rows(0)))
-    names = [name for name in layout.rowwise if name != "features"]
+    names = [name for name in layout.rowwise if name not in store.identity.encoding.outputs]
     arrays = {name: np.moveaxis(rows.arrays[name], 0, _axis(layout.arrays[name]) - 1)[None] for name in names}
     identity = store.identity
     if top_k is not None and top_k != identity.kept:

@@ -38,7 +38,8 @@ class ArrayBytes(Record):
 class ViewStats(Record):
     """One view. All numbers but counts are means, or shares of 1.
 
-    `kept`: mass of the top k at T = 1, 2, 4 (None: the store holds all logits). `accuracy`: share of rows whose top
+    `kept`: mass of the top k at T = 1, 2, 4, or at T = 1 where no more is known (None: the store holds all
+    logits). `accuracy`: share of rows whose top
     class is the hard label, or one of the two under mixing. `nll` (nats) and `ece` are at T = 1, and None under mixing.
     All three are None where no row has a label. `agreement`: share of the pass's other views with the same top class
     (None: the pass has no other view)."""
@@ -51,7 +52,7 @@ class ViewStats(Record):
     ece: float | None
     confidence: float
     entropy: float
-    kept: tuple[float, float, float] | None
+    kept: tuple[float, ...] | None
     agreement: float | None
 
 
@@ -82,7 +83,7 @@ class StoreStats(Record):
     ece: float | None
     confidence: Percentiles
     entropy: Percentiles
-    kept: tuple[Percentiles, Percentiles, Percentiles] | None
+    kept: tuple[Percentiles, ...] | None
     agreement: float | None
     unanimous: float | None
     clamped: int
@@ -99,8 +100,10 @@ class StoreStats(Record):
 def store_stats(store: Store, *, engine: Engine = LOCAL, progress: Progress = silent) -> StoreStats:
     """Statistics over every committed row of a store, which may lie anywhere.
 
-    Raises MissingBlockError where nothing is committed, DamagedError where a file is not the one of its commit.
+    Raises InvalidInputError for drawn soft labels, MissingBlockError where nothing is committed,
+    DamagedError where a file is not the one of its commit.
     """
+    store.identity.encoding.require_log_probs("kdcache stats")
     labels = np.bincount(store.labels[store.labels >= 0], minlength=store.identity.teacher.classes)  # checks them too
     commits = [(segment, dict(segment.commits())) for segment in store.segments]
     blocks = [(segment.layout.name, block) for segment, by_block in commits for block in sorted(by_block)]
@@ -127,8 +130,8 @@ def _stats(
     overall = ViewSums()
     for view_sums in sums.by_view.values():
         overall.join(view_sums)
-    mixed, topk = store.identity.plan.mix != "none", not store.identity.encoding.COMPLETE
-    stats = _view(-1, overall, mixed=mixed, topk=topk)
+    mixed, tails = store.identity.plan.mix != "none", len(store.identity.encoding.tail_temperatures)
+    stats = _view(-1, overall, mixed=mixed, tails=tails)
     blocks = sum(segment.layout.blocks for segment, _ in commits)
     shares = sums.top[sums.top > 0] / rows
     return StoreStats(
@@ -149,16 +152,18 @@ def _stats(
         ece=stats.ece,
         confidence=sums.confidence.percentiles(),
         entropy=sums.entropy.percentiles(),
-        kept=(sums.kept[0].percentiles(), sums.kept[1].percentiles(), sums.kept[2].percentiles()) if topk else None,
+        kept=tuple(mass.percentiles() for mass in sums.kept[:tails]) if tails else None,
         agreement=stats.agreement,
         unanimous=sums.unanimous / sums.positions if sums.positions else None,
         clamped=sum(commit.counts.clamped for commit in all_commits),
         classes_in_use=exp(-float((shares * np.log(shares)).sum())),
         classes_never_top=int((sums.top == 0).sum()),
-        views=tuple(_view(view, view_sums, mixed=mixed, topk=topk) for view, view_sums in sorted(sums.by_view.items())),
+        views=tuple(
+            _view(view, view_sums, mixed=mixed, tails=tails) for view, view_sums in sorted(sums.by_view.items())
+        ),
         reliability=() if mixed else reliability_bins(overall.calibration),
         confidence_histogram=sums.confidence.coarse(HISTOGRAM),
-        kept_histograms=tuple(mass.coarse(HISTOGRAM) for mass in sums.kept) if topk else (),
+        kept_histograms=tuple(mass.coarse(HISTOGRAM) for mass in sums.kept[:tails]),
         top_by_class=tuple(sums.top.tolist()),
         labels_by_class=tuple(labels.tolist()),
     )
@@ -174,10 +179,10 @@ def _arrays(commits: Sequence[Commit], rows: int) -> Iterator[ArrayBytes]:
         yield ArrayBytes(name=name, bytes=size, a_row=size / rows)
 
 
-def _view(view: int, sums: ViewSums, *, mixed: bool, topk: bool) -> ViewStats:
+def _view(view: int, sums: ViewSums, *, mixed: bool, tails: int) -> ViewStats:
     labelled_rows = sums.rows - sums.unlabelled
     one_label = labelled_rows > 0 and not mixed
-    masses = (sums.kept / sums.rows).tolist()
+    masses = (sums.kept[:tails] / sums.rows).tolist()
     return ViewStats(
         view=view,
         rows=sums.rows,
@@ -187,6 +192,6 @@ def _view(view: int, sums: ViewSums, *, mixed: bool, topk: bool) -> ViewStats:
         ece=calibration_error(sums.calibration) if one_label else None,
         confidence=sums.confidence / sums.rows,
         entropy=sums.entropy / sums.rows,
-        kept=(masses[0], masses[1], masses[2]) if topk else None,
+        kept=tuple(masses) if tails else None,
         agreement=sums.agreeing / sums.pairs if sums.pairs else None,
     )

@@ -39,7 +39,7 @@ def _draw_kept(axes: Any, stats: StoreStats) -> None:
     axes.set_ylabel("share of rows")
     axes.set_xlim(0, 1)
     for temperature, counts, spread, colour in zip(
-        SKETCH_TEMPERATURES, stats.kept_histograms, stats.kept, COLOURS, strict=True
+        SKETCH_TEMPERATURES, stats.kept_histograms, stats.kept, COLOURS, strict=False
     ):
         label = f"T = {temperature:g}: mean {spread.mean:.3f}"
         axes.stairs(np.array(counts) / stats.rows, edges, fill=True, alpha=0.45, color=colour, label=label)

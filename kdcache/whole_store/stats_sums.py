@@ -76,17 +76,16 @@ def sum_block(address: StoreAddress, block_name: tuple[str, int]) -> Sums:
     """The sums over all rows of one block, named by segment and number. On a worker."""
     name, block = block_name
     store, segment = address.store(), address.segment(name)
-    unused_arrays = ("features", "pixels", "canary", "class_means")
-    arrays = read_block(segment, block, [array for array in segment.layout.rowwise if array not in unused_arrays])
+    arrays = read_block(segment, block, segment.identity.encoding.arrays(segment.identity.space))
     labels, sums = block_labels(store, segment, block), Sums(segment.identity.teacher.classes)
-    struck = block_struck(segment, block)
+    struck, temperatures = block_struck(segment, block), segment.identity.encoding.tail_temperatures
     tops = np.full(struck.shape, STRUCK)
     for place, view in enumerate(segment.views):
         answered = np.flatnonzero(~struck[place])
         rows = view_rows(segment, block, arrays, place, labels[place]).take(answered)
         view_sums = sums.by_view[view] = ViewSums()
         view_sums.struck = int(struck[place].sum())
-        pieces = [_add(sums, view_sums, *piece) for piece in _pieces(rows, labels[place][answered])]
+        pieces = [_add(sums, view_sums, *piece, temperatures) for piece in _pieces(rows, labels[place][answered])]
         tops[place, answered] = np.concatenate([np.empty(0, dtype=np.int64), *pieces])
     _compare_views(sums, tops, segment.views)
     return sums
@@ -101,8 +100,10 @@ def _pieces(rows: EncodedRows, hard: IntArray) -> Iterator[tuple[SoftLabels, Int
         yield rows.take(part).soft_labels().wide(), columns[part]
 
 
-def _add(sums: Sums, view_sums: ViewSums, soft: SoftLabels, hard: IntArray) -> IntArray:
-    """Count a piece, and return its top classes [B]."""
+def _add(
+    sums: Sums, view_sums: ViewSums, soft: SoftLabels, hard: IntArray, temperatures: tuple[float, ...]
+) -> IntArray:
+    """Count a piece, and return its top classes [B]. `temperatures`: those at which the tail's mass is stored."""
     top = np.asarray(soft.top_class).astype(np.int64)
     normalizer = np.asarray(soft.log_normalizer(1.0))
     confidence, entropy = np.exp(-normalizer), np.asarray(soft.entropy(normalizer))  # the top logit is 0
@@ -112,8 +113,8 @@ def _add(sums: Sums, view_sums: ViewSums, soft: SoftLabels, hard: IntArray) -> I
     view_sums.rows += len(top)
     view_sums.confidence += float(confidence.sum())
     view_sums.entropy += float(entropy.sum())
-    if not soft.COMPLETE:
-        for place, temperature in enumerate(SKETCH_TEMPERATURES):
+    if temperatures:
+        for place, temperature in enumerate(temperatures):
             all_classes = normalizer if temperature == 1.0 else soft.log_normalizer(temperature)
             mass = 1.0 - np.exp(np.asarray(soft.tail_log_mass(temperature) - all_classes))
             sums.kept[place].add(mass)

@@ -146,6 +146,8 @@ def _bytes_a_row(identity: Identity, logits: Array, labels: Array, views: ViewSp
 def _encoded(identity: Identity, logits: Array, labels: Array) -> dict[str, Array]:
     """The arrays [1, R, ...] of rows as a store holds them."""
     fields = identity.encoding.reduce(logits[None], labels[None], identity.space)
+    words = np.arange(len(logits), dtype=np.uint64)[None]  # any draws are as long as the store's
+    fields |= identity.encoding.draw(logits[None], words, identity.space)
     return dict(identity.encoding.encode(fields, identity.space).arrays)
 
 

@@ -73,6 +73,7 @@ class Job:
             layout=layout,
             identity=self.identity,
             teacher=self.teacher,
+            order=self.order,
             labels=self.labels,
             sample_name=self.sample_name,
             batch_rows=self.batch_rows,
@@ -210,7 +211,14 @@ def _encoding(
 def chosen_words(settings: ExtractSettings) -> Choice:
     """The words of the settings that choose an encoding."""
     packing = None if settings.packing == "auto" else settings.packing
-    return Choice(settings.top_k, settings.quantisation, packing, shuffled=settings.order == "shuffled")
+    return Choice(
+        settings.top_k,
+        settings.quantisation,
+        packing,
+        shuffled=settings.order == "shuffled",
+        draws=settings.draws,
+        draw_temperature=settings.draw_temperature,
+    )
 
 
 def stored_encoding(settings: ExtractSettings) -> Encoding | None:

@@ -10,6 +10,7 @@ from torch import Tensor
 from kdcache.base.records import require_equal
 from kdcache.base.specs import parse_arguments
 from kdcache.errors import InvalidInputError, MissingBlockError
+from kdcache.labels.encoding import Encoding
 from kdcache.labels.encodings import read_as
 from kdcache.objectives.catalogue import DEFAULT, FINITE, WITHOUT_TEACHER, make_objective, term_class
 from kdcache.objectives.objective import Objective, Phases
@@ -164,11 +165,25 @@ def _require_stores(objective: Objective, part: Part, settings: TrainSettings, s
         _require_ensemble(settings)
     for store in stores:
         encoding = read_as(store.identity.encoding, settings.top_k)
-        for temperature in objective.temperatures:
-            encoding.require_temperature(temperature)
+        _require_known(objective, part.name, encoding, settings, several=len(stores) > 1)
         _require_finite(part.name, store)
         if not encoding.COMPLETE:
             _require_classes(objective, part.name, settings, store)
+
+
+def _require_known(
+    objective: Objective, name: str, encoding: Encoding, settings: TrainSettings, *, several: bool
+) -> None:
+    """Raises InvalidInputError for an objective that asks for more than an encoding knows."""
+    facts = objective.term.facts
+    if not facts.by_kl:
+        encoding.require_log_probs(f"objective {name}")
+    if several and settings.combine != "losses":
+        encoding.require_log_probs(f"--combine {settings.combine}")
+    if facts.sketch:
+        encoding.require_sketch(f"objective {name}")
+    for temperature in objective.temperatures:
+        encoding.require_temperature(temperature, tail=settings.tail if facts.by_kl else "uniform")
 
 
 def _require_ensemble(settings: TrainSettings) -> None:

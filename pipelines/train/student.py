@@ -8,6 +8,7 @@ from torch import nn
 from kdcache.base.launch import ALONE, Launch
 from kdcache.base.records import differences
 from kdcache.errors import InvalidInputError, MissingBlockError
+from kdcache.labels.encodings import read_as
 from kdcache.networks.build import build_network
 from kdcache.networks.precision import autocast
 from kdcache.networks.preparation import normalisation
@@ -27,6 +28,7 @@ def require_usable(stores: list[Store], settings: TrainSettings) -> None:
     """Refuse what the stores cannot serve, before the first step. Raises InvalidInputError or MissingBlockError."""
     for store in stores:
         _require_whole(store)
+        read_as(store.identity.encoding, settings.top_k)
         largest_k = min(store.identity.kept, store.identity.space.visible)
         if settings.top_k is not None and settings.top_k > largest_k:
             raise InvalidInputError(
@@ -187,6 +189,8 @@ def validation_loader(settings: TrainSettings, device: str, launch: Launch = ALO
     data_arguments = {name: value for name, value in settings.data_set.items() if name != "limit"}
     data = open_data(settings.data, {**data_arguments, **settings.val_set})
     stores = [Store.open(settings.val_store)] if settings.val_store else []
+    for store in stores:
+        store.identity.encoding.require_log_probs("--val-store")
     transform, spec = build_transform(settings.val_transform, settings.val_transform_set)
     plan = stores[0].identity.plan if stores else ViewPlan(transform=spec)
     is_named = spec == plan.transform  # else the views are drawn by the store's transform, a preset

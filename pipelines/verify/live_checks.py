@@ -118,6 +118,7 @@ def compare_teacher(replay: Replay, positions: IntArray, settings: VerifySetting
     flips by more than the tolerance.
     """
     identity = replay.store.identity
+    identity.encoding.require_log_probs("verify --teacher")
     teacher = _open_teacher(replay, settings)
     digest = weights_digest(teacher.network)
     if digest != identity.teacher.weights:

@@ -233,6 +233,7 @@ def extractor_of(
         layout=segment.layout,
         identity=setting.identity,
         teacher=setting.teacher,
+        order=setting.order,
         labels=setting.labels,
         sample_name=lambda position: f"sample {setting.order[position]}",
         batch_rows=batch_rows,

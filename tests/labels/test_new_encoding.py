@@ -210,8 +210,8 @@ def test_other_stores_are_recoded_to_it(stage: Stage, top1: str, tmp_path: Path)
 def test_what_is_not_known_is_refused(stage: Stage, top1: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(InvalidInputError, match=r"top-k was asked of a store that holds the best class"):
         recode_store(top1, str(tmp_path / "up.kd"), Narrowing(top_k=3))
-    with pytest.raises(InvalidInputError, match=r"encoding 'top9' is unknown; choose among topk, full, top1"):
+    with pytest.raises(InvalidInputError, match=r"encoding 'top9' is unknown; choose among topk, full, sampled, top1"):
         extract(stage.asked(tmp_path / "no.kd", encoding="top9"))
     monkeypatch.delitem(ENCODINGS, "top1")
-    with pytest.raises(FormatError, match=r"the encoding's name must be one of topk, full"):
+    with pytest.raises(FormatError, match=r"the encoding's name must be one of topk, full, sampled"):
         Store.open(top1)

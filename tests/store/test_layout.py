@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from kdcache.base.arrays import WIDTH
 from kdcache.base.view_span import ViewSpan
 from kdcache.labels.encodings import encoding_of
-from kdcache.labels.topk import class_dtype
+from kdcache.labels.quantising import class_dtype
 from kdcache.store.array_spec import ArraySpec, plain_array
 from kdcache.store.layout import labels_spec, order_spec, seal_key, segment_name
 from kdcache.store.manifest import Identity
