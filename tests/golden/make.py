@@ -16,13 +16,14 @@ import numpy.typing as npt
 
 from kdcache.base.arrays import values_digest
 from kdcache.base.view_span import ViewSpan
-from kdcache.labels.encoding import Encoding
+from kdcache.labels.encoding import Encoding, Tap
 from kdcache.labels.full import FullEncoding
 from kdcache.labels.reduction import centre, reduce_topk, tail_sums
+from kdcache.labels.sampled import SampledEncoding
 from kdcache.labels.topk import TopKEncoding
 from kdcache.store.commits import Counts
 from kdcache.store.manifest import DatasetIdentity, Identity, OrderIdentity, Provenance, TeacherIdentity
-from kdcache.store.plan import TransformSpec, ViewPlan
+from kdcache.store.plan import TransformSpec, ViewPlan, draw_words
 from kdcache.store.segment import Segment
 from kdcache.store.store import Store
 from kdcache.views.fingerprint import token_fingerprints
@@ -39,6 +40,8 @@ CLASS_MAP = (-1, *range(10, -1, -1), -1)  # of a network of 13 classes: none of 
 STRUCK = (3, 17, 66)  # in the stores of struck rows
 SEQUENCE, TOKENS = 8, 72  # in the store of texts
 GOLDEN = Provenance(device="golden")
+DRAWS, DRAW_TEMPERATURE = 7, 2.0
+FEATURES, TAPS = 3, (Tap(name="layer1.0.conv2", shape=(2, 3, 2)), Tap(name="norm", shape=(5,)))
 
 
 def golden_logits(start: int, stop: int, rows: int = ROWS) -> Array:
@@ -75,6 +78,17 @@ def golden_class_means(logits: Array) -> Array:
     rows = logits.reshape(-1, CLASSES).astype(np.float64)
     sums, counts = tail_sums(rows, reduce_topk(rows, np.full((len(rows), 1), -1), K, (MASKED,)).classes, (MASKED,))
     return np.asarray(sums / np.maximum(counts, 1)).astype(np.float32)[None]
+
+
+def golden_output(number: int, width: int, start: int, stop: int) -> Array:
+    """[V, N, W] f16: multiples of 1/8, other ones for each array's number."""
+    v, n, w = np.meshgrid(np.arange(start, stop), np.arange(ROWS), np.arange(width), indexing="ij")
+    return (((v * 5 + n * 3 + w * 7 + number * 11) % 64) / 8 - 4).astype(np.float16)
+
+
+def golden_contents() -> Array:
+    """[N] u32 content fingerprints by position."""
+    return (golden_order().astype(np.uint64) * 2_654_435_761 % 2**32).astype(np.uint32)
 
 
 def golden_texts() -> tuple[Array, Array, Array]:
@@ -120,11 +134,17 @@ def _identity(encoding: Encoding, mix: str, teacher: dict[str, Any]) -> Identity
 
 
 def _encode(store: Store, segment: Segment, positions: Array, logits: Array) -> dict[str, Array]:
-    if store.identity.encoding.k is None:
+    if store.identity.encoding.COMPLETE:
         return encode_full(centre(logits, (MASKED,))).arrays
     labels = np.stack([store.hard_labels(view, positions) for view in segment.views])
     labels = labels[..., None] if labels.ndim == 2 else labels
-    rows = reduce_topk(logits, labels, K, (MASKED,))
+    if store.identity.encoding.DRAWN:
+        encoding, space = store.identity.encoding, store.identity.space
+        words = np.stack([draw_words(store.identity.plan.seed, store.order[positions], v) for v in segment.views])
+        return encoding.encode(
+            encoding.reduce(logits, labels, space) | encoding.draw(logits, words, space), space
+        ).arrays
+    rows = reduce_topk(logits, labels, store.identity.kept, (MASKED,))
     return encode_topk(rows, store.identity.encoding, CLASSES, (MASKED,)).arrays
 
 
@@ -135,7 +155,12 @@ def _write_views(store: Store, start: int, stop: int, struck: tuple[int, ...]) -
     for block in range(segment.layout.blocks):
         positions = np.arange(*segment.layout.block_rows(block))
         arrays = dict(_encode(store, segment, positions, logits[:, positions]))
+        for number, (name, output) in enumerate(store.identity.encoding.outputs.items()):
+            values = golden_output(number, output.row_bytes // 2, start, stop)[:, positions]
+            arrays[name] = values.reshape(*values.shape[:2], *output.back)
         arrays["pixels"] = golden_pixels(start, stop)[:, positions]
+        if store.identity.encoding.contents is not None:
+            arrays["contents"] = golden_contents()[None, positions]
         if block == 0:
             arrays["canary"] = np.full(segment.layout.arrays["canary"].shape, 77, dtype=np.uint8)
             if store.identity.encoding.keeps_class_means:
@@ -167,6 +192,15 @@ def _make(
         store.seal()
 
 
+def _make_missing() -> None:
+    """The stores of keys that joined format 1 after the first stores were made."""
+    drawn = SampledEncoding(draws=DRAWS, draw_temperature=DRAW_TEMPERATURE)
+    _make("format1-sampled.kd", drawn, "none", [(0, 2), (2, 3)])
+    _make("format1-mass.kd", TopKEncoding(k=K, tail="mass", packing="residuals"), "mixup", [(0, 2)])
+    _make("format1-taps.kd", TopKEncoding(k=1, features=FEATURES, taps=TAPS), "none", [(0, 2)])
+    _make("format1-contents.kd", TopKEncoding(k=K, contents="bytes"), "mixup", [(0, 2), (2, 3)])
+
+
 if __name__ == "__main__":
     _make("format1.kd", TopKEncoding(k=K), "none", [(0, 2), (2, 3)])
     _make("format1-full.kd", FullEncoding(), "cutmix", [(0, 2)])
@@ -179,3 +213,4 @@ if __name__ == "__main__":
     _make("format1-struck.kd", TopKEncoding(k=K, packing="residuals"), "mixup", [(0, 2)], STRUCK)
     _make("format1-struck-full.kd", FullEncoding(), "none", [(0, 1)], STRUCK)
     _make_sequences("format1-sequence.kd")
+    _make_missing()
