@@ -69,9 +69,9 @@ def reduced_rows(rows: Rows, k: int) -> TopK:
     return TopK(**{part: np.stack([getattr(view, part).numpy() for view in views]) for part in parts})
 
 
-def identity_of(kept: Stored, samples: int) -> Identity:
+def identity_of(kept: Stored, samples: int, order: Array | None = None) -> Identity:
     """A store of `samples` samples under this encoding; nothing in it but its sizes has a say in bytes a row."""
-    order = np.arange(samples, dtype=np.uint32)
+    order = np.arange(samples, dtype=np.uint32) if order is None else order.astype(np.uint32)
     labels = np.resize(kept.rows.labels, samples).astype(np.int32)
     return Identity(
         dataset=DatasetIdentity(rows=samples, ids="ids", labels=values_digest(labels), probes="probes"),
@@ -109,13 +109,13 @@ def bytes_a_sample(kept: Stored) -> float:
     return sum(len(chunk) for each in plain for chunk in each.values()) / samples
 
 
-def write_store(kept: Stored, path: Path) -> Store:
-    """A sealed store of these rows, opened for reading."""
+def write_store(kept: Stored, path: Path, order: Array | None = None) -> Store:
+    """A sealed store of these rows, opened for reading, in the order of the samples or another."""
     views, samples = kept.rows.logits.shape[:2]
-    identity = identity_of(kept, samples)
-    store = Store.create(
-        path, identity, order=np.arange(samples), labels=kept.rows.labels, provenance=provenance("cpu"), head=None
-    )
+    order = np.arange(samples) if order is None else order
+    labels = kept.rows.labels[order]
+    identity = identity_of(kept, samples, order)
+    store = Store.create(path, identity, order=order, labels=labels, provenance=provenance("cpu"), head=None)
     segment = store.add_segment(ViewSpan(0, views))
     for block in range(segment.layout.blocks):
         arrays = {}

@@ -32,6 +32,8 @@ from tests.golden.make import (
 Array = npt.NDArray[Any]
 TOPK, FULL, MEANS = HERE / "format1.kd", HERE / "format1-full.kd", HERE / "format1-class-means.kd"
 PACKED = HERE / "format1-residuals.kd"  # the rows of MEANS
+RULE_2 = HERE / "format1-block-rule.kd"  # the rows of MEANS in one block
+MAPPED, PROBS = HERE / "format1-class-map.kd", HERE / "format1-answers.kd"
 EVERYTHING = np.arange(ROWS)
 VIEWS = [(0, "views-00000-00002"), (1, "views-00000-00002"), (2, "views-00002-00003")]
 
@@ -68,6 +70,9 @@ def partners_by_hand(seed: int, view: int) -> Array:
         (FULL, "dd67647c6c007cfcc2b47f07658246cf29c57e110700b986540ab14061de186d"),
         (MEANS, "22fcb2717d0796eb82739ae9e207e02c40c86952e82268cd5451b1d5f860ad66"),
         (PACKED, "1ef6ec8aa5eb187d7114fb4c54743babeb04afa040cc7d71dc30d4f5888debf5"),
+        (RULE_2, "eabf0fbee323c16643c3fed0d533a9aad9cd2d8d59c2dbfed2854600a5ed9973"),
+        (MAPPED, "6aa5560461e01c21224c3584615e187e48407e669b68b80a38cd2501bec9c757"),
+        (PROBS, "f378f3076d132c11e276590f7c1381e96cfffadd7001d72cb0b74e5e8b492ea4"),
     ],
 )
 def test_content_ids_are_for_ever(root: Path, content_id: str) -> None:

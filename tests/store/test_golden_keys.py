@@ -1,0 +1,92 @@
+"""Golden stores of the keys that joined format 1 last: block rule, class map and answers, by the table alone."""
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from kdcache.errors import FormatError
+from kdcache.store.store import Store
+from tests.golden.make import CLASSES, MASKED, ROWS, K
+from tests.store.test_golden import EVERYTHING, MAPPED, PACKED, PROBS, RULE_2, TOPK, exact, raw
+
+
+def identity_of(root: Path) -> Any:
+    return json.loads((root / "kdcache/manifest.json").read_bytes())["identity"]
+
+
+def test_a_store_of_block_rule_2_has_one_block_of_128() -> None:
+    """70 rounded up to a power of two, where 2,048 rows of two views would be 1,024 positions; rule 1 has 64."""
+    segment = "views-00000-00002"
+    for root, rule, block in ((RULE_2, 2, 128), (PACKED, None, 64)):
+        assert identity_of(root)["encoding"].get("block_rule") == rule
+        assert json.loads((root / f"kdcache/{segment}/segment.json").read_bytes())["block"] == block
+        assert raw_chunk(root, f"{segment}/classes") == [2, block, K]
+        commits = sorted(path.name for path in (root / f"kdcache/{segment}/commits/000").iterdir())
+        assert commits == [f"{number:06}.json" for number in range(-(-ROWS // block))]
+    for name in ("classes", "gaps", "tail", "label", "pixels"):
+        np.testing.assert_array_equal(raw(RULE_2, f"{segment}/{name}"), raw(PACKED, f"{segment}/{name}"))
+    for view in (0, 1):
+        soft, same = (Store.open(root).read(view, EVERYTHING) for root in (RULE_2, PACKED))
+        np.testing.assert_array_equal(soft.log_dense(2.0), same.log_dense(2.0))
+
+
+def raw_chunk(root: Path, path: str) -> list[int]:
+    """The shape of a shard."""
+    found: list[int] = json.loads((root / path / "zarr.json").read_bytes())["chunk_grid"]["configuration"][
+        "chunk_shape"
+    ]
+    return found
+
+
+def test_a_store_with_a_class_map_holds_the_classes_of_the_data() -> None:
+    """Soft labels are those of the store without the map: the map says where the numbers came from."""
+    teacher = identity_of(MAPPED)["teacher"]
+    assert (teacher["class_map"], teacher["classes"]) == ([-1, 10, 9, 8, 7, 6, 5, 4, 3, 2, 1, 0, -1], CLASSES)
+    assert teacher["masked_classes"] == sorted(set(range(CLASSES)) - set(teacher["class_map"])) == [MASKED]
+    assert "answers" not in teacher
+    for name in ("classes", "gaps", "tail", "label", "pixels"):
+        np.testing.assert_array_equal(
+            raw(MAPPED, f"views-00000-00002/{name}"), raw(TOPK, f"views-00000-00002/{name}"), err_msg=name
+        )
+    store = Store.open(MAPPED)
+    assert store.identity.teacher.class_map == tuple(teacher["class_map"])
+    assert store.read(1, EVERYTHING).num_classes == CLASSES
+
+
+def test_a_store_of_probabilities_holds_their_logarithm() -> None:
+    """No visible class lies further below the top than log 1e-12."""
+    assert identity_of(PROBS)["teacher"]["answers"] == "probs"
+    (stored,) = raw(PROBS, "views-00000-00001/logits")
+    wanted = np.maximum(exact(0), -27.625)
+    wanted[:, MASKED] = -np.inf
+    np.testing.assert_array_equal(stored, wanted.astype("f2"))
+    assert stored[5].astype("f8")[:MASKED].min() == -27.625 > np.log(1e-12)
+    store = Store.open(PROBS)
+    assert store.identity.teacher.answers == "probs"
+    np.testing.assert_array_equal(store.read(0, EVERYTHING).all_logits(), stored.astype("f4"))
+
+
+@pytest.mark.parametrize(
+    ("root", "key", "value"),
+    [
+        (RULE_2, "encoding.block_rule", 3),
+        (RULE_2, "encoding.block_rule", "2"),
+        (MAPPED, "teacher.class_map", [-1, 10]),
+        (MAPPED, "teacher.class_map", "all"),
+        (PROBS, "teacher.answers", "log_probs"),
+        (PROBS, "teacher.answers", None),
+    ],
+)
+def test_a_value_that_is_not_known_is_refused_by_its_key(tmp_path: Path, root: Path, key: str, value: Any) -> None:
+    shutil.copytree(root, tmp_path / "new.kd")
+    path = tmp_path / "new.kd/kdcache/manifest.json"
+    manifest, (family, name) = json.loads(path.read_bytes()), key.split(".")
+    assert name in manifest["identity"][family]
+    manifest["identity"][family][name] = value
+    path.write_text(json.dumps(manifest))
+    with pytest.raises(FormatError, match=rf"manifest.json: identity\.{family}.*({name}|class map)"):
+        Store.open(tmp_path / "new.kd")
