@@ -37,7 +37,6 @@ def written(rows: Rows, path: Path, block_rule: int) -> tuple[float, int]:
 def test_a_small_store_is_small(rows: Rows, tmp_path: Path) -> None:
     before, files_before = written(rows, tmp_path / "1.kd", 1)
     found, files = written(rows, tmp_path / "2.kd", 2)
-    print(f"rule 1: {before:.1f} bytes a row, {files_before} files; rule 2: {found:.1f}, {files}")
     assert files + 2 <= 40  # a shard of contents and its metadata
     assert found + CONTENTS <= 62.0
     assert before > 75.0

@@ -77,7 +77,7 @@ def test_a_store_of_rule_1_keeps_it_in_later_views_and_recodings(stage: Stage, t
         assert Store.open(out).identity.encoding.block_rule == rule
 
 
-def test_another_rule_of_one_store_is_refused(stage: Stage, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_another_rule_of_one_store_is_refused(stage: Stage, tmp_path: Path) -> None:
     """By what `Store.create` compares: extract itself takes the rule of the store that stands."""
     stages.begin(stage.asked(tmp_path / "a.kd"))
     job = open_job(stage.asked(tmp_path / "b.kd"))

@@ -23,7 +23,7 @@ from kdcache.pipelines.extract.stage import extract
 from kdcache.store.store import Store
 from tests.kits import cluster_tasks, stages
 from tests.kits.forks import forks
-from tests.kits.stages import BLOCKS, Stage, arguments, committed, stop_after, wait_for
+from tests.kits.stages import BLOCKS, Stage, arguments, begin, committed, stop_after, wait_for
 from tests.kits.stores import all_files
 
 stage = stages.stage
@@ -60,7 +60,9 @@ def test_workers_that_are_killed_leave_the_store_of_one_process(stage: Stage, cl
                 killed.append(rng.choice(pids))
                 os.kill(killed[-1], signal.SIGKILL)
 
-    summary = extract(stage.asked(tmp_path / "dealt.kd", **on(cluster, data_set={}, workers=1)), progress=progress)
+    asked = stage.asked(tmp_path / "dealt.kd", **on(cluster, data_set={}, workers=1))
+    begin(asked)
+    summary = extract(asked, progress=progress)
     assert len(set(killed)) == 6
     assert not [pid for pid in killed if Path(f"/proc/{pid}").exists()]
     assert summary.content_id == Store.open(tmp_path / "alone.kd").content_id
@@ -88,6 +90,7 @@ def test_a_block_that_fails_is_named_with_its_samples_and_the_rest_goes_on(
 ) -> None:
     path = tmp_path / "digits.kd"
     asked = stage.asked(path, data=f"{failing}/failing.py:Digits", data_set={}, **on(cluster))
+    begin(asked)
     bad = 17
 
     def progress(what: str, done: int, total: int) -> None:
@@ -115,6 +118,7 @@ def test_a_block_that_fails_is_named_with_its_samples_and_the_rest_goes_on(
 def test_out_of_memory_halves_a_worker_s_batches(stage: Stage, cluster: Cluster, tmp_path: Path, failing: Path) -> None:
     """Down to 64 rows; the bytes are those of batches of 64. With room for fewer, blocks fail by name."""
     asked = stage.asked(tmp_path / "digits.kd", teacher=f"{failing}/failing.py:net", **on(cluster))
+    begin(asked)
 
     def limit(rows: int) -> Callable[[str, int, int], None]:
         def progress(what: str, done: int, total: int) -> None:
@@ -169,7 +173,9 @@ def test_three_machines_with_their_own_folders_and_a_shared_store(
         open_cluster(scheduler=address) as found,
     ):
         found.client.wait_for_workers(3, timeout=60)
-        summary = extract(stage.asked(tmp_path / "dealt.kd", **on(found, **changes)))
+        asked = stage.asked(tmp_path / "dealt.kd", **on(found, **changes))
+        begin(asked)
+        summary = extract(asked)
         assert summary.content_id == Store.open(tmp_path / "alone.kd").content_id
         assert len(found.everywhere(os.getpid)) == 3
         _refused_machines(stage, machines, tmp_path, found, changes)
