@@ -194,6 +194,9 @@ def require_decoder(stored: Provenance, decoder: str, *, store: str, accept_drif
 
 def require_replay(store: Store, dataset: ViewDataset, *, view: int, position: int, accept_drift: bool) -> ReplayGrade:
     """Judge a row whose fingerprint differs. Returns the grade of accepted drift; raises ReplayError for all else."""
+    if store.identity.dataset.sequence > 1:
+        problem = f"position {position} of view {view} is not the token that the teacher read, or one before it is not"
+        raise ReplayError(f"{problem}; use the texts and the tokenizer that the store was made with")
     replay = grade_replay(store, dataset, view)
     if accept_drift and replay.grade == "drift":
         return replay

@@ -126,6 +126,22 @@ def deep_folders(store: Path) -> None:
         folder.mkdir(parents=True, exist_ok=True)
 
 
+STRIKES: dict[str, Any] = {
+    "an empty list": [],
+    "an answered row": [70, 80, 90],
+    "half of them": [90],
+    "another block's": [70, 90, 128],
+    "-1": [-1, 70, 90],
+    "10^30": [70, 90, 10**30],
+    "text": ["70", "90"],
+    "true": [True, 70, 90],
+    "a row twice": [70, 70, 90],
+    "in falling order": [90, 70],
+    "no list": {"70": 90},
+    "more than allowed": list(range(1001)),
+    "millions": [70] * 10_000_000,
+}
+SEQUENCES = (0, -8, 3, 6, 16, 16384, 10**30, float("nan"), "many", [8])
 DEEP = b"[" * 100_000 + b"]" * 100_000
 RECORDS: dict[str, Callable[[Path], None]] = {
     "rows 10^12": identity("dataset.rows", 10**12),
@@ -166,6 +182,11 @@ RECORDS: dict[str, Callable[[Path], None]] = {
     "alpha Infinity": identity("views.mix_alpha", float("inf")),
     "a float beyond f64": swapped(MANIFEST, b'"mix_alpha":1.0', b'"mix_alpha":1e999'),
     "an integer of 5,000 digits": swapped(MANIFEST, b'"rows":200', b'"rows":2' + b"0" * 5000),
+    **{f"a sequence of {value}": identity("dataset.sequence", value) for value in SEQUENCES},
+    "a sequence of 8 forged throughout": lambda store: (
+        set_identity(store, "dataset.sequence", 8),
+        rewrite_segment(store),
+    )[1],
     "class names that are numbers": identity("dataset.class_names", [1] * 200_000),
     "nested 100,000 deep": swapped(MANIFEST, b'"arguments":{}', b'"arguments":{"a":' + DEEP + b"}"),
     "nested in a string that never ends": whole_file(MANIFEST, b'{"a":"' + b'\\"' * 500_000 + DEEP),
@@ -200,6 +221,7 @@ RECORDS: dict[str, Callable[[Path], None]] = {
     "a commit of negative size": lambda store: edit(
         store / COMMIT, lambda record: record["shards"]["classes"].update(size=-1)
     ),
+    **{f"a commit that strikes {name}": commit("struck", value) for name, value in STRIKES.items()},
     "a commit of 1 TiB": holes(COMMIT, 2**40),
     "a commit nested deep": whole_file(COMMIT, DEEP),
     "a commit of block 10^14": whole_file(f"kdcache/{SEGMENT}/commits/000/100000000000000.json", b"{}"),
@@ -252,6 +274,17 @@ def test_a_hostile_record_is_refused_by_name(good: Path, truth: str, tmp_path: P
     assert "verify" in found.refused, found.text
     assert any(str(tmp_path / "hostile.kd") in found.steps[step] for step in found.refused)
     assert found.steps["everything"] == truth or "everything" in found.refused, "other data were read in silence"
+
+
+def test_marks_that_no_commit_strikes_are_never_read(good: Path, tmp_path: Path) -> None:
+    """Verify decodes no ticket of a block without struck rows; whoever reads the block does."""
+
+    def make(store: Path) -> None:
+        edit(store / COMMIT, lambda record: record.pop("struck") and None)
+
+    found = attacked(good, tmp_path, make)
+    assert found.refused == {"everything"}, found.text
+    assert "holds class id 30, allowed are 0 to 29" in found.steps["everything"]
 
 
 @pytest.mark.parametrize("name", list(HARMLESS))

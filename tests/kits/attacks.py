@@ -32,6 +32,7 @@ SEGMENT = "views-00000-00002"
 SHARD = f"{SEGMENT}/classes/c/0/1/0"
 COMMIT = f"kdcache/{SEGMENT}/commits/000/000001.json"
 ROWS = 200
+STRUCK = (70, 90)  # of block 1
 FORBIDDEN = {"pickle.find_class", "subprocess.Popen", "os.system", "os.exec", "socket.connect", "ctypes.dlopen"}
 
 
@@ -52,7 +53,7 @@ class Outcome:
 
 def read_digest(store: Store, *, everything: bool = False) -> str:
     """sha256 over all that is read of two views: at the first and the last position, or at the first 200."""
-    positions = range(min(ROWS, store.rows)) if everything else [0, store.rows - 1]
+    positions = np.setdiff1d(np.arange(min(ROWS, store.rows)), STRUCK) if everything else [0, store.rows - 1]
     rows = [store.load(view, positions) for view in store.every_view[:2]]
     decoded = [each.soft_labels() for each in rows]
     assert len(decoded) == len(rows)
@@ -148,7 +149,7 @@ def _send(sending: Any, function: Callable[..., Any], given: tuple[Any, ...]) ->
 
 def good_store(path: Path) -> Path:
     """The store that attacks start from, not sealed: who forges a store forges its commits too."""
-    write_store(path, make_case(ROWS))
+    write_store(path, make_case(ROWS, struck=STRUCK))
     shutil.rmtree(path / "kdcache/seals")
     return path
 

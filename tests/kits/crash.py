@@ -88,9 +88,11 @@ def write_all(path: Path, case: Case) -> Store:
     """What extract does: create, commit each block, adopt what others have left, seal."""
     store = create_store(path, case)
     segment = store.add_segment(ViewSpan(0, len(case.logits)))
-    left = [b for b in range(segment.layout.blocks) if commit_logits(store, segment, b, case.logits) is None]
+    strikes = {block: case.struck_in(segment, block) for block in range(segment.layout.blocks)}
+    left = [b for b in strikes if commit_logits(store, segment, b, case.logits, struck=strikes[b]) is None]
     for block in left:
-        assert commit_logits(store, segment, block, case.logits, adopt=True) is not None
+        struck = strikes[block]
+        assert commit_logits(store, segment, block, case.logits, adopt=True, struck=struck) is not None
     store.seal()
     return Store.open(path)
 

@@ -17,12 +17,13 @@ from tests.kits.forks import forks
 from tests.kits.stores import Case, commit_logits, create_store, make_case
 
 ROWS, VIEWS = 500, 2  # 8 blocks
+STRUCK = (5, 130, 131, 499)
 NOISE = 0.2
 
 
 def case_of(writer: int, noisy: bool) -> Case:
     """The logits of one writer: equal for all, or with other last bits for each."""
-    case = make_case(ROWS, 20, 4, views=VIEWS)
+    case = make_case(ROWS, 20, 4, views=VIEWS, struck=STRUCK)
     if noisy:
         case.logits[:] += np.random.RandomState(100 + writer).normal(0, NOISE, case.logits.shape).astype("f4")
     return case
@@ -37,9 +38,14 @@ def write(path: str, writer: int, noisy: bool) -> None:
     blocks = list(range(segment.layout.blocks))
     random.Random(writer).shuffle(blocks)
     device = f"writer {writer}"
-    left = [block for block in blocks if commit_logits(store, segment, block, case.logits, device=device) is None]
+    left = []
+    for block in blocks:
+        struck = case.struck_in(segment, block)
+        if commit_logits(store, segment, block, case.logits, device=device, struck=struck) is None:
+            left.append(block)
     for block in left:
-        assert commit_logits(store, segment, block, case.logits, adopt=True, device=device) is not None
+        struck = case.struck_in(segment, block)
+        assert commit_logits(store, segment, block, case.logits, adopt=True, device=device, struck=struck) is not None
     store.seal()
 
 
@@ -86,6 +92,7 @@ def check_rows(path: Path, writers: int, noisy: bool) -> Counter[str]:
     assert inspect_files(str(path)).whole
     store = Store.open(path)
     (segment,) = store.segments
+    assert segment.struck().tolist() == list(STRUCK)
     models = [_model(path.parent / f"model-{noisy}-{writer}.kd", writer, noisy) for writer in range(writers)]
     seen = Counter[str]()
     for block, commit in segment.commits().items():
@@ -110,7 +117,8 @@ def _model(path: Path, writer: int, noisy: bool) -> Path:
         store = create_store(path, case)
         segment = store.add_segment(ViewSpan(0, VIEWS))
         for block in range(segment.layout.blocks):
-            assert commit_logits(store, segment, block, case.logits) is not None
+            struck = case.struck_in(segment, block)
+            assert commit_logits(store, segment, block, case.logits, struck=struck) is not None
     return path
 
 

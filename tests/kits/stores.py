@@ -3,7 +3,7 @@
 Shape letters: V views, N positions, C classes.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -29,12 +29,19 @@ Array = npt.NDArray[Any]
 
 @dataclass(frozen=True)
 class Case:
-    """What a store is made from: `order` [N] dataset indices, `labels` [N] by position, `logits` [V, N, C] f32."""
+    """What a store is made from: `order` [N] dataset indices, `labels` [N] by position, `logits` [V, N, C] f32, and the
+    positions of samples without an answer."""
 
     identity: Identity
     order: Array
     labels: Array
     logits: Array
+    struck: tuple[int, ...] = ()
+
+    def struck_in(self, segment: Segment, block: int) -> list[int]:
+        """The struck positions of a block."""
+        start, stop = segment.layout.block_rows(block)
+        return [position for position in self.struck if start <= position < stop]
 
 
 def make_identity(
@@ -79,6 +86,7 @@ def make_case(
     features: int = 0,
     head: int = 0,
     sequence: int = 1,
+    struck: tuple[int, ...] = (),
 ) -> Case:
     """Random logits of 3 nats' spread; every tenth sample has no hard label. `k` None is the full encoding."""
     rng = np.random.RandomState(seed)
@@ -93,7 +101,7 @@ def make_case(
         order, labels, classes=classes, encoding=encoding, mix=mix, masked=masked, sequence=sequence
     )
     logits = rng.normal(0, 3, (views, rows, classes)).astype(np.float32)
-    return Case(identity, order, labels[order], logits)
+    return Case(identity, order, labels[order], logits, struck)
 
 
 def real_case(logits_NC: Array, k: int | None) -> Case:
@@ -144,26 +152,37 @@ def block_arrays(store: Store, segment: Segment, block: int, logits: Array) -> d
 
 
 def commit_logits(
-    store: Store, segment: Segment, block: int, logits: Array, *, adopt: bool = False, device: str = "test"
+    store: Store,
+    segment: Segment,
+    block: int,
+    logits: Array,
+    *,
+    adopt: bool = False,
+    device: str = "test",
+    struck: Sequence[int] = (),
 ) -> Commit | None:
     """Encode and commit one block."""
     arrays = block_arrays(store, segment, block, logits)
-    provenance = Provenance(device=device)
-    return segment.commit(block, arrays=arrays, counts=Counts(labelled=1), provenance=provenance, adopt=adopt)
+    provenance, counts = Provenance(device=device), Counts(labelled=1)
+    return segment.commit(block, arrays=arrays, counts=counts, provenance=provenance, adopt=adopt, struck=struck)
 
 
-def write_views(store: Store, start: int, logits: Array, blocks: Iterable[int] | None = None) -> Segment:
+def write_views(
+    store: Store, start: int, logits: Array, blocks: Iterable[int] | None = None, *, struck: Sequence[int] = ()
+) -> Segment:
     """Add the segment of `logits` [Vs, N, C] from view `start` on, and commit all of its blocks or the given ones."""
     segment = store.add_segment(ViewSpan(start, start + len(logits)))
     for block in range(segment.layout.blocks) if blocks is None else blocks:
-        assert commit_logits(store, segment, block, logits) is not None
+        positions = range(*segment.layout.block_rows(block))
+        strikes = [position for position in struck if position in positions]
+        assert commit_logits(store, segment, block, logits, struck=strikes) is not None
     return segment
 
 
 def write_store(path: Path, case: Case, *, head: dict[str, Array] | None = None) -> Store:
     """A sealed store of all views in one segment, opened for reading."""
     store = create_store(path, case, head)
-    write_views(store, 0, case.logits)
+    write_views(store, 0, case.logits, struck=case.struck)
     store.seal()
     return Store.open(path)
 

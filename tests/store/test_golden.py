@@ -73,6 +73,9 @@ def partners_by_hand(seed: int, view: int) -> Array:
         (RULE_2, "eabf0fbee323c16643c3fed0d533a9aad9cd2d8d59c2dbfed2854600a5ed9973"),
         (MAPPED, "6aa5560461e01c21224c3584615e187e48407e669b68b80a38cd2501bec9c757"),
         (PROBS, "f378f3076d132c11e276590f7c1381e96cfffadd7001d72cb0b74e5e8b492ea4"),
+        (HERE / "format1-struck.kd", "a6a3fc08819107903e57010cf171b752e073709db6729552195ba59dc749e946"),
+        (HERE / "format1-struck-full.kd", "aa0b7c6c6c183b3e8f0df1a2962295994f7b28ed8b60594aa216574ab1d66712"),
+        (HERE / "format1-sequence.kd", "7dce3c6ec4e0a048bc2111142754ecd90fb969744a542b8c58d3077b4b0e2938"),
     ],
 )
 def test_content_ids_are_for_ever(root: Path, content_id: str) -> None:
