@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from math import prod
 from typing import Annotated, Any, ClassVar, Literal, Self
 
-from pydantic import AfterValidator, FailFast, Field
+from pydantic import AfterValidator, BeforeValidator, FailFast, Field
 
 from kdcache.base.arrays import WIDTH
 from kdcache.base.records import Record
@@ -81,6 +81,13 @@ class Tap(Record):
     shape: Annotated[tuple[Annotated[int, Field(ge=1, le=2**32)], ...], FailFast()] = Field(min_length=1, max_length=4)
 
 
+def _few_taps(taps: Any) -> Any:
+    """As they are: too many are refused before any is parsed."""
+    if isinstance(taps, list | tuple) and len(taps) > TAPS_MAX:
+        raise ValueError(f"{len(taps)} taps are listed, allowed are {TAPS_MAX}")
+    return taps
+
+
 def _named_taps(taps: tuple[Tap, ...]) -> tuple[Tap, ...]:
     names = [tap.name for tap in taps]
     if wrong_names := [name for name in names if not TAP_NAME.fullmatch(name)]:
@@ -130,7 +137,7 @@ class Encoding(Record, ABC):
     head: int = Field(default=0, ge=0)
     contents: Contents | None = None
     block_rule: int = Field(default=1, ge=1, le=2, strict=True)
-    taps: Annotated[tuple[Tap, ...], FailFast(), Field(max_length=TAPS_MAX), AfterValidator(_named_taps)] = ()
+    taps: Annotated[tuple[Tap, ...], FailFast(), BeforeValidator(_few_taps), AfterValidator(_named_taps)] = ()
 
     LATER: ClassVar[tuple[str, ...]] = ("block_rule", "contents", "taps")
     COMPLETE: ClassVar[bool] = False  # every class's logit is kept, so there is no tail, and any temperature is served

@@ -4,8 +4,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.kits.damage import rich_store
-from tests.kits.fuzz import RECORDS, fuzz
+from kdcache.labels.sampled import SampledEncoding
+from tests.kits.damage import OUTPUTS, rich_store
+from tests.kits.fuzz import DRAWN_RECORDS, RECORDS, fuzz
 
 EXAMPLES = 20
 
@@ -13,6 +14,17 @@ EXAMPLES = 20
 @pytest.fixture(scope="module")
 def rich(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return rich_store(tmp_path_factory.mktemp("rich") / "rich.kd")
+
+
+@pytest.fixture(scope="module")
+def drawn(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    encoding = SampledEncoding(draws=4, draw_temperature=2.0, **OUTPUTS)
+    return rich_store(tmp_path_factory.mktemp("drawn") / "drawn.kd", encoding)
+
+
+@pytest.mark.parametrize("record", DRAWN_RECORDS)
+def test_no_record_of_draws_is_trusted(drawn: Path, record: str) -> None:
+    fuzz(drawn, record, EXAMPLES)
 
 
 @pytest.mark.parametrize("record", RECORDS)

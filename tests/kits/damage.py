@@ -4,11 +4,14 @@ from collections import Counter
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from kdcache.base.canonical import sha256_hex
 from kdcache.errors import KdcacheError
+from kdcache.labels.encoding import Encoding, Tap
+from kdcache.labels.topk import TopKEncoding
 from kdcache.store.manifest import Card
 from kdcache.store.store import Store
 from kdcache.whole_store.verify import inspect_files
@@ -16,7 +19,8 @@ from tests.kits.stores import all_files, create_store, make_case, write_views
 
 ROWS, FIRST, SECOND = 130, "views-00000-00002", "views-00002-00003"
 STRUCK = (7, 70, 129)
-ARRAYS = ("classes", "gaps", "tail", "label", "features", "pixels", "canary")
+ARRAYS = ("classes", "gaps", "tail", "label", "features", "taps.0", "pixels", "canary", "contents")
+OUTPUTS: dict[str, Any] = {"features": 6, "head": 6, "taps": (Tap(name="layer1", shape=(2, 3)),), "contents": "bytes"}
 KINDS = (
     *(f"{segment}/{name}/c/" for segment in (FIRST, SECOND) for name in ARRAYS),
     *(f"{FIRST}/{name}/zarr.json" for name in ARRAYS),
@@ -48,10 +52,10 @@ HARMS: dict[str, Callable[[bytes, np.random.RandomState], bytes] | None] = {
 }
 
 
-def rich_store(path: Path) -> Path:
-    """A store of two segments and two seals with features, a head, a card and struck rows: every kind of file; of a
-    teacher with a class map that answered probabilities."""
-    case = make_case(ROWS, views=3, features=6, head=6)
+def rich_store(path: Path, encoding: Encoding | None = None) -> Path:
+    """A store of two segments and two seals with features, a tap, contents, a head, a card and struck rows: every kind
+    of file; of a teacher with a class map that answered probabilities."""
+    case = make_case(ROWS, views=3, encoding=encoding or TopKEncoding(k=5, **OUTPUTS))
     keys = {"class_map": (*range(29, -1, -1), -1), "answers": "probs"}
     teacher = case.identity.teacher.model_copy(update=keys)
     case = replace(case, identity=case.identity.model_copy(update={"teacher": teacher}))
@@ -69,7 +73,10 @@ def all_reads(path: Path) -> str:
     """sha256 over everything that can be read of a store."""
     store = Store.open(path)
     answered = [np.setdiff1d(np.arange(ROWS), store.struck(view)) for view in (0, 1, 2)]
-    rows = [store.load(view, positions, features=True).arrays for view, positions in enumerate(answered)]
+    rows = [
+        store.load(view, positions, features=True, taps=["layer1"]).arrays for view, positions in enumerate(answered)
+    ]
+    rows += [segment.read(segment.views.start, np.arange(ROWS), ["contents"]).arrays for segment in store.segments]
     arrays = [each[name] for each in rows for name in sorted(each)]
     arrays += [store.order, store.labels, *store.head().values()]
     arrays += [store.segment_of(view).canary(view) for view in (0, 2)]

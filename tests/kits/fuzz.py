@@ -27,8 +27,10 @@ RECORDS = (
     "kdcache/card.json",
     f"{FIRST}/classes/zarr.json",
     f"{FIRST}/classes/c/0/1/0",
+    f"{FIRST}/taps.0/c/0/1/0/0",
     "order/c/0",
 )
+DRAWN_RECORDS = ("kdcache/manifest.json", f"kdcache/{FIRST}/segment.json", f"{FIRST}/draws/c/0/1/0")
 SPLINTERS = (
     b"NaN", b"-Infinity", b"1e999", b"9" * 40, b"-1", b"0", b"null", b"true", b'""', b"[]", b"{}", b"[" * 70,
     b'"\\ud800"', b"\xff", b"\x00", b"../", b"\\u0000", b"18446744073709551616", b"1.0", b"\r\n", b"\xef\xbb\xbf",

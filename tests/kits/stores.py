@@ -19,7 +19,7 @@ from kdcache.labels.reduction import centre, reduce_topk
 from kdcache.labels.topk import TopKEncoding
 from kdcache.store.commits import Commit, Counts
 from kdcache.store.manifest import DatasetIdentity, Identity, OrderIdentity, Provenance, TeacherIdentity
-from kdcache.store.plan import TransformSpec, ViewPlan
+from kdcache.store.plan import TransformSpec, ViewPlan, draw_words
 from kdcache.store.segment import Segment
 from kdcache.store.store import Store
 from tests.kits.encoding import encode_full, encode_topk
@@ -87,16 +87,18 @@ def make_case(
     head: int = 0,
     sequence: int = 1,
     struck: tuple[int, ...] = (),
+    encoding: Encoding | None = None,
 ) -> Case:
-    """Random logits of 3 nats' spread; every tenth sample has no hard label. `k` None is the full encoding."""
+    """Random logits of 3 nats' spread; every tenth sample has no hard label. `k` None is the full encoding; any other
+    `encoding` is given whole."""
     rng = np.random.RandomState(seed)
     order = (rng.permutation(rows // sequence)[:, None] * sequence + np.arange(sequence)).reshape(-1)
     labels = rng.randint(0, classes, rows)
     labels[::10] = -1
     record = {"quantisation": quantisation, "features": features, "head": head}
-    encoding: Encoding = FullEncoding.model_validate(record)
-    if k is not None:
+    if encoding is None and k is not None:
         encoding = TopKEncoding.model_validate({**record, "k": k, "packing": packing})
+    encoding = encoding or FullEncoding.model_validate(record)
     identity = make_identity(
         order, labels, classes=classes, encoding=encoding, mix=mix, masked=masked, sequence=sequence
     )
@@ -134,17 +136,24 @@ def block_arrays(store: Store, segment: Segment, block: int, logits: Array) -> d
     identity, views = store.identity, segment.views
     positions = np.arange(*segment.layout.block_rows(block))
     part = logits[:, positions]
-    if identity.encoding.k is None:
-        arrays = dict(encode_full(centre(part, identity.teacher.masked_classes)).arrays)
+    labels = np.stack([store.hard_labels(view, positions) for view in views])
+    labels = labels if labels.ndim == 3 else labels[..., None]
+    masked, encoding, space = identity.teacher.masked_classes, identity.encoding, identity.space
+    if encoding.COMPLETE:
+        arrays = dict(encode_full(centre(part, masked)).arrays)
+    elif encoding.DRAWN:
+        words = np.stack([draw_words(identity.plan.seed, store.order[positions], view) for view in views])
+        fields = encoding.reduce(part, labels, space) | encoding.draw(part, words, space)
+        arrays = dict(encoding.encode(fields, space).arrays)
     else:
-        labels = np.stack([store.hard_labels(view, positions) for view in views])
-        labels = labels if labels.ndim == 3 else labels[..., None]
-        masked = identity.teacher.masked_classes
-        rows = reduce_topk(part, labels, identity.encoding.k, masked)
-        arrays = dict(encode_topk(rows, identity.encoding, identity.teacher.classes, masked).arrays)
+        rows = reduce_topk(part, labels, identity.kept, masked)
+        arrays = dict(encode_topk(rows, encoding, identity.teacher.classes, masked).arrays)
     arrays["pixels"] = pixels_of(views, positions)
-    if identity.encoding.features:
-        arrays["features"] = part[..., : identity.encoding.features].astype(np.float16)
+    for number, (name, output) in enumerate(encoding.outputs.items()):
+        values = part[..., number : number + output.row_bytes // 2].astype(np.float16)
+        arrays[name] = values.reshape(*values.shape[:2], *output.back)
+    if encoding.contents is not None:
+        arrays["contents"] = (positions[None] * 2_654_435_761 % 2**32).astype(np.uint32)
     if block == 0 and "canary" in segment.layout.arrays:
         shape = segment.layout.arrays["canary"].shape
         arrays["canary"] = (np.arange(np.prod(shape)) % 251).astype(np.uint8).reshape(shape)
