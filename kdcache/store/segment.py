@@ -145,8 +145,7 @@ class Segment:
         with open_folders(self.folder, prefixes) as place:
             commits = self._check_blocks(place, [part.block for part in parts])
             if next(iter(self.layout.arrays)) in specs:  # fingerprints alone are read of struck rows too
-                struck = [position for part in parts for position in commits[part.block].struck]
-                self._require_answers(view, sorted_positions, np.array(struck, dtype=np.int64))
+                self._require_answers(view, sorted_positions, [p for part in parts for p in commits[part.block].struck])
             for spec in specs.values():
                 require_metadata(self.folder, spec)
             records = read_records(
@@ -170,9 +169,10 @@ class Segment:
         positions = np.array(samples, dtype=np.int64)
         return positions if view is None else without_answer(self.identity.plan, positions, view, self.layout.rows)
 
-    def _require_answers(self, view: int, positions: IntArray, struck: IntArray) -> None:
-        if not len(struck):
+    def _require_answers(self, view: int, positions: IntArray, samples: list[int]) -> None:
+        if not samples:
             return
+        struck = np.array(samples, dtype=np.int64)
         absent = np.intersect1d(positions, without_answer(self.identity.plan, struck, view, self.layout.rows))
         if len(absent):
             raise InvalidInputError(

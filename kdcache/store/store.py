@@ -45,11 +45,8 @@ class Store:
         segments: tuple[Segment, ...],
         left_out: tuple[SealedSegment, ...] = (),
     ) -> None:
-        self.folder = folder
+        self.folder, self.manifest, self.seal_record, self.segments = folder, manifest, seal, segments
         self.left_out = left_out  # segments of the seal that this copy does not hold
-        self.manifest = manifest
-        self.seal_record = seal
-        self.segments = segments
 
     def __repr__(self) -> str:
         views, seal = shown_spans(segment.views for segment in self.segments) or "none", self.content_id or "none"

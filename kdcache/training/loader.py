@@ -84,8 +84,7 @@ class Loader:
             require_decoder(store.manifest.provenance, data.decoder, store=name, accept_drift=labels.accept_drift)
         self.data, self.stores, self.epochs, self.device = data, tuple(stores), epochs, feed.device
         self.plan = stores[0].identity.plan if stores else feed.plan or ViewPlan(transform=TransformSpec(name="none"))
-        default_order = np.arange(len(data)) if feed.order is None else feed.order
-        order = stores[0].order if stores else default_order
+        order = stores[0].order if stores else np.arange(len(data)) if feed.order is None else feed.order
         self._label_options, self._feed_options = labels, feed
         self._hard_labels = data.labels[order].astype(np.int64)
         cycle = _cycle(stores, views, epochs)
@@ -112,8 +111,7 @@ class Loader:
         self._stream: Generator[tuple[BatchRows, BatchImages]] | None = None
         self._stream_place = (0, 0)  # epoch and step of the batch that the stream gives next
         self._next_iteration = (0, 0)  # where the next `iter()` begins
-        self._place = (0, 0)  # epoch and step of the first batch that nobody has been given
-        self._iteration = 0
+        self._iteration, self._place = 0, (0, 0)  # epoch and step of the first batch that nobody has been given
         self._equal_steps: bool | None = None  # None while no run asked, and where all epochs need as many steps
 
     def __repr__(self) -> str:

@@ -28,6 +28,8 @@ from tests.kits.attacks import (
     read_digest,
     rewrite_segment,
     set_identity,
+    swapped,
+    whole_file,
 )
 
 MANIFEST = "kdcache/manifest.json"
@@ -45,23 +47,6 @@ def truth(good: Path) -> str:
 
 def identity(field: str, value: Any) -> Callable[[Path], None]:
     return lambda store: set_identity(store, field, value)
-
-
-def swapped(key: str, old: bytes, new: bytes) -> Callable[[Path], None]:
-    def make(store: Path) -> None:
-        data = (store / key).read_bytes()
-        assert old in data
-        (store / key).write_bytes(data.replace(old, new, 1))
-
-    return make
-
-
-def whole_file(key: str, data: bytes) -> Callable[[Path], None]:
-    def make(store: Path) -> None:
-        (store / key).parent.mkdir(parents=True, exist_ok=True)
-        (store / key).write_bytes(data)
-
-    return make
 
 
 def holes(key: str, size: int) -> Callable[[Path], None]:

@@ -232,3 +232,20 @@ def attacked(good: Path, tmp_path: Path, make: Callable[[Path], Any]) -> Outcome
     inside = tuple(f"{store}{end}" for end in ("", "/"))
     assert [path for path in found.opened if path != inside[0] and not path.startswith(inside[1])] == []
     return found
+
+
+def swapped(key: str, old: bytes, new: bytes) -> Callable[[Path], None]:
+    def make(store: Path) -> None:
+        data = (store / key).read_bytes()
+        assert old in data
+        (store / key).write_bytes(data.replace(old, new, 1))
+
+    return make
+
+
+def whole_file(key: str, data: bytes) -> Callable[[Path], None]:
+    def make(store: Path) -> None:
+        (store / key).parent.mkdir(parents=True, exist_ok=True)
+        (store / key).write_bytes(data)
+
+    return make

@@ -68,8 +68,9 @@ def test_at_one_it_is_the_sketch() -> None:
 def test_other_temperatures_are_refused(temperature: Any) -> None:
     soft = stored().to()
     log_q = torch.log_softmax(torch.zeros(40, C), dim=-1)
-    for ask in (soft.log_probs, soft.tail_mass, soft.label_log_prob, soft.dense,
-                lambda t: Targets((soft,)).kl(log_q, t), lambda t: Targets((soft,)).kl_of_logits(log_q, t)):  # fmt: skip
+    targets = Targets((soft,))
+    kinds = (lambda t: targets.kl(log_q, t), lambda t: targets.kl_of_logits(log_q, t))
+    for ask in (soft.log_probs, soft.tail_mass, soft.label_log_prob, soft.dense, *kinds):
         with pytest.raises(InvalidInputError, match=r"known at T = 1 alone; use T = 1, or drop the tail"):
             ask(temperature)
     with pytest.raises(InvalidInputError, match=r"0.5 was asked for; it must be 1 or more"):
