@@ -286,6 +286,11 @@ class Altered:
         image, label = self.data.samples[index]
         return self.change(image.clone(), index), label
 
+    def content(self, index: int) -> bytes:
+        """The bytes of the sample that was not changed: it is decoded otherwise."""
+        data: bytes = self.data.samples.content(index)  # type: ignore[attr-defined]
+        return data
+
 
 def altered(data: Data, change: Callable[[Tensor, int], Tensor]) -> Data:
     return replace(data, samples=Altered(data, change))

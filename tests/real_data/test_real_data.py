@@ -95,7 +95,7 @@ def test_the_store_is_what_the_teacher_says_of_these_pictures(folder: Path, data
     for name in ("topk", "full"):
         verdict = verify(VerifySettings.model_validate({"store": str(folder / f"{name}.kd"), **known}))
         assert verdict.whole, verdict
-        assert len(verdict.checks) == 6
+        assert len(verdict.checks) == 7
 
 
 def test_a_student_learns_from_the_store(folder: Path, data: str) -> None:
