@@ -16,6 +16,7 @@ from sklearn.datasets import load_digits
 from kdcache.base import cluster as cluster_module
 from kdcache.base.cluster import Cluster, open_cluster
 from kdcache.errors import BlocksFailedError, ClusterError, InvalidInputError
+from kdcache.labels import encodings
 from kdcache.pipelines.extract.dask_cluster import PRELOAD
 from kdcache.pipelines.extract.dask_worker import WorkerJob
 from kdcache.pipelines.extract.job import open_job
@@ -178,6 +179,7 @@ def test_three_machines_with_their_own_folders_and_a_shared_store(
         summary = extract(asked)
         assert summary.content_id == Store.open(tmp_path / "alone.kd").content_id
         assert len(found.everywhere(os.getpid)) == 3
+        monkeypatch.setattr(encodings, "BLOCK_RULE", 2)  # as the machines have it for new stores
         _refused_machines(stage, machines, tmp_path, found, changes)
 
 
