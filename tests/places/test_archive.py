@@ -31,7 +31,7 @@ from kdcache.store.inspection import describe_rows, describe_store
 from kdcache.store.store import Store
 from kdcache.whole_store.verify import inspect_files
 from tests.kits import stages
-from tests.kits.damage import FIRST, ROWS, all_reads, rich_store
+from tests.kits.damage import ANSWERED, FIRST, all_reads, rich_store
 from tests.kits.forks import forks
 from tests.kits.stages import Stage, metrics, student, weights_of
 from tests.kits.stores import all_files, create_store, make_case, write_views
@@ -90,11 +90,11 @@ def test_zarr_and_tensorstore_read_it(packed: Path, local: Path) -> None:
     assert {FIRST, "head"} <= set(group.group_keys())
     assert np.array_equal(group["order"][:], store.order)
     for name in ("classes", "gaps", "pixels", "features"):
-        expected = store.load(1, np.arange(ROWS), features=True).arrays[name]
-        assert np.array_equal(group[f"{FIRST}/{name}"][1], expected)
+        expected = store.load(1, ANSWERED, features=True).arrays[name]
+        assert np.array_equal(group[f"{FIRST}/{name}"][1][ANSWERED], expected)
         kvstore = {"driver": "zip", "base": {"driver": "file", "path": str(packed)}, "path": f"{FIRST}/{name}/"}
         array = ts.open({"driver": "zarr3", "kvstore": kvstore}, open=True).result()
-        assert np.array_equal(array[1].read().result(), expected)
+        assert np.array_equal(array[1].read().result()[ANSWERED], expected)
 
 
 def test_a_pin_chooses_the_seal_and_opens_it(local: Path, tmp_path: Path) -> None:

@@ -20,7 +20,7 @@ from kdcache.store.seals import split_pin
 from kdcache.store.store import Store
 from kdcache.whole_store.verify import inspect_files
 from tests.kits import stages
-from tests.kits.damage import FIRST, ROWS, all_reads, rich_store
+from tests.kits.damage import ANSWERED, FIRST, all_reads, rich_store
 from tests.kits.house import loaded
 from tests.kits.stages import Stage, metrics, student, weights_of
 from tests.kits.web import Site, serving, uncached
@@ -56,7 +56,7 @@ def test_everything_that_is_read_over_http_equals_the_folder(url: str, local: Pa
     assert there.identity.dataset.class_names == here.identity.dataset.class_names
     assert there.identity == here.identity
     there, here = Store.open(f"{url}/"), Store.open(local)
-    positions = np.random.RandomState(0).permutation(ROWS)[:50]
+    positions = np.random.RandomState(0).permutation(ANSWERED)[:50]
     for view in here.every_view:
         found, wanted = there.read(view, positions), here.read(view, positions)
         assert np.array_equal(found.log_probs(2.0), wanted.log_probs(2.0))
@@ -80,7 +80,7 @@ def test_a_pin_opens_what_it_seals_and_nothing_else(url: str, local: Path) -> No
 def test_only_single_files_are_asked_for_and_only_parts_of_shards(url: str, local: Path, site: Site) -> None:
     with uncached():
         store = Store.open(url)
-    store.read(1, np.arange(ROWS))
+    store.read(1, ANSWERED)
     files = {f"rich.kd/{path.relative_to(local).as_posix()}" for path in local.rglob("*") if path.is_file()}
     assert {key for key, _ in site.asked} <= files | {"rich.kd/kdcache/partial.json"}  # asked for, in case it is one
     assert all(span for key, span in site.asked if f"{FIRST}/classes/c" in key)
