@@ -25,7 +25,7 @@ def row_bytes(store: Store, top_k: int | None = None, *, tail: bool = True) -> f
     """Bytes a row with the best `top_k` classes (by default all of the store's), with the sketch or without it."""
     view = store.every_view[0]
     layout = store.segment_of(view).layout
-    rows = store.load(view, np.arange(*layout.block_rows(0)))
+    rows = store.load(view, np.setdiff1d(np.arange(*layout.block_rows(0)), store.struck(view)))
     names = [name for name in layout.rowwise if name not in store.identity.encoding.outputs]
     arrays = {name: np.moveaxis(rows.arrays[name], 0, _axis(layout.arrays[name]) - 1)[None] for name in names}
     identity = store.identity

@@ -7,6 +7,7 @@ import pytest
 from scipy.special import log_softmax
 
 from kdcache.errors import MissingBlockError
+from kdcache.pipelines.verify.stage import _committed_positions
 from kdcache.sharing.cards import readme
 from kdcache.sharing.export import export_store
 from kdcache.sharing.merge import merge_stores
@@ -16,6 +17,7 @@ from kdcache.store.inspection import describe_rows, describe_store
 from kdcache.store.store import Store
 from kdcache.whole_store.calibrate import fit_temperature
 from kdcache.whole_store.diff import diff_stores
+from kdcache.whole_store.row_bytes import row_bytes
 from kdcache.whole_store.stats import store_stats
 from kdcache.whole_store.verify import inspect_files
 from tests.kits.recode import recoded
@@ -117,6 +119,14 @@ def test_recode_carries_them_into_larger_blocks(tmp_path: Path, monkeypatch: pyt
         assert [commit.struck for commit in store.segments[0].commits().values()] == [(3, 70, 90), (199,)]
         _, cut = recoded(tmp_path / "b.kd", tmp_path / "c.kd", top_k=3)
         assert cut.struck(1).tolist() == store.struck(1).tolist()
+
+
+def test_live_checks_ask_for_rows_with_an_answer_in_every_view(tmp_path: Path) -> None:
+    store = write_store(tmp_path / "a.kd", make_case(ROWS, mix="mixup", struck=STRUCK))
+    struck = np.union1d(store.struck(0), store.struck(1))
+    assert len(struck) == 12
+    assert _committed_positions(store).tolist() == np.setdiff1d(np.arange(ROWS), struck).tolist()
+    assert 10 < row_bytes(store) < 60
 
 
 def test_inspect_and_card_count_them(tmp_path: Path) -> None:
