@@ -10,6 +10,7 @@ if TYPE_CHECKING:
     from kdcache.base.view_span import ViewSpan
     from kdcache.errors import KdcacheError
     from kdcache.labels.full import FullLabels
+    from kdcache.labels.sampled_labels import SampledLabels
     from kdcache.labels.soft_labels import SoftLabels
     from kdcache.labels.topk_labels import TopKLabels
     from kdcache.objectives.batch import Batch
@@ -42,6 +43,7 @@ _HOMES = {
     "Loader": "training.loader",
     "Objective": "objectives.objective",
     "Outputs": "objectives.outputs",
+    "SampledLabels": "labels.sampled_labels",
     "SoftLabels": "labels.soft_labels",
     "Store": "store.store",
     "TopKLabels": "labels.topk_labels",
@@ -71,6 +73,7 @@ __all__ = [
     "Loader",
     "Objective",
     "Outputs",
+    "SampledLabels",
     "SoftLabels",
     "Store",
     "TopKLabels",

@@ -7,7 +7,6 @@ probabilities in f64 and from a row's key word: probabilities become integers, w
 Shape letters: B any leading axes, C classes, L hard labels a row, R draws a row.
 """
 
-from dataclasses import dataclass
 from typing import Any, ClassVar, Literal, Self
 
 import numpy as np
@@ -17,85 +16,14 @@ from pydantic import Field
 from kdcache.errors import BadLogitsError, InvalidInputError
 from kdcache.labels.encoding import UPWARD, Choice, Encoded, Encoding, LabelSpace, RowArray
 from kdcache.labels.quantising import NO_LABEL, class_dtype, decode_label, quantise_label
-from kdcache.labels.reduction import Array, TopK, centre, label_distances, logsumexp
-from kdcache.labels.soft_labels import SoftLabels, Tail, require_only
+from kdcache.labels.reduction import Array, centre, label_distances, logsumexp
+from kdcache.labels.sampled_labels import SampledLabels, require_draw_temperature
+from kdcache.labels.soft_labels import SoftLabels, Tail
 
 UNIT = 2.0**52  # of the integers that probabilities become: their sum is exact in f64 and in i64
 PIECE = 2**22  # probabilities in f64 at a time
 DRAWS = "ids of classes drawn from the teacher at the draw temperature, ascending, repeats kept"
 LABEL = "-log p of the hard label at the draw temperature, in steps of 1/64; 65535 for none"
-
-
-@dataclass(frozen=True, kw_only=True)
-class SampledLabels(SoftLabels):
-    """Soft labels of B rows by R draws from p at the temperature T: the forward cross-entropy at T, and no more.
-
-    draws [B, R]: ids, ascending, repeats kept. label [B] or [B, 2]: log p(hard label) at T. logits [B, 0]: none is
-    known. InvalidInputError names T for everything that draws cannot tell.
-    """
-
-    draws: Array
-    draw_temperature: float
-
-    DRAWN: ClassVar[bool] = True
-    BY_ROW: ClassVar[tuple[str, ...]] = ("draws", "logits", "label")
-
-    @property
-    def tail_classes(self) -> int:
-        """Refused, as is all else of single classes."""
-        raise self._unknown("a tail")
-
-    @property
-    def top_class(self) -> Array:
-        raise self._unknown("the top class")
-
-    def best(self, k: int) -> Array:
-        raise self._unknown(f"the best {k} classes")
-
-    def tail_log_mass(self, temperature: float | Array) -> Array:
-        raise self._unknown("log-probabilities by class")
-
-    def log_dense(self, temperature: float | Array, *, tail: Tail = "uniform") -> Array:
-        raise self._unknown("log-probabilities by class")
-
-    def all_logits(self, offsets: Array | None = None) -> Array:
-        raise self._unknown("logits")
-
-    def tail_moments(self) -> tuple[Array, Array]:
-        raise self._unknown("logits")
-
-    def tail_mean(self) -> Array:
-        raise self._unknown("logits")
-
-    def prefix(self, k: int) -> SoftLabels:
-        raise self._unknown(f"the best {k} classes")
-
-    def reduced(self, k: int, hard_BL: Array) -> TopK:
-        raise self._unknown(f"the best {k} classes")
-
-    def require_temperature(self, temperature: float | Array, *, tail: Tail = "uniform") -> None:
-        """Raises InvalidInputError for any temperature but that of the draws."""
-        _require_draw_temperature(temperature, self.draw_temperature)
-
-    def label_log_prob(self, temperature: float | Array) -> Array:
-        """[B] or [B, 2] log-probability of the hard label; NaN where there is none."""
-        self.require_temperature(temperature)
-        return self.label
-
-    def shown(self) -> tuple[Array, Array, Array | None]:
-        """Ids [B, R] with the shares of the draws that they have, a repeat's share standing at its first place."""
-        xp = array_namespace(self.draws)
-        equal = self.draws[..., :, None] == self.draws[..., None, :]
-        shares = xp.astype(xp.count_nonzero(equal, axis=-1), self.logits.dtype) / self.draws.shape[-1]
-        repeats = xp.concat([xp.zeros_like(equal[..., :1, 0]), self.draws[..., 1:] == self.draws[..., :-1]], axis=-1)
-        return self.draws, xp.where(repeats, xp.zeros_like(shares), shares), None
-
-    def _unknown(self, noun: str) -> InvalidInputError:
-        known = f"{self.draws.shape[-1]} draws at T = {self.draw_temperature:g}"
-        return InvalidInputError(
-            f"{noun} cannot be had of {known}: they serve the forward cross-entropy at that temperature alone; use an "
-            "objective such as kd there, or extract with --encoding topk or full"
-        )
 
 
 class SampledEncoding(Encoding):
@@ -203,7 +131,11 @@ class SampledEncoding(Encoding):
         )
 
     def fields_of(self, soft: SoftLabels, hard_RL: Array, space: LabelSpace) -> dict[str, Array]:
-        """The fields of `reduce`; `draw` gives the draws."""
+        """The fields of `reduce` from all logits, to which `draw` adds draws; of draws those that there are, with the
+        loss in place of the distance: a label then counts as the top class where its loss rounds to 0."""
+        if soft.DRAWN:
+            loss_RL = -soft.label.reshape(hard_RL.shape)
+            return {"draws": soft.draws, "label": loss_RL, "label_loss": loss_RL}
         return self.reduce(soft.all_logits(), hard_RL, space)
 
     def at_limit(self, arrays: dict[str, Array], kept: int) -> Array:
@@ -218,7 +150,7 @@ class SampledEncoding(Encoding):
         return ()
 
     def require_temperature(self, temperature: float, *, tail: Tail = "uniform") -> None:
-        _require_draw_temperature(temperature, self.draw_temperature)
+        require_draw_temperature(temperature, self.draw_temperature)
 
     def require_log_probs(self, purpose: str) -> None:
         raise InvalidInputError(
@@ -264,8 +196,3 @@ def drawn(probs_BC: Array, uniforms_BR: Array) -> Array:
     else:
         ids_BR = xp.searchsorted(ends_BC, places_BR, right=True)
     return xp.astype(xp.sort(ids_BR, axis=-1), xp.int32)
-
-
-def _require_draw_temperature(temperature: float | Array, known: float) -> None:
-    advice = f"give --temperature {known:g}, or extract with another --draw-temperature"
-    require_only(temperature, known, "drawn soft labels", advice)

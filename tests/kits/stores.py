@@ -150,7 +150,8 @@ def block_arrays(store: Store, segment: Segment, block: int, logits: Array) -> d
         arrays = dict(encode_topk(rows, encoding, identity.teacher.classes, masked).arrays)
     arrays["pixels"] = pixels_of(views, positions)
     for number, (name, output) in enumerate(encoding.outputs.items()):
-        values = part[..., number : number + output.row_bytes // 2].astype(np.float16)
+        columns = np.arange(number, number + output.row_bytes // 2) % part.shape[-1]
+        values = part[..., columns].astype(np.float16)
         arrays[name] = values.reshape(*values.shape[:2], *output.back)
     if encoding.contents is not None:
         arrays["contents"] = (positions[None] * 2_654_435_761 % 2**32).astype(np.uint32)

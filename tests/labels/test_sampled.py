@@ -14,7 +14,8 @@ from kdcache.errors import BadLogitsError, InvalidInputError
 from kdcache.labels.encoding import Choice, LabelSpace
 from kdcache.labels.encodings import chosen, encoding_of, read_as
 from kdcache.labels.full import FullEncoding
-from kdcache.labels.sampled import SampledEncoding, SampledLabels, drawn, probabilities, uniforms
+from kdcache.labels.sampled import SampledEncoding, drawn, probabilities, uniforms
+from kdcache.labels.sampled_labels import SampledLabels
 from kdcache.labels.topk import TopKEncoding
 from kdcache.objectives.targets import Targets, in_dtype, kl_rows
 from kdcache.store.plan import draw_words

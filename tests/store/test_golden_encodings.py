@@ -13,7 +13,7 @@ import xxhash
 from scipy.special import logsumexp
 
 from kdcache.errors import FormatError, InvalidInputError, MissingBlockError
-from kdcache.labels.sampled import SampledLabels
+from kdcache.labels.sampled_labels import SampledLabels
 from kdcache.labels.topk_labels import TopKLabels
 from kdcache.store.inspection import describe_rows, describe_store
 from kdcache.store.store import Store

@@ -1,0 +1,90 @@
+"""Sampled soft labels: draws from the teacher, which serve the forward cross-entropy at one temperature alone.
+
+Shape letters: B any leading axes, L hard labels a row, R draws a row.
+"""
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+from array_api_compat import array_namespace
+
+from kdcache.errors import InvalidInputError
+from kdcache.labels.reduction import Array, TopK
+from kdcache.labels.soft_labels import SoftLabels, Tail, require_only
+
+
+@dataclass(frozen=True, kw_only=True)
+class SampledLabels(SoftLabels):
+    """Soft labels of B rows by R draws from p at the temperature T: the forward cross-entropy at T, and no more.
+
+    draws [B, R]: ids, ascending, repeats kept. label [B] or [B, 2]: log p(hard label) at T. logits [B, 0]: none is
+    known. InvalidInputError names T for everything that draws cannot tell.
+    """
+
+    draws: Array
+    draw_temperature: float
+
+    DRAWN: ClassVar[bool] = True
+    BY_ROW: ClassVar[tuple[str, ...]] = ("draws", "logits", "label")
+
+    @property
+    def tail_classes(self) -> int:
+        """Refused, as is all else of single classes."""
+        raise self._unknown("a tail")
+
+    @property
+    def top_class(self) -> Array:
+        raise self._unknown("the top class")
+
+    def best(self, k: int) -> Array:
+        raise self._unknown(f"the best {k} classes")
+
+    def tail_log_mass(self, temperature: float | Array) -> Array:
+        raise self._unknown("log-probabilities by class")
+
+    def log_dense(self, temperature: float | Array, *, tail: Tail = "uniform") -> Array:
+        raise self._unknown("log-probabilities by class")
+
+    def all_logits(self, offsets: Array | None = None) -> Array:
+        raise self._unknown("logits")
+
+    def tail_moments(self) -> tuple[Array, Array]:
+        raise self._unknown("logits")
+
+    def tail_mean(self) -> Array:
+        raise self._unknown("logits")
+
+    def prefix(self, k: int) -> SoftLabels:
+        raise self._unknown(f"the best {k} classes")
+
+    def reduced(self, k: int, hard_BL: Array) -> TopK:
+        raise self._unknown(f"the best {k} classes")
+
+    def require_temperature(self, temperature: float | Array, *, tail: Tail = "uniform") -> None:
+        """Raises InvalidInputError for any temperature but that of the draws."""
+        require_draw_temperature(temperature, self.draw_temperature)
+
+    def label_log_prob(self, temperature: float | Array) -> Array:
+        """[B] or [B, 2] log-probability of the hard label; NaN where there is none."""
+        self.require_temperature(temperature)
+        return self.label
+
+    def shown(self) -> tuple[Array, Array, Array | None]:
+        """Ids [B, R] with the shares of the draws that they have, a repeat's share standing at its first place."""
+        xp = array_namespace(self.draws)
+        equal = self.draws[..., :, None] == self.draws[..., None, :]
+        shares = xp.astype(xp.count_nonzero(equal, axis=-1), self.logits.dtype) / self.draws.shape[-1]
+        repeats = xp.concat([xp.zeros_like(equal[..., :1, 0]), self.draws[..., 1:] == self.draws[..., :-1]], axis=-1)
+        return self.draws, xp.where(repeats, xp.zeros_like(shares), shares), None
+
+    def _unknown(self, noun: str) -> InvalidInputError:
+        known = f"{self.draws.shape[-1]} draws at T = {self.draw_temperature:g}"
+        return InvalidInputError(
+            f"{noun} cannot be had of {known}: they serve the forward cross-entropy at that temperature alone; use an "
+            "objective such as kd there, or extract with --encoding topk or full"
+        )
+
+
+def require_draw_temperature(temperature: float | Array, known: float) -> None:
+    advice = f"give --temperature {known:g}, or extract with another --draw-temperature"
+    require_only(temperature, known, "drawn soft labels", advice)
