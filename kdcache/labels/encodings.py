@@ -24,7 +24,7 @@ def encoding_class(name: str) -> type[Encoding]:
     return ENCODINGS[name]
 
 
-def chosen(name: str, choice: Choice, space: LabelSpace, *, like: Encoding | None) -> Encoding:
+def chosen(name: str, choice: Choice, space: LabelSpace, *, like: Encoding | None = None) -> Encoding:
     """The encoding of this name that a choice asks for, without features or head. What it leaves open is as in `like`,
     the encoding of the store that stands: its block rule too. Raises InvalidInputError, also for draws that the
     encoding does not make."""

@@ -170,10 +170,8 @@ class Segment:
         return positions if view is None else without_answer(self.identity.plan, positions, view, self.layout.rows)
 
     def _require_answers(self, view: int, positions: IntArray, samples: list[int]) -> None:
-        if not samples:
-            return
-        struck = np.array(samples, dtype=np.int64)
-        absent = np.intersect1d(positions, without_answer(self.identity.plan, struck, view, self.layout.rows))
+        struck, rows = np.array(samples, dtype=np.int64), self.layout.rows
+        absent = np.intersect1d(positions, without_answer(self.identity.plan, struck, view, rows)) if samples else ()
         if len(absent):
             raise InvalidInputError(
                 f"{self.layout.name}: view {view} has no answer at positions {shown(absent)}, which are struck: their "

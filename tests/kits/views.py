@@ -220,9 +220,8 @@ def make_setting(
         encoding=encoding,
     )
     transform = transform or build_transform(plan.transform.name, plan.transform.arguments)[0]
-    return Setting(
-        data, teacher, identity, order, ViewDataset(data.samples, order, plan, transform, encoding.kinds_of_contents)
-    )
+    dataset = ViewDataset(data.samples, order, plan, transform, encoding.kinds_of_contents)
+    return Setting(data, teacher, identity, order, dataset)
 
 
 def extractor_of(
@@ -286,10 +285,8 @@ class Altered:
         image, label = self.data.samples[index]
         return self.change(image.clone(), index), label
 
-    def content(self, index: int) -> bytes:
-        """The bytes of the sample that was not changed: it is decoded otherwise."""
-        data: bytes = self.data.samples.content(index)  # type: ignore[attr-defined]
-        return data
+    def content(self, index: int) -> Any:  # of the sample that was not changed: it is decoded otherwise
+        return self.data.samples.content(index)  # type: ignore[attr-defined]
 
 
 def altered(data: Data, change: Callable[[Tensor, int], Tensor]) -> Data:

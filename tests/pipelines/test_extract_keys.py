@@ -93,7 +93,7 @@ def test_a_dry_run_counts_files_and_bytes_by_the_rule(
     by_rule_1 = estimate(stage.asked(tmp_path / "no.kd"))
     monkeypatch.setattr(encodings, "BLOCK_RULE", 2)
     by_rule_2 = estimate(stage.asked(tmp_path / "no.kd"))
-    assert by_rule_1.files - by_rule_2.files == 4 * 6  # five shards and a commit of four blocks
+    assert by_rule_1.files - by_rule_2.files == 4 * 7  # six shards and a commit of four blocks
     assert by_rule_2.bytes_a_row < by_rule_1.bytes_a_row
     assert [k.bytes_a_row for k in by_rule_2.by_k] < [k.bytes_a_row for k in by_rule_1.by_k]
 

@@ -12,6 +12,7 @@ from kdcache.store.manifest import Provenance
 from kdcache.store.store import Store
 from kdcache.training.loader import Loader
 from kdcache.training.loader_options import LabelOptions
+from kdcache.views.draw import DrawnRows
 from kdcache.views.replay import ReplayCheck, grade_replay
 from kdcache.views.sources import Data
 from tests.kits.batches import batches_left
@@ -98,8 +99,10 @@ def test_no_drift_of_texts_is_accepted(tmp_path: Path, data: Data) -> None:
     store = write_store(tmp_path / "a.kd", make_case(192, sequence=8))
     dataset = make_setting(data, teacher_of(), plan_of()).dataset
     with pytest.raises(InvalidInputError, match=r"drift was accepted for .*a\.kd, which holds texts"):
-        ReplayCheck([store], dataset, accept_drift=True)
-    check, pixels = ReplayCheck([store], dataset, accept_drift=False), store.load(0, [8, 9]).arrays["pixels"]
-    check.compare(0, 0, np.array([8, 9]), pixels, pixels)
+        ReplayCheck([store], dataset, range(192), accept_drift=True)
+    check = ReplayCheck([store], dataset, range(192), accept_drift=False)
+    positions, pixels = np.array([8, 9]), store.load(0, [8, 9]).arrays["pixels"]
+    check.compare(0, 0, DrawnRows(positions, pixels, {}), pixels)
+    other = pixels ^ np.array([0, 1], dtype=np.uint8)
     with pytest.raises(ReplayError, match=r"position 9 of view 0 is not the token that the teacher read"):
-        check.compare(0, 0, np.array([8, 9]), pixels ^ np.array([0, 1], dtype=np.uint8), pixels)
+        check.compare(0, 0, DrawnRows(positions, other, {}), pixels)
