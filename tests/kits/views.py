@@ -26,7 +26,7 @@ from kdcache.networks.extract_block import BlockExtractor
 from kdcache.networks.preparation import Preparation, default_normalisation
 from kdcache.networks.small import convnet
 from kdcache.networks.teacher import Teacher
-from kdcache.store.manifest import Identity, OrderIdentity, Provenance
+from kdcache.store.manifest import Identity, Provenance
 from kdcache.store.plan import TransformSpec, ViewPlan
 from kdcache.store.segment import Segment
 from kdcache.store.store import Store
@@ -265,11 +265,6 @@ def extract_store(path: Path, setting: Setting, *, views: int = 2, **options: An
         assert segment.commit(block, arrays=arrays, counts=counts, provenance=Provenance(device="test")) is not None
     store.seal()
     return Store.open(path)
-
-
-def given_order(rows: int) -> tuple[IntArray, OrderIdentity]:
-    """The data set's own order."""
-    return make_order(rows, "given", 0)
 
 
 class Altered:

@@ -53,7 +53,7 @@ def test_extract_draws_from_the_teacher(stage: Stage, tmp_path: Path, mix: str) 
     other = extract(stage.asked(tmp_path / "full.kd", mix=mix, encoding="full")).store
     store, answers = Store.open(path), Store.open(other)
     assert json.loads(Path(path, "kdcache/manifest.json").read_text())["identity"]["encoding"] == {
-        "name": "sampled", "features": 0, "head": 0, "draws": 6, "draw_temperature": 2.0,
+        "name": "sampled", "features": 0, "head": 0, "draws": 6, "draw_temperature": 2.0, "contents": "bytes",
     }  # fmt: skip
     positions, equal = np.arange(store.rows), []
     for view in store.every_view:
@@ -227,7 +227,9 @@ def mass_of_digits(stage: Stage, tmp_path: Path) -> str:
     """The digits' store with the same answers, of whose tail the mass alone is kept."""
     source = Store.open(stage.store)
     assert isinstance(source.identity.encoding, TopKEncoding)
-    encoding = source.identity.encoding.model_copy(update={"tail": "mass", "class_means": False, "packing": "plain"})
+    encoding = source.identity.encoding.model_copy(
+        update={"tail": "mass", "class_means": False, "packing": "plain", "contents": None}
+    )
     identity = source.identity.model_copy(update={"encoding": encoding})
     store = Store.create(
         tmp_path / "mass.kd", identity, order=source.order, labels=source.labels, provenance=source.manifest.provenance

@@ -89,7 +89,7 @@ def test_reading_asks_for_parts_and_keeps_to_one_commit(pushed: Hub, local: Path
 
 
 def all_reads_of(store: Store) -> bytes:
-    return b"".join(store.load(view, range(100)).arrays["classes"].tobytes() for view in store.every_view)
+    return b"".join(store.load(view, range(70)).arrays["classes"].tobytes() for view in store.every_view)
 
 
 def test_an_address_that_expired_is_asked_for_again(pushed: Hub, local: Path) -> None:
