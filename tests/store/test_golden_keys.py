@@ -1,4 +1,4 @@
-"""Golden stores of the keys that joined format 1 last: block rule, class map and answers, by the table alone."""
+"""Golden stores of the keys that joined format 1 last, by the table alone: block rule, class map, answers, contents."""
 
 import json
 import shutil
@@ -10,8 +10,10 @@ import pytest
 
 from kdcache.errors import FormatError
 from kdcache.store.store import Store
-from tests.golden.make import CLASSES, MASKED, ROWS, K
+from tests.golden.make import CLASSES, HERE, MASKED, ROWS, K, golden_contents, golden_pixels
 from tests.store.test_golden import EVERYTHING, MAPPED, PACKED, PROBS, RULE_2, TOPK, exact, raw
+
+CONTENTS = HERE / "format1-contents.kd"
 
 
 def identity_of(root: Path) -> Any:
@@ -70,9 +72,31 @@ def test_a_store_of_probabilities_holds_their_logarithm() -> None:
     np.testing.assert_array_equal(store.read(0, EVERYTHING).all_logits(), stored.astype("f4"))
 
 
+def test_a_store_of_contents_holds_one_fingerprint_a_sample_and_segment() -> None:
+    """[1, N] u32 whatever the number of views, in shards of one chunk; rows are those of the store without it."""
+    store = Store.open(CONTENTS)
+    assert store.content_id == "69fe7602abbf1b7ae6b4cbf49610122c3a75f110bbfaac069df49370dafdfb40"
+    assert identity_of(CONTENTS)["encoding"] == {
+        "contents": "bytes", "features": 0, "head": 0, "k": K, "name": "topk", "quantisation": "default",
+    }  # fmt: skip
+    for segment, view in (("views-00000-00002", 0), ("views-00002-00003", 2)):
+        stored = raw(CONTENTS, f"{segment}/contents")
+        assert (str(stored.dtype), stored.shape, raw_chunk(CONTENTS, f"{segment}/contents")) == (
+            "uint32", (1, ROWS), [1, 64],
+        )  # fmt: skip
+        np.testing.assert_array_equal(stored[0], golden_contents())
+        read = store.segment_of(view).read(view, EVERYTHING, ["contents"]).arrays["contents"]
+        np.testing.assert_array_equal(read, golden_contents())
+        record = json.loads((CONTENTS / f"kdcache/{segment}/commits/000/000001.json").read_bytes())
+        assert "contents" in record["shards"]
+        np.testing.assert_array_equal(raw(CONTENTS, f"{segment}/pixels")[0], golden_pixels(view, view + 1)[0])
+
+
 @pytest.mark.parametrize(
     ("root", "key", "value"),
     [
+        (CONTENTS, "encoding.contents", "names"),
+        (CONTENTS, "encoding.contents", 1),
         (RULE_2, "encoding.block_rule", 3),
         (RULE_2, "encoding.block_rule", "2"),
         (MAPPED, "teacher.class_map", [-1, 10]),
