@@ -11,6 +11,9 @@ import numpy as np
 import pytest
 
 from kdcache.errors import KdcacheError, StoreError, StoreNotFoundError
+from kdcache.labels.encoding import Encoding, Tap
+from kdcache.labels.sampled import SampledEncoding
+from kdcache.labels.topk import TopKEncoding
 from kdcache.store.commits import read_commit
 from kdcache.store.store import Store
 from kdcache.whole_store.verify import forget_blocks, inspect_files
@@ -18,6 +21,10 @@ from tests.kits.crash import ROWS, Disk, Killed, files_of, on, remembered, steps
 from tests.kits.stores import Case, make_case
 
 STRUCK = (3, 66)
+KEYS: dict[str, Encoding] = {  # each array that a block can have
+    "top-k": TopKEncoding(k=5, taps=(Tap(name="layer1", shape=(2, 3)),), contents="bytes"),
+    "sampled": SampledEncoding(draws=6, contents="values"),
+}
 EVERYTHING = np.setdiff1d(np.arange(ROWS), STRUCK)
 
 
@@ -27,9 +34,9 @@ def _encoded_once() -> Iterator[None]:
         yield
 
 
-@pytest.fixture(scope="module")
-def case() -> Case:
-    return make_case(ROWS, struck=STRUCK)
+@pytest.fixture(scope="module", params=KEYS.values(), ids=KEYS)
+def case(request: pytest.FixtureRequest) -> Case:
+    return make_case(ROWS, struck=STRUCK, encoding=request.param)
 
 
 @pytest.fixture(scope="module")
@@ -134,7 +141,7 @@ def test_a_death_at_every_step_of_a_repair(tmp_path: Path, case: Case, truth: Pa
     shutil.copytree(truth, hurt)
     layout = Store.open(truth).segments[0].layout
     for block in (0, 1):
-        key = layout.arrays["tail"].key(block)
+        key = layout.arrays["label"].key(block)
         (hurt / key).write_bytes((hurt / key).read_bytes()[:-1])
     findings = inspect_files(str(hurt)).findings
     shutil.copytree(hurt, tmp_path / "counted.kd")

@@ -11,6 +11,8 @@ from pathlib import Path
 import numpy as np
 
 from kdcache.base.view_span import ViewSpan
+from kdcache.labels.encoding import Tap
+from kdcache.labels.topk import TopKEncoding
 from kdcache.store.store import Store
 from kdcache.whole_store.verify import inspect_files
 from tests.kits.forks import forks
@@ -18,12 +20,13 @@ from tests.kits.stores import Case, commit_logits, create_store, make_case
 
 ROWS, VIEWS = 500, 2  # 8 blocks
 STRUCK = (5, 130, 131, 499)
+ENCODING = TopKEncoding(k=4, taps=(Tap(name="layer1", shape=(2, 3)),), contents="bytes")
 NOISE = 0.2
 
 
 def case_of(writer: int, noisy: bool) -> Case:
     """The logits of one writer: equal for all, or with other last bits for each."""
-    case = make_case(ROWS, 20, 4, views=VIEWS, struck=STRUCK)
+    case = make_case(ROWS, 20, views=VIEWS, struck=STRUCK, encoding=ENCODING)
     if noisy:
         case.logits[:] += np.random.RandomState(100 + writer).normal(0, NOISE, case.logits.shape).astype("f4")
     return case
