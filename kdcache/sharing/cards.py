@@ -152,6 +152,7 @@ def _rows(store: Store, facts: CardFacts) -> dict[str, str]:
         "data set": f"{escape(public(fields['data'] or 'not named'))}, {fields['rows']:,} rows"
         + (f", {fields['struck']:,} samples without an answer" if fields["struck"] else ""),
         "data set digests": escape(public(f"ids {identity.dataset.ids}, labels {identity.dataset.labels}")),
+        **({"samples are known by": f"their {fields['contents']}"} if fields["contents"] != "none" else {}),
         **({"tokens of a text": f"{fields['sequence']:,}"} if fields["sequence"] > 1 else {}),
         "classes": f"{fields['classes']:,}",
         "views": fields["views"],

@@ -80,6 +80,7 @@ def test_a_card_of_a_real_store(stage: Stage, tmp_path: Path, capsys: Capture) -
         "kdcache.networks:convnet",
         "> Eight by eight",
         f"{len(shards)} files",
+        "| samples are known by | their bytes |",
     ):
         assert said in text
     assert inspect_files(str(path)).whole
