@@ -21,7 +21,7 @@ ASKED = ("encoding.k", "encoding.name")
 TERMINAL = {"typer", "rich", "click"}
 BARE = {"pipelines", "cli"}
 STAGES = {"extract", "train", "verify", "sweep"}
-TESTS = {"kits", "faults", "processes", "real_data", "golden", "benchmarks", "torture", "pipelines", "cli"}
+TESTS = {"doors", "kits", "faults", "processes", "real_data", "golden", "benchmarks", "torture", "pipelines", "cli"}
 
 
 def floor(module: str) -> int:

@@ -1,0 +1,175 @@
+"""Commands as a user gives them, in a folder of their own, and the table of situations that users meet.
+
+A test marked `situation` is a row of docs/troubleshooting.md: `python -m tests.doors` writes the page's table anew.
+"""
+
+import hashlib
+import importlib
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from kdcache.cli.app import main
+from kdcache.store.store import Store
+
+ROOT = Path(__file__).parents[2]
+PAGE = ROOT / "docs/troubleshooting.md"
+BEGIN, END = "<!-- situations -->\n", "<!-- end of situations -->\n"
+HEADER = "| situation | what you see | exit | on disk afterwards |\n|---|---|---|---|\n"
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """The end of a command: its exit code, and what it printed."""
+
+    exit_code: int
+    out: str
+    err: str
+
+    @property
+    def record(self) -> dict[str, Any]:
+        """The one line of JSON that a command with --json prints on stdout."""
+        record = json.loads(self.out)
+        assert isinstance(record, dict)
+        return record
+
+
+@dataclass
+class Door:
+    """A folder in which commands run as a user gives them. `files` are those before the last command, by their sha256.
+    `target` is the last command's first argument: its store or run."""
+
+    folder: Path
+    capture: pytest.CaptureFixture[str]
+    outcome: Outcome | None = None
+    target: Path = Path()
+    files: dict[str, str] = field(default_factory=dict)
+
+    def write(self, name: str, text: str) -> Path:
+        """A text file of the user's in the folder."""
+        path = self.folder / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text)
+        return path
+
+    def run(self, *words: object) -> Outcome:
+        """`kdcache WORDS` in this process."""
+        self._before(words)
+        self.capture.readouterr()
+        with pytest.raises(SystemExit) as left:
+            main([str(word) for word in words])
+        assert isinstance(left.value.code, int)
+        self.outcome = Outcome(left.value.code, *self.capture.readouterr())
+        return self.outcome
+
+    def run_apart(self, *words: object, timeout: float = 120, **environment: str) -> Outcome:
+        """`kdcache WORDS` in a process of its own. Fails where it does not end within `timeout` seconds."""
+        self._before(words)
+        environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT), **environment}
+        process = subprocess.run(
+            [sys.executable, "-m", "kdcache", *map(str, words)],
+            cwd=self.folder, env=environment, capture_output=True, text=True, timeout=timeout, check=False,
+        )  # fmt: skip
+        self.outcome = Outcome(process.returncode, process.stdout, process.stderr)
+        return self.outcome
+
+    def refused(self, *words: object) -> str:
+        """The message of a command that ends with exit code 2 and prints nothing on stdout."""
+        outcome = self.run(*words)
+        assert (outcome.exit_code, outcome.out) == (2, ""), outcome
+        assert "Traceback" not in outcome.err
+        return " ".join(outcome.err.split())
+
+    def done(self, *words: object) -> dict[str, Any]:
+        """The record of a command that ends with exit code 0, as --json prints it."""
+        outcome = self.run(*words, "--json")
+        assert outcome.exit_code == 0, outcome
+        return outcome.record
+
+    def _before(self, words: tuple[object, ...]) -> None:
+        self.files = self.contents()
+        self.target = self.folder / str(words[1]) if len(words) > 1 else self.folder
+
+    def contents(self) -> dict[str, str]:
+        """The sha256 of every file in the folder, but for what Python compiles."""
+        files = (path for path in sorted(self.folder.rglob("*")) if path.is_file() and "__pycache__" not in path.parts)
+        return {str(path.relative_to(self.folder)): hashlib.sha256(path.read_bytes()).hexdigest() for path in files}
+
+
+def _require_nothing_new(door: Door) -> None:
+    assert door.contents() == door.files
+
+
+def _require_whole_store(door: Door) -> None:
+    store = Store.open(door.target)
+    assert all(len(segment.commits()) == segment.layout.blocks for segment in store.segments)
+
+
+def _require_blocks(door: Door) -> None:
+    store = Store.open_for_writing(door.target)
+    assert sum(len(segment.commits()) for segment in store.segments)
+    assert not list(door.target.glob("kdcache/seals/*"))
+
+
+def _require_run(door: Door) -> None:
+    assert (door.target / "weights/last.safetensors").is_file()
+
+
+def _require_checkpoint(door: Door) -> None:
+    assert (door.target / "checkpoints/state.pt").is_file()
+
+
+LEFT: dict[str, Callable[[Door], None]] = {
+    "nothing new": _require_nothing_new,
+    "a whole store": _require_whole_store,
+    "whole blocks; the same command goes on": _require_blocks,
+    "a run with its weights": _require_run,
+    "a checkpoint; the same command goes on": _require_checkpoint,
+}
+
+
+@dataclass(frozen=True)
+class Situation:
+    """A row of the table: a user's situation, what the user sees, the exit code, and the files afterwards (`left`, a
+    key of LEFT)."""
+
+    situation: str
+    sees: str
+    exit_code: int
+    left: str
+
+    @property
+    def line(self) -> str:
+        cells = (self.situation, self.sees, str(self.exit_code), self.left)
+        return "| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |\n"
+
+
+def situation_of(marks: Iterator[pytest.Mark]) -> Situation | None:
+    """The situation that a test's marks name, None where none does."""
+    mark = next((mark for mark in marks if mark.name == "situation"), None)
+    return None if mark is None else Situation(*mark.args, **mark.kwargs)
+
+
+def table() -> str:
+    """The table of all situations, by the file that tests them."""
+    lines = []
+    for path in sorted((ROOT / "tests/doors").glob("test_*.py")):
+        module = importlib.import_module(f"tests.doors.{path.stem}")
+        for value in vars(module).values():
+            if row := situation_of(iter(getattr(value, "pytestmark", ()))):
+                lines.append(row.line)
+    return HEADER + "".join(lines)
+
+
+def page_with(text: str) -> str:
+    """The page of situations with this table."""
+    page = PAGE.read_text()
+    start, stop = page.index(BEGIN) + len(BEGIN), page.index(END)
+    return page[:start] + text + page[stop:]
