@@ -45,6 +45,9 @@ class Settings(BaseModel):
 
     data: str = Field(description="digits, fashion-mnist:FOLDER, folder:PATH, torchvision:NAME, or module:callable")
     data_set: Arguments = Field(default={}, description="key=value for the data set, for example split=train")
+    labels: Literal["data", "none"] = Field(
+        default="data", description="the data's hard labels, or none: its labels mean something else"
+    )
     transform: str = Field(
         default="none", description="none, light, imagenet, randaugment, trivialaugment, center, or module:callable"
     )
@@ -68,6 +71,9 @@ class ExtractSettings(Settings):
         default={}, description="key=value for the teacher, for example weights=IMAGENET1K_V2"
     )
     weights: str = Field(default="", description="safetensors file or state dict to load into the teacher")
+    class_map: str = Field(
+        default="", description="file of lines TEACHER = DATA: the data's class of a teacher's, by name or number"
+    )
     mask_classes: Integers = Field(default=(), description="classes that count as absent, for example 3,17")
     views: WrittenSpan = Field(
         default=ViewSpan(0, 1), description="how many views, or a range such as 10:20 to add to a store"

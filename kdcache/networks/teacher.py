@@ -45,13 +45,18 @@ class Teacher:
         self.network = network.to(memory_format=torch.channels_last)
         self.preparation = preparation
         self.precision = precision
-        self.answers = answers
-        self.masked_classes = tuple(sorted({*masked_classes, *answers.unreached}))
+        self._masked_classes = masked_classes
+        self.map_answers(answers)
         self._features: Tensor | None = None
         self.head = find_head(network)
         if self.head is not None:
             self.head.register_forward_pre_hook(self._before_head)
             self.head.register_forward_hook(self._after_head)
+
+    def map_answers(self, answers: Answers) -> None:
+        """From now on the network's answers become logits as `answers` says."""
+        self.answers = answers
+        self.masked_classes = tuple(sorted({*self._masked_classes, *answers.unreached}))
 
     def answer(self, images: Tensor) -> tuple[Tensor, Tensor | None]:
         """Logits [B, C] f32 of prepared images [B, ch, H, W], and features [B, D] f32, None without a linear head.

@@ -2,21 +2,20 @@
 
 A record travels in the metadata of a safetensors file under `kdcache.lineage` (one key: safetensors writes several in
 random order) and in the provenance of a store's manifest under `lineage`. Strangers may have written either, so the
-record is bounded in bytes, depth and form. In a weights file any other record is refused. In a manifest, whose
-provenance is reported and never refused, it counts as absent: then the identity's parents stand alone. A lineage in a
-manifest explains these parents, and adds only stores that were not sealed.
+record is bounded in bytes, depth and form. That of a weights file holds class names too. In a weights file any other
+record is refused. In a manifest, whose provenance is reported and never refused, it counts as absent: then the
+identity's parents stand alone. A lineage in a manifest explains these parents, and adds only unsealed stores.
 """
 
 import json
 import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any, Literal, Protocol
+from typing import Any, ClassVar, Literal, Protocol
 
 from pydantic import Field, ValidationError
 from safetensors import SafetensorError, safe_open
 
-from kdcache.base.canonical import canonical_json
 from kdcache.base.records import Record
 from kdcache.errors import InvalidInputError
 from kdcache.labels.encodings import AnyEncoding
@@ -24,7 +23,8 @@ from kdcache.store.manifest import Identity, Manifest, Provenance
 
 KEY = "kdcache.lineage"
 FORMAT = 1
-BYTES, DEPTH, ENTRIES = 2**21, 16, 1000  # an entry has at most 1,400 bytes
+BYTES, DEPTH, ENTRIES = 2**22, 16, 1000  # an entry has at most 1,400 bytes
+NAMES_BYTES = 2**21  # of a network's class names; longer lists are left out
 RECODED = "recoded"  # key in a manifest's provenance: the stores that this one was recoded from
 ORIGINS = 16  # recodings that are shown
 SHOWN = 16  # digits of an id that people see
@@ -46,10 +46,13 @@ class Ancestor(Record):
 
 
 class Lineage(Record):
-    """The lineage in a weights file."""
+    """The lineage in a weights file, and the names of the classes that its network answers, where they have names."""
 
     format: Literal[1] = 1
     stores: tuple[Ancestor, ...]
+    class_names: tuple[str, ...] = ()
+
+    LATER: ClassVar[tuple[str, ...]] = ("class_names",)
 
 
 class Described(Protocol):
@@ -99,17 +102,19 @@ def chain_of(store: Described) -> tuple[Ancestor, ...]:
     return parents + tuple(ancestor for ancestor in ancestors if ancestor.content_id is None)
 
 
-def weights_metadata(stores: Sequence[Described], *, start: str | Path = "") -> dict[str, str]:
-    """Metadata of a weights file: the lineage of its network. Empty where no store taught it.
+def weights_metadata(
+    stores: Sequence[Described], *, start: str | Path = "", class_names: Sequence[str] = ()
+) -> dict[str, str]:
+    """Metadata of a weights file: the lineage of its network, and the names of its classes; empty without both.
 
     `start` is the weights file that training began from, if any: its lineage is the network's too.
     """
     ancestors = lineage_of(stores)
-    if start:
-        ancestors += tuple(ancestor for ancestor in read_lineage(start) if ancestor not in ancestors)
-    if not ancestors:
+    ancestors += tuple(ancestor for ancestor in (read_lineage(start) if start else ()) if ancestor not in ancestors)
+    names = tuple(class_names) if _are_written(class_names) else ()
+    if not ancestors and not names:
         return {}
-    return {KEY: canonical_json(Lineage(stores=_bound(ancestors)).model_dump(mode="json")).decode()}
+    return {KEY: Lineage(stores=_bound(ancestors), class_names=names).to_bytes().decode()}
 
 
 def read_lineage(path: str | Path) -> tuple[Ancestor, ...]:
@@ -117,14 +122,31 @@ def read_lineage(path: str | Path) -> tuple[Ancestor, ...]:
 
     Raises InvalidInputError, naming the file and what is wrong, for a record that kdcache did not write.
     """
-    if Path(path).suffix != ".safetensors":
-        return ()
+    return _read(path).stores
+
+
+def read_class_names(path: str | Path) -> tuple[str, ...]:
+    """The names of the classes that the network in a weights file answers; empty, and raises, as `read_lineage`."""
+    return _read(path).class_names
+
+
+def _read(path: str | Path) -> Lineage:
+    text = None
     try:
-        with safe_open(path, framework="numpy") as file:
-            text = (file.metadata() or {}).get(KEY)
+        if Path(path).suffix == ".safetensors":
+            with safe_open(path, framework="numpy") as file:
+                text = (file.metadata() or {}).get(KEY)
     except (SafetensorError, OSError) as error:
         raise InvalidInputError(f"weights {path} cannot be read: {error}") from error
-    return () if text is None else _parse_text(text, f"the lineage in weights {path}")
+    return Lineage(stores=()) if text is None else _parse_text(text, f"the lineage in weights {path}")
+
+
+def _are_written(class_names: Sequence[str]) -> bool:
+    """True for names that a weights file can hold: Unicode, and not too long a list."""
+    try:
+        return len("".join(class_names).encode()) + 8 * len(class_names) <= NAMES_BYTES
+    except UnicodeEncodeError:  # of a folder whose name is not UTF-8
+        return False
 
 
 def open_lineage(weights: str, parents: Sequence[str]) -> tuple[tuple[str, ...], tuple[Ancestor, ...]]:
@@ -212,7 +234,7 @@ def parse_ancestors(record: Any, name: str) -> tuple[Ancestor, ...]:
     return ancestors
 
 
-def _parse_text(text: str, name: str) -> tuple[Ancestor, ...]:
+def _parse_text(text: str, name: str) -> Lineage:
     if (size := len(text.encode())) > BYTES:
         raise InvalidInputError(f"{name} has {size} bytes; kdcache writes at most {BYTES}; {ADVICE}")
     try:
@@ -222,9 +244,17 @@ def _parse_text(text: str, name: str) -> tuple[Ancestor, ...]:
     number = record.get("format") if isinstance(record, dict) else None
     if isinstance(number, int) and number > FORMAT:
         raise InvalidInputError(f"{name} is of format {number}; this kdcache reads {FORMAT}: upgrade kdcache")
-    if not isinstance(record, dict) or record.keys() != {"format", "stores"} or number != FORMAT:
+    keys = record.keys() - {"class_names"} if isinstance(record, dict) else ()
+    if not isinstance(record, dict) or keys != {"format", "stores"} or number != FORMAT:
         raise InvalidInputError(f"{name} is no record of format {FORMAT} and stores; {ADVICE}")
-    return parse_ancestors(record["stores"], name)
+    return Lineage(stores=parse_ancestors(record["stores"], name), class_names=_names(record, name))
+
+
+def _names(record: dict[str, Any], name: str) -> tuple[str, ...]:
+    names = record.get("class_names", [])
+    if not isinstance(names, list) or not all(isinstance(text, str) for text in names) or not _are_written(names):
+        raise InvalidInputError(f"{name} has class names that are no list of texts; {ADVICE}")
+    return tuple(names)
 
 
 def _raw_levels(record: Any) -> Iterator[list[Any]]:

@@ -86,7 +86,9 @@ class DaskEngine:
         """Build the job on each worker. Raises ClusterError, naming one that cannot, or that builds another."""
         from kdcache.pipelines.extract.dask_worker import WorkerJob, open_worker_job
 
-        settings = self.settings.model_copy(update={"store": os.path.abspath(self.settings.store)})
+        paths = {"store": self.settings.store, "class_map": os.path.expanduser(self.settings.class_map)}
+        by_name = {name: os.path.abspath(path) for name, path in paths.items() if path}
+        settings = self.settings.model_copy(update=by_name)
         try:
             self.cluster.client.register_plugin(WorkerJob(settings, job.identity), name=self.name)
         except Exception as error:

@@ -53,6 +53,7 @@ class Estimate(Record):
     accuracy_clean: float | None
     by_k: tuple[KeptByK, ...]
     by_tail: tuple[TailError, ...]
+    notes: tuple[str, ...] = ()
 
 
 def estimate(settings: ExtractSettings) -> Estimate:
@@ -93,6 +94,7 @@ def estimate(settings: ExtractSettings) -> Estimate:
                 quantisation=settings.quantisation,
             )
         ),
+        notes=job.notes,
     )
 
 

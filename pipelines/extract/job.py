@@ -9,6 +9,7 @@ from torch import Tensor
 from kdcache.base.arrays import IntArray
 from kdcache.base.devices import chosen_device
 from kdcache.base.limits import MANIFEST_LIMIT
+from kdcache.base.progress import Progress, silent
 from kdcache.base.records import validated
 from kdcache.base.view_span import ViewSpan
 from kdcache.errors import InvalidInputError
@@ -21,6 +22,7 @@ from kdcache.networks.extract_block import BlockExtractor
 from kdcache.networks.preparation import Preparation, normalisation
 from kdcache.networks.teacher import Teacher
 from kdcache.networks.weights import load_weights
+from kdcache.pipelines.extract.class_matching import classes_to_build, matched_classes
 from kdcache.pipelines.settings import ExtractSettings
 from kdcache.places.opening import open_folder
 from kdcache.store.layout import MANIFEST, SegmentLayout
@@ -40,7 +42,7 @@ Array = npt.NDArray[np.float32]
 @dataclass(frozen=True)
 class Job:
     """The parts of an extraction. `head` is the classifier that `--keep head` writes, `lineage` the stores that the
-    teacher learned from, `view_bytes` the size of one view."""
+    teacher learned from, `view_bytes` the size of one view, `notes` those on data and classes."""
 
     data: Data
     teacher: Teacher
@@ -54,6 +56,7 @@ class Job:
     views: ViewSpan
     batch_rows: int
     view_bytes: int
+    notes: tuple[str, ...] = ()
 
     def check(self, min_accuracy: float | None) -> float | None:
         """Check that the transform replays and the teacher knows its data set. Returns its accuracy on clean rows."""
@@ -86,11 +89,11 @@ class Job:
         return f"sample {index} ({self.data.ids[index]})"
 
 
-def open_job(settings: ExtractSettings) -> Job:
+def open_job(settings: ExtractSettings, progress: Progress = silent) -> Job:
     """Build the parts of the job and read the data set's identity; nothing is written. Raises InvalidInputError."""
     if settings.batch_size < GROUP or settings.batch_size % GROUP:
         raise InvalidInputError(f"batch size {settings.batch_size} is not a multiple of {GROUP}, the mixing group")
-    data = open_data(settings.data, settings.data_set)
+    data = open_data(settings.data, settings.data_set, labels=settings.labels, progress=progress)
     transform, plan = open_plan(
         settings.transform,
         settings.transform_set,
@@ -101,9 +104,14 @@ def open_job(settings: ExtractSettings) -> Job:
     device = chosen_device(settings.device)
     view = _first_view(transform, data, plan.seed)
     stored = stored_identity(settings)
-    answers = Answers.of(stored.teacher) if stored else Answers()
-    teacher = _open_teacher(settings, data, view, device, answers)
+    teacher = _open_teacher(settings, data, view, device, stored)
     logits, features = _first_answer(teacher, view)
+    class_map = matched_classes(
+        settings, data, teacher, classes=int(logits.shape[1]), stored=stored.teacher if stored else None
+    )
+    if class_map.map:
+        teacher.map_answers(Answers(teacher.answers.kind, class_map.map, class_map.classes))
+        logits, features = _first_answer(teacher, view)
     head = _classifier(teacher, logits.cpu().numpy(), features) if settings.keep else {}
     encoding = _encoding(
         settings,
@@ -142,6 +150,7 @@ def open_job(settings: ExtractSettings) -> Job:
         views=settings.views,
         batch_rows=settings.batch_size,
         view_bytes=view.nbytes,
+        notes=(*data.notes, *class_map.notes),
     )
 
 
@@ -179,8 +188,9 @@ def _first_view(transform: Transform, data: Data, seed: int) -> Tensor:
         return as_tensor(draw_view(transform, data.samples[0][0], seed, 0, 0))
 
 
-def _open_teacher(settings: ExtractSettings, data: Data, view: Tensor, device: str, answers: Answers) -> Teacher:
-    classes = len(answers.class_map) or data.classes
+def _open_teacher(settings: ExtractSettings, data: Data, view: Tensor, device: str, stored: Identity | None) -> Teacher:
+    """The teacher before its classes are matched with the data's."""
+    classes = classes_to_build(settings, data, stored.teacher if stored else None)
     network = build_network(settings.teacher, settings.teacher_set, classes, "teacher")
     if settings.weights:
         load_weights(network, settings.weights)
@@ -190,7 +200,7 @@ def _open_teacher(settings: ExtractSettings, data: Data, view: Tensor, device: s
         preparation=Preparation(mean, std, device),
         precision=settings.precision,
         masked_classes=settings.mask_classes,
-        answers=answers,
+        answers=Answers(stored.teacher.answers if stored else "logits"),
     )
 
 
@@ -241,6 +251,6 @@ def _with_fitting_labels(identity: DatasetIdentity, data: Data, classes: int) ->
         )
         raise InvalidInputError(
             f"{len(indices)} labels do not fit the teacher's {classes} classes, 0 to {classes - 1}: {examples}; "
-            "use a teacher of these classes, or mend the labels"
+            "use a teacher of these classes, mend the labels, or say by --class-map FILE which classes these are"
         )
     return identity

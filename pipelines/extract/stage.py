@@ -29,7 +29,7 @@ def extract(
     start_time, stop, launch = time.monotonic(), stop or StopRequest(), launched()
     settings = on_own_device(settings, launch)
     with open_engine(settings, progress, stop) as engine:
-        job = open_job(settings)
+        job = open_job(settings, progress)
         _require_same_store(settings.store, job)
         accuracy = job.check(settings.min_accuracy)
         engine.require_fit(job)
@@ -46,7 +46,7 @@ def extract(
             start_time=start_time,
             accuracy=accuracy,
             blocks_done_before=len(earlier_blocks),
-            notes=(*_drift_since(store, job), *unsealed_notes(job.lineage)),
+            notes=(*job.notes, *_drift_since(store, job), *unsealed_notes(job.lineage)),
         )
         runner = engine.runner(job, segment)
         missing_blocks = [block for block in range(segment.layout.blocks) if block not in earlier_blocks]

@@ -9,8 +9,10 @@ import torch
 
 from kdcache.base.devices import chosen_device
 from kdcache.base.launch import launched
+from kdcache.base.progress import Progress, silent
 from kdcache.errors import InvalidInputError
 from kdcache.pipelines.settings import TrainSettings
+from kdcache.pipelines.train.class_matching import class_notes, require_learnable, require_same_labels
 from kdcache.pipelines.train.objective import build_objective, chosen_temperature
 from kdcache.pipelines.train.run import Run
 from kdcache.pipelines.train.student import (
@@ -65,7 +67,7 @@ class Loaders:
             loader.close()
 
 
-def open_inputs(settings: TrainSettings, ranks: Ranks | None = None) -> Inputs:
+def open_inputs(settings: TrainSettings, ranks: Ranks | None = None, progress: Progress = silent) -> Inputs:
     """Open the device, data set and stores that the settings name. Raises InvalidInputError where `ranks` is None and
     several processes were started."""
     if ranks is None and (process_count := launched().world_size) > 1:
@@ -74,8 +76,10 @@ def open_inputs(settings: TrainSettings, ranks: Ranks | None = None) -> Inputs:
             "one process, without torchrun"
         )
     device = chosen_device(own_device(settings.device))
-    data = open_data(settings.data, settings.data_set)
-    return Inputs(device, data, [Store.open(url) for url in settings.store], ranks or Ranks())
+    data = open_data(settings.data, settings.data_set, labels=settings.labels, progress=progress)
+    stores = [Store.open(url) for url in settings.store]
+    require_same_labels(settings, data, stores)
+    return Inputs(device, data, stores, ranks or Ranks())
 
 
 def make_student(settings: TrainSettings, inputs: Inputs) -> Student:
@@ -84,6 +88,7 @@ def make_student(settings: TrainSettings, inputs: Inputs) -> Student:
     torch.manual_seed(settings.seed)
     temperature = chosen_temperature(settings, inputs.stores)
     objective = build_objective(settings, inputs.stores, temperature).to(inputs.device)
+    require_learnable(objective, inputs.data)
     network = build_student(settings, inputs.data, inputs.stores).to(inputs.device)
     return Student(settings, network, objective, temperature)
 
@@ -92,7 +97,7 @@ def open_loaders(settings: TrainSettings, inputs: Inputs) -> Loaders:
     """Open the loaders of the training and the validation split."""
     launch = inputs.ranks.launch
     training = train_loader(settings, inputs.data, inputs.stores, inputs.device, launch)
-    validating = validation_loader(settings, inputs.device, launch)
+    validating = validation_loader(settings, inputs.data, inputs.device, launch)
     by_split = {"train": training, "val": validating}
     return Loaders(
         training, validating, {name: inputs_of(loader) for name, loader in by_split.items() if loader is not None}
@@ -104,17 +109,34 @@ def open_run(student: Student, inputs: Inputs, loaders: Loaders, stack: ExitStac
     `stack` is open. Raises MismatchError for a folder of other settings, InvalidInputError for a folder in use and for
     a student that does not answer the classes."""
     settings, folder, ranks = student.settings, Path(student.settings.run), inputs.ranks
-    ranks.together(lambda: require_answers(student.network, inputs.data, loaders.all, settings.precision))
+    classes = ranks.together(lambda: require_answers(student.network, inputs.data, loaders.all, settings.precision))
     record = run_record(settings, student.temperature, loaders.record)
     state = claimed_state(folder, record, ranks, stack, in_step={"checkpoint_steps": settings.checkpoint_steps})
     loaders.training.settle_steps(None if state is None else "equal_steps" in state)
-    metadata = weights_metadata(inputs.stores, start=settings.weights)
+    class_names = inputs.data.class_names if len(inputs.data.class_names) == classes else ()
+    metadata = weights_metadata(inputs.stores, start=settings.weights, class_names=class_names)
     if state is None:
-        return Run.begin(student, loaders.training, metadata, ranks)
-    return Run.resume(student, loaders.training, metadata, state, ranks)
+        run = Run.begin(student, loaders.training, metadata, ranks)
+    else:
+        run = Run.resume(student, loaders.training, metadata, state, ranks)
+    run.notes = (*class_notes(settings, inputs.data, inputs.stores), *_validation_notes(loaders))
+    return run
+
+
+def _validation_notes(loaders: Loaders) -> tuple[str, ...]:
+    """Notes on the validation split, and one where nothing of it can be measured."""
+    if loaders.validating is None:
+        return ()
+    notes = tuple(f"validation: {note}" for note in loaders.validating.data.notes)
+    if not loaders.validating.data.is_labelled and not loaders.validating.stores:
+        notes += ("validation measures nothing: no row of it has a label, and there is no --val-store",)
+    return notes
 
 
 def run_record(settings: TrainSettings, temperature: float | None, inputs: dict[str, Any]) -> dict[str, Any]:
     """The content of a run's settings.json; a run goes on only where it is equal."""
-    record = weights_apart(settings.model_dump(mode="json", exclude=set(FREE)))
+    left_out = FREE | (
+        {"labels"} if settings.labels == "data" else set()
+    )  # absent at its default, as in runs of before
+    record = weights_apart(settings.model_dump(mode="json", exclude=set(left_out)))
     return {**record, "temperature": temperature, "inputs": inputs}

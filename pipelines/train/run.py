@@ -41,6 +41,7 @@ class TrainSummary(Record):
     weights: str
     peak_memory_bytes: int | None
     processes: int
+    notes: tuple[str, ...] = ()
 
 
 class Run:
@@ -59,6 +60,7 @@ class Run:
         self.watch = FiniteLossCheck(loader.device)
         self.steps_done, self.best = 0, -1.0
         self.start = (0, 0)  # epoch and step of the first batch that this run takes
+        self.notes: tuple[str, ...] = ()  # for the user, on what it learns from
 
     @classmethod
     def begin(cls, student: Student, loader: Loader, metadata: dict[str, str], ranks: Ranks | None = None) -> "Run":
@@ -187,6 +189,7 @@ class Run:
             weights=str(folder / "weights/last.safetensors"),
             peak_memory_bytes=peak_rss_bytes(),
             processes=self.ranks.world_size,
+            notes=self.notes,
         )
 
 

@@ -27,7 +27,7 @@ def train(settings: TrainSettings, *, progress: Progress = silent, stop: StopReq
     pixels are not those the teacher saw, InterruptedRunError once `stop` is requested and the checkpoint is written.
     """
     with open_ranks(own_device(settings.device)) as ranks, ExitStack() as stack:
-        inputs = ranks.together(lambda: open_inputs(settings, ranks))
+        inputs = ranks.together(lambda: open_inputs(settings, ranks, progress))
         student = ranks.together(lambda: make_student(settings, inputs))
         loaders = ranks.together(lambda: open_loaders(settings, inputs))
         stack.callback(loaders.close)

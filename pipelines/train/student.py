@@ -19,6 +19,7 @@ from kdcache.store.store import Store
 from kdcache.store.whole_arrays import make_order
 from kdcache.training.loader import Loader
 from kdcache.training.loader_options import FeedOptions, LabelOptions
+from kdcache.views.class_numbers import numbered_by, require_alike
 from kdcache.views.draw import draw_view, own_generators
 from kdcache.views.sources import Data, open_data
 from kdcache.views.transforms import PRESETS, build_transform, open_plan, stored_transform
@@ -53,8 +54,9 @@ def _require_whole(store: Store) -> None:
             )
 
 
-def require_answers(network: nn.Module, data: Data, loaders: list[Loader], precision: str) -> None:
-    """Check with one view that the student takes views and answers all classes, before the run's folder is claimed."""
+def require_answers(network: nn.Module, data: Data, loaders: list[Loader], precision: str) -> int:
+    """Check with one view that the student takes views and answers all classes, before the run's folder is claimed.
+    Returns how many it answers."""
     loader = loaders[0]
     images = loader.one_view()
     try:
@@ -75,8 +77,13 @@ def require_answers(network: nn.Module, data: Data, loaders: list[Loader], preci
                 f"the student answers {count} classes, {store.folder.root} has {classes}; "
                 f"set --student-set num_classes={classes}"
             )
-    if (largest := int(data.labels.max(initial=-1))) >= count:
-        raise InvalidInputError(f"the data set has label {largest}, the student answers {count} classes")
+    for split in (data, *(loader.data for loader in loaders)):
+        if (largest := int(split.labels.max(initial=-1))) >= count:
+            raise InvalidInputError(
+                f"the data set ({split.name}) has label {largest}, the student answers {count} classes; set "
+                f"--student-set num_classes={largest + 1}"
+            )
+    return count
 
 
 def inputs_of(loader: Loader) -> dict[str, Any]:
@@ -181,15 +188,19 @@ def build_student(settings: TrainSettings, data: Data, stores: list[Store]) -> n
     return network
 
 
-def validation_loader(settings: TrainSettings, device: str, launch: Launch = ALONE) -> Loader | None:
-    """The validation split in views of its own store, or under the validation transform; None where none is named."""
+def validation_loader(settings: TrainSettings, training: Data, device: str, launch: Launch = ALONE) -> Loader | None:
+    """The validation split in views of its own store, or under the validation transform; None where none is named. Its
+    labels are numbered by the names of the training data's classes."""
     if not settings.val_set and not settings.val_store:
         return None
     # `limit` is the training split's alone
     data_arguments = {name: value for name, value in settings.data_set.items() if name != "limit"}
-    data = open_data(settings.data, {**data_arguments, **settings.val_set})
+    data = open_data(settings.data, {**data_arguments, **settings.val_set}, labels=settings.labels)
+    data = numbered_by(data, training.class_names)
     stores = [Store.open(settings.val_store)] if settings.val_store else []
     for store in stores:
+        names, name = store.identity.dataset.class_names, str(store.folder.root)
+        require_alike(names, training.class_names, classes=store.identity.teacher.classes, store=name)
         store.identity.encoding.require_log_probs("--val-store")
     transform, spec = build_transform(settings.val_transform, settings.val_transform_set)
     plan = stores[0].identity.plan if stores else ViewPlan(transform=spec)

@@ -159,7 +159,10 @@ def _largest_difference(log_probs: Array, live_log_probs: Array) -> float:
 def _open_teacher(replay: Replay, settings: VerifySettings) -> Teacher:
     identity = replay.store.identity.teacher
     network = build_network(
-        settings.teacher, settings.teacher_set, len(identity.class_map) or replay.data.classes, "teacher"
+        settings.teacher,
+        settings.teacher_set,
+        len(identity.class_map) or replay.data.classes or identity.classes,
+        "teacher",
     )
     if settings.weights:
         load_weights(network, settings.weights)

@@ -109,7 +109,7 @@ def _resized(window: Any, box: tuple[int, int, int, int]) -> Any:
 def _fashion(train_rows: int, samples: int, views: int) -> Rows:
     import torch
 
-    from kdcache.views.sources import read_idx
+    from kdcache.views.built_in import read_idx
 
     folder = fashion_folder()
     pixels = read_idx(folder / "train-images-idx3-ubyte.gz")[: train_rows + samples, None]

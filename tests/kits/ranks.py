@@ -159,7 +159,9 @@ def commanded_with_other_pictures(settings: TrainSettings, notes: Path) -> None:
     """`commanded`, where process 1 sees other pictures than the teacher did."""
     if os.environ["RANK"] == "1":
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(prepare, "open_data", lambda spec, given: altered(open_data(spec, given), negative))
+            patch.setattr(
+                prepare, "open_data", lambda spec, given, **use: altered(open_data(spec, given, **use), negative)
+            )
             commanded(settings, notes)
     commanded(settings, notes)
 

@@ -13,7 +13,8 @@ from PIL import Image
 from torchvision.transforms import v2
 
 from kdcache.errors import InvalidInputError
-from kdcache.views.sources import PROBES, describe_samples, open_data, read_idx
+from kdcache.views.built_in import read_idx
+from kdcache.views.sources import PROBES, describe_samples, open_data
 from tests.kits.views import Pictures, picture, pictures
 
 
@@ -271,17 +272,23 @@ def test_a_user_s_own_data_set(tmp_path: Path) -> None:
 class Attributed(Pictures):
     ids = ("x", "y", "z")
     targets = (5, 5, 5)
-    class_names = ("one", "two")
+    class_names = ("one", "two", "three")
 
 
 def test_a_data_set_object_says_what_it_knows() -> None:
     plain = pictures(3)
     data = describe_samples(Attributed(plain.images, plain.labels), "pictures")
-    assert (list(data.ids), data.labels.tolist(), data.class_names) == (["x", "y", "z"], [0, 1, 2], ("one", "two"))
+    assert (list(data.ids), data.labels.tolist(), data.class_names) == (
+        ["x", "y", "z"],
+        [0, 1, 2],
+        Attributed.class_names,
+    )
     assert describe_samples(plain, "pictures").classes == 3
 
 
 @pytest.mark.parametrize("labels", [("cat", "dog"), (0, 1, 2)])
 def test_labels_that_do_not_fit_are_refused(labels: tuple[Any, ...]) -> None:
-    with pytest.raises(InvalidInputError, match=r"labels must be class numbers|has 3 labels for 2 samples"):
+    with pytest.raises(
+        InvalidInputError, match=r"sample 0 \(0\) has label 'cat': it is a word|has 3 labels for 2 samples"
+    ):
         describe_samples(Pictures(pictures(2).images, labels), "pictures")

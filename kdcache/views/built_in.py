@@ -1,0 +1,93 @@
+"""Built-in data sets, whose images lie in memory: scikit-learn's digits, and Fashion-MNIST's files."""
+
+import gzip
+import zlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from kdcache.errors import InvalidInputError
+
+FASHION = (
+    "T-shirt/top", "Trouser", "Pullover", "Dress", "Coat", "Sandal", "Shirt", "Sneaker", "Bag", "Ankle boot",
+)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Tensors:
+    """Images in memory, u8 [N, 1, H, W], with labels [N] i32."""
+
+    images: torch.Tensor
+    labels: npt.NDArray[np.int32]
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def __getitem__(self, index: int) -> tuple[torch.Tensor, int]:
+        return self.images[index], int(self.labels[index])
+
+    def content(self, index: int) -> bytes:
+        """The pixels of an image, row by row."""
+        return self.images[index].numpy().tobytes()
+
+
+@dataclass(frozen=True)
+class BuiltIn:
+    """A built-in data set by its spec without folders, `name`."""
+
+    samples: Tensors
+    class_names: Sequence[str]
+    name: str
+
+
+def load_digits(split: str = "train") -> BuiltIn:
+    """scikit-learn's 1,797 digits of 8 x 8 pixels; every fifth is the test split."""
+    try:
+        from sklearn import datasets
+    except ImportError as error:
+        raise InvalidInputError("data digits needs scikit-learn; pip install 'kdcache[demo]'") from error
+    bunch = datasets.load_digits()
+    is_test = np.arange(len(bunch.target)) % 5 == 4
+    rows = {"train": ~is_test, "test": is_test, "all": np.ones_like(is_test)}.get(split)
+    if rows is None:
+        raise InvalidInputError(f"data digits: split is {split!r}; choose train, test or all")
+    images = (bunch.images[rows] * 15).astype(np.uint8)
+    return BuiltIn(_tensors(images, bunch.target[rows]), [str(digit) for digit in range(10)], f"digits split={split}")
+
+
+def load_fashion_mnist(folder: Path, split: str = "train") -> BuiltIn:
+    """Fashion-MNIST (Xiao et al. 2017) as gzipped IDX files: 60,000 for training, 10,000 for test."""
+    prefix = {"train": "train", "test": "t10k"}.get(split)
+    if prefix is None:
+        raise InvalidInputError(f"data fashion-mnist: split is {split!r}; choose train or test")
+    images = read_idx(folder / f"{prefix}-images-idx3-ubyte.gz")
+    labels = read_idx(folder / f"{prefix}-labels-idx1-ubyte.gz")
+    if len(images) != len(labels):
+        raise InvalidInputError(f"data fashion-mnist: {folder} has {len(labels)} labels for {len(images)} images")
+    return BuiltIn(_tensors(images, labels), FASHION, f"fashion-mnist split={split}")
+
+
+def _tensors(images: npt.NDArray[np.uint8], labels: npt.NDArray[Any]) -> Tensors:
+    return Tensors(torch.from_numpy(images.copy())[:, None], labels.astype(np.int32))
+
+
+def read_idx(path: Path) -> npt.NDArray[np.uint8]:
+    """The array of a gzipped IDX file of bytes. Raises InvalidInputError where header and length disagree."""
+    try:
+        with gzip.open(path, "rb") as file:
+            data = file.read()
+    except (OSError, EOFError, zlib.error) as error:
+        raise InvalidInputError(
+            f"{path} cannot be read ({error}); on Debian: apt install dataset-fashion-mnist"
+        ) from error
+    axes = data[3] if len(data) > 3 and data[:3] == b"\0\0\x08" else 0
+    shape = tuple(int.from_bytes(data[4 + 4 * axis : 8 + 4 * axis], "big") for axis in range(axes))
+    body = data[4 + 4 * axes :]
+    if not axes or len(body) != int(np.prod(shape)):
+        raise InvalidInputError(f"{path} is no IDX file of bytes: its header says {shape}, it has {len(body)} bytes")
+    return np.frombuffer(body, dtype=np.uint8).reshape(shape)

@@ -1,0 +1,225 @@
+"""Labels of a user's data set, as class numbers: from its attribute, held against some rows, or by one pass over it.
+
+A label is right or it is refused by its sample: a whole number of any form, -1 or None for none.
+"""
+
+import numbers
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import PIL.Image
+from torch import Tensor
+
+from kdcache.base.progress import Progress, silent
+from kdcache.errors import InvalidInputError
+from kdcache.views.draw import own_generators
+
+NONE = -1  # in place of a label
+LARGEST = 2**31 - 1
+CHECKED = 8  # rows that are held against the label attribute, evenly spaced
+PATIENCE = 2.0  # seconds of reading after which progress is reported
+ATTRIBUTES = ("labels", "targets")
+NO_ROWS = (str, bytes, Tensor, PIL.Image.Image)
+IMAGE_KEYS, LABEL_KEYS = ("image", "img", "picture"), ("label", "labels", "fine_label", "target", "class")
+Labels = npt.NDArray[np.int32]
+
+WHOLE = "a label is the number of a class: give whole numbers, or use the soft labels alone (--labels none)"
+
+
+class OwnLabels:
+    """The labels of a data set object, whose samples are known by `ids` [N]. `name` is the data set's, for errors."""
+
+    def __init__(self, samples: Any, ids: Sequence[str], name: str, progress: Progress = silent) -> None:
+        self.samples, self.ids, self.name, self.progress = samples, ids, name, progress
+
+    def read(self, class_names: Sequence[str]) -> Labels:
+        """Labels [N] i32, -1 for none. Raises InvalidInputError, naming the sample and its label."""
+        attribute = label_attribute(self.samples, len(self.ids))
+        if attribute is None:
+            labels = self._numbers([row[1] for row in self._rows(np.arange(len(self.ids)), progress=self.progress)])
+        else:
+            labels = self._numbers(attribute[1])
+            self._compare(labels, attribute[0])
+        largest = int(labels.max(initial=NONE))
+        if class_names and largest >= len(class_names):
+            index, count = int(labels.argmax()), len(class_names)
+            raise self._error(
+                index, largest, f"the data set names {count} classes, 0 to {count - 1}: labels count from 0"
+            )
+        return labels
+
+    def require_rows(self) -> None:
+        """Raises InvalidInputError for rows that are no (image, label), judged by some of them."""
+        for _ in self._readable_rows():
+            pass
+
+    def _compare(self, labels: Labels, attribute: str) -> None:
+        """Raises InvalidInputError where a row has another label than the attribute."""
+        for index, row in self._readable_rows():
+            try:
+                label = row[1]
+            except IndexError:  # (image,) alone
+                continue
+            try:
+                differs = class_number(label) != labels[index]
+            except ValueError:
+                differs = True
+            if differs:
+                raise InvalidInputError(
+                    f"data {self.name}: {self._sample(index)} has label {_shown(label)} in data[{index}][1] and "
+                    f"{labels[index]} in its attribute `{attribute}`, perhaps by a target_transform; give it an "
+                    "attribute `labels` of the labels that data[i][1] gives"
+                )
+
+    def _readable_rows(self) -> Iterator[tuple[int, Any]]:
+        """Some rows, with their indices. One that cannot be read is left to those who draw it, unless none can."""
+        errors, count = [], 0
+        for index in np.unique(np.linspace(0, len(self.ids) - 1, min(CHECKED, len(self.ids))).astype(int)).tolist():
+            try:
+                row = next(self._rows(np.array([index])))
+            except InvalidInputError:
+                raise
+            except Exception as error:  # noqa: BLE001  the data set is its user's code
+                errors.append(error)
+                continue
+            count += 1
+            yield index, row
+        if errors and not count:
+            raise errors[0]
+
+    def _rows(self, indices: npt.NDArray[Any], progress: Progress = silent) -> Iterator[Any]:
+        start_time = time.monotonic()
+        with own_generators():
+            for count, index in enumerate(indices.tolist(), start=1):
+                yield _row(self.samples, index, self.name)
+                if time.monotonic() - start_time > PATIENCE:
+                    progress("reading labels", count, len(indices))
+
+    def _numbers(self, labels: Any) -> Labels:
+        """Labels of any form as i32. Raises InvalidInputError for another number of them than there are samples."""
+        if isinstance(labels, np.ma.MaskedArray):
+            labels = np.ma.filled(labels.astype(object), None)
+        labels = labels.detach().cpu() if isinstance(labels, Tensor) else labels
+        try:
+            count = len(labels)
+        except TypeError as error:
+            raise InvalidInputError(f"data {self.name}: its labels are no sequence ({error})") from error
+        if count != len(self.ids):
+            raise InvalidInputError(f"data {self.name} has {count} labels for {len(self.ids)} samples")
+        if (fast := _of_array(labels)) is not None:
+            return fast
+        values = np.empty(count, dtype=np.int32)
+        for index, label in enumerate(labels):
+            try:
+                values[index] = class_number(label)
+            except ValueError as error:
+                raise self._error(index, label, str(error)) from error
+        return values
+
+    def _sample(self, index: int) -> str:
+        return f"sample {index} ({self.ids[index]})"
+
+    def _error(self, index: int, label: Any, problem: str) -> InvalidInputError:
+        return InvalidInputError(f"data {self.name}: {self._sample(index)} has label {_shown(label)}: {problem}")
+
+
+def label_attribute(samples: Any, rows: int) -> tuple[str, Any] | None:
+    """Name and value of the attribute that holds the labels: of several the first with one for each of the rows."""
+    values: list[tuple[str, Any]] = [(name, getattr(samples, name, None)) for name in ATTRIBUTES]
+    attributes = [(name, value) for name, value in values if value is not None and not callable(value)]
+    fitting = [(name, value) for name, value in attributes if hasattr(value, "__len__") and len(value) == rows]
+    return next(iter(fitting or attributes), None)
+
+
+def class_number(label: Any) -> int:
+    """A label as a number, -1 for None. Raises ValueError, which says what is wrong, for one that numbers no class."""
+    if label is None:
+        return NONE
+    if isinstance(label, Tensor | np.ndarray | np.generic):
+        size = label.numel() if isinstance(label, Tensor) else label.size
+        if size != 1:
+            raise ValueError(f"it holds {size} values; give one number, as argmax(-1) does of one-hot labels")
+        if isinstance(label, np.ma.MaskedArray) and np.ma.getmaskarray(label).all():
+            return NONE
+        return class_number(label.item())
+    if isinstance(label, str | bytes):
+        raise ValueError("it is a word; give the number of its class, and the names in order as `class_names`")
+    if not isinstance(label, numbers.Number) or isinstance(label, complex):
+        raise ValueError(f"it is a {type(label).__name__}; {WHOLE}")
+    try:
+        number = int(label)  # type: ignore[call-overload]
+    except (ValueError, OverflowError, TypeError) as error:
+        raise ValueError(f"it is no number of a class ({error}); give -1 or None for no label") from error
+    if number != label:
+        raise ValueError(f"it is no whole number; {WHOLE}")
+    if number < NONE:
+        raise ValueError("it is negative; give -1 or None for no label")
+    if number > LARGEST:
+        raise ValueError(f"the largest label is {LARGEST}; {WHOLE}")
+    return int(number)
+
+
+def label_notes(labels: Labels, class_names: Sequence[str]) -> tuple[str, ...]:
+    """Notes on labels: how many rows have none, where others have one; and the classes, by name or up to the largest
+    label, that no row has."""
+    count, labelled = len(labels), labels[labels >= 0]
+    if not len(labelled):
+        return ()
+    notes = []
+    if len(labelled) < count:
+        notes.append(f"{count - len(labelled):,} of {count:,} rows have no label")
+    classes = len(class_names) or int(labelled.max()) + 1
+    if len(absent := np.setdiff1d(np.arange(classes), labelled)):
+        texts = [class_names[number] if class_names else str(number) for number in absent.tolist()]
+        notes.append(f"{len(absent):,} of {classes:,} classes have no row: {listed(texts)}")
+    return tuple(notes)
+
+
+def listed(names: Sequence[str], most: int = 5) -> str:
+    """The first names of a list, and how many there are beside."""
+    rest = f" and {len(names) - most:,} more" if len(names) > most else ""
+    return ", ".join(names[:most]) + rest
+
+
+def _of_array(labels: Any) -> Labels | None:
+    """Labels of a numeric form as i32, at once; None where they have another form, or one of them is not right."""
+    try:
+        values = np.asarray(labels)
+    except (ValueError, TypeError, RuntimeError):
+        return None
+    if values.dtype.kind not in "biuf" or values.shape not in ((len(labels),), (len(labels), 1)):
+        return None
+    values = values.reshape(-1).astype(np.uint8) if values.dtype.kind == "b" else values.reshape(-1)
+    is_right = (values >= NONE) & (values <= LARGEST) & (values == np.floor(values))
+    return values.astype(np.int32) if is_right.all() else None
+
+
+def _row(samples: Any, index: int, name: str) -> Any:
+    """A row, (image, label) or longer. Raises InvalidInputError for one of another form."""
+    try:
+        row = samples[index]
+    except NotImplementedError as error:
+        kind = type(samples).__name__
+        raise InvalidInputError(f"data {name} is a {kind} without __getitem__; it must be indexable") from error
+    form = ""
+    if isinstance(row, Mapping):
+        keys = [next((key for key in names if key in row), names[0]) for names in (IMAGE_KEYS, LABEL_KEYS)]
+        advice = f"wrap the data set in one whose __getitem__ returns row[{keys[0]!r}], row[{keys[1]!r}]"
+        form = f"a dict with {listed(list(map(str, row)))}; {advice}"
+    elif isinstance(row, NO_ROWS) or not hasattr(row, "__getitem__") or _is_numeric(row):
+        form = f"a {type(row).__name__}; let __getitem__ return both, the label -1 or None where there is none"
+    if form:
+        raise InvalidInputError(f"data {name}: a row is (image, label); this one, data[{index}], is {form}")
+    return row
+
+
+def _is_numeric(row: Any) -> bool:
+    return isinstance(row, np.ndarray) and row.dtype != object
+
+
+def _shown(label: Any) -> str:
+    text = repr(label).replace("\n", " ")
+    return text if len(text) <= 80 else f"{text[:77]}..."

@@ -1,0 +1,46 @@
+"""A teacher's classes are matched with the data's: as the store that stands has them, by a file, or by name."""
+
+from kdcache.networks.class_map import ClassMap, class_map_by_name, read_class_map
+from kdcache.networks.class_names import vocabularies
+from kdcache.networks.teacher import Teacher
+from kdcache.pipelines.settings import ExtractSettings
+from kdcache.store.lineage import read_class_names
+from kdcache.store.manifest import TeacherIdentity
+from kdcache.views.sources import Data
+
+
+def classes_to_build(settings: ExtractSettings, data: Data, stored: TeacherIdentity | None) -> int:
+    """The number of classes that the teacher is built with, where its factory asks for one: those of the class map that
+    stands, of the weights file where it names them, or of the data."""
+    names = read_class_names(settings.weights) if settings.weights else ()
+    return (len(stored.class_map) if stored else 0) or len(names) or data.classes
+
+
+def matched_classes(
+    settings: ExtractSettings, data: Data, teacher: Teacher, *, classes: int, stored: TeacherIdentity | None
+) -> ClassMap:
+    """The class map of a network that answers `classes` classes. A store that stands keeps its own, unless the settings
+    name a file: then both are compared as the rest of its identity is. Raises InvalidInputError."""
+    if stored is not None and not settings.class_map:
+        return _of_store(stored, data)
+    known = vocabularies(
+        teacher.network,
+        spec=settings.teacher,
+        arguments=settings.teacher_set,
+        weights=settings.weights,
+        classes=classes,
+    )
+    if settings.class_map:
+        return read_class_map(settings.class_map, data.class_names, known, classes=classes, labels=data.classes)
+    return class_map_by_name(data.class_names, known, classes=classes)
+
+
+def _of_store(stored: TeacherIdentity, data: Data) -> ClassMap:
+    count = len(data.class_names)
+    notes: tuple[str, ...] = ()
+    if count and count != stored.classes:
+        notes = (
+            f"the store has the teacher's {stored.classes:,} classes, the data names {count:,}: hard labels and soft "
+            "labels may mean other classes; a new store matches them by name or by --class-map",
+        )
+    return ClassMap(stored.class_map, stored.classes, notes)
