@@ -133,7 +133,7 @@ def read_class_names(path: str | Path) -> tuple[str, ...]:
 def _read(path: str | Path) -> Lineage:
     text = None
     try:
-        if Path(path).suffix == ".safetensors":
+        if Path(path).suffix == ".safetensors" and Path(path).is_file():
             with safe_open(path, framework="numpy") as file:
                 text = (file.metadata() or {}).get(KEY)
     except (SafetensorError, OSError) as error:
