@@ -56,12 +56,17 @@ class SegmentLayout:
 
     @property
     def record(self) -> str:
-        return f"kdcache/{self.name}/segment.json"
+        return segment_record(self.views)
 
 
 def segment_name(views: ViewSpan) -> str:
     """Directory name of the segment that holds these views."""
     return f"views-{views.start:05d}-{views.stop:05d}"
+
+
+def segment_record(views: ViewSpan) -> str:
+    """Key of the record without which a segment does not exist."""
+    return f"kdcache/{segment_name(views)}/segment.json"
 
 
 def seal_key(content_id: str) -> str:

@@ -8,18 +8,18 @@ import numpy as np
 import numpy.typing as npt
 
 from kdcache.base.canonical import canonical_json, sha256_hex
-from kdcache.base.limits import COMMIT_LIMIT, COMMITS_LIMIT, VIEWS_MAX, ZARR_LIMIT
+from kdcache.base.limits import COMMIT_LIMIT, COMMITS_LIMIT, ZARR_LIMIT
 from kdcache.base.view_span import ViewSpan
 from kdcache.errors import DamagedError, FormatError, InvalidInputError, MissingBlockError
 from kdcache.places.place import Place
 from kdcache.store.array_spec import ArraySpec
 from kdcache.store.commits import Commit, Counts, SealedCommits, Shard, list_commits, read_commit, require_rows
-from kdcache.store.layout import SegmentLayout, describe_segment, group_bytes, segment_digest, segment_name
+from kdcache.store.layout import SegmentLayout, describe_segment, group_bytes, segment_digest
 from kdcache.store.manifest import Identity, Provenance
 from kdcache.store.plan import without_answer
 from kdcache.store.read_ahead import AwaitedBlock, AwaitedFile, Expectant
 from kdcache.store.reading import EncodedRows, open_folders, parts_of, read_records
-from kdcache.store.segment_layout import segment_layout
+from kdcache.store.segment_layout import recorded_views, require_alone, require_apart, segment_layout
 from kdcache.store.shards import decode_shard, encode_shard, largest_shard, longest_chunk, read_row, require_metadata
 from kdcache.store.struck import adopted, check_ticket, require_strikable, shown, strike, struck_rows
 
@@ -46,11 +46,13 @@ class Segment:
         return segment_digest(self.layout, self.identity.digest, commits_digest)
 
     def create(self) -> None:
-        """Write the segment's metadata, its record last; a file that lies there already must be equal."""
+        """Write the segment's metadata, its record last; a file that lies there already must be equal. Raises
+        InvalidInputError, see `require_alone`."""
         self.folder.put_same(f"{self.layout.name}/zarr.json", group_bytes())
         for spec in self.layout.arrays.values():
             self.folder.put_same(f"{spec.path}/zarr.json", spec.metadata_bytes())
         self.folder.put_same(self.layout.record, canonical_json(describe_segment(self.layout, self.identity.digest)))
+        require_alone(self.folder, self.views)
 
     def commit(
         self,
@@ -284,16 +286,15 @@ class Segment:
 def listed_segments(folder: Place, identity: Identity) -> list[Segment]:
     """The segments of a store that have a record, by listing. Raises FormatError for another store's."""
     segments, digest = [], identity.digest
-    for name in folder.folders("kdcache"):
-        parts = name.split("-")
-        ends = [int(part) for part in parts[1:] if part.isdecimal()]
-        if len(ends) == 2 and ends[0] < ends[1] <= VIEWS_MAX and name == segment_name(views := ViewSpan(*ends)):
-            segment = Segment(folder, identity, segment_layout(identity, views), None)
-            if (data := folder.get(segment.layout.record, limit=ZARR_LIMIT)) is not None:
-                if data != canonical_json(describe_segment(segment.layout, digest)):
-                    path = folder.path(segment.layout.record)
-                    raise FormatError(
-                        f"{path} is not what this store's manifest predicts; restore it from another copy"
-                    )
-                segments.append(segment)
-    return sorted(segments, key=lambda segment: segment.views)
+    spans = recorded_views(folder)
+    require_apart(folder, spans)
+    for views in spans:
+        segment = Segment(folder, identity, segment_layout(identity, views), None)
+        data = folder.get(segment.layout.record, limit=ZARR_LIMIT)
+        if data is None:  # taken back just now
+            continue
+        if data != canonical_json(describe_segment(segment.layout, digest)):
+            path = folder.path(segment.layout.record)
+            raise FormatError(f"{path} is not what this store's manifest predicts; restore it from another copy")
+        segments.append(segment)
+    return segments

@@ -3,11 +3,16 @@
 Shape letters: Vs views of a segment, N positions, K kept classes, C classes, L labels a row (2 under mixing), D width.
 """
 
+from collections.abc import Sequence
+from itertools import pairwise
+
+from kdcache.base.limits import VIEWS_MAX
 from kdcache.base.view_span import ViewSpan
-from kdcache.errors import InvalidInputError
+from kdcache.errors import DamagedError, InvalidInputError
 from kdcache.labels.encoding import RowArray
+from kdcache.places.place import Place
 from kdcache.store.array_spec import BLOCK_MAX, ArraySpec
-from kdcache.store.layout import SegmentLayout, segment_name
+from kdcache.store.layout import SegmentLayout, segment_name, segment_record
 from kdcache.store.manifest import BLOCK_MIN, Identity
 
 BLOCKS_WANTED = 64
@@ -25,6 +30,39 @@ def row_arrays(identity: Identity) -> dict[str, RowArray]:
     """The arrays that have an entry for each row, in the order in which a block writes them."""
     encoding = identity.encoding
     return {**encoding.arrays(identity.space), **encoding.outputs, "pixels": RowArray("uint8", PIXELS)}
+
+
+def recorded_views(folder: Place) -> list[ViewSpan]:
+    """The views of each segment that has a record in a store's folder, ascending, by listing."""
+    spans = []
+    for name in folder.folders("kdcache"):
+        ends = [int(part) for part in name.split("-")[1:] if part.isdecimal()]
+        if len(ends) == 2 and ends[0] < ends[1] <= VIEWS_MAX and name == segment_name(views := ViewSpan(*ends)):
+            spans += [views] if folder.size(segment_record(views)) is not None else []
+    return sorted(spans)
+
+
+def require_apart(folder: Place, spans: Sequence[ViewSpan]) -> None:
+    """Raises DamagedError where two segments of a store, in ascending order, have a view in common: no seal can list
+    both."""
+    for views, next_views in pairwise(spans):
+        if views.overlaps(next_views):
+            names = f"{segment_name(views)} and {segment_name(next_views)}"
+            records = f"{folder.path(segment_record(views))} or {folder.path(segment_record(next_views))}"
+            raise DamagedError(
+                f"{folder.root} has two segments with views in common, {names}, which two extractions made at once; "
+                f"delete the record of one, {records}, and extract again"
+            )
+
+
+def require_alone(folder: Place, views: ViewSpan) -> None:
+    """Take back the record of a segment that was made just now, where another process has made one of some of its views
+    meanwhile; then InvalidInputError is raised. Of two that see one another each does so."""
+    others = (span for span in recorded_views(folder) if span != views and span.overlaps(views))
+    if (other := next(others, None)) is not None:
+        folder.delete(segment_record(views))
+        problem = f"views {views} overlap views {other}, which another process has begun to extract to {folder.root}"
+        raise InvalidInputError(f"{problem}; let it finish, then extract views that the store lacks")
 
 
 def require_small_taps(identity: Identity, views: ViewSpan) -> None:
