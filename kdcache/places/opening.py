@@ -17,6 +17,7 @@ from kdcache.places.web import WebFolder
 SCHEMES: "dict[str, Callable[[str], Place]]" = {
     "http": WebFolder, "https": WebFolder, "s3": Bucket, "gs": Bucket, "az": Bucket, "hf": open_hub
 }  # fmt: skip
+CUT = re.compile(rf"(?P<scheme>{'|'.join(SCHEMES)}|file):/(?!/)", re.IGNORECASE)  # a slash is missing
 ARCHIVE = re.compile(r"://.+/[^/]+\.zip\Z", re.IGNORECASE)
 
 
@@ -27,6 +28,9 @@ def open_place(place: str | os.PathLike[str]) -> Place:
     unknown scheme.
     """
     name = os.fspath(place)
+    if (cut := CUT.match(name)) is not None:
+        scheme = cut["scheme"]
+        raise InvalidInputError(f"an address with one slash behind {scheme}: was given; write {scheme}://...")
     if not is_url(name):
         return Archive.of_file(name) if os.path.isfile(name) else Folder(name)
     return _archive_at(name) if ARCHIVE.search(name) else _place_at(name)

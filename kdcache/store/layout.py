@@ -4,6 +4,7 @@ Shape letters: Vs views of a segment, N positions, K kept classes, C classes, L 
 """
 
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 from kdcache.base.canonical import canonical_json, sha256_hex
@@ -62,6 +63,11 @@ class SegmentLayout:
 def segment_name(views: ViewSpan) -> str:
     """Directory name of the segment that holds these views."""
     return f"views-{views.start:05d}-{views.stop:05d}"
+
+
+def enclosing_store(path: Path) -> Path | None:
+    """The store of this machine in whose folder a path lies, None where it lies in none."""
+    return next((folder for folder in path.absolute().parents if (folder / MANIFEST).is_file()), None)
 
 
 def segment_record(views: ViewSpan) -> str:
