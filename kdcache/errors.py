@@ -2,6 +2,8 @@
 
 KdcacheError                 exit 2: what is wrong, the two values, what to do next
 ├── InvalidInputError        a setting, a spec or a file that cannot be used as given
+│   ├── SampleError          one sample cannot be read or drawn; names its index and id
+│   └── UserCodeError        an exception of the user's own code; names file and line
 ├── MismatchError            two identities that must be equal are not; names every field that differs
 ├── StoreError               the store itself
 │   ├── StoreNotFoundError   there is no store at this place
@@ -26,10 +28,27 @@ class KdcacheError(Exception):
 
     exit_code = 2
     told_elsewhere = False  # true where another process of this machine failed with it too, and says so
+    details = ""  # the traceback of the exception behind it, as text, where one may want to see it
 
 
 class InvalidInputError(KdcacheError):
     """A setting, a spec or a file that cannot be used as given."""
+
+
+class SampleError(InvalidInputError):
+    """One sample that cannot be read or drawn.
+
+    `index`: of the sample in the data set. `part`: "data set" where it cannot be read, "transform" where it was read
+    and cannot be drawn.
+    """
+
+    def __init__(self, message: str, index: int = -1, part: str = "data set") -> None:
+        super().__init__(message)
+        self.index, self.part = index, part
+
+
+class UserCodeError(InvalidInputError):
+    """An exception of the user's own code, with its file and line."""
 
 
 class MismatchError(KdcacheError):

@@ -1,15 +1,14 @@
 """Settings of the stages are frozen, have the same names as flags and in TOML, and refuse unknown names. No torch."""
 
-import tomllib
-from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
 from kdcache.base.engine_settings import EngineSettings
 from kdcache.base.records import explain
-from kdcache.base.specs import parse_arguments
+from kdcache.base.specs import parse_arguments, read_toml
 from kdcache.base.view_span import ViewSpan, WrittenSpan
+from kdcache.base.worker_start import DEFAULT_START, WorkerStart
 from kdcache.errors import InvalidInputError
 from kdcache.training.run_record import WEIGHTS
 
@@ -58,6 +57,7 @@ class Settings(BaseModel):
     mean: Numbers = Field(default=(), description="input mean by channel; ImageNet's for three channels, else 0.5")
     std: Numbers = Field(default=(), description="input standard deviation by channel")
     workers: int = Field(default=2, ge=0, description="processes that draw views; 0 draws in this one")
+    worker_start: WorkerStart = Field(default=DEFAULT_START, description="how these processes begin")
     device: str = Field(default="", description="cpu, cuda, cuda:1, mps; an accelerator where there is one")
     precision: Precision = Field(default="float32", description="autocast dtype of the network; heads stay float32")
 
@@ -171,6 +171,7 @@ class VerifySettings(EngineSettings):
     weights: str = Field(default="", description="safetensors file or state dict to load into the teacher")
     rows: int = Field(default=512, ge=0, description="rows a view that are drawn again; 0 means all")
     workers: int = Field(default=0, ge=0, description="processes that draw views")
+    worker_start: WorkerStart = Field(default=DEFAULT_START, description="how these processes begin")
     device: str = Field(default="", description="where the teacher runs")
     repair: bool = Field(default=False, description="remove damaged blocks, so that extract redoes just those")
 
@@ -179,10 +180,7 @@ def load_settings(model: type[S], flags: dict[str, Any], config: str | None) -> 
     """Settings from a TOML file; flags win over it. Raises InvalidInputError, which lists the known names."""
     values: dict[str, Any] = {}
     if config is not None:
-        try:
-            values = tomllib.loads(Path(config).read_text())
-        except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
-            raise InvalidInputError(f"config {config} cannot be read: {error}") from error
+        values = read_toml(config, "config")
     for name in WEIGHTS if "set" in model.model_fields else ():
         if name in flags:
             raise moved_weight(f"--{name.replace('_', '-')}", f"--set {name}={flags[name]}")

@@ -1,8 +1,8 @@
 """Specs: `package.module:callable`, `file.py:callable` and `key=value`, as users write them on a command line."""
 
-import importlib
-import importlib.util
 import inspect
+import os
+import re
 import sys
 import tomllib
 from collections.abc import Callable, Sequence
@@ -10,6 +10,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+from kdcache.base.user_files import as_named, load_file, load_module
 from kdcache.errors import InvalidInputError
 
 
@@ -38,6 +39,38 @@ def parse_value(text: str) -> Any:
     return value if isinstance(value, bool | int | float | str | list | dict) else text  # a date stays text
 
 
+_HOME = re.compile(r"(?:^|(?<=[:=,]))~[^/\\\\:=,@]*(?=[/\\\\]|$)")
+
+
+def at_home(value: Any) -> Any:
+    """A value whose texts have `~` expanded where a path begins: at their start, and after a colon, `=` or comma.
+    Lists and dicts are gone through."""
+    if isinstance(value, str):
+        return _HOME.sub(lambda match: os.path.expanduser(match[0]), value)
+    if isinstance(value, list):
+        return [at_home(item) for item in value]
+    return {key: at_home(item) for key, item in value.items()} if isinstance(value, dict) else value
+
+
+def read_toml(path: str | Path, noun: str) -> dict[str, Any]:
+    """The content of a TOML file in UTF-8, with or without a byte order mark, `~` expanded. Raises InvalidInputError,
+    which names the line."""
+    try:
+        data = Path(path).expanduser().read_bytes()
+    except OSError as error:
+        raise InvalidInputError(f"{noun} {path} cannot be read: {error}") from error
+    try:
+        values: dict[str, Any] = at_home(tomllib.loads(data.decode("utf-8-sig")))
+    except UnicodeDecodeError as error:
+        line = data[: error.start].count(b"\n") + 1
+        raise InvalidInputError(
+            f"{noun} {path} cannot be read, since it is not in UTF-8: byte 0x{data[error.start]:02x} in line {line}; save it as UTF-8"
+        ) from error
+    except tomllib.TOMLDecodeError as error:
+        raise InvalidInputError(f"{noun} {path} cannot be read: {error}") from error
+    return values
+
+
 def load_callable(spec: str, noun: str) -> Callable[..., Any]:
     """The callable that a spec names, split at the last colon. Raises InvalidInputError, naming what is missing.
 
@@ -46,7 +79,7 @@ def load_callable(spec: str, noun: str) -> Callable[..., Any]:
     location, colon, name = spec.rpartition(":")
     if not colon or not location or not name:
         raise InvalidInputError(f"{noun} {spec!r} is neither package.module:callable nor file.py:callable")
-    module = _load_file(location, noun) if location.endswith(".py") else _load_module(location, noun)
+    module = load_file(location, noun) if location.endswith(".py") else load_module(location, noun)
     value = module
     for part in name.split("."):
         if not hasattr(value, part):
@@ -87,7 +120,8 @@ def own_source(code: Any) -> str:
     if (getattr(code, "__module__", None) or "").partition(".")[0] in _LIBRARIES:
         return ""
     try:
-        return inspect.getsource(code)
+        with as_named(code):
+            return inspect.getsource(code)
     except (OSError, TypeError):
         return f"{code.__module__}.{code.__qualname__}"
 
@@ -96,33 +130,3 @@ def portable_name(spec: str) -> str:
     """A spec without the folders of this machine: `/home/me/net.py:net` is `net.py:net`."""
     location, colon, name = spec.rpartition(":")
     return f"{Path(location).name}:{name}" if colon and location.endswith(".py") else spec
-
-
-def _load_module(location: str, noun: str) -> ModuleType:
-    try:
-        return importlib.import_module(location)
-    except ModuleNotFoundError as error:
-        if error.name is not None and (location == error.name or location.startswith(f"{error.name}.")):
-            advice = "install it, or name a file: path/to/file.py:callable"
-            raise InvalidInputError(f"{noun}: there is no module {error.name!r}; {advice}") from error
-        raise
-
-
-def _load_file(location: str, noun: str) -> ModuleType:
-    path = Path(location).resolve()
-    if not path.is_file():
-        raise InvalidInputError(f"{noun}: there is no file {path}")
-    name = f"kdcache_user_{path.stem}"
-    if name in sys.modules and getattr(sys.modules[name], "__file__", None) == str(path):
-        return sys.modules[name]
-    spec = importlib.util.spec_from_file_location(name, path)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[name] = module
-    try:
-        spec.loader.exec_module(module)
-    except BaseException:
-        del sys.modules[name]
-        raise
-    return module

@@ -18,10 +18,11 @@ from kdcache.networks.input_trials import (
     surely_better,
 )
 from kdcache.networks.teacher import Teacher
-from kdcache.views.draw import Drawn, ViewDataset, ViewRequest, draw_requests, draw_view, own_generators, stack_views
+from kdcache.views.draw import Drawn, ViewDataset, ViewRequest, draw_view, own_generators, stack_views
 from kdcache.views.fingerprint import fingerprint
 from kdcache.views.sources import Data
 from kdcache.views.transforms import Transform, as_tensor, clean_transform
+from kdcache.views.workers import draw_requests
 
 PROBE_SAMPLES = 16  # times two views: 32 draws
 CHECK_ROWS = 512

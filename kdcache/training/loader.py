@@ -104,7 +104,7 @@ class Loader:
         )
         self.batch_order.require_batches()
         transform = feed.transform or stored_transform(self.plan.transform)
-        dataset = ViewDataset(data.samples, order, self.plan, transform, contents_of_stores(stores))
+        dataset = ViewDataset(data.samples, order, self.plan, transform, contents_of_stores(stores), data.ids)
         self._drawing = ViewDrawing(dataset, feed)
         self._reading = self._new_reading()
         self._check = ReplayCheck(stores, dataset, self.batch_order.positions, accept_drift=labels.accept_drift)

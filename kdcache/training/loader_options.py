@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 
 from kdcache.base.arrays import IntArray
+from kdcache.base.worker_start import DEFAULT_START, WorkerStart
 from kdcache.store.plan import ViewPlan
 from kdcache.views.transforms import Transform
 
@@ -33,6 +34,7 @@ class FeedOptions:
     workers: the number of processes that draw ahead; 0 draws each batch when it is asked for. mean, std: by channel, by
     default those of `default_normalisation`. plan, order: of a loader without stores. transform: only where the plan's
     is a user's own. rank, world_size: this process draws and reads its share of each batch, see `share_sizes`.
+    worker_start: how the processes begin.
     """
 
     workers: int = 0
@@ -44,3 +46,4 @@ class FeedOptions:
     order: IntArray | None = None
     rank: int = 0
     world_size: int = 1
+    worker_start: WorkerStart = DEFAULT_START

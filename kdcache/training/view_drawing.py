@@ -4,6 +4,7 @@ Shape letters: B rows, [ch, H, W] of an image.
 """
 
 from collections.abc import Generator, Iterable, Iterator
+from contextlib import closing
 from dataclasses import dataclass
 from itertools import tee
 
@@ -17,8 +18,9 @@ from kdcache.base.view_span import ViewSpan
 from kdcache.networks.preparation import Preparation, default_normalisation
 from kdcache.training.batch_order import BatchRows
 from kdcache.training.loader_options import FeedOptions
-from kdcache.views.draw import Drawn, DrawnRows, ViewDataset, ViewRequest, draw_requests
+from kdcache.views.draw import Drawn, DrawnRows, ViewDataset, ViewRequest
 from kdcache.views.mixing import mix_rows, with_partners
+from kdcache.views.workers import draw_requests
 
 
 @dataclass(frozen=True)
@@ -45,10 +47,11 @@ class ViewDrawing:
     def stream(self, batches: Iterable[BatchRows]) -> Generator[tuple[BatchRows, BatchImages]]:
         """Each batch with its images. The workers end with the stream, or when it is closed."""
         batches, ahead = tee(batches)
-        items = draw_requests(self.dataset, _requests(self.dataset, ahead), self.options.workers)
-        for batch in batches:
-            yield batch, self._images(batch, next(items)) if len(batch.positions) else self._no_rows()
-        assert next(items, None) is None
+        requests, options = _requests(self.dataset, ahead), self.options
+        with closing(draw_requests(self.dataset, requests, options.workers, options.worker_start)) as items:
+            for batch in batches:
+                yield batch, self._images(batch, next(items)) if len(batch.positions) else self._no_rows()
+            assert next(items, None) is None
 
     def one_view(self, view: int) -> Tensor:
         """A prepared view [1, ch, H, W] of position 0, not mixed: an input for the network."""

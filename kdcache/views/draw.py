@@ -5,9 +5,7 @@ extract and in train. Shape letters: V views, B rows, and [ch, H, W] of one view
 """
 
 import random
-import signal
-import sys
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -18,8 +16,9 @@ import PIL.Image
 import torch
 from torch import Tensor
 
+from kdcache.base.user_code import sample_error
 from kdcache.base.view_span import ViewSpan
-from kdcache.errors import InvalidInputError, KdcacheError
+from kdcache.errors import InvalidInputError
 from kdcache.labels.encoding import Contents
 from kdcache.store.plan import Mixing, ViewPlan, key_word, mixing_of
 from kdcache.views.contents import content_fingerprint
@@ -28,6 +27,10 @@ from kdcache.views.transforms import Transform, as_tensor, is_known
 
 IntArray = npt.NDArray[np.int64]
 Array = npt.NDArray[Any]
+
+
+EmptyImages = Callable[[tuple[int, ...], torch.dtype], Tensor]
+"""Memory for images of a shape and dtype; in a worker it is shared with the main process."""
 
 
 class Samples(Protocol):
@@ -74,7 +77,10 @@ class DrawnRows:
 
 class ViewDataset(torch.utils.data.Dataset[Drawn]):
     """Draws the views of requests, in the main process or in a worker. A sample is decoded once for all its views.
-    `contents`: what content fingerprints are taken over."""
+    `contents`: what content fingerprints are taken over. `ids`: names of the samples, for messages.
+
+    Raises SampleError, with the sample's index, for whatever the data set or the transform raises.
+    """
 
     def __init__(
         self,
@@ -83,23 +89,25 @@ class ViewDataset(torch.utils.data.Dataset[Drawn]):
         plan: ViewPlan,
         transform: Transform,
         contents: tuple[Contents, ...] = (),
+        ids: Sequence[str] = (),
     ) -> None:
         self.samples = samples
         self.order = order
         self.plan = plan
         self.transform = transform
         self.contents = contents
+        self.ids = ids
+        self.index: Any = None  # in a worker, where the main process reads which sample is drawn
+        self.empty_images: EmptyImages = _empty_images
         self._known = is_known(transform)
 
     def __getitem__(self, request: ViewRequest) -> Drawn:
-        stack = _Stack(self.plan, request, len(self.order))
+        stack = _Stack(self.plan, request, len(self.order), self.empty_images)
         contents = {kind: np.empty(len(request.positions), dtype=np.uint32) for kind in self.contents}
         with own_generators(), one_thread():
             for row, position in enumerate(request.positions.tolist()):
                 index = int(self.order[position])
-                image = self.samples[index][0]
-                for kind, fingerprints in contents.items():
-                    fingerprints[row] = content_fingerprint(self.samples, index, image, kind)
+                image = self._read(index, row, contents)
                 for view in request.views:
                     stack.put(view - request.views.start, row, self._draw(image, index, view))
         return stack.result(contents)
@@ -107,14 +115,37 @@ class ViewDataset(torch.utils.data.Dataset[Drawn]):
     def _draw(self, image: Any, index: int, view: int) -> Array:
         """One view, as `draw_view` gives it. A known transform needs no copy, and torch's generator alone."""
         seed_generators(self.plan.seed, index, view, torch_alone=self._known)
-        return _values(self.transform(image if self._known else _copy(image)))
+        try:
+            return _values(self.transform(image if self._known else _copy(image)))
+        except (Exception, SystemExit) as error:
+            raise sample_error(error, index, self.sample_name(index), "transform") from error
+
+    def _read(self, index: int, row: int, contents: dict[Contents, npt.NDArray[np.uint32]]) -> Any:
+        """The image of a sample; its content fingerprints are put into their `row`."""
+        if self.index is not None:
+            self.index.value = index
+        try:
+            image = self.samples[index][0]
+            for kind, fingerprints in contents.items():
+                fingerprints[row] = content_fingerprint(self.samples, index, image, kind)
+        except (Exception, SystemExit) as error:
+            raise sample_error(error, index, self.sample_name(index), "data set") from error
+        return image
+
+    def sample_name(self, index: int) -> str:
+        """The id of a sample; "" where it is not known."""
+        return self.ids[index] if 0 <= index < len(self.ids) else ""
+
+
+def _empty_images(shape: tuple[int, ...], dtype: torch.dtype) -> Tensor:
+    return torch.empty(shape, dtype=dtype)
 
 
 class _Stack:
     """Collects the views of a request, one by one, in the memory that is handed over: in a worker it is shared."""
 
-    def __init__(self, plan: ViewPlan, request: ViewRequest, rows: int) -> None:
-        self._plan, self._request, self._rows = plan, request, rows
+    def __init__(self, plan: ViewPlan, request: ViewRequest, rows: int, empty_images: EmptyImages) -> None:
+        self._plan, self._request, self._rows, self._empty_images = plan, request, rows, empty_images
         self._images: Tensor | None = None
 
     def put(self, offset: int, row: int, image: Array) -> None:
@@ -135,7 +166,7 @@ class _Stack:
         request, size = self._request, (int(image.shape[-2]), int(image.shape[-1]))
         views, row_count = request.views, len(request.positions)
         dtype = torch.from_numpy(np.empty(0, image.dtype)).dtype
-        self._images = _empty_images((len(views), row_count, *image.shape), dtype)
+        self._images = self._empty_images((len(views), row_count, *image.shape), dtype)
         self._array = self._images.numpy()
         self._mixing = [mixing_of(self._plan, request.positions, view, self._rows, size) for view in views]
         self._tails = [tails(mixing) for mixing in self._mixing]
@@ -145,70 +176,6 @@ class _Stack:
     def result(self, contents: dict[Contents, npt.NDArray[np.uint32]]) -> Drawn:
         assert self._images is not None
         return Drawn(self._request, self._images, self._mixing, self._pixels, contents)
-
-
-def _empty_images(shape: tuple[int, ...], dtype: torch.dtype) -> Tensor:
-    """Memory for views; in a worker it is shared, or handing them over would copy every view once more."""
-    if torch.utils.data.get_worker_info() is None:
-        return torch.empty(shape, dtype=dtype)
-    size = int(np.prod(shape)) * dtype.itemsize
-    storage = torch.UntypedStorage._new_shared(size)  # type: ignore[no-untyped-call]  # as default collate does
-    return torch.empty(0, dtype=dtype).set_(storage).view(shape)
-
-
-_FORKS = sys.platform == "linux"
-
-
-class _Stream(torch.utils.data.Sampler[ViewRequest]):
-    """A sampler that yields requests, so that one set of workers serves them all."""
-
-    def __init__(self, requests: Iterable[ViewRequest]) -> None:
-        self._requests = requests
-
-    def __iter__(self) -> Iterator[ViewRequest]:
-        return iter(self._requests)
-
-
-class _Answering(torch.utils.data.Dataset["Drawn | KdcacheError"]):
-    """A data set that returns errors: raised in a worker, they would reach the user inside a traceback of torch's."""
-
-    def __init__(self, dataset: ViewDataset) -> None:
-        self.dataset = dataset
-
-    def __getitem__(self, request: ViewRequest) -> "Drawn | KdcacheError":
-        try:
-            return self.dataset[request]
-        except KdcacheError as error:
-            return error
-
-
-def draw_requests(dataset: ViewDataset, requests: Iterable[ViewRequest], workers: int) -> Iterator[Drawn]:
-    """Drawn views in the order of requests, from `workers` processes, or from this one where it is 0."""
-    loader = torch.utils.data.DataLoader(
-        _Answering(dataset),
-        batch_size=None,  # a request is a batch
-        sampler=_Stream(requests),
-        num_workers=workers,
-        collate_fn=_same,
-        multiprocessing_context="fork" if workers and _FORKS else None,  # a spawned worker has no `file.py` modules
-        worker_init_fn=_ignore_first_signal if workers else None,
-        generator=torch.Generator(),  # else the loader would draw from the generator that dropout uses
-    )
-    for item in loader:
-        if isinstance(item, KdcacheError):
-            raise item
-        yield item
-
-
-def _ignore_first_signal(worker: int) -> None:
-    """A worker ignores its first signal. Terminals and torchrun signal the workers too, but the main process stops
-    first, and needs them until then."""
-    for signal_number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(signal_number, lambda number, frame: signal.signal(number, signal.SIG_DFL))
-
-
-def _same(item: Any) -> Any:
-    return item
 
 
 def draw_view(transform: Transform, image: Any, seed: int, index: int, view: int) -> Tensor:

@@ -3,12 +3,14 @@
 import time
 from collections.abc import Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import closing
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Protocol
 
 from kdcache.base.memory import peak_rss_bytes
 from kdcache.base.progress import Progress, StopRequest, silent
+from kdcache.base.worker_start import DEFAULT_START, WorkerStart
 from kdcache.errors import TeacherSuspectError
 from kdcache.networks.checks import twice_chance
 from kdcache.networks.extract_block import BlockAnswer, BlockExtractor
@@ -18,7 +20,8 @@ from kdcache.pipelines.extract.job import Job
 from kdcache.pipelines.settings import ExtractSettings
 from kdcache.store.commits import Commit
 from kdcache.store.segment import Segment
-from kdcache.views.draw import Drawn, draw_requests
+from kdcache.views.draw import Drawn
+from kdcache.views.workers import draw_requests
 
 SUSPECT_ROWS = 512
 RESUME = "the blocks that were committed stay; run the same command again to go on"
@@ -113,7 +116,8 @@ class LocalEngine:
 
     def runner(self, job: Job, segment: Segment) -> BlockRunner:
         limit = least_accuracy(job, self.settings)
-        return LocalRunner(job, segment, self.settings.workers, limit, self.progress, self.stop)
+        settings = self.settings
+        return LocalRunner(job, segment, settings.workers, limit, self.progress, self.stop, settings.worker_start)
 
 
 @dataclass
@@ -127,6 +131,7 @@ class LocalRunner:
     least_accuracy: float = 0.0
     progress: Progress = silent
     stop: StopRequest | None = None
+    worker_start: WorkerStart = DEFAULT_START
 
     def __post_init__(self) -> None:
         base_memory = peak_rss_bytes()
@@ -143,7 +148,8 @@ class LocalRunner:
 
     def run(self, blocks: list[int], *, adopt: bool = False) -> None:
         requests = (request for block in blocks for request in self.extractor.requests(block))
-        self.run_drawn(blocks, draw_requests(self.job.dataset, requests, self.workers), adopt=adopt)
+        with closing(draw_requests(self.job.dataset, requests, self.workers, self.worker_start)) as drawn_views:
+            self.run_drawn(blocks, drawn_views, adopt=adopt)
 
     def finish(self) -> LoopMeasures:
         self.measures.memory_peak_worker = peak_rss_bytes(children=True) if self.workers else None

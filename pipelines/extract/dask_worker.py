@@ -81,7 +81,8 @@ class WorkerJob(WorkerPlugin):
                 job = self._job = _with_smaller_batches(job, self.worker, message)
 
     def _ask(self, job: Job, segment: Segment, block: int, adopt: bool) -> BlockReport:
-        runner = LocalRunner(job, segment, self.settings.workers)  # the client judges, over the blocks of all workers
+        start = self.settings.worker_start  # the client judges, over the blocks of all workers
+        runner = LocalRunner(job, segment, self.settings.workers, worker_start=start)
         runner.run([block], adopt=adopt)
         measures = runner.measures
         commit = None if measures.foreign_blocks else read_commit(segment.folder, segment.layout, block)

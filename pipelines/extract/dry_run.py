@@ -1,6 +1,7 @@
 """A dry run asks the teacher for a few batches, and estimates what extraction costs and keeps. It writes nothing."""
 
 import time
+from contextlib import closing
 from dataclasses import replace
 
 import numpy as np
@@ -19,7 +20,7 @@ from kdcache.store.manifest import Identity
 from kdcache.store.plan import GROUP
 from kdcache.store.segment_layout import segment_layout
 from kdcache.store.shards import encode_shard
-from kdcache.views.draw import draw_requests
+from kdcache.views.workers import draw_requests
 
 CANDIDATES = (1, 5, 10, 20, 50)
 ROWS_TO_TRY = 1024
@@ -106,14 +107,14 @@ def _try_rows(job: Job, settings: ExtractSettings) -> tuple[Array, Array, float]
     extractor = full_job.extractor(layout)
     blocks = range(min(layout.blocks, -(-ROWS_TO_TRY // (layout.block * len(layout.views)))))
     requests = (request for block in blocks for request in extractor.requests(block))
-    drawn_views = draw_requests(job.dataset, requests, settings.workers)
     logits, labels = [], []
     start_time = time.monotonic()
-    for block in blocks:
-        arrays, _ = extractor.encode(extractor.ask(block, drawn_views))
-        logits.append(arrays["logits"].astype(np.float32).reshape(-1, job.identity.teacher.classes))
-        start, stop = layout.block_rows(block)
-        labels.append(np.tile(job.labels[start:stop], len(layout.views)))
+    with closing(draw_requests(job.dataset, requests, settings.workers, settings.worker_start)) as drawn_views:
+        for block in blocks:
+            arrays, _ = extractor.encode(extractor.ask(block, drawn_views))
+            logits.append(arrays["logits"].astype(np.float32).reshape(-1, job.identity.teacher.classes))
+            start, stop = layout.block_rows(block)
+            labels.append(np.tile(job.labels[start:stop], len(layout.views)))
     seconds = time.monotonic() - start_time
     row_labels = np.concatenate(labels)[:, None]
     if job.identity.plan.mix != "none":  # as many columns as mixed rows have labels

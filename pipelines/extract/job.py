@@ -143,7 +143,7 @@ def open_job(settings: ExtractSettings, progress: Progress = silent) -> Job:
         identity=identity,
         order=order,
         labels=data.labels[order].astype(np.int64),
-        dataset=ViewDataset(data.samples, order, plan, transform, encoding.kinds_of_contents),
+        dataset=ViewDataset(data.samples, order, plan, transform, encoding.kinds_of_contents, data.ids),
         provenance=provenance(device, decoder=data.decoder, data=data.name),
         lineage=lineage,
         head=head if "head" in settings.keep else {},

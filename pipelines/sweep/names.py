@@ -9,7 +9,8 @@ from typing import Any
 from kdcache.pipelines.settings import TrainSettings
 from kdcache.training.run_record import WEIGHTS, weights_apart
 
-NAMELESS = {"run", "workers", "device", "checkpoint_steps", "accept_drift"}  # settings that change no result
+# settings that change no result
+NAMELESS = {"run", "workers", "worker_start", "device", "checkpoint_steps", "accept_drift"}
 PLACES = {"data", "store", "val_store", "calibration_store"}  # a moved store is the same store
 LONGEST_NAME = 120  # characters, the digest included
 

@@ -19,7 +19,6 @@ import itertools
 import json
 import math
 import random
-import tomllib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -28,6 +27,7 @@ from typing import Any, Literal, Self
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from kdcache.base.records import explain
+from kdcache.base.specs import read_toml
 from kdcache.errors import InvalidInputError
 from kdcache.pipelines.settings import TrainSettings, moved_weight
 from kdcache.pipelines.sweep.names import NAMELESS, point_name
@@ -126,10 +126,7 @@ class Point:
 
 def load_sweep(path: str | Path) -> SweepFile:
     """Parse a sweep's file. Raises InvalidInputError that names unknown keys and lists the known ones."""
-    try:
-        tables = tomllib.loads(Path(path).read_text())
-    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
-        raise InvalidInputError(f"sweep {path} cannot be read: {error}") from error
+    tables = read_toml(path, "sweep")
     _require_known_keys(tables, SweepFile, str(path))
     for name, model in (("random", RandomSearch), ("study", StudySearch)):
         if isinstance(tables.get(name), dict):

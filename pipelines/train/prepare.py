@@ -35,7 +35,7 @@ from kdcache.views.sources import Data, open_data
 
 FREE = frozenset(  # settings that may change when a run goes on
     {"run", "data", "store", "val_store", "calibration_store", "views"}
-    | {"workers", "device", "checkpoint_steps", "accept_drift"}
+    | {"workers", "worker_start", "device", "checkpoint_steps", "accept_drift"}
 )
 
 

@@ -140,6 +140,7 @@ def train_loader(
         ),
         feed=FeedOptions(
             workers=settings.workers,
+            worker_start=settings.worker_start,
             device=device,
             mean=mean,
             std=std,
@@ -215,7 +216,7 @@ def validation_loader(settings: TrainSettings, training: Data, device: str, laun
     mean, std = _normalisation(settings, data, transform if is_named else None, plan)
     feed = FeedOptions(
         settings.workers, device, mean, std, plan, transform if is_named else None,
-        rank=launch.rank, world_size=launch.world_size,
+        rank=launch.rank, world_size=launch.world_size, worker_start=settings.worker_start,
     )  # fmt: skip
     options = LabelOptions(accept_drift=settings.accept_drift)
     return Loader(data, stores, batch_size=256, epochs=1, labels=options, feed=feed)

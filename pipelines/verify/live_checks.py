@@ -1,6 +1,7 @@
 """Live checks compare a store with views that are drawn again, and with a teacher that is asked again."""
 
 from collections.abc import Iterator
+from contextlib import closing
 from dataclasses import dataclass
 
 import numpy as np
@@ -21,11 +22,12 @@ from kdcache.networks.weights import load_weights, weights_digest
 from kdcache.pipelines.settings import VerifySettings
 from kdcache.store.store import Store
 from kdcache.views.contents import content_fingerprint
-from kdcache.views.draw import ViewDataset, ViewRequest, draw_requests
+from kdcache.views.draw import ViewDataset, ViewRequest
 from kdcache.views.mixing import mix_rows, with_partners
 from kdcache.views.replay import grade_replay, require_decoder
 from kdcache.views.sources import Data
 from kdcache.views.transforms import PRESETS, build_transform
+from kdcache.views.workers import draw_requests
 from kdcache.whole_store.verify import Check
 
 BATCH = 256
@@ -61,7 +63,7 @@ def open_replay(store: Store, data: Data, settings: VerifySettings) -> Replay:
             f"the store's transform is {spec.model_dump()}, the settings name {named_spec.model_dump()}"
         )
     kinds = store.identity.encoding.kinds_of_contents
-    return Replay(store, data, ViewDataset(data.samples, store.order, store.identity.plan, transform, kinds))
+    return Replay(store, data, ViewDataset(data.samples, store.order, store.identity.plan, transform, kinds, data.ids))
 
 
 def compare_contents(replay: Replay, positions: IntArray) -> Check:
@@ -82,17 +84,19 @@ def compare_contents(replay: Replay, positions: IntArray) -> Check:
     return Check(name="contents", passed=not changed.any(), detail=detail + (f": samples {names}" if names else ""))
 
 
-def compare_pixels(replay: Replay, positions: IntArray, workers: int, progress: Progress) -> Check:
+def compare_pixels(replay: Replay, positions: IntArray, settings: VerifySettings, progress: Progress) -> Check:
     """Draw all views of some positions again and compare every fingerprint."""
     store = replay.store
     wrong_by_view: dict[int, int] = {}
     view_count, total = 0, len(positions) * len(store.every_view)
-    for drawn_views in draw_requests(replay.dataset, _requests(store.every_view, positions), workers):
-        view, batch_positions = drawn_views.request.views.start, drawn_views.request.positions
-        wrong_count = int((store.load(view, batch_positions).arrays["pixels"] != drawn_views.pixels[0]).sum())
-        wrong_by_view[view] = wrong_by_view.get(view, 0) + wrong_count
-        view_count += len(batch_positions)
-        progress("replaying views", view_count, total)
+    requests = _requests(store.every_view, positions)
+    with closing(draw_requests(replay.dataset, requests, settings.workers, settings.worker_start)) as items:
+        for drawn_views in items:
+            view, batch_positions = drawn_views.request.views.start, drawn_views.request.positions
+            wrong_count = int((store.load(view, batch_positions).arrays["pixels"] != drawn_views.pixels[0]).sum())
+            wrong_by_view[view] = wrong_by_view.get(view, 0) + wrong_count
+            view_count += len(batch_positions)
+            progress("replaying views", view_count, total)
     count = sum(wrong_by_view.values())
     detail = f"{view_count} views of {len(positions)} rows drawn again, {count} differ"
     worst_view = max(wrong_by_view, key=lambda view: wrong_by_view[view], default=0)

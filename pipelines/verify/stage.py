@@ -126,7 +126,7 @@ def _live_checks(settings: VerifySettings, progress: Progress) -> list[Check]:
         return checks + _not_run(settings, "no row is committed in every segment of the store", "data set")
     if store.identity.encoding.contents is not None:
         checks.append(compare_contents(replay, positions))
-    checks.append(compare_pixels(replay, positions, settings.workers, progress))
+    checks.append(compare_pixels(replay, positions, settings, progress))
     if settings.teacher:
         checks += compare_teacher(replay, positions, settings, progress)
     return checks

@@ -95,7 +95,7 @@ def extraction(bench: Bench, scale: Scale, blocks: Contest, teacher: str, device
 
 
 def _drawn(blocks: Contest) -> Iterator[Any]:
-    from kdcache.views.draw import draw_requests
+    from kdcache.views.workers import draw_requests
 
     extractor = blocks.extractor
     requests = [request for block in blocks.blocks for request in extractor.requests(block)]

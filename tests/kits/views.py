@@ -31,9 +31,10 @@ from kdcache.store.plan import TransformSpec, ViewPlan
 from kdcache.store.segment import Segment
 from kdcache.store.store import Store
 from kdcache.store.whole_arrays import make_order
-from kdcache.views.draw import ViewDataset, draw_requests
+from kdcache.views.draw import ViewDataset
 from kdcache.views.sources import Data, describe_samples, open_data
 from kdcache.views.transforms import Transform, build_transform
+from kdcache.views.workers import draw_requests
 
 torch.set_num_threads(1)  # networks this small spend their time waiting for threads, the more so on shared cores
 

@@ -15,7 +15,7 @@ from kdcache.pipelines.extract.dask_worker import BlockReport
 from kdcache.pipelines.extract.job import Job, open_job
 from kdcache.store.segment import Segment
 from kdcache.store.store import Store
-from kdcache.views.draw import draw_requests
+from kdcache.views.workers import draw_requests
 from tests.kits import stages
 from tests.kits.stages import BLOCKS, Stage
 from tests.kits.stores import all_files

@@ -15,13 +15,15 @@ from torch import Tensor
 from torchvision.transforms import v2
 
 from kdcache.base.view_span import ViewSpan
+from kdcache.errors import SampleError
 from kdcache.networks.preparation import Preparation, default_normalisation
 from kdcache.store.plan import ViewPlan
 from kdcache.training.batch_order import BatchOrder
 from kdcache.training.loader import Loader
 from kdcache.training.loader_options import FeedOptions
-from kdcache.views.draw import Drawn, ViewDataset, ViewRequest, draw_requests, own_generators, seed_generators
+from kdcache.views.draw import Drawn, ViewDataset, ViewRequest, own_generators, seed_generators
 from kdcache.views.mixing import mix_images, with_partners
+from kdcache.views.workers import draw_requests
 from tests.kits.batches import batches_left
 from tests.kits.views import TRANSFORMS, Kind, Mix, Pictures, picture, picture_data, pictures, plan_of, view_dataset
 
@@ -216,8 +218,9 @@ def test_states_come_back_after_an_error() -> None:
 
     torch.manual_seed(4)
     expected = torch.get_rng_state()
-    with pytest.raises(ValueError, match="no picture"):
+    with pytest.raises(SampleError, match="ValueError: no picture") as caught:
         view_dataset(pictures(3), broken)[ViewRequest(ViewSpan(0, 1), np.arange(2))]
+    assert isinstance(caught.value.__cause__, ValueError)
     assert torch.equal(torch.get_rng_state(), expected)
 
 

@@ -13,9 +13,10 @@ from kdcache.base.arrays import IntArray
 from kdcache.base.view_span import ViewSpan
 from kdcache.errors import InvalidInputError
 from kdcache.store.plan import Mixing
-from kdcache.views.draw import ViewRequest, draw_requests, draw_view, own_generators, stack_views, thumbnails
+from kdcache.views.draw import ViewRequest, draw_view, own_generators, stack_views, thumbnails
 from kdcache.views.fingerprint import fingerprint
 from kdcache.views.mixing import mix_images, mix_rows, with_partners
+from kdcache.views.workers import draw_requests
 from tests.kits.views import Mix, Pictures, pictures, view_dataset
 
 ROWS = 9
@@ -32,7 +33,7 @@ def test_views_of_two_sizes_are_refused_with_both() -> None:
 @pytest.mark.parametrize("workers", [0, 1])
 def test_an_error_while_drawing_reads_the_same_from_a_worker(workers: int) -> None:
     dataset = view_dataset(pictures(3), lambda image: image[0])
-    with pytest.raises(InvalidInputError, match=r"^the transform gave shape \(17, 15\); a view is [^\n]*$"):
+    with pytest.raises(InvalidInputError, match=r"^sample \d: the transform gave shape \(17, 15\); a view is [^\n]*$"):
         list(draw_requests(dataset, [ViewRequest(ViewSpan(0, 1), np.arange(2))] * 3, workers))
 
 
