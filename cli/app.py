@@ -1,14 +1,18 @@
 """The `kdcache` command has its subcommands here, and turns errors into messages and exit codes."""
 
 import importlib
+import inspect
 import sys
-from typing import Any
+from collections.abc import Callable
+from typing import Annotated, Any
 
 import typer
 from typer.core import TyperGroup
 
-from kdcache.cli.console import print_error
-from kdcache.errors import KdcacheError
+from kdcache.base.specs import at_home
+from kdcache.base.user_code import place_of, traceback_text, user_error
+from kdcache.cli.console import ClosedOutputError, print_error, print_traceback, results_apart, show_all_signs
+from kdcache.errors import InvalidInputError, KdcacheError, SampleError, UserCodeError
 
 COMMANDS = {
     "extract": "Ask the teacher once: write its soft labels for views of a data set to a store.",
@@ -33,6 +37,8 @@ COMMANDS = {
 }
 
 
+Traceback = Annotated[bool, typer.Option("--traceback", help="Print the whole traceback of an error too.")]
+
 _UsageError: Any = typer.BadParameter.__bases__[0]  # click's class; newer versions of typer carry click inside
 
 
@@ -47,7 +53,7 @@ class _Lazy(TyperGroup):
             return None
         module = importlib.import_module(f"kdcache.cli.{cmd_name}")
         command_app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None)
-        command_app.command(name=cmd_name, help=COMMANDS[cmd_name])(module.command)
+        command_app.command(name=cmd_name, help=COMMANDS[cmd_name])(_guarded(module.command))
         command = typer.main.get_command(command_app)
         command.name = cmd_name
         return command
@@ -68,7 +74,11 @@ app = typer.Typer(
 
 
 @app.callback(invoke_without_command=True)
-def _root(ctx: typer.Context, version: bool = typer.Option(False, "--version", help="Print the version.")) -> None:
+def _root(
+    ctx: typer.Context,
+    version: bool = typer.Option(False, "--version", help="Print the version."),
+    traceback: Traceback = False,
+) -> None:
     if version:
         import importlib.metadata
 
@@ -80,25 +90,75 @@ def _root(ctx: typer.Context, version: bool = typer.Option(False, "--version", h
 
 def main(arguments: list[str] | None = None) -> None:
     """Run a command. Exit 0 done, 1 a check failed, 2 the user can mend it, 75 stopped and resumable, 130 Ctrl-C."""
-    words = sys.argv[1:] if arguments is None else arguments
-    as_json = "--json" in words
+    words = at_home(sys.argv[1:] if arguments is None else arguments)
+    as_json, with_traceback = "--json" in words, "--traceback" in words
+    show_all_signs()
     try:
         code = app(words, prog_name="kdcache", standalone_mode=False)
-    except KdcacheError as error:
-        if not error.told_elsewhere:
-            print_error(str(error), as_json=as_json, exit_code=error.exit_code)
-        raise SystemExit(error.exit_code) from None
-    except BrokenPipeError:
-        raise SystemExit(0) from None
-    except OSError as error:  # 1 would say that a check failed
-        print_error(f"{error}; check the path, its permissions and the space left", as_json=as_json, exit_code=2)
-        raise SystemExit(2) from None
+    except typer.Abort:
+        code = 130
     except _UsageError as error:
+        code = error.exit_code
         if as_json:
             print_error(error.format_message(), as_json=True, exit_code=error.exit_code)
         else:
             error.show()
-        raise SystemExit(error.exit_code) from None
-    except typer.Abort:
-        raise SystemExit(130) from None
+    except ClosedOutputError:
+        code = 0
+    except _RaisedInCommand as carrier:
+        code = _report(carrier.error, as_json=as_json, with_traceback=with_traceback)
+    except Exception as error:  # noqa: BLE001  what is not reported is raised again
+        code = _report(error, as_json=as_json, with_traceback=with_traceback)
     raise SystemExit(code or 0)
+
+
+class _RaisedInCommand(Exception):  # noqa: N818
+    """Carries what a command raised past typer, which has answers of its own to OSError, EOFError and SystemExit."""
+
+    def __init__(self, error: BaseException) -> None:
+        super().__init__()
+        self.error = error
+
+
+def _guarded(function: Callable[..., Any]) -> Callable[..., Any]:
+    """A command with the flag --traceback, whose code prints to stderr, and whose exceptions reach `main` as they
+    are."""
+
+    def run(**values: Any) -> Any:
+        del values["traceback"]  # `main` looks for it
+        with results_apart():
+            try:
+                return function(**values)
+            except (OSError, EOFError, SystemExit) as error:
+                raise _RaisedInCommand(error) from None
+
+    flag = inspect.Parameter("traceback", inspect.Parameter.KEYWORD_ONLY, default=False, annotation=Traceback)
+    parameters = [
+        *(p.replace(kind=inspect.Parameter.KEYWORD_ONLY) for p in inspect.signature(function).parameters.values()),
+        flag,
+    ]
+    run.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
+    run.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
+    return run
+
+
+def _report(error: BaseException, *, as_json: bool, with_traceback: bool) -> int:
+    """Print an error and return its exit code. Raises the error again where it is a fault of kdcache."""
+    failure = error if isinstance(error, KdcacheError) else user_error(error)
+    if failure is None and isinstance(error, OSError):  # 1 would say that a check failed
+        failure = InvalidInputError(f"{error}; check the path, its permissions and the space left")
+    if failure is None:
+        raise error
+    if failure.told_elsewhere:
+        return failure.exit_code
+    if with_traceback:
+        print_traceback(failure.details or traceback_text(error))
+    print_error(_with_place(failure), as_json=as_json, exit_code=failure.exit_code)
+    return failure.exit_code
+
+
+def _with_place(failure: KdcacheError) -> str:
+    """The text of an error, with the line of the user's code where an exception of that is behind it."""
+    text, cause = str(failure), failure.__cause__
+    place = None if isinstance(failure, SampleError | UserCodeError) or cause is None else place_of(cause)
+    return text if place is None or str(place) in text else f"{text}\n  {place}"

@@ -1,11 +1,14 @@
 """The console prints everything: results on stdout, progress and errors on stderr, JSON for programs."""
 
+import ctypes
+import io
 import json
+import os
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from typing import Any
+from contextlib import ExitStack, contextmanager, suppress
+from typing import IO, Any
 
 from rich.console import Console
 from rich.markup import escape
@@ -22,6 +25,14 @@ from rich.progress import (
 from rich.progress import Task as ProgressTask
 from rich.table import Table
 from rich.text import Text
+
+from kdcache.base.progress import StopRequest, stop_on_signals
+from kdcache.errors import InterruptedRunError
+
+
+class ClosedOutputError(Exception):
+    """Nobody reads the results any more, as in `kdcache inspect STORE | head`."""
+
 
 _out = Console(soft_wrap=True, highlight=False)
 _err = Console(stderr=True, soft_wrap=True, highlight=False)
@@ -85,20 +96,27 @@ def print_record(record: Mapping[str, Any], *, as_json: bool, title: str = "") -
         print_json(record)
         return
     if title:
-        _out.print(f"[bold]{escape(visible(title))}[/bold]")
+        _print(f"[bold]{escape(visible(title))}[/bold]")
     width = max((len(key) for key in record), default=0)
     for key, value in record.items():
-        _out.print(f"{escape(key.replace('_', ' ').ljust(width))} : {escape(shown(value))}")
+        _print(f"{escape(key.replace('_', ' ').ljust(width))} : {escape(shown(value))}")
 
 
 def print_json(record: Any) -> None:
     """Print one line of JSON on stdout."""
-    sys.stdout.write(_json_line(record))
+    with _noticing_closed_output():
+        _out.file.write(_json_line(record, _out.file))
+        _out.file.flush()
 
 
-def _json_line(record: Any) -> str:
-    """JSON whose control, bidirectional and other characters without a shape are escaped: a terminal may see it too."""
+def _json_line(record: Any, file: Any) -> str:
+    """JSON whose control, bidirectional and other characters without a shape are escaped: a terminal may see it too.
+    Escaped are also those that the file's encoding lacks."""
     text = json.dumps(record, ensure_ascii=False)
+    try:
+        text.encode(file.encoding or "utf-8")
+    except UnicodeEncodeError:
+        text = json.dumps(record)
     if text.isprintable():
         return text + "\n"
     return "".join(character if character.isprintable() else _escaped(character) for character in text) + "\n"
@@ -117,17 +135,26 @@ def print_table(columns: Sequence[str], rows: Sequence[Sequence[Any]], *, title:
         table.add_column(escape(column), justify="right" if is_number else "left", no_wrap=index == 0)
     for row in rows:
         table.add_row(*(escape(shown(value)) for value in row))
-    _out.print(table)
+    _print(table)
 
 
 def print_line(text: str) -> None:
     """Print text on stdout, its newlines kept."""
-    _out.print(escape(visible(text, keep="\n")))
+    _print(escape(visible(text, keep="\n")))
 
 
 def print_note(text: str) -> None:
     """Print a line on stderr, beside progress."""
     _err.print(escape(visible(text)))
+
+
+@contextmanager
+def stopping(as_json: bool) -> Iterator[StopRequest]:
+    """While open, SIGTERM and Ctrl-C ask for a stop, see `stop_on_signals`."""
+    text = "stopped as asked, though something no longer answered; what was done stays: run the same command again"
+    code = InterruptedRunError.exit_code
+    with stop_on_signals(lambda: print_error(text, as_json=as_json, exit_code=code)) as stop:
+        yield stop
 
 
 def terminal() -> Console:
@@ -138,9 +165,80 @@ def terminal() -> Console:
 def print_error(text: str, *, as_json: bool, exit_code: int) -> None:
     """Print an error on stderr; as JSON where programs listen."""
     if as_json:
-        sys.stderr.write(_json_line({"error": text, "exit_code": exit_code}))
+        sys.stderr.write(_json_line({"error": text, "exit_code": exit_code}, sys.stderr))
     else:
         _err.print("[bold red]error:[/bold red] " + escape(visible(text, keep="\n")))
+
+
+def print_traceback(text: str) -> None:
+    """Print a traceback on stderr, its lines as Python prints them."""
+    sys.stderr.write(visible(text, keep="\n\t") + "\n" * (not text.endswith("\n")))
+
+
+def _print(content: Any) -> None:
+    with _noticing_closed_output():
+        _out.print(content)
+
+
+@contextmanager
+def _noticing_closed_output() -> Iterator[None]:
+    try:
+        yield
+    except BrokenPipeError:
+        _out.file = open(os.devnull, "w")  # noqa: SIM115  what is buffered goes nowhere
+        raise ClosedOutputError from None
+
+
+def show_all_signs() -> None:
+    """Let both streams show signs that their encoding lacks as \\u043a and the like, instead of failing."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
+
+
+@contextmanager
+def results_apart() -> Iterator[None]:
+    """While open, stdout is the console's alone: other code that prints, in Python or in C, writes to stderr."""
+    stdout, former = sys.stdout, _out.file
+    with ExitStack() as stack:
+        _out.file = _own_stdout(stack) or stdout
+        sys.stdout = sys.stderr
+        try:
+            yield
+        finally:
+            sys.stdout, _out.file = stdout, former
+
+
+def _own_stdout(stack: ExitStack) -> IO[str] | None:
+    """A stream to the process's stdout, whose number 1 leads to stderr until the stack closes. None where sys.stdout is
+    another stream, or one of them is closed."""
+    stdout: Any = sys.stdout
+    try:
+        if stdout.fileno() != 1:
+            return None
+        stdout.flush()
+        number = os.dup(1)
+        os.dup2(2, 1)
+    except (AttributeError, OSError, ValueError):
+        return None
+    results = open(number, "w", encoding=stdout.encoding, errors="backslashreplace")  # noqa: SIM115
+
+    def restore() -> None:
+        _flush_c()
+        with suppress(OSError):
+            results.flush()
+        os.dup2(number, 1)
+        with suppress(OSError):
+            results.close()
+
+    stack.callback(restore)
+    return results
+
+
+def _flush_c() -> None:
+    """Let C libraries write now what they have buffered."""
+    with suppress(AttributeError, OSError, TypeError):
+        ctypes.CDLL(None).fflush(None)
 
 
 def visible(text: str, *, keep: str = "") -> str:

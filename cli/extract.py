@@ -6,8 +6,7 @@ from typing import Annotated, Any
 import typer
 
 from kdcache.base.launch import launched
-from kdcache.base.progress import stop_on_signals
-from kdcache.cli.console import print_record, print_table, progress_bar
+from kdcache.cli.console import print_record, print_table, progress_bar, stopping
 from kdcache.cli.flags import with_flags
 from kdcache.pipelines.settings import ExtractSettings, load_settings
 
@@ -36,7 +35,7 @@ def command(flags: dict[str, Any], config: str | None, as_json: bool, dry_run: b
     from kdcache.pipelines.extract.stage import extract
 
     is_first = launched().rank == 0
-    with stop_on_signals() as stop, progress_bar(quiet=as_json or not is_first) as progress:
+    with stopping(as_json) as stop, progress_bar(quiet=as_json or not is_first) as progress:
         summary = extract(settings, progress=progress, stop=stop)
     if is_first:
         print_record(summary.model_dump(), as_json=as_json, title="extracted")

@@ -4,8 +4,7 @@ from typing import Annotated
 
 import typer
 
-from kdcache.base.progress import stop_on_signals
-from kdcache.cli.console import print_json, print_record, print_table, progress_bar
+from kdcache.cli.console import print_json, print_record, print_table, progress_bar, stopping
 from kdcache.cli.flags import Json
 from kdcache.sharing.merge import Merged, merge_stores
 
@@ -23,7 +22,7 @@ def command(
     seal: Annotated[bool, typer.Option("--seal/--no-seal", help="Seal the output once it is whole.")] = True,
     as_json: Json = False,
 ) -> None:
-    with progress_bar(quiet=as_json) as progress, stop_on_signals() as stop:
+    with progress_bar(quiet=as_json) as progress, stopping(as_json) as stop:
         result = merge_stores(inputs, out, prefer=prefer, seal=seal, progress=progress, stop=stop)
     if as_json:
         print_json(result.model_dump())

@@ -4,8 +4,7 @@ from typing import Annotated
 
 import typer
 
-from kdcache.base.progress import stop_on_signals
-from kdcache.cli.console import print_record, progress_bar
+from kdcache.cli.console import print_record, progress_bar, stopping
 from kdcache.cli.flags import Jobs, Json, Views
 
 
@@ -23,6 +22,6 @@ def command(
 ) -> None:
     from kdcache.sharing.push_pull import pull
 
-    with stop_on_signals() as stop, progress_bar(quiet=as_json) as progress:
+    with stopping(as_json) as stop, progress_bar(quiet=as_json) as progress:
         copy = pull(url, store, views=views, jobs=jobs, progress=progress, stop=stop)
     print_record(copy.model_dump(), as_json=as_json, title="pulled")

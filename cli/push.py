@@ -4,8 +4,7 @@ from typing import Annotated
 
 import typer
 
-from kdcache.base.progress import stop_on_signals
-from kdcache.cli.console import print_record, progress_bar
+from kdcache.cli.console import print_record, progress_bar, stopping
 from kdcache.cli.flags import Jobs, Json
 
 
@@ -19,6 +18,6 @@ def command(
 ) -> None:
     from kdcache.sharing.push_pull import push
 
-    with stop_on_signals() as stop, progress_bar(quiet=as_json) as progress:
+    with stopping(as_json) as stop, progress_bar(quiet=as_json) as progress:
         copy = push(store, url, jobs=jobs, progress=progress, stop=stop)
     print_record(copy.model_dump(), as_json=as_json, title="pushed")

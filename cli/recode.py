@@ -5,8 +5,7 @@ from typing import Annotated
 import typer
 
 from kdcache.base.engine_settings import EngineSettings
-from kdcache.base.progress import stop_on_signals
-from kdcache.cli.console import print_json, print_record, progress_bar
+from kdcache.cli.console import print_json, print_record, progress_bar, stopping
 from kdcache.cli.flags import Json, Views, with_settings_flags
 from kdcache.whole_store.engines import open_engine, seen_by
 from kdcache.whole_store.recode import RecodeSummary, recode_store
@@ -27,7 +26,7 @@ def command(
     engine: EngineSettings,
     as_json: Json = False,
 ) -> None:
-    with progress_bar(quiet=as_json) as progress, stop_on_signals() as stop, open_engine(engine) as block_engine:
+    with progress_bar(quiet=as_json) as progress, stopping(as_json) as stop, open_engine(engine) as block_engine:
         result = recode_store(
             seen_by(engine, store),
             seen_by(engine, out),

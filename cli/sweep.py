@@ -6,8 +6,7 @@ from typing import Annotated, Any
 import typer
 
 from kdcache.base.engine_settings import EngineSettings, wants_dask
-from kdcache.base.progress import stop_on_signals
-from kdcache.cli.console import print_error, print_json, print_record, print_table
+from kdcache.cli.console import print_error, print_json, print_record, print_table, stopping
 from kdcache.cli.flags import Json, with_settings_flags
 
 File = Annotated[str, typer.Argument(help="TOML file: [base], and [grid], [random] or [study]; see docs/sweeps.md")]
@@ -32,7 +31,7 @@ def command(
     from kdcache.pipelines.sweep.stage import SweepSummary, sweep
 
     sweep_engine = _engine(engine, together)
-    with stop_on_signals() as stop, live_table(quiet=as_json) as (report, progress):
+    with stopping(as_json) as stop, live_table(quiet=as_json) as (report, progress):
         summary: SweepSummary = sweep(
             file, folder=folder, engine=sweep_engine, plots=plots, report=report, progress=progress, stop=stop
         )

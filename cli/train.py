@@ -5,8 +5,7 @@ from typing import Annotated, Any
 import typer
 
 from kdcache.base.launch import launched
-from kdcache.base.progress import stop_on_signals
-from kdcache.cli.console import print_record, progress_bar
+from kdcache.cli.console import print_record, progress_bar, stopping
 from kdcache.cli.flags import with_flags
 from kdcache.pipelines.settings import TrainSettings, load_settings
 
@@ -21,7 +20,7 @@ def command(flags: dict[str, Any], config: str | None, as_json: bool, **old_weig
     from kdcache.pipelines.train.stage import train
 
     is_first = launched().rank == 0
-    with stop_on_signals() as stop, progress_bar(quiet=as_json or not is_first) as progress:
+    with stopping(as_json) as stop, progress_bar(quiet=as_json or not is_first) as progress:
         summary = train(settings, progress=progress, stop=stop)
     if is_first:
         print_record(summary.model_dump(), as_json=as_json, title="trained")

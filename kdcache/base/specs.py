@@ -64,7 +64,8 @@ def read_toml(path: str | Path, noun: str) -> dict[str, Any]:
     except UnicodeDecodeError as error:
         line = data[: error.start].count(b"\n") + 1
         raise InvalidInputError(
-            f"{noun} {path} cannot be read, since it is not in UTF-8: byte 0x{data[error.start]:02x} in line {line}; save it as UTF-8"
+            f"{noun} {path} cannot be read: byte 0x{data[error.start]:02x} in line {line} is not of UTF-8; save it as "
+            "UTF-8"
         ) from error
     except tomllib.TOMLDecodeError as error:
         raise InvalidInputError(f"{noun} {path} cannot be read: {error}") from error

@@ -178,6 +178,7 @@ def _held_signals() -> Iterator[None]:
 
 def _serve(connection: "Connection[Any, Any]", payload: Any, index: Any, number: int, count: int) -> None:
     """The life of a worker: draw requests until it is killed, or the main process has ended."""
+    signal.set_wakeup_fd(-1)  # a forked one has the main process's
     for signal_number in HELD:
         signal.signal(signal_number, lambda number, frame: None)
     if hasattr(signal, "pthread_sigmask"):

@@ -10,6 +10,7 @@ from typing import Any, Protocol
 from kdcache.base.folder_lock import LOCK, held
 from kdcache.base.progress import Progress, StopRequest, silent
 from kdcache.base.records import Record
+from kdcache.base.user_code import place_of
 from kdcache.base.whole_files import write_whole
 from kdcache.errors import InterruptedRunError, InvalidInputError, KdcacheError
 from kdcache.pipelines.settings import TrainSettings
@@ -221,8 +222,10 @@ def group_points(points: Sequence[Point], together: int) -> list[list[Point]]:
 
 def error_text(error: Exception) -> str:
     """The text of an error in a row; the kind of an error that is not kdcache's comes first."""
-    text = str(error)
-    return text if type(error).__module__.startswith("kdcache.") else f"{type(error).__name__}: {text}"
+    if type(error).__module__.startswith("kdcache."):
+        return str(error)
+    place = place_of(error)
+    return f"{type(error).__name__}: {error}" + (f" ({place.file}, line {place.line})" if place else "")
 
 
 def _sweep_folder(file: SweepFile, folder: str, path: str | Path, engine: Engine) -> Path:

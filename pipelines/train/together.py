@@ -12,7 +12,8 @@ from typing import Any
 from torch import Tensor
 
 from kdcache.base.progress import Progress, StopRequest, silent
-from kdcache.errors import InterruptedRunError
+from kdcache.base.user_code import exception_text, user_error
+from kdcache.errors import InterruptedRunError, InvalidInputError
 from kdcache.labels.soft_labels import SoftLabels
 from kdcache.objectives.batch import Batch
 from kdcache.pipelines.settings import TrainSettings
@@ -131,6 +132,8 @@ class GroupIsolation:
             yield
         except Exception as error:  # noqa: BLE001  a student is its user's code, which may raise anything
             self.errors[name] = error
+        except SystemExit as error:
+            self.errors[name] = user_error(error) or InvalidInputError(exception_text(error))
 
 
 def _as_for_one(labels: SoftLabels, top_k: int | None, class_means: bool) -> SoftLabels:
