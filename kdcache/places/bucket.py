@@ -16,7 +16,8 @@ from kdcache.base.limits import METADATA_LIMIT
 from kdcache.errors import ClosedError, DamagedError, FormatError, StoreError, StoreNotFoundError
 from kdcache.places import http_requests
 from kdcache.places.bucket_client import open_client, split_address
-from kdcache.places.http_requests import Patience, TryAgainError, jittered, shown
+from kdcache.places.http_requests import shown
+from kdcache.places.patience import Line, Pace, Patience, TryAgainError, jittered
 from kdcache.places.read_only import Insists
 
 T = TypeVar("T")
@@ -24,7 +25,6 @@ MEND = "push the store again, whole, or use another copy of it"
 STATUS = re.compile(r"status code: ([0-9]{3}[ A-Za-z]*)")
 FINAL = re.compile(r"[34][0-9][0-9]")
 PASSING = frozenset({"408", "429"})
-PIECE = 2**22
 CREDENTIALS = {
     "s3": "AWS_ACCESS_KEY_ID, AWS_PROFILE, ...",
     "gs": "GOOGLE_APPLICATION_CREDENTIALS, ...",
@@ -58,6 +58,7 @@ class Bucket(Insists):
         address = split_address(url)
         self.root = str(address)
         self.patience = patience or http_requests.PATIENCE
+        self._line = Line()
         self._client = open_client(address, self.patience, silence=self.patience.timeout)
         self._writer = open_client(address, self.patience, silence=SENDING * self.patience.timeout)
 
@@ -198,18 +199,21 @@ class Bucket(Insists):
             return None
 
     def _pieces(self, key: str, result: Any) -> Iterator[bytes]:
-        """The body, as long as its headers say. Raises TryAgainError for a shorter or longer one."""
+        """The body, as long as its headers say. Raises TryAgainError for a shorter or longer one, or one that drips."""
         if str(result.attributes.get("Content-Type", "")).lower().startswith("text/html"):
             raise StoreError(
                 f"{self.path(key)} came as a web page, not a file; check the endpoint, and what stands before"
             )
         start, stop = result.range
-        count = 0
-        for piece in result.stream(min_chunk_size=PIECE):
+        count, pace, began = 0, Pace(self._line, self.patience), time.monotonic()
+        for piece in result.stream(min_chunk_size=1):  # each as it comes, so that a drip is seen
             count += len(piece)
             if count > stop - start:
                 break
+            if count < stop - start:
+                pace.note(len(piece), time.monotonic() - began)
             yield bytes(piece)
+            began = time.monotonic()
         if count != stop - start:
             raise TryAgainError(f"sent {count} of {stop - start} bytes")
 

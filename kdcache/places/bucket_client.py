@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 from kdcache.errors import InvalidInputError
-from kdcache.places.http_requests import Patience, shown
+from kdcache.places.http_requests import shown
+from kdcache.places.patience import Patience
 
 if TYPE_CHECKING:
     from obstore.store import AzureStore, GCSStore, S3Store

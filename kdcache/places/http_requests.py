@@ -5,16 +5,17 @@ redirects to any host and takes the body of an error into memory whole: one that
 """
 
 import os
-import random
 import re
 import threading
 import time
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, TypeVar, cast
 from urllib.parse import SplitResult, quote, urljoin, urlsplit
 
 from kdcache.errors import InvalidInputError, StoreError
+from kdcache.places.patience import Line, Pace, Patience, TryAgainError, jittered
 from kdcache.places.timed_connection import Clock, Connection
 
 if TYPE_CHECKING:
@@ -28,24 +29,6 @@ SAFE = "/%:@!$&'()*+,;=~"
 PIECE = 2**20
 DRAINED = 2**14  # bytes of a body that nobody wants, for which a connection is kept
 SHOWN = 120  # characters of a server's words that a message shows
-_jitter = random.Random()  # of its own: the global generator belongs to the views
-
-
-@dataclass(frozen=True)
-class Patience:
-    """Patience bounds the time that a server may take.
-
-    timeout: seconds until an answer has begun. slowest: bytes a second from then on. tries: how often it is asked in
-    all. pause: seconds before the second try, doubled each time up to longest_pause. budget: seconds after the first
-    failure from which no further try begins.
-    """
-
-    timeout: float = 8.0
-    slowest: float = 32_768.0
-    tries: int = 5
-    pause: float = 0.25
-    longest_pause: float = 5.0
-    budget: float = 20.0
 
 
 PATIENCE = Patience()
@@ -58,23 +41,6 @@ class Extra:
     method: str = "GET"
     headers: dict[str, str] = field(default_factory=dict, repr=False)
     query: str = field(default="", repr=False)
-
-
-def jittered(pause: float, patience: Patience, server_wait: float = 0.0) -> float:
-    """Seconds to wait: at random half the pause or more, or the wait that a server asks for where that is longer; never
-    more than the longest pause."""
-    return min(max(pause * _jitter.uniform(0.5, 1.0), server_wait), patience.longest_pause)
-
-
-class TryAgainError(Exception):
-    """A failure that may pass: a connection that broke, or an answer that says so.
-
-    `wait` holds the seconds that the server asks for.
-    """
-
-    def __init__(self, reason: str, wait: float = 0.0) -> None:
-        super().__init__(reason)
-        self.wait = wait
 
 
 class TooLongError(Exception):
@@ -118,12 +84,12 @@ def split_url(url: str) -> SplitResult:
 class Reply:
     """One answer: its status and headers, and its body, which is read up to a limit that the reader names."""
 
-    def __init__(self, url: str, response: "HTTPResponse", clock: Clock, patience: Patience) -> None:
+    def __init__(self, url: str, response: "HTTPResponse", clock: Clock, line: Line, patience: Patience) -> None:
         self.url = url
         self.status = response.status
         self.status_line = f"{response.status} {shown(response.reason or '')}".strip()
         self.length = response.length  # None where none is announced
-        self._response, self._clock, self._patience = response, clock, patience
+        self._response, self._clock, self._line, self._patience = response, clock, line, patience
 
     def header(self, name: str) -> str:
         return self._response.getheader(name) or ""
@@ -143,28 +109,42 @@ class Reply:
         return "" if parts is None else shown(f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}{parts.path}")
 
     def pieces(self, limit: int) -> Iterator[bytes]:
-        """The body in pieces. Raises TooLongError beyond `limit` bytes, TryAgainError where it ends too early."""
-        length, count = self.length, 0
+        """The body in pieces. Raises TooLongError beyond `limit` bytes, TryAgainError where it drips or ends early."""
+        length, count, pace = self.length, 0, Pace(self._line, self._patience)
         if length is not None and length > limit:
             raise TooLongError(f"announces {length} bytes")
-        self._clock.restart(self._patience.timeout + (limit if length is None else length) / self._patience.slowest)
-        while piece := self._response.read(min(PIECE, limit - count + 1)):
+        while piece := self._piece(min(PIECE, self._patience.piece, limit - count + 1), pace):
             count += len(piece)
             if count > limit:
                 raise TooLongError(f"sends more than {limit} bytes")
-            yield piece
+            yield piece  # the time that its reader takes is not the server's
         if length is not None and count != length:
             raise TryAgainError(f"broke off after {count} of {length} bytes")
+
+    def _piece(self, size: int, pace: Pace) -> bytes:
+        """The next bytes, all of which come within a window; fewer at the end."""
+        began = time.monotonic()
+        self._clock.restart(self._patience.window)
+        try:
+            piece = self._response.read(size)
+        except TimeoutError as error:
+            raise pace.too_slow() from error
+        if len(piece) == size:  # fewer are the last
+            pace.note(size, time.monotonic() - began)
+        return piece
 
     def body(self, limit: int) -> bytes:
         return b"".join(self.pieces(limit))
 
     def drained(self) -> bool:
         """True where the connection may serve again; the rest of a body is read where that is little."""
+        from http.client import HTTPException
+
         if self._response.will_close:
             return False
         if not self._response.isclosed() and (self.length or DRAINED) < DRAINED:
-            self._response.read()
+            with suppress(OSError, HTTPException):  # what was asked for has come
+                self._response.read()
         return self._response.isclosed()
 
 
@@ -175,7 +155,7 @@ class Origin:
         self.scheme, self.host, self.port = parts.scheme.lower(), cast(str, parts.hostname), parts.port
         self.name = f"{self.scheme}://{parts.netloc}"
         self.patience = patience or PATIENCE
-        self._local = threading.local()
+        self._local, self._line = threading.local(), Line()
 
     def ask(self, path: str, read: Callable[[Reply], T], *, byte_range: str = "", extra: Extra | None = None) -> T:
         """The result of `read` on the answer to a request, which is asked again while its failure may pass.
@@ -212,7 +192,7 @@ class Origin:
             connection.clock.restart(self.patience.timeout)
             http.request(extra.method, target, headers=headers)
             response = http.getresponse()
-            reply = Reply(f"{self.name}{path}", response, connection.clock, self.patience)
+            reply = Reply(f"{self.name}{path}", response, connection.clock, self._line, self.patience)
             if reply.status in RETRIED:
                 raise TryAgainError(f"answered {reply.status_line}", _seconds(reply.header("Retry-After")))
             value = read(reply)

@@ -13,8 +13,9 @@ from typing import Any, NoReturn, TypeVar
 
 from kdcache.errors import StoreError, StoreNotFoundError
 from kdcache.places import http_requests
-from kdcache.places.http_requests import RETRIED, jittered, shown
+from kdcache.places.http_requests import RETRIED, shown
 from kdcache.places.hub import LOGIN, Hub, HubAddress
+from kdcache.places.patience import jittered
 
 T = TypeVar("T")
 CONFLICTS = frozenset({409, 412})  # somebody else committed meanwhile

@@ -6,6 +6,7 @@ The timeout of a socket is no such bound, since it begins anew with each byte th
 import functools
 import io
 import os
+import socket
 import time
 from typing import TYPE_CHECKING, Any, cast
 
@@ -38,9 +39,28 @@ class Connection:
         self.process, self.clock = os.getpid(), Clock()
         self.http = kind(host, port or kind.default_port, timeout=timeout)
         cast(Any, self.http).response_class = functools.partial(_timed_response, self.clock)
+        cast(Any, self.http)._create_connection = functools.partial(_connect, self.clock)
 
     def __del__(self) -> None:
         self.http.close()
+
+
+def _connect(clock: Clock, address: tuple[str, int], *_options: Any) -> socket.socket:
+    """A connection to the first of a host's addresses that answers. Each has its share of the time that is left; a
+    TLS handshake has what is left then."""
+    infos = socket.getaddrinfo(*address, type=socket.SOCK_STREAM)
+    for number, (family, kind, protocol, _, target) in enumerate(infos):
+        connection = socket.socket(family, kind, protocol)
+        try:
+            connection.settimeout(clock.remaining() / (len(infos) - number))
+            connection.connect(target)
+            connection.settimeout(clock.remaining())
+            return connection
+        except OSError:
+            connection.close()
+            if number + 1 == len(infos):
+                raise
+    raise OSError(f"{address[0]} has no address")
 
 
 class _TimedReads(io.RawIOBase):

@@ -15,9 +15,9 @@ from kdcache.base.limits import MANIFEST_LIMIT, MIB
 from kdcache.base.progress import Progress, StopRequest
 from kdcache.errors import InvalidInputError, StoreError
 from kdcache.places import http_requests
-from kdcache.places.http_requests import jittered
 from kdcache.places.hub import LOGIN, HubAddress, HubServer, find_hub, split_hub
 from kdcache.places.hub_client import HubClient, Standing, quiet
+from kdcache.places.patience import jittered
 from kdcache.places.place import Place
 from kdcache.places.web import WebFolder
 from kdcache.sharing.sealed_files import SealedListing, SharedFile

@@ -104,7 +104,10 @@ def test_what_does_not_pass_is_named(hub: Hub, local: Path, piece: str, fault: s
     assert not re.search(HIDDEN, str(error.value))
 
 
-BODY = ("cut", "short", "empty", "emptied", "flip", "wrong bytes", "wrong length", "page as data", "encoded", "stall")
+BODY = (
+    "cut", "short", "empty", "emptied", "flip", "wrong bytes", "wrong length", "page as data", "encoded", "stall",
+    "drip of a body", "drip of chunks",
+)  # fmt: skip
 
 
 def test_the_way_to_a_large_file_is_outlasted_or_refused(pushed: Hub, local: Path) -> None:

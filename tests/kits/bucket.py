@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
-from kdcache.places.http_requests import Patience
+from kdcache.places.patience import Patience
 from tests.kits.http_answers import Answer
 from tests.kits.http_server import Handler, Server, running
 

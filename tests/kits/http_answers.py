@@ -124,6 +124,30 @@ def drip(it: "Handler") -> None:
         time.sleep(0.02)
 
 
+def drip_body(it: "Handler") -> None:
+    """Headers at once, then the body, whose length is known, one byte at a time."""
+    answer = it.truth()
+    it.send(replace(answer, body=b""), announced=len(answer.body))
+    for value in answer.body:
+        it.wfile.write(bytes([value]))
+        time.sleep(0.02)
+    it.close_connection = True
+
+
+def drip_chunks(it: "Handler") -> None:
+    """A body without a length, in chunks of one byte that each take many to send, and never an end."""
+    answer = it.truth()
+    it.send_response(answer.status)
+    for name, value in answer.headers.items():
+        it.send_header(name, value)
+    it.send_header("Transfer-Encoding", "chunked")
+    it.end_headers()
+    it.close_connection = True
+    for _ in range(10_000):
+        it.wfile.write(b"1;" + b"x" * 1000 + b"\r\n \r\n")
+        time.sleep(0.02)
+
+
 def stall(it: "Handler") -> None:
     """Headers at once, then nothing until the other side hangs up."""
     answer = it.truth()

@@ -16,6 +16,8 @@ from tests.kits.http_answers import (
     cut,
     done,
     drip,
+    drip_body,
+    drip_chunks,
     endless,
     flipped,
     half,
@@ -45,7 +47,8 @@ SEEN = (OUTLASTED, REFUSED, ABSENT, UNSEEN)  # for ever, a store is refused
 AGAIN = "in 3 tries over .* s; check the address, run the same command again later"
 LATER = "; run the same command again later"
 ENDPOINT = "; check address, endpoint and region, and run the same command again"
-UNUSABLE = f"StoreError: .* gave no usable answer .*, in 3 tries .*{ENDPOINT}"
+SLOW = "stalled, or sent less than [0-9,]+ bytes/s for [0-9.]+ s"
+UNUSABLE = f"StoreError: .* (gave no usable answer .*|{SLOW}), in 3 tries .*{ENDPOINT}"
 DUE = "StoreError: .* answered {} .*, 20[06] was due; check the address"
 RANGES = "answered 200 OK to a request for some of its bytes, 206 was due; use a server that has range requests"
 RANGE = "StoreError: .* answered with range '.*', asked for were bytes [0-9]+-[0-9]+; use another server"
@@ -147,8 +150,10 @@ FAULTS: dict[str, Fault] = {
     "lost": _passes(done(reset), "gave no answer .RemoteDisconnected.*"),
     "lost 500": _tried_again(500, done(status(500))),
     "cut": _passes(cut, "broke off after [0-9]+ of [0-9]+ bytes", put=HARMLESS),
-    "stall": _passes(stall, "gave no answer .TimeoutError: timed out.", put=HARMLESS, slow=True),
+    "stall": _passes(stall, SLOW, put=HARMLESS, slow=True),
     "drip": _passes(drip, "gave no answer .TimeoutError: timed out.", put=UNTRIED, slow=True),
+    "drip of a body": _passes(drip_body, SLOW, put=UNTRIED, slow=True),
+    "drip of chunks": _passes(drip_chunks, SLOW, put=UNTRIED, slow=True),
     "page": _refused(
         done(page), "StoreError: .* answered 200 OK with a web page, not a file; check the address", put=HARMLESS,
         bucket=f"StoreError: .* came as a web page, not a file; check the endpoint|{WHOLE}",

@@ -8,14 +8,16 @@ from pathlib import Path
 import pytest
 
 from kdcache.places import http_requests
-from kdcache.places.http_requests import Patience
+from kdcache.places.patience import Patience
 from tests.kits.http_answers import PAGE, Answer
 from tests.kits.http_faults import FAULTS
 from tests.kits.http_server import EVER, Handler, Server, running
 
-STEADY = Patience(timeout=10.0, slowest=2**20, tries=3, pause=0.002, longest_pause=0.01, budget=60.0)
-QUICK = replace(STEADY, timeout=0.05)  # where no answer is to come
-HEARING = replace(STEADY, timeout=0.25, tries=100)  # where one is: of a busy machine's pauses, many pass for a stall
+STEADY = Patience(timeout=10.0, window=10.0, slowest=2**20, tries=3, pause=0.002, longest_pause=0.01, budget=60.0)
+QUICK = replace(STEADY, timeout=0.05, window=0.05)  # where no answer is to come
+HEARING = replace(
+    STEADY, timeout=0.25, window=0.25, tries=100
+)  # where one is: of a busy machine's pauses, many pass for a stall
 
 
 def patience(fault: str, times: int) -> Patience:
