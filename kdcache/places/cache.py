@@ -13,12 +13,16 @@ import stat
 import threading
 import time
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import cast
 
 from kdcache.errors import DamagedError, InvalidInputError
+from kdcache.places.create_only import TEMPORARY, WRITE, discard
 from kdcache.places.folder import PIECE, Opened
+from kdcache.places.safe_open import READ
+from kdcache.places.trusted_folder import FOLDER, is_trusted, open_trusted
 
 GB = 10**9
 LARGEST = 20 * GB
@@ -27,7 +31,7 @@ TRIMMED = 0.9  # share of the limit that is left once it was passed
 UNITS = {"": 1, "K": 10**3, "M": 10**6, "G": 10**9, "T": 10**12}
 SIZE = re.compile(r"([0-9]{1,15})([KMGT]?)B?")
 NAME = re.compile(r"[0-9a-f]{64}")
-TEMPORARY = ".tmp-"
+PART = re.compile(r"[0-9a-f]{2}")
 USED = 900  # seconds between notes of use; each makes other processes hash the file again, for they see it changed
 ABANDONED = 3600  # seconds after which a file that was being written is a killed writer's
 
@@ -53,48 +57,46 @@ class Cache:
 
     @contextmanager
     def opened(self, sha256: str, size: int) -> Iterator[Opened | None]:
-        """The file with a sha256, to read parts of, or None where it is not here. One with other bytes is removed."""
-        path = self._path(sha256)
-        try:
-            descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
-        except OSError:
-            yield None
-            return
-        try:
+        """The file with a sha256, to read parts of, or None where it is not here. One with other bytes, or that another
+        user could change, is removed. Raises InvalidInputError where the cache is another user's."""
+        with self._open(sha256[:2]) as folder:
             try:
-                whole = self._holds(descriptor, sha256, size)
-            except OSError:  # a disk that fails
-                whole = False
-            if not whole:
-                with suppress(OSError):  # of another's, or on a disk that is read only
-                    path.unlink()
-            yield Opened(descriptor, size) if whole else None
-        finally:
-            os.close(descriptor)
+                descriptor = -1 if folder is None else os.open(sha256, READ, dir_fd=folder)
+            except OSError:
+                descriptor = -1
+            if descriptor < 0:
+                yield None
+                return
+            try:
+                try:
+                    whole = self._holds(descriptor, sha256, size)
+                except OSError:  # a disk that fails
+                    whole = False
+                if not whole:
+                    with suppress(OSError):  # on a disk that is read only
+                        os.unlink(sha256, dir_fd=folder)
+                yield Opened(descriptor, size) if whole else None
+            finally:
+                os.close(descriptor)
 
     def holds(self, sha256: str, size: int) -> bool:
         """True where a file is here, with the bytes that its name says."""
         with self.opened(sha256, size) as file:
             return file is not None
 
+    @property
+    def keeps(self) -> bool:
+        """True where files may be put here; root's cache is read, and left as it is."""
+        with self._open() as folder:
+            return folder is None or os.fstat(folder).st_uid == os.geteuid()
+
     def put(self, sha256: str, pieces: Iterable[bytes], name: str) -> None:
-        """Keep a file. Raises DamagedError for bytes with another sha256; `name` is their origin, for the message."""
-        folder = self._path(sha256).parent
-        self._make(folder)
-        temporary, hasher = folder / f"{TEMPORARY}{secrets.token_hex(8)}", hashlib.sha256()
-        try:
-            descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
-            size = 0
-            with os.fdopen(descriptor, "wb") as file:
-                for piece in pieces:
-                    hasher.update(piece)
-                    size += file.write(piece)
-            if hasher.hexdigest() != sha256:
-                problem = f"{name} has sha256 {hasher.hexdigest()[:16]}, committed was {sha256[:16]}"
-                raise DamagedError(f"{problem}; publish the store again, whole, or use another copy of it")
-            os.replace(temporary, self._path(sha256))
-        finally:
-            temporary.unlink(missing_ok=True)
+        """Keep a file. Raises DamagedError for bytes with another sha256; `name` is their origin, for the message.
+
+        Raises InvalidInputError where this user alone may not use the cache, or cannot write to it.
+        """
+        with self._open(sha256[:2], make=True) as folder:
+            size = _write(cast(int, folder), sha256, pieces, name)
         with self._lock:
             self._written += size
             if self._written < self.limit // 20:
@@ -103,21 +105,36 @@ class Cache:
         self._trim(int(self.limit * TRIMMED))
 
     def usage(self) -> Usage:
-        files = self._files()
+        with self._open() as folder:
+            files = _files(folder)
         return Usage(str(self.folder.parent), len(files), sum(size for _, size, _ in files), self.limit)
 
     def clear(self) -> Usage:
-        """Remove every file. Returns the usage before."""
+        """Remove every file. Returns the usage before. Raises InvalidInputError for root's cache."""
+        if not self.keeps:
+            raise InvalidInputError(f"the cache {self.folder} is root's: you may read it, and only root may clear it")
         usage = self.usage()
         self._trim(0, everything=True)
         return usage
 
-    def _path(self, sha256: str) -> Path:
-        return self.folder / sha256[:2] / sha256
+    @contextmanager
+    def _open(self, *parts: str, make: bool = False) -> Iterator[int | None]:
+        """Descriptor of the folder of files, or of one in it; None where it is missing, unless it is to be made."""
+        descriptor, path = None, self.folder.parent
+        with ExitStack() as stack:
+            for part in ("", self.folder.name, *parts):
+                path = path / part
+                descriptor = open_trusted(path, descriptor, make=make)
+                if descriptor is None:
+                    break
+                stack.callback(os.close, descriptor)
+                if make and path == self.folder:
+                    self._require_alone(os.fstat(descriptor))
+            yield descriptor
 
     def _holds(self, descriptor: int, sha256: str, size: int) -> bool:
         status = os.fstat(descriptor)
-        if not stat.S_ISREG(status.st_mode) or status.st_size != size:
+        if not stat.S_ISREG(status.st_mode) or status.st_size != size or not is_trusted(status):
             return False
         is_known = (sha256, status.st_ino, status.st_ctime_ns) in self._seen
         if not is_known:
@@ -132,30 +149,11 @@ class Cache:
             self._seen.add((sha256, status.st_ino, os.fstat(descriptor).st_ctime_ns))
         return True
 
-    def _make(self, folder: Path) -> None:
-        """Make a folder for this user alone. Raises InvalidInputError where the cache is another user's."""
-        try:
-            self.folder.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-            self.folder.mkdir(exist_ok=True, mode=0o700)
-            status = os.lstat(self.folder)
-            if not stat.S_ISDIR(status.st_mode) or status.st_uid != os.geteuid() or status.st_mode & 0o077:
-                problem = f"the cache {self.folder} is not a folder that you alone may use (mode 0700)"
-                raise InvalidInputError(f"{problem}; move it away, or name another folder in KDCACHE_CACHE")
-            folder.mkdir(exist_ok=True, mode=0o700)
-        except OSError as error:
-            advice = "name another folder in KDCACHE_CACHE, or set KDCACHE_CACHE_LIMIT=0 to keep nothing"
-            raise InvalidInputError(
-                f"the cache {self.folder} cannot be written ({error.strerror}); {advice}"
-            ) from error
-
-    def _files(self) -> list[tuple[float, int, Path]]:
-        """(last use, bytes, path) of every file here, those of killed writers too."""
-        files = []
-        for path in self.folder.glob("??/*"):
-            with suppress(OSError):
-                status = path.lstat()
-                files.append((status.st_mtime, status.st_size, path))
-        return [file for file in files if NAME.fullmatch(file[2].name) or file[2].name.startswith(TEMPORARY)]
+    def _require_alone(self, status: os.stat_result) -> None:
+        """Raises InvalidInputError for a folder that others may use."""
+        if status.st_uid != os.geteuid() or status.st_mode & 0o077:
+            problem = f"the cache {self.folder} is not a folder that you alone may use (mode 0700)"
+            raise InvalidInputError(f"{problem}; move it away, or name another folder in KDCACHE_CACHE")
 
     def _trim(self, target: int, *, everything: bool = False) -> None:
         """Remove the least recently used files until `target` bytes are left, where there are more than the limit.
@@ -163,16 +161,52 @@ class Cache:
         Files that somebody may be writing stay.
         """
         threshold = time.time() - ABANDONED
-        files = sorted(file for file in self._files() if file[0] < threshold or not file[2].name.startswith(TEMPORARY))
-        total = sum(size for _, size, _ in files)
-        if total <= self.limit and not everything:
-            return
-        for _, size, path in files:
-            if total <= target and not everything:
+        with self._open() as folder:
+            files = sorted(file for file in _files(folder) if file[0] < threshold or TEMPORARY not in file[2])
+            total = sum(size for _, size, _ in files)
+            if total <= self.limit and not everything:
                 return
-            with suppress(OSError):
-                path.unlink()
-            total -= size
+            for _, size, name in files:
+                if total <= target and not everything:
+                    return
+                with suppress(OSError):
+                    os.unlink(name, dir_fd=folder)
+                total -= size
+
+
+def _files(folder: int | None) -> list[tuple[float, int, str]]:
+    """(last use, bytes, name beneath the open folder) of every file there, those of killed writers too."""
+    files = []
+    for part in () if folder is None else filter(PART.fullmatch, os.listdir(folder)):
+        with suppress(OSError):
+            descriptor = os.open(part, FOLDER | os.O_NOFOLLOW, dir_fd=folder)
+            try:
+                names = os.listdir(descriptor)
+            finally:
+                os.close(descriptor)
+            for name in names:
+                if NAME.fullmatch(name) or name.startswith(TEMPORARY):
+                    with suppress(OSError):  # removed since
+                        status = os.stat(f"{part}/{name}", dir_fd=folder, follow_symlinks=False)
+                        files.append((status.st_mtime, status.st_size, f"{part}/{name}"))
+    return files
+
+
+def _write(folder: int, sha256: str, pieces: Iterable[bytes], name: str) -> int:
+    """The number of bytes of a file that was written to an open folder, whole, under its sha256."""
+    temporary, hasher, size = f"{TEMPORARY}{secrets.token_hex(8)}", hashlib.sha256(), 0
+    try:
+        with os.fdopen(os.open(temporary, WRITE, 0o600, dir_fd=folder), "wb") as file:
+            for piece in pieces:
+                hasher.update(piece)
+                size += file.write(piece)
+        if hasher.hexdigest() != sha256:
+            problem = f"{name} has sha256 {hasher.hexdigest()[:16]}, committed was {sha256[:16]}"
+            raise DamagedError(f"{problem}; publish the store again, whole, or use another copy of it")
+        os.replace(temporary, sha256, src_dir_fd=folder, dst_dir_fd=folder)
+    finally:
+        discard(folder, temporary)
+    return size
 
 
 def open_cache() -> Cache:

@@ -154,6 +154,8 @@ class ReadAhead:
         """
         if cache.holds(file.sha256, file.size):
             return True
+        if not cache.keeps:
+            return False
         small = file.size <= SMALL or file.chunks == 1
         if not small and not self._rows.get(file.key, set()) - {file.row}:
             return False
