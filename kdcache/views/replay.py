@@ -3,7 +3,8 @@
 A replay that differs is graded: how far is a view that is drawn again off the view the teacher saw, and what may be
 accepted. Contents that are taken over a sample's bytes say which sample it is, so a difference there is another
 picture, which nothing accepts. Those over decoded values move with the library that decodes, as pixels do, and are
-judged with them. Partners that are drawn only to be mixed in are compared too.
+judged with them; where the canary's samples decode as they did, what moves later is the transform, and a difference in
+decoded values is another picture too. Partners that are drawn only to be mixed in are compared as well.
 """
 
 from collections.abc import Sequence
@@ -34,7 +35,7 @@ class ReplayGrade:
     """The comparison of a view's canary rows, drawn again, with the store's.
 
     `levels` (of 255) is the mean difference of the worst row's thumbnail; `differing` of the `rows` have another
-    fingerprint; `versions` are texts of those that differ.
+    fingerprint; `versions` are texts of those that differ. `moved` is the number of their samples with other contents.
     """
 
     grade: Grade
@@ -42,6 +43,7 @@ class ReplayGrade:
     rows: int
     differing: int
     versions: tuple[str, ...]
+    moved: int = 0
 
 
 @dataclass
@@ -107,6 +109,8 @@ class ReplayCheck:
             if self.drift is None or grade.levels > self.drift.levels:
                 self.drift = grade
         if key in self._excused:
+            if not self._excused[key].grade.moved:
+                self._require_same_samples(number, drawn, changed)
             self._excused[key].count(len(drawn.pixels), len(differing_rows), view)
 
     def _changed_samples(self, number: int, view: int, drawn: DrawnRows) -> npt.NDArray[np.bool_]:
@@ -116,6 +120,17 @@ class ReplayCheck:
             return np.zeros(len(drawn.positions), dtype=bool)
         stored = self._stored_at(number, view, "contents", drawn.positions)
         return changed_samples(store, drawn.positions, drawn.contents[contents], stored)
+
+    def _require_same_samples(self, number: int, drawn: DrawnRows, changed: npt.NDArray[np.bool_]) -> None:
+        """Raises ReplayError, naming the first sample that has changed."""
+        if changed.any():
+            position, store = int(drawn.positions[np.flatnonzero(changed)[0]]), self._stores[number]
+            raise ReplayError(
+                f"sample {int(store.order[position])} (position {position}) is another than {store.folder.root} was "
+                f"extracted from ({int(changed.sum())} of {len(changed)} samples at hand differ), for the samples of "
+                "the canary decode as they did: the drift that was accepted is the transform's; restore its file, or "
+                "extract a store of this data set"
+            )
 
     def _stored_at(self, number: int, view: int, name: str, positions: IntArray) -> Array:
         """Values of an array of a store at some positions. Those of the view that is in use are kept."""
@@ -150,16 +165,21 @@ def changed_samples(store: Store, positions: IntArray, contents: Array, stored: 
 def grade_replay(store: Store, dataset: ViewDataset, view: int) -> ReplayGrade:
     """Draw the canary rows (the first 64 positions) of a view again and compare thumbnails with the store's; struck
     ones are left out. Raises ReplayError where all are."""
-    canary = store.segment_of(view).canary(view)
+    segment = store.segment_of(view)
+    canary = segment.canary(view)
     positions = np.setdiff1d(np.arange(len(canary), dtype=np.int64), store.struck(view))
     if not len(positions):
         raise ReplayError(f"all canary rows of view {view} are struck: no drift can be judged; extract the views again")
     replay = dataset[ViewRequest(ViewSpan.of(view), positions)]
     differing_rows = int((replay.pixels[0] != store.load(view, positions).arrays["pixels"]).sum())
+    contents, moved = store.identity.encoding.contents, 0
+    if contents is not None and contents in replay.contents:
+        stored = segment.read(segment.views.start, positions, ["contents"]).arrays["contents"]
+        moved = int((replay.contents[contents] != stored).sum())
     levels = np.abs(thumbnails(replay.images[0]).astype(int) - canary[positions].astype(int)).mean(axis=(1, 2, 3))
     worst = float(levels.max())
     grade: Grade = "equal" if differing_rows == 0 else "drift" if worst <= DRIFT_LEVELS else "another picture"
-    return ReplayGrade(grade, worst, len(positions), differing_rows, _version_texts(store, dataset, view))
+    return ReplayGrade(grade, worst, len(positions), differing_rows, _version_texts(store, dataset, view), moved)
 
 
 def _version_texts(store: Store, dataset: ViewDataset, view: int) -> tuple[str, ...]:

@@ -122,6 +122,12 @@ def _require_run(door: Door) -> None:
     assert (door.target / "weights/last.safetensors").is_file()
 
 
+def _require_no_weights(door: Door) -> None:
+    assert (door.target / "settings.json").is_file()
+    assert not list(door.target.rglob("*.safetensors"))
+    assert not list(door.target.rglob("state.pt"))
+
+
 def _require_checkpoint(door: Door) -> None:
     assert (door.target / "checkpoints/state.pt").is_file()
 
@@ -131,6 +137,7 @@ LEFT: dict[str, Callable[[Door], None]] = {
     "a whole store": _require_whole_store,
     "whole blocks; the same command goes on": _require_blocks,
     "a run with its weights": _require_run,
+    "a run without weights": _require_no_weights,
     "a checkpoint; the same command goes on": _require_checkpoint,
 }
 
