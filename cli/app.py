@@ -14,6 +14,8 @@ from kdcache.base.user_code import place_of, traceback_text, user_error
 from kdcache.cli.console import ClosedOutputError, print_error, print_traceback, results_apart, show_all_signs
 from kdcache.errors import InvalidInputError, KdcacheError, SampleError, UserCodeError
 
+PIPE_CLOSED = 141  # 128 and the number of SIGPIPE, as a program that it ended: 1 would say that a check failed
+
 COMMANDS = {
     "extract": "Ask the teacher once: write its soft labels for views of a data set to a store.",
     "train": "Train a student on a store's views and soft labels; without a store, plainly.",
@@ -104,7 +106,7 @@ def main(arguments: list[str] | None = None) -> None:
         else:
             error.show()
     except ClosedOutputError:
-        code = 0
+        code = PIPE_CLOSED
     except _RaisedInCommand as carrier:
         code = _report(carrier.error, as_json=as_json, with_traceback=with_traceback)
     except Exception as error:  # noqa: BLE001  what is not reported is raised again

@@ -34,8 +34,19 @@ class ClosedOutputError(Exception):
     """Nobody reads the results any more, as in `kdcache inspect STORE | head`."""
 
 
-_out = Console(soft_wrap=True, highlight=False)
-_err = Console(stderr=True, soft_wrap=True, highlight=False)
+class _Console(Console):
+    """A console whose reader may go, as `head` does."""
+
+    def on_broken_pipe(self) -> None:
+        """Let what is still to come go nowhere."""
+        try:
+            super().on_broken_pipe()
+        except SystemExit:
+            raise ClosedOutputError from None
+
+
+_out = _Console(soft_wrap=True, highlight=False)
+_err = _Console(stderr=True, soft_wrap=True, highlight=False)
 
 Report = Callable[[str, int, int], None]
 

@@ -1,8 +1,10 @@
 """Pictures of results, drawn by matplotlib where it is installed."""
 
+import io
 from pathlib import Path
 from typing import Any
 
+from kdcache.base.whole_files import write_whole
 from kdcache.errors import InvalidInputError
 
 KINDS = (".png", ".pdf", ".svg")
@@ -24,3 +26,14 @@ def figure_class() -> Any:
     except ImportError as error:
         raise InvalidInputError("matplotlib is not installed; pip install 'kdcache[plots]'") from error
     return Figure
+
+
+def save_picture(figure: Any, path: Path) -> None:
+    """Write a figure to a file, whole or not at all. Raises InvalidInputError where it cannot be written."""
+    picture = io.BytesIO()
+    figure.savefig(picture, format=path.suffix[1:], dpi=120)
+    try:
+        write_whole(path, picture.getvalue())
+    except OSError as error:
+        advice = "free some space or mend the permissions of its folder, and run the same command again"
+        raise InvalidInputError(f"plot {path} cannot be written ({error.strerror}); {advice}") from error

@@ -93,7 +93,8 @@ class Cache:
     def put(self, sha256: str, pieces: Iterable[bytes], name: str) -> None:
         """Keep a file. Raises DamagedError for bytes with another sha256; `name` is their origin, for the message.
 
-        Raises InvalidInputError where this user alone may not use the cache, or cannot write to it.
+        Raises InvalidInputError where this user alone may not use the cache, or cannot write to it, and OSError for a
+        disk that is full.
         """
         with self._open(sha256[:2], make=True) as folder:
             size = _write(cast(int, folder), sha256, pieces, name)

@@ -4,6 +4,7 @@ Owner and mode are those of the open folder or file, so nothing can be exchanged
 rename a folder can only put one of his own in its place, which is refused: the folders above need no look.
 """
 
+import errno
 import os
 import stat
 from contextlib import suppress
@@ -14,6 +15,7 @@ from kdcache.errors import InvalidInputError
 FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
 OTHERS_WRITE = stat.S_IWGRP | stat.S_IWOTH
 ROOT = 0
+FULL = (errno.ENOSPC, errno.EDQUOT)
 ELSEWHERE = "name a folder of your own in KDCACHE_CACHE, or set KDCACHE_CACHE_LIMIT=0 to keep nothing"
 
 
@@ -26,7 +28,8 @@ def open_trusted(path: Path, parent: int | None, *, make: bool = False) -> int |
     """Descriptor of a folder, which is made for this user alone where that is asked for; None where it is missing.
 
     `parent`: the open folder that it lies in. Raises InvalidInputError where it is another user's, writable for others,
-    a link, or cannot be opened. Without a parent it is the user's own word, which may be a link and writable.
+    a link, or cannot be opened, and OSError where a disk is full. Without a parent it is the user's own word, which may
+    be a link and writable.
     """
     try:
         if make and parent is None:
@@ -38,6 +41,8 @@ def open_trusted(path: Path, parent: int | None, *, make: bool = False) -> int |
     except FileNotFoundError:
         return None
     except OSError as error:
+        if error.errno in FULL:
+            raise
         with suppress(OSError):  # for the message alone
             _require_trusted(os.stat(path), path, is_root=parent is None)
         verb = "written" if make else "opened"

@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from kdcache.base.figures import check_picture, figure_class
+from kdcache.base.figures import check_picture, figure_class, save_picture
 from kdcache.whole_store.calibrate import BINS, Calibration, ReliabilityBin
 
 TICKS = (0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10, 20, 50, 100, 200)
@@ -22,7 +22,7 @@ def plot_calibration(calibration: Calibration, path: Path) -> None:
     draw_reliability(
         right, calibration.bins_after, f"T = {calibration.temperature:.4g}: ECE {calibration.ece_after:.4f}"
     )
-    figure.savefig(path, dpi=120)
+    save_picture(figure, path)
 
 
 def _draw_curve(axes: Any, calibration: Calibration) -> None:

@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from kdcache.base.figures import check_picture, figure_class
+from kdcache.base.figures import check_picture, figure_class, save_picture
 from kdcache.errors import InvalidInputError
 from kdcache.whole_store.diff import StoreDifference
 from kdcache.whole_store.row_comparison import PER_DECADE, RowComparison
@@ -23,7 +23,7 @@ def plot_difference(difference: StoreDifference, path: Path) -> None:
     left, right = figure.subplots(1, 2)
     _draw_spread(left, difference.rows)
     _draw_views(right, difference.rows)
-    figure.savefig(path, dpi=120)
+    save_picture(figure, path)
 
 
 def _draw_spread(axes: Any, rows: RowComparison) -> None:

@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from kdcache.base.figures import check_picture, figure_class
+from kdcache.base.figures import check_picture, figure_class, save_picture
 from kdcache.labels.reduction import SKETCH_TEMPERATURES
 from kdcache.whole_store.calibrate_plot import draw_reliability
 from kdcache.whole_store.stats import HISTOGRAM, StoreStats
@@ -26,7 +26,7 @@ def plot_stats(stats: StoreStats, path: Path) -> None:
     _draw_bytes(panels[1][2], stats)
     name = f"{stats.soft_labels}: {stats.rows:,} rows of {len(stats.views)} views, {stats.classes:,} classes"
     figure.suptitle(name, fontsize=11)
-    figure.savefig(path, dpi=120)
+    save_picture(figure, path)
 
 
 def _draw_kept(axes: Any, stats: StoreStats) -> None:

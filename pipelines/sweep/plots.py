@@ -6,7 +6,7 @@ from pathlib import Path
 from statistics import fmean, pstdev
 from typing import Any
 
-from kdcache.base.figures import check_picture, figure_class
+from kdcache.base.figures import check_picture, figure_class, save_picture
 
 MOST_LINES = 8  # that a legend can tell apart
 LOG_RATIO = 20.0  # from this ratio between largest and smallest value on an axis is logarithmic
@@ -46,7 +46,7 @@ def plot_setting(dots: Sequence[Dot], name: str, path: Path) -> None:
     _dress(axes, name, values, x_by_value, are_numbers)
     if any(lines) or not few:
         figure.legend(fontsize=8, loc="outside right upper")
-    figure.savefig(path, dpi=120)
+    save_picture(figure, path)
 
 
 def _draw_line(
@@ -117,7 +117,7 @@ def plot_front(dots: Sequence[Dot], path: Path) -> None:
     axes.margins(x=0.1, y=0.2)
     axes.grid(alpha=0.25)
     axes.legend(fontsize=8, loc="lower right")
-    figure.savefig(path, dpi=120)
+    save_picture(figure, path)
 
 
 _LABEL_SETTINGS = ("top_k", "tail", "views", "store")
