@@ -4,7 +4,7 @@ Shape letters: N classes of the network, C classes of the data.
 """
 
 import re
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -28,11 +28,14 @@ class ClassMap:
     notes: tuple[str, ...] = ()
 
 
-def class_map_by_name(names: Sequence[str], known: Sequence[Vocabulary], *, classes: int) -> ClassMap:
+def class_map_by_name(
+    names: Sequence[str], known: Sequence[Vocabulary], *, classes: int, masked: Collection[int] = ()
+) -> ClassMap:
     """The class map of a teacher of N `classes`, known by these vocabularies, on data of these C `names`.
 
     Empty where the data has no names, and where the numbers are those of the names or no name tells. Raises
-    InvalidInputError where the teacher has more classes than the data, or names its own, and the names do not match.
+    InvalidInputError where the teacher has more classes than the data, those from C on not all `masked`, or names its
+    own, and the names do not match.
     """
     count = len(names)
     if not count:
@@ -49,7 +52,7 @@ def class_map_by_name(names: Sequence[str], known: Sequence[Vocabulary], *, clas
             f"the teacher answers {classes:,} classes, the data has {count:,}, and some have another name than in "
             f"{nearest.source}: {_unmatched(names, nearest)}; {_ways(names, nearest)}"
         )
-    if classes > count:
+    if classes > count and not are_equal_in_number(count, classes, masked):
         missing = f" of which {_unmatched(names, nearest)};" if nearest is not None and nearest.is_known else ""
         raise InvalidInputError(
             f"the teacher answers {classes:,} classes, the data has {count:,} ({_listed(names)}), and nothing tells "
@@ -61,6 +64,11 @@ def class_map_by_name(names: Sequence[str], known: Sequence[Vocabulary], *, clas
     elif nearest is not None and nearest.is_known:
         notes.append(f"the classes have other names in {nearest.source}: they are taken by number")
     return ClassMap(notes=tuple(notes))
+
+
+def are_equal_in_number(count: int, classes: int, masked: Collection[int]) -> bool:
+    """The classes of a teacher are as many as the data's `count`, those from there on not counted where `masked`."""
+    return classes >= count and set(range(count, classes)) <= set(masked)
 
 
 def read_class_map(

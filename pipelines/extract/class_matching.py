@@ -1,6 +1,6 @@
 """A teacher's classes are matched with the data's: as the store that stands has them, by a file, or by name."""
 
-from kdcache.networks.class_map import ClassMap, class_map_by_name, read_class_map
+from kdcache.networks.class_map import ClassMap, are_equal_in_number, class_map_by_name, read_class_map
 from kdcache.networks.class_names import vocabularies
 from kdcache.networks.teacher import Teacher
 from kdcache.pipelines.settings import ExtractSettings
@@ -32,13 +32,13 @@ def matched_classes(
     )
     if settings.class_map:
         return read_class_map(settings.class_map, data.class_names, known, classes=classes, labels=data.classes)
-    return class_map_by_name(data.class_names, known, classes=classes)
+    return class_map_by_name(data.class_names, known, classes=classes, masked=settings.mask_classes)
 
 
 def _of_store(stored: TeacherIdentity, data: Data) -> ClassMap:
     count = len(data.class_names)
     notes: tuple[str, ...] = ()
-    if count and count != stored.classes:
+    if count and not are_equal_in_number(count, stored.classes, stored.masked_classes):
         notes = (
             f"the store has the teacher's {stored.classes:,} classes, the data names {count:,}: hard labels and soft "
             "labels may mean other classes; a new store matches them by name or by --class-map",

@@ -1,6 +1,7 @@
 """Labels and classes of a training: stores, data, weights and objective must speak of the same ones."""
 
 from kdcache.errors import InvalidInputError
+from kdcache.networks.class_map import are_equal_in_number
 from kdcache.objectives.objective import Objective, Phases
 from kdcache.pipelines.settings import TrainSettings
 from kdcache.store.lineage import read_class_names
@@ -49,7 +50,7 @@ def class_notes(settings: TrainSettings, data: Data, stores: list[Store]) -> tup
     count = len(data.class_names)
     for store in stores:
         classes = store.identity.teacher.classes
-        if count and classes != count:
+        if count and not are_equal_in_number(count, classes, store.identity.teacher.masked_classes):
             notes.append(
                 f"{store.folder.root} has {classes:,} classes, the data names {count:,}: hard labels and soft labels "
                 "may mean other classes; learn from one of them (w_ce or w_kd 0), or extract the store anew"
