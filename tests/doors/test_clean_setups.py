@@ -30,6 +30,8 @@ ANY = "--min-accuracy 0 --top-k 2"
 UNKNOWN = f"{OWN} --data-set labels=none"
 NAMED = ("--transform",)  # students must name the user's own transform again
 UNLABELLED = ("no row is labelled",)
+HALF = ("24 of 48 rows have no label",)
+RENAMED = ("taken by number",)  # the teacher's weights file names its classes, none of them as the data does
 WIDE = ("--quantisation high",)
 
 
@@ -69,7 +71,7 @@ CLEAN: dict[str, Setup] = {
     "folder by torchvision": Setup(TENSORS, val=VAL, rows=48),
     "folder of all kinds of file": Setup("--data folder:{kinds}", rows=48),
     "folder of all kinds by torchvision": Setup("--data folder:{kinds} --data-set decoder=torchvision", rows=48),
-    "folder of unusual names": Setup("--data folder:{names}", rows=48),
+    "folder of unusual names": Setup("--data folder:{names}", notes=RENAMED, rows=48),
     "ImageFolder of torchvision": Setup("--data torchvision:ImageFolder --data-set root={pictures}", rows=48),
     "FakeData of torchvision": Setup(FAKE, f"{CONVNET} {ANY}", CROPS, rows=64),
     # a user's data sets
@@ -88,8 +90,8 @@ CLEAN: dict[str, Setup] = {
     "labels as u8": own("--data-set labels=u8"),
     "labels in rows alone, as tensors": own("--data-set labels=scalars --data-set attribute= --data-set names=false"),
     "no class names": own("--data-set names=false"),
-    "half labelled by None": own("--data-set labels=half"),
-    "half labelled by -1": own("--data-set labels=half-minus"),
+    "half labelled by None": own("--data-set labels=half", notes=HALF, train_notes=HALF),
+    "half labelled by -1": own("--data-set labels=half-minus", notes=HALF, train_notes=HALF),
     "unlabelled": Setup(UNKNOWN, notes=UNLABELLED),
     "unlabelled, no names": Setup(
         f"{UNKNOWN} --data-set names=false", f"{GOOD} --teacher-set num_classes=4", notes=UNLABELLED
@@ -121,7 +123,7 @@ CLEAN: dict[str, Setup] = {
     # mixing, encodings, passes
     "mixup": Setup(views=f"{CROPS} --mix mixup --mix-alpha 0.4"),
     "cutmix": Setup(views=f"{CROPS} --mix cutmix"),
-    "mixup, half labelled": own("--data-set labels=half", f"{CROPS} --mix mixup"),
+    "mixup, half labelled": own("--data-set labels=half", f"{CROPS} --mix mixup", notes=HALF, train_notes=HALF),
     "fine steps": Setup(views=f"{CROPS} --quantisation high --packing plain"),
     "full": Setup(views=f"{CROPS} --encoding full", train="--temperature 0.5"),
     "sampled": Setup(views=f"{CROPS} --encoding sampled --draws 5", train="--temperature 1"),
@@ -142,8 +144,9 @@ CLEAN: dict[str, Setup] = {
     "shifted logits": changed("shifted"),
     "logits of f16": changed("f16"),
     "logits of f64": changed("f64"),
-    "masked classes": changed("masked", "--mask-classes 4,5"),
-    "more classes than the data": changed("more"),
+    "masked classes": changed("masked", "--mask-classes 4,5", again="--views 2"),
+    "more classes than the data, mapped": changed("more", "--class-map {class_map}"),
+    "labels that mean something else": Setup(f"{FOLDER} --labels none", notes=UNLABELLED),
     "two classes": changed("two", "--encoding full", data="--data folder:{two}", rows=24),
     "no linear head": Setup(teacher=f"--teacher {{code}}:in_parts {ANY}", student="{code}:in_parts"),
     "torchvision, labelled": Setup(FOLDER, f"--teacher torchvision:resnet18 {ANY}", CENTER),
@@ -200,7 +203,7 @@ def require_clean(door: Door, places: Places, setup: Setup) -> None:
     taught = places.words(f"{setup.data} --workers 0 --student {setup.student} {setup.own_transform} {setup.val}")
     fast = ("--epochs", epochs, "--batch-size", 64, "--lr", 0.01)
     record = door.done("train", "run", "--store", "a.kd", *fast, *taught, *places.words(setup.train))
-    assert_notes(record.get("notes", []), ())
+    assert_notes(record["notes"], setup.train_notes)
     assert math.isfinite(record["loss"])
     assert record["epochs"] == epochs
     assert record["drift_levels"] is None

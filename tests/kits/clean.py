@@ -34,7 +34,7 @@ class Setup:
     data: of extract and train. teacher: of extract. views: of extract, and those that name a transform of the user's
     own, of train. again: of a second extract into the same store, none where it is empty. student: after --student.
     val: those that name a validation split, none where it is empty. train: further words of train. notes: a part of
-    each note of extract, in order. rows: of the data set; 0: not held against the store.
+    each note of extract, in order; train_notes: of train. rows: of the data set; 0: not held against the store.
     """
 
     data: str = FOLDER
@@ -45,6 +45,7 @@ class Setup:
     val: str = ""
     train: str = ""
     notes: tuple[str, ...] = ()
+    train_notes: tuple[str, ...] = ()
     rows: int = 0
 
     @property
@@ -59,7 +60,7 @@ class Setup:
 class Places:
     """The session's folders and files, as texts: pictures of four classes (`train` and `test` of `data`; `pictures` is
     the former), `two` of their classes, the same pictures in many kinds of file (`kinds`) and under unusual names
-    (`names`), teachers' weights, the user's code."""
+    (`names`), teachers' weights, a class map, the user's code."""
 
     data: str
     pictures: str
@@ -69,6 +70,7 @@ class Places:
     digits_weights: str
     weights: str
     pth: str
+    class_map: str
     code: str
 
     def words(self, text: str) -> list[str]:
@@ -88,6 +90,7 @@ def make_places(folder: Path, gallery: Gallery) -> Places:
     write_names(pictures, folder / "names")
     save_weights(folder / "digits.safetensors", trained_network())
     torch.save({"state_dict": load_file(gallery.weights), "epoch": 3}, folder / "teacher.pth")
+    (folder / "classes.txt").write_text("# teacher = data\n0 = cat\n1 = coffee\n2 = eye\n3 = tissue\n")
     return Places(
         data=str(folder / "data"),
         pictures=str(pictures),
@@ -97,6 +100,7 @@ def make_places(folder: Path, gallery: Gallery) -> Places:
         digits_weights=str(folder / "digits.safetensors"),
         weights=gallery.weights,
         pth=str(folder / "teacher.pth"),
+        class_map=str(folder / "classes.txt"),
         code=str(CODE),
     )
 
