@@ -77,8 +77,8 @@ def read_class_map(
     """The class map that a user's file holds, in lines TEACHER = DATA.
 
     Each side is a number or a name; quotes are allowed around a name, # begins a comment, DATA may be -1. `labels` is
-    the least C, where the data has no names. Raises InvalidInputError, naming the line, for a class that is unknown, ambiguous or
-    there twice.
+    the least C, where the data has no names. Raises InvalidInputError, naming the line, for a class that is unknown,
+    ambiguous or there twice.
     """
     try:
         text = Path(path).expanduser().read_text("utf-8-sig")
@@ -186,8 +186,8 @@ def _unmatched(names: Sequence[str], vocabulary: Vocabulary) -> str:
 def _ways(names: Sequence[str], vocabulary: Vocabulary | None) -> str:
     example = vocabulary.names[0] if vocabulary is not None else "0"
     return (
-        f"give --class-map FILE with a line TEACHER = DATA for each, such as `{example} = {names[0]}`, or --labels none "
-        "to keep all the teacher's classes and use no hard label"
+        f"give --class-map FILE with a line TEACHER = DATA for each, such as `{example} = {names[0]}`, or --labels "
+        "none to keep all the teacher's classes and use no hard label"
     )
 
 

@@ -12,6 +12,7 @@ import ctypes
 import errno
 import os
 import uuid
+from pathlib import Path
 
 TEMPORARY = ".tmp-"
 WRITE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
@@ -79,3 +80,18 @@ def discard(folder: int, name: str) -> None:
         os.unlink(name, dir_fd=folder)
     except FileNotFoundError:
         return
+
+
+def make_root(root: Path) -> None:
+    """Make a folder, and those above it, so that a crash leaves what was made."""
+    new_folders = []
+    while not root.is_dir():
+        new_folders.append(root)
+        root = root.parent
+    for folder in reversed(new_folders):
+        folder.mkdir(exist_ok=True)
+        parent = os.open(folder.parent, os.O_DIRECTORY | os.O_CLOEXEC | os.O_RDONLY)
+        try:
+            os.fsync(parent)
+        finally:
+            os.close(parent)

@@ -1,5 +1,6 @@
 """A folder is a place for a store: create-only puts survive a crash, and reads tell absent from empty."""
 
+import errno
 import hashlib
 import os
 from collections.abc import Iterable, Iterator
@@ -9,7 +10,7 @@ from pathlib import Path
 
 from kdcache.base.limits import DEPTH_MAX, METADATA_LIMIT
 from kdcache.errors import DamagedError, FormatError, StoreError, StoreNotFoundError
-from kdcache.places.create_only import TEMPORARY, CannotRefuseError, claim, discard, write_temporary
+from kdcache.places.create_only import TEMPORARY, CannotRefuseError, claim, discard, make_root, write_temporary
 from kdcache.places.read_only import Insists
 from kdcache.places.safe_open import LIST, Way, file_status, not_a_file, open_file, open_folder, split_key
 
@@ -83,10 +84,11 @@ class Folder(Insists):
 
     @contextmanager
     def held(self, prefixes: Iterable[str]) -> Iterator["Folder"]:
-        """This folder, with some folders in it kept open: the way to their many files is walked once."""
+        """This folder, with some folders in it ("" is the root) kept open: the way to their many files is walked once,
+        and leads nowhere else once another folder has their name."""
         with ExitStack() as stack:
             ways = []
-            for parts in map(split_key, prefixes):
+            for parts in (split_key(prefix) if prefix else [] for prefix in prefixes):
                 if (descriptor := open_folder(self.root, parts)) is not None:
                     stack.callback(os.close, descriptor)
                     ways.append(Way(parts, descriptor))
@@ -94,10 +96,11 @@ class Folder(Insists):
 
     def _descriptor(self, key: str) -> int | None:
         parts = split_key(key)
-        for way in self._ways:
-            if parts[: len(way.parts)] == way.parts:
-                return open_file(self.root, parts, way=way)
-        return open_file(self.root, parts)
+        return open_file(self.root, parts, way=self._way(parts[:-1]))
+
+    def _way(self, parts: list[str]) -> Way | None:
+        """The first open folder on the way to a folder."""
+        return next((way for way in self._ways if parts[: len(way.parts)] == way.parts), None)
 
     def digest(self, key: str) -> str | None:
         """sha256 of the bytes under a key, whatever their number, or None where there is nothing."""
@@ -237,21 +240,24 @@ class Folder(Insists):
     def _make_folder(self, parts: list[str]) -> int:
         """Descriptor of a folder beneath the root, which is made where it is missing."""
         try:
-            if (folder := open_folder(self.root, parts, LIST)) is not None:
+            way = self._way(parts)
+            if (folder := open_folder(self.root, parts, LIST, way=way)) is not None:
                 return folder
-            _make_root(self.root)
-            for depth in range(1, len(parts) + 1):
+            if way is None:
+                make_root(self.root)
+            for depth in range(1 if way is None else len(way.parts) + 1, len(parts) + 1):
                 self._make_one(parts[:depth])
         except OSError as error:
             raise _cannot_write(self.root.joinpath(*parts), error) from error
-        if (folder := open_folder(self.root, parts, LIST)) is None:
-            raise DamagedError(
-                f"{self.root.joinpath(*parts)} is no folder; move it away, and run the same command again"
-            )
+        if (folder := open_folder(self.root, parts, LIST, way=way)) is None:
+            path = self.root.joinpath(*parts)
+            if way is not None and os.fstat(way.descriptor).st_nlink == 0:
+                raise _cannot_write(path, FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT)))
+            raise DamagedError(f"{path} is no folder; move it away, and run the same command again")
         return folder
 
     def _make_one(self, parts: list[str]) -> None:
-        parent = open_folder(self.root, parts[:-1], LIST)
+        parent = open_folder(self.root, parts[:-1], LIST, way=self._way(parts[:-1]))
         if parent is None:
             return
         try:
@@ -264,22 +270,11 @@ class Folder(Insists):
 
 
 def _cannot_write(folder: Path, error: OSError) -> StoreError:
+    if error.errno == errno.ENOENT:
+        problem = f"{folder} is gone: what lay there was removed, or another store put in its place"
+        return StoreError(f"{problem}; nothing of it was changed: look what lies there, and run the same command again")
     advice = "free some space or mend its permissions, and run the same command again: nothing is half written"
     return StoreError(f"{folder} cannot be written ({error.strerror}); {advice}")
-
-
-def _make_root(root: Path) -> None:
-    new_folders = []
-    while not root.is_dir():
-        new_folders.append(root)
-        root = root.parent
-    for folder in reversed(new_folders):
-        folder.mkdir(exist_ok=True)
-        parent = os.open(folder.parent, LIST)
-        try:
-            os.fsync(parent)
-        finally:
-            os.close(parent)
 
 
 def _read(descriptor: int, size: int) -> bytes:

@@ -50,7 +50,7 @@ def open_folder(root: Path, parts: list[str], flags: int = PASS, *, way: Way | N
     StoreError where a folder may not be entered.
     """
     try:
-        descriptor = os.open(root, PASS if parts else flags) if way is None else os.dup(way.descriptor)
+        descriptor = _start(root, parts, flags, way)
     except OSError as error:
         if error.errno in ABSENT:
             return None
@@ -69,6 +69,13 @@ def open_folder(root: Path, parts: list[str], flags: int = PASS, *, way: Way | N
         finally:
             os.close(parent)
     return descriptor
+
+
+def _start(root: Path, parts: list[str], flags: int, way: Way | None) -> int:
+    """Descriptor of the folder to begin at: the root, or that of a way, opened anew where it is the very one."""
+    if way is None:
+        return os.open(root, PASS if parts else flags)
+    return os.dup(way.descriptor) if parts != way.parts else os.open(".", flags, dir_fd=way.descriptor)
 
 
 def _refuse_link(descriptor: int, name: str, path: Path) -> None:

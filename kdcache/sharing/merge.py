@@ -18,7 +18,7 @@ from kdcache.store.commits import read_commit
 from kdcache.store.layout import CARD, SegmentLayout
 from kdcache.store.manifest import Card
 from kdcache.store.shards import largest_shard
-from kdcache.store.store import Store, open_segments
+from kdcache.store.store import Store
 
 AGAIN = "run the same kdcache merge again to go on"
 
@@ -77,7 +77,7 @@ def merge_stores(
     return Merged(
         out=str(folder.root),
         content_id=store.seal().content_id if seal and not incomplete_segments else None,
-        blocks=sum(len(segment.commits()) for segment in open_segments(store)),
+        blocks=sum(len(segment.commits()) for segment in Store.open_for_writing(store.folder.root).segments),
         present=merge_plan.present,
         taken={entry.name: counts[entry.name] for entry in stores},
         bytes=size,
@@ -166,7 +166,7 @@ def _read_checked(layout: SegmentLayout, block: int, name: str, holders: Sequenc
 
 def missing_blocks(store: Store) -> Iterator[MissingBlocks]:
     """The segments of a folder that lack blocks."""
-    for segment in open_segments(store):
+    for segment in Store.open_for_writing(store.folder.root).segments:
         commits, blocks = segment.commits(), segment.layout.blocks
         if unfinished_blocks := [block for block in range(blocks) if block not in commits]:
             yield MissingBlocks(

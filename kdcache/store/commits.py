@@ -15,7 +15,7 @@ from kdcache.base.records import Record, shorten
 from kdcache.errors import DamagedError, MissingBlockError, StoreError
 from kdcache.places.place import Place
 from kdcache.store.layout import SegmentLayout
-from kdcache.store.manifest import Provenance
+from kdcache.store.provenance import Provenance
 from kdcache.store.shards import check_shard
 
 COMMIT_NAME = re.compile(r"([0-9]{6,15})\.json")

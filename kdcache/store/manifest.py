@@ -18,6 +18,7 @@ from kdcache.errors import FormatError
 from kdcache.labels.encoding import LabelSpace
 from kdcache.labels.encodings import AnyEncoding
 from kdcache.store.plan import ViewPlan
+from kdcache.store.provenance import Provenance as Provenance
 
 BLOCK_MIN = 64  # rows: one mixing group
 
@@ -146,19 +147,6 @@ class Identity(Record):
         if (head := 4 * classes * encoding.head) > HEAD_BYTES_MAX:
             raise ValueError(f"the head takes {head} bytes, allowed are {HEAD_BYTES_MAX}; keep no head")
         return self
-
-
-class Provenance(Record):
-    """The provenance of a pass: versions, device and data. It is reported and never refused, and holds no times, hosts
-    or paths. Later versions may add to it."""
-
-    model_config = ConfigDict(frozen=True, extra="allow")
-
-    versions: dict[str, str] = Field(default_factory=dict)
-    device: str = "cpu"
-    cpu_capability: str = ""
-    decoder: str = ""
-    data: str = ""
 
 
 class Card(Record):

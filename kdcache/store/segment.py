@@ -13,15 +13,16 @@ from kdcache.base.view_span import ViewSpan
 from kdcache.errors import DamagedError, FormatError, InvalidInputError, MissingBlockError
 from kdcache.places.place import Place
 from kdcache.store.array_spec import ArraySpec
-from kdcache.store.commits import Commit, Counts, SealedCommits, Shard, list_commits, read_commit, require_rows
+from kdcache.store.commits import Commit, Counts, SealedCommits, list_commits, read_commit
 from kdcache.store.layout import SegmentLayout, describe_segment, group_bytes, segment_digest
 from kdcache.store.manifest import Identity, Provenance
 from kdcache.store.plan import without_answer
 from kdcache.store.read_ahead import AwaitedBlock, AwaitedFile, Expectant
 from kdcache.store.reading import EncodedRows, open_folders, parts_of, read_records
 from kdcache.store.segment_layout import recorded_views, require_alone, require_apart, segment_layout
-from kdcache.store.shards import decode_shard, encode_shard, largest_shard, longest_chunk, read_row, require_metadata
-from kdcache.store.struck import adopted, check_ticket, require_strikable, shown, strike, struck_rows
+from kdcache.store.shards import longest_chunk, read_row, require_metadata
+from kdcache.store.struck import check_ticket, shown, struck_rows
+from kdcache.store.writing import write_block, writing, writing_store
 
 Array = npt.NDArray[Any]
 IntArray = npt.NDArray[np.int64]
@@ -48,11 +49,12 @@ class Segment:
     def create(self) -> None:
         """Write the segment's metadata, its record last; a file that lies there already must be equal. Raises
         InvalidInputError, see `require_alone`."""
-        self.folder.put_same(f"{self.layout.name}/zarr.json", group_bytes())
-        for spec in self.layout.arrays.values():
-            self.folder.put_same(f"{spec.path}/zarr.json", spec.metadata_bytes())
-        self.folder.put_same(self.layout.record, canonical_json(describe_segment(self.layout, self.identity.digest)))
-        require_alone(self.folder, self.views)
+        with writing_store(self.folder, self.identity) as folder:
+            folder.put_same(f"{self.layout.name}/zarr.json", group_bytes())
+            for spec in self.layout.arrays.values():
+                folder.put_same(f"{spec.path}/zarr.json", spec.metadata_bytes())
+            folder.put_same(self.layout.record, self._record)
+            require_alone(folder, self.views)
 
     def commit(
         self,
@@ -76,34 +78,19 @@ class Segment:
         that was left there torn: a shard is adopted only where it decodes to this block's rows. Struck rows are those
         of the ticket that lies there; StoreError where one of `struck` has an answer in it.
         """
-        folder, layout = self.folder, self.layout
-        if (current := read_commit(folder, layout, block)) is not None:
+        if (current := read_commit(self.folder, self.layout, block)) is not None:
             return current
-        shards: dict[str, Shard] = {}
-        mixed, plan = False, self.identity.plan
-        struck = require_strikable(layout, block, struck)
-        rows_struck = struck_rows(plan, layout, block, struck)
-        for name, spec in layout.arrays_of(block).items():
-            data = encode_shard(spec, strike(spec, arrays[name], rows_struck))
-            key = spec.key(block)
-            if not folder.put_new(key, data):
-                other = folder.require(key, "another process deleted it; extract again", limit=largest_shard(spec))
-                if other != data and not adopt and not shards:
-                    return None
-                if other != data:
-                    require_rows(folder, layout, name, block, other)
-                    if not shards:
-                        ticket = decode_shard(spec, other, block)
-                        struck = adopted(spec, ticket, rows_struck, plan, layout, block)
-                        rows_struck = struck_rows(plan, layout, block, struck)
-                    mixed, data = True, other
-            shards[name] = Shard(sha256=sha256_hex(data), size=len(data))
-        start, stop = layout.block_rows(block)
-        rows = (stop - start) * len(layout.views)
-        commit = Commit(block=block, rows=rows, shards=shards, counts=counts, mixed=mixed, provenance=provenance)
-        commit = commit.model_copy(update={"struck": struck})
-        folder.put_new(layout.commit_key(block), commit.to_bytes())
-        return read_commit(folder, layout, block)
+        with writing(self.folder, self.layout, self._record) as folder:
+            is_written = write_block(
+                folder, self.layout, self.identity.plan, block, arrays,
+                counts=counts, provenance=provenance, adopt=adopt, struck=struck,
+            )  # fmt: skip
+            return read_commit(folder, self.layout, block) if is_written else None
+
+    @property
+    def _record(self) -> bytes:
+        """The bytes of the segment's record."""
+        return canonical_json(describe_segment(self.layout, self.identity.digest))
 
     @cached_property
     def sealed_commits(self) -> SealedCommits:

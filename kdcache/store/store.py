@@ -29,6 +29,7 @@ from kdcache.store.segment import Segment, listed_segments
 from kdcache.store.segment_layout import require_small_taps, segment_layout
 from kdcache.store.shards import put_plain
 from kdcache.store.whole_arrays import check_order, head_digest, read_head, read_labels, read_order
+from kdcache.store.writing import writing_store
 
 Array = npt.NDArray[Any]
 IntArray = npt.NDArray[np.int64]
@@ -168,7 +169,8 @@ class Store:
         data = card.to_bytes()
         if len(data) > CARD_LIMIT:
             raise InvalidInputError(f"the card has {len(data)} bytes, allowed are {CARD_LIMIT}; write shorter notes")
-        self.folder.replace(CARD, data)
+        with writing_store(self.folder, self.identity) as folder:
+            folder.replace(CARD, data)
 
     def head(self) -> dict[str, Array]:
         """The teacher's classifier, weight [C, D] and bias [C] f32. Raises MissingBlockError where it was not kept."""
@@ -260,11 +262,15 @@ class Store:
 
         Raises MissingBlockError where a block is not committed: all segments must be whole.
         """
+        with writing_store(self.folder, self.identity) as folder:
+            return self._seal(folder)
+
+    def _seal(self, folder: Place) -> Seal:
         segments = []
-        for segment in open_segments(self):
+        for segment in Store.listed(folder).segments:
             data = commits_bytes(segment.commits(), segment.layout)
             digest = sha256_hex(data)
-            self.folder.put_same(segment.layout.commits_file(digest), data)
+            folder.put_same(segment.layout.commits_file(digest), data)
             segments.append(SealedSegment(views=segment.views, commits=digest, digest=segment.digest(digest)))
         if not segments:
             raise MissingBlockError(f"{self.folder.root} has no segment to seal; run kdcache extract")
@@ -277,19 +283,14 @@ class Store:
             head=head,
             segments=tuple(segments),
         )
-        self.folder.put_same(seal_key(seal.content_id), seal.to_bytes())
-        if left_out := read_partial(self.folder):  # segments that lie here whole now are shown again
-            drop_left_out(self.folder, left_out, seal.segments)
-        self.folder.replace(LATEST_SEAL, seal.content_id.encode() + b"\n")
+        folder.put_same(seal_key(seal.content_id), seal.to_bytes())
+        if left_out := read_partial(folder):  # segments that lie here whole now are shown again
+            drop_left_out(folder, left_out, seal.segments)
+        folder.replace(LATEST_SEAL, seal.content_id.encode() + b"\n")
         return seal
 
 
 _ADVICE = "use another store path, or the settings that the store was made with (kdcache inspect shows them)"
-
-
-def open_segments(store: Store) -> list[Segment]:
-    """The store's segments as they lie on disk now, by listing."""
-    return list(Store.open_for_writing(store.folder.root).segments)
 
 
 def _read_manifest(folder: Place) -> Manifest:

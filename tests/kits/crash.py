@@ -10,7 +10,7 @@ from unittest import mock
 
 from kdcache.base.view_span import ViewSpan
 from kdcache.places import create_only, folder, safe_open
-from kdcache.store import segment, shards
+from kdcache.store import shards, writing
 from kdcache.store.store import Store
 from tests.kits.stores import Case, all_files, commit_logits, create_store
 
@@ -78,7 +78,7 @@ def remembered() -> Iterator[None]:
         return encode
 
     with ExitStack() as stack:
-        stack.enter_context(mock.patch.object(segment, "encode_shard", memo(shard)))
+        stack.enter_context(mock.patch.object(writing, "encode_shard", memo(shard)))
         stack.enter_context(mock.patch.object(shards, "encode_plain", memo(plain)))
         stack.enter_context(mock.patch.object(os, "fsync", return_value=None))
         yield

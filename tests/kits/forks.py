@@ -24,6 +24,7 @@ NEEDED = (
     "torch.utils.tensorboard",
     "tests.kits.cluster_tasks",
     "tests.kits.kills",
+    "tests.kits.sleepers",
     "tests.kits.ranks",
     "tests.kits.web",
 )

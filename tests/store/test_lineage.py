@@ -141,8 +141,10 @@ def test_a_state_dict_says_nothing(stage: Stage, tmp_path: Path) -> None:
     assert read_lineage(tmp_path / "missing.pt") == ()
     assert read_lineage(stage.weights) == ()
     assert weights_metadata([]) == {}
-    with pytest.raises(InvalidInputError, match=r"missing.safetensors cannot be read"):
-        read_lineage(tmp_path / "missing.safetensors")
+    assert read_lineage(tmp_path / "missing.safetensors") == ()  # whoever loads it says that it is not there
+    (tmp_path / "broken.safetensors").write_bytes(b"no header")
+    with pytest.raises(InvalidInputError, match=r"broken.safetensors cannot be read"):
+        read_lineage(tmp_path / "broken.safetensors")
 
 
 def test_metadata_changes_neither_the_digest_nor_from_save_to_save(
