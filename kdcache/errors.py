@@ -46,6 +46,10 @@ class SampleError(InvalidInputError):
         super().__init__(message)
         self.index, self.part = index, part
 
+    def __reduce__(self) -> tuple[type["SampleError"], tuple[object, ...], dict[str, str]]:
+        """Pickle the error as its arguments: it crosses processes too."""
+        return type(self), (str(self), self.index, self.part), {"details": self.details}
+
 
 class UserCodeError(InvalidInputError):
     """An exception of the user's own code, with its file and line."""

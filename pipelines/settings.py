@@ -95,6 +95,9 @@ class ExtractSettings(Settings):
     min_accuracy: float | None = Field(
         default=None, description="accept this top-1 on clean rows; default twice chance"
     )
+    on_bad_sample: Literal["refuse", "strike"] = Field(
+        default="refuse", description="a sample that cannot be read: stop, or leave it without an answer and go on"
+    )
     parents: Names = Field(default=(), description="content ids of stores that this teacher was distilled from")
     seal: bool = Field(default=True, description="seal the store once it is whole")
     engine: Literal["local", "dask"] = Field(default="local", description="this process, or Dask: many, and machines")

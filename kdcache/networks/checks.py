@@ -20,6 +20,7 @@ from kdcache.networks.input_trials import (
 from kdcache.networks.teacher import Teacher
 from kdcache.views.draw import Drawn, ViewDataset, ViewRequest, draw_view, own_generators, stack_views
 from kdcache.views.fingerprint import fingerprint
+from kdcache.views.readable import readable_positions
 from kdcache.views.sources import Data
 from kdcache.views.transforms import Transform, as_tensor, clean_transform
 from kdcache.views.workers import draw_requests
@@ -66,7 +67,7 @@ def check_teacher(
     chance); and where no `min_accuracy` vouches for it and another input preparation, or permuted classes, are right
     far more often. The error names them.
     """
-    positions = np.arange(min(CHECK_ROWS, len(order)), dtype=np.int64)
+    positions = readable_positions(dataset, np.arange(min(CHECK_ROWS, len(order)), dtype=np.int64))
     indices = order[positions]
     labels = data.labels[indices].astype(np.int64)
     has_label = labels >= 0

@@ -16,6 +16,7 @@ from torch import Tensor
 
 from kdcache.base.arrays import IntArray
 from kdcache.base.devices import to_device
+from kdcache.base.limits import STRUCK_MAX
 from kdcache.base.view_span import ViewSpan
 from kdcache.errors import BadLogitsError, InvalidInputError
 from kdcache.labels.reduction import finite_rows
@@ -23,26 +24,17 @@ from kdcache.networks.answers import Kind
 from kdcache.networks.loop_memory import LoopMemory, loop_memory
 from kdcache.networks.preparation import BatchBuffers, record_event
 from kdcache.networks.teacher import Teacher
+from kdcache.networks.units import Unit, batch_mixing, request_size, units_of
 from kdcache.store.commits import Counts
 from kdcache.store.layout import SegmentLayout
 from kdcache.store.manifest import Identity
-from kdcache.store.plan import GROUP, Mixing, draw_words
+from kdcache.store.plan import GROUP, draw_words
 from kdcache.views.draw import Drawn, ViewRequest, thumbnails
 from kdcache.views.mixing import mix_images
 
 Array = npt.NDArray[Any]
-UNIT_BYTES = 16_000_000  # of a request: all views of some rows, where they fit
-GROUP_BYTES = 128_000_000  # of a request under mixing: a whole group, with as many of its views as fit
-
-
-@dataclass(frozen=True)
-class Unit:
-    """One view of a request's positions, from `start` on: unmixed images [G, ch, H, W] and their mixing."""
-
-    view: int
-    start: int
-    images: Tensor
-    mixing: Mixing
+NO_LABEL = -1
+NAMED = 8  # samples that a message lists
 
 
 @dataclass(frozen=True)
@@ -51,7 +43,8 @@ class BlockAnswer:
     `contents` [R] u32 where the encoding keeps them.
 
     In block 0 also the canary's thumbnails [V, 64, 3, 8, 8] u8, and `sums`, each batch's `Encoding.segment_sums`.
-    Nothing may be read before `ready`.
+    `struck` are the positions whose samples could not be read; the fields of their rows and their partners' are those
+    of equal logits, without a label. Nothing may be read before `ready`.
     """
 
     block: int
@@ -61,6 +54,7 @@ class BlockAnswer:
     canary: Array | None
     sums: list[dict[str, Tensor]]
     ready: torch.cuda.Event | None
+    struck: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -113,19 +107,32 @@ class BlockExtractor:
         so that few shapes of kernels round; only the store's last block has such rows that are asked and not kept.
         """
         answer = _empty_answer(block, self.layout)
+        struck: set[int] = set()
         pending: list[Unit] = []
         for request in self.requests(block):
             item = next(drawn_views)
             start_of_request = request.views, request.positions[0]
             assert (item.request.views, item.request.positions[0]) == start_of_request, "out of step"
             self._note_pixels(answer, item)
+            struck |= {int(item.request.positions[row]) for row in item.unread}
+            self._require_few(block, struck)
             for unit in units_of(item):
                 if sum(len(piece.images) for piece in pending) + len(unit.images) > self.batch_rows:
                     self._ask_batch(answer, pending)
                     pending = []
                 pending.append(unit)
         self._ask_batch(answer, pending)
-        return replace(answer, ready=record_event(self.teacher.preparation.device))
+        return replace(answer, ready=record_event(self.teacher.preparation.device), struck=tuple(sorted(struck)))
+
+    def _require_few(self, block: int, struck: set[int]) -> None:
+        """Raises InvalidInputError where more samples of a block cannot be read than a commit can strike."""
+        if len(struck) > STRUCK_MAX:
+            names = ", ".join(self.sample_name(position) for position in sorted(struck)[:NAMED])
+            raise InvalidInputError(
+                f"{len(struck)} samples of block {block} cannot be read, allowed are {STRUCK_MAX} a block: {names} and "
+                "others; so many are no stray files: mend the data set, look at it with kdcache doctor --data, and run "
+                "the same command again"
+            )
 
     def _note_pixels(self, answer: BlockAnswer, item: Drawn) -> None:
         """Note fingerprints and the canary's thumbnails: images go as soon as the teacher has seen them."""
@@ -145,24 +152,36 @@ class BlockExtractor:
         """Put a batch's reduced answers into the block's. On a GPU their copies are still under way afterwards."""
         count = sum(len(unit.images) for unit in units)
         rows = -(-count // GROUP) * GROUP
+        absent = np.concatenate([unit.absent for unit in units])
         row_labels = np.concatenate([self.labels[unit.start : unit.start + len(unit.images)] for unit in units])
+        row_labels[absent] = NO_LABEL  # rows without an answer count nowhere
         images, pairs = self.buffers([unit.images for unit in units], rows), row_labels[:, None]
         if (mix := self.identity.plan.mix) != "none":
-            mixing = _batch_mixing(units, rows)
+            mixing = batch_mixing(units, rows)
             images = mix_images(images, mixing, mixing.partners, mix)
             pairs = np.stack([row_labels, row_labels[mixing.partners[:count]]], axis=1)
+        kept = None if not absent.any() else torch.from_numpy(np.flatnonzero(~absent))
         labels = to_device(torch.from_numpy(pairs), self.teacher.preparation.device)  # the forward is not waited for
         logits, features = self.teacher.answer(images)
         with torch.inference_mode():
+            if kept is not None:  # a stand-in may be answered with NaN
+                logits = torch.zeros_like(logits).index_copy_(0, kept.to(logits.device), logits[kept.to(logits.device)])
             fields = reduce_answer(logits[:count], labels, self.identity)
             if self.identity.encoding.DRAWN:
                 fields |= self.identity.encoding.draw(logits[:count], self._draw_words(units), self.identity.space)
             if self.identity.encoding.features:
                 fields["features"] = self._require_features(features)[:count].half()
             if answer.block == 0:
-                sums = self.identity.encoding.segment_sums(logits[:count], fields, self.identity.space)
-                answer.sums.append({name: _on_host(values) for name, values in sums.items()})
+                answer.sums.append(self._sums(logits[:count], fields, kept))
             self._put(answer, fields, units)
+
+    def _sums(self, logits: Tensor, fields: dict[str, Tensor], kept: Tensor | None) -> dict[str, Tensor]:
+        """The sums of a batch over its rows, or over those that are `kept`."""
+        if kept is not None:
+            rows = kept.to(logits.device)
+            logits, fields = logits[rows], {name: values[rows] for name, values in fields.items()}
+        sums = self.identity.encoding.segment_sums(logits, fields, self.identity.space)
+        return {name: _on_host(values) for name, values in sums.items()}
 
     def _draw_words(self, units: list[Unit]) -> Array:
         """[B] u64 key words of a batch's rows."""
@@ -211,22 +230,6 @@ class BlockExtractor:
         return arrays, Counts.of(fields["label"], int(encoded.clamped.sum()))
 
 
-def request_size(identity: Identity, view_count: int, view_bytes: int) -> tuple[int, int]:
-    """The numbers of rows and of views that are drawn together."""
-    if identity.plan.mix != "none":
-        return GROUP, min(view_count, max(1, GROUP_BYTES // (GROUP * view_bytes)))
-    rows = GROUP
-    while rows > 1 and rows * view_count * view_bytes > UNIT_BYTES:
-        rows //= 2
-    return rows, min(view_count, max(1, UNIT_BYTES // (rows * view_bytes)))
-
-
-def units_of(item: Drawn) -> Iterator[Unit]:
-    """The units of a request, one a view."""
-    for view, images, mixing in zip(item.request.views, item.images, item.mixing, strict=True):
-        yield Unit(view, int(item.request.positions[0]), images, mixing)
-
-
 def reduce_answer(logits: Tensor, labels: Tensor, identity: Identity) -> dict[str, Tensor]:
     """The fields of a block's answer from logits [B, C] and `labels` [B, 1 or 2], on their device: `finite` [B], and
     those of `Encoding.reduce`."""
@@ -234,19 +237,6 @@ def reduce_answer(logits: Tensor, labels: Tensor, identity: Identity) -> dict[st
         raise InvalidInputError(f"the teacher answered {logits.shape[-1]} classes, expected {identity.teacher.classes}")
     finite = finite_rows(logits, identity.teacher.masked_classes)
     return {"finite": finite, **identity.encoding.reduce(logits, labels, identity.space)}
-
-
-def _batch_mixing(units: list[Unit], rows: int) -> Mixing:
-    """The mixing of a whole batch, partners as rows of the batch; padding stays unmixed."""
-    partners = np.arange(rows, dtype=np.int64)
-    lam, boxes = np.ones(rows), np.zeros((rows, 4), dtype=np.int64)
-    start = 0
-    for unit in units:
-        stop = start + len(unit.images)
-        partners[start:stop] = unit.mixing.partners - unit.start + start
-        lam[start:stop], boxes[start:stop] = unit.mixing.lam, unit.mixing.boxes
-        start = stop
-    return Mixing(partners, lam, boxes)
 
 
 def _empty_answer(block: int, layout: SegmentLayout) -> BlockAnswer:

@@ -67,6 +67,8 @@ class BatchOrder:
     drop_last: every batch has exactly `batch_size` rows. The rest of each window is left out, and what an epoch has
     more than the one with the fewest steps. A mixing pair is split where it must be. Processes get near-equal parts,
     all of the same size where `world_size` divides `batch_size`.
+    sizes: the rows of each batch of an epoch, which may be 0, in place of `batch_size`; all rows together. There must
+    be one window and one process.
     """
 
     positions: IntArray | range
@@ -81,6 +83,7 @@ class BatchOrder:
     world_size: int = 1
     epochs: int | None = None
     drop_last: bool = False
+    sizes: tuple[int, ...] = ()
 
     def view_of(self, epoch: int) -> int:
         """The view of an epoch: epoch e uses view e mod V of the cycle."""
@@ -203,6 +206,8 @@ class BatchOrder:
 
     def _needed_steps(self, epoch: int) -> list[int]:
         """The number of batches that each window needs by its rows alone."""
+        if self.sizes:
+            return [len(self.sizes)]
         if self.drop_last:
             return [rows // self.batch_size for rows in self._window_sizes(epoch)]
         return [max(1, -(-rows // self.batch_size)) for rows in self._window_sizes(epoch)]
@@ -231,8 +236,8 @@ class BatchOrder:
         generator = self._generator(window.epoch, f"window {window.number}")
         pairs = pairs[generator.permutation(len(pairs))]
         singles = generator.permutation(singles)
-        if self.drop_last:
-            parts = exact_parts(pairs, singles, [self.batch_size] * count)
+        if self.drop_last or self.sizes:
+            parts = exact_parts(pairs, singles, self.sizes or [self.batch_size] * count)
         else:
             needed_count = max(1, -(-len(window.positions) // self.batch_size))
             if (missing := count - len(pairs) - len(singles)) > 0 and count > needed_count:  # no batch may be empty

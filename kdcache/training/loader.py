@@ -33,8 +33,9 @@ from kdcache.training.loader_inputs import (
     answered_positions,
     chosen_positions,
     contents_of_stores,
-    require_fit,
+    fitting,
     row_bytes,
+    views_in_turn,
 )
 from kdcache.training.loader_options import FeedOptions, LabelOptions
 from kdcache.training.view_drawing import BatchImages, ViewDrawing
@@ -51,9 +52,8 @@ class Loader:
     stores: one, or an ensemble of one data set, order and view plan. batch_size: rows of a batch over all processes.
     epochs: the number of epochs in the whole training, which `Batch.progress` counts by. positions: a subset of the
     store's rows [n], all by default; without those that are struck in one of the views. views: those that epochs use in
-    turn, all by default. drop_last: every batch has
-    exactly `batch_size` rows, see `BatchOrder`; of several processes each has the same number of rows where their
-    number divides it.
+    turn, all by default. drop_last: every batch has exactly `batch_size` rows, see `BatchOrder`; of several processes
+    each has the same number of rows where their number divides it.
 
     The epoch moves on with each `iter()`, also from an epoch that was left in the middle; `set_epoch` chooses it.
     `len` is the number of batches in an epoch, equal in all epochs. Workers and the reading of soft labels go on from
@@ -78,7 +78,7 @@ class Loader:
         if not 0 <= feed.rank < feed.world_size:
             count = feed.world_size
             raise InvalidInputError(f"rank {feed.rank} was given of {count} processes; ranks are 0 to {count - 1}")
-        require_fit(stores, data)
+        data = fitting(stores, data)
         for store in stores:
             name = str(store.folder.root)
             require_decoder(store.manifest.provenance, data.decoder, store=name, accept_drift=labels.accept_drift)
@@ -87,7 +87,7 @@ class Loader:
         order = stores[0].order if stores else np.arange(len(data)) if feed.order is None else feed.order
         self._label_options, self._feed_options = labels, feed
         self._hard_labels = data.labels[order].astype(np.int64)
-        cycle = _cycle(stores, views, epochs)
+        cycle = views_in_turn(stores, views, epochs)
         self.batch_order = BatchOrder(
             positions=answered_positions(stores, cycle, chosen_positions(positions, len(order))),
             rows=len(order),
@@ -137,6 +137,11 @@ class Loader:
         self._place, self._next_iteration = (epoch, step), (epoch + 1, 0)
         self._iteration += 1
         return self._epoch(epoch, step, self._iteration)
+
+    @property
+    def cycle(self) -> tuple[int, ...]:
+        """The views that epochs use in turn."""
+        return self.batch_order.cycle
 
     @property
     def drift(self) -> ReplayGrade | None:
@@ -197,9 +202,20 @@ class Loader:
                 "train it alone"
             )
 
+    def deal_by(self, sizes: tuple[int, ...]) -> None:
+        """Deal all rows in batches of these sizes. Raises InvalidInputError where a view's soft labels do not fit."""
+        if self.batch_order.window_count > 1:
+            needed = 2 * row_bytes(self.stores) * len(self.batch_order.positions)
+            raise InvalidInputError(
+                f"the soft labels of {self.stores[0].folder.root} take {needed} bytes of memory, more than its share: "
+                "stores of parts of a data set are read whole; raise --memory-gb"
+            )
+        self.batch_order = replace(self.batch_order, sizes=sizes, epochs=None)
+        self._reading = self._new_reading()
+
     def one_view(self) -> Tensor:
         """A prepared view [1, ch, H, W] of one sample, not mixed: an input for the network."""
-        return self._drawing.one_view(self.batch_order.cycle[0])
+        return self._drawing.one_view(self.batch_order.cycle[0], int(self.batch_order.positions[0]))
 
     @property
     def equal_steps(self) -> bool:
@@ -281,20 +297,3 @@ class Loader:
         if self._stream is not None:
             self._stream.close()
         self._stream = None
-
-
-def _cycle(stores: Sequence[Store], views: ViewSpan | None, epochs: int) -> tuple[int, ...]:
-    """Views that epochs use in turn: those asked for, or all that the stores have in common."""
-    views = None if views is None else ViewSpan.parse(views)
-    if not stores:
-        return tuple(views or range(max(epochs, 1)))
-    common_views = sorted(set.intersection(*(set(store.every_view) for store in stores)))
-    if not common_views:
-        lists = "; ".join(f"{store.folder.root} has {list(store.every_view)}" for store in stores)
-        raise InvalidInputError(f"the stores have no view in common: {lists}; extract the same views for both")
-    if views is not None and (absent_views := [view for view in views if view not in common_views]):
-        raise InvalidInputError(
-            f"views {views} were asked for; the stores have {common_views[:20]} in common, not {absent_views[:20]}: "
-            "choose among these, or extract more"
-        )
-    return tuple(views or common_views)

@@ -5,16 +5,24 @@ from collections.abc import Sequence
 import numpy as np
 
 from kdcache.base.arrays import IntArray
-from kdcache.base.records import require_equal
+from kdcache.base.progress import Progress, silent
+from kdcache.base.records import differences, require_equal
+from kdcache.base.view_span import ViewSpan, shown_spans
 from kdcache.errors import InvalidInputError, MissingBlockError
 from kdcache.labels.encoding import Contents
 from kdcache.store.store import Store
+from kdcache.views.other_data import other_data_error
+from kdcache.views.reading import as_extracted
 from kdcache.views.sources import Data
 
 
-def require_fit(stores: Sequence[Store], data: Data) -> None:
-    """Stores must be of this data set, and of one order and view plan. Raises MismatchError, MissingBlockError, and
-    InvalidInputError for a store of sequences."""
+def fitting(stores: Sequence[Store], data: Data, *, words: str = "", progress: Progress = silent) -> Data:
+    """The data set, to which stores must belong, of one order and view plan. Its identity is read as the stores have
+    it: where samples are struck, one that cannot be read is known by its id alone. `words`: see `data_words`.
+
+    Raises MismatchError, MissingBlockError, and InvalidInputError for a store of sequences.
+    """
+    data = as_extracted(data, stores)
     identity = data.identity() if stores else None
     for store in stores:
         assert identity is not None
@@ -22,8 +30,10 @@ def require_fit(stores: Sequence[Store], data: Data) -> None:
         if (sequence := store.identity.dataset.sequence) > 1:
             problem = f"{name} holds texts of {sequence} tokens, and the loader deals pictures alone until text sources"
             raise InvalidInputError(f"{problem} come; read its soft labels with Store.read")
-        advice = "train on the data set that the store was extracted from, or extract a store for this one"
-        require_equal(store.identity.dataset, identity, f"{name} is of another data set:", advice, "dataset.")
+        if problems := differences(store.identity.dataset, identity, "dataset."):
+            headline = f"{name} is of another data set:"
+            advice = "train on the data set that the store was extracted from, or extract a store for this one"
+            raise other_data_error(store, data, problems, headline, advice=advice, words=words, progress=progress)
         advice = "an ensemble needs stores of one order and one view plan: extract with the same seed and transform"
         first = stores[0].identity
         require_equal(first.order, store.identity.order, f"{name} has another order:", advice, "order.")
@@ -32,6 +42,7 @@ def require_fit(stores: Sequence[Store], data: Data) -> None:
             raise InvalidInputError(f"{name} has {store.identity.teacher.classes} classes, not {first.teacher.classes}")
         if not store.every_view:
             raise MissingBlockError(f"{name} has no views yet; run kdcache extract")
+    return data
 
 
 def answered_positions(stores: Sequence[Store], views: Sequence[int], positions: IntArray | range) -> IntArray | range:
@@ -75,3 +86,29 @@ def row_bytes(stores: Sequence[Store]) -> int:
 def contents_of_stores(stores: Sequence[Store]) -> tuple[Contents, ...]:
     """What the stores' content fingerprints are taken over."""
     return tuple(sorted({kind for store in stores for kind in store.identity.encoding.kinds_of_contents}))
+
+
+def views_in_turn(stores: Sequence[Store], views: ViewSpan | None, epochs: int) -> tuple[int, ...]:
+    """Views that epochs use in turn: those asked for, or all that the stores have in common."""
+    views = None if views is None else ViewSpan.parse(views)
+    if not stores:
+        return tuple(views or range(max(epochs, 1)))
+    common_views = sorted(set.intersection(*(set(store.every_view) for store in stores)))
+    if not common_views:
+        lists = "; ".join(f"{store.folder.root} has {list(store.every_view)}" for store in stores)
+        raise InvalidInputError(f"the stores have no view in common: {lists}; extract the same views for both")
+    if views is not None and (absent_views := [view for view in views if view not in common_views]):
+        raise InvalidInputError(
+            f"views {views} were asked for; the stores have {common_views[:20]} in common, not {absent_views[:20]}: "
+            "choose among these, or extract more"
+        )
+    return tuple(views or common_views)
+
+
+def require_same_views(stores: Sequence[Store], views: ViewSpan | None) -> None:
+    """Stores of parts of a data set must all hold the views in use. Raises InvalidInputError, naming those of each."""
+    if views is None and len({store.every_view for store in stores}) > 1:
+        lists = "; ".join(f"{store.folder.root} has {shown_spans(s.views for s in store.segments)}" for store in stores)
+        raise InvalidInputError(
+            f"the stores' views differ: {lists}; choose some that all have with --views, or extract the others"
+        )

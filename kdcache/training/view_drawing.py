@@ -53,9 +53,9 @@ class ViewDrawing:
                 yield batch, self._images(batch, next(items)) if len(batch.positions) else self._no_rows()
             assert next(items, None) is None
 
-    def one_view(self, view: int) -> Tensor:
-        """A prepared view [1, ch, H, W] of position 0, not mixed: an input for the network."""
-        return self._prepared(self.dataset[ViewRequest(ViewSpan.of(view), np.zeros(1, dtype=np.int64))].images[0])
+    def one_view(self, view: int, position: int = 0) -> Tensor:
+        """A prepared view [1, ch, H, W] of a position, not mixed: an input for the network."""
+        return self._prepared(self.dataset[ViewRequest(ViewSpan.of(view), np.array([position]))].images[0])
 
     def _images(self, batch: BatchRows, drawn: Drawn) -> BatchImages:
         count, mixing = len(batch.positions), drawn.mixing[0]

@@ -12,6 +12,8 @@ import xxhash
 from kdcache.errors import InvalidInputError
 from kdcache.labels.encoding import Contents
 
+UNKNOWN = 0  # the fingerprint of a struck sample of which nothing could be read
+
 
 def contents_of(samples: Any) -> Contents:
     """The contents that a data set gives: `bytes` where it has the method, else `values`."""
@@ -23,6 +25,14 @@ def content_fingerprint(samples: Any, index: int, image: Any, contents: Contents
     no bytes."""
     data = image_bytes(image) if contents == "values" else _bytes_of(samples, index)
     return int(xxhash.xxh3_64_intdigest(data)) & 0xFFFFFFFF
+
+
+def unread_fingerprint(samples: Any, index: int, contents: Contents) -> int:
+    """The fingerprint of a sample that cannot be decoded: over its bytes, or 0 where nothing is known of it."""
+    try:
+        return content_fingerprint(samples, index, None, contents) if contents == "bytes" else UNKNOWN
+    except Exception:  # noqa: BLE001  of the user's own code, which could not read the sample either
+        return UNKNOWN
 
 
 def image_bytes(image: Any) -> bytes:

@@ -18,11 +18,12 @@ from torch import Tensor
 
 from kdcache.base.user_code import sample_error
 from kdcache.base.view_span import ViewSpan
-from kdcache.errors import InvalidInputError
+from kdcache.errors import InvalidInputError, SampleError
 from kdcache.labels.encoding import Contents
 from kdcache.store.plan import Mixing, ViewPlan, key_word, mixing_of
-from kdcache.views.contents import content_fingerprint
+from kdcache.views.contents import content_fingerprint, unread_fingerprint
 from kdcache.views.fingerprint import header, tails
+from kdcache.views.reading import is_strikable, read_image
 from kdcache.views.transforms import Transform, as_tensor, is_known
 
 IntArray = npt.NDArray[np.int64]
@@ -55,7 +56,8 @@ class Drawn:
     """The views of a request, not mixed yet: `images` [V, B, ch, H, W] and, by view, the `mixing` that is to be done.
 
     `pixels` [V, B] u8 are the low bytes of the fingerprints, which cover the mixing too. `contents` [B] u32 are the
-    samples' content fingerprints, by what they are taken over.
+    samples' content fingerprints, by what they are taken over. `unread` [U] are the rows whose samples could not be
+    read, and whose views are stand-ins.
     """
 
     request: ViewRequest
@@ -63,6 +65,7 @@ class Drawn:
     mixing: list[Mixing]
     pixels: npt.NDArray[np.uint8]
     contents: dict[Contents, npt.NDArray[np.uint32]]
+    unread: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -77,7 +80,8 @@ class DrawnRows:
 
 class ViewDataset(torch.utils.data.Dataset[Drawn]):
     """Draws the views of requests, in the main process or in a worker. A sample is decoded once for all its views.
-    `contents`: what content fingerprints are taken over. `ids`: names of the samples, for messages.
+    `contents`: what content fingerprints are taken over. `ids`: names of the samples, for messages. `stand_in`
+    [ch, H, W] is the view of samples that cannot be read and may be struck; None where they may not.
 
     Raises SampleError, with the sample's index, for whatever the data set or the transform raises.
     """
@@ -90,6 +94,7 @@ class ViewDataset(torch.utils.data.Dataset[Drawn]):
         transform: Transform,
         contents: tuple[Contents, ...] = (),
         ids: Sequence[str] = (),
+        stand_in: Array | None = None,
     ) -> None:
         self.samples = samples
         self.order = order
@@ -97,6 +102,7 @@ class ViewDataset(torch.utils.data.Dataset[Drawn]):
         self.transform = transform
         self.contents = contents
         self.ids = ids
+        self.stand_in = stand_in
         self.index: Any = None  # in a worker, where the main process reads which sample is drawn
         self.empty_images: EmptyImages = _empty_images
         self._known = is_known(transform)
@@ -107,7 +113,15 @@ class ViewDataset(torch.utils.data.Dataset[Drawn]):
         with own_generators(), one_thread():
             for row, position in enumerate(request.positions.tolist()):
                 index = int(self.order[position])
-                image = self._read(index, row, contents)
+                try:
+                    image = self._read(index, row, contents)
+                except SampleError as error:
+                    if self.stand_in is None or not is_strikable(error):
+                        raise
+                    stack.put_unread(row, self.stand_in)
+                    for kind, fingerprints in contents.items():
+                        fingerprints[row] = unread_fingerprint(self.samples, index, kind)
+                    continue
                 for view in request.views:
                     stack.put(view - request.views.start, row, self._draw(image, index, view))
         return stack.result(contents)
@@ -125,7 +139,7 @@ class ViewDataset(torch.utils.data.Dataset[Drawn]):
         if self.index is not None:
             self.index.value = index
         try:
-            image = self.samples[index][0]
+            image = read_image(self.samples, index)
             for kind, fingerprints in contents.items():
                 fingerprints[row] = content_fingerprint(self.samples, index, image, kind)
         except (Exception, SystemExit) as error:
@@ -147,6 +161,13 @@ class _Stack:
     def __init__(self, plan: ViewPlan, request: ViewRequest, rows: int, empty_images: EmptyImages) -> None:
         self._plan, self._request, self._rows, self._empty_images = plan, request, rows, empty_images
         self._images: Tensor | None = None
+        self._unread: list[int] = []
+
+    def put_unread(self, row: int, stand_in: Array) -> None:
+        """Note a row whose sample could not be read, and let one picture [ch, H, W] stand for its views."""
+        self._unread.append(row)
+        for offset in range(len(self._request.views)):
+            self.put(offset, row, stand_in)
 
     def put(self, offset: int, row: int, image: Array) -> None:
         """Copy one view [ch, H, W] in and take its fingerprint while it lies in the processor's cache."""
@@ -175,7 +196,7 @@ class _Stack:
 
     def result(self, contents: dict[Contents, npt.NDArray[np.uint32]]) -> Drawn:
         assert self._images is not None
-        return Drawn(self._request, self._images, self._mixing, self._pixels, contents)
+        return Drawn(self._request, self._images, self._mixing, self._pixels, contents, tuple(self._unread))
 
 
 def draw_view(transform: Transform, image: Any, seed: int, index: int, view: int) -> Tensor:

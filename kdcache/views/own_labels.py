@@ -14,7 +14,8 @@ import PIL.Image
 from torch import Tensor
 
 from kdcache.base.progress import Progress, silent
-from kdcache.errors import InvalidInputError
+from kdcache.base.user_code import sample_error
+from kdcache.errors import InvalidInputError, SampleError
 from kdcache.views.draw import own_generators
 
 NONE = -1  # in place of a label
@@ -39,7 +40,7 @@ class OwnLabels:
         """Labels [N] i32, -1 for none. Raises InvalidInputError, naming the sample and its label."""
         attribute = label_attribute(self.samples, len(self.ids))
         if attribute is None:
-            labels = self._numbers([row[1] for row in self._rows(np.arange(len(self.ids)), progress=self.progress)])
+            labels = self._numbers(list(self._labels_of_rows()))
         else:
             labels = self._numbers(attribute[1])
             self._compare(labels, attribute[0])
@@ -89,6 +90,19 @@ class OwnLabels:
             yield index, row
         if errors and not count:
             raise errors[0]
+
+    def _labels_of_rows(self) -> Iterator[Any]:
+        """The label of each row. Raises SampleError for a row that cannot be read, which has no label either."""
+        rows = self._rows(np.arange(len(self.ids)), progress=self.progress)
+        for index in range(len(self.ids)):
+            try:
+                yield next(rows)[1]
+            except InvalidInputError:
+                raise
+            except Exception as error:  # of its user's code
+                problem = sample_error(error, index, self.ids[index], "data set")
+                advice = "its label is read with it: give the data set an attribute `labels`, and it can be left out"
+                raise SampleError(f"{problem}; {advice}", index) from error
 
     def _rows(self, indices: npt.NDArray[Any], progress: Progress = silent) -> Iterator[Any]:
         start_time = time.monotonic()

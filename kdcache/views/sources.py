@@ -1,8 +1,10 @@
 """Data sets by name, and the identity of one: digests over ids and labels of all samples, and contents of some."""
 
 import hashlib
+import inspect
 import os
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -19,10 +21,12 @@ from kdcache.errors import InvalidInputError
 from kdcache.store.manifest import DatasetIdentity
 from kdcache.views.built_in import BuiltIn, load_digits, load_fashion_mnist
 from kdcache.views.contents import image_bytes
+from kdcache.views.data_parts import ids_digest, listed_indices, part_of
 from kdcache.views.decoding import DECODERS, ImageFiles, decoder_name
 from kdcache.views.draw import Samples
 from kdcache.views.image_folder import list_images
 from kdcache.views.own_labels import NONE, OwnLabels, label_notes
+from kdcache.views.reading import read_probe
 
 PROBES = 64  # samples whose contents enter the identity, evenly spaced
 
@@ -66,15 +70,12 @@ class Data:
     def identity(self) -> DatasetIdentity:
         """Digests over all ids and labels, and over the contents of 64 samples."""
         rows = len(self)
-        ids = hashlib.sha256()
-        for name in self.ids:
-            ids.update(name.encode("utf-8", "surrogateescape") + b"\n")
         contents = hashlib.sha256()
         for index in np.unique(np.linspace(0, rows - 1, min(PROBES, rows)).astype(int)).tolist():
-            contents.update(hashlib.sha256(self.probe(index)).digest())
+            contents.update(hashlib.sha256(read_probe(self, index, self.ids[index])).digest())
         return DatasetIdentity(
             rows=rows,
-            ids=ids.hexdigest(),
+            ids=ids_digest(self.ids),
             labels=values_digest(self.labels),
             probes=contents.hexdigest(),
             class_names=self.class_names,
@@ -86,11 +87,12 @@ def open_data(
 ) -> Data:
     """The data set of a spec: digits, fashion-mnist:FOLDER, folder:PATH, torchvision:NAME, or a user's callable.
 
-    Every kind takes `limit`, which keeps the first so many samples. `labels` "none": labels are not looked at, and no
-    sample has one. `progress` hears of labels that are read one by one. Raises InvalidInputError.
+    Every kind takes `rows`, a file of the ids of samples to keep, and `limit`, which keeps the first so many; a
+    callable that has `rows` itself keeps it. `labels` "none": labels are not looked at, and no sample has one.
+    `progress` hears of labels that are read one by one. Raises InvalidInputError.
     """
-    arguments = dict(arguments)
-    limit = arguments.pop("limit", None)
+    part, arguments = arguments, of_whole(spec, arguments)
+    limit, rows = part.get("limit"), None if "rows" in arguments else part.get("rows")
     kind, _, place = spec.partition(":")
     if kind in _KINDS:
         data = _KINDS[kind](place, arguments)
@@ -104,9 +106,20 @@ def open_data(
         raise InvalidInputError(f"there is no data set {spec!r}; choose {forms}")
     if len(data) == 0:
         raise InvalidInputError(f"data {spec} has no samples; check its path and its split")
+    data = data if rows is None else part_of(data, listed_indices(str(rows), data.ids))
     data = data if limit is None else _limited(data, limit)
     data = data.without_labels() if labels == "none" else data
     return replace(data, notes=(*data.notes, *label_notes(data.labels, data.class_names)))
+
+
+def of_whole(spec: str, arguments: dict[str, Any]) -> dict[str, Any]:
+    """The arguments of a data set without those that choose a part of it."""
+    whole = {name: value for name, value in arguments.items() if name not in ("limit", "rows")}
+    if "rows" in arguments and spec.partition(":")[0] not in (*_KINDS, "torchvision") and ":" in spec:
+        with suppress(ValueError):  # of builtins without a signature
+            if "rows" in inspect.signature(load_callable(spec, "data")).parameters:
+                whole["rows"] = arguments["rows"]
+    return whole
 
 
 def _limited(data: Data, limit: Any) -> Data:
@@ -191,8 +204,12 @@ def _folder(place: str, arguments: dict[str, Any]) -> Data:
     arguments = dict(arguments)
     root = Path(place) / str(arguments.pop("split", ""))
     decoder = str(arguments.pop("decoder", DECODERS[0]))
+    max_pixels = arguments.pop("max_pixels", None)
     if arguments:
-        raise InvalidInputError(f"data folder takes split, decoder and limit, not {', '.join(arguments)}")
+        known = "split, decoder, max_pixels, rows and limit"
+        raise InvalidInputError(f"data folder takes {known}, not {', '.join(arguments)}")
+    if max_pixels is not None and (not isinstance(max_pixels, int) or isinstance(max_pixels, bool) or max_pixels < 1):
+        raise InvalidInputError(f"data folder: max_pixels is {max_pixels!r}; give the pixels of the largest picture")
     if decoder not in DECODERS:
         raise InvalidInputError(f"data folder: decoder is {decoder!r}; choose {' or '.join(DECODERS)}")
     if decoder == "torchvision" and not hasattr(torchvision.io, "decode_image"):
@@ -200,7 +217,7 @@ def _folder(place: str, arguments: dict[str, Any]) -> Data:
     images = list_images(root)
     labels = np.asarray(images.numbers, dtype=np.int32)
     return Data(
-        samples=ImageFiles(root, images.names, labels, decoder),
+        samples=ImageFiles(root, images.names, labels, decoder, max_pixels),
         ids=images.names,
         labels=labels,
         class_names=images.class_names,

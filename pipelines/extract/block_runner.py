@@ -16,7 +16,7 @@ from kdcache.networks.checks import twice_chance
 from kdcache.networks.extract_block import BlockAnswer, BlockExtractor
 from kdcache.networks.loop_memory import IN_FLIGHT
 from kdcache.pipelines.extract.earlier_contents import EarlierContents
-from kdcache.pipelines.extract.job import Job
+from kdcache.pipelines.extract.job import Job, naming_samples
 from kdcache.pipelines.settings import ExtractSettings
 from kdcache.store.commits import Commit
 from kdcache.store.segment import Segment
@@ -148,7 +148,8 @@ class LocalRunner:
 
     def run(self, blocks: list[int], *, adopt: bool = False) -> None:
         requests = (request for block in blocks for request in self.extractor.requests(block))
-        with closing(draw_requests(self.job.dataset, requests, self.workers, self.worker_start)) as drawn_views:
+        drawing = draw_requests(self.job.dataset, requests, self.workers, self.worker_start)
+        with naming_samples(self.job.data), closing(drawing) as drawn_views:
             self.run_drawn(blocks, drawn_views, adopt=adopt)
 
     def finish(self) -> LoopMeasures:
@@ -184,7 +185,12 @@ class LocalRunner:
         if "contents" in arrays:
             self._earlier.require_same(answer.block, answer.contents)
         return self.segment.commit(
-            answer.block, arrays=arrays, counts=counts, provenance=self.job.provenance, adopt=adopt
+            answer.block,
+            arrays=arrays,
+            counts=counts,
+            provenance=self.job.provenance,
+            adopt=adopt,
+            struck=answer.struck,
         )
 
     def _with_progress(self, blocks: list[int], drawn_views: Iterator[Drawn]) -> Iterator[Drawn]:

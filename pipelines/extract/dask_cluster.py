@@ -148,9 +148,7 @@ class DaskRunner:
             f"{len(lines)} of {self.segment.layout.blocks} blocks failed again and again; the others were tried, and "
             "what was committed stays. Nothing was sealed:"
         )
-        advice = (
-            "mend that, or leave these samples out of the data set, and run the same command again: it does the rest"
-        )
+        advice = "mend that, and run the same command again: it does the rest"
         raise BlocksFailedError("\n".join([problem, *lines, advice]))
 
     def _measure(self, block: int, report: "BlockReport") -> None:

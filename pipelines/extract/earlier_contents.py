@@ -9,6 +9,7 @@ from kdcache.base.arrays import Array
 from kdcache.errors import ReplayError
 from kdcache.store.segment import Segment
 from kdcache.store.store import Store
+from kdcache.views.contents import UNKNOWN
 from kdcache.views.draw import ViewDataset
 from kdcache.views.replay import changed_samples, grade_replay
 
@@ -34,7 +35,8 @@ class EarlierContents:
         return replay.grade == "drift" and replay.moved > 0
 
     def require_same(self, block: int, contents: Array) -> None:
-        """Raises ReplayError where a sample of the block, `contents` [R] u32, is another than an earlier pass saw."""
+        """Raises ReplayError where a sample of the block, `contents` [R] u32, is another than an earlier pass saw. One
+        that a pass could not read is not compared with it."""
         start, stop = self.segment.layout.block_rows(block)
         positions = np.arange(start, stop)
         for segment in self._store.segments:
@@ -43,6 +45,8 @@ class EarlierContents:
             commits, size = segment.commits(), segment.layout.block
             seen = positions[[position // size in commits for position in positions.tolist()]]
             stored = segment.read(segment.views.start, seen, ["contents"]).arrays["contents"]
+            known = (stored != UNKNOWN) & (contents[seen - start] != UNKNOWN)
+            seen, stored = seen[known], stored[known]
             changed = changed_samples(self._store, seen, contents[seen - start], stored)
             if changed.any() and not self._excused:
                 position = int(seen[np.flatnonzero(changed)[0]])

@@ -1,9 +1,12 @@
 """A job is built from extract's settings: data set, transform, teacher, order, and the identity of all that."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
+import torch
 from torch import Tensor
 
 from kdcache.base.arrays import IntArray
@@ -12,7 +15,7 @@ from kdcache.base.limits import MANIFEST_LIMIT
 from kdcache.base.progress import Progress, silent
 from kdcache.base.records import validated
 from kdcache.base.view_span import ViewSpan
-from kdcache.errors import InvalidInputError
+from kdcache.errors import InvalidInputError, SampleError
 from kdcache.labels.encoding import Choice, Contents, Encoding, LabelSpace
 from kdcache.labels.encodings import chosen
 from kdcache.networks.answers import Answers
@@ -31,12 +34,19 @@ from kdcache.store.manifest import DatasetIdentity, Identity, Provenance, parse_
 from kdcache.store.plan import GROUP
 from kdcache.store.whole_arrays import make_order
 from kdcache.views.contents import contents_of
-from kdcache.views.draw import ViewDataset, draw_view, own_generators
+from kdcache.views.draw import ViewDataset
 from kdcache.views.provenance import provenance
+from kdcache.views.readable import first_view
+from kdcache.views.reading import with_unread_probes
 from kdcache.views.sources import Data, open_data
-from kdcache.views.transforms import Transform, as_tensor, open_plan
+from kdcache.views.transforms import open_plan
 
 Array = npt.NDArray[np.float32]
+BOTH_WAYS = (
+    "mend or restore it and run the same command again, or add --on-bad-sample strike, which leaves such samples "
+    "without an answer and goes on from here too (kdcache doctor --data lists them all beforehand). A data set without "
+    "the sample is another one: its store would begin anew"
+)
 
 
 @dataclass(frozen=True)
@@ -60,15 +70,16 @@ class Job:
 
     def check(self, min_accuracy: float | None) -> float | None:
         """Check that the transform replays and the teacher knows its data set. Returns its accuracy on clean rows."""
-        require_determinism(self.dataset, self.views.start)
-        return check_teacher(
-            self.teacher,
-            self.data,
-            order=self.order,
-            dataset=self.dataset,
-            min_accuracy=min_accuracy,
-            batch_rows=self.batch_rows,
-        )
+        with naming_samples(self.data):
+            require_determinism(self.dataset, self.views.start)
+            return check_teacher(
+                self.teacher,
+                self.data,
+                order=self.order,
+                dataset=self.dataset,
+                min_accuracy=min_accuracy,
+                batch_rows=self.batch_rows,
+            )
 
     def extractor(self, layout: SegmentLayout) -> BlockExtractor:
         """The extractor of a layout's blocks."""
@@ -89,11 +100,25 @@ class Job:
         return f"sample {index} ({self.data.ids[index]})"
 
 
+@contextmanager
+def naming_samples(data: Data) -> Iterator[None]:
+    """Let the error of a sample that cannot be read name both ways on."""
+    try:
+        yield
+    except SampleError as error:
+        if error.part != "data set" or BOTH_WAYS in str(error):
+            raise
+        name = "" if data.ids[error.index] in str(error) else f" ({data.ids[error.index]})"
+        raise SampleError(f"{error}{name}; {BOTH_WAYS}", error.index) from error
+
+
 def open_job(settings: ExtractSettings, progress: Progress = silent) -> Job:
     """Build the parts of the job and read the data set's identity; nothing is written. Raises InvalidInputError."""
     if settings.batch_size < GROUP or settings.batch_size % GROUP:
         raise InvalidInputError(f"batch size {settings.batch_size} is not a multiple of {GROUP}, the mixing group")
+    strikes = settings.on_bad_sample == "strike"
     data = open_data(settings.data, settings.data_set, labels=settings.labels, progress=progress)
+    data = with_unread_probes(data) if strikes else data
     transform, plan = open_plan(
         settings.transform,
         settings.transform_set,
@@ -102,7 +127,8 @@ def open_job(settings: ExtractSettings, progress: Progress = silent) -> Job:
         seed=settings.seed,
     )
     device = chosen_device(settings.device)
-    view = _first_view(transform, data, plan.seed)
+    with naming_samples(data):
+        view, data_identity = first_view(transform, data.samples, plan.seed, strikes=strikes), data.identity()
     stored = stored_identity(settings)
     teacher = _open_teacher(settings, data, view, device, stored)
     logits, features = _first_answer(teacher, view)
@@ -125,7 +151,7 @@ def open_job(settings: ExtractSettings, progress: Progress = silent) -> Job:
     identity = validated(
         Identity,
         "the store's identity",
-        dataset=_with_fitting_labels(data.identity(), data, int(logits.shape[1])),
+        dataset=_with_fitting_labels(data_identity, data, int(logits.shape[1])),
         order=order_identity,
         views=plan,
         teacher=teacher.identity(
@@ -143,7 +169,15 @@ def open_job(settings: ExtractSettings, progress: Progress = silent) -> Job:
         identity=identity,
         order=order,
         labels=data.labels[order].astype(np.int64),
-        dataset=ViewDataset(data.samples, order, plan, transform, encoding.kinds_of_contents, data.ids),
+        dataset=ViewDataset(
+            data.samples,
+            order,
+            plan,
+            transform,
+            encoding.kinds_of_contents,
+            data.ids,
+            stand_in=torch.zeros_like(view).numpy() if strikes else None,
+        ),
         provenance=provenance(device, decoder=data.decoder, data=data.name),
         lineage=lineage,
         head=head if "head" in settings.keep else {},
@@ -181,11 +215,6 @@ def _classifier(teacher: Teacher, logits: Array, features: Tensor | None) -> dic
     if not np.allclose(head_logits, logits, atol=1e-2 * float(np.abs(logits).max())):
         raise InvalidInputError("the teacher's last linear layer is not its classifier; extract without --keep")
     return head
-
-
-def _first_view(transform: Transform, data: Data, seed: int) -> Tensor:
-    with own_generators():
-        return as_tensor(draw_view(transform, data.samples[0][0], seed, 0, 0))
 
 
 def _open_teacher(settings: ExtractSettings, data: Data, view: Tensor, device: str, stored: Identity | None) -> Teacher:

@@ -1,6 +1,6 @@
 """The report of an extraction: a summary of its measures, its commits and its store."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 from kdcache.base.records import Record
@@ -10,6 +10,7 @@ from kdcache.store.commits import totals
 from kdcache.store.segment import Segment
 from kdcache.store.store import Store
 
+NAMED = 8  # struck samples that a note lists
 CLAMPED_SHARE = 0.001  # of rows, above which the user should know
 
 
@@ -40,6 +41,7 @@ class ExtractSummary(Record):
     accuracy_clean: float | None
     accuracy_views: float | None
     clamped_rows: int
+    struck: int
     mixed_blocks: int
     notes: tuple[str, ...] = ()
 
@@ -56,6 +58,7 @@ class Report:
     accuracy: float | None
     blocks_done_before: int
     notes: tuple[str, ...]
+    sample_name: Callable[[int], str] = str  # of a position
 
     def summary(self, measures: LoopMeasures, content_id: str | None) -> ExtractSummary:
         """The summary after the last block. `content_id`: of the seal, None where the store was not sealed."""
@@ -82,9 +85,15 @@ class Report:
             accuracy_clean=self.accuracy,
             accuracy_views=counts["correct"] / counts["labelled"] if counts["labelled"] else None,
             clamped_rows=counts["clamped"],
+            struck=counts["struck"],
             mixed_blocks=counts["mixed_blocks"],
             notes=(*self._count_notes(counts), *measures.notes, *self.notes),
         )
+
+    def _struck_names(self) -> str:
+        positions = self.segment.struck().tolist()
+        rest = f" and {len(positions) - NAMED} more" if len(positions) > NAMED else ""
+        return ", ".join(map(self.sample_name, positions[:NAMED])) + rest
 
     def _count_notes(self, counts: dict[str, int]) -> Iterator[str]:
         transform = self.store.identity.plan.transform
@@ -93,7 +102,8 @@ class Report:
         if counts["mixed_blocks"]:
             yield f"{counts['mixed_blocks']} blocks hold shards of two writers whose logits differ slightly"
         if counts["struck"]:
-            yield f"{counts['struck']} samples could not be decoded and are struck: training leaves them out"
+            problem = f"{counts['struck']} samples could not be read and are struck"
+            yield f"{problem}: {self._struck_names()}; training leaves them out"
         if not counts["labelled"]:
             yield "no row is labelled: the teacher could not be checked against hard labels"
         if not all_whole(self.store):

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from kdcache.base.launch import launched
 from kdcache.base.progress import Progress, StopRequest, silent
-from kdcache.base.records import require_equal
+from kdcache.base.records import differences, require_equal
 from kdcache.errors import InvalidInputError, ReplayError, StoreNotFoundError
 from kdcache.pipelines.extract.dask_cluster import open_engine
 from kdcache.pipelines.extract.job import Job, open_job
@@ -15,6 +15,7 @@ from kdcache.pipelines.settings import ExtractSettings
 from kdcache.store.layout import MANIFEST, enclosing_store
 from kdcache.store.lineage import unsealed_notes, with_lineage
 from kdcache.store.store import Store
+from kdcache.views.other_data import data_words, other_data_error
 from kdcache.views.replay import grade_replay, require_decoder
 
 
@@ -32,7 +33,7 @@ def extract(
     settings = on_own_device(settings, launch)
     with open_engine(settings, progress, stop) as engine:
         job = open_job(settings, progress)
-        _require_same_store(settings.store, job)
+        _require_same_store(settings, job, progress)
         accuracy = job.check(settings.min_accuracy)
         engine.require_fit(job)
         provenance = with_lineage(job.provenance, job.lineage)
@@ -49,6 +50,7 @@ def extract(
             accuracy=accuracy,
             blocks_done_before=len(earlier_blocks),
             notes=(*job.notes, *_drift_since(store, job), *unsealed_notes(job.lineage)),
+            sample_name=job.sample_name,
         )
         runner = engine.runner(job, segment)
         missing_blocks = [block for block in range(segment.layout.blocks) if block not in earlier_blocks]
@@ -66,8 +68,9 @@ def extract(
     return report.summary(measures, content_id)
 
 
-def _require_same_store(path: str, job: Job) -> None:
+def _require_same_store(settings: ExtractSettings, job: Job, progress: Progress) -> None:
     """Refuse a store of another identity, and a folder of other files, before any work is done."""
+    path = settings.store
     try:
         store = Store.open_for_writing(path)
     except StoreNotFoundError:
@@ -78,8 +81,13 @@ def _require_same_store(path: str, job: Job) -> None:
                 f"{path} holds other files ({names[0]}); choose another place for the store"
             ) from None
         return
+    headline = f"{path} belongs to another extraction:"
     advice = "use another store path, or the settings that the store was made with (kdcache inspect shows them)"
-    require_equal(store.identity, job.identity, f"{path} belongs to another extraction:", advice)
+    problems = differences(store.identity, job.identity)
+    if any(field.startswith("dataset.") for field, _, _ in problems):
+        words = data_words(settings.data, settings.data_set)
+        raise other_data_error(store, job.data, problems, headline, advice=advice, words=words, progress=progress)
+    require_equal(store.identity, job.identity, headline, advice)
     require_decoder(store.manifest.provenance, job.data.decoder, store=path)
 
 

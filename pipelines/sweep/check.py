@@ -10,7 +10,7 @@ from kdcache.errors import InvalidInputError, KdcacheError
 from kdcache.pipelines.settings import TrainSettings
 from kdcache.pipelines.sweep.space import Point
 from kdcache.pipelines.train.objective import build_objective, chosen_temperature
-from kdcache.pipelines.train.prepare import Inputs, Loaders, open_inputs, open_loaders, run_record
+from kdcache.pipelines.train.prepare import Inputs, Loaders, open_inputs, open_loaders, run_record, with_stores
 from kdcache.pipelines.train.shared_settings import SHARED
 from kdcache.pipelines.train.student import build_student, require_answers, require_usable
 from kdcache.store.store import Store
@@ -71,7 +71,7 @@ class Checker:
         inputs = self._inputs_of(settings)
         require_usable(inputs.stores, settings)
         temperature = self._temperature(settings, inputs)
-        build_objective(settings, inputs.stores, temperature)
+        build_objective(settings, inputs.teachers, temperature)
         key = _key(settings, SHARED)
         build = key + _key(settings, BUILDS)
         if build not in self._answered:
@@ -90,7 +90,7 @@ class Checker:
             return settings.temperature
         key = _key(settings, CALIBRATES) + str(settings.top_k is None)
         if key not in self._temperatures:
-            self._temperatures[key] = chosen_temperature(settings, inputs.stores)
+            self._temperatures[key] = chosen_temperature(settings, inputs.teachers)
         return self._temperatures[key]
 
     def _loaders_of(self, key: str, settings: TrainSettings, inputs: Inputs) -> Loaders:
@@ -104,7 +104,7 @@ class Checker:
         key = _key(settings, ("data", "data_set", "store", "device"))
         if key not in self._inputs:
             inputs = open_inputs(settings.model_copy(update={"store": ()}))
-            self._inputs[key] = Inputs(inputs.device, inputs.data, [self._store(url) for url in settings.store])
+            self._inputs[key] = with_stores(inputs, [self._store(url) for url in settings.store], settings)
         return self._inputs[key]
 
     def _store(self, url: str) -> Store:

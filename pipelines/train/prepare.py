@@ -1,7 +1,8 @@
 """The preparation of a training: inputs, the student with its objective, loaders, and then the claimed run."""
 
 from contextlib import ExitStack
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -26,11 +27,15 @@ from kdcache.pipelines.train.student import (
 from kdcache.pipelines.train.training_state import Student
 from kdcache.store.lineage import weights_metadata
 from kdcache.store.store import Store
+from kdcache.training.batch_stream import BatchStream
+from kdcache.training.joined_loader import JoinedLoader, joined_parts, require_joinable, require_one_process
 from kdcache.training.loader import Loader
+from kdcache.training.loader_inputs import fitting
 from kdcache.training.process_group import own_device
 from kdcache.training.ranks import Ranks
 from kdcache.training.run_claim import claimed_state
 from kdcache.training.run_record import weights_apart
+from kdcache.views.other_data import data_words
 from kdcache.views.sources import Data, open_data
 
 FREE = frozenset(  # settings that may change when a run goes on
@@ -41,24 +46,33 @@ FREE = frozenset(  # settings that may change when a run goes on
 
 @dataclass(frozen=True)
 class Inputs:
-    """Inputs that are opened once, however many students learn from them; `ranks` are the processes that train."""
+    """Inputs that are opened once, however many students learn from them; `ranks` are the processes that train.
+
+    `parts` are the stores' own data sets where they are disjoint parts of `data`; empty where all are of the whole.
+    """
 
     device: str
     data: Data
     stores: list[Store]
     ranks: Ranks = field(default_factory=Ranks)
+    parts: tuple[Data, ...] = ()
+
+    @property
+    def teachers(self) -> list[Store]:
+        """A store of each teacher that students learn from: those of parts have one teacher."""
+        return self.stores[:1] if self.parts else self.stores
 
 
 @dataclass(frozen=True)
 class Loaders:
     """The loaders of the training and the validation split; `record` holds the `inputs_of` each of them."""
 
-    training: Loader
-    validating: Loader | None
+    training: BatchStream
+    validating: BatchStream | None
     record: dict[str, Any]
 
     @property
-    def all(self) -> list[Loader]:
+    def all(self) -> list[BatchStream]:
         return [loader for loader in (self.training, self.validating) if loader is not None]
 
     def close(self) -> None:
@@ -77,17 +91,30 @@ def open_inputs(settings: TrainSettings, ranks: Ranks | None = None, progress: P
         )
     device = chosen_device(own_device(settings.device))
     data = open_data(settings.data, settings.data_set, labels=settings.labels, progress=progress)
-    stores = [Store.open(url) for url in settings.store]
-    require_same_labels(settings, data, stores)
-    return Inputs(device, data, stores, ranks or Ranks())
+    inputs = Inputs(device, data, [], ranks or Ranks())
+    return with_stores(inputs, [Store.open(url) for url in settings.store], settings, progress)
+
+
+def with_stores(inputs: Inputs, stores: list[Store], settings: TrainSettings, progress: Progress = silent) -> Inputs:
+    """Inputs with these stores, of the whole data set or of disjoint parts of it. Raises MismatchError for a store of
+    neither, with what was added or removed since."""
+    require_same_labels(settings, inputs.data, stores)
+    words = data_words(settings.data, settings.data_set)
+    if len(stores) > 1 and all(store.rows < len(inputs.data) for store in stores):
+        require_one_process(inputs.ranks.world_size)
+        require_joinable(stores, settings.views, settings.top_k)
+        parts = joined_parts(stores, inputs.data, words, progress)
+        return replace(inputs, stores=stores, parts=tuple(parts))
+    fitting(stores, inputs.data, words=words, progress=progress)
+    return replace(inputs, stores=stores)
 
 
 def make_student(settings: TrainSettings, inputs: Inputs) -> Student:
     """Seed torch's generators, then build objective and network: so begins every new run."""
     require_usable(inputs.stores, settings)
     torch.manual_seed(settings.seed)
-    temperature = chosen_temperature(settings, inputs.stores)
-    objective = build_objective(settings, inputs.stores, temperature).to(inputs.device)
+    temperature = chosen_temperature(settings, inputs.teachers)
+    objective = build_objective(settings, inputs.teachers, temperature).to(inputs.device)
     require_learnable(objective, inputs.data)
     network = build_student(settings, inputs.data, inputs.stores).to(inputs.device)
     return Student(settings, network, objective, temperature)
@@ -96,7 +123,8 @@ def make_student(settings: TrainSettings, inputs: Inputs) -> Student:
 def open_loaders(settings: TrainSettings, inputs: Inputs) -> Loaders:
     """Open the loaders of the training and the validation split."""
     launch = inputs.ranks.launch
-    training = train_loader(settings, inputs.data, inputs.stores, inputs.device, launch)
+    build = partial(JoinedLoader, parts=inputs.parts) if inputs.parts else Loader
+    training = train_loader(settings, inputs.data, inputs.stores, inputs.device, launch, build=build)
     validating = validation_loader(settings, inputs.data, inputs.device, launch)
     by_split = {"train": training, "val": validating}
     return Loaders(

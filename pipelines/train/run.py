@@ -17,9 +17,9 @@ from kdcache.pipelines.settings import TrainSettings
 from kdcache.pipelines.train.rank_generators import generator_states, restore_generators, seed_generators
 from kdcache.pipelines.train.run_files import RunFiles
 from kdcache.pipelines.train.training_state import Student, TrainingState
+from kdcache.training.batch_stream import BatchStream
 from kdcache.training.data_parallel import DataParallel
 from kdcache.training.finite_loss import FiniteLossCheck
-from kdcache.training.loader import Loader
 from kdcache.training.optimisers import rate_schedule
 from kdcache.training.ranks import Ranks
 from kdcache.training.run_folder import save_state
@@ -49,7 +49,12 @@ class Run:
     processes (`ranks`) each has all of these, and the first one writes. Made by `begin` or `resume`."""
 
     def __init__(
-        self, settings: TrainSettings, state: TrainingState, loader: Loader, files: RunFiles, parallel: DataParallel
+        self,
+        settings: TrainSettings,
+        state: TrainingState,
+        loader: BatchStream,
+        files: RunFiles,
+        parallel: DataParallel,
     ) -> None:
         self.settings, self.state, self.loader, self.files = settings, state, loader, files
         self.parallel, self.ranks = parallel, parallel.ranks
@@ -63,7 +68,9 @@ class Run:
         self.notes: tuple[str, ...] = ()  # for the user, on what it learns from
 
     @classmethod
-    def begin(cls, student: Student, loader: Loader, metadata: dict[str, str], ranks: Ranks | None = None) -> "Run":
+    def begin(
+        cls, student: Student, loader: BatchStream, metadata: dict[str, str], ranks: Ranks | None = None
+    ) -> "Run":
         """A run before its first step. Its folder's metrics begin anew; `metadata` goes into the weights files."""
         settings, ranks = student.settings, ranks or Ranks()
         state = TrainingState.of(student, loader.device)
@@ -77,7 +84,7 @@ class Run:
     def resume(
         cls,
         student: Student,
-        loader: Loader,
+        loader: BatchStream,
         metadata: dict[str, str],
         checkpoint: dict[str, Any],
         ranks: Ranks | None = None,
@@ -205,7 +212,7 @@ def _rate_multiplier(settings: TrainSettings, steps: int) -> Callable[[int], flo
     )
 
 
-def _parallel(state: TrainingState, settings: TrainSettings, loader: Loader, ranks: Ranks) -> DataParallel:
+def _parallel(state: TrainingState, settings: TrainSettings, loader: BatchStream, ranks: Ranks) -> DataParallel:
     """Network and objective as a step uses them, tried under its precision. The first process's weights reach all."""
     with autocast(settings.precision, loader.device):
         return DataParallel(state.network, state.objective, ranks, loader.one_view)

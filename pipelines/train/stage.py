@@ -12,7 +12,7 @@ from kdcache.objectives.batch import Batch
 from kdcache.pipelines.settings import TrainSettings
 from kdcache.pipelines.train.prepare import Loaders, make_student, open_inputs, open_loaders, open_run
 from kdcache.pipelines.train.run import Isolation, NoIsolation, Run, TrainSummary
-from kdcache.training.loader import Loader
+from kdcache.training.batch_stream import BatchStream
 from kdcache.training.metrics import Validation
 from kdcache.training.process_group import open_ranks, own_device
 from kdcache.training.ranks import Ranks
@@ -27,7 +27,7 @@ def train(settings: TrainSettings, *, progress: Progress = silent, stop: StopReq
     pixels are not those the teacher saw, InterruptedRunError once `stop` is requested and the checkpoint is written.
     """
     with open_ranks(own_device(settings.device)) as ranks, ExitStack() as stack:
-        inputs = ranks.together(lambda: open_inputs(settings, ranks, progress))
+        inputs = ranks.together(lambda: open_inputs(settings, ranks, progress if ranks.first else silent))
         student = ranks.together(lambda: make_student(settings, inputs))
         loaders = ranks.together(lambda: open_loaders(settings, inputs))
         stack.callback(loaders.close)
@@ -76,7 +76,7 @@ def serve(
         serve(remaining_runs, loaders, isolation, progress=progress, stop=stop, ranks=ranks)
 
 
-def _batches_from(loader: Loader, start: tuple[int, int], ranks: Ranks, stop: StopRequest) -> Iterator[Batch]:
+def _batches_from(loader: BatchStream, start: tuple[int, int], ranks: Ranks, stop: StopRequest) -> Iterator[Batch]:
     """The batches from an epoch and step on, to the end of the training."""
     epoch, step = start
     loader.load_state_dict(loader.state_dict() | {"epoch": epoch, "step": step})
@@ -102,7 +102,7 @@ def _save(runs: list[Run], isolation: Isolation, batch: Batch, *, at_once: bool)
 
 
 def validate(
-    runs: Sequence[Run], loader: Loader | None, isolation: Isolation, ranks: Ranks
+    runs: Sequence[Run], loader: BatchStream | None, isolation: Isolation, ranks: Ranks
 ) -> dict[Run, dict[str, float]]:
     """The measures of each run over the validation split, in eval mode and one pass; empty where there is no split."""
     if loader is None:
@@ -117,7 +117,7 @@ def validate(
     return {run: validation.results(ranks) for run, validation in validations.items()}
 
 
-def _measure(validations: dict[Run, Validation], loader: Loader, isolation: Isolation) -> None:
+def _measure(validations: dict[Run, Validation], loader: BatchStream, isolation: Isolation) -> None:
     loader.set_epoch(0)  # every pass sees the same views in the same order
     with torch.inference_mode():
         for batch in loader:

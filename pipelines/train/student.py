@@ -1,5 +1,6 @@
 """Student and loaders are built from train's settings; what does not fit is refused before the first step."""
 
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -17,11 +18,12 @@ from kdcache.pipelines.settings import TrainSettings
 from kdcache.store.plan import ViewPlan
 from kdcache.store.store import Store
 from kdcache.store.whole_arrays import make_order
+from kdcache.training.batch_stream import BatchStream
 from kdcache.training.loader import Loader
 from kdcache.training.loader_options import FeedOptions, LabelOptions
 from kdcache.views.class_numbers import numbered_by, require_alike
-from kdcache.views.draw import draw_view, own_generators
-from kdcache.views.sources import Data, open_data
+from kdcache.views.readable import first_view
+from kdcache.views.sources import Data, of_whole, open_data
 from kdcache.views.transforms import PRESETS, build_transform, open_plan, stored_transform
 
 
@@ -54,7 +56,7 @@ def _require_whole(store: Store) -> None:
             )
 
 
-def require_answers(network: nn.Module, data: Data, loaders: list[Loader], precision: str) -> int:
+def require_answers(network: nn.Module, data: Data, loaders: Sequence[BatchStream], precision: str) -> int:
     """Check with one view that the student takes views and answers all classes, before the run's folder is claimed.
     Returns how many it answers."""
     loader = loaders[0]
@@ -86,7 +88,7 @@ def require_answers(network: nn.Module, data: Data, loaders: list[Loader], preci
     return count
 
 
-def inputs_of(loader: Loader) -> dict[str, Any]:
+def inputs_of(loader: BatchStream) -> dict[str, Any]:
     """The inputs of a loader by identity and not by path: data set, view plan, views, and the stores' identities."""
     dataset = loader.data.identity().model_dump(mode="json", exclude={"class_names"})
     stores = [store.identity.digest for store in loader.stores]
@@ -94,7 +96,7 @@ def inputs_of(loader: Loader) -> dict[str, Any]:
     return {
         "dataset": dataset,
         "plan": plan,
-        "views": list(loader.batch_order.cycle) if stores else [],
+        "views": list(loader.cycle) if stores else [],
         "stores": stores,
     }
 
@@ -110,9 +112,16 @@ def _require_named_transform(settings: TrainSettings, store: Store) -> None:
 
 
 def train_loader(
-    settings: TrainSettings, data: Data, stores: list[Store], device: str, launch: Launch = ALONE
-) -> Loader:
-    """The loader of the training split, under the stores' view plan; without stores under the settings' plan."""
+    settings: TrainSettings,
+    data: Data,
+    stores: list[Store],
+    device: str,
+    launch: Launch = ALONE,
+    *,
+    build: Callable[..., BatchStream] = Loader,
+) -> BatchStream:
+    """The loader of the training split, under the stores' view plan; without stores under the settings' plan. `build`:
+    makes it of the data, the stores and `Loader`'s settings."""
     transform, plan = None, None
     if not stores:
         transform, plan = open_plan(
@@ -124,8 +133,8 @@ def train_loader(
         )
     elif stores[0].identity.plan.transform.name not in PRESETS:
         transform, plan = _user_transform(settings, stores[0].identity.plan)
-    mean, std = _normalisation(settings, data, transform, plan or stores[0].identity.plan)
-    return Loader(
+    mean, std = _normalisation(settings, data, transform, plan or stores[0].identity.plan, strikes=bool(stores))
+    return build(
         data,
         stores,
         batch_size=settings.batch_size,
@@ -170,12 +179,12 @@ def _user_transform(settings: TrainSettings, plan: ViewPlan) -> tuple[Any, ViewP
 
 
 def _normalisation(
-    settings: TrainSettings, data: Data, transform: Any, plan: ViewPlan
+    settings: TrainSettings, data: Data, transform: Any, plan: ViewPlan, *, strikes: bool
 ) -> tuple[tuple[float, ...], tuple[float, ...]]:
-    """Mean and std by channel, of the settings or the defaults for the first view's channels."""
+    """Mean and std by channel, of the settings or the defaults for the first view's channels. `strikes`:
+    the first samples may be struck, and cannot be read."""
     transform = transform or stored_transform(plan.transform)
-    with own_generators():
-        view = draw_view(transform, data.samples[0][0], plan.seed, 0, 0)
+    view = first_view(transform, data.samples, plan.seed, strikes=strikes)
     is_float = view.dtype.is_floating_point
     return normalisation(settings.mean, settings.std, channels=view.shape[0], floating=is_float)
 
@@ -194,9 +203,8 @@ def validation_loader(settings: TrainSettings, training: Data, device: str, laun
     labels are numbered by the names of the training data's classes."""
     if not settings.val_set and not settings.val_store:
         return None
-    # `limit` is the training split's alone
-    data_arguments = {name: value for name, value in settings.data_set.items() if name != "limit"}
-    data = open_data(settings.data, {**data_arguments, **settings.val_set}, labels=settings.labels)
+    arguments = {**of_whole(settings.data, settings.data_set), **settings.val_set}
+    data = open_data(settings.data, arguments, labels=settings.labels)
     data = numbered_by(data, training.class_names)
     stores = [Store.open(settings.val_store)] if settings.val_store else []
     for store in stores:
@@ -213,7 +221,7 @@ def validation_loader(settings: TrainSettings, training: Data, device: str, laun
                 f"the views of {store.folder.root} are drawn by {plan.transform.model_dump()}, the settings name "
                 f"{spec.model_dump()}; leave --val-transform to the store, or extract another"
             )
-    mean, std = _normalisation(settings, data, transform if is_named else None, plan)
+    mean, std = _normalisation(settings, data, transform if is_named else None, plan, strikes=bool(stores))
     feed = FeedOptions(
         settings.workers, device, mean, std, plan, transform if is_named else None,
         rank=launch.rank, world_size=launch.world_size, worker_start=settings.worker_start,

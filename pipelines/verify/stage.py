@@ -107,10 +107,12 @@ def _live_checks(settings: VerifySettings, progress: Progress) -> list[Check]:
         open_replay,
     )
     from kdcache.views.class_numbers import is_unlabelled
+    from kdcache.views.reading import as_extracted
     from kdcache.views.sources import open_data
 
     store = Store.open(settings.store)
     data = open_data(settings.data, settings.data_set, labels="none" if is_unlabelled(store) else "data")
+    data = as_extracted(data, [store])
     unequal_fields = differences(store.identity.dataset, data.identity(), "dataset.")
     text = "; ".join(
         f"{field}: the store has {stored_value}, the data set {value}" for field, stored_value, value in unequal_fields

@@ -135,7 +135,7 @@ def test_another_split_by_name_is_refused(gallery: Gallery, tmp_path: Path) -> N
     assert not (tmp_path / "run").exists()
 
 
-def half_size(path: Path) -> Image.Image:
+def half_size(path: Path, max_pixels: int | None = None) -> Image.Image:
     """Pillow's draft mode lets libjpeg decode at half the size."""
     with Image.open(path) as image:
         size = image.size
@@ -143,7 +143,7 @@ def half_size(path: Path) -> Image.Image:
         return image.convert("RGB").resize(size)
 
 
-def other_library(path: Path) -> Image.Image:
+def other_library(path: Path, max_pixels: int | None = None) -> Image.Image:
     """A JPEG library whose pixels are a level off here and there."""
     with Image.open(path) as image:
         pixels = np.array(image.convert("RGB"))

@@ -47,7 +47,7 @@ def test_the_limit_keeps_the_first_samples() -> None:
         ("fashion-mnist", {}, "needs its folder of .gz files"),
         ("fashion-mnist:.", {"split": "val"}, "split is 'val'; choose train or test"),
         ("folder:/no/such", {}, "/no/such is no folder with a folder of images a class"),
-        ("folder:.", {"transform": 1}, "data folder takes split, decoder and limit, not transform"),
+        ("folder:.", {"transform": 1}, "data folder takes split, decoder, max_pixels, rows and limit, not transform"),
         ("torchvision:NoSuch", {}, "torchvision.datasets has no 'NoSuch'"),
         ("torchvision:CIFAR10", {"root": "/no/such"}, "torchvision:CIFAR10 does not open.*download=true"),
         ("torchvision:FakeData", {"sise": 3}, "data torchvision:FakeData takes other arguments.*it has size"),
@@ -162,7 +162,7 @@ def test_a_corrupt_image_is_an_error_that_names_its_file(folder: Path, harm: str
         "flipped chunk": contents[:place] + bytes([contents[place] ^ 255]) + contents[place + 1 :],
     }
     path.unlink() if harm == "gone" else path.write_bytes(harmed[harm])
-    with pytest.raises(InvalidInputError, match=r"cat/2\.png cannot be decoded.*mend or remove the file"):
+    with pytest.raises(InvalidInputError, match=r"cat/2\.png cannot be decoded"):
         data.samples[1]
     assert data.samples[0][1] == 0
 
