@@ -19,7 +19,8 @@ def command(flags: dict[str, Any], config: str | None, as_json: bool, dry_run: b
     if dry_run:
         from kdcache.pipelines.extract.dry_run import estimate
 
-        result = estimate(settings)
+        with progress_bar(quiet=as_json) as progress:
+            result = estimate(settings, progress=progress)
         if as_json:
             print_record(result.model_dump(), as_json=True)
             return

@@ -54,7 +54,9 @@ class Settings(BaseModel):
     mix: Literal["none", "mixup", "cutmix"] = Field(default="none", description="mixing inside groups of 64")
     mix_alpha: float = Field(default=1.0, gt=0, description="lambda is drawn from Beta(alpha, alpha)")
     seed: int = Field(default=0, ge=0, description="seed of the order and of all that is random")
-    mean: Numbers = Field(default=(), description="input mean by channel; ImageNet's for three channels, else 0.5")
+    mean: Numbers = Field(
+        default=(), description="input mean by channel; default: a teacher's own, else ImageNet's or 0.5"
+    )
     std: Numbers = Field(default=(), description="input standard deviation by channel")
     workers: int = Field(default=2, ge=0, description="processes that draw views; 0 draws in this one")
     worker_start: WorkerStart = Field(default=DEFAULT_START, description="how these processes begin")
@@ -73,6 +75,9 @@ class ExtractSettings(Settings):
     weights: str = Field(default="", description="safetensors file or state dict to load into the teacher")
     class_map: str = Field(
         default="", description="file of lines TEACHER = DATA: the data's class of a teacher's, by name or number"
+    )
+    teacher_answers: Literal["logits", "probs"] | None = Field(
+        default=None, description="probs: it ends in a softmax; default: logits, or what the store has"
     )
     mask_classes: Integers = Field(default=(), description="classes that count as absent, for example 3,17")
     views: WrittenSpan = Field(

@@ -53,7 +53,8 @@ def sample_error(error: BaseException, index: int, name: str, part: str) -> Samp
         return error
     named = f"sample {index}" + (f" ({name})" if name else "")
     if isinstance(error, KdcacheError):
-        told = SampleError(f"{named}: {error}", index, part)
+        text, number = str(error), f"sample {index} "
+        told = SampleError(text.replace(number, f"{named} ", 1) if number in text else f"{named}: {text}", index, part)
     else:
         place = place_of(error)
         lines = [f"{named} cannot be {'read' if part == 'data set' else 'drawn'}: {exception_text(error)}"]

@@ -5,8 +5,10 @@ Shape letters: B rows, N classes of the network, C classes of the data.
 
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Literal
+from typing import Any, Literal
 
+import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor
 
@@ -15,6 +17,7 @@ from kdcache.store.manifest import TeacherIdentity
 
 LEAST = 1e-12  # probability: a smaller one counts as this
 SUM_ERROR = 0.01  # of a row of probabilities, by which its sum may differ from 1; f16 and bf16 stay below 0.004
+FEW_ROWS, FEW_SUM_ERROR = 4, 1e-4  # so few rows of two logits may sum to about 1 by chance
 
 Kind = Literal["logits", "probs"]
 
@@ -71,3 +74,89 @@ class Answers:
         ids = torch.tensor(self.class_map)
         network_ids = torch.nonzero(ids >= 0)[:, 0]
         return network_ids, ids[network_ids]
+
+
+def answered(output: Any, rows: int, noun: str) -> Tensor:
+    """The answer [B, N] of a network's output for B rows; an object that holds it as `logits` is asked for that.
+
+    `noun` names the network in messages: teacher or student. Raises InvalidInputError for any other output.
+    """
+    answer = output if isinstance(output, Tensor) else getattr(output, "logits", None)
+    if not isinstance(answer, Tensor):
+        raise _answer_error(noun, _kind_text(output), f"let a wrapper return them: {_wrapper(_pick(output))}")
+    if answer.ndim == 2 and len(answer) == rows and answer.shape[1] > 1 and answer.is_floating_point():
+        return answer
+    text, numbers = str(list(answer.shape)), answer.numel()
+    if numbers == rows and answer.is_floating_point():
+        raise InvalidInputError(
+            f"the {noun} answered {text}, one number a row; kdcache keeps distributions over two classes or more: "
+            "where that number z goes through a sigmoid, answer the logits of both classes, by "
+            f"{_wrapper('z = self.network(x).reshape(-1, 1); return torch.cat([torch.zeros_like(z), z], dim=1)')}"
+            "; a regression has no classes"
+        )
+    if not answer.is_floating_point():
+        raise _answer_error(
+            noun, f"{answer.dtype} {text}", "numbers of classes are no logits: return what comes before"
+        )
+    if answer.ndim == 4 and len(answer) == rows:
+        pooled = ".flatten(1)" if answer.shape[2:].numel() == 1 else ".mean((2, 3))"
+        advice = f"it answers a map of places; kdcache keeps one answer a picture: pool it, {_wrapper(pooled)}"
+        raise _answer_error(noun, text, advice)
+    if answer.ndim == 3 and len(answer) == rows:
+        advice = f"it answers several times a picture; kdcache keeps one answer: choose one, {_wrapper('[:, 0]')}"
+        raise _answer_error(noun, text, advice)
+    raise _answer_error(noun, text, f"it was asked about {rows} views: return a row for each, of all classes")
+
+
+def _answer_error(noun: str, text: str, advice: str) -> InvalidInputError:
+    return InvalidInputError(f"the {noun} answered {text}; it must answer logits [rows, classes]: {advice}")
+
+
+def _kind_text(output: Any) -> str:
+    kind = type(output).__name__
+    if isinstance(output, dict):
+        return f"{kind} with {', '.join(map(str, list(output)[:5])) or 'nothing'}"
+    return f"{kind} of {len(output)}" if isinstance(output, tuple | list) else kind
+
+
+def _pick(output: Any) -> str:
+    """The code that takes the likeliest answer out of an output."""
+    if isinstance(output, dict):
+        names = [name for name, value in output.items() if isinstance(value, Tensor)] or ["logits"]
+        return f"[{('logits' if 'logits' in names else names[0])!r}]"
+    return "[0]" if isinstance(output, tuple | list) else ".logits"
+
+
+def _wrapper(code: str) -> str:
+    """The four lines of a wrapper, as one; `code` follows the network's output, or is a body of its own."""
+    body = code if "return" in code else f"return self.network(x){code}"
+    return (
+        f"class Wrapped(nn.Module): def __init__(self, network): super().__init__(); self.network = network / "
+        f"def forward(self, x): {body}"
+    )
+
+
+def unit_sums(answer_BN: Tensor) -> npt.NDArray[np.float64]:
+    """[B] sums of the rows that lie in 0..1; infinite for other rows, NaN for those that hold NaN."""
+    values = answer_BN.detach().double()
+    in_unit = ((values >= 0) & (values <= 1 + SUM_ERROR)).all(dim=-1)
+    total = torch.where(in_unit, values.sum(dim=-1), torch.inf)
+    sums: npt.NDArray[np.float64] = torch.where(values.isnan().any(dim=-1), torch.nan, total).cpu().numpy()
+    return sums
+
+
+def are_probabilities(sums: npt.NDArray[np.float64]) -> bool:
+    """True where all rows, by their `unit_sums` [R], lie in 0..1 and sum to 1; rows of NaN do not count."""
+    sums = sums[~np.isnan(sums)]
+    error = SUM_ERROR if len(sums) >= FEW_ROWS else FEW_SUM_ERROR
+    return bool(len(sums)) and bool((np.abs(sums - 1) <= error).all())
+
+
+def require_no_probabilities(sums: npt.NDArray[np.float64], noun: str, advice: str) -> None:
+    """Raises InvalidInputError where a network's answers, by their `unit_sums` [R], are probabilities: kept as logits,
+    their softmax would be taken twice."""
+    if are_probabilities(sums):
+        raise InvalidInputError(
+            f"the {noun} answers probabilities: all {len(sums)} rows asked lie in 0..1 and sum to 1; softmax would be "
+            f"taken twice: {advice}"
+        )

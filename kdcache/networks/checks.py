@@ -1,38 +1,45 @@
 """Checks before block 0: views must replay, and the teacher must know its own data set."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 
 import numpy as np
+import numpy.typing as npt
 import torch
+from torch import Tensor
 
 from kdcache.base.arrays import IntArray
+from kdcache.base.progress import Progress, silent
 from kdcache.base.view_span import ViewSpan
 from kdcache.errors import InvalidInputError, TeacherSuspectError
-from kdcache.labels.reduction import centre
-from kdcache.networks.input_trials import (
-    STEADY_ROWS,
-    InputPreparation,
-    other_preparations,
-    permutation_of,
-    require_steady,
-    surely_better,
-)
+from kdcache.networks.answers import FEW_ROWS, SUM_ERROR, Kind, are_probabilities, require_no_probabilities
+from kdcache.networks.input_trials import STEADY_ROWS, permutation_of, surely_better
+from kdcache.networks.row_trials import CHUNK, RowTrials
 from kdcache.networks.teacher import Teacher
 from kdcache.views.draw import Drawn, ViewDataset, ViewRequest, draw_view, own_generators, stack_views
 from kdcache.views.fingerprint import fingerprint
 from kdcache.views.readable import readable_positions
 from kdcache.views.sources import Data
-from kdcache.views.transforms import Transform, as_tensor, clean_transform
+from kdcache.views.transforms import Transform, as_tensor, clean_transform, preset_size
 from kdcache.views.workers import draw_requests
 
 PROBE_SAMPLES = 16  # times two views: 32 draws
 CHECK_ROWS = 512
-AS_GIVEN = "as given"
 PERMUTED = 3.0  # a relabelling is named where it is right this many times as often
 
 
-def require_determinism(dataset: ViewDataset, view: int) -> None:
-    """Draw 32 views twice, the second time in another order and in a worker.
+@dataclass(frozen=True)
+class TeacherCheck:
+    """The outcome of a teacher's check: its top-1 `accuracy` on the clean rows that were asked, None where none of them
+    is labelled, and notes on what looks odd and may be right."""
+
+    accuracy: float | None
+    notes: tuple[str, ...] = ()
+
+
+def require_determinism(dataset: ViewDataset, view: int, *, views_asked: int = 1) -> tuple[str, ...]:
+    """Draw 32 views twice, the second time in another order and in a worker. Returns notes on views that are all equal,
+    though several were asked for, and on a size that is not the transform's.
 
     Raises InvalidInputError where a draw differs: a transform with its own generator, or one that keeps state.
     """
@@ -51,6 +58,19 @@ def require_determinism(dataset: ViewDataset, view: int) -> None:
                     "order in a worker: the data set or the transform has a generator of its own or keeps state; "
                     "draw random numbers from the global generators of torch, random or numpy only"
                 )
+    return tuple(_view_notes(dataset, expected, view, views_asked))
+
+
+def _view_notes(dataset: ViewDataset, drawn: Drawn, view: int, views_asked: int) -> Iterator[str]:
+    plan, images = dataset.plan, drawn.images
+    if views_asked > 1 and plan.mix == "none" and torch.equal(images[0], images[1]):
+        yield (
+            f"views {view} and {view + 1} are equal on all {images.shape[1]} samples that were looked at, and "
+            f"{views_asked} views were asked for: the transform {plan.transform.name} seems to draw nothing at random"
+        )
+    size, (height, width) = preset_size(plan.transform), images.shape[-2:]
+    if size and (height, width) != (size, size):
+        yield f"views are {height} x {width} pixels, though {plan.transform.name} has size {size}: check the samples"
 
 
 def _hash(item: Drawn, view: int, row: int) -> int:
@@ -59,13 +79,21 @@ def _hash(item: Drawn, view: int, row: int) -> int:
 
 
 def check_teacher(
-    teacher: Teacher, data: Data, *, order: IntArray, dataset: ViewDataset, min_accuracy: float | None, batch_rows: int
-) -> float | None:
-    """Top-1 accuracy on up to 512 clean rows; None where none of them is labelled.
+    teacher: Teacher,
+    data: Data,
+    *,
+    order: IntArray,
+    dataset: ViewDataset,
+    min_accuracy: float | None,
+    is_new: bool = True,
+    progress: Progress = silent,
+) -> TeacherCheck:
+    """Ask the teacher about clean rows: up to 64, and up to 500 more until the verdict is plain.
 
-    Raises TeacherSuspectError where the teacher is unsteady; where its accuracy is below `min_accuracy` (default: twice
-    chance); and where no `min_accuracy` vouches for it and another input preparation, or permuted classes, are right
-    far more often. The error names them.
+    Raises InvalidInputError where its answers are probabilities and not taken as such, or the other way round. A store
+    that stands (`is_new` false) goes on with them, under a note. Raises TeacherSuspectError where the teacher is
+    unsteady; where its accuracy is below `min_accuracy` (default: twice chance); and where no `min_accuracy` vouches
+    for it and another input preparation, or permuted classes, are right far more often. The error names them.
     """
     positions = readable_positions(dataset, np.arange(min(CHECK_ROWS, len(order)), dtype=np.int64))
     indices = order[positions]
@@ -73,14 +101,23 @@ def check_teacher(
     has_label = labels >= 0
     rows = indices[has_label] if has_label.any() else indices[:STEADY_ROWS]
     transform = clean_transform(dataset.plan.transform) or dataset.transform
-    trials = _predictions_by_preparation(teacher, data, rows, transform, batch_rows)
-    if not has_label.any():
-        return None
-    labels = labels[has_label]
-    predictions = trials.pop(AS_GIVEN)
-    accuracy = float((predictions == labels).mean())
     limit = twice_chance(data.classes) if min_accuracy is None else min_accuracy
-    suspicion = _suspicion(trials, predictions, labels, data.class_names)
+    trials = RowTrials(
+        teacher,
+        _clean_views(transform, data, rows),
+        labels[has_label] if has_label.any() else np.full(len(rows), -1),
+        limit if has_label.any() else 0.0,
+        tries_others=min_accuracy is None and bool(has_label.any()),
+        progress=progress,
+    )
+    trials.run(_permuted_gains)
+    notes = _answer_notes(trials.unit_sums, teacher.answers.kind, is_new=is_new)
+    if not has_label.any():
+        return TeacherCheck(None, notes)
+    predictions = trials.predictions
+    labels = trials.labels[: len(predictions)]
+    accuracy = float((predictions == labels).mean())
+    suspicion = _suspicion(trials.better(), predictions, labels, data.class_names)
     if accuracy < limit:
         advice = "check --mean and --std, channel order, --weights and class order, or lower --min-accuracy"
         raise TeacherSuspectError(
@@ -92,7 +129,34 @@ def check_teacher(
         raise TeacherSuspectError(
             f"the teacher's top-1 accuracy on {len(labels)} clean rows is {accuracy:.3f}; {suspicion}{advice}"
         )
-    return accuracy
+    return TeacherCheck(accuracy, notes)
+
+
+def _answer_notes(sums: npt.NDArray[np.float64], kind: Kind, *, is_new: bool) -> tuple[str, ...]:
+    """Notes on answers, by the `unit_sums` [R] of the rows asked, that may not be of this kind. Raises
+    InvalidInputError where they are not."""
+    rows = int((~np.isnan(sums)).sum())
+    if kind == "probs":
+        if wrong := int((np.abs(sums[~np.isnan(sums)] - 1) > SUM_ERROR).sum()):
+            raise InvalidInputError(
+                f"--teacher-answers probs was given, and {wrong} of {rows} rows asked are no probabilities: they do "
+                "not lie in 0..1 and sum to 1; give --teacher-answers logits, or mend the teacher"
+            )
+        return ()
+    if is_new:
+        advice = "give --teacher-answers probs, or return the logits before the softmax"
+        require_no_probabilities(sums, "teacher", advice)
+    elif are_probabilities(sums):
+        return (
+            f"the teacher answers probabilities (all {rows} rows asked lie in 0..1 and sum to 1), and the store that "
+            "stands takes them as logits: extract another with --teacher-answers probs",
+        )
+    if rows >= FEW_ROWS and bool(np.isfinite(sums[~np.isnan(sums)]).all()):
+        return (
+            f"all answers of {rows} rows lie in 0..1 and do not sum to 1: where they come from a sigmoid a class, they "
+            "are no distribution over classes; let the teacher answer logits",
+        )
+    return ()
 
 
 def twice_chance(classes: int) -> float:
@@ -101,40 +165,36 @@ def twice_chance(classes: int) -> float:
     return min(2.0 * chance, chance + (1.0 - chance) / 4.0)
 
 
-def _predictions_by_preparation(
-    teacher: Teacher, data: Data, indices: IntArray, transform: Transform, batch_rows: int
-) -> dict[str, IntArray]:
-    """Top classes [R] of clean rows by input preparation: the teacher's own, and others that may be the right ones."""
-    predictions: dict[str, list[IntArray]] = {}
-    for start in range(0, len(indices), batch_rows):
+def _clean_views(transform: Transform, data: Data, indices: IntArray) -> Iterator[Tensor]:
+    """The clean views of some samples, 64 at a time."""
+    for start in range(0, len(indices), CHUNK):
         with own_generators():
-            views = stack_views([
-                _clean_view(transform, data.samples[index][0], index)
-                for index in indices[start : start + batch_rows].tolist()
+            yield stack_views([
+                as_tensor(draw_view(transform, data.samples[index][0], 0, index, 0))
+                for index in indices[start : start + CHUNK].tolist()
             ])  # fmt: skip
-        if not start:
-            require_steady(teacher, views)
-        preparations: dict[str, InputPreparation] = {AS_GIVEN: teacher.preparation}
-        for name, prepare in (preparations | other_preparations(teacher, views[0])).items():
-            logits, _ = teacher.answer(prepare(views))
-            predictions.setdefault(name, []).append(centre(logits, teacher.masked_classes).argmax(dim=1).cpu().numpy())
-    return {name: np.concatenate(batches) for name, batches in predictions.items()}
 
 
-def _suspicion(trials: dict[str, IntArray], predictions: IntArray, labels: IntArray, names: Sequence[str]) -> str:
-    """One sentence on the best of the other input preparations and the permutation, where it is surely right more often
-    than the teacher as it is; "" where none is."""
+def _suspicion(accuracies: dict[str, float], predictions: IntArray, labels: IntArray, names: Sequence[str]) -> str:
+    """One sentence on the best of the other input preparations, by their accuracies, and the permutation, where it is
+    surely right more often than the teacher as it is; "" where none is."""
     permutation = permutation_of(predictions, labels)
-    permuted_labels = np.array([permutation.get(label, label) for label in labels.tolist()])
-    hits = {f"fed with {name} it would be": classes == labels for name, classes in trials.items()}
-    hits[_permutation_text(permutation, names)] = predictions == permuted_labels
-    accuracies = {text: float(rows.mean()) for text, rows in hits.items() if surely_better(predictions == labels, rows)}
-    best = max(accuracies, key=lambda text: accuracies[text], default="")
-    return f"{best} {accuracies[best]:.3f}; " if best else ""
+    permuted_hits = predictions == np.array([permutation.get(label, label) for label in labels.tolist()])
+    texts = {f"fed with {name} it would be": accuracy for name, accuracy in accuracies.items()}
+    if surely_better(predictions == labels, permuted_hits):
+        texts[_permutation_text(permutation, names)] = float(permuted_hits.mean())
+    best = max(texts, key=lambda text: texts[text], default="")
+    return f"{best} {texts[best]:.3f}; " if best else ""
 
 
-def _clean_view(transform: Transform, image: object, index: int) -> torch.Tensor:
-    return as_tensor(draw_view(transform, image, 0, index, 0))
+def _permuted_gains(predictions: IntArray, labels: IntArray) -> int:
+    """The rows that permuted classes may gain: those of labels that are mostly answered as one other class."""
+    gains = 0
+    for label in np.unique(labels).tolist():
+        classes, counts = np.unique(predictions[labels == label], return_counts=True)
+        if 2 * counts.max() > counts.sum() and int(classes[counts.argmax()]) != label:
+            gains += int(counts.max())
+    return gains
 
 
 def _relabelling(predictions: IntArray, labels: IntArray, names: Sequence[str], accuracy: float) -> str:

@@ -5,6 +5,7 @@ leave it above any limit. But another input preparation is then right far more o
 """
 
 from collections.abc import Callable
+from typing import Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -13,8 +14,8 @@ from torch import Tensor
 
 from kdcache.base.arrays import IntArray
 from kdcache.errors import TeacherSuspectError
-from kdcache.networks.preparation import IMAGENET_MEAN, IMAGENET_STD, Preparation
-from kdcache.networks.teacher import Teacher
+from kdcache.networks.answers import Answers
+from kdcache.networks.preparation import IMAGENET_MEAN, IMAGENET_STD, Preparation, float_range
 
 InputPreparation = Callable[[Tensor], Tensor]
 
@@ -25,17 +26,28 @@ TINY = 1e-4  # nats: a difference that no soft label shows
 FEW = 5  # with fewer rows of a label, its most frequent answer says nothing of a permutation
 
 
-def other_preparations(teacher: Teacher, image: Tensor) -> dict[str, InputPreparation]:
-    """Other input preparations of views like this one [ch, H, W], by name. Those of float views leave mean and std
-    alone: floats are normalised already."""
+class Asked(Protocol):
+    """What trials ask of a teacher."""
+
+    preparation: Preparation
+    answers: Answers
+    masked_classes: tuple[int, ...]
+
+    def answer(self, images: Tensor, /) -> tuple[Tensor, Tensor | None]: ...
+
+
+def other_preparations(teacher: Asked, views: Tensor) -> dict[str, InputPreparation]:
+    """Other input preparations of views like these [..., ch, H, W], by name. Floats are normalised in other ways only
+    where they lie in 0..1 or in 0..255, as images do that nothing has normalised, or where mean and std are given."""
     current = teacher.preparation
-    channels = image.shape[0]
+    channels = views.shape[-3]
     preparations: dict[str, InputPreparation] = {}
     if channels == 3:
         preparations["channels reversed (RGB, BGR)"] = lambda images: current(images.flip(1))
-    if image.is_floating_point():
+    white = float_range(views) if views.is_floating_point() else 1
+    if white is None:
         return preparations
-    if channels == 3:
+    if channels == 3 and current.mean:
         preparations["channels, mean and std reversed (RGB, BGR)"] = lambda images: current(images).flip(1)
     normalisations = {
         "mean 0.5 and std 0.5": ((0.5,) * channels, (0.5,) * channels),
@@ -44,9 +56,15 @@ def other_preparations(teacher: Teacher, image: Tensor) -> dict[str, InputPrepar
     }
     if channels == 3:
         normalisations["ImageNet's mean and std"] = (IMAGENET_MEAN, IMAGENET_STD)
+    left_alone = (0.0,) * channels, (1.0 / white,) * channels  # by which floats without mean and std are fed
+    given = (tuple(current.mean), tuple(current.std)) if current.mean else left_alone
+    if views.is_floating_point() and current.mean and white == 255:
+        given = tuple(value / white for value in current.mean), tuple(value / white for value in current.std)
     for name, (mean, std) in normalisations.items():
-        if (mean, std) != (tuple(current.mean), tuple(current.std)):
-            preparations[name] = Preparation(mean, std, current.device)
+        if (mean, std) != given:
+            scaled = tuple(white * value for value in mean), tuple(white * value for value in std)
+            text = f"values divided by 255, then {name}" if white == 255 else name
+            preparations[text] = Preparation(*scaled, current.device)
     return preparations
 
 
@@ -70,12 +88,12 @@ def permutation_of(predictions: IntArray, labels: IntArray) -> dict[int, int]:
     return permutation if len(set(permutation.values())) == len(permutation) else {}
 
 
-def require_steady(teacher: Teacher, images: Tensor) -> None:
-    """Ask the teacher for views [B, ch, H, W] in one batch and in threes. Raises TeacherSuspectError where the answers
-    differ, by dropout or by batch norm over the batch, as in train mode: a row's soft labels would depend on its
-    neighbours."""
+def require_steady(teacher: Asked, images: Tensor, answers: Tensor) -> None:
+    """Ask the teacher for some views [B, ch, H, W] again in threes. Raises TeacherSuspectError where its `answers`
+    [B, N] to one batch differ, by dropout or by batch norm over the batch, as in train mode: a row's soft labels would
+    depend on its neighbours."""
     inputs = teacher.preparation(images[:STEADY_ROWS])
-    batch_logits, _ = teacher.answer(inputs)
+    batch_logits = teacher.answers.logits(answers[:STEADY_ROWS])
     parts = [teacher.answer(inputs[row : row + 3])[0] for row in range(0, len(inputs), 3)]
     classes = [c for c in range(batch_logits.shape[1]) if c not in teacher.masked_classes]
     expected, current = batch_logits[:, classes], torch.cat(parts)[:, classes]

@@ -5,6 +5,7 @@ A teacher's batches are made in buffers that are used again, since fresh memory 
 """
 
 from dataclasses import dataclass
+from math import isfinite
 
 import torch
 from torch import Tensor
@@ -21,28 +22,47 @@ def default_normalisation(channels: int) -> tuple[tuple[float, ...], tuple[float
 
 
 class Preparation:
-    """Makes views network input, channels last: u8 to 0..1, less mean, by std. Float views keep their values."""
+    """Makes views network input, channels last: less mean, by std, u8 as 0..1. Float views keep their values where mean
+    and std are empty."""
 
     def __init__(self, mean: tuple[float, ...], std: tuple[float, ...], device: str) -> None:
         self.mean, self.std, self.device = mean, std, device
         self._scale = torch.tensor([1.0 / (255.0 * value) for value in std], device=device)[None, :, None, None]
+        self._float_scale = torch.tensor([1.0 / value for value in std], device=device)[None, :, None, None]
         shift = [-m / s for m, s in zip(mean, std, strict=True)]
         self._shift = torch.tensor(shift, device=device)[None, :, None, None]
 
     def __call__(self, images: Tensor) -> Tensor:
         images = to_device(images, self.device)
         if images.dtype != torch.uint8:
-            return images.to(memory_format=torch.channels_last)
+            images = images.to(memory_format=torch.channels_last)
+            return self._normalised_floats(images) if self.mean and images.is_floating_point() else images
         values = torch.empty(images.shape, dtype=torch.float32, device=images.device, memory_format=torch.channels_last)
         return self.normalise(values.copy_(images))
 
     def normalise(self, values: Tensor) -> Tensor:
         """The f32 values 0..255 of u8 views, on their device, made network input in place."""
+        self._require_channels(values)
+        return torch.addcmul(self._shift, values, self._scale, out=values)
+
+    def _normalised_floats(self, values: Tensor) -> Tensor:
+        self._require_channels(values)
+        return torch.addcmul(self._shift.to(values.dtype), values, self._float_scale.to(values.dtype))
+
+    def _require_channels(self, values: Tensor) -> None:
         if values.shape[1] != len(self.mean):
             raise InvalidInputError(
                 f"views have {values.shape[1]} channels, mean and std have {len(self.mean)}; set --mean and --std"
             )
-        return torch.addcmul(self._shift, values, self._scale, out=values)
+
+
+def float_range(views: Tensor) -> int | None:
+    """1 for float views from 0 to 1, 255 for those from 0 to 255, as images have them before they are normalised; None
+    for any other."""
+    if not views.is_floating_point() or not views.numel() or not bool((views >= 0).all()):
+        return None
+    highest = float(views.max())
+    return 1 if highest <= 1 else 255 if highest <= 255 else None
 
 
 @dataclass
@@ -114,17 +134,12 @@ def record_event(device: str) -> torch.cuda.Event | None:
 def normalisation(
     mean: tuple[float, ...], std: tuple[float, ...], *, channels: int, floating: bool
 ) -> tuple[tuple[float, ...], tuple[float, ...]]:
-    """Mean and std for u8 views, ImageNet's or one half where none are given. Both are empty for float views, which the
+    """Mean and std of views: those given, by default ImageNet's or one half for u8, and none for floats, which the
     transform has normalised. Raises InvalidInputError."""
     if bool(mean) != bool(std):
         raise InvalidInputError(f"mean is {mean} and std is {std}: give both or neither")
-    if floating:
-        if mean:
-            raise InvalidInputError(
-                "the transform gives floats, which are taken as normalised: give no --mean and --std"
-            )
-        return (), ()
-    mean, std = (mean, std) if mean else default_normalisation(channels)
-    if len(mean) != channels or len(std) != channels or min(std) <= 0:
+    if not mean:
+        return ((), ()) if floating else default_normalisation(channels)
+    if len(mean) != channels or len(std) != channels or not (min(std) > 0 and all(map(isfinite, (*mean, *std)))):
         raise InvalidInputError(f"views have {channels} channels; mean {mean} and std {std} do not fit them")
     return mean, std

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from kdcache.base.specs import portable_name
 from kdcache.errors import InvalidInputError
-from kdcache.networks.answers import Answers
+from kdcache.networks.answers import Answers, answered
 from kdcache.networks.precision import PRECISIONS, Precision
 from kdcache.networks.preparation import Preparation
 from kdcache.networks.weights import weights_digest
@@ -63,16 +63,19 @@ class Teacher:
 
         Raises InvalidInputError where the network's answer is not [rows, classes], or of other classes than its map.
         """
+        answer = self.raw_answer(images)
+        with torch.inference_mode():
+            return self.answers.logits(answer), self._features
+
+    def raw_answer(self, images: Tensor) -> Tensor:
+        """The network's own answer [B, N] to prepared images [B, ch, H, W], for its own classes. Raises
+        InvalidInputError as `answer` does."""
         device = torch.device(self.preparation.device).type
         cast = torch.autocast(device, PRECISIONS[self.precision]) if self.precision != "float32" else nullcontext()
         self._features = None
         with torch.inference_mode(), cast:
-            logits = self.network(images)
-        if isinstance(logits, tuple) or not isinstance(logits, Tensor) or logits.ndim != 2:
-            shape = list(logits.shape) if isinstance(logits, Tensor) else type(logits).__name__
-            raise InvalidInputError(f"the teacher answered {shape}; it must answer logits [rows, classes]")
-        with torch.inference_mode():
-            return self.answers.logits(logits), self._features
+            output = self.network(images)
+        return answered(output, len(images), "teacher")
 
     def identity(self, name: str, arguments: dict[str, Any], classes: int, text: str = "") -> TeacherIdentity:
         """The teacher's identity in a manifest; `text` as from `network_text`."""

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
+from kdcache.networks.answers import answered
 from kdcache.objectives.batch import Batch
 from kdcache.objectives.objective import Objective, Phases
 from kdcache.objectives.outputs import Outputs
@@ -66,7 +67,7 @@ class _Student(nn.Module):
         self.network = network
         parameters = [parameter for parameter in network.parameters() if parameter.requires_grad]
         mode = network.training
-        logits = network.eval()(view)
+        logits = answered(network.eval()(view), len(view), "student")
         network.train(mode)
         gradients = torch.autograd.grad(logits.sum(), parameters, allow_unused=True)
         pairs = zip(parameters, gradients, strict=True)
@@ -76,7 +77,6 @@ class _Student(nn.Module):
 
     def forward(self, images: Tensor) -> Tensor:
         if len(images):
-            logits: Tensor = self.network(images)
-            return logits
+            return answered(self.network(images), len(images), "student")
         zero = torch.stack([parameter.sum() * 0.0 for parameter in self._parameters_in_use]).sum()
         return zero.reshape(1, 1).expand(0, self._classes)

@@ -140,9 +140,9 @@ class JoinedLoader:
     def settle_steps(self, equal: bool | None) -> None:
         """Nothing is to be settled: all epochs have equal steps."""
 
-    def one_view(self) -> Tensor:
-        """A prepared view [1, ch, H, W] of one sample, not mixed: an input for the network."""
-        return self.loaders[0].one_view()
+    def some_views(self, rows: int = 1) -> Tensor:
+        """Prepared views [B, ch, H, W] of at most so many samples, not mixed: an input for the network."""
+        return self.loaders[0].some_views(rows)
 
     def _joined(self, batches: tuple[Batch, ...]) -> Batch:
         """One batch of the parts' batches; those without rows, whose images have no size, are left out."""

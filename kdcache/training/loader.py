@@ -213,9 +213,10 @@ class Loader:
         self.batch_order = replace(self.batch_order, sizes=sizes, epochs=None)
         self._reading = self._new_reading()
 
-    def one_view(self) -> Tensor:
-        """A prepared view [1, ch, H, W] of one sample, not mixed: an input for the network."""
-        return self._drawing.one_view(self.batch_order.cycle[0], int(self.batch_order.positions[0]))
+    def some_views(self, rows: int = 1) -> Tensor:
+        """Prepared views [B, ch, H, W] of at most so many samples, not mixed: an input for the network."""
+        positions = np.asarray(self.batch_order.positions[:rows], dtype=np.int64)
+        return self._drawing.some_views(self.batch_order.cycle[0], positions)
 
     @property
     def equal_steps(self) -> bool:

@@ -32,9 +32,9 @@ class FeedOptions:
     """How images are drawn and where they go.
 
     workers: the number of processes that draw ahead; 0 draws each batch when it is asked for. mean, std: by channel, by
-    default those of `default_normalisation`. plan, order: of a loader without stores. transform: only where the plan's
-    is a user's own. rank, world_size: this process draws and reads its share of each batch, see `share_sizes`.
-    worker_start: how the processes begin.
+    default those of `default_normalisation` for u8 views; floats are normalised only where they are given. plan, order:
+    of a loader without stores. transform: only where the plan's is a user's own. rank, world_size: this process draws
+    and reads its share of each batch, see `share_sizes`. worker_start: how the processes begin.
     """
 
     workers: int = 0

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from kdcache.base.arrays import IntArray
 from kdcache.base.view_span import ViewSpan
-from kdcache.networks.preparation import Preparation, default_normalisation
+from kdcache.networks.preparation import Preparation, normalisation
 from kdcache.training.batch_order import BatchRows
 from kdcache.training.loader_options import FeedOptions
 from kdcache.views.draw import Drawn, DrawnRows, ViewDataset, ViewRequest
@@ -53,9 +53,9 @@ class ViewDrawing:
                 yield batch, self._images(batch, next(items)) if len(batch.positions) else self._no_rows()
             assert next(items, None) is None
 
-    def one_view(self, view: int, position: int = 0) -> Tensor:
-        """A prepared view [1, ch, H, W] of a position, not mixed: an input for the network."""
-        return self._prepared(self.dataset[ViewRequest(ViewSpan.of(view), np.array([position]))].images[0])
+    def some_views(self, view: int, positions: IntArray) -> Tensor:
+        """Prepared views [B, ch, H, W] of some positions, not mixed: an input for the network."""
+        return self._prepared(self.dataset[ViewRequest(ViewSpan.of(view), positions)].images[0])
 
     def _images(self, batch: BatchRows, drawn: Drawn) -> BatchImages:
         count, mixing = len(batch.positions), drawn.mixing[0]
@@ -73,8 +73,10 @@ class ViewDrawing:
 
     def _prepared(self, images: Tensor) -> Tensor:
         if self._preparation is None:
-            mean, std = default_normalisation(images.shape[1])
-            self._preparation = Preparation(self.options.mean or mean, self.options.std or std, self.options.device)
+            options = self.options
+            is_float = images.is_floating_point()
+            mean, std = normalisation(options.mean, options.std, channels=images.shape[1], floating=is_float)
+            self._preparation = Preparation(mean, std, options.device)
         return self._preparation(images)
 
 

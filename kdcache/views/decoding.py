@@ -22,6 +22,7 @@ from PIL import Image
 from torch import Tensor
 
 from kdcache.errors import InvalidInputError
+from kdcache.views.images import rgb_image
 
 DECODERS = ("pillow", "torchvision")
 JPEG = b"\xff\xd8\xff"
@@ -70,7 +71,7 @@ def decoded_image(path: Path, max_pixels: int | None = None) -> Image.Image:
     try:
         with _pixel_limit(max_pixels), Image.open(path) as image:
             _require_few_pixels(path, image, max_pixels)
-            return image.convert("RGB")
+            return rgb_image(image, str(path))
     except Image.DecompressionBombError as error:
         limit = 2 * (Image.MAX_IMAGE_PIXELS or 0)  # Pillow warns at its limit, and refuses at twice the limit
         with _pixel_limit(sys.maxsize), Image.open(path) as image:

@@ -4,6 +4,7 @@ View v of sample i is a pure function of (view plan, i, v). Its pixels are the s
 extract and in train. Shape letters: V views, B rows, and [ch, H, W] of one view.
 """
 
+import copy
 import random
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -18,13 +19,14 @@ from torch import Tensor
 
 from kdcache.base.user_code import sample_error
 from kdcache.base.view_span import ViewSpan
-from kdcache.errors import InvalidInputError, SampleError
+from kdcache.errors import SampleError
 from kdcache.labels.encoding import Contents
 from kdcache.store.plan import Mixing, ViewPlan, key_word, mixing_of
 from kdcache.views.contents import content_fingerprint, unread_fingerprint
 from kdcache.views.fingerprint import header, tails
+from kdcache.views.images import difference_error
 from kdcache.views.reading import is_strikable, read_image
-from kdcache.views.transforms import Transform, as_tensor, is_known
+from kdcache.views.transforms import Transform, as_tensor, image_of, is_known
 
 IntArray = npt.NDArray[np.int64]
 Array = npt.NDArray[Any]
@@ -118,33 +120,33 @@ class ViewDataset(torch.utils.data.Dataset[Drawn]):
                 except SampleError as error:
                     if self.stand_in is None or not is_strikable(error):
                         raise
-                    stack.put_unread(row, self.stand_in)
+                    stack.put_unread(row, index, self.stand_in)
                     for kind, fingerprints in contents.items():
                         fingerprints[row] = unread_fingerprint(self.samples, index, kind)
                     continue
                 for view in request.views:
-                    stack.put(view - request.views.start, row, self._draw(image, index, view))
+                    stack.put(view - request.views.start, row, index, self._draw(image, index, view))
         return stack.result(contents)
 
     def _draw(self, image: Any, index: int, view: int) -> Array:
         """One view, as `draw_view` gives it. A known transform needs no copy, and torch's generator alone."""
         seed_generators(self.plan.seed, index, view, torch_alone=self._known)
         try:
-            return _values(self.transform(image if self._known else _copy(image)))
+            return _values(self.transform(image if self._known else _copy(image)), index)
         except (Exception, SystemExit) as error:
             raise sample_error(error, index, self.sample_name(index), "transform") from error
 
     def _read(self, index: int, row: int, contents: dict[Contents, npt.NDArray[np.uint32]]) -> Any:
-        """The image of a sample; its content fingerprints are put into their `row`."""
+        """The image of a sample, as its transform takes it; its content fingerprints are put into their `row`."""
         if self.index is not None:
             self.index.value = index
         try:
             image = read_image(self.samples, index)
             for kind, fingerprints in contents.items():
                 fingerprints[row] = content_fingerprint(self.samples, index, image, kind)
+            return image_of(image, index, self.transform)
         except (Exception, SystemExit) as error:
             raise sample_error(error, index, self.sample_name(index), "data set") from error
-        return image
 
     def sample_name(self, index: int) -> str:
         """The id of a sample; "" where it is not known."""
@@ -163,18 +165,20 @@ class _Stack:
         self._images: Tensor | None = None
         self._unread: list[int] = []
 
-    def put_unread(self, row: int, stand_in: Array) -> None:
+    def put_unread(self, row: int, index: int, stand_in: Array) -> None:
         """Note a row whose sample could not be read, and let one picture [ch, H, W] stand for its views."""
         self._unread.append(row)
         for offset in range(len(self._request.views)):
-            self.put(offset, row, stand_in)
+            self.put(offset, row, index, stand_in)
 
-    def put(self, offset: int, row: int, image: Array) -> None:
-        """Copy one view [ch, H, W] in and take its fingerprint while it lies in the processor's cache."""
+    def put(self, offset: int, row: int, index: int, image: Array) -> None:
+        """Copy one view [ch, H, W] of sample `index` in and take its fingerprint while it lies in the processor's
+        cache."""
         if self._images is None:
             self._begin(image)
+            self._first_index = index
         elif image.shape != self._array.shape[2:] or image.dtype != self._array.dtype:
-            raise _difference_error(self._array[0, 0], image)
+            raise difference_error(self._array[0, 0], image, (self._first_index, index))
         target = self._array[offset, row]
         np.copyto(target, image)
         digest = self._header.copy()
@@ -202,17 +206,15 @@ class _Stack:
 def draw_view(transform: Transform, image: Any, seed: int, index: int, view: int) -> Tensor:
     """One view [ch, H, W] of a decoded sample: seeds the three global generators, then transforms a copy."""
     seed_generators(seed, index, view)
-    return torch.from_numpy(np.ascontiguousarray(_values(transform(_copy(image)))))
+    image = transform(_copy(image_of(image, index, transform)))
+    return torch.from_numpy(np.ascontiguousarray(_values(image, index)))
 
 
-def _values(image: Any) -> Array:
-    """A transform's result as [channels, height, width] in any strides. Raises InvalidInputError for another shape."""
+def _values(image: Any, index: int) -> Array:
+    """A transform's result as [channels, height, width] in any strides. Raises InvalidInputError for no image."""
     if isinstance(image, PIL.Image.Image) and image.mode == "RGB":
         return np.asarray(image).transpose(2, 0, 1)
-    tensor = as_tensor(image)
-    if tensor.ndim != 3:
-        raise InvalidInputError(f"the transform gave shape {tuple(tensor.shape)}; a view is [channels, height, width]")
-    return tensor.numpy()
+    return as_tensor(image, index).numpy()
 
 
 def seed_generators(seed: int, index: int, view: int, *, torch_alone: bool = False) -> None:
@@ -253,14 +255,8 @@ def stack_views(images: Sequence[Tensor]) -> Tensor:
     """Views [ch, H, W] as one tensor [B, ch, H, W]. Raises InvalidInputError where they differ in shape or dtype."""
     for image in images:
         if image.shape != images[0].shape or image.dtype != images[0].dtype:
-            raise _difference_error(images[0].numpy(), image.numpy())
+            raise difference_error(images[0].numpy(), image.numpy())
     return torch.stack(list(images))
-
-
-def _difference_error(one: Array, other: Array) -> InvalidInputError:
-    shapes = [f"{list(image.shape)} torch.{image.dtype}" for image in (one, other)]
-    advice = "use a transform that ends in one size, for example --transform imagenet or center"
-    return InvalidInputError(f"views differ: {shapes[0]} and {shapes[1]}; {advice}")
 
 
 def thumbnails(images: Tensor) -> npt.NDArray[np.uint8]:
@@ -280,4 +276,4 @@ def _copy(image: Any) -> Any:
     """A copy for one view, which a transform that works in place may change."""
     if isinstance(image, Tensor):
         return image.clone()
-    return image.copy()
+    return image.copy() if hasattr(image, "copy") else copy.deepcopy(image)

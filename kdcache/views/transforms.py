@@ -7,7 +7,9 @@ import re
 from collections.abc import Callable, Iterator
 from typing import Any
 
+import numpy as np
 import torch
+from PIL.Image import Image
 from torch import nn
 from torchvision.transforms import v2
 
@@ -15,6 +17,7 @@ from kdcache.base.records import validated
 from kdcache.base.specs import call, load_callable, own_source, portable_name
 from kdcache.errors import InvalidInputError
 from kdcache.store.plan import TransformSpec, ViewPlan
+from kdcache.views.images import array_image, plain_image, view_tensor
 
 Transform = Callable[[Any], Any]
 
@@ -128,8 +131,14 @@ def clean_transform(spec: TransformSpec) -> Transform | None:
     """The preset without its augmentation; None for a user's own transform, which has no known clean form."""
     if spec.name not in PRESETS:
         return None
-    size = spec.arguments.get("size", 224 if spec.name in ("imagenet", "center") else 0)
+    size = preset_size(spec)
     return center(size) if size else none()
+
+
+def preset_size(spec: TransformSpec) -> int:
+    """Height and width of a preset's views; 0 where they are the sample's own, or the transform is a user's."""
+    default = 224 if spec.name in ("imagenet", "center") else 0
+    return int(spec.arguments.get("size", default)) if spec.name in PRESETS else 0
 
 
 # none of these writes into its input, and all draw from torch's generator alone
@@ -147,12 +156,63 @@ def is_known(transform: Transform) -> bool:
     return all(type(part) in _KNOWN for part in _parts(transform))
 
 
-def as_tensor(image: Any) -> torch.Tensor:
-    """A view as a plain contiguous tensor [channels, height, width], uint8 from images, or as the transform left it."""
-    if not isinstance(image, torch.Tensor):
-        image = v2.functional.to_image(image)
-    tensor: torch.Tensor = image.as_subclass(torch.Tensor).contiguous()
-    return tensor
+def as_tensor(image: Any, index: int | None = None) -> torch.Tensor:
+    """A view as a plain contiguous tensor [channels, height, width], uint8 from images, or as the transform left it.
+
+    Raises InvalidInputError, which names sample `index`, for what is no image."""
+    return view_tensor(image, "the view" if index is None else f"the view of sample {index}")
+
+
+def image_of(sample: Any, index: int, transform: Transform) -> Any:
+    """Sample `index` as its transform takes it: an image, where the transform would not act on what the data set gives.
+
+    A user's own transform that takes arrays, or a PIL image's own range, is handed them. Raises InvalidInputError,
+    which names the sample, where it cannot be read as an image.
+    """
+    if isinstance(sample, torch.Tensor) or (isinstance(sample, Image) and sample.mode in ("RGB", "L")):
+        return sample
+    if isinstance(sample, np.ndarray) and takes_images(transform):
+        return array_image(sample, f"sample {index}")
+    if isinstance(sample, Image) and takes_images(transform):
+        return plain_image(sample, f"sample {index}", deep=_keeps_depth(transform))
+    return sample
+
+
+_TAKE_ARRAYS = ("ToTensor", "ToPILImage", "Lambda")  # of torchvision, and take them in another way than an image
+_CHANGE_DEPTH = (*_TAKE_ARRAYS, "ToImage", "PILToTensor", "ToDtype", "ConvertImageDtype", "Normalize")
+
+
+def takes_images(transform: Transform) -> bool:
+    """True where the first part that acts is torchvision's, timm's or a preset's, which act on images alone."""
+    members = [part for part in _members(transform) if not isinstance(part, nn.Identity | v2.Identity)]
+    if members:
+        is_row = type(transform).__name__ in ("Compose", "Sequential")  # else one of its members is chosen
+        return all(map(takes_images, members[:1] if is_row else members))
+    return _package(transform) in _IMAGE_PACKAGES and type(transform).__name__ not in _TAKE_ARRAYS
+
+
+def _keeps_depth(transform: Transform) -> bool:
+    """True where no part changes the depth of pixels, nor may do so."""
+    leaves = [part for part in _parts(transform) if not list(_members(part))]
+    return all(_package(part) in _IMAGE_PACKAGES and type(part).__name__ not in _CHANGE_DEPTH for part in leaves)
+
+
+_IMAGE_PACKAGES = ("torchvision", "timm", "kdcache.views")
+
+
+def _package(part: Any) -> str:
+    """The package whose code a transform runs: a class of the user's own may leave the call to its parent."""
+    if isinstance(part, nn.Identity):
+        return "torchvision"
+    code = getattr(type(part), "forward", type(part).__call__) if not inspect.isroutine(part) else part
+    module = str(getattr(code, "__module__", ""))
+    return "kdcache.views" if module.startswith("kdcache.views.") else module.partition(".")[0]
+
+
+def _members(part: Any) -> list[Any]:
+    """The transforms in a container."""
+    members = getattr(part, "transforms", part if isinstance(part, nn.Sequential) else ())
+    return list(members) if isinstance(members, list | tuple | nn.ModuleList | nn.Sequential) else []
 
 
 def _frame(size: int, padding: int, scale: tuple[float, float]) -> list[nn.Module]:

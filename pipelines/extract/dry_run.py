@@ -7,6 +7,7 @@ from dataclasses import replace
 import numpy as np
 
 from kdcache.base.memory import peak_rss_bytes
+from kdcache.base.progress import Progress, silent
 from kdcache.base.records import Record
 from kdcache.base.view_span import ViewSpan
 from kdcache.labels.full import FullEncoding
@@ -15,6 +16,7 @@ from kdcache.labels.reduction import Array, logsumexp, reduce_topk
 from kdcache.labels.tail_errors import TailError, tail_errors
 from kdcache.labels.topk import TopKEncoding
 from kdcache.pipelines.extract.job import Job, chosen_words, open_job, stored_encoding
+from kdcache.pipelines.extract.report import clamped_notes
 from kdcache.pipelines.settings import ExtractSettings
 from kdcache.store.manifest import Identity
 from kdcache.store.plan import GROUP
@@ -57,10 +59,10 @@ class Estimate(Record):
     notes: tuple[str, ...] = ()
 
 
-def estimate(settings: ExtractSettings) -> Estimate:
+def estimate(settings: ExtractSettings, *, progress: Progress = silent) -> Estimate:
     """Run about a thousand rows through the job's own loader and teacher, and extrapolate to the whole extraction."""
     job = open_job(settings)
-    accuracy = job.check(settings.min_accuracy)
+    checked = job.check(settings.min_accuracy, progress)
     logits, labels, seconds = _try_rows(job, settings)
     row_count, base_memory = len(labels), peak_rss_bytes()
     layout = segment_layout(job.identity, job.views)
@@ -85,7 +87,7 @@ def estimate(settings: ExtractSettings) -> Estimate:
         rows_a_second=row_count / seconds,
         seconds=rows * seconds / row_count,
         memory_bound=None if base_memory is None else base_memory + loop_memory.total,
-        accuracy_clean=accuracy,
+        accuracy_clean=checked.accuracy,
         by_k=tuple(_kept_by_k(job.identity, logits, labels, candidate, job.views) for candidate in candidates),
         by_tail=tuple(
             tail_errors(
@@ -95,8 +97,16 @@ def estimate(settings: ExtractSettings) -> Estimate:
                 quantisation=settings.quantisation,
             )
         ),
-        notes=job.notes,
+        notes=(*checked.notes, *_clamped_notes(job.identity, logits, labels)),
     )
+
+
+def _clamped_notes(identity: Identity, logits: Array, labels: Array) -> tuple[str, ...]:
+    """A note where many of the rows tried have a gap too wide for the encoding's integers."""
+    fields = identity.encoding.reduce(logits[None], labels[None], identity.space)
+    fields |= identity.encoding.draw(logits[None], np.arange(len(logits), dtype=np.uint64)[None], identity.space)
+    count = int(identity.encoding.encode(fields, identity.space).clamped.sum())
+    return clamped_notes(count, len(logits))
 
 
 def _try_rows(job: Job, settings: ExtractSettings) -> tuple[Array, Array, float]:

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
@@ -18,11 +18,13 @@ from kdcache.base.view_span import ViewSpan
 from kdcache.errors import InvalidInputError, SampleError
 from kdcache.labels.encoding import Choice, Contents, Encoding, LabelSpace
 from kdcache.labels.encodings import chosen
-from kdcache.networks.answers import Answers
+from kdcache.networks.answers import LEAST, Answers
 from kdcache.networks.build import build_network, network_text
-from kdcache.networks.checks import check_teacher, require_determinism
+from kdcache.networks.checks import TeacherCheck, check_teacher, require_determinism
 from kdcache.networks.extract_block import BlockExtractor
-from kdcache.networks.preparation import Preparation, normalisation
+from kdcache.networks.first_views import first_views
+from kdcache.networks.own_input import feeding, own_input
+from kdcache.networks.preparation import Preparation
 from kdcache.networks.teacher import Teacher
 from kdcache.networks.weights import load_weights
 from kdcache.pipelines.extract.class_matching import classes_to_build, matched_classes
@@ -30,7 +32,7 @@ from kdcache.pipelines.settings import ExtractSettings
 from kdcache.places.opening import open_folder
 from kdcache.store.layout import MANIFEST, SegmentLayout
 from kdcache.store.lineage import Ancestor, open_lineage
-from kdcache.store.manifest import DatasetIdentity, Identity, Provenance, parse_manifest
+from kdcache.store.manifest import DatasetIdentity, Identity, Provenance, TeacherIdentity, parse_manifest
 from kdcache.store.plan import GROUP
 from kdcache.store.whole_arrays import make_order
 from kdcache.views.contents import contents_of
@@ -52,7 +54,8 @@ BOTH_WAYS = (
 @dataclass(frozen=True)
 class Job:
     """The parts of an extraction. `head` is the classifier that `--keep head` writes, `lineage` the stores that the
-    teacher learned from, `view_bytes` the size of one view, `notes` those on data and classes."""
+    teacher learned from, `view_bytes` the size of one view, `notes` those on data, classes and the teacher's input.
+    `is_new`: no store stands yet."""
 
     data: Data
     teacher: Teacher
@@ -66,20 +69,23 @@ class Job:
     views: ViewSpan
     batch_rows: int
     view_bytes: int
+    is_new: bool = True
     notes: tuple[str, ...] = ()
 
-    def check(self, min_accuracy: float | None) -> float | None:
-        """Check that the transform replays and the teacher knows its data set. Returns its accuracy on clean rows."""
+    def check(self, min_accuracy: float | None, progress: Progress = silent) -> TeacherCheck:
+        """Check that the transform replays and the teacher knows its data set."""
         with naming_samples(self.data):
-            require_determinism(self.dataset, self.views.start)
-            return check_teacher(
+            replay_notes = require_determinism(self.dataset, self.views.start, views_asked=len(self.views))
+            checked = check_teacher(
                 self.teacher,
                 self.data,
                 order=self.order,
                 dataset=self.dataset,
                 min_accuracy=min_accuracy,
-                batch_rows=self.batch_rows,
+                is_new=self.is_new,
+                progress=progress,
             )
+        return replace(checked, notes=(*self.notes, *replay_notes, *checked.notes))
 
     def extractor(self, layout: SegmentLayout) -> BlockExtractor:
         """The extractor of a layout's blocks."""
@@ -130,7 +136,7 @@ def open_job(settings: ExtractSettings, progress: Progress = silent) -> Job:
     with naming_samples(data):
         view, data_identity = first_view(transform, data.samples, plan.seed, strikes=strikes), data.identity()
     stored = stored_identity(settings)
-    teacher = _open_teacher(settings, data, view, device, stored)
+    teacher, fed_notes = _open_teacher(settings, data, view, device, stored.teacher if stored else None)
     logits, features = _first_answer(teacher, view)
     class_map = matched_classes(
         settings, data, teacher, classes=int(logits.shape[1]), stored=stored.teacher if stored else None
@@ -184,20 +190,16 @@ def open_job(settings: ExtractSettings, progress: Progress = silent) -> Job:
         views=settings.views,
         batch_rows=settings.batch_size,
         view_bytes=view.nbytes,
-        notes=(*data.notes, *class_map.notes),
+        is_new=stored is None,
+        notes=(*data.notes, *class_map.notes, *fed_notes),
     )
 
 
 def _first_answer(teacher: Teacher, view: Tensor) -> tuple[Tensor, Tensor | None]:
     """The answer to one view twice. Raises InvalidInputError for a network that does not take such views."""
-    try:
-        return teacher.answer(teacher.preparation(view[None].expand(2, *view.shape)))
-    except RuntimeError as error:
-        message = str(error).partition("\n")[0]
-        raise InvalidInputError(
-            f"the teacher does not take views of shape {list(view.shape)} [channels, height, width]: {message}; check "
-            "--transform and its size, and --teacher"
-        ) from error
+    images = teacher.preparation(view[None].expand(2, *view.shape))
+    with first_views(teacher.network, images, "teacher", precision=teacher.precision):
+        return teacher.answer(images)
 
 
 def _classifier(teacher: Teacher, logits: Array, features: Tensor | None) -> dict[str, Array]:
@@ -212,25 +214,32 @@ def _classifier(teacher: Teacher, logits: Array, features: Tensor | None) -> dic
         raise InvalidInputError("the teacher gives no pooled features before a linear head; extract without --keep")
     head_logits = np.delete(features.cpu().numpy() @ head["weight"].T + head["bias"], teacher.answers.unreached, axis=1)
     logits = np.delete(logits, teacher.answers.unreached, axis=1)
+    if teacher.answers.kind == "probs":  # known up to a number for each row, and clamped
+        least = float(np.log(LEAST))
+        head_logits, logits = (np.maximum(z - z.max(axis=1, keepdims=True), least) for z in (head_logits, logits))
     if not np.allclose(head_logits, logits, atol=1e-2 * float(np.abs(logits).max())):
         raise InvalidInputError("the teacher's last linear layer is not its classifier; extract without --keep")
     return head
 
 
-def _open_teacher(settings: ExtractSettings, data: Data, view: Tensor, device: str, stored: Identity | None) -> Teacher:
-    """The teacher before its classes are matched with the data's."""
-    classes = classes_to_build(settings, data, stored.teacher if stored else None)
+def _open_teacher(
+    settings: ExtractSettings, data: Data, view: Tensor, device: str, stored: TeacherIdentity | None
+) -> tuple[Teacher, tuple[str, ...]]:
+    """The teacher before its classes are matched with the data's, and notes on how it is fed."""
+    classes = classes_to_build(settings, data, stored)
     network = build_network(settings.teacher, settings.teacher_set, classes, "teacher")
+    own = own_input(network, settings.teacher, settings.teacher_set, settings.weights)
     if settings.weights:
         load_weights(network, settings.weights)
-    mean, std = normalisation(settings.mean, settings.std, channels=len(view), floating=view.is_floating_point())
-    return Teacher(
+    fed = feeding((settings.mean, settings.std), view, own=own, stored=stored)
+    teacher = Teacher(
         network,
-        preparation=Preparation(mean, std, device),
+        preparation=Preparation(fed.mean, fed.std, device),
         precision=settings.precision,
         masked_classes=settings.mask_classes,
-        answers=Answers(stored.teacher.answers if stored else "logits"),
+        answers=Answers(settings.teacher_answers or (stored.answers if stored else "logits")),
     )
+    return teacher, fed.notes
 
 
 def _encoding(

@@ -97,8 +97,7 @@ class Report:
 
     def _count_notes(self, counts: dict[str, int]) -> Iterator[str]:
         transform = self.store.identity.plan.transform
-        if counts["clamped"] > CLAMPED_SHARE * counts["rows"]:
-            yield f"{counts['clamped']} rows have a logit gap too wide for their integers: consider --quantisation high"
+        yield from clamped_notes(counts["clamped"], counts["rows"])
         if counts["mixed_blocks"]:
             yield f"{counts['mixed_blocks']} blocks hold shards of two writers whose logits differ slightly"
         if counts["struck"]:
@@ -110,6 +109,13 @@ class Report:
             yield "other segments are not whole yet: the store was not sealed"
         if transform.text:
             yield f"students need --transform {transform.name} with the same settings to replay the views"
+
+
+def clamped_notes(clamped: int, rows: int) -> tuple[str, ...]:
+    """A note where more than a thousandth of the rows is clamped."""
+    if clamped <= CLAMPED_SHARE * rows:
+        return ()
+    return (f"{clamped} rows have a logit gap too wide for their integers: consider --quantisation high",)
 
 
 def all_whole(store: Store) -> bool:

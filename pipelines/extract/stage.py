@@ -34,7 +34,7 @@ def extract(
     with open_engine(settings, progress, stop) as engine:
         job = open_job(settings, progress)
         _require_same_store(settings, job, progress)
-        accuracy = job.check(settings.min_accuracy)
+        checked = job.check(settings.min_accuracy, progress)
         engine.require_fit(job)
         provenance = with_lineage(job.provenance, job.lineage)
         store = Store.create(
@@ -47,9 +47,9 @@ def extract(
             store=store,
             segment=segment,
             start_time=start_time,
-            accuracy=accuracy,
+            accuracy=checked.accuracy,
             blocks_done_before=len(earlier_blocks),
-            notes=(*job.notes, *_drift_since(store, job), *unsealed_notes(job.lineage)),
+            notes=(*checked.notes, *_drift_since(store, job), *unsealed_notes(job.lineage)),
             sample_name=job.sample_name,
         )
         runner = engine.runner(job, segment)

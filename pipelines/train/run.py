@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from kdcache.base.memory import peak_rss_bytes
 from kdcache.base.records import Record
+from kdcache.networks.answers import answered
 from kdcache.networks.precision import autocast
 from kdcache.objectives.batch import Batch
 from kdcache.objectives.outputs import Outputs
@@ -110,7 +111,7 @@ class Run:
     def step(self, batch: Batch) -> None:
         """One optimiser step on a batch."""
         with autocast(self.settings.precision, self.loader.device):
-            logits = self.parallel.answer(batch.images)
+            logits = answered(self.parallel.answer(batch.images), len(batch.images), "student")
         loss, loss_part = self.parallel.loss(Outputs(logits.float()), batch)
         if len(logits):
             with self.ranks.holding():  # other processes wait for this one's gradients, even if NaN
@@ -215,7 +216,7 @@ def _rate_multiplier(settings: TrainSettings, steps: int) -> Callable[[int], flo
 def _parallel(state: TrainingState, settings: TrainSettings, loader: BatchStream, ranks: Ranks) -> DataParallel:
     """Network and objective as a step uses them, tried under its precision. The first process's weights reach all."""
     with autocast(settings.precision, loader.device):
-        return DataParallel(state.network, state.objective, ranks, loader.one_view)
+        return DataParallel(state.network, state.objective, ranks, loader.some_views)
 
 
 class Isolation(Protocol):

@@ -7,6 +7,7 @@ from contextlib import ExitStack
 import torch
 
 from kdcache.base.progress import Progress, StopRequest, silent
+from kdcache.networks.answers import answered
 from kdcache.networks.precision import autocast
 from kdcache.objectives.batch import Batch
 from kdcache.pipelines.settings import TrainSettings
@@ -123,4 +124,5 @@ def _measure(validations: dict[Run, Validation], loader: BatchStream, isolation:
         for batch in loader:
             for run in filter(isolation.active, validations) if len(batch.positions) else ():
                 with isolation.turn(run), autocast(run.settings.precision, loader.device):
-                    validations[run].update(run.eval_network(isolation.images(run, batch)).float(), batch)
+                    output = run.eval_network(isolation.images(run, batch))
+                    validations[run].update(answered(output, len(batch.positions), "student").float(), batch)

@@ -10,7 +10,9 @@ from kdcache.base.launch import ALONE, Launch
 from kdcache.base.records import differences
 from kdcache.errors import InvalidInputError, MissingBlockError
 from kdcache.labels.encodings import read_as
+from kdcache.networks.answers import answered, require_no_probabilities, unit_sums
 from kdcache.networks.build import build_network
+from kdcache.networks.first_views import first_views
 from kdcache.networks.precision import autocast
 from kdcache.networks.preparation import normalisation
 from kdcache.networks.weights import load_weights
@@ -25,6 +27,8 @@ from kdcache.views.class_numbers import numbered_by, require_alike
 from kdcache.views.readable import first_view
 from kdcache.views.sources import Data, of_whole, open_data
 from kdcache.views.transforms import PRESETS, build_transform, open_plan, stored_transform
+
+CHECKED_VIEWS = 8
 
 
 def require_usable(stores: list[Store], settings: TrainSettings) -> None:
@@ -57,21 +61,17 @@ def _require_whole(store: Store) -> None:
 
 
 def require_answers(network: nn.Module, data: Data, loaders: Sequence[BatchStream], precision: str) -> int:
-    """Check with one view that the student takes views and answers all classes, before the run's folder is claimed.
-    Returns how many it answers."""
+    """Check with some views that the student takes views and answers logits of all classes, before the run's folder is
+    claimed. Returns how many it answers."""
     loader = loaders[0]
-    images = loader.one_view()
-    try:
-        with torch.no_grad(), autocast(precision, loader.device):
-            logits = network.eval()(images)
-    except RuntimeError as error:
-        message = str(error).partition("\n")[0]
-        shape = list(images.shape[1:])
-        raise InvalidInputError(
-            f"the student does not take views of shape {shape} [channels, height, width]: {message}; check --student"
-        ) from error
-    if not isinstance(logits, torch.Tensor) or logits.ndim != 2:
-        raise InvalidInputError(f"the student answers a {type(logits).__name__}; it must answer logits [rows, classes]")
+    images = loader.some_views(CHECKED_VIEWS)
+    with (
+        first_views(network, images, "student", precision=precision),
+        torch.no_grad(),
+        autocast(precision, loader.device),
+    ):
+        logits = answered(network.eval()(images), len(images), "student")
+    require_no_probabilities(unit_sums(logits), "student", "let it answer the logits before the softmax")
     count = logits.shape[1]
     for store in (store for loader in loaders for store in loader.stores):
         if count != (classes := store.identity.teacher.classes):

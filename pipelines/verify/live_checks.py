@@ -14,8 +14,9 @@ from kdcache.base.progress import Progress
 from kdcache.base.view_span import ViewSpan
 from kdcache.errors import InvalidInputError
 from kdcache.labels.reduction import centre
-from kdcache.networks.answers import Answers
+from kdcache.networks.answers import Answers, are_probabilities, unit_sums
 from kdcache.networks.build import build_network
+from kdcache.networks.first_views import first_views
 from kdcache.networks.preparation import Preparation
 from kdcache.networks.teacher import Teacher
 from kdcache.networks.weights import load_weights, weights_digest
@@ -33,6 +34,7 @@ from kdcache.whole_store.verify import Check
 BATCH = 256
 SURE_LOG_PROB = -12.0  # log-probability above which two answers are compared: below it gaps may be clamped
 CONTROL_FACTOR = 4.0
+KIND_ROWS = 32  # that show how the teacher answers
 SHOWN = 5  # samples that a message lists
 
 Array = npt.NDArray[np.float32]
@@ -134,6 +136,8 @@ def compare_teacher(replay: Replay, positions: IntArray, settings: VerifySetting
         ]
     checks = [Check(name="teacher weights", passed=True, detail=f"sha256 {digest[:16]}")]
     view = replay.store.every_view[0]
+    if identity.teacher.answers == "logits" and (text := _probabilities_text(replay, teacher, view, positions)):
+        checks.append(Check(name="teacher kind", passed=False, detail=text))
     answers = _ask(replay, teacher, view, positions, BATCH)
     progress("asking the teacher", 1, 2)
     repeated_answers = _ask(replay, teacher, view, positions[::-1].copy(), BATCH // 4 - 1)[::-1]
@@ -152,6 +156,16 @@ def compare_teacher(replay: Replay, positions: IntArray, settings: VerifySetting
     detail += f"(live against live {control:.2g}), {flips} top classes flipped"
     checks.append(Check(name="teacher answers", passed=difference <= tolerance and not flips, detail=detail))
     return checks
+
+
+def _probabilities_text(replay: Replay, teacher: Teacher, view: int, positions: IntArray) -> str:
+    """One sentence where the teacher answers probabilities, which the store takes as logits; "" where it does not."""
+    images = teacher.preparation(replay.dataset[ViewRequest(ViewSpan.of(view), positions[:KIND_ROWS])].images[0])
+    with first_views(teacher.network, images, "teacher", precision=teacher.precision):
+        sums = unit_sums(teacher.raw_answer(images))
+    if not are_probabilities(sums):
+        return ""
+    return f"all {len(sums)} rows asked lie in 0..1 and sum to 1: probabilities, which the store takes as logits"
 
 
 def _largest_difference(log_probs: Array, live_log_probs: Array) -> float:

@@ -23,6 +23,7 @@ LIVE = {  # live checks, and the next step where one fails
     "teacher weights": "name the store's own teacher and --weights; kdcache inspect {store} shows them",
     "teacher answers": "name the store's own network and arguments, with its versions; see kdcache inspect {store}",
 }
+STEPS = LIVE | {"teacher kind": "extract another store of this teacher with --teacher-answers probs"}
 
 
 class Verdict(Record):
@@ -88,7 +89,7 @@ def _next_step(settings: VerifySettings, inspection: Inspection, checks: list[Ch
     names = [check.name for check in checks if not check.passed]
     if inspection.missing or (names and not inspection.blocks):
         return "the same `kdcache extract` that made the store finishes it"
-    return LIVE[names[0]].format(store=path) if names else ""
+    return STEPS[names[0]].format(store=path) if names else ""
 
 
 def _not_run(settings: VerifySettings, reason: str, *done_names: str) -> list[Check]:

@@ -1,18 +1,22 @@
 """Answers: classes are gathered by a map, probabilities become their logarithm, and what is neither is refused."""
 
+from collections import OrderedDict, namedtuple
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from torch import Tensor, nn
 
 from kdcache.errors import BadLogitsError, InvalidInputError
 from kdcache.labels.encoding import Encoding
 from kdcache.labels.full import FullEncoding
 from kdcache.labels.topk import TopKEncoding
-from kdcache.networks.answers import Answers
+from kdcache.networks.answers import Answers, answered, are_probabilities, unit_sums
 from kdcache.networks.small import convnet
 from kdcache.networks.teacher import Teacher
 from kdcache.store.store import Store
@@ -130,3 +134,84 @@ def test_answers_that_are_no_probabilities_name_their_samples(tmp_path: Path, sc
         BadLogitsError, match=r"answered no probabilities \(numbers from 0, of sum 1\) for 64 rows: sam"
     ):
         extract_store(tmp_path / "a.kd", setting_of(teacher, TopKEncoding(k=3)), views=1)
+
+
+LOGITS = torch.randn(4, 3, generator=torch.Generator().manual_seed(0))
+Named = namedtuple("Named", ["logits", "aux_logits"])
+
+
+@pytest.mark.parametrize(
+    "output",
+    [LOGITS, LOGITS.half(), SimpleNamespace(logits=LOGITS, hidden_states=None), Named(LOGITS, None)],
+    ids=["tensor", "half", "object", "named tuple"],
+)
+def test_logits_and_objects_that_hold_them_are_taken(output: Any) -> None:
+    assert torch.equal(answered(output, 4, "teacher").float(), LOGITS.to(answered(output, 4, "teacher").dtype).float())
+
+
+REFUSED: list[tuple[Any, tuple[str, ...]]] = [
+    (torch.zeros(4, 1), ("[4, 1], one number a row", "torch.zeros_like(z), z], dim=1")),
+    (torch.zeros(4), ("[4], one number a row", "regression has no classes")),
+    (torch.zeros(4, 3, 7, 7), ("[4, 3, 7, 7]", "map of places", "self.network(x).mean((2, 3))")),
+    (torch.zeros(4, 3, 1, 1), ("[4, 3, 1, 1]", "self.network(x).flatten(1)")),
+    (torch.zeros(4, 5, 3), ("[4, 5, 3]", "several times a picture", "self.network(x)[:, 0]")),
+    (torch.zeros(2, 3), ("[2, 3]", "asked about 4 views")),
+    (torch.zeros(4, 0), ("[4, 0]",)),
+    (torch.zeros(4, 3, dtype=torch.int64), ("torch.int64", "numbers of classes are no logits")),
+    (torch.zeros(4, 3, dtype=torch.bool), ("torch.bool",)),
+    ((LOGITS, LOGITS), ("tuple of 2", "self.network(x)[0]")),
+    ([LOGITS], ("list of 1", "self.network(x)[0]")),
+    ({"out": LOGITS, "aux": LOGITS}, ("dict with out, aux", "self.network(x)['out']")),
+    (OrderedDict(aux=LOGITS, logits=LOGITS), ("OrderedDict with aux, logits", "self.network(x)['logits']")),
+    (SimpleNamespace(logits=None), ("SimpleNamespace",)),
+    (SimpleNamespace(logits=torch.zeros(4, 3, 7, 7)), ("[4, 3, 7, 7]", "map of places")),
+    (None, ("NoneType",)),
+    (np.zeros((4, 3)), ("ndarray",)),
+]
+
+
+@pytest.mark.parametrize(("output", "parts"), REFUSED, ids=[parts[0] for _, parts in REFUSED])
+@pytest.mark.parametrize("noun", ["teacher", "student"])
+def test_other_answers_are_refused_with_the_wrapper_that_mends_them(
+    output: Any, parts: tuple[str, ...], noun: str
+) -> None:
+    with pytest.raises(InvalidInputError) as refused:
+        answered(output, 4, noun)
+    assert str(refused.value).startswith(f"the {noun} answered ")
+    for part in parts:
+        assert part in str(refused.value)
+
+
+def test_the_wrapper_for_one_number_gives_the_sigmoid_s_distribution() -> None:
+    z = torch.linspace(-4, 4, 5).reshape(-1, 1)
+    both = torch.cat([torch.zeros_like(z), z], dim=1).softmax(dim=1)
+    torch.testing.assert_close(both[:, 1:], z.sigmoid())
+
+
+@settings(max_examples=80, deadline=None)
+@given(
+    st.integers(2, 300), st.integers(1, 60), st.floats(0.01, 30), st.integers(0, 2**31 - 1),
+    st.sampled_from(["float32", "float16", "bfloat16", "float64"]),
+)  # fmt: skip
+def test_softmax_is_known_by_its_rows_and_logits_are_not(
+    classes: int, rows: int, scale: float, seed: int, dtype: str
+) -> None:
+    logits = scale * torch.randn(rows, classes, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+    probabilities = logits.softmax(dim=1).to(getattr(torch, dtype))
+    if rows >= 4 or dtype in ("float32", "float64"):
+        assert are_probabilities(unit_sums(probabilities))
+    assert not are_probabilities(unit_sums(logits.log_softmax(dim=1)))
+    assert not are_probabilities(unit_sums(probabilities * 0.5))
+    if rows >= 4 and classes > 2:
+        assert not are_probabilities(unit_sums(logits))
+
+
+def test_one_row_that_is_no_distribution_makes_all_logits() -> None:
+    rows = torch.rand(50, 2)
+    rows[:, 1] = 1 - rows[:, 0]
+    assert are_probabilities(unit_sums(rows))
+    rows[17] = torch.tensor([1.5, -0.5])
+    assert not are_probabilities(unit_sums(rows))
+    rows[17] = torch.nan
+    assert are_probabilities(unit_sums(rows))  # refused when it is written, by its sample
+    assert not are_probabilities(unit_sums(torch.full((4, 3), torch.nan)))

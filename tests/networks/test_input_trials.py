@@ -32,12 +32,24 @@ def test_only_classes_that_trade_places_are_a_permutation() -> None:
     assert permutation_of(np.array([1, 2, 2, 3, 5, 4])[labels], labels) == {4: 5, 5: 4}
 
 
-@pytest.mark.parametrize(("channels", "dtype", "count"), [(3, "uint8", 5), (3, "float32", 1), (1, "uint8", 2)])
+@pytest.mark.parametrize(
+    ("channels", "dtype", "scale", "fed", "count"),
+    [
+        (3, "uint8", 255, True, 5),
+        (1, "uint8", 255, True, 2),
+        (3, "float32", 255, True, 6),
+        (3, "float32", 255, False, 4),
+        (3, "float32", 1, True, 5),
+        (3, "float32", 1, False, 4),
+        (1, "float32", 1, False, 2),
+        (3, "float32", -4, False, 1),
+    ],
+)
 def test_input_preparations_differ_from_the_given_one_and_from_each_other(
-    channels: int, dtype: str, count: int
+    channels: int, dtype: str, scale: float, fed: bool, count: int
 ) -> None:
-    teacher = teacher_of(channels=channels)
-    view = (torch.rand(channels, 8, 8) * 255).to(getattr(torch, dtype))
+    teacher = teacher_of(channels=channels, **({} if fed else {"preparation": Preparation((), (), "cpu")}))
+    view = (torch.rand(channels, 8, 8) * scale).to(getattr(torch, dtype))
     found = [prepare(view[None]) for prepare in [teacher.preparation, *other_preparations(teacher, view).values()]]
     assert len(found) == count + 1
     assert isinstance(teacher.preparation, Preparation)

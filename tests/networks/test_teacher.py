@@ -156,7 +156,16 @@ def test_views_are_normalised(channels: int) -> None:
 def test_float_views_pass_unchanged() -> None:
     views = torch.randn(2, 3, 4, 4)
     assert torch.equal(Preparation((), (), "cpu")(views), views)
-    assert torch.equal(Preparation((0.1,), (0.2,), "cpu")(views), views)
+
+
+def test_float_views_are_normalised_by_the_mean_and_std_that_are_given() -> None:
+    views = torch.rand(2, 3, 4, 4)
+    prepared = Preparation((0.1, 0.2, 0.3), (0.5, 0.25, 2.0), "cpu")(views)
+    expected = (views - torch.tensor([0.1, 0.2, 0.3])[:, None, None]) / torch.tensor([0.5, 0.25, 2.0])[:, None, None]
+    torch.testing.assert_close(prepared, expected)
+    assert prepared.is_contiguous(memory_format=torch.channels_last)
+    with pytest.raises(InvalidInputError, match="views have 3 channels, mean and std have 1"):
+        Preparation((0.1,), (0.2,), "cpu")(views)
 
 
 def test_channels_that_do_not_fit_the_mean_are_refused() -> None:
@@ -216,7 +225,7 @@ def test_under_autocast_the_head_stays_f32() -> None:
 
 @pytest.mark.parametrize(
     ("network", "shape"),
-    [(nn.Conv2d(1, 3, 3), r"\[4, 3, 6, 6\]"), (nn.LSTM(64, 2), "tuple"), (nn.Flatten(0), r"\[256\]")],
+    [(nn.Conv2d(1, 3, 3), r"\[4, 3, 6, 6\]"), (nn.LSTM(64, 2), "tuple of 2"), (nn.Flatten(0), r"\[256\]")],
 )
 def test_an_answer_that_is_no_logits_is_refused(network: nn.Module, shape: str) -> None:
     teacher = teacher_of(nn.Sequential(nn.Flatten(), network) if isinstance(network, nn.LSTM) else network)

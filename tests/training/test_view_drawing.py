@@ -64,4 +64,4 @@ def test_images_are_normalised_by_the_means_that_were_given() -> None:
 def test_one_view_is_that_of_the_first_position() -> None:
     drawing = drawing_of("mixup")
     (_, images) = next(drawing_of("none").stream([batch_of(0, view=1)]))
-    assert torch.equal(drawing.one_view(1), images.images)
+    assert torch.equal(drawing.some_views(1, np.array([0])), images.images)

@@ -1,0 +1,62 @@
+"""A network's first views: an exception that it raises at them becomes an error with its cause and the next step."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import torch
+from torch import Tensor, nn
+
+from kdcache.errors import InvalidInputError, KdcacheError
+
+CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
+MODES = {1: "L", 3: "RGB", 4: "RGBA"}  # of PIL, by channels
+
+
+@contextmanager
+def first_views(network: nn.Module, images: Tensor, noun: str, *, precision: str) -> Iterator[None]:
+    """While open, the network is asked about its first prepared views [B, ch, H, W]; `noun` names it: teacher, student.
+
+    Raises InvalidInputError for any exception of the network's own, which is taken to come from the views' form.
+    """
+    try:
+        yield
+    except KdcacheError:
+        raise
+    except Exception as error:  # a network is its user's code, which may raise anything
+        message = str(error).partition("\n")[0] or type(error).__name__
+        advice = _dtype_advice(network, images, noun, precision) or _channel_advice(network, images)
+        advice = advice or f"check --transform and its size, and --{noun}"
+        raise InvalidInputError(
+            f"the {noun} does not take views of shape {list(images.shape[1:])} [channels, height, width]: {message}; "
+            f"{advice}"
+        ) from error
+
+
+def _dtype_advice(network: nn.Module, images: Tensor, noun: str, precision: str) -> str:
+    """The next step where views and network have two dtypes; "" elsewhere."""
+    if not images.is_floating_point():
+        return f"the views have dtype {images.dtype}: give uint8 (0 to 255), or float32 once they are normalised"
+    dtypes = {parameter.dtype for parameter in network.parameters() if parameter.is_floating_point()}
+    if precision != "float32" or not dtypes or images.dtype in dtypes:
+        return ""
+    names = ", ".join(sorted(map(str, dtypes)))
+    if images.dtype != torch.float32:
+        return f"the views have dtype {images.dtype}, the {noun} {names}: give uint8 views, or float32 once normalised"
+    return (
+        f"the {noun} has weights of dtype {names}, its views {images.dtype}: return it with .float(), and choose the "
+        "dtype that it computes in by --precision"
+    )
+
+
+def _channel_advice(network: nn.Module, images: Tensor) -> str:
+    """The next step where the first convolution wants other channels than the views have; "" elsewhere."""
+    convolution = next((module for module in network.modules() if isinstance(module, CONVOLUTIONS)), None)
+    count = images.shape[1]
+    if convolution is None or convolution.in_channels == count:
+        return ""
+    problem = f"the views have {count} channels, its first convolution takes {convolution.in_channels}"
+    if images.shape[-1] in MODES and count not in MODES:
+        return f"{problem}: they look like [height, width, channels], so return image.permute(2, 0, 1) in the data set"
+    if (mode := MODES.get(convolution.in_channels)) is None:
+        return f"{problem}: give views of as many"
+    return f"{problem}: return image.convert('{mode}') in the data set, or a network of {count} channels"

@@ -1,0 +1,205 @@
+"""Clean rows are asked one after another until it is plain whether the teacher is fed rightly.
+
+Another feeding can be right more often only on rows that the teacher as it is gets wrong. So the others are asked about
+those first, and about the rest only where they gain there; one that cannot be surely better any more is dropped. The
+teacher is asked about the first 64 rows and at most 500 more, counted with each feeding.
+"""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from kdcache.base.arrays import IntArray
+from kdcache.base.progress import Progress, silent
+from kdcache.labels.reduction import centre
+from kdcache.networks.answers import unit_sums
+from kdcache.networks.input_trials import (
+    STEADY_ROWS,
+    SURE,
+    InputPreparation,
+    other_preparations,
+    require_steady,
+    surely_better,
+)
+from kdcache.networks.teacher import Teacher
+
+Flags = npt.NDArray[np.bool_]
+
+CHUNK = 64
+FURTHER_ROWS = 496  # with the 2 of the first answer and those of a chunk that is cut short, below 500
+NAMED_ROWS = 128  # rows from which on the better feeding is named: its accuracy is an estimate
+SCREENED = 12  # misses about which every feeding is asked
+LIKELY = 1.5  # standard deviations by which rates are taken to be higher than they are
+LABEL = "checking the teacher"
+
+
+@dataclass
+class Trial:
+    """Another feeding's hits [R] so far, where it was `asked` [R]."""
+
+    prepare: InputPreparation
+    hits: Flags = field(default_factory=lambda: np.zeros(0, dtype=bool))
+    asked: Flags = field(default_factory=lambda: np.zeros(0, dtype=bool))
+
+    def grow(self, rows: int) -> None:
+        more = np.zeros(rows - len(self.hits), dtype=bool)
+        self.hits, self.asked = np.concatenate([self.hits, more]), np.concatenate([self.asked, more])
+
+
+@dataclass
+class RowTrials:
+    """The questions to a teacher about labelled clean rows, in chunks of 64 that `views` gives one after another.
+
+    labels: [R] of all rows that there are. limit: the accuracy that is asked for. tries_others: other feedings are
+    tried, though the accuracy is above the limit. After `run`: `predictions` [n] and `hits` [n] of the teacher as it
+    is, and the `unit_sums` [n] of its answers.
+    """
+
+    teacher: Teacher
+    views: Iterator[Tensor]
+    labels: IntArray
+    limit: float
+    tries_others: bool
+    progress: Progress = silent
+
+    def __post_init__(self) -> None:
+        self.budget = CHUNK + FURTHER_ROWS
+        self.asked_rows = 0
+        self.chunks: list[Tensor] = []
+        self.predictions = np.empty(0, dtype=np.int64)
+        self.unit_sums = np.empty(0)
+        self.trials: dict[str, Trial] = {}
+
+    @property
+    def hits(self) -> Flags:
+        return np.asarray(self.predictions == self.labels[: len(self.predictions)])
+
+    def run(self, permuted_gains: Callable[[IntArray, IntArray], int]) -> None:
+        """Ask until nothing can change the verdict. `permuted_gains` (predictions, labels) counts the rows that
+        permuted classes may gain. Raises TeacherSuspectError for an unsteady teacher."""
+        self._ask_chunk()
+        self.trials = {
+            name: Trial(prepare) for name, prepare in other_preparations(self.teacher, self.chunks[0]).items()
+        }
+        while self._ask_next(permuted_gains):
+            pass
+        self.progress(LABEL, self.asked_rows, self.asked_rows)
+
+    def better(self) -> dict[str, float]:
+        """Accuracies of the feedings that are surely right more often than the teacher as it is, by name."""
+        accuracies = {}
+        for name, trial in self.trials.items():
+            rows = self._compared(trial)
+            if surely_better(self.hits[:rows], trial.hits[:rows]):
+                accuracies[name] = float(trial.hits[:rows].mean())
+        return accuracies
+
+    def _ask_next(self, permuted_gains: Callable[[IntArray, IntArray], int]) -> bool:
+        """Put the next question; False where none is left that could change the verdict."""
+        n, hits = len(self.predictions), self.hits
+        accuracy = float(hits.mean())
+        tries_others = self.tries_others or accuracy < self.limit
+        alive = self._alive() if tries_others else {}
+        for trial in alive.values():
+            trial.grow(n)
+        misses = np.flatnonzero(~hits)
+        for rows in (misses[:SCREENED], misses):
+            for trial in alive.values():
+                if len(rest := rows[~trial.asked[rows]]):
+                    return self._ask_trial(trial, rest)
+            alive = self._leading(alive)
+        promising = [trial for trial in alive.values() if int(trial.hits[misses].sum()) > SURE**2]
+        for trial in promising:
+            start = self._compared(trial)
+            rows = np.flatnonzero(~trial.asked[start : start + CHUNK]) + start
+            if len(rows):
+                return self._ask_trial(trial, rows)
+        if self.better() and n >= NAMED_ROWS:
+            return False
+        gains = permuted_gains(self.predictions, self.labels[:n]) if tries_others else 0
+        can_be_permuted = gains * self._final_rows() / n > SURE**2
+        if alive or can_be_permuted or not self._is_decided(accuracy, n):
+            return self._ask_chunk()
+        return False
+
+    def _ask_chunk(self) -> bool:
+        """Ask about the next rows as they are; the first of them again in threes. False where none are left."""
+        if self.asked_rows >= self.budget or (views := next(self.views, None)) is None:
+            return False
+        views = views[: self.budget - self.asked_rows]
+        with torch.inference_mode():
+            answer = self.teacher.raw_answer(self.teacher.preparation(views))
+            self._count(len(views))
+            if not self.chunks:
+                require_steady(self.teacher, views, answer)
+                self._count(min(STEADY_ROWS, len(views)))
+            classes = self._top_classes(self.teacher.answers.logits(answer))
+        self.chunks.append(views)
+        self.predictions = np.concatenate([self.predictions, classes])
+        self.unit_sums = np.concatenate([self.unit_sums, unit_sums(answer)])
+        return True
+
+    def _ask_trial(self, trial: Trial, rows: IntArray) -> bool:
+        """Ask about some rows [r] under another feeding, as many as the budget allows; False where it is spent."""
+        rows = rows[: max(0, min(CHUNK, self.budget - self.asked_rows))]
+        if not len(rows):
+            return False
+        views = torch.stack([self.chunks[row // CHUNK][row % CHUNK] for row in rows.tolist()])
+        logits, _ = self.teacher.answer(trial.prepare(views))
+        trial.hits[rows] = self._top_classes(logits) == self.labels[rows]
+        trial.asked[rows] = True
+        self._count(len(rows))
+        return True
+
+    def _top_classes(self, logits: Tensor) -> IntArray:
+        return np.asarray(centre(logits, self.teacher.masked_classes).argmax(dim=1).cpu().numpy(), dtype=np.int64)
+
+    def _count(self, rows: int) -> None:
+        self.asked_rows += rows
+        self.progress(LABEL, self.asked_rows, self.budget)
+
+    def _compared(self, trial: Trial) -> int:
+        """The number of rows, from the first on, that were all asked under a feeding."""
+        return len(trial.asked) if trial.asked.all() else int(trial.asked.argmin())
+
+    def _final_rows(self) -> int:
+        """The number of rows about which the teacher and one other feeding can be asked in the end."""
+        n = len(self.predictions)
+        return min(len(self.labels), n + (self.budget - self.asked_rows) // 2)
+
+    def _alive(self) -> dict[str, Trial]:
+        """The feedings that can still be surely better: they gain enough rows at the highest likely rates."""
+        n, hits = len(self.predictions), self.hits
+        misses = _likely_rate(int((~hits).sum()), n) * self._final_rows()
+        alive = {}
+        for name, trial in self.trials.items():
+            trial.grow(n)
+            asked_misses = trial.asked & ~hits
+            count, gains = int(asked_misses.sum()), int((trial.hits & asked_misses).sum())
+            losses = int((hits & trial.asked & ~trial.hits).sum())
+            gains_at_most = gains + _likely_rate(gains, count) * max(0.0, misses - count)
+            if gains_at_most > SURE**2 and losses < max(gains, SURE):
+                alive[name] = trial
+        return alive
+
+    def _leading(self, trials: dict[str, Trial]) -> dict[str, Trial]:
+        """The feedings whose gains are not plainly behind those of another."""
+        misses = ~self.hits
+        gains = {name: int((trial.hits & misses & trial.asked).sum()) for name, trial in trials.items()}
+        counts = {name: max(1, int((trial.asked & misses).sum())) for name, trial in trials.items()}
+        best = max((gains[name] / counts[name] for name in trials), default=0.0)
+        return {name: trial for name, trial in trials.items() if _likely_rate(gains[name], counts[name]) >= best}
+
+    def _is_decided(self, accuracy: float, n: int) -> bool:
+        """True where the accuracy is so far from the limit that more rows will not change the verdict."""
+        share = (self.limit * n + 1) / (n + 2)
+        return abs(accuracy - self.limit) > 2 * LIKELY * float(np.sqrt(share * (1 - share) / n))
+
+
+def _likely_rate(count: int, rows: int) -> float:
+    """The highest likely rate of something that was seen `count` times in so many rows."""
+    return min(1.0, (count + LIKELY * float(np.sqrt(count + 1)) + 1) / rows) if rows else 1.0
