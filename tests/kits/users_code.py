@@ -52,6 +52,9 @@ LABELS: dict[str, Callable[[list[int]], Any]] = {
     "tensor": torch.tensor,
     "array": np.array,
     "u8": lambda labels: np.array(labels, dtype=np.uint8),
+    "i16": lambda labels: np.array(labels, dtype=np.int16),
+    "whole-floats": lambda labels: torch.tensor(labels, dtype=torch.float32),
+    "booleans": lambda labels: [bool(label) for label in labels],
     "none": lambda labels: [None] * len(labels),
     "half": lambda labels: [label if row % 2 else None for row, label in enumerate(labels)],
     "half-minus": lambda labels: [label if row % 2 else -1 for row, label in enumerate(labels)],
@@ -94,6 +97,13 @@ class Encoded(Pictures):
 
     def content(self, index: int) -> bytes:
         return Path(self.inner.samples[index][0]).read_bytes()
+
+
+class Longer(Pictures):
+    """Pictures whose rows are lists, and hold the file's path as well."""
+
+    def __getitem__(self, index: int) -> Any:
+        return [*super().__getitem__(index), self.inner.samples[index][0]]
 
 
 def subset(root: str) -> Subset[Any]:
