@@ -15,6 +15,7 @@ from kdcache.places import http_requests
 from tests.kits.bucket import BUCKET, PATIENT, Proxy, environment, s3_server
 from tests.kits.cpu_time import CpuTimes
 from tests.kits.forks import with_all
+from tests.kits.fresh import forked_ones
 from tests.kits.photographs import imagenet_logits
 
 CROPS = 240
@@ -62,6 +63,12 @@ def _blocks_of_64() -> Iterator[None]:
 @pytest.fixture(scope="session", autouse=True)
 def _one_fork_server() -> Iterator[None]:
     with with_all():
+        yield
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _forked_fresh_processes() -> Iterator[None]:
+    with forked_ones():
         yield
 
 

@@ -11,6 +11,7 @@ from torch import Tensor
 from kdcache.base.arrays import IntArray
 from kdcache.base.progress import Progress, silent
 from kdcache.base.view_span import ViewSpan
+from kdcache.base.worker_start import DEFAULT_START
 from kdcache.errors import InvalidInputError, TeacherSuspectError
 from kdcache.networks.answers import FEW_ROWS, SUM_ERROR, Kind, are_probabilities, require_no_probabilities
 from kdcache.networks.input_trials import STEADY_ROWS, permutation_of, surely_better
@@ -43,12 +44,11 @@ def require_determinism(dataset: ViewDataset, view: int, *, views_asked: int = 1
 
     Raises InvalidInputError where a draw differs: a transform with its own generator, or one that keeps state.
     """
-    positions = np.linspace(0, len(dataset.order) - 1, min(PROBE_SAMPLES, len(dataset.order))).astype(np.int64)
-    positions = np.unique(positions)
+    positions = probe_positions(len(dataset.order))
     expected = dataset[ViewRequest(ViewSpan(view, view + 2), positions)]
     hashes = {}
     requests = [ViewRequest(ViewSpan.of(v), np.array([p])) for v in (view + 1, view) for p in positions[::-1]]
-    for item in draw_requests(dataset, requests, 1):
+    for item in draw_requests(dataset, requests, int(DEFAULT_START == "fork")):  # others cannot be given any transform
         hashes[item.request.views.start, int(item.request.positions[0])] = _hash(item, 0, 0)
     for v in (view, view + 1):
         for row, position in enumerate(positions.tolist()):
@@ -71,6 +71,11 @@ def _view_notes(dataset: ViewDataset, drawn: Drawn, view: int, views_asked: int)
     size, (height, width) = preset_size(plan.transform), images.shape[-2:]
     if size and (height, width) != (size, size):
         yield f"views are {height} x {width} pixels, though {plan.transform.name} has size {size}: check the samples"
+
+
+def probe_positions(rows: int) -> IntArray:
+    """Up to 16 positions, evenly spaced."""
+    return np.unique(np.linspace(0, rows - 1, min(PROBE_SAMPLES, rows)).astype(np.int64))
 
 
 def _hash(item: Drawn, view: int, row: int) -> int:

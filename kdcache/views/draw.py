@@ -148,6 +148,20 @@ class ViewDataset(torch.utils.data.Dataset[Drawn]):
         except (Exception, SystemExit) as error:
             raise sample_error(error, index, self.sample_name(index), "data set") from error
 
+    def fingerprints(self, position: int, views: Sequence[int]) -> tuple[list[int], dict[Contents, int]]:
+        """The low bytes of the fingerprints of one sample's views, drawn in this order from one decode, and its content
+        fingerprints."""
+        index, pixels = int(self.order[position]), []
+        contents = {kind: np.empty(1, dtype=np.uint32) for kind in self.contents}
+        with own_generators(), one_thread():
+            image = self._read(index, 0, contents)
+            for view in views:
+                request = ViewRequest(ViewSpan.of(view), np.array([position]))
+                stack = _Stack(self.plan, request, len(self.order), _empty_images)
+                stack.put(0, 0, index, self._draw(image, index, view))
+                pixels.append(int(stack.result(contents).pixels[0, 0]))
+        return pixels, {kind: int(values[0]) for kind, values in contents.items()}
+
     def sample_name(self, index: int) -> str:
         """The id of a sample; "" where it is not known."""
         return self.ids[index] if 0 <= index < len(self.ids) else ""

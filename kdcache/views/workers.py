@@ -178,17 +178,12 @@ def _held_signals() -> Iterator[None]:
 
 def _serve(connection: "Connection[Any, Any]", payload: Any, index: Any, number: int, count: int) -> None:
     """The life of a worker: draw requests until it is killed, or the main process has ended."""
-    signal.set_wakeup_fd(-1)  # a forked one has the main process's
-    for signal_number in HELD:
-        signal.signal(signal_number, lambda number, frame: None)
-    if hasattr(signal, "pthread_sigmask"):
-        signal.pthread_sigmask(signal.SIG_UNBLOCK, HELD)
-    threading.Thread(target=_end_with_parent, daemon=True).start()
+    outlive_signals()
     images = SharedImages()
     try:
         dataset = _unpickled(payload) if isinstance(payload, bytes) else payload
         dataset.index, dataset.empty_images = index, images.empty
-        _begin_as_worker(dataset, number, count)
+        begin_as_worker(dataset, number, count)
     except BaseException as error:  # noqa: BLE001
         connection.recv()
         connection.send(_portable(error))
@@ -201,6 +196,16 @@ def _serve(connection: "Connection[Any, Any]", payload: Any, index: Any, number:
             connection.send(_portable(error, dataset, int(index.value)))
         else:
             images.send(connection, drawn)
+
+
+def outlive_signals() -> None:
+    """Let this process live on through SIGINT and SIGTERM, and end with the one that started it."""
+    signal.set_wakeup_fd(-1)  # a forked one has the main process's
+    for signal_number in HELD:
+        signal.signal(signal_number, lambda number, frame: None)
+    if hasattr(signal, "pthread_sigmask"):
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, HELD)
+    threading.Thread(target=_end_with_parent, daemon=True).start()
 
 
 def _end_with_parent() -> None:
@@ -217,7 +222,7 @@ def _unpickled(payload: bytes) -> ViewDataset:
     return dataset
 
 
-def _begin_as_worker(dataset: ViewDataset, number: int, count: int) -> None:
+def begin_as_worker(dataset: ViewDataset, number: int, count: int) -> None:
     """Be a worker as torch knows it, for data sets that ask `get_worker_info`; its generators are nobody else's."""
     seed = int.from_bytes(os.urandom(4), "little")
     torch.set_num_threads(1)

@@ -16,6 +16,7 @@ from kdcache.networks.checks import twice_chance
 from kdcache.networks.extract_block import BlockAnswer, BlockExtractor
 from kdcache.networks.loop_memory import IN_FLIGHT
 from kdcache.pipelines.extract.earlier_contents import EarlierContents
+from kdcache.pipelines.extract.fresh_draws import FreshDraws
 from kdcache.pipelines.extract.job import Job, naming_samples
 from kdcache.pipelines.settings import ExtractSettings
 from kdcache.store.commits import Commit
@@ -98,7 +99,7 @@ class Engine(Protocol):
         """Make ready for a job before anything is written. Raises ClusterError where a worker cannot do it."""
         ...
 
-    def runner(self, job: Job, segment: Segment) -> BlockRunner:
+    def runner(self, job: Job, segment: Segment, fresh: FreshDraws | None = None) -> BlockRunner:
         """The runner of a segment's blocks. Raises ClusterError where a worker does not see the segment's store."""
         ...
 
@@ -114,16 +115,19 @@ class LocalEngine:
     def require_fit(self, job: Job) -> None:
         pass
 
-    def runner(self, job: Job, segment: Segment) -> BlockRunner:
+    def runner(self, job: Job, segment: Segment, fresh: FreshDraws | None = None) -> BlockRunner:
         limit = least_accuracy(job, self.settings)
         settings = self.settings
-        return LocalRunner(job, segment, settings.workers, limit, self.progress, self.stop, settings.worker_start)
+        return LocalRunner(
+            job, segment, settings.workers, limit, self.progress, self.stop, settings.worker_start, fresh
+        )
 
 
 @dataclass
 class LocalRunner:
     """Draws the blocks' views in `workers` processes, asks the teacher in this one, and encodes and commits its answers
-    on a thread. Stops where the teacher's accuracy over the views is below `least_accuracy`; 0.0: never."""
+    on a thread. Stops where the teacher's accuracy over the views is below `least_accuracy`; 0.0: never. `fresh` draws
+    some samples of each block again before it is committed."""
 
     job: Job
     segment: Segment
@@ -132,6 +136,7 @@ class LocalRunner:
     progress: Progress = silent
     stop: StopRequest | None = None
     worker_start: WorkerStart = DEFAULT_START
+    fresh: FreshDraws | None = None
 
     def __post_init__(self) -> None:
         base_memory = peak_rss_bytes()
@@ -167,6 +172,8 @@ class LocalRunner:
 
         with ThreadPoolExecutor(max_workers=1, thread_name_prefix="kdcache-writer") as writer:
             for block in blocks:
+                if self.fresh is not None:
+                    self.fresh.ask_block(self.segment.layout, block)
                 writes.append((block, writer.submit(self._write, self.extractor.ask(block, drawn_views), adopt)))
                 self.measures.answer_time = time.monotonic()
                 while writes and writes[0][1].done():  # raises at once what went wrong in writing
@@ -182,6 +189,8 @@ class LocalRunner:
 
     def _write(self, answer: BlockAnswer, adopt: bool) -> Commit | None:
         arrays, counts = self.extractor.encode(answer)
+        if self.fresh is not None:
+            self.fresh.require_block(self.segment.layout, answer.block, answer.pixels, answer.contents, answer.struck)
         if "contents" in arrays:
             self._earlier.require_same(answer.block, answer.contents)
         return self.segment.commit(

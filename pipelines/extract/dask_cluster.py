@@ -24,6 +24,7 @@ from kdcache.pipelines.extract.block_runner import (
     least_accuracy,
     rows_of,
 )
+from kdcache.pipelines.extract.fresh_draws import FreshDraws
 from kdcache.pipelines.extract.job import Job
 from kdcache.pipelines.settings import ExtractSettings
 from kdcache.store.commits import Commit, read_commit
@@ -99,9 +100,13 @@ class DaskEngine:
         self.stack.callback(self._forget)
         _require_none_failed(self.cluster.everywhere(open_worker_job, self.name))
 
-    def runner(self, job: Job, segment: Segment) -> BlockRunner:
-        """The runner of a segment's blocks. Raises ClusterError, naming a worker that does not see its store."""
+    def runner(self, job: Job, segment: Segment, fresh: FreshDraws | None = None) -> BlockRunner:
+        """The runner of a segment's blocks. Raises ClusterError, naming a worker that does not see its store.
+        The workers have fresh processes of their own, so this one's ends."""
         from kdcache.pipelines.extract.dask_worker import see_store
+
+        if fresh is not None:
+            fresh.close()
 
         _require_none_failed(self.cluster.everywhere(see_store, self.name))
         return DaskRunner(self, job, segment)

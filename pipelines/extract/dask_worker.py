@@ -14,6 +14,7 @@ from kdcache.base.memory import peak_rss_bytes
 from kdcache.base.records import require_equal
 from kdcache.errors import ClusterError, InvalidInputError, MismatchError, StoreError
 from kdcache.pipelines.extract.block_runner import LocalRunner
+from kdcache.pipelines.extract.fresh_draws import FreshDraws
 from kdcache.pipelines.extract.job import Job, open_job
 from kdcache.pipelines.settings import ExtractSettings
 from kdcache.store.commits import Commit, read_commit
@@ -48,13 +49,18 @@ class WorkerJob(WorkerPlugin):
     _lock: threading.Lock
     _job: Job | None
     _segment: Segment | None
+    _fresh: FreshDraws | None
 
     def __init__(self, settings: ExtractSettings, identity: Identity) -> None:
         self.settings, self.identity = settings, identity
 
     def setup(self, worker: Worker) -> None:
         self.worker = f"{worker.address} ({socket.gethostname()})"
-        self._lock, self._job, self._segment = threading.Lock(), None, None
+        self._lock, self._job, self._segment, self._fresh = threading.Lock(), None, None, None
+
+    def teardown(self, worker: Worker) -> None:
+        if self._fresh is not None:
+            self._fresh.close()
 
     def open(self) -> None:
         """Build the job. Raises ClusterError, naming the worker, where it cannot be built or is not the client's."""
@@ -82,7 +88,7 @@ class WorkerJob(WorkerPlugin):
 
     def _ask(self, job: Job, segment: Segment, block: int, adopt: bool) -> BlockReport:
         start = self.settings.worker_start  # the client judges, over the blocks of all workers
-        runner = LocalRunner(job, segment, self.settings.workers, worker_start=start)
+        runner = LocalRunner(job, segment, self.settings.workers, worker_start=start, fresh=self._fresh)
         runner.run([block], adopt=adopt)
         measures = runner.measures
         commit = None if measures.foreign_blocks else read_commit(segment.folder, segment.layout, block)
@@ -108,6 +114,8 @@ class WorkerJob(WorkerPlugin):
             )
         try:
             job = open_job(self.settings)
+            self._fresh = FreshDraws(self.settings)
+            self._fresh.begin(job)
         except Exception as error:
             problem = f"worker {self.worker} cannot build this extraction ({type(error).__name__}: {error})"
             advice = "give every worker the same data, teacher and packages, at the same names, as this process has"
@@ -122,6 +130,7 @@ class WorkerJob(WorkerPlugin):
             )
         except MismatchError as error:
             raise ClusterError(str(error)) from error
+        self._fresh.require_begin()
         return job
 
     def _open_segment(self, job: Job) -> Segment:

@@ -15,6 +15,7 @@ from kdcache.labels.quantising import decode_logits, decode_tail, quantise_gaps,
 from kdcache.labels.reduction import Array, logsumexp, reduce_topk
 from kdcache.labels.tail_errors import TailError, tail_errors
 from kdcache.labels.topk import TopKEncoding
+from kdcache.pipelines.extract.fresh_draws import FreshDraws
 from kdcache.pipelines.extract.job import Job, chosen_words, open_job, stored_encoding
 from kdcache.pipelines.extract.report import clamped_notes
 from kdcache.pipelines.settings import ExtractSettings
@@ -61,8 +62,11 @@ class Estimate(Record):
 
 def estimate(settings: ExtractSettings, *, progress: Progress = silent) -> Estimate:
     """Run about a thousand rows through the job's own loader and teacher, and extrapolate to the whole extraction."""
-    job = open_job(settings)
-    checked = job.check(settings.min_accuracy, progress)
+    with FreshDraws(settings) as fresh:
+        job = open_job(settings)
+        fresh.begin(job)
+        checked = job.check(settings.min_accuracy, progress)
+        fresh.require_begin()
     logits, labels, seconds = _try_rows(job, settings)
     row_count, base_memory = len(labels), peak_rss_bytes()
     layout = segment_layout(job.identity, job.views)

@@ -28,6 +28,7 @@ from kdcache.networks.preparation import Preparation
 from kdcache.networks.teacher import Teacher
 from kdcache.networks.weights import load_weights
 from kdcache.pipelines.extract.class_matching import classes_to_build, matched_classes
+from kdcache.pipelines.extract.views import open_views
 from kdcache.pipelines.settings import ExtractSettings
 from kdcache.places.opening import open_folder
 from kdcache.store.layout import MANIFEST, SegmentLayout
@@ -39,9 +40,7 @@ from kdcache.views.contents import contents_of
 from kdcache.views.draw import ViewDataset
 from kdcache.views.provenance import provenance
 from kdcache.views.readable import first_view
-from kdcache.views.reading import with_unread_probes
-from kdcache.views.sources import Data, open_data
-from kdcache.views.transforms import open_plan
+from kdcache.views.sources import Data
 
 Array = npt.NDArray[np.float32]
 BOTH_WAYS = (
@@ -123,15 +122,7 @@ def open_job(settings: ExtractSettings, progress: Progress = silent) -> Job:
     if settings.batch_size < GROUP or settings.batch_size % GROUP:
         raise InvalidInputError(f"batch size {settings.batch_size} is not a multiple of {GROUP}, the mixing group")
     strikes = settings.on_bad_sample == "strike"
-    data = open_data(settings.data, settings.data_set, labels=settings.labels, progress=progress)
-    data = with_unread_probes(data) if strikes else data
-    transform, plan = open_plan(
-        settings.transform,
-        settings.transform_set,
-        mix=settings.mix,
-        mix_alpha=settings.mix_alpha,
-        seed=settings.seed,
-    )
+    data, transform, plan = open_views(settings, progress)
     device = chosen_device(settings.device)
     with naming_samples(data):
         view, data_identity = first_view(transform, data.samples, plan.seed, strikes=strikes), data.identity()

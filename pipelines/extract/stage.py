@@ -8,6 +8,7 @@ from kdcache.base.progress import Progress, StopRequest, silent
 from kdcache.base.records import differences, require_equal
 from kdcache.errors import InvalidInputError, ReplayError, StoreNotFoundError
 from kdcache.pipelines.extract.dask_cluster import open_engine
+from kdcache.pipelines.extract.fresh_draws import FreshDraws
 from kdcache.pipelines.extract.job import Job, open_job
 from kdcache.pipelines.extract.report import ExtractSummary, Report, all_whole
 from kdcache.pipelines.extract.torchrun import await_others, on_own_device, own_blocks
@@ -31,10 +32,12 @@ def extract(
         raise InvalidInputError(f"{settings.store} would lie in {outer}, a store itself; choose a place beside it")
     start_time, stop, launch = time.monotonic(), stop or StopRequest(), launched()
     settings = on_own_device(settings, launch)
-    with open_engine(settings, progress, stop) as engine:
+    with FreshDraws(settings) as fresh, open_engine(settings, progress, stop) as engine:
         job = open_job(settings, progress)
         _require_same_store(settings, job, progress)
+        fresh.begin(job)
         checked = job.check(settings.min_accuracy, progress)
+        fresh.require_begin()
         engine.require_fit(job)
         provenance = with_lineage(job.provenance, job.lineage)
         store = Store.create(
@@ -49,10 +52,10 @@ def extract(
             start_time=start_time,
             accuracy=checked.accuracy,
             blocks_done_before=len(earlier_blocks),
-            notes=(*checked.notes, *_drift_since(store, job), *unsealed_notes(job.lineage)),
+            notes=(*checked.notes, *_drift_since(store, job), *unsealed_notes(job.lineage), *fresh.notes),
             sample_name=job.sample_name,
         )
-        runner = engine.runner(job, segment)
+        runner = engine.runner(job, segment, fresh)
         missing_blocks = [block for block in range(segment.layout.blocks) if block not in earlier_blocks]
         blocks = own_blocks(missing_blocks, launch)
         runner.run(blocks)

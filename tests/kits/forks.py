@@ -23,6 +23,7 @@ NEEDED = (
     "sklearn.datasets",
     "torch.utils.tensorboard",
     "tests.kits.cluster_tasks",
+    "tests.kits.fresh",
     "tests.kits.kills",
     "tests.kits.sleepers",
     "tests.kits.ranks",

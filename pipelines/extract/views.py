@@ -1,0 +1,22 @@
+"""The views of an extraction: its data set, its transform and their plan, as settings name them."""
+
+from kdcache.base.progress import Progress, silent
+from kdcache.pipelines.settings import ExtractSettings
+from kdcache.store.plan import ViewPlan
+from kdcache.views.reading import with_unread_probes
+from kdcache.views.sources import Data, open_data
+from kdcache.views.transforms import Transform, open_plan
+
+
+def open_views(settings: ExtractSettings, progress: Progress = silent) -> tuple[Data, Transform, ViewPlan]:
+    """Open data set and transform. Raises InvalidInputError. A fresh process does the same to draw samples again."""
+    data = open_data(settings.data, settings.data_set, labels=settings.labels, progress=progress)
+    data = with_unread_probes(data) if settings.on_bad_sample == "strike" else data
+    transform, plan = open_plan(
+        settings.transform,
+        settings.transform_set,
+        mix=settings.mix,
+        mix_alpha=settings.mix_alpha,
+        seed=settings.seed,
+    )
+    return data, transform, plan
