@@ -210,14 +210,15 @@ def show_all_signs() -> None:
 @contextmanager
 def results_apart() -> Iterator[None]:
     """While open, stdout is the console's alone: other code that prints, in Python or in C, writes to stderr."""
-    stdout, former = sys.stdout, _out.file
+    stdout = sys.stdout
     with ExitStack() as stack:
         _out.file = _own_stdout(stack) or stdout
         sys.stdout = sys.stderr
         try:
             yield
         finally:
-            sys.stdout, _out.file = stdout, former
+            sys.stdout = stdout
+            _out.file = None  # type: ignore[assignment]  # from here on whatever sys.stdout is
 
 
 def _own_stdout(stack: ExitStack) -> IO[str] | None:

@@ -39,4 +39,4 @@ def test_json_is_escaped_and_says_the_same(capsys: pytest.CaptureFixture[str], n
     assert json.loads(err)["error"] == EVIL[name]
     assert out.rstrip("\n").isprintable()
     assert err.rstrip("\n").isprintable()
-    assert "naïve 数" in out
+    assert ("naïve 数" in out) == (name != "half a pair")  # of which no encoding has a sign: all are escaped then

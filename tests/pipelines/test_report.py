@@ -33,7 +33,7 @@ def test_a_summary_is_the_measures_the_commits_and_the_facts_before(stage: Stage
         "rows_a_second": pytest.approx(2 * ROWS * 3 / 5 / 4), "checks_seconds": 2.0, "waited_for_writer": 1.0,
         "waited_for_views": 2.0, "memory_peak": 20, "memory_bound": 30, "memory_peak_worker": 10,
         "accuracy_clean": 0.75, "accuracy_views": counts["correct"] / counts["labelled"], "clamped_rows": 0,
-        "mixed_blocks": 0, "notes": ("smaller batches", "drift"),
+        "mixed_blocks": 0, "struck": 0, "notes": ("smaller batches", "drift"),
     }  # fmt: skip
 
 
