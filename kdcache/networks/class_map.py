@@ -11,6 +11,7 @@ from pathlib import Path
 from kdcache.base.limits import CLASSES_MAX
 from kdcache.errors import InvalidInputError
 from kdcache.networks.class_names import Vocabulary
+from kdcache.views.own_labels import listed
 
 ABSENT = -1
 SHARED = 0.5  # of names, above which two lists speak of the same classes
@@ -55,7 +56,7 @@ def class_map_by_name(
     if classes > count and not are_equal_in_number(count, classes, masked):
         missing = f" of which {_unmatched(names, nearest)};" if nearest is not None and nearest.is_known else ""
         raise InvalidInputError(
-            f"the teacher answers {classes:,} classes, the data has {count:,} ({_listed(names)}), and nothing tells "
+            f"the teacher answers {classes:,} classes, the data has {count:,} ({listed(names)}), and nothing tells "
             f"which these are;{missing} {_ways(names, nearest)}"
         )
     notes = []
@@ -113,7 +114,7 @@ def read_class_map(
     class_map = tuple(lines.get(number, (ABSENT, 0))[0] for number in range(classes))
     count = len(names) or max(labels, 1 + max(by_data))
     missing = [number for number in range(count) if number not in by_data]
-    texts = _listed([names[number] if names else str(number) for number in missing])
+    texts = listed([names[number] if names else str(number) for number in missing])
     notes = (f"no class of the teacher is mapped to {texts}: it counts as absent there",) if missing else ()
     return ClassMap(() if class_map == tuple(range(count)) else class_map, count, notes)
 
@@ -125,7 +126,7 @@ def _of_numbers(numbers: Sequence[int], names: Sequence[str], vocabulary: Vocabu
     class_map = [ABSENT] * classes
     for label, number in enumerate(numbers):
         class_map[number] = label
-    pairs = _listed([f"{number} = {name}" for number, name in zip(numbers, names, strict=True)])
+    pairs = listed([f"{number} = {name}" for number, name in zip(numbers, names, strict=True)])
     note = f"{len(names):,} of the teacher's {classes:,} classes are the data's, by name ({vocabulary.source}): {pairs}"
     return ClassMap(tuple(class_map), len(names), (note,))
 
@@ -151,7 +152,7 @@ def _number(token: str, known: Sequence[Vocabulary], classes: int, owner: str) -
             f"{owner} has several classes {name!r}: {', '.join(map(str, numbers))}; give the number"
         )
     if not numbers:
-        listing = _listed(known[0].names, most=12) if known else "none has a name"
+        listing = listed(known[0].names, most=12) if known else "none has a name"
         raise InvalidInputError(f"{owner} has no class {name!r} ({listing}); give a number, 0 to {classes - 1}")
     return numbers[0]
 
@@ -178,9 +179,9 @@ def _shared(names: Sequence[str], vocabulary: Vocabulary) -> int:
 def _unmatched(names: Sequence[str], vocabulary: Vocabulary) -> str:
     unknown = [name for name in names if not vocabulary.numbers(name)]
     several = [(name, vocabulary.numbers(name)) for name in names if len(vocabulary.numbers(name)) > 1]
-    parts = [f"it has no {_listed(unknown)}"] if unknown else []
+    parts = [f"it has no {listed(unknown)}"] if unknown else []
     parts += [f"several are named {name!r}: {', '.join(map(str, numbers))}" for name, numbers in several[:3]]
-    return "; ".join(parts) or f"two classes of the data have one name there ({_listed(names)})"
+    return "; ".join(parts) or f"two classes of the data have one name there ({listed(names)})"
 
 
 def _ways(names: Sequence[str], vocabulary: Vocabulary | None) -> str:
@@ -189,8 +190,3 @@ def _ways(names: Sequence[str], vocabulary: Vocabulary | None) -> str:
         f"give --class-map FILE with a line TEACHER = DATA for each, such as `{example} = {names[0]}`, or --labels "
         "none to keep all the teacher's classes and use no hard label"
     )
-
-
-def _listed(texts: Sequence[str], most: int = 5) -> str:
-    rest = f" and {len(texts) - most:,} more" if len(texts) > most else ""
-    return ", ".join(texts[:most]) + rest

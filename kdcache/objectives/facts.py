@@ -61,6 +61,11 @@ class Facts:
         """True where each of several processes must compute it on all rows of the batch to get its loss."""
         return self.couples or self.remembers
 
+    @property
+    def by_labels(self) -> bool:
+        """True where it learns from rows with a hard label alone."""
+        return not self.teacher or self.mixing == BOTH_LABELS
+
     def record(self) -> dict[str, Any]:
         """Field : value, as `kdcache objectives` shows them."""
         needs = ["store" if self.teacher else "no teacher", *self.needs]

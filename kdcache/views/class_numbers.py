@@ -10,7 +10,7 @@ import numpy as np
 from kdcache.base.arrays import IntArray
 from kdcache.errors import InvalidInputError
 from kdcache.store.store import Store
-from kdcache.views.own_labels import NONE, listed
+from kdcache.views.own_labels import NONE, absent_notes, listed
 from kdcache.views.sources import Data
 
 ADVICE = "name its classes as training does, or give training these classes too"
@@ -23,8 +23,11 @@ def numbered_by(data: Data, class_names: Sequence[str]) -> Data:
     It stays as it is where one of them has no names, or where its labels have these numbers already. Raises
     InvalidInputError, with both lists, for a labelled class that training lacks or names twice.
     """
-    if not class_names or not data.class_names or not data.is_labelled:
+    if not data.is_labelled or not (class_names or data.class_names):
         return data
+    if not (class_names and data.class_names):
+        nameless = "training" if data.class_names else "validation"
+        return replace(data, notes=(*data.notes, f"{nameless} names no classes: validation is taken by number"))
     numbers = _numbers(data.class_names, class_names)
     used = np.unique(data.labels[data.labels >= 0])
     if strangers := [data.class_names[number] for number in used[numbers[used] == NONE].tolist()]:
@@ -32,7 +35,7 @@ def numbered_by(data: Data, class_names: Sequence[str]) -> Data:
             f"validation has classes that training has not, or not once: {listed(strangers)}; training has "
             f"{_all(class_names)}; validation has {_all(data.class_names)}; {ADVICE}"
         )
-    notes = tuple(note for note in data.notes if "classes have no row" not in note)
+    notes = tuple(note for note in data.notes if note not in absent_notes(data.labels, data.class_names))
     if len(absent := np.setdiff1d(np.arange(len(class_names)), numbers[used])):
         names = listed([class_names[number] for number in absent.tolist()])
         notes += (f"validation has no row of {len(absent):,} of training's {len(class_names):,} classes: {names}",)

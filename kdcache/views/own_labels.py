@@ -6,6 +6,7 @@ A label is right or it is refused by its sample: a whole number of any form, -1 
 import numbers
 import time
 from collections.abc import Iterator, Mapping, Sequence
+from itertools import islice
 from typing import Any
 
 import numpy as np
@@ -20,6 +21,7 @@ from kdcache.views.draw import own_generators
 
 NONE = -1  # in place of a label
 LARGEST = 2**31 - 1
+NAMED = 5  # names that a message lists
 CHECKED = 8  # rows that are held against the label attribute, evenly spaced
 PATIENCE = 2.0  # seconds of reading after which progress is reported
 ATTRIBUTES = ("labels", "targets")
@@ -108,14 +110,15 @@ class OwnLabels:
         start_time = time.monotonic()
         with own_generators():
             for count, index in enumerate(indices.tolist(), start=1):
-                yield _row(self.samples, index, self.name)
+                row = _row(self.samples, index, self.name)
                 if time.monotonic() - start_time > PATIENCE:
                     progress("reading labels", count, len(indices))
+                yield row
 
     def _numbers(self, labels: Any) -> Labels:
         """Labels of any form as i32. Raises InvalidInputError for another number of them than there are samples."""
         if isinstance(labels, np.ma.MaskedArray):
-            labels = np.ma.filled(labels.astype(object), None)
+            labels = labels.tolist()  # None where they are masked
         labels = labels.detach().cpu() if isinstance(labels, Tensor) else labels
         try:
             count = len(labels)
@@ -176,26 +179,28 @@ def class_number(label: Any) -> int:
     return int(number)
 
 
-def label_notes(labels: Labels, class_names: Sequence[str]) -> tuple[str, ...]:
-    """Notes on labels: how many rows have none, where others have one; and the classes, by name or up to the largest
-    label, that no row has."""
-    count, labelled = len(labels), labels[labels >= 0]
-    if not len(labelled):
+def label_notes(labels: Labels) -> tuple[str, ...]:
+    """A note on how many rows have no label, where others have one."""
+    count, unlabelled = len(labels), int((labels < 0).sum())
+    return (f"{unlabelled:,} of {count:,} rows have no label",) if 0 < unlabelled < count else ()
+
+
+def absent_notes(labels: Labels, class_names: Sequence[str]) -> tuple[str, ...]:
+    """A note on the classes, by name or up to the largest label, that no row has."""
+    present = set(np.unique(labels[labels >= 0]).tolist())
+    classes = len(class_names) or max(present, default=NONE) + 1
+    if not present or len(present) == classes:
         return ()
-    notes = []
-    if len(labelled) < count:
-        notes.append(f"{count - len(labelled):,} of {count:,} rows have no label")
-    classes = len(class_names) or int(labelled.max()) + 1
-    if len(absent := np.setdiff1d(np.arange(classes), labelled)):
-        texts = [class_names[number] if class_names else str(number) for number in absent.tolist()]
-        notes.append(f"{len(absent):,} of {classes:,} classes have no row: {listed(texts)}")
-    return tuple(notes)
+    absent = list(islice((number for number in range(classes) if number not in present), NAMED))
+    texts = [class_names[number] if class_names else str(number) for number in absent]
+    count = classes - len(present)
+    return (f"{count:,} of {classes:,} classes have no row: {listed(texts, count=count)}",)
 
 
-def listed(names: Sequence[str], most: int = 5) -> str:
-    """The first names of a list, and how many there are beside."""
-    rest = f" and {len(names) - most:,} more" if len(names) > most else ""
-    return ", ".join(names[:most]) + rest
+def listed(names: Sequence[str], most: int = NAMED, count: int = 0) -> str:
+    """The first names of a list, and how many there are beside, of `count` where the list is cut."""
+    rest = max(count, len(names)) - most
+    return ", ".join(names[:most]) + (f" and {rest:,} more" if rest > 0 else "")
 
 
 def _of_array(labels: Any) -> Labels | None:

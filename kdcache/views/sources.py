@@ -25,7 +25,7 @@ from kdcache.views.data_parts import ids_digest, listed_indices, part_of
 from kdcache.views.decoding import DECODERS, ImageFiles, decoder_name
 from kdcache.views.draw import Samples
 from kdcache.views.image_folder import list_images
-from kdcache.views.own_labels import NONE, OwnLabels, label_notes
+from kdcache.views.own_labels import NONE, OwnLabels, absent_notes, label_notes
 from kdcache.views.reading import read_probe
 
 PROBES = 64  # samples whose contents enter the identity, evenly spaced
@@ -109,7 +109,8 @@ def open_data(
     data = data if rows is None else part_of(data, listed_indices(str(rows), data.ids))
     data = data if limit is None else _limited(data, limit)
     data = data.without_labels() if labels == "none" else data
-    return replace(data, notes=(*data.notes, *label_notes(data.labels, data.class_names)))
+    notes = (*data.notes, *label_notes(data.labels), *absent_notes(data.labels, data.class_names))
+    return replace(data, notes=notes)
 
 
 def of_whole(spec: str, arguments: dict[str, Any]) -> dict[str, Any]:

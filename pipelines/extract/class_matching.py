@@ -1,5 +1,8 @@
 """A teacher's classes are matched with the data's: as the store that stands has them, by a file, or by name."""
 
+from itertools import zip_longest
+
+from kdcache.errors import MismatchError
 from kdcache.networks.class_map import ClassMap, are_equal_in_number, class_map_by_name, read_class_map
 from kdcache.networks.class_names import vocabularies
 from kdcache.networks.teacher import Teacher
@@ -7,6 +10,8 @@ from kdcache.pipelines.settings import ExtractSettings
 from kdcache.store.lineage import read_class_names
 from kdcache.store.manifest import TeacherIdentity
 from kdcache.views.sources import Data
+
+SHOWN = 5  # classes that a message lists
 
 
 def classes_to_build(settings: ExtractSettings, data: Data, stored: TeacherIdentity | None) -> int:
@@ -30,9 +35,30 @@ def matched_classes(
         weights=settings.weights,
         classes=classes,
     )
-    if settings.class_map:
-        return read_class_map(settings.class_map, data.class_names, known, classes=classes, labels=data.classes)
-    return class_map_by_name(data.class_names, known, classes=classes, masked=settings.mask_classes)
+    if not settings.class_map:
+        return class_map_by_name(data.class_names, known, classes=classes, masked=settings.mask_classes)
+    class_map = read_class_map(settings.class_map, data.class_names, known, classes=classes, labels=data.classes)
+    if stored is not None:
+        _require_same(stored, class_map, settings)
+    return class_map
+
+
+def _require_same(stored: TeacherIdentity, class_map: ClassMap, settings: ExtractSettings) -> None:
+    """Raises MismatchError, naming the teacher's classes that the store maps otherwise."""
+    if stored.class_map != class_map.map:
+        pairs = zip_longest(stored.class_map, class_map.map, fillvalue="no map")
+        differences = [
+            (f"teacher.class_map of the teacher's class {number}", str(left), str(right))
+            for number, (left, right) in enumerate(pairs)
+            if left != right
+        ]
+        raise MismatchError(
+            f"{settings.store} belongs to another extraction, {len(differences)} classes of its teacher are mapped "
+            "otherwise:",
+            differences[:SHOWN],
+            "leave --class-map to the store, or use another store path",
+            ("the store", settings.class_map),
+        )
 
 
 def _of_store(stored: TeacherIdentity, data: Data) -> ClassMap:

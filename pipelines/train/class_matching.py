@@ -1,5 +1,7 @@
 """Labels and classes of a training: stores, data, weights and objective must speak of the same ones."""
 
+from typing import TypeGuard
+
 from kdcache.errors import InvalidInputError
 from kdcache.networks.class_map import are_equal_in_number
 from kdcache.objectives.objective import Objective, Phases
@@ -18,8 +20,8 @@ def require_same_labels(settings: TrainSettings, data: Data, stores: list[Store]
         name, unlabelled = str(store.folder.root), is_unlabelled(store)
         if settings.labels == "none" and not unlabelled:
             raise InvalidInputError(
-                f"{WITHOUT_LABELS} was given, and {name} has hard labels, which prove that its rows are these; leave "
-                f"{WITHOUT_LABELS} out, and give --set w_ce=0 to learn from soft labels alone"
+                f"{WITHOUT_LABELS} was given, and {name} has hard labels; leave {WITHOUT_LABELS} out (--set "
+                f"w_ce=0 learns from soft labels alone), or extract it with {WITHOUT_LABELS}"
             )
         if unlabelled and (data.is_labelled or data.class_names):
             raise InvalidInputError(
@@ -30,27 +32,44 @@ def require_same_labels(settings: TrainSettings, data: Data, stores: list[Store]
 def require_learnable(objective: Objective | Phases, data: Data) -> None:
     """Raises InvalidInputError for an objective that learns, all along or from some epoch on, from hard labels alone
     where no row has one."""
-    if data.is_labelled:
-        return
-    parts = list(objective.parts) if isinstance(objective, Phases) else [objective]
-    starts = objective.starts if isinstance(objective, Phases) else [0]
-    for start, part in zip(starts, parts, strict=True):
-        assert isinstance(part, Objective)
-        if not part.term.facts.teacher or (part.w_kd == 0 and "w_kd" not in part.over_epochs):
+    for start, part in () if data.is_labelled else _parts(objective):
+        if _is_by_labels(part):
             when = f"from epoch {start} on " if start else ""
             raise InvalidInputError(
-                f"no row of the data set has a label, and {when}the objective learns from hard labels alone: there is "
-                "nothing to learn; give labels, or a --store and an objective that uses its soft labels"
+                f"no row of the data set has a label, and {when}the objective learns from labelled rows alone: there "
+                "is nothing to learn; give labels, or a --store and an objective that needs none, such as kd"
             )
 
 
-def class_notes(settings: TrainSettings, data: Data, stores: list[Store]) -> tuple[str, ...]:
-    """Notes on the classes of the training data, of its stores' teachers, and of the weights that it starts from."""
+def _is_by_labels(part: Objective) -> bool:
+    """True for an objective that rows without a label teach nothing."""
+    return part.term.facts.by_labels or (part.w_kd == 0 and "w_kd" not in part.over_epochs)
+
+
+def _parts(objective: Objective | Phases) -> list[tuple[int, Objective]]:
+    """The objectives of a training, by the epoch from which each holds."""
+    if isinstance(objective, Objective):
+        return [(0, objective)]
+    return [(start, part) for start, part in zip(objective.starts, objective.parts, strict=True) if _is_one(part)]
+
+
+def _is_one(part: object) -> TypeGuard[Objective]:
+    return isinstance(part, Objective)
+
+
+def class_notes(
+    settings: TrainSettings, data: Data, stores: list[Store], objective: Objective | Phases
+) -> tuple[str, ...]:
+    """Notes on the classes of the training data, of its stores' teachers, and of the weights that it starts from, and
+    on rows that teach nothing."""
     notes = list(data.notes)
     count = len(data.class_names)
+    if (data.labels < 0).any() and data.is_labelled and any(_is_by_labels(part) for _, part in _parts(objective)):
+        notes.append("rows without a label teach nothing under this objective")
     for store in stores:
-        classes = store.identity.teacher.classes
-        if count and not are_equal_in_number(count, classes, store.identity.teacher.masked_classes):
+        teacher = store.identity.teacher
+        classes = teacher.classes
+        if count and not are_equal_in_number(count, classes, teacher.masked_classes):
             notes.append(
                 f"{store.folder.root} has {classes:,} classes, the data names {count:,}: hard labels and soft labels "
                 "may mean other classes; learn from one of them (w_ce or w_kd 0), or extract the store anew"

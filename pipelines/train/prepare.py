@@ -147,7 +147,7 @@ def open_run(student: Student, inputs: Inputs, loaders: Loaders, stack: ExitStac
         run = Run.begin(student, loaders.training, metadata, ranks)
     else:
         run = Run.resume(student, loaders.training, metadata, state, ranks)
-    run.notes = (*class_notes(settings, inputs.data, inputs.stores), *_validation_notes(loaders))
+    run.notes = (*class_notes(settings, inputs.data, inputs.stores, student.objective), *_validation_notes(loaders))
     return run
 
 
@@ -155,7 +155,9 @@ def _validation_notes(loaders: Loaders) -> tuple[str, ...]:
     """Notes on the validation split, and one where nothing of it can be measured."""
     if loaders.validating is None:
         return ()
-    notes = tuple(f"validation: {note}" for note in loaders.validating.data.notes)
+    notes = tuple(
+        note if note.startswith("validation") else f"validation: {note}" for note in loaders.validating.data.notes
+    )
     if not loaders.validating.data.is_labelled and not loaders.validating.stores:
         notes += ("validation measures nothing: no row of it has a label, and there is no --val-store",)
     return notes

@@ -17,6 +17,7 @@ from kdcache.networks.precision import autocast
 from kdcache.networks.preparation import normalisation
 from kdcache.networks.weights import load_weights
 from kdcache.pipelines.settings import TrainSettings
+from kdcache.pipelines.train.class_matching import require_same_labels
 from kdcache.store.plan import ViewPlan
 from kdcache.store.store import Store
 from kdcache.store.whole_arrays import make_order
@@ -207,6 +208,7 @@ def validation_loader(settings: TrainSettings, training: Data, device: str, laun
     data = open_data(settings.data, arguments, labels=settings.labels)
     data = numbered_by(data, training.class_names)
     stores = [Store.open(settings.val_store)] if settings.val_store else []
+    require_same_labels(settings, data, stores)
     for store in stores:
         names, name = store.identity.dataset.class_names, str(store.folder.root)
         require_alike(names, training.class_names, classes=store.identity.teacher.classes, store=name)

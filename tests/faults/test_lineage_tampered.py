@@ -76,6 +76,10 @@ TAMPERED: dict[str, tuple[str, str]] = {
     "a control character": (text([{"content_id": ID[1], "teacher": "\x1b]0;title\x07"}]), "is printable"),
     "too deep": (text(nested(DEPTH + 1)), "has more than at most 16 generations"),
     "too many": (text(nested(1, ENTRIES + 1)), "has more than at most 16 generations and 1000 stores"),
+    "class names of a word": (text([], class_names="cat"), "has class names that are no list of texts"),
+    "class names of numbers": (text([], class_names=[1, 2]), "has class names that are no list of texts"),
+    "a class name of half a pair": (r'{"format":1,"stores":[],"class_names":["\ud800"]}', "no list of texts"),
+    "too many class names": (text([], class_names=["cat"] * 2**18), "has class names that are no list of texts"),
     "huge": (text([{"content_id": ID[1], "teacher": "t" * BYTES}]), f"kdcache writes at most {BYTES}"),
 }
 

@@ -182,3 +182,12 @@ def test_class_means_that_are_not_there_are_asked_for() -> None:
     bare = whole.with_class_means(None)
     with pytest.raises(InvalidInputError, match="carry no class means"):
         Objective(KD(), tail="class-mean")(real_student(logits()), batch_of(bare, y=torch.arange(ROWS)))
+
+
+@pytest.mark.parametrize("name", TAUGHT)
+def test_an_objective_by_labels_learns_nothing_from_rows_without_one(name: str) -> None:
+    unlabelled = np.full(ROWS, -1)
+    batch = batch_of(full_labels(logits(), unlabelled), y=torch.from_numpy(unlabelled))
+    student = torch.from_numpy(logits(1.0) + 1.0)
+    _, gradient = value_and_gradient(made(name, settings={"w_ce": 0.0, "w_kd": 1.0}), student, batch)
+    assert bool((gradient == 0).all()) == TERMS[name].facts.by_labels

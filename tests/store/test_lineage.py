@@ -14,7 +14,16 @@ from kdcache.pipelines.extract.report import ExtractSummary
 from kdcache.pipelines.extract.stage import extract
 from kdcache.pipelines.train.stage import train
 from kdcache.store.layout import MANIFEST
-from kdcache.store.lineage import KEY, Ancestor, chain_of, lineage_of, read_lineage, render, weights_metadata
+from kdcache.store.lineage import (
+    KEY,
+    Ancestor,
+    chain_of,
+    lineage_of,
+    read_class_names,
+    read_lineage,
+    render,
+    weights_metadata,
+)
 from kdcache.store.store import Store
 from kdcache.training.run_folder import save_weights
 from tests.cli.test_cli import Capture, answer, kdcache
@@ -135,6 +144,20 @@ def test_a_student_of_a_store_that_was_not_sealed(stage: Stage, tmp_path: Path, 
     assert Store.open(tmp_path / "child.kd").identity.parents == ()
     assert kdcache("inspect", tmp_path / "child.kd") == 0
     assert f"not sealed, identity {unsealed.identity.digest[:16]} ({NETWORK})" in capsys.readouterr().out
+
+
+def test_class_names_stand_beside_the_lineage(generations: list[Store], tmp_path: Path) -> None:
+    names = ("cat", "caf\u00e9", "\u732b")
+    path = tmp_path / "w.safetensors"
+    for stores in ([], generations[:1]):
+        metadata = weights_metadata(stores, class_names=names)
+        assert set(metadata) == {KEY}  # one key: several would be written in random order
+        save_weights(path, network(3), metadata=metadata)
+        assert read_class_names(path) == names
+        assert len(read_lineage(path)) == len(stores)
+        assert weights_metadata(stores, start=path).get(KEY) == weights_metadata(stores).get(KEY)
+    assert weights_metadata([], class_names=("caf\udce9",)) == {}  # of a folder whose name is not UTF-8
+    assert weights_metadata([], class_names=("x" * 2**21, "y")) == {}
 
 
 def test_a_state_dict_says_nothing(stage: Stage, tmp_path: Path) -> None:
