@@ -10,7 +10,7 @@ import typer
 from typer.core import TyperGroup
 
 from kdcache.base.specs import at_home
-from kdcache.base.user_code import place_of, traceback_text, user_error
+from kdcache.base.user_code import exception_text, place_of, traceback_text, user_error
 from kdcache.cli.console import ClosedOutputError, print_error, print_traceback, results_apart, show_all_signs
 from kdcache.errors import InvalidInputError, KdcacheError, SampleError, UserCodeError
 
@@ -147,6 +147,8 @@ def _guarded(function: Callable[..., Any]) -> Callable[..., Any]:
 def _report(error: BaseException, *, as_json: bool, with_traceback: bool) -> int:
     """Print an error and return its exit code. Raises the error again where it is a fault of kdcache."""
     failure = error if isinstance(error, KdcacheError) else user_error(error)
+    if failure is None and isinstance(error, SystemExit):  # of a library: its code is not the command's
+        failure = InvalidInputError(exception_text(error))
     if failure is None and isinstance(error, OSError):  # 1 would say that a check failed
         failure = InvalidInputError(f"{error}; check the path, its permissions and the space left")
     if failure is None:

@@ -14,6 +14,7 @@ KdcacheError                 exit 2: what is wrong, the two values, what to do n
 ├── BadLogitsError           NaN, Inf or unusable class ids; names the samples
 ├── ReplayError              a view that was drawn again is not the view the teacher saw
 ├── TeacherSuspectError      a teacher that scores near chance on its own data set
+├── CannotWriteError         a run's or a sweep's file that cannot be written: a full disk, or no permission
 ├── ClusterError             a scheduler or a worker that cannot be used
 ├── BlocksFailedError        exit 1: blocks that failed again and again; names blocks and samples
 ├── CheckFailedError         exit 1: a check ran and its verdict is no
@@ -112,6 +113,11 @@ class ReplayError(KdcacheError):
 
 class TeacherSuspectError(KdcacheError):
     """A teacher whose top-1 accuracy on its own data set is near chance: most likely fed wrongly."""
+
+
+class CannotWriteError(KdcacheError):
+    """A file of a run or a sweep that cannot be written: the disk is full, or it may not be written. What was there is
+    whole, and the same command goes on."""
 
 
 class ClusterError(KdcacheError):

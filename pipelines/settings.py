@@ -5,6 +5,8 @@ from typing import Annotated, Any, Literal, TypeVar
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
 from kdcache.base.engine_settings import EngineSettings
+from kdcache.base.limits import CLASSES_MAX, ROWS_MAX
+from kdcache.base.ranges import EPOCHS_MAX, LARGE, PROCESSES_MAX, ROWS_OF_BATCH_MAX, SEED_MAX, Range
 from kdcache.base.records import explain
 from kdcache.base.specs import parse_arguments, read_toml
 from kdcache.base.view_span import ViewSpan, WrittenSpan
@@ -18,21 +20,34 @@ def _arguments(value: Any) -> Any:
 
 
 def _listed(value: Any) -> Any:
-    items = [value] if isinstance(value, str) else value
+    items = [value] if isinstance(value, str | int | float) and not isinstance(value, bool) else value
     if isinstance(items, list | tuple) and any(isinstance(item, str) for item in items):
         return tuple(part.strip() for item in items for part in str(item).split(",") if part.strip())
-    return value
+    return items
 
 
 Arguments = Annotated[dict[str, Any], BeforeValidator(_arguments)]
-Numbers = Annotated[tuple[float, ...], BeforeValidator(_listed)]
-Integers = Annotated[tuple[Annotated[int, Field(ge=0)], ...], BeforeValidator(_listed)]
+Means = Annotated[tuple[Annotated[float, Range(-LARGE, LARGE)], ...], BeforeValidator(_listed)]
+Deviations = Annotated[tuple[Annotated[float, Range(1 / LARGE, LARGE)], ...], BeforeValidator(_listed)]
+Weights = Annotated[tuple[Annotated[float, Range(0.0, LARGE)], ...], BeforeValidator(_listed)]
+Classes = Annotated[tuple[Annotated[int, Range(0, CLASSES_MAX - 1)], ...], BeforeValidator(_listed)]
+Epochs = Annotated[tuple[Annotated[int, Range(0, EPOCHS_MAX)], ...], BeforeValidator(_listed)]
+Seed = Annotated[int, Range(0, SEED_MAX)]
+Count = Annotated[int, Range(1, CLASSES_MAX)]
+Processes = Annotated[int, Range(0, PROCESSES_MAX)]
+Positive = Annotated[float, Range(0.0, LARGE, above=True)]
 Names = Annotated[tuple[str, ...], BeforeValidator(_listed)]
 Texts = Annotated[tuple[str, ...], BeforeValidator(lambda value: (value,) if isinstance(value, str) else value)]
 Keep = Annotated[tuple[Literal["features", "head"], ...], BeforeValidator(_listed)]
 Precision = Literal["float32", "bfloat16", "float16"]
-Temperature = Annotated[float, Field(gt=0)] | Literal["calibrated"]
+Temperature = Annotated[float | Literal["calibrated"], Range(0.0, LARGE, above=True, words=("calibrated",))]
+SomeEpochs = Annotated[int | None, Range(1, EPOCHS_MAX)]
+SomeCount = Annotated[int | None, Range(1, CLASSES_MAX)]
+SomePositive = Annotated[float | None, Range(0.0, LARGE, above=True)]
+SomeShare = Annotated[float | None, Range(0.0, 1.0)]
+BelowOne = Annotated[float, Range(0.0, 1.0, below=True)]
 
+WEIGHTS_TEXT = "safetensors or torch FILE to load into the teacher; FILE#KEY: one of its state dicts"
 
 S = TypeVar("S", bound=BaseModel)
 
@@ -52,13 +67,13 @@ class Settings(BaseModel):
     )
     transform_set: Arguments = Field(default={}, description="key=value for the transform, for example size=224")
     mix: Literal["none", "mixup", "cutmix"] = Field(default="none", description="mixing inside groups of 64")
-    mix_alpha: float = Field(default=1.0, gt=0, description="lambda is drawn from Beta(alpha, alpha)")
-    seed: int = Field(default=0, ge=0, description="seed of the order and of all that is random")
-    mean: Numbers = Field(
+    mix_alpha: Positive = Field(default=1.0, description="lambda is drawn from Beta(alpha, alpha)")
+    seed: Seed = Field(default=0, description="seed of the order and of all that is random")
+    mean: Means = Field(
         default=(), description="input mean by channel; default: a teacher's own, else ImageNet's or 0.5"
     )
-    std: Numbers = Field(default=(), description="input standard deviation by channel")
-    workers: int = Field(default=2, ge=0, description="processes that draw views; 0 draws in this one")
+    std: Deviations = Field(default=(), description="input standard deviation by channel")
+    workers: Processes = Field(default=2, description="processes that draw views; 0 draws in this one")
     worker_start: WorkerStart = Field(default=DEFAULT_START, description="how these processes begin")
     device: str = Field(default="", description="cpu, cuda, cuda:1, mps; an accelerator where there is one")
     precision: Precision = Field(default="float32", description="autocast dtype of the network; heads stay float32")
@@ -72,34 +87,34 @@ class ExtractSettings(Settings):
     teacher_set: Arguments = Field(
         default={}, description="key=value for the teacher, for example weights=IMAGENET1K_V2"
     )
-    weights: str = Field(default="", description="safetensors file or state dict to load into the teacher")
+    weights: str = Field(default="", description=WEIGHTS_TEXT)
     class_map: str = Field(
         default="", description="file of lines TEACHER = DATA: the data's class of a teacher's, by name or number"
     )
     teacher_answers: Literal["logits", "probs"] | None = Field(
         default=None, description="probs: it ends in a softmax; default: logits, or what the store has"
     )
-    mask_classes: Integers = Field(default=(), description="classes that count as absent, for example 3,17")
+    mask_classes: Classes = Field(default=(), description="classes that count as absent, for example 3,17")
     views: WrittenSpan = Field(
         default=ViewSpan(0, 1), description="how many views, or a range such as 10:20 to add to a store"
     )
     order: Literal["shuffled", "given"] = Field(default="shuffled", description="order of positions")
     encoding: str = Field(default="auto", description="topk, full, sampled, or auto: full where top-k keeps all")
-    top_k: int = Field(default=10, ge=1, description="classes kept of each row")
+    top_k: Count = Field(default=10, description="classes kept of each row")
     quantisation: Literal["default", "high"] = Field(default="default", description="steps of 1/16 or 1/64 nat")
     packing: Literal["auto", "residuals", "plain"] = Field(
         default="auto",
         description="gaps by rank and tail as residuals, or both plain; auto: the store's, else residuals",
     )
-    draws: int | None = Field(default=None, ge=1, description="ids drawn of each row, of --encoding sampled")
-    draw_temperature: float | None = Field(
-        default=None, gt=0, allow_inf_nan=False, description="T at which they are drawn, and served alone; default 1"
+    draws: SomeCount = Field(default=None, description="ids drawn of each row, of --encoding sampled")
+    draw_temperature: SomePositive = Field(
+        default=None, description="T at which they are drawn, and served alone; default 1"
     )
     keep: Keep = Field(default=(), description="pooled features, the classifier")
-    batch_size: int = Field(default=256, description="rows of a teacher batch, a multiple of 64")
-    min_accuracy: float | None = Field(
-        default=None, description="accept this top-1 on clean rows; default twice chance"
+    batch_size: Annotated[int, Range(64, ROWS_OF_BATCH_MAX)] = Field(
+        default=256, description="rows of a teacher batch, a multiple of 64"
     )
+    min_accuracy: SomeShare = Field(default=None, description="accept this top-1 on clean rows; default twice chance")
     on_bad_sample: Literal["refuse", "strike"] = Field(
         default="refuse", description="a sample that cannot be read: stop, or leave it without an answer and go on"
     )
@@ -107,8 +122,8 @@ class ExtractSettings(Settings):
     seal: bool = Field(default=True, description="seal the store once it is whole")
     engine: Literal["local", "dask"] = Field(default="local", description="this process, or Dask: many, and machines")
     scheduler: str = Field(default="", description="address of a running Dask scheduler, such as tcp://HOST:8786")
-    dask_workers: int = Field(
-        default=0, ge=0, description="Dask's processes on this machine; 0: one a GPU, else one a core, up to 8"
+    dask_workers: Processes = Field(
+        default=0, description="Dask's processes on this machine; 0: one a GPU, else one a core, up to 8"
     )
     dashboard: str = Field(default="127.0.0.1:8787", description="where Dask's dashboard listens; empty: nowhere")
 
@@ -119,7 +134,7 @@ class TrainSettings(Settings):
     run: str = Field(description="folder of the run")
     student: str = Field(description="torchvision:NAME, timm:NAME, package.module:callable or file.py:callable")
     student_set: Arguments = Field(default={}, description="key=value for the student")
-    weights: str = Field(default="", description="safetensors file or state dict that the student starts from")
+    weights: str = Field(default="", description="weights that the student starts from: FILE or FILE#KEY")
     store: Names = Field(
         default=(),
         description="stores of soft labels, folders or http(s) addresses; several: an ensemble; none: plain training",
@@ -135,34 +150,34 @@ class TrainSettings(Settings):
     over_epochs: Arguments = Field(
         default={}, description="w_ce, w_kd or a setting as EPOCH:VALUE,..., for example w_kd=0:0.9,30:0.1"
     )
-    kd_epochs: int | None = Field(default=None, ge=1, description="plain cross-entropy from this epoch on")
+    kd_epochs: SomeEpochs = Field(default=None, description="plain cross-entropy from this epoch on")
     then: Texts = Field(default=(), description="EPOCH:NAME,key=value,...: another objective from that epoch on")
     tail: Literal["uniform", "class-mean", "ghost", "none"] = Field(
         default="uniform", description="shape of what lies outside the top k"
     )
-    top_k: int | None = Field(default=None, ge=1, description="use fewer classes than the store keeps")
+    top_k: SomeCount = Field(default=None, description="use fewer classes than the store keeps")
     combine: Literal["probabilities", "logits", "predictions", "losses"] = Field(
         default="probabilities", description="what of an ensemble is averaged"
     )
-    ensemble_weights: Numbers = Field(default=(), description="weight of each store, equal by default")
+    ensemble_weights: Weights = Field(default=(), description="weight of each store, equal by default")
     views: WrittenSpan | None = Field(
         default=None, description="views to cycle through, such as 10 or 10:20; all by default"
     )
-    epochs: int = Field(default=10, ge=1, description="epoch e uses view e mod V")
-    batch_size: int = Field(default=128, ge=2, description="rows of a batch")
+    epochs: Annotated[int, Range(1, EPOCHS_MAX)] = Field(default=10, description="epoch e uses view e mod V")
+    batch_size: Annotated[int, Range(2, ROWS_OF_BATCH_MAX)] = Field(default=128, description="rows of a batch")
     optimizer: Literal["sgd", "adamw"] = Field(default="sgd", description="SGD with Nesterov momentum, or AdamW")
-    lr: float = Field(default=0.1, gt=0, description="peak learning rate")
-    momentum: float = Field(default=0.9, ge=0, lt=1, description="of SGD")
-    weight_decay: float = Field(default=5e-4, ge=0, description="L2 of SGD, decoupled in AdamW")
+    lr: Annotated[float, Range(0.0, 1e30, above=True)] = Field(default=0.1, description="peak learning rate")
+    momentum: BelowOne = Field(default=0.9, description="of SGD")
+    weight_decay: Annotated[float, Range(0.0, LARGE)] = Field(default=5e-4, description="L2 of SGD, decoupled in AdamW")
     schedule: Literal["cosine", "step", "constant"] = Field(default="cosine", description="after the warm-up")
-    step_epochs: Integers = Field(default=(), description="epochs after which the step schedule lowers the rate")
-    step_factor: float = Field(default=0.1, gt=0, description="by which it lowers it")
-    warmup_epochs: float = Field(default=0.0, ge=0, description="linear from 0")
-    ema: float = Field(
-        default=0.0, ge=0, lt=1, description="decay of averaged weights, which are then validated; 0: off"
+    step_epochs: Epochs = Field(default=(), description="epochs after which the step schedule lowers the rate")
+    step_factor: Positive = Field(default=0.1, description="by which it lowers it")
+    warmup_epochs: Annotated[float, Range(0.0, float(EPOCHS_MAX))] = Field(default=0.0, description="linear from 0")
+    ema: BelowOne = Field(default=0.0, description="decay of averaged weights, which are then validated; 0: off")
+    checkpoint_steps: Annotated[int, Range(0, ROWS_OF_BATCH_MAX)] = Field(
+        default=0, description="also save after so many steps; 0: after each epoch"
     )
-    checkpoint_steps: int = Field(default=0, ge=0, description="also save after so many steps; 0: after each epoch")
-    memory_gb: float = Field(default=4.0, gt=0, description="memory for soft labels; above it blocks are shuffled")
+    memory_gb: Positive = Field(default=4.0, description="memory for soft labels; above it blocks are shuffled")
     accept_drift: bool = Field(default=False, description="accept replays that are a few levels off")
 
 
@@ -176,9 +191,11 @@ class VerifySettings(EngineSettings):
     transform_set: Arguments = Field(default={}, description="key=value for that transform")
     teacher: str = Field(default="", description="ask this teacher again for some rows; needs --data")
     teacher_set: Arguments = Field(default={}, description="key=value for the teacher")
-    weights: str = Field(default="", description="safetensors file or state dict to load into the teacher")
-    rows: int = Field(default=512, ge=0, description="rows a view that are drawn again; 0 means all")
-    workers: int = Field(default=0, ge=0, description="processes that draw views")
+    weights: str = Field(default="", description=WEIGHTS_TEXT)
+    rows: Annotated[int, Range(0, ROWS_MAX)] = Field(
+        default=512, description="rows a view that are drawn again; 0 means all"
+    )
+    workers: Processes = Field(default=0, description="processes that draw views")
     worker_start: WorkerStart = Field(default=DEFAULT_START, description="how these processes begin")
     device: str = Field(default="", description="where the teacher runs")
     repair: bool = Field(default=False, description="remove damaged blocks, so that extract redoes just those")

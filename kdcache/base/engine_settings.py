@@ -1,9 +1,10 @@
 """Settings of the engines that run work block by block: this process, or Dask. Dask is not imported here."""
 
-from typing import Literal, Protocol
+from typing import Annotated, Literal, Protocol
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from kdcache.base.ranges import PROCESSES_MAX, Range
 from kdcache.errors import InvalidInputError
 
 
@@ -25,8 +26,8 @@ class EngineSettings(BaseModel):
 
     engine: Literal["local", "dask"] = Field(default="local", description="this process, or Dask: many, and machines")
     scheduler: str = Field(default="", description="address of a running Dask scheduler, such as tcp://HOST:8786")
-    dask_workers: int = Field(
-        default=0, ge=0, description="processes on this machine; 0: one a core, up to 8, or of a sweep one a GPU"
+    dask_workers: Annotated[int, Range(0, PROCESSES_MAX)] = Field(
+        default=0, description="processes on this machine; 0: one a core, up to 8, or of a sweep one a GPU"
     )
 
 

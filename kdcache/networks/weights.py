@@ -1,57 +1,73 @@
-"""Weights files of a network, and the digest of its weights."""
+"""Weights of a network: they are loaded from files of many kinds, made ready to be saved, and known by a digest."""
 
 import hashlib
+from collections.abc import Iterator
 from pathlib import Path
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file
 from torch import Tensor, nn
+from torch.nn.parameter import is_lazy
 
+from kdcache.base.weights_path import split_weights
 from kdcache.errors import InvalidInputError
+from kdcache.networks.weight_names import Fit, fit_names, plain_names, shared_memory, some
+from kdcache.networks.weights_files import State, read_states
+
+USUAL = ("state_dict", "model")  # under these keys the world keeps the state dict that is meant
 
 
-def load_weights(network: nn.Module, path: str | Path) -> None:
-    """Load a safetensors file or a state dict (weights only, never pickled code). Raises InvalidInputError."""
-    state = read_state(Path(path))
-    expected = network.state_dict()
-    differences = {
-        "missing": sorted(expected.keys() - state.keys()),
-        "unknown": sorted(state.keys() - expected.keys()),
-        "of another shape": sorted(
-            name for name in expected.keys() & state.keys() if expected[name].shape != state[name].shape
-        ),
-    }
-    if any(differences.values()):
-        parts = [f"{len(names)} {kind} (first: {names[0]})" for kind, names in differences.items() if names]
-        raise InvalidInputError(f"weights {path} do not fit the network: {', '.join(parts)}; check --teacher-set")
-    network.load_state_dict(state)
+def load_weights(network: nn.Module, path: str | Path, noun: str = "teacher") -> tuple[str, ...]:
+    """Load a weights file, `FILE` or `FILE#KEY`, into a network (weights only, never pickled code).
 
-
-def read_state(path: Path) -> dict[str, Tensor]:
-    """Tensors by name from safetensors or a torch file, also where they lie under "state_dict" or "model" in it.
-
-    Raises InvalidInputError for a file that is not there, cannot be read or holds anything else.
+    Returns notes on what was done to make it fit: a beginning of all names left out, one state dict of several taken,
+    numbers rounded. `noun` (teacher or student) names the flag in messages. Raises InvalidInputError for a file that
+    cannot be read or does not fit; the network is as it was.
     """
-    if not path.is_file():
-        raise InvalidInputError(f"weights {path}: there is no such file")
-    try:
-        if path.suffix == ".safetensors":
-            return load_file(path)
-        content = torch.load(path, map_location="cpu", weights_only=True)
-    except (SafetensorError, RuntimeError, EOFError, ValueError, KeyError) as error:
-        raise InvalidInputError(f"weights {path} cannot be read: {error}") from error
-    except Exception as error:  # torch's pickle errors share no base that is public
-        if type(error).__name__ != "UnpicklingError":
-            raise
-        advice = "it holds more than tensors; save a plain state dict or safetensors"
-        raise InvalidInputError(f"weights {path} are refused: {advice}") from error
-    for wrapper in ("state_dict", "model"):
-        if isinstance(content, dict) and isinstance(content.get(wrapper), dict):
-            content = content[wrapper]
-    if not isinstance(content, dict) or not all(isinstance(value, Tensor) for value in content.values()):
-        raise InvalidInputError(f"weights {path} hold no plain state dict of tensors")
-    return content
+    network_names = {plain: name for name, plain in plain_names(network).items()}
+    own_state = network.state_dict()
+    expected = {plain: own_state[name] for plain, name in network_names.items() if isinstance(own_state[name], Tensor)}
+    groups = shared_memory(expected)
+    states = read_states(path)
+    fits = {key: fit_names(state, expected, groups) for key, state in states.items()}
+    key = _chosen(path, fits)
+    fit = fits[key]
+    if not fit.is_exact:
+        raise _misfit(path, states, key, fit, expected, noun)
+    state = {fit.names[name]: value for name, value in states[key].items() if name in fit.names}
+    _require_shapes(path, state, expected, noun)
+    for group in groups:
+        _require_one_value(path, {name: state[name] for name in sorted(group.names & state.keys())}, expected)
+    notes = [*_choice_notes(path, fits, key), *fit.notes(), *_rounding_notes(path, state, expected)]
+    network.load_state_dict({network_names[name]: value for name, value in state.items()}, strict=False)
+    return tuple(f"weights {path}: {note}" for note in notes)
+
+
+def read_state(path: str | Path) -> State:
+    """Tensors by name from a weights file: those under "state_dict" or "model" in it, or the one state dict that it
+    holds. Raises InvalidInputError as `read_states` does, and where several could be meant."""
+    states = read_states(path)
+    key = _usual(states)
+    if key is None:
+        raise InvalidInputError(f"weights {path} hold several state dicts; choose one: {_choices(path, states)}")
+    return states[key]
+
+
+def saved_tensors(network: nn.Module) -> State:
+    """The state dict of a network as it is saved: on the CPU, without the names of torch.compile and DataParallel, and
+    one tensor for those that share memory, as safetensors' save_model has it."""
+    state = network.state_dict()
+    left_out: set[str] = set()
+    copied: set[str] = set()
+    for group in shared_memory(state):
+        if group.whole:
+            left_out |= group.names - {group.whole[0]}
+        else:  # slices of memory that no tensor covers
+            copied |= group.names
+    return {
+        plain: (state[name].clone() if name in copied else state[name]).detach().cpu().contiguous()
+        for name, plain in plain_names(network).items()
+        if name not in left_out
+    }
 
 
 def weights_digest(network: nn.Module) -> str:
@@ -62,3 +78,139 @@ def weights_digest(network: nn.Module) -> str:
         digest.update(f"{name} {values.dtype} {list(values.shape)}\n".encode())
         digest.update(values.reshape(-1).view(torch.uint8).numpy().data if values.numel() else b"")
     return digest.hexdigest()
+
+
+def _usual(keys: dict[str, State] | dict[str, Fit]) -> str | None:
+    """The key of the state dict that is meant where none is named: that under the usual keys, or the only one."""
+    path = ""
+    for key in USUAL:
+        longer = f"{path}.{key}" if path else key
+        path = longer if any(f"{name}.".startswith(f"{longer}.") for name in keys) else path
+    if path in keys:
+        return path
+    return next(iter(keys)) if len(keys) == 1 else None
+
+
+def _chosen(path: str | Path, fits: dict[str, Fit]) -> str:
+    """The key of the state dict to load. Raises InvalidInputError where several fit."""
+    usual, exact = _usual(fits), [key for key, fit in fits.items() if fit.is_exact]
+    if usual is not None and (usual in exact or not exact):
+        return usual
+    if len(exact) > 1:
+        raise InvalidInputError(
+            f"weights {path} hold several state dicts that fit; choose one: {_choices(path, exact)}"
+        )
+    if exact:
+        return exact[0]
+    return min(fits, key=lambda key: len(fits[key].missing) + len(fits[key].unknown))
+
+
+def _choices(path: str | Path, keys: dict[str, State] | list[str]) -> str:
+    file, first = split_weights(path)
+    return ", ".join(f"{file}#{key}" for key in list(keys)[:8] if key not in ("", first))
+
+
+def _choice_notes(path: str | Path, fits: dict[str, Fit], key: str) -> Iterator[str]:
+    file, asked = split_weights(path)
+    if key not in ("", asked, *USUAL):
+        yield f"of its state dicts {key} was taken"
+    if others := [name for name, fit in fits.items() if fit.is_exact and name not in (key, "")]:
+        yield f"it also holds {some(others)}: give {file}#{others[0]} for that"
+
+
+def _misfit(
+    path: str | Path, states: dict[str, State], key: str, fit: Fit, expected: dict[str, Tensor], noun: str
+) -> InvalidInputError:
+    """The error for names that do not fit: the missing, the unknown, those of another shape, and the next step."""
+    state = {fit.names[name]: value for name, value in states[key].items() if name in fit.names}
+    other_shapes = [name for name in sorted(expected.keys() & state.keys()) if _differs(expected[name], state[name])]
+    kinds = {"missing": fit.missing, "unknown": fit.unknown, "of another shape": other_shapes}
+    parts = [f"{len(names)} {kind} (first: {names[0]})" for kind, names in kinds.items() if names]
+    file, asked = split_weights(path)
+    place = f" under {key}" if key != asked else ""
+    advice = _selection(f"{file}#{key}." if key else f"{file}#", states[key], expected)
+    advice = advice or f"check --{noun} and --{noun}-set, or give its own weights"
+    if len(states) > 1 and not advice.startswith("the names"):
+        advice += f"; the file's state dicts are {_choices(path, list(states))}"
+    text = f"weights {path} do not fit the network{place}: {', '.join(parts)}; {advice}"
+    return InvalidInputError(f"{text}. In the file: {some(list(states[key]))}. In the network: {some(list(expected))}")
+
+
+def _selection(start: str, state: State, expected: dict[str, Tensor]) -> str:
+    """Advice to choose the names of one beginning, where just those fit; empty where none do."""
+    heads = dict.fromkeys(
+        ".".join(name.split(".")[:count]) for name in state for count in range(1, name.count(".") + 1)
+    )
+    for head in heads:
+        part = [name[len(head) + 1 :] for name in state if name.startswith(f"{head}.")]
+        if fit_names(part, expected).is_exact:
+            return f"the names that begin with {head}. fit: give {start}{head}"
+    return ""
+
+
+def _differs(value: Tensor, other: Tensor) -> bool:
+    return not is_lazy(value) and value.shape != other.shape
+
+
+def _require_shapes(path: str | Path, state: State, expected: dict[str, Tensor], noun: str) -> None:
+    """Raises InvalidInputError for tensors of another shape, or of whole numbers where the network has others."""
+    start = f"weights {path} do not fit the network"
+    if names := [name for name in sorted(state) if _differs(expected[name], state[name])]:
+        sizes = {name: (list(state[name].shape), list(expected[name].shape)) for name in names}
+        shown = [f"{name}: {here} in the file, {there} in the network" for name, (here, there) in sizes.items()]
+        advice = _classes_advice(sizes, noun) or f"check --{noun}-set, or give the weights of this network"
+        raise InvalidInputError(f"{start}: {len(names)} of another shape ({'; '.join(shown[:4])}); {advice}")
+    for name in sorted(state):
+        stored, wanted = state[name].dtype, expected[name].dtype
+        if (stored.is_floating_point, stored.is_complex) != (wanted.is_floating_point, wanted.is_complex):
+            raise InvalidInputError(
+                f"{start}: {name} is {_dtype(stored)} in the file, {_dtype(wanted)} in the network; give weights that "
+                "were not quantised"
+            )
+
+
+def _classes_advice(sizes: dict[str, tuple[list[int], list[int]]], noun: str) -> str:
+    """Advice where one layer alone differs, and in its outputs alone: the network answers other classes."""
+    pairs = {(stored[0], wanted[0]) for stored, wanted in sizes.values() if stored and wanted}
+    is_last = all(stored and wanted and stored[1:] == wanted[1:] for stored, wanted in sizes.values())
+    if not is_last or len(pairs) != 1 or len({name.rpartition(".")[0] for name in sizes}) > 1:
+        return ""
+    stored_classes, classes = pairs.pop()
+    return (
+        f"the file answers {stored_classes} classes, the network {classes}: give --{noun}-set "
+        f"num_classes={stored_classes}, or weights of {classes} classes"
+    )
+
+
+def _require_one_value(path: str | Path, values: State, expected: State) -> None:
+    """Raises InvalidInputError where the file has unequal tensors for weights that are one in the network."""
+    first_names: dict[object, str] = {}
+    for name, value in values.items():
+        wanted = expected[name]
+        first = first_names.setdefault((wanted.shape, wanted.stride(), wanted.storage_offset()), name)
+        if not torch.equal(values[first], value):
+            raise InvalidInputError(
+                f"weights {path} do not fit the network: {first} and {name} are one tensor in the network, and "
+                "differ in the file; give weights of a network that ties them too, or untie them in this one"
+            )
+
+
+def _rounding_notes(path: str | Path, state: State, expected: dict[str, Tensor]) -> Iterator[str]:
+    """A note where floats of the file are wider than the network's. Raises InvalidInputError where one overflows."""
+    wider = {}
+    for name, value in state.items():
+        dtype = expected[name].dtype
+        if value.is_floating_point() and torch.finfo(value.dtype).bits > torch.finfo(dtype).bits:
+            wider[name] = dtype
+            if value.isfinite().all() and not value.to(dtype).isfinite().all():
+                raise InvalidInputError(
+                    f"weights {path} do not fit the network: {name} holds {float(value.abs().max()):.4g}, more than "
+                    f"its {_dtype(dtype)} can hold; build the network in {_dtype(value.dtype)}, and give --precision"
+                )
+    if wider:
+        name, dtype = next(iter(wider.items()))
+        yield f"{len(wider)} tensors of {_dtype(state[name].dtype)} were rounded to the network's {_dtype(dtype)}"
+
+
+def _dtype(dtype: torch.dtype) -> str:
+    return str(dtype).removeprefix("torch.")

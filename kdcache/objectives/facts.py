@@ -36,7 +36,7 @@ class Facts:
     classes). couples: true where the rows of a batch meet in it. remembers: true where it follows one loss from step to
     step, and so cannot be asked for each teacher apart. by_kl: true where KL(p_T || q) at `asks_at` is all that it asks
     of a teacher, so that draws will do. sketch: true where it asks at temperatures that nobody knows before, or for
-    moments of the tail.
+    moments of the tail. by_total: true where it follows the share of the whole training that is done.
     """
 
     topk: str
@@ -55,6 +55,7 @@ class Facts:
     remembers: bool = False
     by_kl: bool = False
     sketch: bool = False
+    by_total: bool = False
 
     @property
     def gathers(self) -> bool:

@@ -76,6 +76,11 @@ class Objective(nn.Module):
         return self.term.facts.gathers
 
     @property
+    def counts_by_total(self) -> bool:
+        """True where the loss of a step depends on the number of epochs in the whole training."""
+        return self.term.facts.by_total
+
+    @property
     def temperatures(self) -> list[float]:
         """The temperatures at which the term asks the stores, those of ramps included."""
         temperatures: list[float] = []
@@ -152,6 +157,11 @@ class Phases(nn.Module):
     def gathers(self, epoch: int) -> bool:
         """True where, at an epoch, each of several processes needs the whole batch."""
         return cast("Objective", self.parts[self._current(epoch)]).gathers(epoch)
+
+    @property
+    def counts_by_total(self) -> bool:
+        """True where the last phase depends on where the training ends."""
+        return cast("Objective", self.parts[-1]).counts_by_total
 
     def _current(self, epoch: int) -> int:
         return max(index for index, start in enumerate(self.starts) if start <= epoch)

@@ -21,7 +21,9 @@ class TAID(nn.Module):
     the same, the loss that steers t is not. Exact on full; on top-k the head is exact, the tail by sketch.
     """
 
-    facts: ClassVar[Facts] = Facts(topk=SKETCHED, tails=BY_CLASS, w_ce=0.0, w_kd=1.0, remembers=True, asks_at=())
+    facts: ClassVar[Facts] = Facts(
+        topk=SKETCHED, tails=BY_CLASS, w_ce=0.0, w_kd=1.0, remembers=True, by_total=True, asks_at=()
+    )
 
     def __init__(self, t_start: Share = 0.4, t_end: Share = 1.0, alpha: Share = 5e-4, beta: OpenShare = 0.99) -> None:
         super().__init__()

@@ -17,6 +17,7 @@ from pydantic import Field, ValidationError
 from safetensors import SafetensorError, safe_open
 
 from kdcache.base.records import Record
+from kdcache.base.weights_path import is_safetensors, split_weights
 from kdcache.errors import InvalidInputError
 from kdcache.labels.encodings import AnyEncoding
 from kdcache.store.manifest import Identity, Manifest, Provenance
@@ -26,8 +27,7 @@ FORMAT = 1
 BYTES, DEPTH, ENTRIES = 2**22, 16, 1000  # an entry has at most 1,400 bytes
 NAMES_BYTES = 2**21  # of a network's class names; longer lists are left out
 RECODED = "recoded"  # key in a manifest's provenance: the stores that this one was recoded from
-ORIGINS = 16  # recodings that are shown
-SHOWN = 16  # digits of an id that people see
+ORIGINS, SHOWN = 16, 16  # recodings that are shown; digits of an id that people see
 ADVICE = "save the weights again without it, and name the parents with --parents"
 CONTENT_ID = re.compile(r"[0-9a-f]{64}")
 
@@ -131,10 +131,10 @@ def read_class_names(path: str | Path) -> tuple[str, ...]:
 
 
 def _read(path: str | Path) -> Lineage:
-    text = None
+    text, (file_path, _) = None, split_weights(path)
     try:
-        if Path(path).suffix == ".safetensors" and Path(path).is_file():
-            with safe_open(path, framework="numpy") as file:
+        if is_safetensors(file_path) and file_path.is_file():
+            with safe_open(file_path, framework="numpy") as file:
                 text = (file.metadata() or {}).get(KEY)
     except (SafetensorError, OSError) as error:
         raise InvalidInputError(f"weights {path} cannot be read: {error}") from error

@@ -107,6 +107,11 @@ class JoinedLoader:
         """False: all epochs have equal steps here, which is no settlement with older runs."""
         return False
 
+    @property
+    def has_unequal_needs(self) -> bool:
+        """False: each part's soft labels fit in memory."""
+        return False
+
     def steps(self, epoch: int) -> int:
         """The number of batches of an epoch."""
         return self.loaders[0].steps(epoch)
@@ -140,9 +145,9 @@ class JoinedLoader:
     def settle_steps(self, equal: bool | None) -> None:
         """Nothing is to be settled: all epochs have equal steps."""
 
-    def some_views(self, rows: int = 1) -> Tensor:
-        """Prepared views [B, ch, H, W] of at most so many samples, not mixed: an input for the network."""
-        return self.loaders[0].some_views(rows)
+    def spread_views(self, rows: int) -> dict[str, Tensor]:
+        """Views of samples of all parts, `rows` of each at most, by the sample's name, see `Loader`."""
+        return {name: view for loader in self.loaders for name, view in loader.spread_views(rows).items()}
 
     def _joined(self, batches: tuple[Batch, ...]) -> Batch:
         """One batch of the parts' batches; those without rows, whose images have no size, are left out."""

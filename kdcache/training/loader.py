@@ -33,6 +33,7 @@ from kdcache.training.loader_inputs import (
     answered_positions,
     chosen_positions,
     contents_of_stores,
+    deal_values,
     fitting,
     row_bytes,
     views_in_turn,
@@ -213,10 +214,15 @@ class Loader:
         self.batch_order = replace(self.batch_order, sizes=sizes, epochs=None)
         self._reading = self._new_reading()
 
-    def some_views(self, rows: int = 1) -> Tensor:
-        """Prepared views [B, ch, H, W] of at most so many samples, not mixed: an input for the network."""
-        positions = np.asarray(self.batch_order.positions[:rows], dtype=np.int64)
-        return self._drawing.some_views(self.batch_order.cycle[0], positions)
+    def spread_views(self, rows: int) -> dict[str, Tensor]:
+        """Prepared views [1, ch, H, W] of at most so many samples, spread over the data set, not mixed, by the sample's
+        name: input for the network."""
+        return self._drawing.spread_views(self.batch_order, rows)
+
+    @property
+    def has_unequal_needs(self) -> bool:
+        """True where soft labels do not fit in memory, so that epochs need unequal steps."""
+        return self.batch_order.has_unequal_needs
 
     @property
     def equal_steps(self) -> bool:
@@ -235,16 +241,7 @@ class Loader:
     @property
     def _description(self) -> dict[str, Any]:
         """The values by which two loaders deal the same batches."""
-        order = self.batch_order
-        return {
-            "seed": order.seed,
-            "batch_size": order.batch_size,
-            "drop_last": order.drop_last,
-            "positions": self._positions_digest,
-            "plan": self.plan.model_dump(mode="json"),
-            "windows": order.window_count,
-            "steps": self.steps(0),
-        }
+        return {"positions": self._positions_digest, **deal_values(self.batch_order)}
 
     def _epoch(self, epoch: int, first_step: int, iteration: int) -> Iterator[Batch]:
         """The batches of an epoch from a step on, for the iterator of that number."""

@@ -1,6 +1,7 @@
 """The loader's inputs: stores that fit the data set, and the positions that its epochs use."""
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 
@@ -11,6 +12,7 @@ from kdcache.base.view_span import ViewSpan, shown_spans
 from kdcache.errors import InvalidInputError, MissingBlockError
 from kdcache.labels.encoding import Contents
 from kdcache.store.store import Store
+from kdcache.training.batch_order import BatchOrder
 from kdcache.views.other_data import other_data_error
 from kdcache.views.reading import as_extracted
 from kdcache.views.sources import Data
@@ -112,3 +114,15 @@ def require_same_views(stores: Sequence[Store], views: ViewSpan | None) -> None:
         raise InvalidInputError(
             f"the stores' views differ: {lists}; choose some that all have with --views, or extract the others"
         )
+
+
+def deal_values(order: BatchOrder) -> dict[str, Any]:
+    """The values of an order by which two loaders deal the same batches of the same positions."""
+    return {
+        "seed": order.seed,
+        "batch_size": order.batch_size,
+        "drop_last": order.drop_last,
+        "plan": order.plan.model_dump(mode="json"),
+        "windows": order.window_count,
+        "steps": order.steps(0),
+    }

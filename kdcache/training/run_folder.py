@@ -1,29 +1,35 @@
 """Run folders on disk: settings, metrics as JSON lines, and checkpoints that are whole or absent."""
 
+import hashlib
 import io
 import json
 import os
+from collections.abc import Callable
 from contextlib import AbstractContextManager
 from pathlib import Path
 from pickle import UnpicklingError
 from typing import Any
 
 import torch
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
-from torch import Tensor, nn
+from torch import nn
 
 from kdcache.base.canonical import parse_json
-from kdcache.base.folder_lock import LOCK, held
+from kdcache.base.folder_lock import HOLDER, LOCK, Hold, held
 from kdcache.base.records import flatten
-from kdcache.base.whole_files import write_whole
+from kdcache.base.whole_files import TEMPORARY, cannot_write, replacing, write_whole, writing
 from kdcache.errors import InvalidInputError, MismatchError
+from kdcache.networks.weights import saved_tensors
 from kdcache.training.run_record import weights_apart
 
 SETTINGS = "settings.json"
 STATE = "checkpoints/state.pt"
+UNJUDGED = "unjudged"  # key in a checkpoint: the metrics of an epoch that is trained and not validated yet
+WhyNot = Callable[[int], str]
 
 
-def held_run(folder: Path) -> AbstractContextManager[None]:
+def held_run(folder: Path) -> AbstractContextManager[Hold]:
     """A run's folder, in which this process alone trains while this is open. Raises InvalidInputError for a folder that
     another process holds, or that holds something other than a run."""
     _require_run(folder)
@@ -33,52 +39,84 @@ def held_run(folder: Path) -> AbstractContextManager[None]:
 def _require_run(folder: Path) -> None:
     if (folder / SETTINGS).is_file() or not folder.is_dir():
         return
-    if any(path.name != LOCK and not path.name.startswith(".tmp-") for path in folder.iterdir()):
+    if any(path.name not in (LOCK, HOLDER) and not path.name.startswith(TEMPORARY) for path in folder.iterdir()):
         raise InvalidInputError(f"{folder} is not empty and holds no run; choose another folder for the run")
 
 
-def claim_run(folder: Path, settings: dict[str, Any]) -> bool:
+def claim_run(folder: Path, settings: dict[str, Any], why_not_longer: WhyNot | None = None) -> bool:
     """Write settings.json, or find it with the same settings. Returns True where the run began earlier.
 
-    A folder whose run has no checkpoint yet may be claimed anew. Raises MismatchError naming every setting that
-    differs, and InvalidInputError for a folder that holds something else.
+    A folder whose run has no checkpoint yet may be claimed anew. Raises MismatchError as `require_same_run` does, and
+    InvalidInputError for a folder that holds something else.
     """
     _require_run(folder)
     path = folder / SETTINGS
+    data = json.dumps(settings, indent=1, sort_keys=True).encode() + b"\n"
     if not path.is_file():
-        write_whole(path, json.dumps(settings, indent=1, sort_keys=True).encode() + b"\n")
+        write_whole(path, data)
         return False
+    is_equal = require_same_run(folder, settings, why_not_longer)
+    if not is_equal:
+        write_whole(path, data)
+    return is_equal or (folder / STATE).exists()
+
+
+def require_same_run(folder: Path, settings: dict[str, Any], why_not_longer: WhyNot | None = None) -> bool:
+    """True where settings.json has these settings. False where it has others, and they may be replaced: the run has no
+    checkpoint yet, or it has fewer epochs and nothing in `why_not_longer`, called with their number, against more.
+
+    Raises MismatchError naming every setting that differs.
+    """
+    path = folder / SETTINGS
     expected = flatten(weights_apart(parse_json(path.read_bytes(), str(path))))
     current = flatten(json.loads(json.dumps(settings)))
-    differences = [
-        (name, repr(expected.get(name)), repr(current.get(name)))
-        for name in sorted(expected.keys() | current.keys())
-        if expected.get(name) != current.get(name)
-    ]
-    if differences and (folder / STATE).exists():
-        advice = "choose another folder, or the settings, data and views (STORE@ID, --views) that it began with"
-        raise MismatchError(f"{folder} holds a run with other settings:", differences, advice, ("the run", "this run"))
-    if differences:
-        write_whole(path, json.dumps(settings, indent=1, sort_keys=True).encode() + b"\n")
-    return not differences
+    names = [name for name in sorted(expected.keys() | current.keys()) if expected.get(name) != current.get(name)]
+    if not names or not (folder / STATE).exists():
+        return not names
+    advice = "choose another folder, or the settings, data and views (STORE@ID, --views) that it began with"
+    if names == ["epochs"] and why_not_longer is not None:
+        reason = _reason(expected["epochs"], current["epochs"], why_not_longer)
+        if not reason:
+            return False
+        weights = folder / "weights/last.safetensors"
+        advice = f"{reason}; in another folder, --weights {weights} starts a new run from its weights"
+    differences = [(name, repr(expected.get(name)), repr(current.get(name))) for name in names]
+    raise MismatchError(f"{folder} holds a run with other settings:", differences, advice, ("the run", "this run"))
+
+
+def _reason(epochs: int, new_epochs: int, why_not_longer: WhyNot) -> str:
+    if new_epochs < epochs:
+        return "a run can be made longer, not shorter"
+    reason = why_not_longer(epochs)
+    return reason and f"the run cannot be made longer: {reason}"
 
 
 def save_state(folder: Path, state: dict[str, Any]) -> None:
-    """Write the one checkpoint from which a run goes on; an older one is replaced."""
+    """Write the one checkpoint from which a run goes on; an older one is replaced. Raises CannotWriteError."""
     path = folder / STATE
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".tmp-{path.name}")
-    with open(temporary, "wb") as file:
-        torch.save(state, file)
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(temporary, path)
+    with replacing(path) as temporary:
+        try:
+            with open(temporary, "wb") as file:
+                torch.save(state, file)
+        except RuntimeError as error:  # torch's own for a write that fails
+            raise cannot_write(path, _system_reason(error)) from error
+
+
+def _system_reason(error: BaseException) -> str:
+    """The system's reason behind an error, where one is known; else the error's first line."""
+    cause: BaseException | None = error
+    while cause is not None:
+        if isinstance(cause, OSError) and cause.strerror:
+            return cause.strerror
+        cause = cause.__cause__ or cause.__context__
+    return str(error).partition("\n")[0]
 
 
 def epochs_done(folder: Path) -> int:
-    """The number of whole epochs in a run's checkpoint, 0 where there is none. Its tensors are mapped and not read."""
+    """The number of epochs that are trained and validated in a run's checkpoint, 0 where there is none. Its tensors are
+    mapped and not read."""
     state = load_state(folder, mapped=True)
-    return 0 if state is None else int(state["epoch"])
+    return 0 if state is None else int(state["epoch"]) - (UNJUDGED in state)
 
 
 def load_state(folder: Path, *, mapped: bool = False) -> dict[str, Any] | None:
@@ -108,19 +146,41 @@ def _parsed(source: Path | io.BytesIO, path: Path, *, mapped: bool = False) -> d
 
 
 def save_weights(path: Path, network: nn.Module, *, metadata: dict[str, str] | None = None) -> None:
-    """Write weights as safetensors, ready for `--weights`; `metadata` as from `lineage.weights_metadata`."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    tensors: dict[str, Tensor] = {
-        name: value.detach().cpu().contiguous() for name, value in network.state_dict().items()
-    }
-    temporary = path.with_name(f".tmp-{path.name}")
-    save_file(tensors, temporary, metadata)
-    os.replace(temporary, path)
+    """Write weights as safetensors, ready for `--weights`; `metadata` as from `lineage.weights_metadata`.
+
+    Tied weights are written once, as by safetensors' save_model; names are those of the network without torch.compile
+    and DataParallel. Raises CannotWriteError.
+    """
+    tensors = saved_tensors(network)
+    with replacing(path) as temporary:
+        try:
+            save_file(tensors, temporary, metadata)
+        except SafetensorError as error:
+            reason = str(error).rpartition("I/O error: ")[2].partition(" (os error")[0]
+            raise cannot_write(path, reason) from error
+
+
+def is_whole(path: Path) -> bool:
+    """True for a safetensors file that is there in full."""
+    try:
+        with safe_open(path, framework="numpy"):
+            return True
+    except (SafetensorError, OSError):
+        return False
+
+
+def file_digest(path: Path) -> str:
+    """The sha256 of a file, as hex digits; empty where there is none."""
+    if not path.is_file():
+        return ""
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def append_metrics(folder: Path, line: dict[str, Any]) -> None:
-    """Append a line to metrics.jsonl."""
-    with open(folder / "metrics.jsonl", "a") as file:
+    """Append a line to metrics.jsonl. Raises CannotWriteError."""
+    path = folder / "metrics.jsonl"
+    with writing(path), open(path, "a") as file:
         file.write(json.dumps(line) + "\n")
         file.flush()
         os.fsync(file.fileno())
@@ -131,7 +191,8 @@ def read_metrics(folder: Path) -> list[dict[str, Any]]:
     path = folder / "metrics.jsonl"
     if not path.is_file():
         return []
-    return [json.loads(line) for line in path.read_text().splitlines() if line.endswith("}")]
+    lines = path.read_bytes().decode(errors="replace").splitlines()
+    return [json.loads(line) for line in lines if line.startswith("{") and line.endswith("}")]
 
 
 def keep_metrics(folder: Path, epochs: int) -> None:

@@ -16,7 +16,7 @@ from torch import Tensor
 from kdcache.base.arrays import IntArray
 from kdcache.base.view_span import ViewSpan
 from kdcache.networks.preparation import Preparation, normalisation
-from kdcache.training.batch_order import BatchRows
+from kdcache.training.batch_order import BatchOrder, BatchRows
 from kdcache.training.loader_options import FeedOptions
 from kdcache.views.draw import Drawn, DrawnRows, ViewDataset, ViewRequest
 from kdcache.views.mixing import mix_rows, with_partners
@@ -53,9 +53,16 @@ class ViewDrawing:
                 yield batch, self._images(batch, next(items)) if len(batch.positions) else self._no_rows()
             assert next(items, None) is None
 
-    def some_views(self, view: int, positions: IntArray) -> Tensor:
-        """Prepared views [B, ch, H, W] of some positions, not mixed: an input for the network."""
-        return self._prepared(self.dataset[ViewRequest(ViewSpan.of(view), positions)].images[0])
+    def spread_views(self, order: BatchOrder, rows: int) -> dict[str, Tensor]:
+        """Prepared views [1, ch, H, W] of up to `rows` positions, spread over those of an order, not mixed, by the
+        sample's name."""
+        views, span = {}, ViewSpan.of(order.cycle[0])
+        for place in np.unique(np.linspace(0, len(order.positions) - 1, rows).astype(np.int64)).tolist():
+            position = int(order.positions[place])
+            index = int(self.dataset.order[position])
+            name = f"sample {index} ({self.dataset.sample_name(index)})"
+            views[name] = self._prepared(self.dataset[ViewRequest(span, np.array([position]))].images[0])
+        return views
 
     def _images(self, batch: BatchRows, drawn: Drawn) -> BatchImages:
         count, mixing = len(batch.positions), drawn.mixing[0]

@@ -53,8 +53,8 @@ BOTH_WAYS = (
 @dataclass(frozen=True)
 class Job:
     """The parts of an extraction. `head` is the classifier that `--keep head` writes, `lineage` the stores that the
-    teacher learned from, `view_bytes` the size of one view, `notes` those on data, classes and the teacher's input.
-    `is_new`: no store stands yet."""
+    teacher learned from, `view_bytes` the size of one view, `notes` those on data, classes, the teacher's weights and
+    its input. `is_new`: no store stands yet."""
 
     data: Data
     teacher: Teacher
@@ -127,7 +127,7 @@ def open_job(settings: ExtractSettings, progress: Progress = silent) -> Job:
     with naming_samples(data):
         view, data_identity = first_view(transform, data.samples, plan.seed, strikes=strikes), data.identity()
     stored = stored_identity(settings)
-    teacher, fed_notes = _open_teacher(settings, data, view, device, stored.teacher if stored else None)
+    teacher, teacher_notes = _open_teacher(settings, data, view, device, stored.teacher if stored else None)
     logits, features = _first_answer(teacher, view)
     class_map = matched_classes(
         settings, data, teacher, classes=int(logits.shape[1]), stored=stored.teacher if stored else None
@@ -182,7 +182,7 @@ def open_job(settings: ExtractSettings, progress: Progress = silent) -> Job:
         batch_rows=settings.batch_size,
         view_bytes=view.nbytes,
         is_new=stored is None,
-        notes=(*data.notes, *class_map.notes, *fed_notes),
+        notes=(*data.notes, *class_map.notes, *teacher_notes),
     )
 
 
@@ -216,12 +216,11 @@ def _classifier(teacher: Teacher, logits: Array, features: Tensor | None) -> dic
 def _open_teacher(
     settings: ExtractSettings, data: Data, view: Tensor, device: str, stored: TeacherIdentity | None
 ) -> tuple[Teacher, tuple[str, ...]]:
-    """The teacher before its classes are matched with the data's, and notes on how it is fed."""
+    """The teacher before its classes are matched with the data's, and notes on its weights file and how it is fed."""
     classes = classes_to_build(settings, data, stored)
     network = build_network(settings.teacher, settings.teacher_set, classes, "teacher")
     own = own_input(network, settings.teacher, settings.teacher_set, settings.weights)
-    if settings.weights:
-        load_weights(network, settings.weights)
+    notes = load_weights(network, settings.weights, "teacher") if settings.weights else ()
     fed = feeding((settings.mean, settings.std), view, own=own, stored=stored)
     teacher = Teacher(
         network,
@@ -230,7 +229,7 @@ def _open_teacher(
         masked_classes=settings.mask_classes,
         answers=Answers(settings.teacher_answers or (stored.answers if stored else "logits")),
     )
-    return teacher, fed.notes
+    return teacher, (*notes, *fed.notes)
 
 
 def _encoding(

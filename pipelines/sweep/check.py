@@ -9,12 +9,14 @@ from kdcache.base.progress import Progress, StopRequest
 from kdcache.errors import InvalidInputError, KdcacheError
 from kdcache.pipelines.settings import TrainSettings
 from kdcache.pipelines.sweep.space import Point
+from kdcache.pipelines.train.first_answers import require_answers
+from kdcache.pipelines.train.longer import why_not_longer
 from kdcache.pipelines.train.objective import build_objective, chosen_temperature
 from kdcache.pipelines.train.prepare import Inputs, Loaders, open_inputs, open_loaders, run_record, with_stores
 from kdcache.pipelines.train.shared_settings import SHARED
-from kdcache.pipelines.train.student import build_student, require_answers, require_usable
+from kdcache.pipelines.train.student import build_student, require_usable
 from kdcache.store.store import Store
-from kdcache.training.run_folder import STATE, claim_run, epochs_done
+from kdcache.training.run_folder import STATE, epochs_done, require_same_run
 from kdcache.whole_store.row_bytes import row_bytes
 
 CALIBRATES = ("store", "calibration_store", "val_store", "temperature")
@@ -71,18 +73,23 @@ class Checker:
         inputs = self._inputs_of(settings)
         require_usable(inputs.stores, settings)
         temperature = self._temperature(settings, inputs)
-        build_objective(settings, inputs.teachers, temperature)
+        objective = build_objective(settings, inputs.teachers, temperature)
         key = _key(settings, SHARED)
         build = key + _key(settings, BUILDS)
         if build not in self._answered:
             loaders = self._loaders_of(key, settings, inputs)
-            network = build_student(settings, inputs.data, inputs.stores).to(inputs.device)
+            network = build_student(settings, inputs.data, inputs.stores)[0].to(inputs.device)
             require_answers(network, inputs.data, loaders.all, settings.precision)
             self._answered.add(build)
         folder = Path(settings.run)
         if not (folder / STATE).exists():
             return 0
-        claim_run(folder, run_record(settings, temperature, self._records[key]))
+        loaders = self._loaders_of(key, settings, inputs)
+        require_same_run(
+            folder,
+            run_record(settings, temperature, self._records[key]),
+            lambda epochs: why_not_longer(settings, objective, loaders.training, epochs),
+        )
         return epochs_done(folder)
 
     def _temperature(self, settings: TrainSettings, inputs: Inputs) -> float | None:

@@ -22,10 +22,11 @@ import random
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
+from kdcache.base.ranges import Range
 from kdcache.base.records import explain
 from kdcache.base.specs import read_toml
 from kdcache.errors import InvalidInputError
@@ -37,6 +38,11 @@ SWEEPABLE = tuple(sorted(TrainSettings.model_fields.keys() - NAMELESS))
 ARGUMENTS = tuple(name for name in SWEEPABLE if isinstance(TrainSettings.model_fields[name].default, dict))
 KINDS = {"choice", "int", "uniform", "loguniform"}
 
+Whole = Annotated[int, Range(-(2**53), 2**53)]
+Finite = Annotated[float, Range(-1e300, 1e300)]
+Trials = Annotated[int, Range(1, 100_000)]
+SearchSeed = Annotated[int, Range(0, 2**32 - 1 - 100_000)]  # Optuna's, to which the trials so far are added
+
 
 class _Part(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -46,9 +52,9 @@ class Distribution(_Part):
     """A distribution: choice among values; or int, uniform or loguniform between two bounds, both included."""
 
     choice: tuple[Any, ...] | None = Field(default=None, min_length=1)
-    integer: tuple[int, int] | None = Field(default=None, alias="int")
-    uniform: tuple[float, float] | None = None
-    loguniform: tuple[float, float] | None = None
+    integer: tuple[Whole, Whole] | None = Field(default=None, alias="int")
+    uniform: tuple[Finite, Finite] | None = None
+    loguniform: tuple[Finite, Finite] | None = None
 
     @model_validator(mode="after")
     def _one(self) -> Self:
@@ -82,16 +88,16 @@ class Distribution(_Part):
 class RandomSearch(_Part):
     """Trials drawn independently; the same seed draws the same."""
 
-    trials: int = Field(ge=1)
-    seed: int = Field(default=0, ge=0)
+    trials: Trials
+    seed: SearchSeed = 0
     space: dict[str, Distribution] = Field(min_length=1)
 
 
 class StudySearch(_Part):
     """Trials that Optuna proposes from the results so far."""
 
-    trials: int = Field(ge=1)
-    seed: int = Field(default=0, ge=0)
+    trials: Trials
+    seed: SearchSeed = 0
     sampler: Literal["tpe", "random"] = "tpe"
     direction: Literal["maximize", "minimize"] = "maximize"
     metric: str = "accuracy"

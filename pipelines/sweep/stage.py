@@ -7,11 +7,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
-from kdcache.base.folder_lock import LOCK, held
+from kdcache.base.folder_lock import HOLDER, LOCK, held
 from kdcache.base.progress import Progress, StopRequest, silent
 from kdcache.base.records import Record
 from kdcache.base.user_code import place_of
-from kdcache.base.whole_files import write_whole
+from kdcache.base.whole_files import TEMPORARY, write_whole
 from kdcache.errors import InterruptedRunError, InvalidInputError, KdcacheError
 from kdcache.pipelines.settings import TrainSettings
 from kdcache.pipelines.sweep.check import Checker, require_measured
@@ -241,7 +241,8 @@ def _sweep_folder(file: SweepFile, folder: str, path: str | Path, engine: Engine
 
 
 def _is_empty(folder: Path) -> bool:
-    return folder.is_dir() and all(entry.name == LOCK for entry in folder.iterdir())
+    names = [entry.name for entry in folder.iterdir()] if folder.is_dir() else [""]
+    return all(name in (LOCK, HOLDER) or name.startswith(TEMPORARY) for name in names)
 
 
 def _search(study: Study, make: Make, checker: Checker, table: ResultTable, trainer: Trainer, stop: StopRequest) -> int:

@@ -14,12 +14,13 @@ from kdcache.base.progress import Progress, silent
 from kdcache.errors import InvalidInputError
 from kdcache.pipelines.settings import TrainSettings
 from kdcache.pipelines.train.class_matching import class_notes, require_learnable, require_same_labels
+from kdcache.pipelines.train.first_answers import mode_notes, require_answers
+from kdcache.pipelines.train.longer import why_not_longer
 from kdcache.pipelines.train.objective import build_objective, chosen_temperature
 from kdcache.pipelines.train.run import Run
 from kdcache.pipelines.train.student import (
     build_student,
     inputs_of,
-    require_answers,
     require_usable,
     train_loader,
     validation_loader,
@@ -33,7 +34,7 @@ from kdcache.training.loader import Loader
 from kdcache.training.loader_inputs import fitting
 from kdcache.training.process_group import own_device
 from kdcache.training.ranks import Ranks
-from kdcache.training.run_claim import claimed_state
+from kdcache.training.run_claim import claimed_run
 from kdcache.training.run_record import weights_apart
 from kdcache.views.other_data import data_words
 from kdcache.views.sources import Data, open_data
@@ -116,8 +117,9 @@ def make_student(settings: TrainSettings, inputs: Inputs) -> Student:
     temperature = chosen_temperature(settings, inputs.teachers)
     objective = build_objective(settings, inputs.teachers, temperature).to(inputs.device)
     require_learnable(objective, inputs.data)
-    network = build_student(settings, inputs.data, inputs.stores).to(inputs.device)
-    return Student(settings, network, objective, temperature)
+    network, notes = build_student(settings, inputs.data, inputs.stores)
+    notes += tuple(mode_notes(network))
+    return Student(settings, network.to(inputs.device), objective, temperature, notes)
 
 
 def open_loaders(settings: TrainSettings, inputs: Inputs) -> Loaders:
@@ -139,15 +141,23 @@ def open_run(student: Student, inputs: Inputs, loaders: Loaders, stack: ExitStac
     settings, folder, ranks = student.settings, Path(student.settings.run), inputs.ranks
     classes = ranks.together(lambda: require_answers(student.network, inputs.data, loaders.all, settings.precision))
     record = run_record(settings, student.temperature, loaders.record)
-    state = claimed_state(folder, record, ranks, stack, in_step={"checkpoint_steps": settings.checkpoint_steps})
+    claim = claimed_run(
+        folder,
+        record,
+        ranks,
+        stack,
+        in_step={"checkpoint_steps": settings.checkpoint_steps},
+        why_not_longer=lambda epochs: why_not_longer(settings, student.objective, loaders.training, epochs),
+    )
+    state = claim.state
     loaders.training.settle_steps(None if state is None else "equal_steps" in state)
     class_names = inputs.data.class_names if len(inputs.data.class_names) == classes else ()
     metadata = weights_metadata(inputs.stores, start=settings.weights, class_names=class_names)
     if state is None:
-        run = Run.begin(student, loaders.training, metadata, ranks)
+        run = Run.begin(student, loaders.training, metadata, ranks, claim.hold)
     else:
-        run = Run.resume(student, loaders.training, metadata, state, ranks)
-    run.notes = (*class_notes(settings, inputs.data, inputs.stores, student.objective), *_validation_notes(loaders))
+        run = Run.resume(student, loaders.training, metadata, state, ranks, claim.hold)
+    run.notes += [*class_notes(settings, inputs.data, inputs.stores, student.objective), *_validation_notes(loaders)]
     return run
 
 

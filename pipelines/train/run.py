@@ -1,6 +1,5 @@
 """One training's lifetime: it begins or goes on from a checkpoint, takes steps, ends epochs and saves itself."""
 
-from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any, Protocol
@@ -8,6 +7,7 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor, nn
 
+from kdcache.base.folder_lock import Hold
 from kdcache.base.memory import peak_rss_bytes
 from kdcache.base.records import Record
 from kdcache.networks.answers import answered
@@ -16,14 +16,16 @@ from kdcache.objectives.batch import Batch
 from kdcache.objectives.outputs import Outputs
 from kdcache.pipelines.settings import TrainSettings
 from kdcache.pipelines.train.rank_generators import generator_states, restore_generators, seed_generators
+from kdcache.pipelines.train.rates import rate_multiplier
 from kdcache.pipelines.train.run_files import RunFiles
 from kdcache.pipelines.train.training_state import Student, TrainingState
 from kdcache.training.batch_stream import BatchStream
 from kdcache.training.data_parallel import DataParallel
 from kdcache.training.finite_loss import FiniteLossCheck
-from kdcache.training.optimisers import rate_schedule
 from kdcache.training.ranks import Ranks
-from kdcache.training.run_folder import save_state
+from kdcache.training.run_folder import UNJUDGED, save_state
+
+WEIGHTS = "weights"  # key in a checkpoint: the sha256 of the weights files
 
 
 class TrainSummary(Record):
@@ -61,24 +63,32 @@ class Run:
         self.parallel, self.ranks = parallel, parallel.ranks
         self.network, self.optimizer, self.scaler, self.ema = state.network, state.optimizer, state.scaler, state.ema
         self.steps_total = sum(loader.steps(epoch) for epoch in range(settings.epochs))
-        self.multiplier = _rate_multiplier(settings, self.steps_total)
+        self.multiplier = rate_multiplier(settings, self.steps_total)
         self.loss_sum = torch.zeros((), device=loader.device)
         self.watch = FiniteLossCheck(loader.device)
         self.steps_done, self.best = 0, -1.0
         self.start = (0, 0)  # epoch and step of the first batch that this run takes
-        self.notes: tuple[str, ...] = ()  # for the user, on what it learns from
+        self.unjudged: dict[str, Any] | None = None  # metrics of an epoch that is trained and not validated yet
+        self.notes: list[str] = []  # for the user, on what it learns from and on its files
+        self._resumed = False
 
     @classmethod
     def begin(
-        cls, student: Student, loader: BatchStream, metadata: dict[str, str], ranks: Ranks | None = None
+        cls,
+        student: Student,
+        loader: BatchStream,
+        metadata: dict[str, str],
+        ranks: Ranks | None = None,
+        hold: Hold | None = None,
     ) -> "Run":
         """A run before its first step. Its folder's metrics begin anew; `metadata` goes into the weights files."""
         settings, ranks = student.settings, ranks or Ranks()
         state = TrainingState.of(student, loader.device)
-        files = RunFiles.open(Path(settings.run), metadata, ranks, epochs=0)
+        files = RunFiles.open(Path(settings.run), metadata, ranks, epochs=0, hold=hold)
         seed_generators(ranks, settings.seed, 0)
         run = cls(settings, state, loader, files, _parallel(state, settings, loader, ranks))
         run._set_rate()
+        run.notes += student.notes
         return run
 
     @classmethod
@@ -89,18 +99,24 @@ class Run:
         metadata: dict[str, str],
         checkpoint: dict[str, Any],
         ranks: Ranks | None = None,
+        hold: Hold | None = None,
     ) -> "Run":
         """A run as `checkpoint` has it. Metrics of epochs that will run again are taken out of its folder."""
         settings, ranks = student.settings, ranks or Ranks()
         state = TrainingState.of(student, loader.device)
         state.load_state_dict(checkpoint)
-        files = RunFiles.open(Path(settings.run), metadata, ranks, epochs=checkpoint["epoch"])
+        epochs = checkpoint["epoch"] - (UNJUDGED in checkpoint)
+        files = RunFiles.open(Path(settings.run), metadata, ranks, epochs=epochs, hold=hold)
+        files.digests.update(checkpoint.get(WEIGHTS, {}))
         restore_generators(checkpoint, ranks, settings.seed)
         run = cls(settings, state, loader, files, _parallel(state, settings, loader, ranks))
         if ranks.first:
             run.loss_sum = checkpoint["loss_sum"].to(loader.device)
         run.steps_done, run.best = checkpoint["steps_done"], checkpoint["best"]
         run.start = (checkpoint["epoch"], checkpoint["step"])
+        run.unjudged, run._resumed = checkpoint.get(UNJUDGED), True
+        if epochs >= settings.epochs:
+            run.notes.append(f"{settings.run} was finished before: nothing was trained")
         return run
 
     @property
@@ -133,28 +149,50 @@ class Run:
         for group in self.optimizer.param_groups:
             group["lr"] = rate
 
-    def end_epoch(self, epoch: int, validation: dict[str, float], seconds: float) -> None:
-        """Write the epoch's metrics, weights and checkpoint."""
+    def end_epoch(self, epoch: int, seconds: float, *, is_judged: bool) -> None:
+        """Note the epoch's metrics. Where it will be validated (`is_judged`), write the checkpoint first: whatever
+        happens to the validation, the epoch is not lost."""
         self._check()  # before anything is written: a run of NaN must not count as finished
-        loss = float(self.ranks.sum(self.loss_sum)) / self.loader.steps(epoch)
         drift_levels = self.ranks.largest(-1.0 if self.loader.drift is None else self.loader.drift.levels)
-        line = {
+        self.unjudged = {
             "epoch": epoch,
-            "loss": loss,
+            "loss": float(self.ranks.sum(self.loss_sum)) / self.loader.steps(epoch),
             "lr": self.optimizer.param_groups[0]["lr"],
-            **validation,
             **({} if drift_levels < 0 else {"drift_levels": drift_levels}),
             "seconds": seconds,
         }
-        self.files.metrics.append(line)
+        self.loss_sum.zero_()
+        if is_judged:
+            self.save(epoch + 1, 0)
+
+    def judge(self, validation: dict[str, float], seconds: float) -> None:
+        """Write the metrics and weights of the epoch that has ended, validated in `seconds`, and the checkpoint."""
+        assert self.unjudged is not None
+        metrics, self.unjudged = dict(self.unjudged), None
+        names = ("epoch", "loss", "lr")
+        line = {**{name: metrics.pop(name) for name in names}, **validation, **metrics}
+        line["seconds"] += seconds
         # where nothing is validated, the last epoch is the best
         is_best = "accuracy" not in validation or validation["accuracy"] > self.best
         self.best = validation.get("accuracy", self.best) if is_best else self.best
         if self.ranks.first:
             with self.ranks.holding():
                 self.files.write_epoch(line, self.eval_network, is_best=is_best)
-        self.loss_sum.zero_()
-        self.save(epoch + 1, 0)
+        self.files.metrics.append(line)
+        self.save(line["epoch"] + 1, 0)
+
+    def look_at_weights(self) -> None:
+        """Look at the weights files of a run that was resumed, once, and write again what is lost and still known."""
+        if not self._resumed:
+            return
+        self._resumed, is_lost = False, False
+        if self.ranks.first:
+            with self.ranks.holding():
+                self.files.require_held()
+                notes, is_lost = self.files.mend(self.eval_network, self.best, at_epoch_end=self.start[1] == 0)
+                self.notes += notes
+        if self.ranks.largest(float(is_lost)) > 0:
+            self.best = -1.0
 
     def save(self, epoch: int, step: int) -> None:
         """Write the checkpoint from which `epoch` goes on at `step`."""
@@ -169,9 +207,12 @@ class Run:
             **self.state.state_dict(),
             **generator_states(self.ranks, self.loader.device),
             **({"equal_steps": True} if self.loader.equal_steps else {}),  # absent in runs from before that rule
+            **({UNJUDGED: self.unjudged} if self.unjudged else {}),
+            **({WEIGHTS: dict(self.files.digests)} if self.files.digests else {}),
         }
         if self.ranks.first:
             with self.ranks.holding():
+                self.files.require_held()
                 save_state(self.files.folder, checkpoint)
         else:
             self.loss_sum.zero_()  # the first process has it all now
@@ -197,26 +238,14 @@ class Run:
             weights=str(folder / "weights/last.safetensors"),
             peak_memory_bytes=peak_rss_bytes(),
             processes=self.ranks.world_size,
-            notes=self.notes,
+            notes=tuple(dict.fromkeys(self.notes)),
         )
-
-
-def _rate_multiplier(settings: TrainSettings, steps: int) -> Callable[[int], float]:
-    """The learning rate of a step, as a share of `lr`."""
-    epoch_steps = steps / settings.epochs
-    return rate_schedule(
-        settings.schedule,
-        steps=steps,
-        warmup=round(settings.warmup_epochs * epoch_steps),
-        milestones=[round(epoch * epoch_steps) for epoch in sorted(settings.step_epochs)],
-        factor=settings.step_factor,
-    )
 
 
 def _parallel(state: TrainingState, settings: TrainSettings, loader: BatchStream, ranks: Ranks) -> DataParallel:
     """Network and objective as a step uses them, tried under its precision. The first process's weights reach all."""
     with autocast(settings.precision, loader.device):
-        return DataParallel(state.network, state.objective, ranks, loader.some_views)
+        return DataParallel(state.network, state.objective, ranks, lambda: next(iter(loader.spread_views(1).values())))
 
 
 class Isolation(Protocol):

@@ -53,6 +53,10 @@ def serve(
     """
     loader, ranks = loaders.training, ranks or Ranks()
     stop, progress = ranks.stopping(stop), progress if ranks.first else silent
+    _judge([run for run in runs if run.unjudged is not None], loaders, isolation, ranks)
+    for run in filter(isolation.active, runs):
+        with isolation.turn(run):
+            run.look_at_weights()
     start_time = time.monotonic()
     for batch in _batches_from(loader, min(run.start for run in runs), ranks, stop):
         active_runs = [run for run in runs if isolation.active(run) and run.start <= (batch.epoch, batch.step)]
@@ -88,10 +92,20 @@ def _batches_from(loader: BatchStream, start: tuple[int, int], ranks: Ranks, sto
 def _end_epoch(
     runs: list[Run], loaders: Loaders, isolation: Isolation, ranks: Ranks, epoch: int, start_time: float
 ) -> None:
-    measures = validate(runs, loaders.validating, isolation, ranks)
+    is_judged = loaders.validating is not None
+    for run in runs:
+        with isolation.turn(run):
+            run.end_epoch(epoch, time.monotonic() - start_time, is_judged=is_judged)
+    _judge(list(filter(isolation.active, runs)), loaders, isolation, ranks)
+
+
+def _judge(runs: list[Run], loaders: Loaders, isolation: Isolation, ranks: Ranks) -> None:
+    """Validate runs whose epoch has ended, and let them write its metrics and weights."""
+    start_time = time.monotonic()
+    measures = validate(runs, loaders.validating, isolation, ranks) if runs else {}
     for run in filter(isolation.active, runs):
         with isolation.turn(run):
-            run.end_epoch(epoch, measures.get(run, {}), time.monotonic() - start_time)
+            run.judge(measures.get(run, {}), time.monotonic() - start_time)
 
 
 def _save(runs: list[Run], isolation: Isolation, batch: Batch, *, at_once: bool) -> None:

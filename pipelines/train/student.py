@@ -1,19 +1,15 @@
 """Student and loaders are built from train's settings; what does not fit is refused before the first step."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any
 
-import torch
 from torch import nn
 
 from kdcache.base.launch import ALONE, Launch
 from kdcache.base.records import differences
 from kdcache.errors import InvalidInputError, MissingBlockError
 from kdcache.labels.encodings import read_as
-from kdcache.networks.answers import answered, require_no_probabilities, unit_sums
 from kdcache.networks.build import build_network
-from kdcache.networks.first_views import first_views
-from kdcache.networks.precision import autocast
 from kdcache.networks.preparation import normalisation
 from kdcache.networks.weights import load_weights
 from kdcache.pipelines.settings import TrainSettings
@@ -28,8 +24,6 @@ from kdcache.views.class_numbers import numbered_by, require_alike
 from kdcache.views.readable import first_view
 from kdcache.views.sources import Data, of_whole, open_data
 from kdcache.views.transforms import PRESETS, build_transform, open_plan, stored_transform
-
-CHECKED_VIEWS = 8
 
 
 def require_usable(stores: list[Store], settings: TrainSettings) -> None:
@@ -59,34 +53,6 @@ def _require_whole(store: Store) -> None:
                 f"{store.folder.root}: {segment.layout.name} has {len(segment.commits())} of {segment.layout.blocks} "
                 "blocks; finish it with the same `kdcache extract`, or pin an older seal as STORE@ID"
             )
-
-
-def require_answers(network: nn.Module, data: Data, loaders: Sequence[BatchStream], precision: str) -> int:
-    """Check with some views that the student takes views and answers logits of all classes, before the run's folder is
-    claimed. Returns how many it answers."""
-    loader = loaders[0]
-    images = loader.some_views(CHECKED_VIEWS)
-    with (
-        first_views(network, images, "student", precision=precision),
-        torch.no_grad(),
-        autocast(precision, loader.device),
-    ):
-        logits = answered(network.eval()(images), len(images), "student")
-    require_no_probabilities(unit_sums(logits), "student", "let it answer the logits before the softmax")
-    count = logits.shape[1]
-    for store in (store for loader in loaders for store in loader.stores):
-        if count != (classes := store.identity.teacher.classes):
-            raise InvalidInputError(
-                f"the student answers {count} classes, {store.folder.root} has {classes}; "
-                f"set --student-set num_classes={classes}"
-            )
-    for split in (data, *(loader.data for loader in loaders)):
-        if (largest := int(split.labels.max(initial=-1))) >= count:
-            raise InvalidInputError(
-                f"the data set ({split.name}) has label {largest}, the student answers {count} classes; set "
-                f"--student-set num_classes={largest + 1}"
-            )
-    return count
 
 
 def inputs_of(loader: BatchStream) -> dict[str, Any]:
@@ -190,13 +156,12 @@ def _normalisation(
     return normalisation(settings.mean, settings.std, channels=view.shape[0], floating=is_float)
 
 
-def build_student(settings: TrainSettings, data: Data, stores: list[Store]) -> nn.Module:
-    """Build the student; it answers the store's classes, or the data set's where there is no store."""
+def build_student(settings: TrainSettings, data: Data, stores: list[Store]) -> tuple[nn.Module, tuple[str, ...]]:
+    """Build the student; it answers the store's classes, or the data set's where there is no store. Also returns notes
+    on the weights file that it starts from."""
     classes = stores[0].identity.teacher.classes if stores else data.classes
     network = build_network(settings.student, settings.student_set, classes, "student")
-    if settings.weights:
-        load_weights(network, settings.weights)
-    return network
+    return network, load_weights(network, settings.weights, "student") if settings.weights else ()
 
 
 def validation_loader(settings: TrainSettings, training: Data, device: str, launch: Launch = ALONE) -> Loader | None:

@@ -14,12 +14,14 @@ from kdcache.training.optimisers import build_optimizer
 
 @dataclass(frozen=True)
 class Student:
-    """One student before its first step: network and objective on the device, and the temperature that is recorded."""
+    """One student before its first step: network and objective on the device, the temperature that is
+    recorded, and notes on its weights file."""
 
     settings: TrainSettings
     network: nn.Module
     objective: Objective | Phases
     temperature: float | None
+    notes: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from kdcache.base.folder_lock import LOCK, held
+from kdcache.base.folder_lock import HOLDER, LOCK, held
 from kdcache.errors import InterruptedRunError, InvalidInputError
 from kdcache.pipelines.sweep.stage import sweep
 from kdcache.pipelines.train.stage import train
@@ -126,7 +126,7 @@ def test_a_sweep_is_not_run_twice_at_once(stage: Stage, tmp_path: Path) -> None:
         (tmp_path / "out/here").unlink()
         with pytest.raises(InvalidInputError, match=IN_USE):
             sweep(path)
-        assert [each.name for each in (tmp_path / "out").iterdir()] == [LOCK]
+        assert {path.name for path in (tmp_path / "out").iterdir()} == {LOCK, HOLDER}
     finally:
         process.kill()
         process.join()

@@ -46,7 +46,9 @@ def test_a_run_made_of_its_parts_steps_and_touches_no_file(tmp_path: Path, monke
     monkeypatch.chdir(tmp_path)
     made, loader = prepared(settings_of(Path("run")))
     state = TrainingState.of(made, "cpu")
-    parallel = DataParallel(state.network, state.objective, Ranks(), loader.some_views)
+    parallel = DataParallel(
+        state.network, state.objective, Ranks(), lambda: next(iter(loader.spread_views(1).values()))
+    )
     run = Run(made.settings, state, loader, RunFiles(Path("run")), parallel)
     assert (run.steps_total, run.steps_done, run.start, run.best) == (10, 0, (0, 0), -1.0)
     steps(run, list(loader)[:2])

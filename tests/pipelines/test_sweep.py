@@ -238,7 +238,7 @@ REFUSALS: dict[str, tuple[dict[str, Any], str]] = {
         "space lr of .* is normal; give one of choice, int, loguniform, uniform",
     ),
     "bounds": ({"random": {"trials": 1, "space": {"lr": {"loguniform": [0, 1]}}}}, "it must begin above 0"),
-    "value": ({"grid": {"lr": [0.1, -1]}}, "the point with lr -1: .*greater than 0"),
+    "value": ({"grid": {"lr": [0.1, -1]}}, "the point with lr -1: .*give a number above 0"),
     "twice": ({"grid": {"lr": [0.1, 0.1]}}, "lists a value of lr twice"),
     "nothing": ({}, r"sweeps nothing; give \[grid\], \[random\] or \[study\]"),
     "classes": ({"grid": {"student_set.num_classes": [10, 7]}}, "num_classes=7-.*: the student answers 7 classes"),

@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from kdcache.base.view_span import ViewSpan
-from kdcache.training.batch_order import BatchRows
+from kdcache.training.batch_order import BatchOrder, BatchRows
 from kdcache.training.loader_options import FeedOptions
 from kdcache.training.view_drawing import ViewDrawing
 from kdcache.views.draw import ViewDataset, ViewRequest
@@ -61,7 +61,12 @@ def test_images_are_normalised_by_the_means_that_were_given() -> None:
     torch.testing.assert_close(images.images, expected)
 
 
-def test_one_view_is_that_of_the_first_position() -> None:
+def test_spread_views_begin_at_the_first_position_and_are_not_mixed() -> None:
     drawing = drawing_of("mixup")
     (_, images) = next(drawing_of("none").stream([batch_of(0, view=1)]))
-    assert torch.equal(drawing.some_views(1, np.array([0])), images.images)
+    order = BatchOrder(
+        range(ROWS), ROWS, plan_of("light", "none"), (1,), batch_size=8, seed=0, block=64, window_rows=64
+    )
+    views = drawing.spread_views(order, 3)
+    assert len(views) == 3
+    assert torch.equal(next(iter(views.values())), images.images)
