@@ -1,5 +1,6 @@
 """Settings of the stages are frozen, have the same names as flags and in TOML, and refuse unknown names. No torch."""
 
+import os
 from typing import Annotated, Any, Literal, TypeVar
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
@@ -26,6 +27,26 @@ def _listed(value: Any) -> Any:
     return items
 
 
+def _paths(value: Any) -> Any:
+    """Paths, several of which may be joined by commas; one that exists may hold commas itself."""
+    items = [value] if isinstance(value, str) else value
+    if not isinstance(items, list | tuple) or not all(isinstance(item, str) for item in items):
+        return items
+    paths = []
+    for parts in (item.split(",") for item in items):
+        while parts:
+            counts = range(len(parts), 1, -1)
+            count = next((count for count in counts if _exists(",".join(parts[:count]))), 1)
+            paths.append(",".join(parts[:count]).strip())
+            parts = parts[count:]
+    return tuple(path for path in paths if path)
+
+
+def _exists(path: str) -> bool:
+    """True for a path that is there, as it is or before the mark of a seal, @ID."""
+    return any(map(os.path.exists, (path.strip(), path.strip().rpartition("@")[0])))
+
+
 Arguments = Annotated[dict[str, Any], BeforeValidator(_arguments)]
 Means = Annotated[tuple[Annotated[float, Range(-LARGE, LARGE)], ...], BeforeValidator(_listed)]
 Deviations = Annotated[tuple[Annotated[float, Range(1 / LARGE, LARGE)], ...], BeforeValidator(_listed)]
@@ -36,6 +57,7 @@ Seed = Annotated[int, Range(0, SEED_MAX)]
 Count = Annotated[int, Range(1, CLASSES_MAX)]
 Processes = Annotated[int, Range(0, PROCESSES_MAX)]
 Positive = Annotated[float, Range(0.0, LARGE, above=True)]
+Paths = Annotated[tuple[str, ...], BeforeValidator(_paths)]
 Names = Annotated[tuple[str, ...], BeforeValidator(_listed)]
 Texts = Annotated[tuple[str, ...], BeforeValidator(lambda value: (value,) if isinstance(value, str) else value)]
 Keep = Annotated[tuple[Literal["features", "head"], ...], BeforeValidator(_listed)]
@@ -135,7 +157,7 @@ class TrainSettings(Settings):
     student: str = Field(description="torchvision:NAME, timm:NAME, package.module:callable or file.py:callable")
     student_set: Arguments = Field(default={}, description="key=value for the student")
     weights: str = Field(default="", description="weights that the student starts from: FILE or FILE#KEY")
-    store: Names = Field(
+    store: Paths = Field(
         default=(),
         description="stores of soft labels, folders or http(s) addresses; several: an ensemble; none: plain training",
     )

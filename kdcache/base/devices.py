@@ -32,6 +32,8 @@ def chosen_device(name: str) -> str:
     import torch
 
     device = name or default_device()
+    if device.partition(":")[0] == "meta":
+        raise InvalidInputError(f"device {device} computes no values; without --device it is {default_device()}")
     try:
         torch.empty(1, device=device)
     except (RuntimeError, AssertionError) as error:

@@ -73,8 +73,6 @@ def feeding(
 def _notes(chosen: tuple[Numbers, Numbers], view: Tensor, own: OwnInput | None, own_pair: Any) -> Iterator[str]:
     mean, std = chosen
     fed = f"fed with mean {_text(mean)} and std {_text(std)}" if mean else "floats are fed as they are"
-    if not view.is_floating_point() and max(mean, default=0.0) > 1:
-        yield f"{fed}: 8-bit values count as 0..1, so divide mean and std by 255 where they are meant for 0..255"
     if view.is_floating_point() and not mean and not (own and own.with_floats) and (text := _range_text(view)):
         source, pair = (own.source, (own.mean, own.std)) if own and own.mean else ("the default of 8-bit views", ())
         names = " and ".join(map(_text, pair or default_normalisation(len(view))))

@@ -13,6 +13,7 @@ from torch import Tensor
 from kdcache.base.devices import to_device
 from kdcache.errors import InvalidInputError
 
+STD_MAX = 10.0  # of views in 0..1; those of a larger one are near-equal
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
 
@@ -142,4 +143,10 @@ def normalisation(
         return ((), ()) if floating else default_normalisation(channels)
     if len(mean) != channels or len(std) != channels or not (min(std) > 0 and all(map(isfinite, (*mean, *std)))):
         raise InvalidInputError(f"views have {channels} channels; mean {mean} and std {std} do not fit them")
+    if not floating and (max(mean) > 1 or max(std) > STD_MAX):
+        pairs = [",".join(f"{number / 255:.6g}" for number in numbers) for numbers in (mean, std)]
+        raise InvalidInputError(
+            f"mean is {mean} and std is {std}, and 8-bit values count as 0..1, so views would be near-equal; "
+            f"where they are meant for 0..255, give --mean {pairs[0]} --std {pairs[1]}"
+        )
     return mean, std

@@ -35,6 +35,7 @@ def load_weights(network: nn.Module, path: str | Path, noun: str = "teacher") ->
         raise _misfit(path, states, key, fit, expected, noun)
     state = {fit.names[name]: value for name, value in states[key].items() if name in fit.names}
     _require_shapes(path, state, expected, noun)
+    _require_numbers(path, state)
     for group in groups:
         _require_one_value(path, {name: state[name] for name in sorted(group.names & state.keys())}, expected)
     notes = [*_choice_notes(path, fits, key), *fit.notes(), *_rounding_notes(path, state, expected)]
@@ -167,6 +168,19 @@ def _require_shapes(path: str | Path, state: State, expected: dict[str, Tensor],
                 f"{start}: {name} is {_dtype(stored)} in the file, {_dtype(wanted)} in the network; give weights that "
                 "were not quantised"
             )
+
+
+def _require_numbers(path: str | Path, state: State) -> None:
+    """Raises InvalidInputError for weights that hold NaN, as those of a training that diverged. Buffers may hold
+    infinities, which masks of attention are."""
+    floats = {name: state[name] for name in sorted(state) if state[name].is_floating_point()}
+    if names := [name for name, values in floats.items() if values.float().isnan().any()]:
+        count, rows = int(floats[names[0]].float().isnan().sum()), floats[names[0]].numel()
+        raise InvalidInputError(
+            f"weights {path}: {count} of {rows} values of {names[0]} are NaN"
+            + (f", and {len(names) - 1} more tensors hold some" if len(names) > 1 else "")
+            + ": its training diverged, or the file is damaged; give those of an earlier epoch, or fetch it again"
+        )
 
 
 def _classes_advice(sizes: dict[str, tuple[list[int], list[int]]], noun: str) -> str:

@@ -17,7 +17,7 @@ from pydantic import Field, ValidationError
 from safetensors import SafetensorError, safe_open
 
 from kdcache.base.records import Record
-from kdcache.base.weights_path import is_safetensors, split_weights
+from kdcache.base.weights_path import begins_as_safetensors, split_weights
 from kdcache.errors import InvalidInputError
 from kdcache.labels.encodings import AnyEncoding
 from kdcache.store.manifest import Identity, Manifest, Provenance
@@ -133,7 +133,7 @@ def read_class_names(path: str | Path) -> tuple[str, ...]:
 def _read(path: str | Path) -> Lineage:
     text, (file_path, _) = None, split_weights(path)
     try:
-        if is_safetensors(file_path) and file_path.is_file():
+        if begins_as_safetensors(file_path):
             with safe_open(file_path, framework="numpy") as file:
                 text = (file.metadata() or {}).get(KEY)
     except (SafetensorError, OSError) as error:

@@ -17,6 +17,7 @@ import torchvision
 from kdcache.base.arrays import values_digest
 from kdcache.base.progress import Progress, silent
 from kdcache.base.specs import call, load_callable, portable_name
+from kdcache.base.user_code import exception_text
 from kdcache.errors import InvalidInputError
 from kdcache.store.manifest import DatasetIdentity
 from kdcache.views.built_in import BuiltIn, load_digits, load_fashion_mnist
@@ -167,6 +168,10 @@ def _require_indexable(samples: Any, name: str) -> None:
         keys = ", ".join(map(str, list(samples)[:8]))
         form, advice = f"dict with {keys}", "; return one of its data sets"
     elif hasattr(samples, "__len__") and hasattr(samples, "__getitem__"):
+        try:
+            len(samples)
+        except Exception as error:
+            raise InvalidInputError(f"data {name}: len() of the {form} raised {exception_text(error)}") from error
         return
     raise InvalidInputError(f"data {name} is a {form}; it must have a length and be indexable{advice}")
 
@@ -231,8 +236,8 @@ def _folder(place: str, arguments: dict[str, Any]) -> Data:
 
 def _torchvision(place: str, arguments: dict[str, Any]) -> Any:
     kind = getattr(torchvision.datasets, place, None)
-    if kind is None:
-        raise InvalidInputError(f"torchvision.datasets has no {place!r}; see its documentation for the names")
+    if not (isinstance(kind, type) and issubclass(kind, torch.utils.data.Dataset)):
+        raise InvalidInputError(f"torchvision.datasets has no data set {place!r}; see its documentation for the names")
     try:
         return call(kind, arguments, f"data torchvision:{place}")
     except (RuntimeError, OSError, ValueError) as error:

@@ -13,10 +13,11 @@ from kdcache.pipelines.extract.job import Job, open_job
 from kdcache.pipelines.extract.report import ExtractSummary, Report, all_whole
 from kdcache.pipelines.extract.torchrun import await_others, on_own_device, own_blocks
 from kdcache.pipelines.settings import ExtractSettings
-from kdcache.store.layout import MANIFEST, enclosing_store
+from kdcache.store.layout import MANIFEST
 from kdcache.store.lineage import unsealed_notes, with_lineage
 from kdcache.store.store import Store
 from kdcache.views.other_data import data_words, other_data_error
+from kdcache.views.own_place import require_own_place
 from kdcache.views.replay import grade_replay, require_decoder
 
 
@@ -28,8 +29,7 @@ def extract(
     Raises MismatchError for a store of another identity, InvalidInputError for a transform that does not replay,
     TeacherSuspectError, BadLogitsError, and InterruptedRunError once `stop` is requested; committed blocks stay.
     """
-    if (outer := enclosing_store(Path(settings.store))) is not None:
-        raise InvalidInputError(f"{settings.store} would lie in {outer}, a store itself; choose a place beside it")
+    require_own_place(settings.store, settings.data, settings.data_set)
     start_time, stop, launch = time.monotonic(), stop or StopRequest(), launched()
     settings = on_own_device(settings, launch)
     with FreshDraws(settings) as fresh, open_engine(settings, progress, stop) as engine:

@@ -14,7 +14,7 @@ from kdcache.pipelines.train.longer import why_not_longer
 from kdcache.pipelines.train.objective import build_objective, chosen_temperature
 from kdcache.pipelines.train.prepare import Inputs, Loaders, open_inputs, open_loaders, run_record, with_stores
 from kdcache.pipelines.train.shared_settings import SHARED
-from kdcache.pipelines.train.student import build_student, require_usable
+from kdcache.pipelines.train.student import build_student, require_own_folder, require_usable
 from kdcache.store.store import Store
 from kdcache.training.run_folder import STATE, epochs_done, require_same_run
 from kdcache.whole_store.row_bytes import row_bytes
@@ -70,6 +70,7 @@ class Checker:
         return epoch_counts
 
     def _check(self, settings: TrainSettings) -> int:
+        require_own_folder(settings)
         inputs = self._inputs_of(settings)
         require_usable(inputs.stores, settings)
         temperature = self._temperature(settings, inputs)

@@ -21,11 +21,13 @@ from kdcache.pipelines.train.run import Run
 from kdcache.pipelines.train.student import (
     build_student,
     inputs_of,
+    require_own_folder,
     require_usable,
     train_loader,
     validation_loader,
 )
 from kdcache.pipelines.train.training_state import Student
+from kdcache.pipelines.train.unused_settings import unused_notes
 from kdcache.store.lineage import weights_metadata
 from kdcache.store.store import Store
 from kdcache.training.batch_stream import BatchStream
@@ -90,6 +92,7 @@ def open_inputs(settings: TrainSettings, ranks: Ranks | None = None, progress: P
             f"{process_count} processes were started, which can train one student together; for several students start "
             "one process, without torchrun"
         )
+    require_own_folder(settings)
     device = chosen_device(own_device(settings.device))
     data = open_data(settings.data, settings.data_set, labels=settings.labels, progress=progress)
     inputs = Inputs(device, data, [], ranks or Ranks())
@@ -157,7 +160,11 @@ def open_run(student: Student, inputs: Inputs, loaders: Loaders, stack: ExitStac
         run = Run.begin(student, loaders.training, metadata, ranks, claim.hold)
     else:
         run = Run.resume(student, loaders.training, metadata, state, ranks, claim.hold)
-    run.notes += [*class_notes(settings, inputs.data, inputs.stores, student.objective), *_validation_notes(loaders)]
+    run.notes += [
+        *unused_notes(settings),
+        *class_notes(settings, inputs.data, inputs.stores, student.objective),
+        *_validation_notes(loaders),
+    ]
     return run
 
 

@@ -21,9 +21,16 @@ from kdcache.training.batch_stream import BatchStream
 from kdcache.training.loader import Loader
 from kdcache.training.loader_options import FeedOptions, LabelOptions
 from kdcache.views.class_numbers import numbered_by, require_alike
+from kdcache.views.own_place import require_own_place
 from kdcache.views.readable import first_view
 from kdcache.views.sources import Data, of_whole, open_data
 from kdcache.views.transforms import PRESETS, build_transform, open_plan, stored_transform
+
+
+def require_own_folder(settings: TrainSettings) -> None:
+    """Raises InvalidInputError for a run in a store or among the pictures of a split."""
+    for arguments in (settings.data_set, {**settings.data_set, **settings.val_set}):
+        require_own_place(settings.run, settings.data, arguments)
 
 
 def require_usable(stores: list[Store], settings: TrainSettings) -> None:

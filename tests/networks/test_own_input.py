@@ -117,8 +117,18 @@ def test_floats_are_fed_as_they_are_which_is_said_where_nothing_normalised_them(
     assert fed(IMAGENET, view, own=None) == (IMAGENET, "")
 
 
-def test_a_mean_of_0_to_255_is_said() -> None:
-    assert "divide mean and std by 255" in fed(((123.7, 116.3, 103.5), (58.4, 57.1, 57.4)), own=None)[1]
+@pytest.mark.parametrize(
+    "given", [((123.675, 116.28, 103.53), (58.395, 57.12, 57.375)), ((0.0, 0.0, 0.0), (255.0, 255.0, 255.0))]
+)
+def test_a_mean_of_0_to_255_is_refused_with_that_of_0_to_1(given: Any) -> None:
+    with pytest.raises(InvalidInputError) as refusal:
+        fed(given, own=None)
+    words = str(refusal.value).split()
+    mean, std = (tuple(map(float, words[words.index(flag) + 1].split(","))) for flag in ("--mean", "--std"))
+    assert mean == pytest.approx([number / 255 for number in given[0]], rel=1e-5)
+    assert std == pytest.approx([number / 255 for number in given[1]], rel=1e-5)
+    assert fed((mean, std), own=None)[0] == (mean, std)
+    fed(given, view=300 * VIEW.float(), own=None)  # floats are of any range
 
 
 def test_another_size_than_the_network_s_is_said() -> None:

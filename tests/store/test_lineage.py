@@ -165,7 +165,9 @@ def test_a_state_dict_says_nothing(stage: Stage, tmp_path: Path) -> None:
     assert read_lineage(stage.weights) == ()
     assert weights_metadata([]) == {}
     assert read_lineage(tmp_path / "missing.safetensors") == ()  # whoever loads it says that it is not there
-    (tmp_path / "broken.safetensors").write_bytes(b"no header")
+    (tmp_path / "page.safetensors").write_bytes(b"<html></html>")
+    assert read_lineage(tmp_path / "page.safetensors") == ()  # nor what it is
+    (tmp_path / "broken.safetensors").write_bytes((10).to_bytes(8, "little") + b"{nonsense}")
     with pytest.raises(InvalidInputError, match=r"broken.safetensors cannot be read"):
         read_lineage(tmp_path / "broken.safetensors")
 
