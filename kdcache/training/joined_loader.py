@@ -9,6 +9,7 @@ Shape letters: B rows of a batch, N rows of all parts.
 import shlex
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
+from itertools import combinations
 from typing import Any
 
 import numpy as np
@@ -21,6 +22,7 @@ from kdcache.errors import InvalidInputError, MismatchError
 from kdcache.labels.encodings import read_as
 from kdcache.labels.soft_labels import SoftLabels
 from kdcache.objectives.batch import Batch
+from kdcache.store.plan import key_word
 from kdcache.store.store import Store
 from kdcache.training.batch_shares import near_equal
 from kdcache.training.loader import Loader
@@ -64,19 +66,21 @@ class JoinedLoader:
             raise InvalidInputError(
                 "--tail class-mean: each store has class means of its own, which cannot be joined; use --tail uniform"
             )
-        self.data, self.stores, self.epochs, self.device = data, tuple(stores), epochs, feed.device
+        self.data, self.stores = as_extracted(data, stores), tuple(stores)
+        shares = _workers_by_part(parts, feed.workers)
+        self.batch_size, self.epochs, self.device, self.workers = batch_size, epochs, feed.device, sum(shares)
         self.loaders = [
             Loader(
                 part,
                 [store],
                 batch_size=batch_size,
                 epochs=epochs,
-                seed=seed,
+                seed=key_word(seed, number, 0, "parts"),  # parts of one size would be dealt alike in every epoch
                 views=views,
                 labels=replace(labels, memory_bytes=labels.memory_bytes * len(part) // len(data)),
                 feed=replace(feed, workers=workers),
             )
-            for part, store, workers in zip(parts, stores, _workers_by_part(parts, feed.workers), strict=True)
+            for number, (part, store, workers) in enumerate(zip(parts, stores, shares, strict=True))
         ]
         first = self.loaders[0]
         self.plan, self.cycle = first.plan, first.cycle
@@ -88,9 +92,16 @@ class JoinedLoader:
         """The number of batches in an epoch."""
         return len(self.loaders[0])
 
+    def __repr__(self) -> str:
+        rows, epoch = self.rows_by_part, self.state_dict()["epoch"]
+        return (
+            f"JoinedLoader({' + '.join(map(str, rows))} of {len(self.data)} rows, batch_size {self.batch_size}, "
+            f"{len(self)} steps, next epoch {epoch} of {self.epochs}, {self.workers} workers, {self.device})"
+        )
+
     def __iter__(self) -> Iterator[Batch]:
-        """The batches of the next epoch."""
-        return map(self._joined, zip(*map(iter, self.loaders), strict=True))
+        """The batches of the next epoch, see `Loader`."""
+        return self._epoch(zip(*[iter(loader) for loader in self.loaders], strict=True))
 
     @property
     def rows_by_part(self) -> list[int]:
@@ -124,7 +135,8 @@ class JoinedLoader:
     def state_dict(self) -> dict[str, Any]:
         """The place of the next batch, `epoch` and `step`, and the states of the parts."""
         states = [loader.state_dict() for loader in self.loaders]
-        return {"epoch": states[0]["epoch"], "step": states[0]["step"], "parts": states}
+        epoch, step = min((state["epoch"], state["step"]) for state in states)  # an error leaves some of them ahead
+        return {"epoch": epoch, "step": step, "parts": states}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Let the next `iter()` begin at a state's place. Raises MismatchError where the state is of other parts."""
@@ -148,6 +160,19 @@ class JoinedLoader:
     def spread_views(self, rows: int) -> dict[str, Tensor]:
         """Views of samples of all parts, `rows` of each at most, by the sample's name, see `Loader`."""
         return {name: view for loader in self.loaders for name, view in loader.spread_views(rows).items()}
+
+    def _epoch(self, batches: Iterator[tuple[Batch, ...]]) -> Iterator[Batch]:
+        """The joined batches of an epoch. An error in one part ends the workers of all."""
+        while True:
+            try:
+                parts = next(batches, None)
+                batch = None if parts is None else self._joined(parts)
+            except BaseException:
+                self.close()
+                raise
+            if batch is None:
+                return
+            yield batch
 
     def _joined(self, batches: tuple[Batch, ...]) -> Batch:
         """One batch of the parts' batches; those without rows, whose images have no size, are left out."""
@@ -187,7 +212,7 @@ def joined_parts(stores: Sequence[Store], data: Data, words: str, progress: Prog
     parts, free = find_parts(stores, data, progress)
     for store, part in zip(stores, parts, strict=True):
         if part is None:
-            raise part_error(store, data, words, progress)
+            raise part_error(store, data, words, progress, free=free)
     if free.any():
         ids = [data.ids[index] for index in np.flatnonzero(free).tolist()]
         names = " ".join(f"--store {shlex.quote(str(store.folder.root))}" for store in stores)
@@ -199,12 +224,24 @@ def joined_parts(stores: Sequence[Store], data: Data, words: str, progress: Prog
     return [part_of(data, part) for part in parts if part is not None]
 
 
+def are_of_parts(stores: Sequence[Store]) -> bool:
+    """True for several stores of different data sets: an ensemble is of one."""
+    datasets = [store.identity.dataset for store in stores]
+    return any(one != datasets[0] for one in datasets)
+
+
 def require_joinable(stores: Sequence[Store], views: ViewSpan | None, top_k: int | None = None) -> None:
     """Stores of parts must hold one teacher's answers under one view plan, in one form; with `top_k` they may keep
     different numbers of classes. Raises MismatchError and InvalidInputError, naming stores and fields."""
-    first = stores[0]
+    first, paths = stores[0], [str(store.folder.root) for store in stores]
+    for (path, store), (other_path, other) in combinations(zip(paths, stores, strict=True), 2):
+        if store.identity.dataset == other.identity.dataset:
+            raise InvalidInputError(
+                f"{path} and {other_path} are of the same samples, and {len(stores)} stores were given as parts of a "
+                "data set: give one store of each part; an ensemble needs stores of the whole data set"
+            )
     for store in stores[1:]:
-        names = (str(first.folder.root), str(store.folder.root))
+        names = (paths[0], str(store.folder.root))
         teachers = first.identity.teacher, store.identity.teacher
         pairs = [(f"teacher.{name}", *(getattr(teacher, name) for teacher in teachers)) for name in TEACHER]
         plans = [store.identity.plan.model_dump(mode="json") for store in (first, store)]

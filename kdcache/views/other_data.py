@@ -12,7 +12,7 @@ from kdcache.base.progress import Progress, silent
 from kdcache.errors import InvalidInputError, MismatchError
 from kdcache.views.data_parts import Described, Extracted, ids_digest, shown_ids
 from kdcache.views.known_parts import find_parts, part_indices
-from kdcache.views.known_samples import Changes, changes_between, fingerprints_of, stored_samples
+from kdcache.views.known_samples import Changes, Flags, changes_between, fingerprints_of, stored_samples
 
 COMPARED = 100_000  # samples up to which a data set is read to say what changed
 HEX = re.compile(r"'([0-9a-f]{12})[0-9a-f]{52}'")
@@ -58,7 +58,7 @@ def new_samples(data: Described, stores: Sequence[Extracted], words: str, progre
     parts, free = find_parts(stores, data, progress)
     for store, part in zip(stores, parts, strict=True):
         if part is None:
-            raise part_error(store, data, words, progress)
+            raise part_error(store, data, words, progress, free=free)
     if not free.any():
         raise InvalidInputError(
             f"all {len(data)} samples are those of {', '.join(str(store.folder.root) for store in stores)}: none is new"
@@ -66,10 +66,23 @@ def new_samples(data: Described, stores: Sequence[Extracted], words: str, progre
     return np.flatnonzero(free)
 
 
-def part_error(store: Extracted, data: Described, words: str, progress: Progress = silent) -> MismatchError:
-    """The error for a store whose data set is no part of another."""
+def part_error(
+    store: Extracted, data: Described, words: str, progress: Progress = silent, *, free: Flags
+) -> MismatchError | InvalidInputError:
+    """The error for a store whose data set is no part of another, or one of which other stores have some: all samples
+    but those that are `free` [M]."""
+    path = store.folder.root
+    if (contents := store.identity.encoding.contents) is not None:
+        part = part_indices(store, data, fingerprints_of(data, contents, progress))
+        if part is not None and not free[part].all():
+            ids = [data.ids[index] for index in part[~free[part]].tolist()]
+            return InvalidInputError(
+                f"{len(ids)} of the {store.rows} samples of {path} are those of another store too: {shown_ids(ids)}; "
+                "stores of parts share none: leave one of them out, or extract it anew with --data-set rows=FILE, "
+                "where FILE lists the ids of the others alone"
+            )
     rows = [("dataset.rows", str(store.rows), str(len(data)))]
-    headline = f"{store.folder.root} is not of a part of this data set that no other store holds:"
+    headline = f"{path} is not of a part of this data set that no other store holds:"
     return MismatchError(
         headline, rows, explanation(store, data, OTHERS, words, progress), ("the store", "the data set")
     )

@@ -16,6 +16,7 @@ from kdcache.pipelines.train.prepare import Inputs, Loaders, open_inputs, open_l
 from kdcache.pipelines.train.shared_settings import SHARED
 from kdcache.pipelines.train.student import build_student, require_own_folder, require_usable
 from kdcache.store.store import Store
+from kdcache.training.joined_loader import are_of_parts
 from kdcache.training.run_folder import STATE, epochs_done, require_same_run
 from kdcache.whole_store.row_bytes import row_bytes
 
@@ -42,7 +43,8 @@ class Checker:
         return len(set.intersection(*(set(self._store(url).every_view) for url in settings.store)))
 
     def bytes_a_row(self, settings: TrainSettings) -> float | None:
-        """Bytes a row, summed over all stores, at the point's k' and tail, see `row_bytes`; None for plain training."""
+        """Bytes a row at the point's k' and tail, see `row_bytes`; None for plain training. Those of an ensemble are
+        summed; of stores of parts, in whose rows they differ, it is the mean."""
         if not settings.store:
             return None
         sizes = []
@@ -51,6 +53,11 @@ class Checker:
             if key not in self._row_bytes:
                 self._row_bytes[key] = row_bytes(self._store(url), settings.top_k, tail=settings.tail != "none")
             sizes.append(self._row_bytes[key])
+        stores = [self._store(url) for url in settings.store]
+        if are_of_parts(stores):
+            return sum(size * store.rows for size, store in zip(sizes, stores, strict=True)) / sum(
+                s.rows for s in stores
+            )
         return sum(sizes)
 
     def check(self, points: Sequence[Point], progress: Progress, stop: StopRequest) -> dict[str, int]:

@@ -31,7 +31,13 @@ from kdcache.pipelines.train.unused_settings import unused_notes
 from kdcache.store.lineage import weights_metadata
 from kdcache.store.store import Store
 from kdcache.training.batch_stream import BatchStream
-from kdcache.training.joined_loader import JoinedLoader, joined_parts, require_joinable, require_one_process
+from kdcache.training.joined_loader import (
+    JoinedLoader,
+    are_of_parts,
+    joined_parts,
+    require_joinable,
+    require_one_process,
+)
 from kdcache.training.loader import Loader
 from kdcache.training.loader_inputs import fitting
 from kdcache.training.process_group import own_device
@@ -104,8 +110,9 @@ def with_stores(inputs: Inputs, stores: list[Store], settings: TrainSettings, pr
     neither, with what was added or removed since."""
     require_same_labels(settings, inputs.data, stores)
     words = data_words(settings.data, settings.data_set)
-    if len(stores) > 1 and all(store.rows < len(inputs.data) for store in stores):
+    if are_of_parts(stores) and all(store.rows < len(inputs.data) for store in stores):
         require_one_process(inputs.ranks.world_size)
+        require_usable(stores, settings)  # of blocks that are not there yet no part is known
         require_joinable(stores, settings.views, settings.top_k)
         parts = joined_parts(stores, inputs.data, words, progress)
         return replace(inputs, stores=stores, parts=tuple(parts))
