@@ -3,6 +3,7 @@
 import linecache
 import sysconfig
 import traceback
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -29,12 +30,20 @@ class Place:
 
 def place_of(error: BaseException) -> Place | None:
     """The innermost line of the user's code in an exception's traceback, or in that of its cause; None without any."""
-    links: BaseException | None = error
-    while links is not None:
-        if (place := _syntax_place(links) or _innermost(links.__traceback__)) is not None:
+    for link in causes_of(error):
+        if (place := _syntax_place(link) or _innermost(link.__traceback__)) is not None:
             return place
-        links = links.__cause__ or (None if links.__suppress_context__ else links.__context__)
     return None
+
+
+def causes_of(error: BaseException) -> Iterator[BaseException]:
+    """An exception, its cause, the cause of that, and so on; each once, since one may be its own (`raise e from e`)."""
+    link: BaseException | None = error
+    known = set[int]()
+    while link is not None and id(link) not in known:
+        known.add(id(link))
+        yield link
+        link = link.__cause__ or (None if link.__suppress_context__ else link.__context__)
 
 
 def user_error(error: BaseException) -> UserCodeError | None:
@@ -50,7 +59,9 @@ def user_error(error: BaseException) -> UserCodeError | None:
 def sample_error(error: BaseException, index: int, name: str, part: str) -> SampleError:
     """The error of a sample, by its index and id, that tells what its data set (or the `part` named) raised."""
     if isinstance(error, SampleError):
-        return error
+        told = SampleError(str(error), index, error.part)  # whose cause may be `error`
+        told.details = error.details
+        return told
     named = f"sample {index}" + (f" ({name})" if name else "")
     if isinstance(error, KdcacheError):
         text, number = str(error), f"sample {index} "

@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from kdcache.base.arrays import IntArray
-from kdcache.errors import InvalidInputError
+from kdcache.errors import InvalidInputError, SampleError
 from kdcache.views.decoding import ImageFiles
 
 SHOWN = 8  # ids that a message lists
@@ -64,9 +64,13 @@ class SomeSamples:
     def __len__(self) -> int:
         return len(self.indices)
 
-    def __getitem__(self, index: int) -> tuple[Any, Any]:
-        image, label = self.samples[int(self.indices[index])]
-        return image, label
+    def __getitem__(self, index: int) -> Any:
+        try:
+            return self.samples[int(self.indices[index])]
+        except SampleError as error:  # by its index here
+            told = SampleError(str(error), index, error.part)
+            told.details = error.details
+            raise told from error
 
     @property
     def content(self) -> Callable[[int], bytes] | None:

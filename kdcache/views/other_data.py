@@ -129,6 +129,8 @@ def _text(store: Extracted, data: Described, changes: Changes, advice: str, word
         )
         if count
     ]
+    if len(changes.removed):
+        lines += [note for note in getattr(data, "notes", ()) if "are left out" in note]
     if not lines:
         reason = (
             "all samples are the store's by their contents and their order: their ids or the names of classes differ"

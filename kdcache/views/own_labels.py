@@ -72,7 +72,7 @@ class OwnLabels:
                 differs = True
             if differs:
                 raise InvalidInputError(
-                    f"data {self.name}: {self._sample(index)} has label {_shown(label)} in data[{index}][1] and "
+                    f"data {self.name}: {self._sample(index)} has label {shown_label(label)} in data[{index}][1] and "
                     f"{labels[index]} in its attribute `{attribute}`, perhaps by a target_transform; give it an "
                     "attribute `labels` of the labels that data[i][1] gives"
                 )
@@ -140,7 +140,7 @@ class OwnLabels:
         return f"sample {index} ({self.ids[index]})"
 
     def _error(self, index: int, label: Any, problem: str) -> InvalidInputError:
-        return InvalidInputError(f"data {self.name}: {self._sample(index)} has label {_shown(label)}: {problem}")
+        return InvalidInputError(f"data {self.name}: {self._sample(index)} has label {shown_label(label)}: {problem}")
 
 
 def label_attribute(samples: Any, rows: int) -> tuple[str, Any] | None:
@@ -239,6 +239,7 @@ def _is_numeric(row: Any) -> bool:
     return isinstance(row, np.ndarray) and row.dtype != object
 
 
-def _shown(label: Any) -> str:
+def shown_label(label: Any) -> str:
+    """A label as text, cut where it is long."""
     text = repr(label).replace("\n", " ")
     return text if len(text) <= 80 else f"{text[:77]}..."

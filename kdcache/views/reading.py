@@ -11,7 +11,7 @@ from typing import Any, Protocol, TypeVar
 
 import PIL.Image
 
-from kdcache.base.user_code import sample_error
+from kdcache.base.user_code import causes_of, sample_error
 from kdcache.errors import SampleError
 
 MACHINE = frozenset(
@@ -48,11 +48,9 @@ def read_sample(samples: Any, index: int, name: str = "") -> Any:
 
 def is_strikable(error: SampleError) -> bool:
     """True where a sample may be struck for an error: it is at fault itself, and no machine and no transform."""
-    cause: BaseException | None = error
-    while cause is not None:
+    for cause in causes_of(error):
         if isinstance(cause, MemoryError | SystemExit) or (isinstance(cause, OSError) and cause.errno in MACHINE):
             return False
-        cause = cause.__cause__
     return error.part == "data set"
 
 

@@ -3,6 +3,7 @@
 import hashlib
 import inspect
 import os
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
@@ -26,6 +27,7 @@ from kdcache.views.data_parts import ids_digest, listed_indices, part_of
 from kdcache.views.decoding import DECODERS, ImageFiles, decoder_name
 from kdcache.views.draw import Samples
 from kdcache.views.image_folder import list_images
+from kdcache.views.labelled_rows import LabelledRows
 from kdcache.views.own_labels import NONE, OwnLabels, absent_notes, label_notes
 from kdcache.views.reading import read_probe
 
@@ -147,14 +149,35 @@ def describe_samples(samples: Any, name: str, *, labels: UseOfLabels = "data", p
     own_labels = OwnLabels(samples, ids, name, progress)
     if labels == "none":
         own_labels.require_rows()
+        numbers, checked = np.full(rows, NONE, dtype=np.int32), samples
+    else:
+        numbers = own_labels.read(class_names)
+        checked = LabelledRows(samples, numbers, ids)
+    if len(samples) != rows:
+        raise InvalidInputError(
+            f"data {name} had {rows} samples and has {len(samples)} now: a data set must have one length; count its "
+            "samples once, when it is made"
+        )
     return Data(
-        samples=samples,
+        samples=checked,
         ids=ids,
-        labels=own_labels.read(class_names) if labels == "data" else np.full(rows, NONE, dtype=np.int32),
+        labels=numbers,
         class_names=class_names,
-        probe=lambda index: image_bytes(samples[index][0]),
+        probe=lambda index: image_bytes(checked[index][0]),
         name=name,
         decoder=decoder_name("pillow"),
+        notes=_notes_on_ids(ids),
+    )
+
+
+def _notes_on_ids(ids: Sequence[str]) -> tuple[str, ...]:
+    """A note where several samples have one id, by which messages and lists of rows know them."""
+    counts = Counter(ids)
+    if len(counts) == len(ids):
+        return ()
+    name, most = counts.most_common(1)[0]
+    return (
+        f"{len(ids):,} samples have {len(counts):,} ids between them: {most:,} are {name!r}; no id tells them apart",
     )
 
 
@@ -210,9 +233,9 @@ def _folder(place: str, arguments: dict[str, Any]) -> Data:
     arguments = dict(arguments)
     root = Path(place) / str(arguments.pop("split", ""))
     decoder = str(arguments.pop("decoder", DECODERS[0]))
-    max_pixels = arguments.pop("max_pixels", None)
+    max_pixels, hidden = arguments.pop("max_pixels", None), arguments.pop("hidden", False)
     if arguments:
-        known = "split, decoder, max_pixels, rows and limit"
+        known = "split, decoder, max_pixels, hidden, rows and limit"
         raise InvalidInputError(f"data folder takes {known}, not {', '.join(arguments)}")
     if max_pixels is not None and (not isinstance(max_pixels, int) or isinstance(max_pixels, bool) or max_pixels < 1):
         raise InvalidInputError(f"data folder: max_pixels is {max_pixels!r}; give the pixels of the largest picture")
@@ -220,7 +243,9 @@ def _folder(place: str, arguments: dict[str, Any]) -> Data:
         raise InvalidInputError(f"data folder: decoder is {decoder!r}; choose {' or '.join(DECODERS)}")
     if decoder == "torchvision" and not hasattr(torchvision.io, "decode_image"):
         raise InvalidInputError(f"torchvision {torchvision.__version__} decodes no images; use decoder=pillow")
-    images = list_images(root)
+    if not isinstance(hidden, bool):
+        raise InvalidInputError(f"data folder: hidden is {hidden!r}; give true to take hidden folders too, or false")
+    images = list_images(root, hidden=hidden)
     labels = np.asarray(images.numbers, dtype=np.int32)
     return Data(
         samples=ImageFiles(root, images.names, labels, decoder, max_pixels),

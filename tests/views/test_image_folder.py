@@ -84,5 +84,50 @@ def test_a_folder_without_classes_of_images_is_refused(tmp_path: Path, case: str
 
 def test_classes_that_are_named_as_splits_are_classes(tmp_path: Path) -> None:
     assert list_images(touch(tmp_path, "train/1.png", "test/2.png")).class_names == ("test", "train")
-    hidden = list_images(touch(tmp_path, ".ipynb_checkpoints/1.png"))
-    assert hidden.notes == ("hidden folders are taken as classes: .ipynb_checkpoints",)
+
+
+def test_hidden_folders_are_no_classes_and_hold_no_images_of_one(tmp_path: Path) -> None:
+    names = ("a/1.png", "b/2.png", ".ipynb_checkpoints/1.png", "__MACOSX/a/1.png", "b/@eaDir/2.png/thumb.jpg")
+    root = touch(tmp_path, *names, "a/._1.png", "b/.hidden.png")
+    listing = list_images(root)
+    assert (listing.class_names, listing.names) == (("a", "b"), ["a/1.png", "b/.hidden.png", "b/2.png"])
+    assert listing.notes == (
+        "1 file is no picture by its name (._* 1)",
+        "hidden folders are left out: .ipynb_checkpoints, __MACOSX, b/@eaDir; --data-set hidden=true takes them",
+    )
+    whole = list_images(root, hidden=True)
+    assert whole.class_names == (".ipynb_checkpoints", "__MACOSX", "a", "b")
+    assert set(names) <= set(whole.names)
+    with pytest.raises(InvalidInputError, match=r"its folders are hidden \(\.a, \.b\)"):
+        list_images(touch(tmp_path / "c", ".a/1.png", ".b/1.png"))
+    with pytest.raises(InvalidInputError, match="hidden is 'yes'"):
+        open_data(f"folder:{root}", {"hidden": "yes"})
+
+
+@pytest.mark.parametrize(
+    ("link", "target"),
+    [("a/loop", "../a"), ("a/deep/loop", ".."), ("a/deep/all", "../.."), ("b/loop", "."), ("all", ".")],
+)
+def test_a_link_that_leads_back_is_refused_by_name(tmp_path: Path, link: str, target: str) -> None:
+    root = touch(tmp_path, "a/1.png", "a/deep/2.png", "b/3.png")
+    (root / link).symlink_to(target, target_is_directory=True)
+    with pytest.raises(InvalidInputError, match=f"{link} in .* leads back into .*; remove that link"):
+        list_images(root)
+
+
+def test_links_from_class_to_class_that_lead_back_are_refused(tmp_path: Path) -> None:
+    root = touch(tmp_path, "a/1.png", "b/2.png")
+    (root / "a/b").symlink_to("../b")
+    (root / "b/a").symlink_to("../a")
+    with pytest.raises(InvalidInputError, match=r"a/b/a in .* leads back into a,"):
+        list_images(root)
+
+
+def test_links_to_other_folders_are_followed(tmp_path: Path) -> None:
+    root = touch(tmp_path / "root", "a/1.png", "b/2.png")
+    touch(tmp_path / "elsewhere", "3.png")
+    (root / "a/more").symlink_to(tmp_path / "elsewhere")
+    (root / "c").symlink_to(tmp_path / "elsewhere")
+    listing = list_images(root)
+    assert listing.names == ["a/1.png", "a/more/3.png", "b/2.png", "c/3.png"]
+    assert listing.notes == ("1 folders are met again by a link, with their images: c is a/more",)
