@@ -53,3 +53,14 @@ def exact_parts(pairs: IntArray, singles: IntArray, sizes: Sequence[int]) -> Ite
             singles[next_single : next_single + single_count],
         )
         next_pair, next_single = next_pair + pair_count, next_single + single_count
+
+
+def sizes_by_part(rows: Sequence[int], batch_size: int) -> list[tuple[int, ...]]:
+    """The numbers of rows that each batch takes of each part. Batches are near-equal parts of all rows, which come in
+    the order of their place in their part, as a share of it."""
+    total = sum(rows)
+    places = np.concatenate([(np.arange(count) + 0.5) / count for count in rows])
+    part_of_row = np.repeat(np.arange(len(rows)), rows)[np.argsort(places, kind="stable")]
+    edges = np.cumsum([0, *near_equal(total, -(-total // batch_size)).tolist()])
+    by_part = [np.flatnonzero(part_of_row == part) for part in range(len(rows))]
+    return [tuple(np.diff(np.searchsorted(numbers, edges)).tolist()) for numbers in by_part]

@@ -24,7 +24,7 @@ from kdcache.labels.soft_labels import SoftLabels
 from kdcache.objectives.batch import Batch
 from kdcache.store.plan import key_word
 from kdcache.store.store import Store
-from kdcache.training.batch_shares import near_equal
+from kdcache.training.batch_shares import sizes_by_part
 from kdcache.training.loader import Loader
 from kdcache.training.loader_inputs import require_same_views
 from kdcache.training.loader_options import FeedOptions, LabelOptions
@@ -85,7 +85,7 @@ class JoinedLoader:
         first = self.loaders[0]
         self.plan, self.cycle = first.plan, first.cycle
         self._starts = np.cumsum([0, *(len(part) for part in parts[:-1])]).tolist()
-        for loader, sizes in zip(self.loaders, _batch_sizes(self.rows_by_part, batch_size), strict=True):
+        for loader, sizes in zip(self.loaders, sizes_by_part(self.rows_by_part, batch_size), strict=True):
             loader.deal_by(sizes)
 
     def __len__(self) -> int:
@@ -288,14 +288,3 @@ def _workers_by_part(parts: Sequence[Data], workers: int) -> list[int]:
     """Loader processes of each part: near-proportional to its samples, one at least; none where none are wanted."""
     total = sum(len(part) for part in parts)
     return [max(1, round(workers * len(part) / total)) if workers else 0 for part in parts]
-
-
-def _batch_sizes(rows: Sequence[int], batch_size: int) -> list[tuple[int, ...]]:
-    """The numbers of rows that each batch takes of each part. Batches are near-equal parts of all rows, which come in
-    the order of their place in their part, as a share of it."""
-    total = sum(rows)
-    places = np.concatenate([(np.arange(count) + 0.5) / count for count in rows])
-    part_of_row = np.repeat(np.arange(len(rows)), rows)[np.argsort(places, kind="stable")]
-    edges = np.cumsum([0, *near_equal(total, -(-total // batch_size)).tolist()])
-    by_part = [np.flatnonzero(part_of_row == part) for part in range(len(rows))]
-    return [tuple(np.diff(np.searchsorted(numbers, edges)).tolist()) for numbers in by_part]

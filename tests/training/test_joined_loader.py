@@ -14,7 +14,8 @@ from kdcache.base.view_span import ViewSpan
 from kdcache.errors import InvalidInputError, MismatchError, ReplayError, SampleError
 from kdcache.labels.encoding import Encoding
 from kdcache.objectives.batch import Batch
-from kdcache.training.joined_loader import JoinedLoader, _batch_sizes, joined_parts
+from kdcache.training.batch_shares import sizes_by_part
+from kdcache.training.joined_loader import JoinedLoader, joined_parts
 from kdcache.training.loader import Loader
 from kdcache.training.loader_options import FeedOptions
 from kdcache.views.data_parts import part_of
@@ -210,8 +211,8 @@ def test_struck_samples_are_left_out_and_need_not_be_read(data: Data, tmp_path: 
 
 
 @given(st.lists(st.integers(1, 60), min_size=1, max_size=5), st.integers(1, 80))
-def test_batch_sizes_are_near_equal_and_in_proportion(rows: list[int], batch_size: int) -> None:
-    sizes = _batch_sizes(rows, batch_size)
+def testsizes_by_part_are_near_equal_and_in_proportion(rows: list[int], batch_size: int) -> None:
+    sizes = sizes_by_part(rows, batch_size)
     totals = [sum(batch) for batch in zip(*sizes, strict=True)]
     assert [sum(part) for part in sizes] == rows
     assert len(totals) == -(-sum(rows) // batch_size)

@@ -47,13 +47,8 @@ def test_the_limit_keeps_the_first_samples() -> None:
         ("fashion-mnist", {}, "needs its folder of .gz files"),
         ("fashion-mnist:.", {"split": "val"}, "split is 'val'; choose train or test"),
         ("folder:/no/such", {}, "/no/such is no folder with a folder of images a class"),
-<<<<<<< HEAD
-        ("folder:.", {"transform": 1}, "data folder takes split, decoder, max_pixels, rows and limit, not transform"),
-        ("torchvision:NoSuch", {}, "torchvision.datasets has no data set 'NoSuch'"),
-=======
         ("folder:.", {"transform": 1}, "data folder takes split, decoder, max_pixels, hidden, rows and limit"),
-        ("torchvision:NoSuch", {}, "torchvision.datasets has no 'NoSuch'"),
->>>>>>> 09728ae (A row of another label than the data set's is refused when it is drawn; links that lead back and hidden folders are known)
+        ("torchvision:NoSuch", {}, "torchvision.datasets has no data set 'NoSuch'"),
         ("torchvision:CIFAR10", {"root": "/no/such"}, "torchvision:CIFAR10 does not open.*download=true"),
         ("torchvision:FakeData", {"sise": 3}, "data torchvision:FakeData takes other arguments.*it has size"),
         ("no/such.py:make", {}, "data: there is no file"),
