@@ -211,7 +211,7 @@ def test_struck_samples_are_left_out_and_need_not_be_read(data: Data, tmp_path: 
 
 
 @given(st.lists(st.integers(1, 60), min_size=1, max_size=5), st.integers(1, 80))
-def testsizes_by_part_are_near_equal_and_in_proportion(rows: list[int], batch_size: int) -> None:
+def test_sizes_by_part_are_near_equal_and_in_proportion(rows: list[int], batch_size: int) -> None:
     sizes = sizes_by_part(rows, batch_size)
     totals = [sum(batch) for batch in zip(*sizes, strict=True)]
     assert [sum(part) for part in sizes] == rows
