@@ -159,7 +159,7 @@ def test_repr_and_the_interface_of_a_loader(data: Data, made: Make) -> None:
     assert repr(loader) == (
         "JoinedLoader(137 + 13 of 150 rows, batch_size 32, 5 steps, next epoch 0 of 3, 3 workers, cpu)"
     )
-    assert loader.one_view().shape == (1, 1, 8, 8)
+    assert {tuple(views.shape[1:]) for views in loader.spread_views(4).values()} == {(1, 8, 8)}
     assert (loader.equal_steps, loader.drift, loader.device) == (False, None, "cpu")
     assert loader.plan == made()[0].identity.plan
     loader.settle_steps(True)
