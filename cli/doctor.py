@@ -5,6 +5,7 @@ from typing import Annotated, Any
 import typer
 
 from kdcache.base.progress import stop_on_signals
+from kdcache.base.ranges import PROCESSES_MAX
 from kdcache.base.specs import parse_arguments
 from kdcache.cli.console import print_json, print_line, print_record, print_table, progress_bar
 from kdcache.cli.flags import Json
@@ -15,7 +16,9 @@ SHOWN = 50  # bad samples that are printed; --json has all of them
 
 DataSpec = Annotated[str, typer.Option("--data", help="Read every sample of this data set, see train's --data.")]
 DataSet = Annotated[list[str], typer.Option("--data-set", help="key=value for the data set, for example split=train.")]
-Workers = Annotated[int, typer.Option("--workers", min=0, help="Processes that read samples; 0 reads in this one.")]
+Workers = Annotated[
+    int, typer.Option("--workers", min=0, max=PROCESSES_MAX, help="Processes that read samples; 0 reads in this one.")
+]
 Stores = Annotated[
     list[str], typer.Option("--store", help="Compare the data set with this store's; may be given again.")
 ]

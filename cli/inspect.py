@@ -22,7 +22,7 @@ def command(
 ) -> None:
     opened_store = Store.open(store)
     record: dict[str, Any] = describe_store(opened_store)
-    row_records = describe_rows(opened_store, rows, view) if rows else []
+    row_records = describe_rows(opened_store, rows, view) if rows or view is not None else []
     if as_json:
         print_json({**record, "rows_shown": row_records} if rows else record)
         return

@@ -9,7 +9,7 @@ from pydantic_core import CoreSchema, core_schema
 SEED_MAX = 2**63 - 1
 EPOCHS_MAX = 1_000_000
 ROWS_OF_BATCH_MAX = 2**31 - 1
-PROCESSES_MAX = 4096
+PROCESSES_MAX = 1024
 LARGE = 1_000_000.0  # above any number that makes sense here
 
 

@@ -239,7 +239,9 @@ def test_a_folder_that_cannot_be_written_is_an_error_of_the_user_s(
 )
 def test_commands_on_blocks_have_the_flags_of_an_engine(capsys: Capture, words: tuple[str, ...]) -> None:
     assert "engine: Input should be 'local' or 'dask' (given 'ray')" in refusal(capsys, *words, "--engine", "ray")
-    assert "greater than or equal to 0 (given -1)" in refusal(capsys, *words, "--dask-workers", -1)
+    assert "dask_workers: give a whole number from 0 to 1_024 (given -1)" in refusal(
+        capsys, *words, "--dask-workers", -1
+    )
     for flag, value in (("--scheduler", "tcp://x:1"), ("--dask-workers", "2")):
         name = flag[2:].replace("-", "_")
         assert f"{name} is" in (message := refusal(capsys, *words, flag, value))

@@ -100,3 +100,16 @@ def test_numbers_of_a_file_are_taken_as_they_are_written(door: Door) -> None:
     assert settings.views is not None
     assert (list(settings.views), settings.mean, settings.std) == ([0, 1], (0.5,), (0.25,))
     assert (settings.lr, settings.step_epochs, settings.temperature) == (1.0, (3,), 2.0)
+
+
+def test_numbers_of_commands_without_a_file_are_bounded_too(door: Door) -> None:
+    teacher = ("--teacher", "kdcache.networks:convnet", "--teacher-set", "width=2", "--min-accuracy", 0)
+    door.done("extract", "s.kd", *teacher, "--data", "digits", "--data-set", "limit=70", "--top-k", 3, "--workers", 0)
+    for words in (
+        *(("diff", "s.kd", "s.kd", f"--temperature={value}") for value in ("inf", "nan", "0", "-1")),
+        *(("doctor", "--data", "digits", f"--workers={value}") for value in ("-1", "100000", 10**23)),
+        *(("inspect", "s.kd", f"--view={value}") for value in ("-1", "7", 10**23)),
+        *(("inspect", "s.kd", f"--rows={value}") for value in ("-1", "nan")),
+    ):
+        assert str(words[-1])[2:].partition("=")[0] in door.refused(*words)
+    assert door.run("inspect", "s.kd", "--view", 0).exit_code == 0
