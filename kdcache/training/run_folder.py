@@ -7,7 +7,6 @@ import os
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from pathlib import Path
-from pickle import UnpicklingError
 from typing import Any
 
 import torch
@@ -19,7 +18,7 @@ from kdcache.base.canonical import parse_json
 from kdcache.base.folder_lock import HOLDER, LOCK, Hold, held
 from kdcache.base.records import flatten
 from kdcache.base.whole_files import TEMPORARY, cannot_write, replacing, write_whole, writing
-from kdcache.errors import InvalidInputError, MismatchError
+from kdcache.errors import FormatError, InvalidInputError, MismatchError
 from kdcache.networks.weights import saved_tensors
 from kdcache.training.run_record import weights_apart
 
@@ -68,7 +67,13 @@ def require_same_run(folder: Path, settings: dict[str, Any], why_not_longer: Why
     Raises MismatchError naming every setting that differs.
     """
     path = folder / SETTINGS
-    expected = flatten(weights_apart(parse_json(path.read_bytes(), str(path))))
+    try:
+        expected = flatten(weights_apart(parse_json(path.read_bytes(), str(path))))
+    except FormatError as error:
+        raise InvalidInputError(
+            f"{path} is damaged, so nobody knows the settings of its run ({error.__cause__ or error}); put it back as "
+            "it was, or choose another folder"
+        ) from error
     current = flatten(json.loads(json.dumps(settings)))
     names = [name for name in sorted(expected.keys() | current.keys()) if expected.get(name) != current.get(name)]
     if not names or not (folder / STATE).exists():
@@ -139,10 +144,16 @@ def parse_state(data: bytes, folder: Path) -> dict[str, Any] | None:
 def _parsed(source: Path | io.BytesIO, path: Path, *, mapped: bool = False) -> dict[str, Any]:
     try:
         state: dict[str, Any] = torch.load(source, map_location="cpu", weights_only=True, mmap=mapped)
-    except (RuntimeError, EOFError, ValueError, KeyError, UnpicklingError) as error:
-        reason = str(error).partition("\n")[0]
-        raise InvalidInputError(f"{path} cannot be read ({reason}); delete it to begin the run anew") from error
+    except Exception as error:  # torch raises errors of many kinds, some with advice to run a file's code
+        raise no_checkpoint(path, "it is no checkpoint, or damaged") from error
+    if not isinstance(state, dict) or "epoch" not in state:
+        raise no_checkpoint(path, "it is no checkpoint of a run")
     return state
+
+
+def no_checkpoint(path: Path, reason: str) -> InvalidInputError:
+    """The error for a checkpoint that cannot be used."""
+    return InvalidInputError(f"{path} cannot be read: {reason}; delete it to begin the run anew")
 
 
 def save_weights(path: Path, network: nn.Module, *, metadata: dict[str, str] | None = None) -> None:
@@ -191,8 +202,16 @@ def read_metrics(folder: Path) -> list[dict[str, Any]]:
     path = folder / "metrics.jsonl"
     if not path.is_file():
         return []
-    lines = path.read_bytes().decode(errors="replace").splitlines()
-    return [json.loads(line) for line in lines if line.startswith("{") and line.endswith("}")]
+    return [line for line in map(_metrics_line, path.read_bytes().splitlines()) if line]
+
+
+def _metrics_line(data: bytes) -> dict[str, Any] | None:
+    """The metrics of a line; None for what a power failure left of one."""
+    try:
+        line = json.loads(data)
+    except ValueError:
+        return None
+    return line if isinstance(line, dict) and isinstance(line.get("epoch"), int) else None
 
 
 def keep_metrics(folder: Path, epochs: int) -> None:

@@ -23,8 +23,9 @@ from kdcache.training.batch_stream import BatchStream
 from kdcache.training.data_parallel import DataParallel
 from kdcache.training.finite_loss import FiniteLossCheck
 from kdcache.training.ranks import Ranks
-from kdcache.training.run_folder import UNJUDGED, save_state
+from kdcache.training.run_folder import STATE, UNJUDGED, no_checkpoint, save_state
 
+KEYS = {"step", "steps_done", "best", "loss_sum", "network", "objective", "optimizer", "scaler", "ema"}
 WEIGHTS = "weights"  # key in a checkpoint: the sha256 of the weights files
 
 
@@ -104,6 +105,8 @@ class Run:
         """A run as `checkpoint` has it. Metrics of epochs that will run again are taken out of its folder."""
         settings, ranks = student.settings, ranks or Ranks()
         state = TrainingState.of(student, loader.device)
+        if missing := sorted(KEYS - checkpoint.keys()):
+            raise no_checkpoint(Path(settings.run) / STATE, f"it lacks {', '.join(missing)}")
         state.load_state_dict(checkpoint)
         epochs = checkpoint["epoch"] - (UNJUDGED in checkpoint)
         files = RunFiles.open(Path(settings.run), metadata, ranks, epochs=epochs, hold=hold)

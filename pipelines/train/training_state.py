@@ -4,9 +4,10 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
+from kdcache.errors import MismatchError
 from kdcache.objectives.objective import Objective, Phases
 from kdcache.pipelines.settings import TrainSettings
 from kdcache.training.optimisers import build_optimizer
@@ -61,10 +62,21 @@ class TrainingState:
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Restore all parts from a checkpoint."""
+        """Restore all parts from a checkpoint. Raises MismatchError where the student's code makes another network."""
+        stored, current = _shapes(state["network"]), _shapes(self.network.state_dict())  # no lazy ones: it was asked
+        names = [name for name in sorted(stored.keys() | current.keys()) if stored.get(name) != current.get(name)]
+        if names:
+            advice = "the student's code or arguments changed: put them back, or choose another folder for a new run"
+            differences = [(name, str(stored.get(name)), str(current.get(name))) for name in names[:5]]
+            raise MismatchError("the checkpoint is of another network:", differences, advice, ("it", "the student"))
         self.network.load_state_dict(state["network"])
         self.objective.load_state_dict(state["objective"])
         self.optimizer.load_state_dict(state["optimizer"])
         self.scaler.load_state_dict(state["scaler"])
         if self.ema is not None:
             self.ema.load_state_dict(state["ema"])
+
+
+def _shapes(state: dict[str, Any]) -> dict[str, list[int]]:
+    """The shapes of a state dict's tensors, by name."""
+    return {name: list(value.shape) for name, value in state.items() if isinstance(value, Tensor)}

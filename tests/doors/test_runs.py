@@ -168,3 +168,64 @@ def test_a_run_that_counts_by_its_end_is_not_made_longer(
 def test_a_run_of_nan_is_no_run(door: Door) -> None:
     assert "the loss is" in door.refused("train", "run", *NET, *DIGITS[:-2], "--lr", 1e30)
     assert not (Path("run") / "weights").exists()
+
+
+@pytest.fixture
+def finished(door: Door) -> Path:
+    """The folder of a run that is done."""
+    door.done("train", "run", *NET, *DIGITS, "--epochs", 1)
+    return door.folder / "run"
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "part"),
+    [
+        ("checkpoints/state.pt", b"garbage", "it is no checkpoint, or damaged; delete it to begin the run anew"),
+        ("checkpoints/state.pt", b"", "it is no checkpoint, or damaged"),
+        ("checkpoints/state.pt", {"weights": 1}, "it is no checkpoint of a run"),
+        ("checkpoints/state.pt", {"epoch": 1, "step": 0}, "it lacks best, ema, loss_sum, network"),
+        ("settings.json", b'{"a"', "is damaged, so nobody knows the settings of its run"),
+    ],
+)
+def test_a_run_with_a_damaged_file_is_told(door: Door, finished: Path, name: str, content: Any, part: str) -> None:
+    path = finished / name
+    if isinstance(content, dict):
+        torch.save(content, path)
+    else:
+        path.write_bytes(content)
+    message = door.refused("train", "run", *NET, *DIGITS, "--epochs", 1)
+    assert part in message
+    assert f"run/{name}" in message
+    assert "weights_only" not in message  # torch's advice is to run the file's code
+    if name != "settings.json":
+        path.unlink()
+        assert door.done("train", "run", *NET, *DIGITS, "--epochs", 1)["notes"] == []
+
+
+def test_lines_of_metrics_that_are_none_are_left_out(door: Door, finished: Path) -> None:
+    path = finished / "metrics.jsonl"
+    lines = path.read_bytes()
+    path.write_bytes(b'\xff\xfe{"x"}\n{"epoch": "a"}\n{"x"}\n[1]\n\0\0\0\n' + lines)
+    door.done("train", "run", *NET, *DIGITS, "--epochs", 1)
+    assert path.read_bytes() == lines
+
+
+CHANGING = """from pathlib import Path
+from kdcache.networks import convnet
+
+def net(num_classes=10):
+    return convnet(width=int(Path("width").read_text()), num_classes=num_classes)
+"""
+
+
+def test_a_student_whose_code_changed_does_not_go_on(door: Door) -> None:
+    door.write("nets.py", CHANGING)
+    door.write("width", "2")
+    words = ("train", "run", "--student", "nets.py:net", *DIGITS, "--schedule", "constant", "--epochs")
+    door.done(*words, 1)
+    door.write("width", "4")
+    message = door.refused(*words, 2)
+    for part in ("the checkpoint is of another network", "[2, 1, 3, 3]", "[4, 1, 3, 3]"):
+        assert part in message
+    door.write("width", "2")
+    assert door.done(*words, 2)["epochs"] == 2
