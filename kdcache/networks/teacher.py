@@ -10,14 +10,16 @@ import torch
 from torch import Tensor, nn
 
 from kdcache.base.specs import portable_name
-from kdcache.errors import InvalidInputError
+from kdcache.errors import InvalidInputError, TeacherSuspectError
 from kdcache.networks.answers import Answers, answered
 from kdcache.networks.precision import PRECISIONS, Precision
 from kdcache.networks.preparation import Preparation
+from kdcache.networks.weight_marks import weight_marks
 from kdcache.networks.weights import weights_digest
 from kdcache.store.manifest import TeacherIdentity
 
 AS_LOGITS = Answers()
+NAMED = 3  # tensors that a message lists
 
 
 class Teacher:
@@ -48,10 +50,12 @@ class Teacher:
         self._masked_classes = masked_classes
         self.map_answers(answers)
         self._features: Tensor | None = None
+        self._head_input: Tensor | None = None
         self.head = find_head(network)
         if self.head is not None:
-            self.head.register_forward_pre_hook(self._before_head)
+            self.head.register_forward_pre_hook(self._before_head, with_kwargs=True)
             self.head.register_forward_hook(self._after_head)
+        self._marks = weight_marks(network)
 
     def map_answers(self, answers: Answers) -> None:
         """From now on the network's answers become logits as `answers` says."""
@@ -104,16 +108,40 @@ class Teacher:
         by_class = {"weight": weight, "bias": bias}
         return {name: self.answers.by_class(part, dim=0, fill=0.0).cpu().numpy() for name, part in by_class.items()}
 
-    def _before_head(self, module: nn.Module, inputs: tuple[Tensor, ...]) -> None:
-        self._features = inputs[0].detach().float().flatten(1) if inputs[0].ndim == 2 else None
+    def require_same_weights(self) -> None:
+        """Raises TeacherSuspectError, naming them, where weights or buffers are no longer those that the network was
+        built with: one answer would be another teacher's than the next, and none that of the weights in the store."""
+        marks = weight_marks(self.network)
+        if names := sorted(
+            name for name in marks.keys() | self._marks.keys() if marks.get(name) != self._marks.get(name)
+        ):
+            raise TeacherSuspectError(
+                f"the teacher changes its own weights or buffers while it answers: {', '.join(names[:NAMED])} "
+                f"({len(names)} of {len(marks)} tensors) are no longer what they were, so its rows come from different "
+                "teachers: let its forward leave them alone, or register a buffer that changes no answer with "
+                "persistent=False; blocks that were written since are not to be used: delete the store"
+            )
 
-    def _after_head(self, module: nn.Linear, inputs: tuple[Tensor, ...], output: Tensor) -> Tensor | None:
-        """The classifier in f32 under autocast: its rounding would be the largest error of the store."""
-        if self.precision == "float32":
+    def _before_head(self, module: nn.Module, inputs: tuple[Any, ...], named: dict[str, Any]) -> None:
+        tensors = [value for value in (*inputs, *named.values()) if isinstance(value, Tensor)]
+        self._head_input = tensors[0] if tensors else None
+        self._features = tensors[0].detach().float().flatten(1) if tensors and tensors[0].ndim == 2 else None
+
+    def _after_head(self, module: nn.Linear, inputs: tuple[Any, ...], output: Tensor) -> Tensor | None:
+        """The classifier in f32 under autocast: its rounding would be the largest error of the store. One that does
+        more than weight and bias, in its own forward or in a hook, keeps its output."""
+        features, self._head_input = self._head_input, None
+        if self.precision == "float32" or features is None or not _is_plain(module):
             return None
         with torch.autocast(output.device.type, enabled=False):
             bias = None if module.bias is None else module.bias.float()
-            return nn.functional.linear(inputs[0].float(), module.weight.float(), bias)
+            return nn.functional.linear(features.float(), module.weight.float(), bias)
+
+
+def _is_plain(head: nn.Linear) -> bool:
+    """True where the classifier answers by its weight and bias alone: no forward of its own, and no hook but one."""
+    own_call = "forward" in vars(head) or type(head).forward is not nn.Linear.forward
+    return not own_call and len(head._forward_hooks) == 1
 
 
 def find_head(network: nn.Module) -> nn.Linear | None:

@@ -186,6 +186,7 @@ class LocalRunner:
             while writes:  # the teacher is done, so this is no idle time
                 finish_write()
             self.measures.require_accuracy(self.least_accuracy)
+        self.job.teacher.require_same_weights()
 
     def _write(self, answer: BlockAnswer, adopt: bool) -> Commit | None:
         arrays, counts = self.extractor.encode(answer)

@@ -84,6 +84,7 @@ class Job:
                 is_new=self.is_new,
                 progress=progress,
             )
+        self.teacher.require_same_weights()
         return replace(checked, notes=(*self.notes, *replay_notes, *checked.notes))
 
     def extractor(self, layout: SegmentLayout) -> BlockExtractor:
