@@ -14,8 +14,9 @@ from kdcache.base.view_span import ViewSpan
 from kdcache.base.worker_start import DEFAULT_START
 from kdcache.errors import InvalidInputError, TeacherSuspectError
 from kdcache.networks.answers import FEW_ROWS, SUM_ERROR, Kind, are_probabilities, require_no_probabilities
-from kdcache.networks.input_trials import STEADY_ROWS, permutation_of, surely_better
+from kdcache.networks.input_trials import permutation_of, surely_better
 from kdcache.networks.row_trials import CHUNK, RowTrials
+from kdcache.networks.steadiness import STEADY_ROWS
 from kdcache.networks.teacher import Teacher
 from kdcache.views.draw import Drawn, ViewDataset, ViewRequest, draw_view, own_generators, stack_views
 from kdcache.views.fingerprint import fingerprint
@@ -116,7 +117,7 @@ def check_teacher(
         progress=progress,
     )
     trials.run(_permuted_gains)
-    notes = _answer_notes(trials.unit_sums, teacher.answers.kind, is_new=is_new)
+    notes = (*trials.notes, *_answer_notes(trials.unit_sums, teacher.answers.kind, is_new=is_new))
     if not has_label.any():
         return TeacherCheck(None, notes)
     predictions = trials.predictions

@@ -23,6 +23,7 @@ from kdcache.labels.reduction import finite_rows
 from kdcache.networks.answers import Kind
 from kdcache.networks.loop_memory import LoopMemory, loop_memory
 from kdcache.networks.preparation import BatchBuffers, record_event
+from kdcache.networks.steadiness import SteadyBatches
 from kdcache.networks.teacher import Teacher
 from kdcache.networks.units import Unit, batch_mixing, request_size, units_of
 from kdcache.store.commits import Counts
@@ -78,6 +79,10 @@ class BlockExtractor:
     def buffers(self) -> BatchBuffers:
         """Buffers of the teacher's batches, used by one block at a time."""
         return BatchBuffers(self.teacher.preparation)
+
+    @cached_property
+    def _batches(self) -> SteadyBatches:
+        return SteadyBatches(self.teacher)
 
     @property
     def memory(self) -> LoopMemory:
@@ -162,7 +167,7 @@ class BlockExtractor:
             pairs = np.stack([row_labels, row_labels[mixing.partners[:count]]], axis=1)
         kept = None if not absent.any() else torch.from_numpy(np.flatnonzero(~absent))
         labels = to_device(torch.from_numpy(pairs), self.teacher.preparation.device)  # the forward is not waited for
-        logits, features = self.teacher.answer(images)
+        logits, features = self._batches.answer(images)
         with torch.inference_mode():
             if kept is not None:  # a stand-in may be answered with NaN
                 logits = torch.zeros_like(logits).index_copy_(0, kept.to(logits.device), logits[kept.to(logits.device)])

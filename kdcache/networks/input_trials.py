@@ -1,4 +1,4 @@
-"""Trials of a teacher's input: other channel orders, normalisations and classes, and steadiness.
+"""Trials of a teacher's input: other channel orders, normalisations and classes.
 
 A teacher that is fed wrongly rarely falls to chance: reversed channels cost photographs a third of their accuracy, and
 leave it above any limit. But another input preparation is then right far more often, on the very same rows.
@@ -9,20 +9,15 @@ from typing import Protocol
 
 import numpy as np
 import numpy.typing as npt
-import torch
 from torch import Tensor
 
 from kdcache.base.arrays import IntArray
-from kdcache.errors import TeacherSuspectError
 from kdcache.networks.answers import Answers
 from kdcache.networks.preparation import IMAGENET_MEAN, IMAGENET_STD, Preparation, float_range
 
 InputPreparation = Callable[[Tensor], Tensor]
 
 SURE = 4.0  # standard deviations of a paired sign test (McNemar 1947): by chance once in 30,000
-STEADY = 0.05  # of the logits' spread, RMS difference of two answers to the same rows; bfloat16 stays below 0.02
-STEADY_ROWS = 32
-TINY = 1e-4  # nats: a difference that no soft label shows
 FEW = 5  # with fewer rows of a label, its most frequent answer says nothing of a permutation
 
 
@@ -86,25 +81,3 @@ def permutation_of(predictions: IntArray, labels: IntArray) -> dict[int, int]:
     while strays := [label for label, guess in permutation.items() if guess not in permutation]:
         permutation = {label: guess for label, guess in permutation.items() if label not in strays}
     return permutation if len(set(permutation.values())) == len(permutation) else {}
-
-
-def require_steady(teacher: Asked, images: Tensor, answers: Tensor) -> None:
-    """Ask the teacher for some views [B, ch, H, W] again in threes. Raises TeacherSuspectError where its `answers`
-    [B, N] to one batch differ, by dropout or by batch norm over the batch, as in train mode: a row's soft labels would
-    depend on its neighbours."""
-    inputs = teacher.preparation(images[:STEADY_ROWS])
-    batch_logits = teacher.answers.logits(answers[:STEADY_ROWS])
-    parts = [teacher.answer(inputs[row : row + 3])[0] for row in range(0, len(inputs), 3)]
-    classes = [c for c in range(batch_logits.shape[1]) if c not in teacher.masked_classes]
-    expected, current = batch_logits[:, classes], torch.cat(parts)[:, classes]
-    if not bool(torch.isfinite(expected).all() and torch.isfinite(current).all()):
-        return  # refused when it is written, with the names of the samples
-    spread = float((expected - expected.mean(dim=1, keepdim=True)).square().mean().sqrt())
-    difference = float((expected - current).square().mean().sqrt())
-    if difference > max(STEADY * spread, TINY):
-        raise TeacherSuspectError(
-            f"the teacher answers the same {len(inputs)} views otherwise in batches of 3 than in one batch: the logits "
-            f"differ by {difference:.2g}, their spread is {spread:.2g}; it seems to be in train mode: look for dropout "
-            "that is always on (F.dropout without training=self.training), and for batch norm without running "
-            "statistics"
-        )

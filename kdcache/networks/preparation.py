@@ -24,7 +24,7 @@ def default_normalisation(channels: int) -> tuple[tuple[float, ...], tuple[float
 
 class Preparation:
     """Makes views network input, channels last: less mean, by std, u8 as 0..1. Float views keep their values where mean
-    and std are empty."""
+    and std are empty. The input lies in memory of its own."""
 
     def __init__(self, mean: tuple[float, ...], std: tuple[float, ...], device: str) -> None:
         self.mean, self.std, self.device = mean, std, device
@@ -36,7 +36,7 @@ class Preparation:
     def __call__(self, images: Tensor) -> Tensor:
         images = to_device(images, self.device)
         if images.dtype != torch.uint8:
-            images = images.to(memory_format=torch.channels_last)
+            images = images.to(memory_format=torch.channels_last, copy=True)  # a network may write into its input
             return self._normalised_floats(images) if self.mean and images.is_floating_point() else images
         values = torch.empty(images.shape, dtype=torch.float32, device=images.device, memory_format=torch.channels_last)
         return self.normalise(values.copy_(images))

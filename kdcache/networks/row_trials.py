@@ -18,19 +18,18 @@ from kdcache.base.progress import Progress, silent
 from kdcache.labels.reduction import centre
 from kdcache.networks.answers import unit_sums
 from kdcache.networks.input_trials import (
-    STEADY_ROWS,
     SURE,
     InputPreparation,
     other_preparations,
-    require_steady,
     surely_better,
 )
+from kdcache.networks.steadiness import CHECKED_ROWS, STEADY_ROWS, require_steady
 from kdcache.networks.teacher import Teacher
 
 Flags = npt.NDArray[np.bool_]
 
-CHUNK = 64
-FURTHER_ROWS = 496  # with the 2 of the first answer and those of a chunk that is cut short, below 500
+CHUNK = CHECKED_ROWS
+FURTHER_ROWS = 432  # with the 2 of the first answer and those that are asked again elsewhere, below 500
 NAMED_ROWS = 128  # rows from which on the better feeding is named: its accuracy is an estimate
 SCREENED = 12  # misses about which every feeding is asked
 LIKELY = 1.5  # standard deviations by which rates are taken to be higher than they are
@@ -56,7 +55,7 @@ class RowTrials:
 
     labels: [R] of all rows that there are. limit: the accuracy that is asked for. tries_others: other feedings are
     tried, though the accuracy is above the limit. After `run`: `predictions` [n] and `hits` [n] of the teacher as it
-    is, and the `unit_sums` [n] of its answers.
+    is, the `unit_sums` [n] of its answers, and `notes` on its steadiness.
     """
 
     teacher: Teacher
@@ -73,6 +72,7 @@ class RowTrials:
         self.predictions = np.empty(0, dtype=np.int64)
         self.unit_sums = np.empty(0)
         self.trials: dict[str, Trial] = {}
+        self.notes: tuple[str, ...] = ()
 
     @property
     def hits(self) -> Flags:
@@ -134,10 +134,11 @@ class RowTrials:
         with torch.inference_mode():
             answer = self.teacher.raw_answer(self.teacher.preparation(views))
             self._count(len(views))
+            logits = self.teacher.answers.logits(answer)
             if not self.chunks:
-                require_steady(self.teacher, views, answer)
+                self.notes = require_steady(self.teacher, self.teacher.preparation(views[:STEADY_ROWS]), logits)
                 self._count(min(STEADY_ROWS, len(views)))
-            classes = self._top_classes(self.teacher.answers.logits(answer))
+            classes = self._top_classes(logits)
         self.chunks.append(views)
         self.predictions = np.concatenate([self.predictions, classes])
         self.unit_sums = np.concatenate([self.unit_sums, unit_sums(answer)])

@@ -8,6 +8,7 @@ from kdcache.base.progress import Progress, StopRequest, silent
 from kdcache.base.records import differences, require_equal
 from kdcache.errors import InvalidInputError, ReplayError, StoreNotFoundError
 from kdcache.pipelines.extract.dask_cluster import open_engine
+from kdcache.pipelines.extract.earlier_answers import require_same_answers
 from kdcache.pipelines.extract.fresh_draws import FreshDraws
 from kdcache.pipelines.extract.job import Job, open_job
 from kdcache.pipelines.extract.report import ExtractSummary, Report, all_whole
@@ -34,9 +35,11 @@ def extract(
     settings = on_own_device(settings, launch)
     with FreshDraws(settings) as fresh, open_engine(settings, progress, stop) as engine:
         job = open_job(settings, progress)
-        _require_same_store(settings, job, progress)
+        earlier = _require_same_store(settings, job, progress)
         fresh.begin(job)
         checked = job.check(settings.min_accuracy, progress)
+        if earlier is not None:
+            require_same_answers(earlier, job)
         fresh.require_begin()
         engine.require_fit(job)
         provenance = with_lineage(job.provenance, job.lineage)
@@ -71,8 +74,9 @@ def extract(
     return report.summary(measures, content_id)
 
 
-def _require_same_store(settings: ExtractSettings, job: Job, progress: Progress) -> None:
-    """Refuse a store of another identity, and a folder of other files, before any work is done."""
+def _require_same_store(settings: ExtractSettings, job: Job, progress: Progress) -> Store | None:
+    """The store that stands, None where there is none. Refuse one of another identity, and a folder of other files,
+    before any work is done."""
     path = settings.store
     try:
         store = Store.open_for_writing(path)
@@ -83,7 +87,7 @@ def _require_same_store(settings: ExtractSettings, job: Job, progress: Progress)
             raise InvalidInputError(
                 f"{path} holds other files ({names[0]}); choose another place for the store"
             ) from None
-        return
+        return None
     headline = f"{path} belongs to another extraction:"
     advice = "use another store path, or the settings that the store was made with (kdcache inspect shows them)"
     problems = differences(store.identity, job.identity)
@@ -92,6 +96,7 @@ def _require_same_store(settings: ExtractSettings, job: Job, progress: Progress)
         raise other_data_error(store, job.data, problems, headline, advice=advice, words=words, progress=progress)
     require_equal(store.identity, job.identity, headline, advice)
     require_decoder(store.manifest.provenance, job.data.decoder, store=path)
+    return store
 
 
 def _drift_since(store: Store, job: Job) -> tuple[str, ...]:

@@ -6,17 +6,16 @@ from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
-import torch
 
 from kdcache.base.arrays import IntArray
 from kdcache.base.devices import chosen_device
 from kdcache.base.progress import Progress
 from kdcache.base.view_span import ViewSpan
 from kdcache.errors import InvalidInputError
-from kdcache.labels.reduction import centre
 from kdcache.networks.answers import Answers, are_probabilities, unit_sums
 from kdcache.networks.build import build_network
 from kdcache.networks.first_views import first_views
+from kdcache.networks.live_answers import SURE_LOG_PROB, drawn_again, live_log_probs
 from kdcache.networks.preparation import Preparation
 from kdcache.networks.teacher import Teacher
 from kdcache.networks.weights import load_weights, weights_digest
@@ -24,7 +23,6 @@ from kdcache.pipelines.settings import VerifySettings
 from kdcache.store.store import Store
 from kdcache.views.contents import content_fingerprint
 from kdcache.views.draw import ViewDataset, ViewRequest
-from kdcache.views.mixing import mix_rows, with_partners
 from kdcache.views.replay import grade_replay, require_decoder
 from kdcache.views.sources import Data
 from kdcache.views.transforms import PRESETS, build_transform
@@ -32,7 +30,6 @@ from kdcache.views.workers import draw_requests
 from kdcache.whole_store.verify import Check
 
 BATCH = 256
-SURE_LOG_PROB = -12.0  # log-probability above which two answers are compared: below it gaps may be clamped
 CONTROL_FACTOR = 4.0
 KIND_ROWS = 32  # that show how the teacher answers
 SHOWN = 5  # samples that a message lists
@@ -198,16 +195,7 @@ def _ask(replay: Replay, teacher: Teacher, view: int, positions: IntArray, batch
     """Log-probabilities [R, C] f32 of the live teacher for some positions of a view, in batches of `batch` rows."""
     answers = []
     for start in range(0, len(positions), batch):
-        answers.append(_log_probs(replay, teacher, view, positions[start : start + batch]))
+        rows = positions[start : start + batch]
+        drawn_views = drawn_again(replay.dataset, view, rows)
+        answers.append(live_log_probs(teacher, replay.dataset, drawn_views, len(rows)))
     return np.concatenate(answers)
-
-
-def _log_probs(replay: Replay, teacher: Teacher, view: int, positions: IntArray) -> Array:
-    plan = replay.dataset.plan
-    all_positions = with_partners(plan, positions, view, len(replay.dataset.order))
-    drawn_views = replay.dataset[ViewRequest(ViewSpan.of(view), all_positions)]
-    images = teacher.preparation(drawn_views.images[0])
-    logits, _ = teacher.answer(mix_rows(images, drawn_views.mixing[0], all_positions, len(positions), plan.mix))
-    with torch.inference_mode():
-        log_probs: Array = centre(logits, teacher.masked_classes).log_softmax(dim=-1).cpu().numpy()
-    return log_probs

@@ -1,0 +1,92 @@
+"""Steadiness: a row's answer hangs neither on its neighbours in a batch nor on chance.
+
+Shape letters: B rows of a batch, R of them that are asked again, C classes.
+"""
+
+from dataclasses import dataclass
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+from kdcache.errors import TeacherSuspectError
+from kdcache.networks.precision import Precision
+
+STEADY_ROWS = 32
+CHECKED_ROWS = 64  # of the batch that the checks hold against threes
+ROWS_AGAIN = 15  # of a larger batch
+STEADY: dict[Precision, float] = {"float32": 0.03, "bfloat16": 0.05, "float16": 0.05}
+"""Of the logits' spread, the RMS difference of two answers to the same rows. bfloat16 stays below 0.02, also where a
+network computes in it by itself."""
+NOTED = {"cpu": 1e-3}  # of the spread, for float32 by device: what other batches do to sums that are added up
+NOTED_ELSEWHERE = 5e-3
+TINY = 1e-4  # nats: a difference that no soft label shows
+
+
+class Asked(Protocol):
+    """What is asked of a teacher."""
+
+    precision: Precision
+    masked_classes: tuple[int, ...]
+
+    def answer(self, images: Tensor, /) -> tuple[Tensor, Tensor | None]: ...
+
+
+def require_steady(teacher: Asked, inputs: Tensor, batch_logits: Tensor) -> tuple[str, ...]:
+    """Ask the teacher about network input [R, ch, H, W], the first rows of a batch, again in threes. Returns a note
+    where its answers differ slightly from `batch_logits` [B, C], those to the whole batch.
+
+    Raises TeacherSuspectError where they differ by more: by dropout or by batch norm over the batch, as in train mode,
+    a row's soft labels would depend on its neighbours."""
+    parts = [teacher.answer(inputs[row : row + 3].clone())[0] for row in range(0, len(inputs), 3)]
+    classes = [c for c in range(batch_logits.shape[1]) if c not in teacher.masked_classes]
+    whole, current = batch_logits[:, classes], torch.cat(parts)[:, classes]
+    expected = whole[: len(current)]
+    if not bool(torch.isfinite(expected).all() and torch.isfinite(current).all()):
+        return ()  # refused when it is written, with the names of the samples
+    spread = float((expected - expected.mean(dim=1, keepdim=True)).square().mean().sqrt())
+    difference = float((expected - current).square().mean().sqrt())
+    problem = (
+        f"the teacher answers the same {len(inputs)} views otherwise in batches of 3 than in one batch of "
+        f"{len(whole)}: the logits differ by {difference:.2g}, their spread is {spread:.2g}"
+    )
+    limit = STEADY[teacher.precision] * spread
+    if difference > max(limit, TINY):
+        if _is_reordered(whole, current, limit):
+            raise TeacherSuspectError(
+                f"{problem}; they are the answers to other rows of the batch: the network sorts, reverses or shuffles "
+                "its rows; it must answer row by row in the order in which they came"
+            )
+        raise TeacherSuspectError(
+            f"{problem}; it seems to be in train mode: look for dropout that is always on (F.dropout without "
+            "training=self.training), for batch norm without running statistics, and for noise"
+        )
+    noted = NOTED.get(inputs.device.type, NOTED_ELSEWHERE)
+    if teacher.precision == "float32" and difference > max(noted * spread, TINY):
+        return (f"{problem}: a row's answer hangs a little on its batch or on chance",)
+    return ()
+
+
+@dataclass
+class SteadyBatches:
+    """Batches of an extraction. One that is larger than any before is held against the answers to some of its rows in
+    threes; `largest`: the number of rows that the checks before block 0 held so."""
+
+    teacher: Asked
+    largest: int = CHECKED_ROWS
+
+    def answer(self, images: Tensor) -> tuple[Tensor, Tensor | None]:
+        """The teacher's answer to network input [B, ch, H, W]. Raises TeacherSuspectError as `require_steady` does."""
+        if len(images) <= self.largest:
+            return self.teacher.answer(images)
+        self.largest = len(images)
+        rows = images[:ROWS_AGAIN].clone()  # the network may write into its input
+        logits, features = self.teacher.answer(images)
+        require_steady(self.teacher, rows, logits)
+        return logits, features
+
+
+def _is_reordered(whole: Tensor, current: Tensor, limit: float) -> bool:
+    """True where every answer to a few rows [R, C] is one of those to the whole batch [B, C]."""
+    distances = torch.cdist(current.double(), whole.double()).min(dim=1).values / current.shape[1] ** 0.5
+    return bool((distances <= limit / 10).all())
