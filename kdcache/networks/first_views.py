@@ -56,7 +56,7 @@ def _channel_advice(network: nn.Module, images: Tensor) -> str:
         return ""
     problem = f"the views have {count} channels, its first convolution takes {convolution.in_channels}"
     if images.shape[-1] in MODES and count not in MODES:
-        return f"{problem}: they look like [height, width, channels], so return image.permute(2, 0, 1) in the data set"
+        return f"{problem}: they look like [height, width, channels]; let data set or transform permute(2, 0, 1) them"
     if (mode := MODES.get(convolution.in_channels)) is None:
         return f"{problem}: give views of as many"
-    return f"{problem}: return image.convert('{mode}') in the data set, or a network of {count} channels"
+    return f"{problem}: return image.convert('{mode}') from data set or transform, or a network of {count} channels"

@@ -8,9 +8,11 @@ from typing import Any
 
 import numpy as np
 import xxhash
+from torch import Tensor
 
 from kdcache.errors import InvalidInputError
 from kdcache.labels.encoding import Contents
+from kdcache.views.images import plain_tensor
 
 UNKNOWN = 0  # the fingerprint of a struck sample of which nothing could be read
 
@@ -37,7 +39,7 @@ def unread_fingerprint(samples: Any, index: int, contents: Contents) -> int:
 
 def image_bytes(image: Any) -> bytes:
     """Dtype, shape and values of an image (tensor, array or PIL image) as bytes."""
-    values = np.asarray(image)
+    values = np.asarray(plain_tensor(image) if isinstance(image, Tensor) else image)
     little = np.ascontiguousarray(values.astype(values.dtype.newbyteorder("<"), copy=False))
     return f"{values.dtype.name}{list(values.shape)}".encode() + little.tobytes()
 

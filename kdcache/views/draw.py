@@ -221,7 +221,7 @@ def draw_view(transform: Transform, image: Any, seed: int, index: int, view: int
     """One view [ch, H, W] of a decoded sample: seeds the three global generators, then transforms a copy."""
     seed_generators(seed, index, view)
     image = transform(_copy(image_of(image, index, transform)))
-    return torch.from_numpy(np.ascontiguousarray(_values(image, index)))
+    return torch.from_numpy(np.array(_values(image, index), order="C"))  # a transform may use its memory again
 
 
 def _values(image: Any, index: int) -> Array:

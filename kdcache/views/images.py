@@ -129,6 +129,12 @@ def array_tensor(array: Array) -> Tensor:
     return torch.from_numpy(np.array(array, dtype=array.dtype.newbyteorder("="), order="C"))
 
 
+def plain_tensor(tensor: Tensor) -> Tensor:
+    """A tensor that numpy reads: on the host, without gradient, bfloat16 as float32."""
+    tensor = tensor.detach().cpu()
+    return tensor.float() if tensor.dtype == torch.bfloat16 else tensor
+
+
 def view_tensor(image: Any, name: str) -> Tensor:
     """A view as a plain contiguous tensor [channels, height, width], u8 from images, or as the transform left it.
 
@@ -144,7 +150,7 @@ def view_tensor(image: Any, name: str) -> Tensor:
         raise InvalidInputError(
             f"{name} is a {type(image).__name__}; a view is a tensor [channels, height, width], a PIL image or an array"
         )
-    tensor: Tensor = image.as_subclass(Tensor).contiguous()
+    tensor = plain_tensor(image.as_subclass(Tensor)).contiguous()
     if tensor.ndim != 3 or not tensor.numel():
         raise InvalidInputError(f"{name} has shape {list(tensor.shape)}; a view is [channels, height, width]")
     return tensor

@@ -18,6 +18,7 @@ from kdcache.base.specs import call, load_callable, own_source, portable_name
 from kdcache.errors import InvalidInputError
 from kdcache.store.plan import TransformSpec, ViewPlan
 from kdcache.views.images import array_image, plain_image, view_tensor
+from kdcache.views.preset_ranges import require_ranges
 
 Transform = Callable[[Any], Any]
 
@@ -85,6 +86,7 @@ def build_transform(name: str, arguments: dict[str, Any]) -> tuple[Transform, Tr
     `name` is a preset's, or `package.module:callable` / `file.py:callable`: a factory that returns the transform.
     """
     if name in PRESETS:
+        require_ranges(name, arguments)
         return call(PRESETS[name], arguments, f"transform {name}"), TransformSpec(name=name, arguments=arguments)
     if ":" not in name:
         presets = ", ".join(PRESETS)

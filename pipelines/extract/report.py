@@ -5,12 +5,15 @@ from dataclasses import dataclass
 
 from kdcache.base.records import Record
 from kdcache.base.view_span import ViewSpan
+from kdcache.networks.checks import twice_chance
 from kdcache.pipelines.extract.block_runner import LoopMeasures
 from kdcache.store.commits import totals
 from kdcache.store.segment import Segment
 from kdcache.store.store import Store
 
 NAMED = 8  # struck samples that a note lists
+FEW_VIEWS = 32  # labelled, below which their accuracy says little
+SURE = 4.0  # standard deviations
 CLAMPED_SHARE = 0.001  # of rows, above which the user should know
 
 
@@ -103,12 +106,25 @@ class Report:
         if counts["struck"]:
             problem = f"{counts['struck']} samples could not be read and are struck"
             yield f"{problem}: {self._struck_names()}; training leaves them out"
+        yield from self._view_notes(counts["correct"], counts["labelled"])
         if not counts["labelled"]:
             yield "no row is labelled: the teacher could not be checked against hard labels"
         if not all_whole(self.store):
             yield "other segments are not whole yet: the store was not sealed"
         if transform.text:
             yield f"students need --transform {transform.name} with the same settings to replay the views"
+
+    def _view_notes(self, correct: int, labelled: int) -> Iterator[str]:
+        """A note where the teacher knows clean rows, and hardly any view: below the limit, by more than chance."""
+        if self.accuracy is None or labelled < FEW_VIEWS:
+            return
+        accuracy, limit = correct / labelled, twice_chance(self.store.identity.teacher.classes)
+        if accuracy < limit and self.accuracy - accuracy > SURE * (self.accuracy / labelled) ** 0.5:
+            yield (
+                f"the teacher's top-1 accuracy is {self.accuracy:.3f} on clean rows and {accuracy:.3f} on the views: "
+                f"the transform {self.store.identity.plan.transform.name} may destroy the images; draw a few and look "
+                "at them"
+            )
 
 
 def clamped_notes(clamped: int, rows: int) -> tuple[str, ...]:

@@ -182,6 +182,8 @@ def _validation_notes(loaders: Loaders) -> tuple[str, ...]:
     notes = tuple(
         note if note.startswith("validation") else f"validation: {note}" for note in loaders.validating.data.notes
     )
+    if loaders.record["train"]["dataset"] == loaders.record["val"]["dataset"]:
+        notes += ("validation has the very samples of the training: its figures say nothing of other data",)
     if not loaders.validating.data.is_labelled and not loaders.validating.stores:
         notes += ("validation measures nothing: no row of it has a label, and there is no --val-store",)
     return notes

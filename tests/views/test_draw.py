@@ -21,7 +21,7 @@ from kdcache.store.plan import ViewPlan
 from kdcache.training.batch_order import BatchOrder
 from kdcache.training.loader import Loader
 from kdcache.training.loader_options import FeedOptions
-from kdcache.views.draw import Drawn, ViewDataset, ViewRequest, own_generators, seed_generators
+from kdcache.views.draw import Drawn, ViewDataset, ViewRequest, draw_view, own_generators, seed_generators
 from kdcache.views.mixing import mix_images, with_partners
 from kdcache.views.workers import draw_requests
 from tests.kits.batches import batches_left
@@ -252,3 +252,33 @@ def test_a_view_does_not_depend_on_the_process_s_threads() -> None:
     finally:
         torch.set_num_threads(before)
     assert seen[0] == seen[1]
+
+
+def test_a_view_that_is_drawn_keeps_its_values_where_the_transform_uses_its_memory_again() -> None:
+    buffer = torch.zeros(3, 4, 4, dtype=torch.uint8)
+
+    def shared(image: Any) -> Any:
+        return buffer.copy_(image)
+
+    images = [torch.full((3, 4, 4), value, dtype=torch.uint8) for value in (1, 2)]
+    views = [draw_view(shared, image, 0, index, 0) for index, image in enumerate(images)]
+    assert all(torch.equal(view, image) for view, image in zip(views, images, strict=True))
+
+
+@pytest.mark.parametrize("sample", ["requires grad", "bfloat16"])
+@pytest.mark.parametrize("by", ["data set", "transform"])
+def test_tensors_that_numpy_does_not_read_are_taken(sample: str, by: str) -> None:
+    values = torch.arange(48.0).reshape(3, 4, 4)
+    other = values.clone().requires_grad_() if sample == "requires grad" else values.bfloat16()
+    samples = [(other if by == "data set" else values, 0)] * 2
+    dataset = ViewDataset(
+        samples,  # type: ignore[arg-type]
+        np.arange(2),
+        plan_of("none"),
+        (lambda image: image) if by == "data set" else (lambda image: other),
+        ("values",),
+    )
+    drawn = dataset[ViewRequest(ViewSpan(0, 2), np.arange(2))]
+    assert drawn.images.dtype == torch.float32
+    assert torch.equal(drawn.images[1, 1], values)
+    assert len(set(drawn.contents["values"].tolist())) == 1

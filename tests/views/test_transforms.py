@@ -230,3 +230,40 @@ def test_views_become_plain_contiguous_tensors(channels: int) -> None:
         assert type(tensor) is torch.Tensor
         assert tensor.is_contiguous()
         assert torch.equal(tensor, image)
+
+
+WRONG = [
+    ("imagenet", {"size": 0}),
+    ("imagenet", {"size": -5}),
+    ("center", {"size": "32"}),
+    ("center", {"size": [32, 32]}),
+    ("imagenet", {"scale": [1, 0.08]}),
+    ("imagenet", {"scale": [2, 5]}),
+    ("trivialaugment", {"scale": [0.0, 1.0]}),
+    ("trivialaugment", {"scale": 0.5}),
+    ("light", {"flip": 5}),
+    ("light", {"flip": float("nan")}),
+    ("light", {"padding": -1}),
+    ("randaugment", {"magnitude": 31}),
+    ("randaugment", {"num_ops": True}),
+]
+
+
+@pytest.mark.parametrize(("name", "arguments"), WRONG)
+def test_arguments_beyond_a_preset_s_range_are_named(name: str, arguments: dict[str, Any]) -> None:
+    [(argument, value)] = arguments.items()
+    with pytest.raises(InvalidInputError) as caught:
+        build_transform(name, arguments)
+    assert f"transform {name}: {argument} is {value!r}" in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("name", "arguments"),
+    [
+        ("randaugment", {"magnitude": 30, "num_ops": 0, "size": 0, "scale": [1, 1]}),
+        ("light", {"flip": 0, "padding": 0}),
+        ("center", {"size": 1, "resize": 0}),
+    ],
+)
+def test_arguments_at_the_ends_of_a_preset_s_range_are_taken(name: str, arguments: dict[str, Any]) -> None:
+    assert build_transform(name, arguments)[1].arguments == arguments
