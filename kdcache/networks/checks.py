@@ -4,7 +4,6 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-import numpy.typing as npt
 import torch
 from torch import Tensor
 
@@ -13,7 +12,6 @@ from kdcache.base.progress import Progress, silent
 from kdcache.base.view_span import ViewSpan
 from kdcache.base.worker_start import DEFAULT_START
 from kdcache.errors import InvalidInputError, TeacherSuspectError
-from kdcache.networks.answers import FEW_ROWS, SUM_ERROR, Kind, are_probabilities, require_no_probabilities
 from kdcache.networks.input_trials import permutation_of, surely_better
 from kdcache.networks.row_trials import CHUNK, RowTrials
 from kdcache.networks.steadiness import STEADY_ROWS
@@ -117,7 +115,7 @@ def check_teacher(
         progress=progress,
     )
     trials.run(_permuted_gains)
-    notes = (*trials.notes, *_answer_notes(trials.unit_sums, teacher.answers.kind, is_new=is_new))
+    notes = (*trials.notes, *trials.answers.notes(teacher.answers.kind, is_new=is_new))
     if not has_label.any():
         return TeacherCheck(None, notes)
     predictions = trials.predictions
@@ -136,33 +134,6 @@ def check_teacher(
             f"the teacher's top-1 accuracy on {len(labels)} clean rows is {accuracy:.3f}; {suspicion}{advice}"
         )
     return TeacherCheck(accuracy, notes)
-
-
-def _answer_notes(sums: npt.NDArray[np.float64], kind: Kind, *, is_new: bool) -> tuple[str, ...]:
-    """Notes on answers, by the `unit_sums` [R] of the rows asked, that may not be of this kind. Raises
-    InvalidInputError where they are not."""
-    rows = int((~np.isnan(sums)).sum())
-    if kind == "probs":
-        if wrong := int((np.abs(sums[~np.isnan(sums)] - 1) > SUM_ERROR).sum()):
-            raise InvalidInputError(
-                f"--teacher-answers probs was given, and {wrong} of {rows} rows asked are no probabilities: they do "
-                "not lie in 0..1 and sum to 1; give --teacher-answers logits, or mend the teacher"
-            )
-        return ()
-    if is_new:
-        advice = "give --teacher-answers probs, or return the logits before the softmax"
-        require_no_probabilities(sums, "teacher", advice)
-    elif are_probabilities(sums):
-        return (
-            f"the teacher answers probabilities (all {rows} rows asked lie in 0..1 and sum to 1), and the store that "
-            "stands takes them as logits: extract another with --teacher-answers probs",
-        )
-    if rows >= FEW_ROWS and bool(np.isfinite(sums[~np.isnan(sums)]).all()):
-        return (
-            f"all answers of {rows} rows lie in 0..1 and do not sum to 1: where they come from a sigmoid a class, they "
-            "are no distribution over classes; let the teacher answer logits",
-        )
-    return ()
 
 
 def twice_chance(classes: int) -> float:

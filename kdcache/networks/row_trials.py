@@ -16,7 +16,7 @@ from torch import Tensor
 from kdcache.base.arrays import IntArray
 from kdcache.base.progress import Progress, silent
 from kdcache.labels.reduction import centre
-from kdcache.networks.answers import unit_sums
+from kdcache.networks.asked_answers import AskedAnswers
 from kdcache.networks.input_trials import (
     SURE,
     InputPreparation,
@@ -55,7 +55,7 @@ class RowTrials:
 
     labels: [R] of all rows that there are. limit: the accuracy that is asked for. tries_others: other feedings are
     tried, though the accuracy is above the limit. After `run`: `predictions` [n] and `hits` [n] of the teacher as it
-    is, the `unit_sums` [n] of its answers, and `notes` on its steadiness.
+    is, what it answered (`answers`), and `notes` on its steadiness.
     """
 
     teacher: Teacher
@@ -70,7 +70,7 @@ class RowTrials:
         self.asked_rows = 0
         self.chunks: list[Tensor] = []
         self.predictions = np.empty(0, dtype=np.int64)
-        self.unit_sums = np.empty(0)
+        self.answers = AskedAnswers()
         self.trials: dict[str, Trial] = {}
         self.notes: tuple[str, ...] = ()
 
@@ -141,7 +141,7 @@ class RowTrials:
             classes = self._top_classes(logits)
         self.chunks.append(views)
         self.predictions = np.concatenate([self.predictions, classes])
-        self.unit_sums = np.concatenate([self.unit_sums, unit_sums(answer)])
+        self.answers.add(answer, views)
         return True
 
     def _ask_trial(self, trial: Trial, rows: IntArray) -> bool:

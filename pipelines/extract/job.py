@@ -183,7 +183,7 @@ def open_job(settings: ExtractSettings, progress: Progress = silent) -> Job:
         batch_rows=settings.batch_size,
         view_bytes=view.nbytes,
         is_new=stored is None,
-        notes=(*data.notes, *class_map.notes, *teacher_notes),
+        notes=(*data.notes, *class_map.notes, *teacher_notes, *_masked_notes(settings, data)),
     )
 
 
@@ -270,6 +270,16 @@ def stored_identity(settings: ExtractSettings) -> Identity | None:
     """The identity of the store that stands already, None where there is none."""
     data = open_folder(settings.store).get(MANIFEST, limit=MANIFEST_LIMIT)
     return None if data is None else parse_manifest(data, settings.store).identity
+
+
+def _masked_notes(settings: ExtractSettings, data: Data) -> tuple[str, ...]:
+    """A note where rows are labelled with masked classes."""
+    if not (count := int(np.isin(data.labels, settings.mask_classes).sum())):
+        return ()
+    return (
+        f"{count:,} rows are labelled with classes that --mask-classes names, to which their soft labels give no "
+        "probability; the accuracy over views leaves them out",
+    )
 
 
 def _with_fitting_labels(identity: DatasetIdentity, data: Data, classes: int) -> DatasetIdentity:

@@ -12,11 +12,15 @@ from tests.kits.pictures import Gallery
 
 NETS = """
 import types
+from typing import NamedTuple
 import torch
 from torch import nn
 from kdcache.networks import convnet
 
 def plain(num_classes=4): return convnet(width=8, channels=3, num_classes=num_classes)
+class Answer(NamedTuple):
+    logits: torch.Tensor
+    aux_logits: torch.Tensor
 class Wrapped(nn.Module):
     def __init__(self, network): super().__init__(); self.network = network
 class Softmax(Wrapped):
@@ -27,6 +31,14 @@ class Output(Wrapped):
     def forward(self, x): return types.SimpleNamespace(logits=self.network(x))
 class Pair(Wrapped):
     def forward(self, x): return self.network(x), x
+class Percents(Wrapped):
+    def forward(self, x): return 100 * self.network(x).softmax(dim=1)
+class Constant(Wrapped):
+    def forward(self, x): return self.network(0 * x)
+class TwoHeads(Wrapped):
+    def forward(self, x):
+        logits = self.network(x)
+        return Answer(logits, logits) if self.training else logits
 class One(Wrapped):
     def forward(self, x): return self.network(x)[:, :1]
 class Map(Wrapped):
@@ -34,6 +46,9 @@ class Map(Wrapped):
 def softmax(num_classes=4): return Softmax(plain(num_classes))
 def sigmoid(num_classes=4): return Sigmoid(plain(num_classes))
 def output(num_classes=4): return Output(plain(num_classes))
+def percents(): return Percents(plain())
+def constant(): return Constant(plain())
+def two_heads(num_classes=4): return TwoHeads(plain(num_classes))
 def pair(): return Pair(plain())
 def one(): return One(plain())
 def map(): return Map(plain())

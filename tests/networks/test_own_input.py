@@ -129,6 +129,7 @@ def test_a_mean_of_0_to_255_is_refused_with_that_of_0_to_1(given: Any) -> None:
     assert std == pytest.approx([number / 255 for number in given[1]], rel=1e-5)
     assert fed((mean, std), own=None)[0] == (mean, std)
     fed(given, view=300 * VIEW.float(), own=None)  # floats are of any range
+    assert fed(given, own=None, before=stored(*given))[0] == given  # a store that stands goes on
 
 
 def test_another_size_than_the_network_s_is_said() -> None:

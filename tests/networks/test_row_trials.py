@@ -178,6 +178,46 @@ def test_probabilities_are_refused_and_a_store_that_stands_goes_on_with_them(lab
     assert "sigmoid" in sigmoids.notes[0]
 
 
+@pytest.mark.parametrize("labelled", [True, False])
+@pytest.mark.parametrize(
+    ("head", "text"),
+    [
+        (lambda z: 100 * z.softmax(dim=1), "all 64 rows asked lie in 0..100 and sum to 100"),
+        (lambda z: (z > 0.15).float(), "zeros and ones alone"),
+        (lambda z: 0 * z + torch.arange(CLASSES), "64 views that differ one and the same answer"),
+        (lambda z: 0 * z, "one and the same answer"),
+        (lambda z: (0 * z).softmax(dim=1), "one and the same answer"),
+        (lambda z: 0 * z + torch.tensor([1.0, -torch.inf, 0.0, 0.0]), "one and the same answer"),
+    ],
+)
+def test_numbers_that_are_no_logits_are_refused(head: Any, text: str, labelled: bool) -> None:
+    shares = dict.fromkeys(FEEDINGS, 1.0)
+    refused, asked, _ = checked(shares, labelled=labelled, head=head, min_accuracy=0.0)
+    assert isinstance(refused, InvalidInputError | TeacherSuspectError)
+    assert (text if labelled else text.replace("64", "32")) in str(refused)
+    assert asked <= FIRST + FURTHER
+    going_on, _, _ = checked(shares, labelled=labelled, head=head, min_accuracy=0.0, is_new=False)
+    assert isinstance(going_on, TeacherCheck)
+
+
+@pytest.mark.parametrize(
+    "head",
+    [
+        torch.log_softmax,
+        lambda z, dim: z - z.mean(dim=dim, keepdim=True),
+        lambda z, dim: 100 * z,
+        lambda z, dim: z.sign() * 0.4,
+        lambda z, dim: z.relu(),
+        lambda z, dim: nn.functional.normalize(z, dim=dim),
+        lambda z, dim: 1e-4 * z,
+    ],
+)
+def test_logits_of_any_form_pass(head: Any) -> None:
+    result, _, _ = checked(dict.fromkeys(FEEDINGS, 1.0), head=lambda z: head(z - 2, dim=1), min_accuracy=0.0)
+    assert isinstance(result, TeacherCheck)
+    assert result.notes == ()
+
+
 def test_views_that_are_all_equal_are_said_where_several_were_asked_for() -> None:
     data: Data = picture_data(20)
     same, flips = build_transform("none", {})[0], build_transform("light", {})[0]
