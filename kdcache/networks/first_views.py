@@ -5,6 +5,7 @@ from contextlib import contextmanager
 
 import torch
 from torch import Tensor, nn
+from torch.nn.parameter import is_lazy
 
 from kdcache.errors import InvalidInputError, KdcacheError
 
@@ -30,6 +31,15 @@ def first_views(network: nn.Module, images: Tensor, noun: str, *, precision: str
             f"the {noun} does not take views of shape {list(images.shape[1:])} [channels, height, width]: {message}; "
             f"{advice}"
         ) from error
+
+
+def give_shapes(network: nn.Module, images: Tensor, noun: str) -> None:
+    """Let the lazy modules of a network on the host take their shapes from prepared views [B, ch, H, W], where it has
+    some. Raises InvalidInputError as `first_views` does."""
+    if any(map(is_lazy, (*network.parameters(), *network.buffers()))):
+        images = images.cpu()
+        with first_views(network, images, noun, precision="float32"), torch.no_grad():
+            network.eval()(images)
 
 
 def _dtype_advice(network: nn.Module, images: Tensor, noun: str, precision: str) -> str:

@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn.parameter import is_lazy
 
 from kdcache.base.specs import portable_name
 from kdcache.errors import InvalidInputError, TeacherSuspectError
@@ -38,6 +39,11 @@ class Teacher:
         masked_classes: tuple[int, ...] = (),
         answers: Answers = AS_LOGITS,
     ) -> None:
+        if any(map(is_lazy, (*network.parameters(), *network.buffers()))):
+            raise InvalidInputError(
+                "the teacher has lazy modules whose shapes nothing has set: call the network once in its factory, or "
+                "give --weights"
+            )
         network = network.eval().requires_grad_(False).to(preparation.device)
         if names := [name or "the network" for name, module in network.named_modules() if module.training]:
             raise InvalidInputError(

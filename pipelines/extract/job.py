@@ -22,7 +22,7 @@ from kdcache.networks.answers import LEAST, Answers
 from kdcache.networks.build import build_network, network_text
 from kdcache.networks.checks import TeacherCheck, check_teacher, require_determinism
 from kdcache.networks.extract_block import BlockExtractor
-from kdcache.networks.first_views import first_views
+from kdcache.networks.first_views import first_views, give_shapes
 from kdcache.networks.own_input import feeding, own_input
 from kdcache.networks.preparation import Preparation
 from kdcache.networks.teacher import Teacher
@@ -223,9 +223,11 @@ def _open_teacher(
     own = own_input(network, settings.teacher, settings.teacher_set, settings.weights)
     notes = load_weights(network, settings.weights, "teacher") if settings.weights else ()
     fed = feeding((settings.mean, settings.std), view, own=own, stored=stored)
+    preparation = Preparation(fed.mean, fed.std, device)
+    give_shapes(network, preparation(view[None]), "teacher")
     teacher = Teacher(
         network,
-        preparation=Preparation(fed.mean, fed.std, device),
+        preparation=preparation,
         precision=settings.precision,
         masked_classes=settings.mask_classes,
         answers=Answers(settings.teacher_answers or (stored.answers if stored else "logits")),

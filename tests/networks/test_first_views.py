@@ -7,8 +7,9 @@ import torch
 from torch import Tensor, nn
 
 from kdcache.errors import InvalidInputError
-from kdcache.networks.first_views import first_views
+from kdcache.networks.first_views import first_views, give_shapes
 from kdcache.networks.small import convnet
+from tests.kits.views import teacher_of
 
 
 class OfOneSize(nn.Module):
@@ -75,3 +76,21 @@ def test_errors_of_kdcache_pass() -> None:
         first_views(nn.Identity(), torch.zeros(1, 3, 4, 4), "teacher", precision="float32"),
     ):
         raise InvalidInputError("mine")
+
+
+def test_lazy_modules_take_their_shapes_from_the_first_views() -> None:
+    def lazy() -> nn.Sequential:
+        return nn.Sequential(nn.LazyConv2d(4, 3), nn.LazyBatchNorm2d(), nn.ReLU(), nn.Flatten(), nn.LazyLinear(5))
+
+    network, images = lazy(), torch.rand(2, 3, 8, 8)
+    give_shapes(network, images, "teacher")
+    teacher = teacher_of(network, channels=3)
+    logits, features = teacher.answer(images)
+    assert features is not None
+    assert (tuple(logits.shape), tuple(features.shape)) == ((2, 5), (2, 144))
+    assert torch.equal(teacher.answer(images)[0], logits)
+    teacher.require_same_weights()
+    with pytest.raises(InvalidInputError, match="lazy modules whose shapes nothing has set"):
+        teacher_of(lazy())
+    with pytest.raises(InvalidInputError, match="does not take views of shape"):
+        give_shapes(lazy(), images[:, :, :2], "teacher")
