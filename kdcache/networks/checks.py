@@ -53,9 +53,9 @@ def require_determinism(dataset: ViewDataset, view: int, *, views_asked: int = 1
         for row, position in enumerate(positions.tolist()):
             if _hash(expected, v - view, row) != hashes[v, position]:
                 raise InvalidInputError(
-                    f"view {v} of sample {int(dataset.order[position])} differs when it is drawn again in another "
-                    "order in a worker: the data set or the transform has a generator of its own or keeps state; "
-                    "draw random numbers from the global generators of torch, random or numpy only"
+                    f"view {v} of {dataset.named_sample(int(dataset.order[position]))} differs when it is drawn again "
+                    "in another order in a worker: the data set or the transform has a generator of its own or keeps "
+                    "state; draw random numbers from the global generators of torch, random or numpy only"
                 )
     return tuple(_view_notes(dataset, expected, view, views_asked))
 

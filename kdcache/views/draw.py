@@ -166,6 +166,11 @@ class ViewDataset(torch.utils.data.Dataset[Drawn]):
         """The id of a sample; "" where it is not known."""
         return self.ids[index] if 0 <= index < len(self.ids) else ""
 
+    def named_sample(self, index: int) -> str:
+        """A sample as messages name it: by its index, and its id where it is known."""
+        name = self.sample_name(index)
+        return f"sample {index}" + (f" ({name})" if name else "")
+
 
 def _empty_images(shape: tuple[int, ...], dtype: torch.dtype) -> Tensor:
     return torch.empty(shape, dtype=dtype)

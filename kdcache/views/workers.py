@@ -128,8 +128,7 @@ class Workers:
             reason, advice = f"by {name}", BY_SIGNAL.get(-code, advice)
         if index < 0:
             return InvalidInputError(f"a worker that draws views ended {reason} before its first sample; {advice}")
-        name = self._dataset.sample_name(index)
-        named = f"sample {index}" + (f" ({name})" if name else "")
+        named = self._dataset.named_sample(index)
         return SampleError(f"{named} cannot be drawn: its worker ended {reason}; {advice}, or at that sample", index)
 
 

@@ -14,6 +14,7 @@ from typing import Any, Protocol
 import numpy as np
 
 from kdcache.base.arrays import Array, IntArray
+from kdcache.base.launch import NAMES
 from kdcache.base.memory import available_bytes, resident_bytes
 from kdcache.base.records import require_equal
 from kdcache.base.view_span import ViewSpan
@@ -26,9 +27,10 @@ from kdcache.store.manifest import Identity
 from kdcache.views.draw import ViewDataset, ViewRequest
 from kdcache.views.workers import outlive_signals
 
-SHARE = 200  # samples, of which one is drawn again
-FEWEST = 8  # of a segment
+SHARE = 200  # rows (position, view), of which one is drawn again
+FEWEST = 8  # positions of a segment
 JOIN_SECONDS = 5.0
+NUMBERED = {*NAMES, "SLURM_PROCID", "SLURM_LOCALID", "OMPI_COMM_WORLD_RANK", "OMPI_COMM_WORLD_LOCAL_RANK"}
 BEGIN = "begin"
 ADVICE = (
     "something besides the sample and the global generators of torch, random and numpy decides (a counter, a cache, "
@@ -64,6 +66,7 @@ def start_process() -> tuple[Channel, Callable[[], None]]:
     code = f"from kdcache.pipelines.extract.fresh_process import main; main({sys.path!r})"
     process = subprocess.Popen(
         [sys.executable, "-c", f"import sys; sys.path[:] = {sys.path!r}; {code}"],
+        env=fresh_environment(),
         stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL,
         start_new_session=True,  # Ctrl-C is this process's to answer
     )  # fmt: skip
@@ -80,6 +83,12 @@ def start_process() -> tuple[Channel, Callable[[], None]]:
 
 
 launch: Launch = start_process
+
+
+def fresh_environment() -> dict[str, str]:
+    """This process's environment without what views must not depend on: numbers of processes, and hashes of texts."""
+    kept = {name: value for name, value in os.environ.items() if name not in NUMBERED}
+    return {**kept, "PYTHONHASHSEED": "random"}
 
 
 def start_forked(job: DrawnJob) -> tuple[Channel, Callable[[], None]]:
@@ -146,29 +155,28 @@ class FreshDraws:
             raise _refusal("data set and transform open here and not in a fresh process, as in training", opened)
         headline = "a fresh process opens another data set or transform, by the same settings:"
         advice = "training elsewhere would too: give what is random there a seed, and sort what has no order"
-        names, no_labels = ("this process", "a fresh one"), {"labels": ""}
-        identity = self.job.identity.dataset.model_copy(update=no_labels)
-        other = opened.identity.model_copy(update=no_labels)
-        require_equal(identity, other, headline, advice, "dataset.", names=names)
+        names, labels = ("this process", "a fresh one"), {"labels": ""}
+        identity = self.job.identity.dataset.model_copy(update=labels)
+        probes = {"probes": identity.probes}
+        other = opened.identity.model_copy(update=labels)
+        require_equal(identity, other.model_copy(update=probes), headline, advice, "dataset.", names=names)
         require_equal(self.job.identity.plan, opened.plan, headline, advice, "views.", names=names)
         positions = probe_positions(len(self.job.order))
         drawn = self.job.dataset[ViewRequest(self._first_views, positions)]
         kind = self.job.identity.encoding.contents
         contents, unread = None if kind is None else drawn.contents[kind], positions[list(drawn.unread)].tolist()
-        self._require_same(BEGIN, positions, drawn.pixels, contents, unread)
+        self._require_same(BEGIN, positions, self._first_views, drawn.pixels, contents, unread)
+        require_equal(identity, other, headline, advice, "dataset.", names=names)  # after a sample that can be named
 
     def ask(self, name: object, positions: IntArray, views: ViewSpan) -> None:
-        """Ask for all views of some positions; without any, nothing."""
-        if len(positions):
-            self._asked.append(name)
-            self.rows += len(positions) * len(views)
-            self._send(Question(positions, views, self.job.identity.encoding.kinds_of_contents))
+        """Ask for some views of some positions."""
+        self._asked.append(name)
+        self.rows += len(positions) * len(views)
+        self._send(Question(positions, views, self.job.identity.encoding.kinds_of_contents))
 
     def ask_block(self, layout: SegmentLayout, block: int) -> None:
         """Ask for the samples of a block that are drawn again."""
-        start, stop = layout.block_rows(block)
-        chosen = chosen_positions(layout.rows, self.job.identity.plan.seed)
-        self.ask(block, chosen[(chosen >= start) & (chosen < stop)], layout.views)
+        self.ask(block, *chosen_rows(layout, block, self.job.identity.plan.seed))
 
     def require_block(
         self, layout: SegmentLayout, block: int, pixels: Array, contents: Array, struck: Collection[int] = ()
@@ -176,12 +184,21 @@ class FreshDraws:
         """Wait for the samples of a block, and compare `pixels` [V, R] and `contents` [R] of its rows. Raises
         ReplayError, naming a sample, for a difference; struck positions are left out."""
         positions = np.arange(*layout.block_rows(block))
+        _, views = chosen_rows(layout, block, self.job.identity.plan.seed)
+        pixels = pixels[views.start - layout.views.start : views.stop - layout.views.start]
         has_contents = self.job.identity.encoding.contents is not None
-        self._require_same(block, positions, pixels, contents if has_contents else None, struck)
+        self._require_same(block, positions, views, pixels, contents if has_contents else None, struck)
 
     def _require_same(
-        self, name: object, positions: IntArray, pixels: Array, contents: Array | None, struck: Collection[int] = ()
+        self,
+        name: object,
+        positions: IntArray,
+        views: ViewSpan,
+        pixels: Array,
+        contents: Array | None,
+        struck: Collection[int] = (),
     ) -> None:
+        """Compare `pixels` [V, R] of these views, and `contents` [R], with an answer."""
         answers = self._answer(name)
         for row, position in enumerate(positions.tolist()):
             if position not in answers or position in struck:
@@ -196,7 +213,7 @@ class FreshDraws:
                 )
             differing = np.flatnonzero(pixels[:, row] != np.asarray(again.pixels))
             if len(differing):
-                view = (self._first_views if name is BEGIN else self.job.views).start + int(differing[0])
+                view = views.start + int(differing[0])
                 raise ReplayError(
                     f"view {view} of {sample} is drawn otherwise by a fresh process than for the teacher "
                     f"({len(differing)} of {len(pixels)} views differ): {ADVICE}; {NEXT}"
@@ -224,10 +241,16 @@ class FreshDraws:
             raise _ended() from error
 
 
-def chosen_positions(rows: int, seed: int) -> IntArray:
-    """The positions of a segment that are drawn again, ascending: one in 200, and eight at least."""
-    count = min(rows, max(FEWEST, -(-rows // SHARE)))
-    return np.sort(np.random.default_rng(seed).choice(rows, count, replace=False)).astype(np.int64)
+def chosen_rows(layout: SegmentLayout, block: int, seed: int) -> tuple[IntArray, ViewSpan]:
+    """The positions of a block that are drawn again, ascending, and the views of them: about one row in 200, of each
+    block one position at least, and of a segment eight."""
+    start, stop = layout.block_rows(block)
+    generator, rows, views = np.random.default_rng((seed, block)), stop - start, len(layout.views)
+    count = min(rows, max(-(-rows // SHARE), -(-FEWEST // layout.blocks)))
+    width = min(views, max(2, -(-rows * views // (SHARE * count))))  # the last is drawn first
+    first = layout.views.start + int(generator.integers(views - width + 1))
+    positions = start + np.sort(generator.choice(rows, count, replace=False))
+    return positions.astype(np.int64), ViewSpan(first, first + width)
 
 
 def _ended() -> InvalidInputError:

@@ -4,18 +4,20 @@ import torch for seconds."""
 import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import pytest
 
 from kdcache.pipelines.extract import fresh_draws, fresh_process
-from kdcache.pipelines.extract.fresh_process import Channel
+from kdcache.pipelines.extract.fresh_process import Channel, Fingerprints, Opened, Question
+from kdcache.pipelines.extract.job import Job
 from tests.kits.forks import forks
 
 
 def start_forked() -> tuple[Channel, Callable[[], None]]:
     """A process that has imported kdcache, and nothing else of this one's."""
     ours, theirs = forks.Pipe()
-    process = forks.Process(target=serve, args=(theirs, dict(os.environ)), daemon=True)
+    process = forks.Process(target=serve, args=(theirs, fresh_draws.fresh_environment()), daemon=True)
     process.start()
     theirs.close()
 
@@ -38,3 +40,16 @@ def forked_ones() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(fresh_draws, "launch", start_forked)
         yield
+
+
+def opened(job: Job) -> Opened:
+    return Opened(job.identity.dataset, job.identity.plan)
+
+
+def right(job: Job, question: Question) -> dict[int, Any]:
+    """The answers of a process that draws what this one draws."""
+    answers = {}
+    for position in question.positions.tolist():
+        pixels, contents = job.dataset.fingerprints(position, list(question.views))
+        answers[position] = Fingerprints(tuple(pixels), contents)
+    return answers
