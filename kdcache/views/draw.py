@@ -148,18 +148,16 @@ class ViewDataset(torch.utils.data.Dataset[Drawn]):
         except (Exception, SystemExit) as error:
             raise sample_error(error, index, self.sample_name(index), "data set") from error
 
-    def fingerprints(self, position: int, views: Sequence[int]) -> tuple[list[int], dict[Contents, int]]:
-        """The low bytes of the fingerprints of one sample's views, drawn in this order from one decode, and its content
-        fingerprints."""
-        index, pixels = int(self.order[position]), []
+    def fingerprints(self, position: int, views: ViewSpan) -> tuple[list[int], dict[Contents, int]]:
+        """The low bytes of the fingerprints of one sample's views, the last of them drawn first, and its content
+        fingerprints. It leaves the generators as they come, since it is for a process that does nothing else."""
+        index, request = int(self.order[position]), ViewRequest(views, np.array([position]))
         contents = {kind: np.empty(1, dtype=np.uint32) for kind in self.contents}
-        with own_generators(), one_thread():
-            image = self._read(index, 0, contents)
-            for view in views:
-                request = ViewRequest(ViewSpan.of(view), np.array([position]))
-                stack = _Stack(self.plan, request, len(self.order), _empty_images)
-                stack.put(0, 0, index, self._draw(image, index, view))
-                pixels.append(int(stack.result(contents).pixels[0, 0]))
+        stack = _Stack(self.plan, request, len(self.order), _empty_images)
+        image = self._read(index, 0, contents)
+        for view in reversed(range(views.start, views.stop)):
+            stack.put(view - views.start, 0, index, self._draw(image, index, view))
+        pixels: list[int] = stack.result(contents).pixels[:, 0].tolist()
         return pixels, {kind: int(values[0]) for kind, values in contents.items()}
 
     def sample_name(self, index: int) -> str:

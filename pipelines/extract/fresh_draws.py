@@ -243,14 +243,14 @@ class FreshDraws:
 
 def chosen_rows(layout: SegmentLayout, block: int, seed: int) -> tuple[IntArray, ViewSpan]:
     """The positions of a block that are drawn again, ascending, and the views of them: about one row in 200, of each
-    block one position at least, and of a segment eight."""
+    block its last position, where a change that stays shows, and of a segment eight positions at least."""
     start, stop = layout.block_rows(block)
     generator, rows, views = np.random.default_rng((seed, block)), stop - start, len(layout.views)
-    count = min(rows, max(-(-rows // SHARE), -(-FEWEST // layout.blocks)))
+    count = min(rows, max(round(rows / SHARE), -(-FEWEST // layout.blocks)))
     width = min(views, max(2, -(-rows * views // (SHARE * count))))  # the last is drawn first
     first = layout.views.start + int(generator.integers(views - width + 1))
-    positions = start + np.sort(generator.choice(rows, count, replace=False))
-    return positions.astype(np.int64), ViewSpan(first, first + width)
+    others = np.sort(generator.choice(rows - 1, count - 1, replace=False)).astype(np.int64)
+    return start + np.append(others, rows - 1), ViewSpan(first, first + width)
 
 
 def _ended() -> InvalidInputError:

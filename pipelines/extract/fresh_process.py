@@ -129,8 +129,8 @@ def _answer(dataset: ViewDataset, question: Question, turn: int) -> "dict[int, F
 
 def _fingerprints(dataset: ViewDataset, position: int, views: ViewSpan) -> Fingerprints:
     """The fingerprints of a sample, drawn with its last view first: a cache of the first one would show."""
-    pixels, contents = dataset.fingerprints(position, list(views)[::-1])
-    return Fingerprints(tuple(pixels[::-1]), contents)
+    pixels, contents = dataset.fingerprints(position, views)
+    return Fingerprints(tuple(pixels), contents)
 
 
 def _portable(error: BaseException) -> KdcacheError:

@@ -50,6 +50,6 @@ def right(job: Job, question: Question) -> dict[int, Any]:
     """The answers of a process that draws what this one draws."""
     answers = {}
     for position in question.positions.tolist():
-        pixels, contents = job.dataset.fingerprints(position, list(question.views))
+        pixels, contents = job.dataset.fingerprints(position, question.views)
         answers[position] = Fingerprints(tuple(pixels), contents)
     return answers
