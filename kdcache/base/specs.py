@@ -10,6 +10,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+from kdcache.base.process_state import kept_state
 from kdcache.base.user_files import as_named, load_file, load_module
 from kdcache.errors import InvalidInputError
 
@@ -80,7 +81,8 @@ def load_callable(spec: str, noun: str) -> Callable[..., Any]:
     location, colon, name = spec.rpartition(":")
     if not colon or not location or not name:
         raise InvalidInputError(f"{noun} {spec!r} is neither package.module:callable nor file.py:callable")
-    module = load_file(location, noun) if location.endswith(".py") else load_module(location, noun)
+    with kept_state():
+        module = load_file(location, noun) if location.endswith(".py") else load_module(location, noun)
     value = module
     for part in name.split("."):
         if not hasattr(value, part):
@@ -110,7 +112,8 @@ def call(function: Callable[..., Any], arguments: dict[str, Any], noun: str) -> 
         ) from error
     except ValueError:  # builtins without a signature
         pass
-    return function(**arguments)
+    with kept_state():
+        return function(**arguments)
 
 
 _LIBRARIES = sys.stdlib_module_names | {"torch", "torchvision", "timm", "kdcache"}

@@ -31,9 +31,10 @@ def cpu_seconds() -> float:
     return total
 
 
-@dataclass
+@dataclass(eq=False)
 class CpuTimes:
-    """The plugin: measures where tests run, lists and judges where their reports are gathered."""
+    """The plugin: measures where tests run, lists and judges where their reports are gathered. It is hashable, as
+    pytest wants it where a folder has a conftest of its own."""
 
     limit: float
     whole: dict[str, float] = field(default_factory=dict)
