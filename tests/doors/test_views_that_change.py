@@ -196,7 +196,7 @@ CLEAN: dict[str, tuple[object, ...]] = {
     "later views": ("plain", "Pictures", "--views", "7:9"),
     "one view": ("plain", "Pictures", "--views", 1),
     "samples in their given order": ("plain", "Pictures", "--order", "given"),
-    "labels that mean something else": ("plain", "Pictures", "--labels", "none"),
+    "labels that mean something else": ("plain", "Pictures", "--labels", "none", "--teacher-set", "num_classes=4"),
     "samples that are struck": ("plain", "Unreadable", "--on-bad-sample", "strike"),
     "samples that are struck, in workers": ("plain", "Unreadable", "--on-bad-sample", "strike", "--workers", 2),
 }

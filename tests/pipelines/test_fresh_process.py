@@ -33,12 +33,11 @@ class EndedError(Exception):
 def served(job: Job, *messages: Any, opens: Any = None) -> list[Any]:
     """The answers of a process to messages."""
     answers: list[Any] = []
-    wait = threading.Event()
     left = list(messages)
 
     def recv() -> Any:
         if not left:
-            wait.wait(60)
+            threading.Event().wait()  # the other side says nothing more, and is there
         return left.pop(0)
 
     def send(message: Any) -> None:

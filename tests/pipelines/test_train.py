@@ -113,7 +113,7 @@ def test_a_damaged_checkpoint_says_what_to_do(tmp_path: Path) -> None:
     state = tmp_path / "run/checkpoints/state.pt"
     for data in (state.read_bytes()[:1000], b"", b"nothing"):
         state.write_bytes(data)
-        with pytest.raises(InvalidInputError, match=r"state.pt cannot be read .*delete it to begin the run anew"):
+        with pytest.raises(InvalidInputError, match=r"state.pt cannot be read: .*delete it to begin the run anew"):
             train(student(tmp_path / "run", epochs=1))
 
 
