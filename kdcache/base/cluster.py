@@ -65,10 +65,12 @@ class Cluster:
         `function` is pickled: a module's function, or a partial of one. `poll` is called several times a second while
         nothing ends, and may raise. Raises ClusterError where the cluster is lost, has no worker for five minutes, or
         has a worker of another kdcache version, and where `function` raises one: then its worker is not fit for it. A
-        task whose workers die again and again yields Dask's KilledWorker.
+        task whose workers die again and again yields Dask's KilledWorker: it is dealt once more when all else is done,
+        alone, since workers may have died of another task that was with it.
         """
         remaining, results = iter(items), queue.SimpleQueue[Any]()
         flights: dict[Any, _Flight[I]] = {}
+        suspects: list[_Flight[I]] = []
 
         def launch(flight: _Flight[I]) -> None:
             future = self.client.submit(_run, self._version, function, flight.item, pure=False)
@@ -82,6 +84,8 @@ class Cluster:
                         launch(_Flight(next(remaining)))
                     except StopIteration:
                         break
+                if not flights and suspects:
+                    launch(suspects.pop(0))
                 if not flights:
                     return
                 future = self._next_future(results, poll)
@@ -90,7 +94,10 @@ class Cluster:
                 if isinstance(outcome, ClusterError):
                     raise outcome
                 if isinstance(outcome, Exception) and _is_dealt_again(flight, outcome, retries):
-                    launch(flight)
+                    if flight.deaths:
+                        suspects.append(flight)
+                    else:
+                        launch(flight)
                 else:
                     yield flight.item, outcome
         finally:

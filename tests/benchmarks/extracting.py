@@ -32,6 +32,7 @@ from kdcache.views.transforms import Transform, as_tensor
 from kdcache.views.workers import draw_requests
 from tests.benchmarks.extracting_memory import memory
 from tests.benchmarks.harness import Bench, Figure, Times, alternate, timed_ratio
+from tests.benchmarks.unnamed import UNNAMED
 from tests.kits.photographs import PHOTOGRAPHS
 
 WIDTH, HEIGHT = 500, 375
@@ -195,7 +196,7 @@ def measure(bench: Bench) -> Iterator[Figure]:
 
 def one_view(bench: Bench, jpegs: Path) -> Iterator[Figure]:
     blocks = contest(
-        bench, "lite0", 1, data=f"folder:{jpegs}", transform="imagenet", batch_size=64,
+        bench, "lite0", 1, data=UNNAMED, data_set={"root": str(jpegs)}, transform="imagenet", batch_size=64,
         transform_set={"size": 64 if bench.quick else 224},
         teacher=f"{HERE}:{'Null' if bench.quick else 'lite0'}", top_k=20,
     )  # fmt: skip
@@ -258,7 +259,8 @@ def ten_views_of_a_teacher(bench: Bench, jpegs: Path) -> Iterator[Figure]:
     one batch of the size that extracting has: smaller ones lie in a core's cache."""
     views, rows = (2, 4) if bench.quick else (10, 64)
     blocks = contest(
-        bench, "taught", 1, data=f"folder:{jpegs}", data_set={"limit": rows}, transform="imagenet", batch_size=64,
+        bench, "taught", 1, data=UNNAMED, data_set={"root": str(jpegs), "limit": rows},
+        transform="imagenet", batch_size=64,
         transform_set={"size": 64 if bench.quick else 72}, views=str(views), top_k=20,
         teacher=f"{HERE}:{'Null' if bench.quick else 'lite0'}",
     )  # fmt: skip

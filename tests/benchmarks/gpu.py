@@ -28,6 +28,7 @@ from kdcache.views.sources import Data
 from tests.benchmarks.extracting import Contest, contest, write_jpegs
 from tests.benchmarks.harness import Bench, Figure, Times, alternate, timed_ratio
 from tests.benchmarks.report import line_of
+from tests.benchmarks.unnamed import UNNAMED
 
 TARGET = 1.01
 
@@ -59,7 +60,8 @@ def measure(bench: Bench, scale: Scale, device: str) -> Iterator[Figure]:
     jpegs = write_jpegs(bench.scratch / "jpegs", scale.pictures)
     for number, teacher in enumerate(scale.teachers):
         blocks = contest(
-            bench, f"teacher{number}", scale.blocks, data=f"folder:{jpegs}", data_set={"decoder": "torchvision"},
+            bench, f"teacher{number}", scale.blocks, data=UNNAMED,
+            data_set={"root": str(jpegs), "decoder": "torchvision"},
             transform="imagenet", transform_set={"size": scale.size}, teacher=teacher,
             teacher_set={"num_classes": 1000}, precision=scale.precision, top_k=20, views=str(scale.views),
             batch_size=scale.batch, workers=scale.workers, device=device,

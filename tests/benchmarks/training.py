@@ -36,6 +36,7 @@ from kdcache.views.sources import Data, open_data
 from kdcache.views.transforms import as_tensor, build_transform
 from tests.benchmarks import flat_store
 from tests.benchmarks.harness import Bench, Figure, Times, alternate, exact, timed_ratio
+from tests.benchmarks.unnamed import UNNAMED
 from tests.kits.photographs import PHOTOGRAPHS
 
 FASHION = Path(os.environ.get("KDCACHE_FASHION_MNIST", "/usr/share/datasets/fashion-mnist"))
@@ -75,7 +76,10 @@ def _photographs(bench: Bench) -> Case:
     _write_pictures(folder, rows)
     return Case(
         name=f"JPEG photographs at {size} pixels, {network}",
-        shared={"data": f"folder:{folder}", "transform": "imagenet", "transform_set": {"size": size}},
+        shared={
+            "data": UNNAMED, "data_set": {"root": str(folder)},
+            "transform": "imagenet", "transform_set": {"size": size},
+        },
         student=f"torchvision:{network}", student_set={"num_classes": 1000},
         teacher=f"torchvision:{network if bench.quick else 'resnet50'}", teacher_set={"num_classes": 1000},
         batch_size=4 if bench.quick else 32, top_k=20,
@@ -165,7 +169,7 @@ def _ours(case: Case, bench: Bench, name: str, stores: tuple[str, ...], epochs: 
     Path(settings.run).mkdir()
     torch.manual_seed(0)
     data, opened = open_data(settings.data, settings.data_set), [Store.open(url) for url in stores]
-    network = build_student(settings, data, opened)
+    network, _ = build_student(settings, data, opened)
     loader = train_loader(settings, data, opened, "cpu")
     objective = build_objective(settings, opened, TEMPERATURE if stores else None)
     run = Run.begin(Student(settings, network, objective, None), loader, {})

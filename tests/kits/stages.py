@@ -29,9 +29,7 @@ from tests.kits.views import trained_network
 
 NETWORK = "kdcache.networks:convnet"
 ROWS, BLOCKS = 300, 5
-TRIALS = (
-    16  # forwards over 300 digits by which extract checks steadiness (1 + 11) and other preparations (2 of 2 batches)
-)
+TRIALS = 18  # forwards before the second of a process's blocks, and the last of the first: 13 checks, and 5 in threes
 
 STALLING = '''"""kdcache's convnet, which stalls at forward number STALL_AT until the file STALL_GO is there."""
 import os

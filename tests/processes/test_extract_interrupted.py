@@ -34,7 +34,7 @@ def twin(stage: Stage, tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_a_killed_extraction_goes_on_to_the_same_bytes(stage: Stage, tmp_path: Path, twin: Path) -> None:
     path = tmp_path / "digits.kd"
     asked = stage.asked(path, teacher=stage.stalling)
-    process = start(asked, stalling(tmp_path, TRIALS + 7))
+    process = start(asked, stalling(tmp_path, TRIALS + 3))
     wait_for(lambda: (tmp_path / "here").exists() and committed(path) > 0, process)
     process.kill()
     process.join()
@@ -51,7 +51,7 @@ def test_sigterm_ends_with_75_and_the_same_command_finishes(stage: Stage, tmp_pa
     asked = stage.asked(path, teacher=stage.stalling)
     begin(asked)
     line = [sys.executable, "-m", "kdcache", *arguments(asked), "--json"]
-    environment = {**os.environ, **stalling(tmp_path, TRIALS + 7)}
+    environment = {**os.environ, **stalling(tmp_path, TRIALS + 3)}
     with subprocess.Popen(line, env=environment, stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
         wait_for(lambda: (tmp_path / "here").exists() or process.poll() is not None)
         process.send_signal(signal.SIGTERM)

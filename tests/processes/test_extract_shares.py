@@ -46,7 +46,7 @@ def test_two_killed_processes_resumed_by_three_leave_the_store_of_one(stage: Sta
     processes = []
     for rank in range(2):
         (tmp_path / str(rank)).mkdir()
-        processes.append(start(asked, told(rank, 2) | stalling(tmp_path / str(rank), TRIALS + 5)))
+        processes.append(start(asked, told(rank, 2) | stalling(tmp_path / str(rank), TRIALS + 2)))
     try:
         wait_for(lambda: all((tmp_path / str(rank) / "here").exists() for rank in range(2)) and committed(path) > 0)
     finally:
