@@ -246,7 +246,9 @@ def chosen_rows(layout: SegmentLayout, block: int, seed: int) -> tuple[IntArray,
     block its last position, where a change that stays shows, and of a segment eight positions at least."""
     start, stop = layout.block_rows(block)
     generator, rows, views = np.random.default_rng((seed, block)), stop - start, len(layout.views)
-    count = min(rows, max(round(rows / SHARE), -(-FEWEST // layout.blocks)))
+    full_blocks = layout.rows // layout.block
+    fewest = -(-FEWEST // max(full_blocks, 1)) if rows == layout.block or not full_blocks else 1
+    count = min(rows, max(round(rows / SHARE), fewest))
     width = min(views, max(2, -(-rows * views // (SHARE * count))))  # the last is drawn first
     first = layout.views.start + int(generator.integers(views - width + 1))
     others = np.sort(generator.choice(rows - 1, count - 1, replace=False)).astype(np.int64)

@@ -1,7 +1,7 @@
 """The rows that are drawn again: about one in 200, of each block some."""
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from kdcache.base.view_span import ViewSpan
@@ -16,6 +16,9 @@ def layout_of(rows: int, views: int, block: int = 64, start: int = 0) -> Segment
 
 
 @given(SIZES)
+@example((65, 6, 1, 0))  # the last block has one position
+@example((127, 6, 1, 0))
+@example((5, 6, 3, 2))
 def test_each_block_has_some_of_its_rows_drawn_again(sizes: tuple[int, int, int, int]) -> None:
     """About one row (position, view) in 200 of any segment, one position of each block, eight of a segment."""
     rows, power, views, start = sizes
