@@ -7,6 +7,7 @@ import hashlib
 import importlib
 import json
 import os
+import signal
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -18,6 +19,7 @@ import pytest
 
 from kdcache.cli.app import main
 from kdcache.store.store import Store
+from tests.kits.stages import wait_for
 
 ROOT = Path(__file__).parents[2]
 PAGE = ROOT / "docs/troubleshooting.md"
@@ -78,6 +80,23 @@ class Door:
             cwd=self.folder, env=environment, capture_output=True, text=True, timeout=timeout, check=False,
         )  # fmt: skip
         self.outcome = Outcome(process.returncode, process.stdout, process.stderr)
+        return self.outcome
+
+    def terminated(self, here: Path, *words: object) -> Outcome:
+        """`kdcache WORDS` in a process of its own, which gets SIGTERM once `here` exists. Fails where it lives on."""
+        self._before(words)
+        environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
+        command = [sys.executable, "-m", "kdcache", *map(str, words)]
+        with subprocess.Popen(
+            command, cwd=self.folder, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        ) as process:
+            try:
+                wait_for(lambda: here.exists() or process.poll() is not None)
+                process.send_signal(signal.SIGTERM)
+                out, err = process.communicate(timeout=60)
+            finally:
+                process.kill()
+        self.outcome = Outcome(process.returncode, out, err)
         return self.outcome
 
     def refused(self, *words: object) -> str:
