@@ -3,8 +3,6 @@
 import resource
 import shutil
 import signal
-import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -14,6 +12,7 @@ from kdcache.pipelines.train.stage import train
 from kdcache.training.run_folder import STATE
 from tests.faults.test_run_faults import require_equal, settings
 from tests.kits.doors import Door
+from tests.kits.small_disk import small_disk
 from tests.kits.stages import arguments
 
 
@@ -28,15 +27,8 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 def disk(tmp_path: Path) -> Iterator[Path]:
     """A disk of 400 kB; a skip where it cannot be mounted."""
-    folder = tmp_path / "disk"
-    folder.mkdir()
-    command = ["mount", "-t", "tmpfs", "-o", "size=400k", "tmpfs", str(folder)]
-    if sys.platform != "linux" or subprocess.run(command, capture_output=True, check=False).returncode:
-        pytest.skip("a small disk cannot be mounted here: this needs root on Linux")
-    try:
+    with small_disk(tmp_path / "disk", 400 * 2**10) as folder:
         yield folder
-    finally:
-        subprocess.run(["umount", "-l", str(folder)], check=True)
 
 
 @pytest.mark.situation(

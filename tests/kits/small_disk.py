@@ -1,4 +1,4 @@
-"""A disk that runs full: a tmpfs of a few megabytes, which only root may mount."""
+"""A disk that runs full: a small tmpfs, which only root may mount."""
 
 import os
 import shutil
@@ -14,10 +14,11 @@ FILLER = ".filler"
 
 
 @contextmanager
-def small_disk(path: Path) -> Iterator[Path]:
-    """A disk mounted at a new folder; without the right to mount a skip, or a failure where root is required."""
+def small_disk(path: Path, size: int = SIZE) -> Iterator[Path]:
+    """A disk of `size` bytes, mounted at a new folder; without the right to mount a skip, or a failure where root is
+    required."""
     path.mkdir()
-    command = ["mount", "-t", "tmpfs", "-o", f"size={SIZE}", "tmpfs", str(path)]
+    command = ["mount", "-t", "tmpfs", "-o", f"size={size}", "tmpfs", str(path)]
     mounting = subprocess.run(command, capture_output=True, text=True, check=False) if shutil.which("mount") else None
     if mounting is None or mounting.returncode != 0:
         reason = f"no disk of its own can be mounted: {'no mount' if mounting is None else mounting.stderr.strip()}"
