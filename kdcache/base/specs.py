@@ -14,6 +14,8 @@ from kdcache.base.process_state import kept_state
 from kdcache.base.user_files import as_named, load_file, load_module
 from kdcache.errors import InvalidInputError
 
+KEY = re.compile(r"(?:[\w-]+\.)?[^\W\d]\w*")  # `temperature`, or of one term of several: `hint.w_kd`
+
 
 def parse_arguments(pairs: Sequence[str], flag: str) -> dict[str, Any]:
     """Pairs such as `["size=224", "scale=[0.5, 1.0]", "weights=V2"]` as a dict. A value that is no TOML literal is a
@@ -21,7 +23,7 @@ def parse_arguments(pairs: Sequence[str], flag: str) -> dict[str, Any]:
     arguments: dict[str, Any] = {}
     for pair in pairs:
         key, equals, text = pair.partition("=")
-        if not equals or not key.isidentifier():
+        if not equals or not KEY.fullmatch(key):
             raise InvalidInputError(f"{flag} {pair!r} is not key=value; write for example {flag} size=224")
         if key in arguments:
             raise InvalidInputError(f"{flag} gives {key} twice: {arguments[key]!r} and {text!r}; give it once")

@@ -6,7 +6,6 @@ encodings is asked of the object: nobody outside this room asks which one it is.
 Shape letters: B any leading axes, C classes, K kept classes, L hard labels a row (1, or 2 under mixing), R rows.
 """
 
-import re
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from math import prod
@@ -16,6 +15,7 @@ from pydantic import AfterValidator, BeforeValidator, FailFast, Field
 
 from kdcache.base.arrays import WIDTH
 from kdcache.base.records import Record
+from kdcache.base.tap_names import NAME_MAX, TAP_NAME
 from kdcache.errors import MissingBlockError
 from kdcache.labels.reduction import SKETCH_TEMPERATURES, Array
 from kdcache.labels.soft_labels import SoftLabels, Tail, require_temperature
@@ -23,7 +23,6 @@ from kdcache.labels.soft_labels import SoftLabels, Tail, require_temperature
 UPWARD = "what was not kept cannot be had back without the teacher: run kdcache extract"
 FEATURES = "pooled penultimate features of the teacher"
 TAPS_MAX = 64  # each is an array more, whose metadata stands in the segment's record
-TAP_NAME = re.compile(r"[A-Za-z0-9._]{1,200}")
 
 
 @dataclass(frozen=True)
@@ -75,9 +74,11 @@ class SegmentArray:
 
 
 class Tap(Record):
-    """A layer of the teacher whose output is kept: its name, and the shape of one row's output, 1 to 4 axes."""
+    """A layer of the teacher whose output is kept: its name, and the shape of one row's output, 1 to 4 axes. A name
+    that ends in `@HxW` says that the output was pooled adaptively to H x W, and so what is computed from it is
+    approximate."""
 
-    name: str = Field(max_length=200)
+    name: str = Field(max_length=NAME_MAX)
     shape: Annotated[tuple[Annotated[int, Field(ge=1, le=2**32)], ...], FailFast()] = Field(min_length=1, max_length=4)
 
 
@@ -91,7 +92,10 @@ def _few_taps(taps: Any) -> Any:
 def _named_taps(taps: tuple[Tap, ...]) -> tuple[Tap, ...]:
     names = [tap.name for tap in taps]
     if wrong_names := [name for name in names if not TAP_NAME.fullmatch(name)]:
-        raise ValueError(f"the tap name {wrong_names[0]!r} is not 1 to 200 letters, digits, dots and underscores")
+        raise ValueError(
+            f"the tap name {wrong_names[0]!r} is not 1 to {NAME_MAX} letters, digits, dots and underscores, "
+            "with @HxW behind them where it is pooled"
+        )
     if twice := [name for name in names if names.count(name) > 1]:
         raise ValueError(f"the tap {twice[0]!r} is listed twice; name each layer once")
     return taps

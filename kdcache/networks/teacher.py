@@ -13,6 +13,7 @@ from torch.nn.parameter import is_lazy
 from kdcache.base.specs import portable_name
 from kdcache.errors import InvalidInputError, TeacherSuspectError
 from kdcache.networks.answers import Answers, answered
+from kdcache.networks.heads import find_head
 from kdcache.networks.precision import PRECISIONS, Precision
 from kdcache.networks.preparation import Preparation
 from kdcache.networks.weight_marks import weight_marks
@@ -148,9 +149,3 @@ def _is_plain(head: nn.Linear) -> bool:
     """True where the classifier answers by its weight and bias alone: no forward of its own, and no hook but one."""
     own_call = "forward" in vars(head) or type(head).forward is not nn.Linear.forward
     return not own_call and len(head._forward_hooks) == 1
-
-
-def find_head(network: nn.Module) -> nn.Linear | None:
-    """The classifier: the last linear layer among the modules."""
-    linears = [module for module in network.modules() if isinstance(module, nn.Linear)]
-    return linears[-1] if linears else None

@@ -1,13 +1,32 @@
 """A batch holds all that an objective is given besides the student's outputs."""
 
-from collections.abc import Iterator, KeysView
+from collections.abc import Iterator, KeysView, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
 from torch import Tensor
 
 from kdcache.base.devices import to_device
+from kdcache.base.tap_names import FEATURES
+from kdcache.errors import InvalidInputError
 from kdcache.labels.soft_labels import SoftLabels
+
+
+@dataclass(frozen=True)
+class Negatives:
+    """Rows of the stores drawn for a batch, the same for all of its rows and on all processes.
+
+    positions, y: [M] i64, y is -1 for a row without a label. features: [M, D] of each store, as those of a batch.
+    """
+
+    positions: Tensor
+    y: Tensor
+    features: tuple[Tensor, ...]
+
+    def to(self, device: str) -> "Negatives":
+        """The rows on a device; `positions` stay where they are."""
+        features = tuple(to_device(values, device) for values in self.features)
+        return replace(self, y=to_device(self.y, device), features=features)
 
 
 @dataclass(frozen=True, repr=False)
@@ -17,8 +36,10 @@ class Batch:
     images: [B, ch, H, W] f32, normalised and mixed. y: [B] i64, hard labels, -1 for none. y2: [B] i64, under mixing the
     partner's hard labels, else None. lam: [B] f32, under mixing the weight of y, else None. positions: [B] i64. view:
     the view of all rows. epoch, step: both count from 0. teachers: the soft labels of each store. features: [B, D],
-    pooled teacher features of each store, or empty. steps: the number of batches in this epoch. epochs: the number of
-    epochs in the whole training. shares: the number of rows of each process, where several share the batch; B may be 0.
+    pooled teacher features of each store, or empty. taps: [B, ...] f16 of each layer that was asked for, by name, of
+    each store, or empty. negatives: rows of the stores for objectives that contrast, or None. steps: the number of
+    batches in this epoch. epochs: the number of epochs in the whole training. shares: the number of rows of each
+    process, where several share the batch; B may be 0.
 
     Objectives take any leading axes in place of B: [B, S] for sequences of S positions, where lam stays [B].
 
@@ -36,6 +57,8 @@ class Batch:
     step: int
     teachers: tuple[SoftLabels, ...] = ()
     features: tuple[Tensor, ...] = ()
+    taps: tuple[Mapping[str, Tensor], ...] = ()
+    negatives: Negatives | None = None
     steps: int = 1
     epochs: int = 1
     shares: tuple[int, ...] = ()
@@ -84,7 +107,22 @@ class Batch:
             lam=None if self.lam is None else to_device(self.lam, device),
             teachers=tuple(soft_labels.to(device) for soft_labels in self.teachers),
             features=tuple(to_device(values, device) for values in self.features),
+            taps=tuple({name: to_device(tap, device) for name, tap in taps.items()} for taps in self.taps),
+            negatives=None if self.negatives is None else self.negatives.to(device),
         )
+
+    def tap(self, number: int, name: str) -> Tensor:
+        """The tap [B, ...] of a store by its number and the tap's name; `features` is one. Raises InvalidInputError for
+        one that the batch has not."""
+        taps = dict(self.taps[number]) if number < len(self.taps) else {}
+        if number < len(self.features):
+            taps[FEATURES] = self.features[number]
+        if name not in taps:
+            raise InvalidInputError(
+                f"the teacher's {name} is needed of store {number}, and the batch has {', '.join(taps) or 'no taps'}; "
+                "make the loader with labels=LabelOptions(features=True, taps=...)"
+            )
+        return taps[name]
 
     @property
     def time(self) -> float:

@@ -7,6 +7,7 @@ from typing import Any, get_type_hints
 from pydantic import TypeAdapter, ValidationError
 from torch import Tensor
 
+from kdcache.base.specs import call, load_callable
 from kdcache.errors import InvalidInputError
 from kdcache.labels.soft_labels import Tail
 from kdcache.objectives.adaptive_kl import AdaptiveKL
@@ -15,22 +16,25 @@ from kdcache.objectives.dist import DIST
 from kdcache.objectives.divergences import JSD, TVD, Brier, ReverseKL, SkewKL, SkewReverseKL, SymmetricKL
 from kdcache.objectives.dkd import DKD
 from kdcache.objectives.double import DoubleDistillation
-from kdcache.objectives.facts import NotNegative
+from kdcache.objectives.facts import Facts, NotNegative
 from kdcache.objectives.hard_teacher import HardTeacher
+from kdcache.objectives.hint import Hint
+from kdcache.objectives.joined import Joint
 from kdcache.objectives.kd import KD, FunctionMatching
 from kdcache.objectives.logit_mse import LogitMSE
 from kdcache.objectives.mlld import MLLD
 from kdcache.objectives.nkd import NKD
 from kdcache.objectives.no_teacher import ConfidencePenalty, LabelSmoothing
-from kdcache.objectives.objective import Objective
+from kdcache.objectives.objective import OWN, Objective
 from kdcache.objectives.pseudo_teachers import KDPartial, KDSim, KDTopK
 from kdcache.objectives.ramps import Ramp
 from kdcache.objectives.standardisation import LogitStandardisation
 from kdcache.objectives.taid import TAID
+from kdcache.objectives.tap_pairs import Sizes
 from kdcache.objectives.targets import Combine
 from kdcache.objectives.ttm import TTM, WTTM
 
-TERMS: dict[str, Any] = {
+LOGIT_TERMS: dict[str, Any] = {
     "kd": KD,
     "hard-teacher": HardTeacher,
     "label-smoothing": LabelSmoothing,
@@ -59,6 +63,11 @@ TERMS: dict[str, Any] = {
     "double-distillation": DoubleDistillation,
     "function-matching": FunctionMatching,
 }
+TAP_TERMS: dict[str, Any] = {
+    "hint": Hint,
+}
+"""Terms that hold taps of the student against those of a store; see `tap_pairs` for the settings that name them."""
+TERMS = LOGIT_TERMS | TAP_TERMS
 
 DEFAULT = "kd"  # where there is a store and no objective is named
 WITHOUT_TEACHER = tuple(name for name, term in TERMS.items() if not term.facts.teacher)
@@ -66,18 +75,68 @@ FINITE = ("skew-reverse-kl", "jsd")  # under masked classes, the nearest to thos
 
 
 def term_class(name: str) -> Any:
-    """The class of a term. Raises InvalidInputError, which lists the names there are."""
+    """The class of a term by its name, or a factory of the user's own by package.module:callable or file.py:callable.
+    Raises InvalidInputError, which lists the names there are."""
+    if ":" in name:
+        return load_callable(name, "objective")
     if name not in TERMS:
-        raise InvalidInputError(f"objective {name!r} is unknown; the known ones are {', '.join(TERMS)}")
+        raise InvalidInputError(
+            f"objective {name!r} is unknown; the known ones are {', '.join(TERMS)}, several joined by +, and your own "
+            "as package.module:callable or file.py:callable"
+        )
     return TERMS[name]
+
+
+def facts_of(name: str) -> Facts:
+    """The facts of the term of a name; those that hold for any term where a user's own states none."""
+    facts = getattr(term_class(name), "facts", None)
+    return facts if isinstance(facts, Facts) else OWN
+
+
+def names_in(name: str) -> list[str]:
+    """The names of the terms of `kd+hint`. Raises InvalidInputError for an empty one and one that comes twice."""
+    names = [part.strip() for part in name.split("+")]
+    if "" in names or len(set(names)) < len(names):
+        raise InvalidInputError(
+            f"objective {name!r} joins {names}; write different names with one + between, as kd+hint"
+        )
+    return names
 
 
 def parameters_of(name: str) -> dict[str, Any]:
     """The settings of an objective, with their defaults: those of its term, and the weights w_ce and w_kd."""
-    kind = term_class(name)
+    kind, facts = term_class(name), facts_of(name)
     parameters = inspect.signature(kind).parameters
-    settings = {key: parameter.default for key, parameter in parameters.items() if key not in kind.facts.needs}
-    return {**settings, "w_ce": kind.facts.w_ce, "w_kd": kind.facts.w_kd}
+    settings = {key: parameter.default for key, parameter in parameters.items() if key not in {*facts.needs, "sizes"}}
+    return {**settings, "w_ce": facts.w_ce, "w_kd": facts.w_kd}
+
+
+def settings_of_parts(name: str, settings: Mapping[str, Any], noun: str = "setting") -> list[dict[str, Any]]:
+    """The settings of each term of `kd+hint`, from keys such as `temperature`, which one of them has, or `hint.w_kd`.
+
+    w_ce is that of the whole. Raises InvalidInputError for a key that none has, listing the known ones, and for one
+    that several have."""
+    names = names_in(name)
+    labels = [part.rpartition(":")[2] for part in names]
+    known = [parameters_of(part) for part in names]
+    parts: list[dict[str, Any]] = [{} for _ in names]
+    for key, value in settings.items():
+        label, _, short = key.rpartition(".")
+        holders = [n for n in range(len(names)) if short in known[n] and label in ("", labels[n], names[n])]
+        holders = holders[:1] if short == "w_ce" and not label else holders
+        if not holders:
+            keys = ", ".join(
+                f"{f'{labels[n]}.' if len(names) > 1 else ''}{one} ({default})"
+                for n in range(len(names))
+                for one, default in known[n].items()
+                if default is not inspect.Parameter.empty
+            )
+            raise InvalidInputError(f"objective {name} has no {noun} {key}; it has {keys}")
+        if len(holders) > 1:
+            choices = " or ".join(f"{labels[n]}.{short}" for n in holders)
+            raise InvalidInputError(f"{noun} {key} of objective {name} is that of several terms; write {choices}")
+        parts[holders[0]][short] = value
+    return parts
 
 
 def make_objective(
@@ -85,33 +144,59 @@ def make_objective(
     settings: Mapping[str, Any] | None = None,
     *,
     head: Tensor | None = None,
+    sizes: Sizes | None = None,
     tail: Tail = "uniform",
     combine: Combine = "probabilities",
     weights: tuple[float, ...] = (),
     over_epochs: Mapping[str, Ramp] | None = None,
-) -> Objective:
-    """The objective of a name.
+) -> Objective | Joint:
+    """The objective of a name, or the sum of several, `kd+hint`.
 
-    settings: those of the term (alpha, temperature, ...), w_ce and w_kd. head [C, D]: the teacher's classifier, where
-    the term needs it. The others are those of `Objective`. Raises InvalidInputError for an unknown name or key, listing
-    the known ones, and for a value that does not fit.
+    settings: those of the term (alpha, temperature, ...), w_ce and w_kd; of a sum see `settings_of_parts`. head [C, D]:
+    the teacher's classifier, where the term needs it. sizes: of what student and stores give, where the term sees taps.
+    The others are those of `Objective`. Raises InvalidInputError for an unknown name or key, listing the known ones,
+    and for a value that does not fit.
     """
-    values, defaults = dict(settings or {}), parameters_of(name)
-    if unknown_keys := sorted(values.keys() - defaults.keys()):
-        known_keys = ", ".join(f"{key} ({default})" for key, default in defaults.items())
-        raise InvalidInputError(f"objective {name} has no setting {', '.join(unknown_keys)}; it has {known_keys}")
-    kind = term_class(name)
-    hints = get_type_hints(kind.__init__, include_extras=True) | {"w_ce": NotNegative, "w_kd": NotNegative}
-    arguments = {key: _validated(value, hints[key], f"objective {name}: {key}") for key, value in values.items()}
-    for key, ramp in dict(over_epochs or {}).items():
+    names, ramps = names_in(name), dict(over_epochs or {})
+    all_settings = settings_of_parts(name, settings or {})
+    all_ramps = settings_of_parts(name, ramps, "number to change over epochs") if len(names) > 1 else [ramps]
+    parts = [
+        _make_one(part, values, head, sizes, tail=tail, combine=combine, weights=weights, over_epochs=own_ramps)
+        for part, values, own_ramps in zip(names, all_settings, all_ramps, strict=True)
+    ]
+    if len(parts) == 1:
+        return parts[0]
+    for part, values in zip(parts[1:], all_settings[1:], strict=True):
+        part.w_ce = values.get("w_ce", 0.0)  # the first counts the hard labels for all
+    return Joint(parts)
+
+
+def _make_one(name: str, values: dict[str, Any], head: Tensor | None, sizes: Sizes | None, **options: Any) -> Objective:
+    kind, facts = term_class(name), facts_of(name)
+    function: Any = kind if inspect.isroutine(kind) else kind.__init__
+    hints = get_type_hints(function, include_extras=True) | {"w_ce": NotNegative, "w_kd": NotNegative}
+    arguments = {
+        key: _validated(value, hints.get(key, Any), f"objective {name}: {key}") for key, value in values.items()
+    }
+    for key, ramp in options["over_epochs"].items():
         for value in ramp.values:
             _validated(value, hints.get(key, NotNegative), f"objective {name}: {key} over epochs")
-    w_ce, w_kd = arguments.pop("w_ce", None), arguments.pop("w_kd", None)
-    if "head" in kind.facts.needs:
+    w_ce, w_kd = arguments.pop("w_ce", facts.w_ce), arguments.pop("w_kd", facts.w_kd)
+    if "head" in facts.needs:
         arguments["head"] = head
-    return Objective(
-        kind(**arguments), w_ce=w_ce, w_kd=w_kd, tail=tail, combine=combine, weights=weights, over_epochs=over_epochs
-    )
+    if "taps" in facts.sees or "sizes" in inspect.signature(kind).parameters:
+        if sizes is None:
+            raise InvalidInputError(
+                f"objective {name} sees taps of student and store: make it with sizes=Sizes(...), as kdcache train does"
+            )
+        arguments["sizes"] = sizes
+    term = call(kind, arguments, f"objective {name}") if ":" in name else kind(**arguments)
+    if ":" in name and not callable(term):
+        raise InvalidInputError(
+            f"objective {name} gave a {type(term).__name__}; it must give a term, called as term(outputs, targets, "
+            "batch)"
+        )
+    return Objective(term, w_ce=w_ce, w_kd=w_kd, **options)
 
 
 def _validated(value: Any, kind: Any, name: str) -> Any:
@@ -125,8 +210,7 @@ def _validated(value: Any, kind: Any, name: str) -> Any:
 
 def describe(name: str) -> dict[str, Any]:
     """Field : value of one objective, as people read it."""
-    kind = term_class(name)
-    facts, settings = kind.facts, parameters_of(name)
+    facts, settings = facts_of(name), parameters_of(name)
     return {
         "objective": name,
         **facts.record(),

@@ -21,6 +21,8 @@ PICTURE = "mixed answer"
 BOTH_LABELS = "both labels by lambda"
 BOUNDED = "head exact, tail by sketch (ghost: bound)"
 SKETCHED = "head exact, tail by sketch"
+ANY_LOGITS = "exact: logits are not asked"
+POOLED_MAPS = "approximate: the pooled maps are compared"
 
 
 @dataclass(frozen=True)
@@ -30,13 +32,15 @@ class Facts:
     full, topk: exactness on such stores. mixing: how it treats mixed pictures; in "mixed answer" the teacher answers to
     the mixed picture. tails: the tails that it can take. w_ce, w_kd: default weights of the hard labels and of the
     objective's own term. teacher: true where it needs a store. needs: other things that the store must keep, with which
-    the term is made. sees: the student's outputs that it needs beside logits. asks_at: the settings that hold the
-    temperatures at which it asks the stores. best: the setting that counts the best classes that a top-k store must
-    keep, empty where any k does. zeros: true where it is finite for a class whose teacher probability is 0 (masked
-    classes). couples: true where the rows of a batch meet in it. remembers: true where it follows one loss from step to
-    step, and so cannot be asked for each teacher apart. by_kl: true where KL(p_T || q) at `asks_at` is all that it asks
-    of a teacher, so that draws will do. sketch: true where it asks at temperatures that nobody knows before, or for
-    moments of the tail. by_total: true where it follows the share of the whole training that is done.
+    the term is made. sees: the student's outputs that it needs beside logits; with "taps" it names layers of the
+    student and of the stores, see `tap_pairs`, and is made with their `Sizes`. pooled: exactness on a tap that was
+    pooled. asks_at: the settings that hold the temperatures at which it asks the stores. best: the setting that counts
+    the best classes that a top-k store must keep, empty where any k does. zeros: true where it is finite for a class
+    whose teacher probability is 0 (masked classes). couples: true where the rows of a batch meet in it. remembers: true
+    where it follows one loss from step to step, and so cannot be asked for each teacher apart. by_kl: true where KL(p_T
+    || q) at `asks_at` is all that it asks of a teacher, so that draws will do. sketch: true where it asks at
+    temperatures that nobody knows before, or for moments of the tail. by_total: true where it follows the share of the
+    whole training that is done.
     """
 
     topk: str
@@ -47,7 +51,8 @@ class Facts:
     w_kd: float = 0.9
     teacher: bool = True
     needs: tuple[Literal["head"], ...] = ()
-    sees: tuple[Literal["features"], ...] = ()
+    sees: tuple[Literal["features", "taps"], ...] = ()
+    pooled: str = ""
     asks_at: tuple[str, ...] = ("temperature",)
     best: str = ""
     zeros: bool = True
@@ -72,11 +77,12 @@ class Facts:
         needs = ["store" if self.teacher else "no teacher", *self.needs]
         needs += [f"{self.best} classes"] if self.best else []
         needs += [] if self.zeros else ["no masked classes"]
-        needs += [f"the student's {name}" for name in self.sees]
+        needs += [f"{name} of student and store" if name == "taps" else f"the student's {name}" for name in self.sees]
         return {
             "needs": needs,
             "asks at": list(self.asks_at),
             "on full": self.full,
             "on top-k": self.topk,
+            **({"on pooled taps": self.pooled} if self.pooled else {}),
             "under mixing": self.mixing,
         }

@@ -5,7 +5,6 @@ from dataclasses import replace
 from math import isfinite
 from typing import Any, ClassVar, Protocol, cast
 
-import torch
 from torch import Tensor, nn
 
 from kdcache.errors import InvalidInputError
@@ -15,7 +14,10 @@ from kdcache.objectives.facts import Facts
 from kdcache.objectives.hard import hard_cross_entropy
 from kdcache.objectives.outputs import Outputs
 from kdcache.objectives.ramps import Ramp
-from kdcache.objectives.targets import Combine, Targets, in_dtype, normalised_weights
+from kdcache.objectives.targets import Combine, Targets, in_dtype, mean_of_teachers, normalised_weights
+
+OWN = Facts(topk="as its author has it", full="as its author has it", w_ce=0.0, w_kd=1.0, asks_at=())
+"""Facts of a user's own term that states none."""
 
 
 class Term(Protocol):
@@ -50,8 +52,9 @@ class Objective(nn.Module):
     ) -> None:
         super().__init__()
         self.term = term
-        self.w_ce = term.facts.w_ce if w_ce is None else w_ce
-        self.w_kd = term.facts.w_kd if w_kd is None else w_kd
+        self.facts = facts if isinstance(facts := getattr(term, "facts", None), Facts) else OWN
+        self.w_ce = self.facts.w_ce if w_ce is None else w_ce
+        self.w_kd = self.facts.w_kd if w_kd is None else w_kd
         self.tail, self.combine, self.weights = tail, combine, weights
         self.over_epochs = dict(over_epochs or {})
         self._check()
@@ -73,51 +76,71 @@ class Objective(nn.Module):
 
     def gathers(self, epoch: int) -> bool:
         """True where each of several processes needs the whole batch."""
-        return self.term.facts.gathers
+        return self.facts.gathers
 
     @property
     def counts_by_total(self) -> bool:
         """True where the loss of a step depends on the number of epochs in the whole training."""
-        return self.term.facts.by_total
+        return self.facts.by_total
 
     @property
     def temperatures(self) -> list[float]:
         """The temperatures at which the term asks the stores, those of ramps included."""
         temperatures: list[float] = []
-        for name in self.term.facts.asks_at:
+        for name in self.facts.asks_at:
             value, ramp = getattr(self.term, name), self.over_epochs.get(name)
             temperatures += ramp.values if ramp else value if isinstance(value, tuple) else [value]
         return temperatures
 
     @property
+    def student_taps(self) -> tuple[str, ...]:
+        """The student's taps that the term is handed, `features` among them."""
+        return getattr(self.term, "student_taps", ("features",) if "features" in self.facts.sees else ())
+
+    @property
+    def teacher_taps(self) -> tuple[tuple[str, ...], ...]:
+        """The taps of each store that the term is handed; empty where it asks for none."""
+        return getattr(self.term, "teacher_taps", ())
+
+    @property
+    def negatives(self) -> int:
+        """The number of negatives that the term is handed with each batch."""
+        return getattr(self.term, "negatives", 0)
+
+    def wrap(self, network: nn.Module) -> nn.Module:
+        """The network that is trained, validated and saved: a term may answer through a part of its own."""
+        wrap = getattr(self.term, "wrap", None)
+        return network if wrap is None else wrap(network)
+
+    @property
     def best(self) -> int:
         """The number of best classes that a top-k store must keep."""
-        name = self.term.facts.best
+        name = self.facts.best
         return getattr(self.term, name) if name else 1
 
     def _term_loss(self, outputs: Outputs, batch: Batch, values: dict[str, float]) -> Tensor:
         """The term's loss, with the numbers that ramps give it at this step."""
         term: Term = replace(cast("Any", self.term), **values) if values else self.term
-        if unseen := [name for name in term.facts.sees if getattr(outputs, name) is None]:
+        if "features" in self.facts.sees and outputs.features is None:
             raise InvalidInputError(
-                f"{type(self.term).__name__} needs the student's {', '.join(unseen)} and the outputs have none; call "
-                f"the objective with Outputs(logits, {unseen[0]}=...)"
+                f"{type(self.term).__name__} needs the student's features and the outputs have none; call the "
+                "objective with Outputs(logits, features=...)"
             )
-        if not term.facts.teacher:
+        if not self.facts.teacher:
             return term(outputs, Targets(()), batch)
         teachers = tuple(in_dtype(teacher, outputs.logits.dtype) for teacher in batch.teachers)
         if not teachers:
             raise InvalidInputError(
                 f"{type(self.term).__name__} needs a store: the batch has no teacher; give --store, or set w_kd to 0"
             )
-        if self.combine != "losses":
+        if self.combine != "losses" or "taps" in self.facts.sees:  # taps of different widths are joined by the term
             return term(outputs, Targets(teachers, self.tail, self.combine, self.weights), batch)
         shares = normalised_weights(self.weights, len(teachers))
         losses = [term(outputs, Targets((teacher,), self.tail), batch) for teacher in teachers]
-        return torch.stack([share * loss for share, loss in zip(shares, losses, strict=True)]).sum()
+        return mean_of_teachers(losses, shares)
 
     def _check(self) -> None:
-        kind, facts = type(self.term).__name__, self.term.facts
+        kind, facts = type(self.term).__name__, self.facts
         for name, value in (("w_ce", self.w_ce), ("w_kd", self.w_kd)):
             if not (isfinite(value) and value >= 0):
                 raise InvalidInputError(f"{name} of {kind} is {value}; give a finite number of 0 or more")
@@ -133,35 +156,3 @@ class Objective(nn.Module):
             raise InvalidInputError(
                 f"{kind} has no {', '.join(unknown_names)} to change over epochs; it has {', '.join(numbers)}"
             )
-
-
-class Phases(nn.Module):
-    """Phases switch from one objective to the next. `parts` are (epoch from which the objective holds, objective)."""
-
-    def __init__(self, parts: list[tuple[int, Objective]]) -> None:
-        super().__init__()
-        self.starts = [start for start, _ in parts]
-        self.parts = nn.ModuleList([part for _, part in parts])
-        if self.starts[0] != 0 or self.starts != sorted(set(self.starts)):
-            raise InvalidInputError(
-                f"phases begin at epochs {self.starts}; the first begins at 0, each later one later"
-            )
-
-    def forward(self, outputs: Outputs | Tensor, batch: Batch) -> Tensor:
-        """The loss of the objective that holds at the batch's epoch; its epochs count from the start of its phase."""
-        current = self._current(batch.epoch)
-        start, end = self.starts[current], [*self.starts, batch.epochs][current + 1]
-        loss: Tensor = self.parts[current](outputs, replace(batch, epoch=batch.epoch - start, epochs=end - start))
-        return loss
-
-    def gathers(self, epoch: int) -> bool:
-        """True where, at an epoch, each of several processes needs the whole batch."""
-        return cast("Objective", self.parts[self._current(epoch)]).gathers(epoch)
-
-    @property
-    def counts_by_total(self) -> bool:
-        """True where the last phase depends on where the training ends."""
-        return cast("Objective", self.parts[-1]).counts_by_total
-
-    def _current(self, epoch: int) -> int:
-        return max(index for index, start in enumerate(self.starts) if start <= epoch)

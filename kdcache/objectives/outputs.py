@@ -5,6 +5,9 @@ from dataclasses import dataclass, field
 
 from torch import Tensor
 
+from kdcache.base.tap_names import FEATURES
+from kdcache.errors import InvalidInputError
+
 
 @dataclass(frozen=True)
 class Outputs:
@@ -22,3 +25,25 @@ class Outputs:
     def of(cls, answer: "Tensor | Outputs") -> "Outputs":
         """The outputs of a network that answers outputs, or plain logits [B, C]."""
         return answer if isinstance(answer, Outputs) else cls(answer)
+
+    @classmethod
+    def tapped(cls, logits: Tensor, taps: Mapping[str, Tensor]) -> "Outputs":
+        """Outputs in f32 (f64 stays) of logits and the taps of a `Tapped` network, `features` among them."""
+        values = {name: _wide(tap) for name, tap in taps.items()}
+        return cls(_wide(logits), values.pop(FEATURES, None), values)
+
+    def tap(self, name: str) -> Tensor:
+        """The tap [B, ...] of a name; `features` is one. Raises InvalidInputError for one that is not there."""
+        values = self.features if name == FEATURES else self.taps.get(name)
+        if values is None:
+            given = ", ".join([*([FEATURES] if self.features is not None else []), *self.taps]) or "none"
+            raise InvalidInputError(
+                f"the student's {name} is needed, and its outputs have {given}; call the objective with "
+                "Outputs(logits, "
+                f"features=..., taps={{...}}), or get them by `with kdcache.taps(student, [{name!r}]) as outputs`"
+            )
+        return values
+
+
+def _wide(values: Tensor) -> Tensor:
+    return values if values.element_size() == 8 else values.float()

@@ -3,6 +3,7 @@
 Shape letters: B any leading axes, K kept classes, C classes.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
@@ -165,6 +166,11 @@ def normalised_weights(weights: tuple[float, ...], members: int) -> tuple[float,
             f"ensemble weights {weights} do not fit {members} stores; give one at or above 0 for each"
         )
     return tuple(weight / sum(weights) for weight in weights)
+
+
+def mean_of_teachers(losses: Sequence[Tensor], shares: Sequence[float]) -> Tensor:
+    """The weighted mean of the losses against each teacher."""
+    return torch.stack([share * loss for share, loss in zip(shares, losses, strict=True)]).sum()
 
 
 def _label_column(teacher: SoftLabels, temperature: float | Tensor, labels: Tensor, which: int) -> Tensor:

@@ -9,7 +9,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 from kdcache.networks.answers import answered
 from kdcache.objectives.batch import Batch
-from kdcache.objectives.objective import Objective, Phases
+from kdcache.objectives.joined import AnyObjective
 from kdcache.objectives.outputs import Outputs
 from kdcache.training.gathering import whole_batch
 from kdcache.training.ranks import Ranks
@@ -26,9 +26,7 @@ class DataParallel:
     DistributedDataParallel would wait for. The first process's weights and buffers reach all others here.
     """
 
-    def __init__(
-        self, network: nn.Module, objective: Objective | Phases, ranks: Ranks, view: Callable[[], Tensor]
-    ) -> None:
+    def __init__(self, network: nn.Module, objective: AnyObjective, ranks: Ranks, view: Callable[[], Tensor]) -> None:
         self.objective, self.ranks = objective, ranks
         self.answer: nn.Module = network
         if not ranks.alone:

@@ -1,10 +1,11 @@
 """Labels and classes of a training: stores, data, weights and objective must speak of the same ones."""
 
-from typing import TypeGuard
+from typing import cast
 
 from kdcache.errors import InvalidInputError
 from kdcache.networks.class_map import are_equal_in_number
-from kdcache.objectives.objective import Objective, Phases
+from kdcache.objectives.joined import AnyObjective, Phases, objectives_in
+from kdcache.objectives.objective import Objective
 from kdcache.pipelines.settings import TrainSettings
 from kdcache.store.lineage import read_class_names
 from kdcache.store.store import Store
@@ -29,7 +30,7 @@ def require_same_labels(settings: TrainSettings, data: Data, stores: list[Store]
             )
 
 
-def require_learnable(objective: Objective | Phases, data: Data) -> None:
+def require_learnable(objective: AnyObjective, data: Data) -> None:
     """Raises InvalidInputError for an objective that learns, all along or from some epoch on, from hard labels alone
     where no row has one."""
     for start, part in () if data.is_labelled else _parts(objective):
@@ -41,25 +42,23 @@ def require_learnable(objective: Objective | Phases, data: Data) -> None:
             )
 
 
-def _is_by_labels(part: Objective) -> bool:
+def _is_by_labels(part: AnyObjective) -> bool:
     """True for an objective that rows without a label teach nothing."""
-    return part.term.facts.by_labels or (part.w_kd == 0 and "w_kd" not in part.over_epochs)
+    return all(_is_one_by_labels(one) for one in objectives_in(part))
 
 
-def _parts(objective: Objective | Phases) -> list[tuple[int, Objective]]:
+def _is_one_by_labels(one: Objective) -> bool:
+    return one.facts.by_labels or (one.w_kd == 0 and "w_kd" not in one.over_epochs)
+
+
+def _parts(objective: AnyObjective) -> list[tuple[int, AnyObjective]]:
     """The objectives of a training, by the epoch from which each holds."""
-    if isinstance(objective, Objective):
+    if not isinstance(objective, Phases):
         return [(0, objective)]
-    return [(start, part) for start, part in zip(objective.starts, objective.parts, strict=True) if _is_one(part)]
+    return [(start, cast("AnyObjective", part)) for start, part in zip(objective.starts, objective.parts, strict=True)]
 
 
-def _is_one(part: object) -> TypeGuard[Objective]:
-    return isinstance(part, Objective)
-
-
-def class_notes(
-    settings: TrainSettings, data: Data, stores: list[Store], objective: Objective | Phases
-) -> tuple[str, ...]:
+def class_notes(settings: TrainSettings, data: Data, stores: list[Store], objective: AnyObjective) -> tuple[str, ...]:
     """Notes on the classes of the training data, of its stores' teachers, and of the weights that it starts from, and
     on rows that teach nothing."""
     notes = list(data.notes)

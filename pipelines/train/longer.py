@@ -1,12 +1,12 @@
 """A run is made longer: its epochs so far must be those that a run of the new length would have had."""
 
-from kdcache.objectives.objective import Objective, Phases
+from kdcache.objectives.joined import AnyObjective
 from kdcache.pipelines.settings import TrainSettings
 from kdcache.pipelines.train.rates import rate_multiplier
 from kdcache.training.batch_stream import BatchStream
 
 
-def why_not_longer(settings: TrainSettings, objective: Objective | Phases, loader: BatchStream, epochs: int) -> str:
+def why_not_longer(settings: TrainSettings, objective: AnyObjective, loader: BatchStream, epochs: int) -> str:
     """The reason why a run of `epochs` epochs cannot go on to `settings.epochs`; empty where it can.
 
     Then it ends with the bytes of a run that had them all from the start: batches, rates and losses of its first epochs

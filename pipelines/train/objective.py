@@ -1,7 +1,8 @@
 """The objective is built from train's settings; stores that lack what it needs are refused before the first step."""
 
 import re
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -12,9 +13,11 @@ from kdcache.base.specs import parse_arguments
 from kdcache.errors import InvalidInputError, MissingBlockError
 from kdcache.labels.encoding import Encoding
 from kdcache.labels.encodings import read_as
-from kdcache.objectives.catalogue import DEFAULT, FINITE, WITHOUT_TEACHER, make_objective, term_class
-from kdcache.objectives.objective import Objective, Phases
+from kdcache.objectives.catalogue import DEFAULT, FINITE, WITHOUT_TEACHER, facts_of, make_objective, names_in
+from kdcache.objectives.joined import AnyObjective, Joint, Phases, objectives_in
+from kdcache.objectives.objective import OWN, Objective
 from kdcache.objectives.ramps import Ramp
+from kdcache.objectives.tap_pairs import Sizes
 from kdcache.objectives.targets import normalised_weights
 from kdcache.pipelines.settings import TrainSettings
 from kdcache.store.store import Store
@@ -32,10 +35,16 @@ class Part:
     settings: dict[str, Any]
 
 
-def build_objective(settings: TrainSettings, stores: list[Store], temperature: float | None) -> Objective | Phases:
+def build_objective(
+    settings: TrainSettings,
+    stores: list[Store],
+    temperature: float | None,
+    sizes: Callable[[], Sizes] | None = None,
+) -> AnyObjective:
     """The objective that the settings describe; without stores and without a name, plain cross-entropy.
 
-    `temperature` is the settings' or the calibrated one. Raises InvalidInputError or MissingBlockError for arrays that
+    `temperature` is the settings' or the calibrated one. `sizes` gives those of student and stores to a term that sees
+    taps. Raises InvalidInputError or MissingBlockError for arrays that
     the stores lack, naming the flag of extract that would have kept them.
     """
     if not stores and not settings.objective:
@@ -54,7 +63,7 @@ def build_objective(settings: TrainSettings, stores: list[Store], temperature: f
             raise InvalidInputError(
                 f"{flag} names epoch {part.epoch}, the run has {settings.epochs}; give 1 to {settings.epochs - 1}"
             )
-    objectives = [(part.epoch, _make(part, settings, stores, is_first=part is parts[0])) for part in parts]
+    objectives = [(part.epoch, _make(part, settings, stores, sizes, is_first=part is parts[0])) for part in parts]
     return objectives[0][1] if len(objectives) == 1 else Phases(objectives)
 
 
@@ -122,9 +131,12 @@ def _parse_part(text: str) -> Part:
     return Part(int(epoch), name.strip(), parse_arguments(pairs, "--then"))
 
 
-def _make(part: Part, settings: TrainSettings, stores: list[Store], *, is_first: bool) -> Objective:
-    facts = term_class(part.name).facts
-    if facts.teacher and not stores:
+def _make(
+    part: Part, settings: TrainSettings, stores: list[Store], sizes: Callable[[], Sizes] | None, *, is_first: bool
+) -> Objective | Joint:
+    facts = [facts_of(name) for name in names_in(part.name)]
+    uses_teacher = any(one.teacher for one in facts)
+    if uses_teacher and not stores:
         raise InvalidInputError(
             f"objective {part.name} needs a store and none is given; give --store, or leave --objective out for plain "
             "training"
@@ -133,18 +145,22 @@ def _make(part: Part, settings: TrainSettings, stores: list[Store], *, is_first:
     objective = make_objective(
         part.name,
         part.settings,
-        head=_head(part.name, stores) if "head" in facts.needs else None,
-        tail=settings.tail if facts.teacher else "uniform",
+        head=_head(part.name, stores) if any("head" in one.needs for one in facts) else None,
+        sizes=sizes() if sizes is not None and any("taps" in one.sees or one is OWN for one in facts) else None,
+        tail=settings.tail if uses_teacher else "uniform",
         combine=settings.combine,
         weights=settings.ensemble_weights,
         over_epochs=ramps,
     )
-    if objective.w_ce == 0 == objective.w_kd and not ramps.keys() & {"w_ce", "w_kd"}:
+    weights = [weight for term in objectives_in(objective) for weight in (term.w_ce, term.w_kd)]
+    if not any(weights) and not {key.rpartition(".")[2] for key in ramps} & {"w_ce", "w_kd"}:
         raise InvalidInputError(
-            f"w_ce and w_kd of objective {part.name} are both 0: there is nothing to learn; raise one"
+            f"w_ce and w_kd of objective {part.name} are {'both' if len(weights) == 2 else 'all'} 0: there is nothing "
+            "to learn; raise one"
         )
-    if facts.teacher:
-        _require_stores(objective, part, settings, stores)
+    for term, name in zip(objectives_in(objective), names_in(part.name), strict=True):
+        if term.facts.teacher:
+            _require_stores(term, replace(part, name=name), settings, stores)
     return objective
 
 
@@ -166,7 +182,7 @@ def _require_stores(objective: Objective, part: Part, settings: TrainSettings, s
     for store in stores:
         encoding = read_as(store.identity.encoding, settings.top_k)
         _require_known(objective, part.name, encoding, settings, several=len(stores) > 1)
-        _require_finite(part.name, store)
+        _require_finite(objective, part.name, store)
         if not encoding.COMPLETE:
             _require_classes(objective, part.name, settings, store)
 
@@ -175,7 +191,7 @@ def _require_known(
     objective: Objective, name: str, encoding: Encoding, settings: TrainSettings, *, several: bool
 ) -> None:
     """Raises InvalidInputError for an objective that asks for more than an encoding knows."""
-    facts = objective.term.facts
+    facts = objective.facts
     if not facts.by_kl:
         encoding.require_log_probs(f"objective {name}")
     if several and settings.combine != "losses":
@@ -198,9 +214,9 @@ def _require_ensemble(settings: TrainSettings) -> None:
         )
 
 
-def _require_finite(name: str, store: Store) -> None:
+def _require_finite(objective: Objective, name: str, store: Store) -> None:
     masked_classes = store.identity.teacher.masked_classes
-    if term_class(name).facts.zeros or not masked_classes:
+    if objective.facts.zeros or not masked_classes:
         return
     raise InvalidInputError(
         f"objective {name} is infinite where the teacher's probability is 0, and {store.folder.root} masks classes "

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from kdcache.errors import MismatchError
-from kdcache.objectives.objective import Objective, Phases
+from kdcache.objectives.joined import AnyObjective
 from kdcache.pipelines.settings import TrainSettings
 from kdcache.training.optimisers import build_optimizer
 
@@ -20,7 +20,7 @@ class Student:
 
     settings: TrainSettings
     network: nn.Module
-    objective: Objective | Phases
+    objective: AnyObjective
     temperature: float | None
     notes: tuple[str, ...] = ()
 
@@ -30,7 +30,7 @@ class TrainingState:
     """Network, objective, optimiser, loss scaler, and the averaged network where weights are averaged."""
 
     network: nn.Module
-    objective: Objective | Phases
+    objective: AnyObjective
     optimizer: torch.optim.Optimizer
     scaler: torch.amp.GradScaler
     ema: AveragedModel | None

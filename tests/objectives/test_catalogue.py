@@ -12,7 +12,7 @@ from kdcache.errors import InvalidInputError
 from kdcache.objectives.catalogue import (
     DEFAULT,
     FINITE,
-    TERMS,
+    LOGIT_TERMS,
     WITHOUT_TEACHER,
     describe,
     make_objective,
@@ -26,7 +26,7 @@ from tests.kits.labels import batch_of, full_labels, real_student, topk_labels, 
 ROWS, CLASSES = 6, 40
 HEAD = torch.randn(CLASSES, 4, generator=torch.Generator().manual_seed(3))
 TAILS = ("uniform", "class-mean", "ghost", "none")
-TAUGHT = [name for name, term in TERMS.items() if term.facts.teacher]
+TAUGHT = [name for name, term in LOGIT_TERMS.items() if term.facts.teacher]
 
 
 def logits(scale: float = 3.0) -> Any:
@@ -38,7 +38,9 @@ def made(name: str, **common: Any) -> Objective:
 
 
 def test_an_unknown_name_is_refused_with_the_list() -> None:
-    with pytest.raises(InvalidInputError, match=f"objective 'kdd' is unknown; the known ones are {', '.join(TERMS)}"):
+    with pytest.raises(
+        InvalidInputError, match=f"objective 'kdd' is unknown; the known ones are {', '.join(LOGIT_TERMS)}"
+    ):
         make_objective("kdd")
 
 
@@ -77,7 +79,7 @@ def test_text_from_the_command_line_becomes_numbers() -> None:
 
 
 def test_each_names_its_source_and_its_exactness(subtests: pytest.Subtests) -> None:
-    for name, term in TERMS.items():
+    for name, term in LOGIT_TERMS.items():
         with subtests.test(name):
             text = " ".join((term.__doc__ or "").split())
             inherited = " ".join((__import__(term.__module__, fromlist=["x"]).__doc__ or "").split())
@@ -89,7 +91,7 @@ def test_each_describes_itself(subtests: pytest.Subtests) -> None:
     shown = {"objective", "needs", "asks at", "on full", "on top-k", "under mixing", "tails", "rows meet", "settings"}
     extra = {"kd-sim": ["head"], "kd-topk": ["k classes"]}
     extra |= {name: ["no masked classes"] for name in ("reverse-kl", "symmetric-kl", "adaptive-kl")}
-    for name, term in TERMS.items():
+    for name, term in LOGIT_TERMS.items():
         with subtests.test(name):
             said = describe(name)
             assert set(said) == shown | {"on many devices"}
@@ -100,7 +102,7 @@ def test_each_describes_itself(subtests: pytest.Subtests) -> None:
 
 
 def test_the_temperatures_and_classes_that_a_term_asks_for_are_its_settings() -> None:
-    for name, term in TERMS.items():
+    for name, term in LOGIT_TERMS.items():
         assert {*term.facts.asks_at, *filter(None, [term.facts.best])} <= parameters_of(name).keys(), name
     ramps = {"temperature": Ramp(((0.0, 8.0), (5.0, 2.0)))}
     wanted: dict[str, tuple[Objective, list[float], int]] = {
@@ -117,15 +119,15 @@ def test_the_temperatures_and_classes_that_a_term_asks_for_are_its_settings() ->
 
 def test_what_is_advised_instead_is_what_it_is_said_to_be() -> None:
     assert DEFAULT in TAUGHT
-    assert set(WITHOUT_TEACHER) == TERMS.keys() - set(TAUGHT)
-    assert all(TERMS[name].facts.zeros and name in TAUGHT for name in FINITE)
+    assert set(WITHOUT_TEACHER) == LOGIT_TERMS.keys() - set(TAUGHT)
+    assert all(LOGIT_TERMS[name].facts.zeros and name in TAUGHT for name in FINITE)
 
 
 def test_each_refuses_the_tails_that_it_cannot_take(subtests: pytest.Subtests) -> None:
     batch = batch_of(topk_labels(logits(), np.arange(ROWS), 5), y=torch.arange(ROWS))
     for name, tail in product(TAUGHT, TAILS):
         with subtests.test(name, tail=tail):
-            if tail in TERMS[name].facts.tails:
+            if tail in LOGIT_TERMS[name].facts.tails:
                 value, gradient = value_and_gradient(made(name, tail=tail), real_student(logits()), batch)
                 assert value.isfinite()
                 assert gradient.isfinite().all()
@@ -138,9 +140,9 @@ def test_what_cannot_meet_zeros_is_finite_with_a_tail_that_has_none(subtests: py
     """f32, a teacher and a student who are sure of different classes by hundreds of nats."""
     student = torch.from_numpy(logits(100.0)).flip(0)
     teacher = topk_labels(logits(100.0), np.arange(ROWS), 5, quantisation="high")
-    for name in [name for name, term in TERMS.items() if not term.facts.zeros]:
-        assert "none" not in TERMS[name].facts.tails
-        for tail in TERMS[name].facts.tails:
+    for name in [name for name, term in LOGIT_TERMS.items() if not term.facts.zeros]:
+        assert "none" not in LOGIT_TERMS[name].facts.tails
+        for tail in LOGIT_TERMS[name].facts.tails:
             with subtests.test(name, tail=tail):
                 loss = made(name, tail=tail)
                 value, gradient = value_and_gradient(loss, student, batch_of(teacher, y=torch.arange(ROWS)))
@@ -151,7 +153,7 @@ def test_what_cannot_meet_zeros_is_finite_with_a_tail_that_has_none(subtests: py
 def test_f32_logits_of_any_size_stay_finite(subtests: pytest.Subtests) -> None:
     student, y = torch.from_numpy(logits(300.0)).flip(0), np.arange(ROWS)
     teachers = {"full": full_labels(logits(300.0), y), "topk": topk_labels(logits(300.0), y, 5)}
-    for name, encoding in product(TERMS, teachers):
+    for name, encoding in product(LOGIT_TERMS, teachers):
         with subtests.test(name, encoding=encoding):
             batch = batch_of(teachers[encoding], y=torch.from_numpy(y))
             value, gradient = value_and_gradient(made(name), student, batch)
@@ -190,4 +192,4 @@ def test_an_objective_by_labels_learns_nothing_from_rows_without_one(name: str) 
     batch = batch_of(full_labels(logits(), unlabelled), y=torch.from_numpy(unlabelled))
     student = torch.from_numpy(logits(1.0) + 1.0)
     _, gradient = value_and_gradient(made(name, settings={"w_ce": 0.0, "w_kd": 1.0}), student, batch)
-    assert bool((gradient == 0).all()) == TERMS[name].facts.by_labels
+    assert bool((gradient == 0).all()) == LOGIT_TERMS[name].facts.by_labels

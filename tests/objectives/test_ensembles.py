@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from kdcache.errors import InvalidInputError
-from kdcache.objectives.catalogue import TERMS, make_objective, parameters_of
+from kdcache.objectives.catalogue import LOGIT_TERMS, make_objective, parameters_of
 from kdcache.objectives.targets import Combine, Targets, normalised_weights
 from tests.kits.dense_reference import REFERENCES
 from tests.kits.dense_tail import rebuilt
@@ -147,9 +147,9 @@ def test_weights_are_shares() -> None:
 
 def test_every_objective_takes_an_ensemble(subtests: pytest.Subtests) -> None:
     stores, _ = members("mixed")
-    for name, combine in product([name for name in TERMS if name != "kd-sim"], [*COMBINED, "losses"]):
+    for name, combine in product([name for name in LOGIT_TERMS if name != "kd-sim"], [*COMBINED, "losses"]):
         with subtests.test(name, combine=combine):
-            if combine == "losses" and TERMS[name].facts.remembers:
+            if combine == "losses" and LOGIT_TERMS[name].facts.remembers:
                 with pytest.raises(InvalidInputError, match="remembers one loss a step"):
                     make_objective(name, combine=combine)
                 continue

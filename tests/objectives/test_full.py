@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from kdcache.labels.full import FullLabels
-from kdcache.objectives.catalogue import TERMS, make_objective, parameters_of
+from kdcache.objectives.catalogue import LOGIT_TERMS, make_objective, parameters_of
 from tests.kits.dense_reference import REFERENCES
 from tests.kits.dense_teacher import Case, Dense, hard
 from tests.kits.labels import batch_of, full_labels, real_student, require_equal, shaped, value_and_gradient
@@ -20,10 +20,10 @@ DISTANCES = [
     "kd", "function-matching", "ctkd", "dkd", "jsd", "skew-kl", "skew-reverse-kl", "reverse-kl", "symmetric-kl",
     "adaptive-kl", "taid", "mlld", "logit-standardisation", "logit-mse", "dist", "brier", "tvd",
 ]  # fmt: skip
-NO_ZEROS = [name for name, term in TERMS.items() if term.facts.teacher and not term.facts.zeros]
-TEMPERED = [name for name in TERMS if "temperature" in parameters_of(name)]
+NO_ZEROS = [name for name, term in LOGIT_TERMS.items() if term.facts.teacher and not term.facts.zeros]
+TEMPERED = [name for name in LOGIT_TERMS if "temperature" in parameters_of(name)]
 SETTINGS: list[tuple[str, dict[str, Any]]] = [
-    *((name, {}) for name in TERMS),
+    *((name, {}) for name in LOGIT_TERMS),
     *((name, {"temperature": temperature}) for name in TEMPERED for temperature in (0.7, 1.0, 2.0, 3.0, 8.0)),
     ("label-smoothing", {"epsilon": 0.3}),
     ("confidence-penalty", {"beta": 0.7}),
@@ -79,7 +79,7 @@ def require_reference(name: str, given: dict[str, Any], teacher: FullLabels, stu
 
 
 def test_every_objective_has_a_reference() -> None:
-    assert set(REFERENCES) == set(TERMS)
+    assert set(REFERENCES) == set(LOGIT_TERMS)
 
 
 def test_it_equals_the_reference(subtests: pytest.Subtests) -> None:
@@ -93,7 +93,7 @@ def test_real_logits(real_logits: Any, subtests: pytest.Subtests) -> None:
     z, y = real_logits[:6], np.arange(6) * 160
     head = torch.randn(z.shape[1], 4, generator=torch.Generator().manual_seed(3))
     teacher, student = full_labels(z, y), real_student(z)
-    for name in TERMS:
+    for name in LOGIT_TERMS:
         with subtests.test(name):
             loss = make_objective(name, {"w_ce": 0.0, "w_kd": 1.0}, head=head)
             found = value_and_gradient(loss, student, batch_of(teacher, y=torch.from_numpy(y)))
@@ -105,7 +105,7 @@ def test_mixed_labels(subtests: pytest.Subtests) -> None:
     y = np.stack([labels(), np.roll(labels(), 1)], axis=1)
     teacher, student = full_labels(logits(), y), real_student(logits())
     first, second = torch.from_numpy(y).unbind(dim=1)
-    for name in TERMS:
+    for name in LOGIT_TERMS:
         with subtests.test(name):
             require_reference(name, {}, teacher, student, y=first, y2=second, lam=torch.linspace(0, 1, ROWS))
 
@@ -114,7 +114,7 @@ def test_masked_classes(subtests: pytest.Subtests) -> None:
     masked = (0, 7)
     teacher, student = full_labels(logits(), labels(), masked), real_student(logits())
     assert torch.isneginf(teacher.logits[:, list(masked)]).all()
-    for name in TERMS:
+    for name in LOGIT_TERMS:
         if name not in NO_ZEROS:
             with subtests.test(name):
                 require_reference(name, {}, teacher, student, y=torch.from_numpy(labels()))
@@ -126,7 +126,7 @@ def test_leading_axes(subtests: pytest.Subtests) -> None:
     first, second = torch.from_numpy(y).unbind(dim=1)
     batch = batch_of(shaped(teacher, 3, 2), y=first.view(3, 2), y2=second.view(3, 2), lam=lam)
     case = {"y": first, "y2": second, "lam": lam.repeat_interleave(2)}
-    for name in TERMS:
+    for name in LOGIT_TERMS:
         with subtests.test(name):
             found = value_and_gradient(made(name, {}), student.view(3, 2, CLASSES), batch)
             require_equal(found, wanted(name, {}, student, teacher.logits, **case))
@@ -135,7 +135,7 @@ def test_leading_axes(subtests: pytest.Subtests) -> None:
 def test_the_hard_labels_come_beside_it_with_the_published_weights(subtests: pytest.Subtests) -> None:
     teacher, student, y = full_labels(logits(), labels()), real_student(logits()), torch.from_numpy(labels())
     by_labels = value_and_gradient(lambda s: hard(s, Case(y=y)), student)
-    for name, term in TERMS.items():
+    for name, term in LOGIT_TERMS.items():
         with subtests.test(name):
             loss = make_objective(name, head=HEAD if name == "kd-sim" else None)
             by_teacher = wanted(name, {}, student, teacher.logits, y=y)
@@ -161,8 +161,8 @@ def test_the_reduction_is_the_mean_over_rows(subtests: pytest.Subtests) -> None:
     student, y = real_student(logits()), torch.from_numpy(labels())
     teacher = full_labels(logits(), labels())
     alone = [full_labels(logits()[row : row + 1], labels()[row : row + 1]) for row in range(ROWS)]
-    assert [name for name, term in TERMS.items() if term.facts.couples] == ["dist", "mlld"]
-    for name in [name for name, term in TERMS.items() if not term.facts.couples]:
+    assert [name for name, term in LOGIT_TERMS.items() if term.facts.couples] == ["dist", "mlld"]
+    for name in [name for name, term in LOGIT_TERMS.items() if not term.facts.couples]:
         with subtests.test(name):
             rows = [
                 made(name, {})(student[row : row + 1], batch_of(one, y=y[row : row + 1])).item()

@@ -10,8 +10,9 @@ from kdcache.labels.soft_labels import Tail
 from kdcache.labels.topk_labels import TopKLabels
 from kdcache.objectives.batch import Batch
 from kdcache.objectives.catalogue import make_objective
+from kdcache.objectives.joined import Phases
 from kdcache.objectives.kd import KD
-from kdcache.objectives.objective import Objective, Phases
+from kdcache.objectives.objective import Objective
 from kdcache.objectives.ramps import Ramp
 from kdcache.objectives.sparse import ghost_pair, sparse_kl
 from kdcache.objectives.targets import kl_rows

@@ -9,10 +9,11 @@ from torch import Tensor
 
 from kdcache.errors import InvalidInputError
 from kdcache.objectives.batch import Batch
-from kdcache.objectives.catalogue import TERMS
+from kdcache.objectives.catalogue import LOGIT_TERMS
 from kdcache.objectives.facts import Facts
+from kdcache.objectives.joined import Phases
 from kdcache.objectives.kd import KD
-from kdcache.objectives.objective import Objective, Phases
+from kdcache.objectives.objective import Objective
 from kdcache.objectives.outputs import Outputs
 from kdcache.objectives.targets import Targets
 from tests.kits.labels import batch_of, full_labels, real_student, topk_labels, value_and_gradient
@@ -34,7 +35,7 @@ class OfOutputs:
 
 def test_a_tensor_and_outputs_give_equal_bits(subtests: pytest.Subtests) -> None:
     teachers = {"full": full_labels(logits(), Y.numpy()), "topk": topk_labels(logits(), Y.numpy(), 5)}
-    for name in TERMS:
+    for name in LOGIT_TERMS:
         for encoding, teacher in teachers.items():
             with subtests.test(name, encoding=encoding):
                 batch, student = batch_of(teacher, y=Y), real_student(logits())

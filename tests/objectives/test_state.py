@@ -11,8 +11,9 @@ from torch.nn import functional as F
 from kdcache.errors import InvalidInputError
 from kdcache.objectives.catalogue import make_objective
 from kdcache.objectives.hard import hard_cross_entropy
+from kdcache.objectives.joined import Phases
 from kdcache.objectives.kd import KD
-from kdcache.objectives.objective import Objective, Phases
+from kdcache.objectives.objective import Objective
 from kdcache.objectives.ramps import Ramp
 from tests.kits.dense_reference import REFERENCES
 from tests.kits.dense_teacher import Case, Dense

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from kdcache.errors import InvalidInputError
-from kdcache.objectives.catalogue import TERMS, make_objective, parameters_of
+from kdcache.objectives.catalogue import LOGIT_TERMS, make_objective, parameters_of
 from tests.kits.dense_reference import REFERENCES
 from tests.kits.dense_tail import rebuilt
 from tests.kits.dense_teacher import Case
@@ -18,7 +18,7 @@ from tests.kits.labels import batch_of, full_labels, real_student, require_equal
 
 TEMPERATURES, KS = (1.0, 2.0, 4.0, 8.0), (5, 10, 20, 50)
 HEAD = torch.randn(1000, 4, generator=torch.Generator().manual_seed(3))
-TAUGHT = [name for name, term in TERMS.items() if term.facts.teacher]
+TAUGHT = [name for name, term in LOGIT_TERMS.items() if term.facts.teacher]
 TAILED = [name for name in TAUGHT if name not in ("hard-teacher", "kd-pt", "kd-sim", "kd-topk")]
 FORWARD = ["kd", "function-matching", "ctkd", "ttm", "wttm"]
 DIVERGENCES = [*FORWARD, "reverse-kl", "symmetric-kl", "jsd", "skew-kl", "skew-reverse-kl", "tvd"]
@@ -88,7 +88,7 @@ def asked(loss: Any, logits: Any, y: Any, soft: Any) -> tuple[Tensor, Tensor]:
 def test_it_is_the_reference_of_the_rebuilt_teacher(
     logits: Any, y: Any, stored: Any, subtests: pytest.Subtests
 ) -> None:
-    for name, tail in [(term, tail) for term in TAILED for tail in TERMS[term].facts.tails if tail != "ghost"]:
+    for name, tail in [(term, tail) for term in TAILED for tail in LOGIT_TERMS[term].facts.tails if tail != "ghost"]:
         rows = slice(0, 12) if name in SLOW else slice(None)
         for k, temperature in product((10,) if name in SLOW else KS, temperatures_of(name)):
             with subtests.test(name, tail=tail, k=k, temperature=temperature):

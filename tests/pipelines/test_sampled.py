@@ -12,7 +12,7 @@ from kdcache.labels.encoding import LabelSpace
 from kdcache.labels.sampled import SampledEncoding
 from kdcache.labels.sampled_labels import SampledLabels
 from kdcache.labels.topk import TopKEncoding
-from kdcache.objectives.catalogue import TERMS
+from kdcache.objectives.catalogue import LOGIT_TERMS
 from kdcache.pipelines.extract.dry_run import estimate
 from kdcache.pipelines.extract.stage import extract
 from kdcache.pipelines.settings import VerifySettings
@@ -96,11 +96,11 @@ def test_a_student_learns_from_draws_and_resumes(
     assert exact.loss < first.loss < exact.loss + 4 * np.log(10)
 
 
-@pytest.mark.parametrize("name", sorted(name for name, term in TERMS.items() if term.facts.teacher))
+@pytest.mark.parametrize("name", sorted(name for name, term in LOGIT_TERMS.items() if term.facts.teacher))
 def test_objectives_that_ask_for_more_are_refused_before_the_first_step(
     sampled: str, tmp_path: Path, name: str
 ) -> None:
-    facts = TERMS[name].facts
+    facts = LOGIT_TERMS[name].facts
     temperature = 2.0 if "temperature" in facts.asks_at else None
     run = student(tmp_path / "run", store=(sampled,), objective=name, temperature=temperature)
     if facts.by_kl:

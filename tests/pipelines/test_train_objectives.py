@@ -8,7 +8,7 @@ import pytest
 
 from kdcache.cli.app import main
 from kdcache.errors import InterruptedRunError
-from kdcache.objectives.catalogue import TERMS, term_class
+from kdcache.objectives.catalogue import LOGIT_TERMS, term_class
 from kdcache.objectives.facts import BOTH_LABELS
 from kdcache.pipelines.settings import TrainSettings
 from kdcache.pipelines.train.stage import train
@@ -69,9 +69,9 @@ def require_progress(lines: list[dict[str, Any]]) -> None:
     assert lines[-1]["loss"] < lines[0]["loss"]
 
 
-BY_LABEL = [name for name in TERMS if term_class(name).facts.mixing == BOTH_LABELS]
+BY_LABEL = [name for name in LOGIT_TERMS if term_class(name).facts.mixing == BOTH_LABELS]
 RUNS = [
-    *((name, "topk.kd") for name in TERMS),
+    *((name, "topk.kd") for name in LOGIT_TERMS),
     *((name, "full.kd") for name in ("kd", "dkd", "dist", "logit-standardisation", "logit-mse", "double-distillation")),
     *((name, "mixup.kd") for name in [*BY_LABEL, "kd", "function-matching"]),
 ]
@@ -150,5 +150,8 @@ def test_what_an_objective_remembers_survives_a_stop(fashion: Fashion, tmp_path:
 
 
 def test_the_facts_cover_every_objective() -> None:
-    assert {name for name in TERMS if not term_class(name).facts.teacher} == {"label-smoothing", "confidence-penalty"}
-    assert {name for name in TERMS if term_class(name).facts.needs} == {"kd-sim"}
+    assert {name for name in LOGIT_TERMS if not term_class(name).facts.teacher} == {
+        "label-smoothing",
+        "confidence-penalty",
+    }
+    assert {name for name in LOGIT_TERMS if term_class(name).facts.needs} == {"kd-sim"}

@@ -1,0 +1,33 @@
+"""Names of taps: a layer's name as it is, or `LAYER@HxW` for its output pooled to H x W. No torch."""
+
+import re
+from dataclasses import dataclass
+
+from kdcache.errors import InvalidInputError
+
+FEATURES = "features"  # the pooled penultimate output: the input of the classifier
+NAME_MAX = 200
+TAP_NAME = re.compile(r"(?P<layer>[A-Za-z0-9._]+)(?:@(?P<height>[1-9][0-9]{0,3})x(?P<width>[1-9][0-9]{0,3}))?")
+
+
+@dataclass(frozen=True)
+class TapName:
+    """A layer and the size to which its output is pooled adaptively; None: the output as it is."""
+
+    layer: str
+    size: tuple[int, int] | None = None
+
+    @classmethod
+    def parse(cls, text: str) -> "TapName":
+        """The name that a text such as `layer4` or `layer4@7x7` gives. Raises InvalidInputError for another."""
+        match = TAP_NAME.fullmatch(text) if len(text) <= NAME_MAX else None
+        if match is None:
+            raise InvalidInputError(
+                f"tap {text!r} is not LAYER or LAYER@HxW, of at most {NAME_MAX} letters, digits, dots and underscores; "
+                "write for example layer4 or layer4@7x7 (kdcache taps NETWORK lists the layers)"
+            )
+        height, width = match["height"], match["width"]
+        return cls(match["layer"], None if height is None else (int(height), int(width)))
+
+    def __str__(self) -> str:
+        return self.layer if self.size is None else f"{self.layer}@{self.size[0]}x{self.size[1]}"

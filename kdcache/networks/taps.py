@@ -1,0 +1,203 @@
+"""Taps: outputs of named layers, taken while a network answers, as they are or pooled.
+
+A layer is named as a module is (`layer4`, `blocks.3.norm2`); the second call of one module is `relu_1`, the third
+`relu_2`, as in torchvision's feature extraction. Names that only its traced graph has (`layer1.0.add`, `flatten`) work
+where the network can be traced. `LAYER@HxW` pools, and `features` is the input of the classifier.
+
+Shape letters: B rows, N classes of the network, C channels, T tokens, D width, [H, W] of a map.
+"""
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from typing import Any
+
+from torch import Tensor, nn
+from torch.nn import functional
+from torchvision.models.feature_extraction import create_feature_extractor, get_graph_node_names
+
+from kdcache.base.tap_names import FEATURES, TapName
+from kdcache.errors import InvalidInputError
+from kdcache.networks.answers import answered
+from kdcache.networks.heads import find_head
+
+NAMED = 60  # layers that a message lists
+ANSWER = "kdcache_answer"  # the key of a traced graph's own output
+
+
+class Tapped(nn.Module):
+    """A network that answers its logits [B, N] and the taps of some names, in one forward.
+
+    Hooks stand only during a forward, so that the network stays what it was: copies of it, its state and other callers
+    see nothing. A tap is a copy of the layer's output, which the next layer may overwrite in place. `noun` names the
+    network in messages. Raises InvalidInputError for a layer that the network has not, listing those that it has.
+    """
+
+    def __init__(self, network: nn.Module, names: Sequence[str], noun: str = "network") -> None:
+        super().__init__()
+        self.network, self.noun = network, noun
+        self.taps = tuple(TapName.parse(name) for name in dict.fromkeys(names))
+        self._layers = [tap.layer for tap in self.taps if tap.layer != FEATURES]
+        self._sees_features = any(tap.layer == FEATURES for tap in self.taps)
+        by_module = all(is_module_call(network, layer) for layer in self._layers)
+        self._graph = None if by_module else _traced(network, self._layers, noun)
+
+    def forward(self, images: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
+        """Logits [B, N] and the taps [B, ...] by name, for prepared images [B, ch, H, W]."""
+        outputs: dict[str, Tensor] = {}
+        with ExitStack() as stack:
+            if self._sees_features:
+                stack.enter_context(head_inputs(find_head(self.network), outputs))
+            if self._graph is None:
+                stack.enter_context(layer_outputs(self.network, outputs, self._layers))
+                output = self.network(images)
+            else:
+                _follow_mode(self._graph, self.network.training)
+                values = self._graph(images)
+                output = values.pop(ANSWER)
+                outputs |= {
+                    name: tensor.clone()
+                    for name, value in values.items()
+                    if (tensor := first_tensor(value)) is not None
+                }
+        logits = answered(output, len(images), self.noun)
+        return logits, {str(tap): self._tap(tap, outputs, len(images)) for tap in self.taps}
+
+    def _tap(self, tap: TapName, outputs: dict[str, Tensor], rows: int) -> Tensor:
+        values = outputs.get(tap.layer)
+        if values is None and tap.layer == FEATURES:
+            raise InvalidInputError(
+                f"the {self.noun} gives no pooled features before a linear head; name one of its layers instead"
+            )
+        if values is None:
+            raise InvalidInputError(
+                f"layer {tap.layer} of the {self.noun} took no part in its answer, or answers no tensor; choose "
+                "another (kdcache taps lists those that do)"
+            )
+        if values.ndim < 2 or len(values) != rows:
+            raise InvalidInputError(
+                f"layer {tap.layer} of the {self.noun} gives {list(values.shape)} for {rows} rows: its first axis does "
+                "not count rows; choose another (kdcache taps lists those that do)"
+            )
+        return values if tap.size is None else pooled(values, tap, self.noun)
+
+
+def is_module_call(network: nn.Module, name: str) -> bool:
+    """True for the name of a module, or of one with the number of a later call behind it."""
+    modules = dict(network.named_modules())
+    return name in modules or _later_call(name, modules) is not None
+
+
+@contextmanager
+def layer_outputs(network: nn.Module, outputs: dict[str, Tensor], names: Iterable[str] | None = None) -> Iterator[None]:
+    """Note a copy of the output of each of these layers in `outputs`, in the order in which they answer; None: of all
+    layers, and no copies."""
+    modules = dict(network.named_modules())
+    wanted = None if names is None else set(names)
+    used = (
+        set(modules) if wanted is None else {name if name in modules else _later_call(name, modules) for name in wanted}
+    )
+    calls: dict[str, int] = {}
+
+    def note(name: str) -> Callable[[nn.Module, Any, Any], None]:
+        def hook(module: nn.Module, inputs: Any, output: Any) -> None:
+            count = calls[name] = calls.get(name, -1) + 1
+            label = name if not count else f"{name}_{count}"
+            if (wanted is None or label in wanted) and (tensor := first_tensor(output)) is not None:
+                outputs[label] = tensor if wanted is None else tensor.clone()
+
+        return hook
+
+    handles = [modules[name].register_forward_hook(note(name)) for name in used if name]
+    try:
+        yield
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+def pooled(values: Tensor, tap: TapName, noun: str) -> Tensor:
+    """A layer's output pooled adaptively by the mean: maps [B, C, H, W] (or [B, H, W, C]) to [B, C, h, w], tokens
+    [B, T, D] to [B, w, D], in f32. Raises InvalidInputError for an output without places, or a larger size."""
+    assert tap.size is not None
+    height, width = tap.size
+    shape = list(values.shape[1:])
+    if values.ndim == 4:
+        maps = as_maps(values)
+        if height > maps.shape[2] or width > maps.shape[3]:
+            raise InvalidInputError(f"tap {tap} of the {noun} is larger than the layer's own {shape}; pool to less")
+        return functional.adaptive_avg_pool2d(maps.float(), tap.size)
+    if values.ndim == 3 and height == 1:
+        if width > values.shape[1]:
+            raise InvalidInputError(f"tap {tap} of the {noun} has more tokens than the layer's {shape}; pool to less")
+        return functional.adaptive_avg_pool1d(values.float().transpose(1, 2), width).transpose(1, 2)
+    advice = f"tokens are pooled as {tap.layer}@1x{width}" if values.ndim == 3 else f"keep it as tap:{tap.layer}"
+    raise InvalidInputError(
+        f"tap {tap}: the {noun}'s layer {tap.layer} gives {shape}, which has no {height} x {width}: {advice}"
+    )
+
+
+def as_maps(values: Tensor) -> Tensor:
+    """Maps [B, C, H, W], of an output [B, C, H, W] or, where only its first two axes are equal, [B, H, W, C] (Swin)."""
+    _, first, second, third = values.shape
+    return values.permute(0, 3, 1, 2) if first == second != third else values
+
+
+def first_tensor(output: Any) -> Tensor | None:
+    """The tensor that a layer gives, or the first of several; None where it gives none."""
+    if isinstance(output, tuple | list):
+        return next((value for value in output if isinstance(value, Tensor)), None)
+    return output if isinstance(output, Tensor) else None
+
+
+@contextmanager
+def head_inputs(head: nn.Linear | None, outputs: dict[str, Tensor]) -> Iterator[None]:
+    """Note the input [B, D] of a classifier as `features`; nothing where there is none, or it takes no [B, D]."""
+    if head is None:
+        yield
+        return
+
+    def hook(module: nn.Module, inputs: tuple[Any, ...], named: dict[str, Any]) -> None:
+        tensor = first_tensor([*inputs, *named.values()])
+        if tensor is not None and tensor.ndim == 2:
+            outputs[FEATURES] = tensor.clone()
+
+    handle = head.register_forward_pre_hook(hook, with_kwargs=True)
+    try:
+        yield
+    finally:
+        handle.remove()
+
+
+def _later_call(name: str, modules: dict[str, nn.Module]) -> str | None:
+    """The module of a name such as `relu_1`, its second call; None where it names no module."""
+    module, _, number = name.rpartition("_")
+    return module if module in modules and number.isdecimal() and number != "0" else None
+
+
+def _traced(network: nn.Module, names: Sequence[str], noun: str) -> nn.Module:
+    """The traced graph of a network, which answers the nodes of these names and its own output by `ANSWER`."""
+    modes = [(module, module.training) for module in network.modules()]
+    try:
+        nodes = get_graph_node_names(network)
+        returned = [{**{name: name for name in names}, own[-1]: ANSWER} for own in nodes]
+        if own := [name for name in names if name == nodes[1][-1]]:
+            raise ValueError(f"{own[0]} is the network's own answer")
+        return create_feature_extractor(network, train_return_nodes=returned[0], eval_return_nodes=returned[1])
+    except Exception as error:
+        layers = [name for name, _ in network.named_modules() if name]
+        missing = ", ".join(name for name in names if not is_module_call(network, name))
+        others = f" and {len(layers) - NAMED} others" if len(layers) > NAMED else ""
+        raise InvalidInputError(
+            f"the {noun} has no layer {missing}; its layers are {', '.join(layers[:NAMED])}{others} (kdcache taps "
+            "lists all with their shapes)"
+        ) from error
+    finally:
+        for module, training in modes:
+            module.training = training
+
+
+def _follow_mode(graph: nn.Module, training: bool) -> None:
+    """Let a traced graph run as in a mode. Its layers are the network's own and keep theirs: some may be frozen."""
+    if graph.training != training:
+        graph.graph = graph.train_graph if training else graph.eval_graph
+        graph.training = training
