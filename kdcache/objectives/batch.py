@@ -36,10 +36,10 @@ class Batch:
     images: [B, ch, H, W] f32, normalised and mixed. y: [B] i64, hard labels, -1 for none. y2: [B] i64, under mixing the
     partner's hard labels, else None. lam: [B] f32, under mixing the weight of y, else None. positions: [B] i64. view:
     the view of all rows. epoch, step: both count from 0. teachers: the soft labels of each store. features: [B, D],
-    pooled teacher features of each store, or empty. taps: [B, ...] f16 of each layer that was asked for, by name, of
-    each store, or empty. negatives: rows of the stores for objectives that contrast, or None. steps: the number of
-    batches in this epoch. epochs: the number of epochs in the whole training. shares: the number of rows of each
-    process, where several share the batch; B may be 0.
+    pooled teacher features of each store, or empty. steps: the number of batches in this epoch. epochs: the number of
+    epochs in the whole training. shares: the number of rows of each process, where several share the batch; B may be 0.
+    taps: [B, ...] f16 of each layer that was asked for, by name, of each store, or empty. negatives: rows of the stores
+    for objectives that contrast, or None.
 
     Objectives take any leading axes in place of B: [B, S] for sequences of S positions, where lam stays [B].
 
@@ -57,11 +57,11 @@ class Batch:
     step: int
     teachers: tuple[SoftLabels, ...] = ()
     features: tuple[Tensor, ...] = ()
-    taps: tuple[Mapping[str, Tensor], ...] = ()
-    negatives: Negatives | None = None
     steps: int = 1
     epochs: int = 1
     shares: tuple[int, ...] = ()
+    taps: tuple[Mapping[str, Tensor], ...] = ()
+    negatives: Negatives | None = None
 
     def __repr__(self) -> str:
         shape = "x".join(map(str, self.images.shape[1:]))

@@ -38,9 +38,8 @@ def made(name: str, **common: Any) -> Objective:
 
 
 def test_an_unknown_name_is_refused_with_the_list() -> None:
-    with pytest.raises(
-        InvalidInputError, match=f"objective 'kdd' is unknown; the known ones are {', '.join(LOGIT_TERMS)}"
-    ):
+    known_names = ", ".join(LOGIT_TERMS)
+    with pytest.raises(InvalidInputError, match=f"objective 'kdd' is unknown; the known ones are {known_names}"):
         make_objective("kdd")
 
 
