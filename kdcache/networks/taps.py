@@ -198,6 +198,7 @@ def _traced(network: nn.Module, names: Sequence[str], noun: str) -> nn.Module:
 
 def _follow_mode(graph: nn.Module, training: bool) -> None:
     """Let a traced graph run as in a mode. Its layers are the network's own and keep theirs: some may be frozen."""
-    if graph.training != training:
-        graph.graph = graph.train_graph if training else graph.eval_graph
-        graph.training = training
+    wanted = graph.train_graph if training else graph.eval_graph
+    if graph.graph is not wanted:
+        graph.graph = wanted
+    graph.training = training

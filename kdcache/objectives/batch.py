@@ -114,9 +114,8 @@ class Batch:
     def tap(self, number: int, name: str) -> Tensor:
         """The tap [B, ...] of a store by its number and the tap's name; `features` is one. Raises InvalidInputError for
         one that the batch has not."""
-        taps = dict(self.taps[number]) if number < len(self.taps) else {}
-        if number < len(self.features):
-            taps[FEATURES] = self.features[number]
+        taps = {FEATURES: self.features[number]} if number < len(self.features) else {}
+        taps |= self.taps[number] if number < len(self.taps) else {}
         if name not in taps:
             raise InvalidInputError(
                 f"the teacher's {name} is needed of store {number}, and the batch has {', '.join(taps) or 'no taps'}; "

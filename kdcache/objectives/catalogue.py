@@ -120,22 +120,26 @@ def settings_of_parts(name: str, settings: Mapping[str, Any], noun: str = "setti
     labels = [part.rpartition(":")[2] for part in names]
     known = [parameters_of(part) for part in names]
     parts: list[dict[str, Any]] = [{} for _ in names]
+    unknown_keys = []
     for key, value in settings.items():
         label, _, short = key.rpartition(".")
         holders = [n for n in range(len(names)) if short in known[n] and label in ("", labels[n], names[n])]
         holders = holders[:1] if short == "w_ce" and not label else holders
         if not holders:
-            keys = ", ".join(
-                f"{f'{labels[n]}.' if len(names) > 1 else ''}{one} ({default})"
-                for n in range(len(names))
-                for one, default in known[n].items()
-                if default is not inspect.Parameter.empty
-            )
-            raise InvalidInputError(f"objective {name} has no {noun} {key}; it has {keys}")
+            unknown_keys.append(key)
+            continue
         if len(holders) > 1:
             choices = " or ".join(f"{labels[n]}.{short}" for n in holders)
             raise InvalidInputError(f"{noun} {key} of objective {name} is that of several terms; write {choices}")
         parts[holders[0]][short] = value
+    if unknown_keys:
+        keys = ", ".join(
+            f"{f'{label}.' if len(names) > 1 else ''}{key} ({default})"
+            for label, settings_of_one in zip(labels, known, strict=True)
+            for key, default in settings_of_one.items()
+            if default is not inspect.Parameter.empty
+        )
+        raise InvalidInputError(f"objective {name} has no {noun} {', '.join(sorted(unknown_keys))}; it has {keys}")
     return parts
 
 

@@ -28,9 +28,9 @@ class Outputs:
 
     @classmethod
     def tapped(cls, logits: Tensor, taps: Mapping[str, Tensor]) -> "Outputs":
-        """Outputs in f32 (f64 stays) of logits and the taps of a `Tapped` network, `features` among them."""
-        values = {name: _wide(tap) for name, tap in taps.items()}
-        return cls(_wide(logits), values.pop(FEATURES, None), values)
+        """Outputs in f32 of logits and the taps of a `Tapped` network, `features` among them."""
+        values = {name: tap.float() for name, tap in taps.items()}
+        return cls(logits.float(), values.pop(FEATURES, None), values)
 
     def tap(self, name: str) -> Tensor:
         """The tap [B, ...] of a name; `features` is one. Raises InvalidInputError for one that is not there."""
@@ -43,7 +43,3 @@ class Outputs:
                 f"features=..., taps={{...}}), or get them by `with kdcache.taps(student, [{name!r}]) as outputs`"
             )
         return values
-
-
-def _wide(values: Tensor) -> Tensor:
-    return values if values.element_size() == 8 else values.float()

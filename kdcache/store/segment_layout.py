@@ -9,7 +9,7 @@ from itertools import pairwise
 from kdcache.base.limits import VIEWS_MAX
 from kdcache.base.view_span import ViewSpan
 from kdcache.errors import DamagedError, InvalidInputError
-from kdcache.labels.encoding import RowArray
+from kdcache.labels.encoding import Encoding, RowArray
 from kdcache.places.place import Place
 from kdcache.store.array_spec import BLOCK_MAX, ArraySpec
 from kdcache.store.layout import SegmentLayout, segment_name, segment_record
@@ -30,6 +30,14 @@ def row_arrays(identity: Identity) -> dict[str, RowArray]:
     """The arrays that have an entry for each row, in the order in which a block writes them."""
     encoding = identity.encoding
     return {**encoding.arrays(identity.space), **encoding.outputs, "pixels": RowArray("uint8", PIXELS)}
+
+
+def read_arrays(layout: SegmentLayout, encoding: Encoding, *, features: bool, taps: Sequence[str]) -> list[str]:
+    """The arrays of a row that are read: those of soft labels and pixels, and of layer outputs those asked for. Raises
+    MissingBlockError for a tap that was not kept."""
+    wanted = [*(["features"] if features else []), *map(encoding.tap_array, taps)]
+    unread = encoding.outputs.keys() - set(wanted)
+    return [name for name in layout.rowwise if name not in unread]
 
 
 def recorded_views(folder: Place) -> list[ViewSpan]:

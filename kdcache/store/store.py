@@ -26,7 +26,7 @@ from kdcache.store.read_ahead import reading
 from kdcache.store.reading import EncodedRows
 from kdcache.store.seals import Seal, SealedSegment, drop_left_out, read_partial, read_seal, split_pin
 from kdcache.store.segment import Segment, listed_segments
-from kdcache.store.segment_layout import require_small_taps, segment_layout
+from kdcache.store.segment_layout import read_arrays, require_small_taps, segment_layout
 from kdcache.store.shards import put_plain
 from kdcache.store.whole_arrays import check_order, head_digest, read_head, read_labels, read_order
 from kdcache.store.writing import writing_store
@@ -207,9 +207,7 @@ class Store:
         segment, encoding = self.segment_of(view), self.identity.encoding
         if features and not encoding.features:
             raise MissingBlockError(f"{self.folder.root} holds no features; extract with --keep features")
-        wanted = [*(["features"] if features else []), *map(encoding.tap_array, taps)]
-        unread = encoding.outputs.keys() - set(wanted)
-        names = [name for name in segment.layout.rowwise if name not in unread]
+        names = read_arrays(segment.layout, encoding, features=features, taps=taps)
         rows = segment.read(view, np.asarray(positions, dtype=np.int64), names)
         if not self.identity.encoding.HOLDS_LABEL:
             rows.loose["hard"] = self.hard_labels(view, rows.positions)

@@ -2,14 +2,16 @@
 
 import warnings
 from collections.abc import Callable
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from kdcache.networks.answers import answered
+from kdcache.networks.taps import Tapped
 from kdcache.objectives.batch import Batch
-from kdcache.objectives.joined import AnyObjective
+from kdcache.objectives.joined import AnyObjective, student_taps
 from kdcache.objectives.outputs import Outputs
 from kdcache.training.gathering import whole_batch
 from kdcache.training.ranks import Ranks
@@ -28,12 +30,21 @@ class DataParallel:
 
     def __init__(self, network: nn.Module, objective: AnyObjective, ranks: Ranks, view: Callable[[], Tensor]) -> None:
         self.objective, self.ranks = objective, ranks
-        self.answer: nn.Module = network
+        self.tapped = Tapped(network, names, "student") if (names := student_taps(objective)) else None
+        self.answer: nn.Module = self.tapped or network
         if not ranks.alone:
             # one-channel convolutions have strides of two kinds, one of which is copied: nobody can mend that
             warnings.filterwarnings("ignore", message="Grad strides do not match bucket view strides")
-            student = _Student(network, view())
+            student = _Student(self.answer, view(), self.tapped)
             self.answer = DistributedDataParallel(student, find_unused_parameters=student.has_idle_parameters)
+
+    def outputs(self, images: Tensor) -> Outputs:
+        """The student's outputs in f32 for images [B, ch, H, W]: logits [B, C], and the taps that the objective
+        sees."""
+        answer = self.answer(images)
+        if self.tapped is not None:
+            return Outputs.tapped(*answer)
+        return Outputs(answered(answer, len(images), "student").float())
 
     def loss(self, outputs: Outputs, batch: Batch) -> tuple[Tensor, Tensor]:
         """The loss whose gradient a step takes, and this process's part of the batch's loss, from its outputs.
@@ -46,9 +57,17 @@ class DataParallel:
         share = len(outputs.logits) / sum(batch.shares)
         if self.objective.gathers(batch.epoch):
             loss = self.objective(*whole_batch(outputs, batch, self.ranks))
-            return loss, loss.detach() * share
+            return loss + self._all_parts(outputs), loss.detach() * share
         loss = self.objective(outputs, batch) * share if len(outputs.logits) else outputs.logits.sum()
-        return loss * self.ranks.world_size, loss.detach()
+        return (loss + self._all_parts(outputs)) * self.ranks.world_size, loss.detach()
+
+    def _all_parts(self, outputs: Outputs) -> Tensor | float:
+        """Nothing, with a gradient of 0 for every parameter that an output depends on: DistributedDataParallel waits
+        for each, and an objective of taps may leave out those behind its layers."""
+        if self.tapped is None:
+            return 0.0
+        features = () if outputs.features is None else (outputs.features,)
+        return torch.stack([tensor.sum() * 0.0 for tensor in (outputs.logits, *features, *outputs.taps.values())]).sum()
 
     def finish_backward(self) -> None:
         """Average the gradients of the objective's parameters over processes; the network's are averaged already."""
@@ -57,24 +76,38 @@ class DataParallel:
 
 
 class _Student(nn.Module):
-    """A network that also answers no rows: by logits [0, C], whose gradient is 0 for each parameter in use, since every
-    process must have a gradient for every parameter."""
+    """A network that also answers no rows: by logits [0, C] and taps [0, ...], whose gradient is 0 for each parameter
+    in use, since every process must have a gradient for every parameter."""
 
-    def __init__(self, network: nn.Module, view: Tensor) -> None:
+    def __init__(self, network: nn.Module, view: Tensor, tapped: Tapped | None) -> None:
         super().__init__()
-        self.network = network
+        self.network, self._is_tapped = network, tapped is not None
         parameters = [parameter for parameter in network.parameters() if parameter.requires_grad]
-        mode = network.training
-        logits = answered(network.eval()(view), len(view), "student")
-        network.train(mode)
-        gradients = torch.autograd.grad(logits.sum(), parameters, allow_unused=True)
+        modes = [(module, module.training) for module in network.modules()]
+        logits, taps = self._answer(network.eval(), view)
+        for module, training in modes:
+            module.training = training
+        total = torch.stack([part.sum() for part in (logits, *taps.values())]).sum()
+        gradients = torch.autograd.grad(total, parameters, allow_unused=True)
         pairs = zip(parameters, gradients, strict=True)
         self._parameters_in_use = [parameter for parameter, gradient in pairs if gradient is not None]
+        self._shapes = {name: tuple(tap.shape[1:]) for name, tap in taps.items()}
         self._classes = int(logits.shape[-1])
         self.has_idle_parameters = len(self._parameters_in_use) < len(parameters)
 
-    def forward(self, images: Tensor) -> Tensor:
+    def forward(self, images: Tensor) -> Any:
         if len(images):
-            return answered(self.network(images), len(images), "student")
-        zero = torch.stack([parameter.sum() * 0.0 for parameter in self._parameters_in_use]).sum()
-        return zero.reshape(1, 1).expand(0, self._classes)
+            logits, taps = self._answer(self.network, images)
+        else:
+            zero = torch.stack([parameter.sum() * 0.0 for parameter in self._parameters_in_use]).sum()
+            logits = zero.reshape(1, 1).expand(0, self._classes)
+            taps = {
+                name: zero.reshape((1,) * (len(shape) + 1)).expand(0, *shape) for name, shape in self._shapes.items()
+            }
+        return (logits, taps) if self._is_tapped else logits
+
+    def _answer(self, network: nn.Module, images: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
+        if self._is_tapped:
+            logits, taps = network(images)
+            return logits, taps
+        return answered(network(images), len(images), "student"), {}

@@ -20,11 +20,11 @@ from kdcache.base.progress import Progress, silent
 from kdcache.base.view_span import ViewSpan
 from kdcache.errors import InvalidInputError, MismatchError
 from kdcache.labels.encodings import read_as
-from kdcache.labels.soft_labels import SoftLabels
 from kdcache.objectives.batch import Batch
 from kdcache.store.plan import key_word
 from kdcache.store.store import Store
 from kdcache.training.batch_shares import sizes_by_part
+from kdcache.training.joined_rows import cat, joined_labels, joined_negatives, joined_taps
 from kdcache.training.loader import Loader
 from kdcache.training.loader_inputs import require_same_views
 from kdcache.training.loader_options import FeedOptions, LabelOptions
@@ -77,7 +77,11 @@ class JoinedLoader:
                 epochs=epochs,
                 seed=key_word(seed, number, 0, "parts"),  # parts of one size would be dealt alike in every epoch
                 views=views,
-                labels=replace(labels, memory_bytes=labels.memory_bytes * len(part) // len(data)),
+                labels=replace(
+                    labels,
+                    memory_bytes=labels.memory_bytes * len(part) // len(data),
+                    negatives=-(-labels.negatives * len(part) // len(data)),
+                ),
                 feed=replace(feed, workers=workers),
             )
             for number, (part, store, workers) in enumerate(zip(parts, stores, shares, strict=True))
@@ -187,12 +191,14 @@ class JoinedLoader:
             first,
             images=torch.cat([batch.images for batch in present]),
             y=torch.cat([batch.y for batch in present]),
-            y2=_cat([batch.y2 for batch in present]),
-            lam=_cat([batch.lam for batch in present]),
+            y2=cat([batch.y2 for batch in present]),
+            lam=cat([batch.lam for batch in present]),
             positions=torch.cat([batch.positions + start for batch, start in parts]),
             teachers=(joined_labels([batch.teachers[0] for batch in present]),),
             features=tuple(torch.cat(features) for features in zip(*(b.features for b in present), strict=True)),
             shares=(sum(len(batch.positions) for batch in present),),
+            taps=joined_taps([batch.taps for batch in present]),
+            negatives=joined_negatives(batches, self._starts),
         )
 
 
@@ -255,17 +261,6 @@ def require_joinable(stores: Sequence[Store], views: ViewSpan | None, top_k: int
     require_same_views(stores, views)
 
 
-def joined_labels(parts: Sequence[SoftLabels]) -> SoftLabels:
-    """The soft labels of all rows, part after part. Raises InvalidInputError where they are of different forms."""
-    first = parts[0]
-    for part in parts[1:]:
-        same = type(part) is type(first) and part.k == first.k and part.num_classes == first.num_classes
-        if not same or part.masked != first.masked:
-            raise InvalidInputError("the stores' soft labels are of different forms; extract with one encoding for all")
-    fields: dict[str, Any] = {name: torch.cat([getattr(part, name) for part in parts]) for name in first.BY_ROW}
-    return replace(first, **fields)
-
-
 def _form(store: Store, top_k: int | None) -> dict[str, Any]:
     """The settings of an encoding by which its soft labels have one form; steps and packing may differ."""
     encoding = store.identity.encoding
@@ -277,11 +272,6 @@ def _form(store: Store, top_k: int | None) -> dict[str, Any]:
 def _shown(value: Any) -> str:
     text = repr(value)
     return text if len(text) <= 80 else f"{text[:77]}..."
-
-
-def _cat(tensors: Sequence[Tensor | None]) -> Tensor | None:
-    present = [tensor for tensor in tensors if tensor is not None]
-    return torch.cat(present) if present else None
 
 
 def _workers_by_part(parts: Sequence[Data], workers: int) -> list[int]:

@@ -6,12 +6,17 @@ Memory: two windows, of a size that the batch order sets, and the buffers of a r
 from collections.abc import Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 
+import numpy as np
 import torch
 from torch import Tensor
 
+from kdcache.base.arrays import IntArray
 from kdcache.base.devices import to_device
+from kdcache.base.tap_names import FEATURES
 from kdcache.labels.soft_labels import SoftLabels
-from kdcache.store.reading import EncodedRows
+from kdcache.objectives.batch import Negatives
+from kdcache.store.plan import key_word
+from kdcache.store.reading import Array, EncodedRows
 from kdcache.store.store import Store
 from kdcache.training.batch_order import BatchOrder, BatchRows
 from kdcache.training.loader_options import LabelOptions
@@ -39,6 +44,8 @@ class LabelReading:
         self._thread: ThreadPoolExecutor | None = None
         self._current: Rows = ()
         self._key: tuple[int, int] | None = None
+        self._bank_key: tuple[int, int] | None = None
+        self._bank_rows: tuple[IntArray, tuple[Array, ...]] | None = None
         self._ahead: tuple[tuple[int, int], Future[Rows]] | None = None
 
     def rows(self, batch: BatchRows) -> Rows:
@@ -53,13 +60,57 @@ class LabelReading:
     def features(self, rows: Rows) -> tuple[Tensor, ...]:
         """The features [B, D] of each store on the device; empty where the options do not ask for them."""
         parts = rows if self.options.features else ()
-        return tuple(to_device(torch.from_numpy(part.arrays["features"]), self.device) for part in parts)
+        return tuple(self._on_device(part.arrays[FEATURES]) for part in parts)
+
+    def taps(self, rows: Rows) -> tuple[dict[str, Tensor], ...]:
+        """The taps [B, ...] of each store on the device, by name; empty where the options name none."""
+        parts = rows if self.options.taps else ()
+        return tuple(
+            {name: self._on_device(_tap(part, name)) for name in self.options.taps[number]}
+            for number, part in enumerate(parts)
+        )
+
+    def negatives(self, batch: BatchRows, labels: IntArray) -> Negatives | None:
+        """Rows drawn for a batch, on the device; None where the options ask for none. `labels` [N] are hard labels."""
+        if not self.options.negatives:
+            return None
+        positions, parts = self._bank(batch)
+        generator = np.random.default_rng(key_word(self._batch_order.seed, batch.epoch, batch.step, "negatives"))
+        count = min(self.options.negatives, len(positions))
+        places = np.sort(generator.choice(len(positions), count, replace=False, shuffle=False))
+        chosen = positions[places]
+        mixes = self._batch_order.plan.mix != "none"
+        y = np.full(count, -1, np.int64) if mixes else labels[chosen]  # a mixed row is of two classes
+        features = tuple(self._on_device(part[places]) for part in parts)
+        return Negatives(torch.from_numpy(chosen), self._on_device(y), features)
 
     def close(self) -> None:
         """Let go of the windows and end the thread; the next batch begins anew."""
         if self._thread is not None:
             self._thread.shutdown(cancel_futures=True)
         self._thread, self._current, self._key, self._ahead = None, (), None, None
+        self._bank_key, self._bank_rows = None, None
+
+    def _on_device(self, values: Array) -> Tensor:
+        return to_device(torch.from_numpy(np.ascontiguousarray(values)), self.device)
+
+    def _bank(self, batch: BatchRows) -> tuple[IntArray, tuple[Array, ...]]:
+        """Positions [M] of the view and their features [M, D] of each store: those of the window where it has all rows,
+        else as many as fit into a quarter of the memory, the same on every process."""
+        order = self._batch_order
+        if order.window_count == 1 == order.world_size:
+            window = self._window(batch)
+            return window[0].positions, tuple(part.arrays[FEATURES] for part in window)
+        if self._bank_key != (key := (batch.epoch, batch.view)):
+            width = sum(2 * store.identity.encoding.features for store in self._stores)
+            count = max(1, min(len(order.positions), self.options.memory_bytes // (4 * max(width, 1))))
+            generator = np.random.default_rng(key_word(order.seed, batch.epoch, batch.view, "bank"))
+            places = np.sort(generator.choice(len(order.positions), count, replace=False, shuffle=False))
+            positions = np.asarray(order.positions, dtype=np.int64)[places]
+            parts = (store.load(batch.view, positions, features=True).arrays[FEATURES] for store in self._stores)
+            self._bank_rows, self._bank_key = (positions, tuple(map(np.ascontiguousarray, parts))), key
+        assert self._bank_rows is not None
+        return self._bank_rows
 
     def _decoded(self, store: Store, view: int, rows: EncodedRows) -> SoftLabels:
         soft_labels = rows.soft_labels()
@@ -106,6 +157,13 @@ class LabelReading:
 
     def _read(self, epoch: int, number: int) -> Rows:
         window = self._batch_order.own_window(epoch, number)
-        return tuple(
-            store.load(window.view, window.positions, features=self.options.features) for store in self._stores
-        )
+        parts = []
+        for number, store in enumerate(self._stores):
+            features, taps = self.options.outputs_of(number)
+            parts.append(store.load(window.view, window.positions, features=features, taps=taps))
+        return tuple(parts)
+
+
+def _tap(rows: EncodedRows, name: str) -> Array:
+    """The tap [B, ...] of a name, or the features."""
+    return rows.arrays[FEATURES] if name == FEATURES else rows.tap(name)

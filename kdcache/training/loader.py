@@ -97,7 +97,7 @@ class Loader:
             batch_size=batch_size,
             seed=seed,
             block=stores[0].segments[0].layout.block if stores else len(order),
-            window_rows=max(1, labels.memory_bytes // (2 * max(row_bytes(stores), 1))),
+            window_rows=max(1, labels.memory_bytes // (2 * max(row_bytes(stores, labels), 1))),
             rank=feed.rank,
             world_size=feed.world_size,
             epochs=epochs,
@@ -206,7 +206,7 @@ class Loader:
     def deal_by(self, sizes: tuple[int, ...]) -> None:
         """Deal all rows in batches of these sizes. Raises InvalidInputError where a view's soft labels do not fit."""
         if self.batch_order.window_count > 1:
-            needed = 2 * row_bytes(self.stores) * len(self.batch_order.positions)
+            needed = 2 * row_bytes(self.stores, self._label_options) * len(self.batch_order.positions)
             raise InvalidInputError(
                 f"the soft labels of {self.stores[0].folder.root} take {needed} bytes of memory, more than its share: "
                 "stores of parts of a data set are read whole; raise --memory-gb"
@@ -289,6 +289,8 @@ class Loader:
             steps=self.steps(batch.epoch),
             epochs=self.epochs,
             shares=batch.shares,
+            taps=self._reading.taps(encoded_rows),
+            negatives=self._reading.negatives(batch, self._hard_labels),
         )
 
     def _end_stream(self) -> None:

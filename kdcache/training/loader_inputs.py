@@ -11,8 +11,10 @@ from kdcache.base.records import differences, require_equal
 from kdcache.base.view_span import ViewSpan, shown_spans
 from kdcache.errors import InvalidInputError, MissingBlockError
 from kdcache.labels.encoding import Contents
+from kdcache.store.segment_layout import read_arrays
 from kdcache.store.store import Store
 from kdcache.training.batch_order import BatchOrder
+from kdcache.training.loader_options import LabelOptions
 from kdcache.views.other_data import other_data_error
 from kdcache.views.reading import as_extracted
 from kdcache.views.sources import Data
@@ -72,16 +74,16 @@ def chosen_positions(positions: IntArray | None, rows: int) -> IntArray | range:
     return positions
 
 
-def row_bytes(stores: Sequence[Store]) -> int:
-    """Bytes in memory of one row of one view over all stores."""
+def row_bytes(stores: Sequence[Store], options: LabelOptions = LabelOptions()) -> int:  # noqa: B008  frozen
+    """Bytes in memory of one row of one view over all stores, of the arrays that the options read."""
     total = 0
-    for store in stores:
-        arrays = store.segments[0].layout.arrays
-        total += sum(
-            int(np.prod(spec.shape[1:])) // spec.shape[spec.block_axis] * np.dtype(spec.dtype).itemsize
-            for spec in arrays.values()
-            if spec.block_axis is not None and spec.by_view
-        )
+    for number, store in enumerate(stores):
+        layout = store.segments[0].layout
+        features, taps = options.outputs_of(number)
+        for name in read_arrays(layout, store.identity.encoding, features=features, taps=taps):
+            spec = layout.arrays[name]
+            assert spec.block_axis is not None
+            total += int(np.prod(spec.shape[1:])) // spec.shape[spec.block_axis] * np.dtype(spec.dtype).itemsize
     return total
 
 

@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 
 from kdcache.base.arrays import IntArray
+from kdcache.base.tap_names import FEATURES
 from kdcache.base.worker_start import DEFAULT_START, WorkerStart
 from kdcache.store.plan import ViewPlan
 from kdcache.views.transforms import Transform
@@ -15,16 +16,25 @@ class LabelOptions:
     """How soft labels are read and compared.
 
     top_k: the number of classes that soft labels keep, all of the store's by default. class_means: hand on the stores'
-    class means, which tail "class-mean" needs. features: hand on the stores' features. accept_drift: go on where the
-    canary shows that pixels are a few levels off. memory_bytes: a view's soft labels up to this size are in memory
-    whole; above it blocks are shuffled.
+    class means, which tail "class-mean" needs. features: hand on the stores' features. taps: the names of the taps that
+    are handed on, of each store, `features` among them where an objective asks for them; none by default. negatives:
+    the number of rows that are drawn with each batch for objectives that contrast, with the stores' features.
+    accept_drift: go on where the canary shows that pixels are a few levels off. memory_bytes: a view's soft labels and
+    taps up to this size are in memory whole; above it blocks are shuffled.
     """
 
     top_k: int | None = None
     class_means: bool = False
     features: bool = False
+    taps: tuple[tuple[str, ...], ...] = ()
+    negatives: int = 0
     accept_drift: bool = False
     memory_bytes: int = DEFAULT_MEMORY
+
+    def outputs_of(self, number: int) -> tuple[bool, tuple[str, ...]]:
+        """True where features are read of a store by its number, and the names of its other taps that are read."""
+        names = self.taps[number] if number < len(self.taps) else ()
+        return self.features or FEATURES in names, tuple(name for name in names if name != FEATURES)
 
 
 @dataclass(frozen=True)

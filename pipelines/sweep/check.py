@@ -7,6 +7,7 @@ from typing import Any
 
 from kdcache.base.progress import Progress, StopRequest
 from kdcache.errors import InvalidInputError, KdcacheError
+from kdcache.objectives.tap_pairs import Sizes
 from kdcache.pipelines.settings import TrainSettings
 from kdcache.pipelines.sweep.space import Point
 from kdcache.pipelines.train.first_answers import require_answers
@@ -14,7 +15,8 @@ from kdcache.pipelines.train.longer import why_not_longer
 from kdcache.pipelines.train.objective import build_objective, chosen_temperature
 from kdcache.pipelines.train.prepare import Inputs, Loaders, open_inputs, open_loaders, run_record, with_stores
 from kdcache.pipelines.train.shared_settings import SHARED
-from kdcache.pipelines.train.student import build_student, require_own_folder, require_usable
+from kdcache.pipelines.train.sizes import sizes_of
+from kdcache.pipelines.train.student import build_student, example_views, require_own_folder, require_usable
 from kdcache.store.store import Store
 from kdcache.training.joined_loader import are_of_parts
 from kdcache.training.run_folder import STATE, epochs_done, require_same_run
@@ -81,7 +83,12 @@ class Checker:
         inputs = self._inputs_of(settings)
         require_usable(inputs.stores, settings)
         temperature = self._temperature(settings, inputs)
-        objective = build_objective(settings, inputs.teachers, temperature)
+
+        def sizes() -> Sizes:
+            network = build_student(settings, inputs.data, inputs.stores)[0]
+            return sizes_of(network, example_views(settings, inputs.data, inputs.stores), settings, inputs.teachers)
+
+        objective = build_objective(settings, inputs.teachers, temperature, sizes)
         key = _key(settings, SHARED)
         build = key + _key(settings, BUILDS)
         if build not in self._answered:

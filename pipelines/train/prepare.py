@@ -1,5 +1,7 @@
 """The preparation of a training: inputs, the student with its objective, loaders, and then the claimed run."""
 
+import json
+from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -7,25 +9,31 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import nn
 
 from kdcache.base.devices import chosen_device
 from kdcache.base.launch import launched
 from kdcache.base.progress import Progress, silent
 from kdcache.errors import InvalidInputError
+from kdcache.objectives.joined import AnyObjective, wrapped
+from kdcache.objectives.tap_pairs import Sizes
 from kdcache.pipelines.settings import TrainSettings
 from kdcache.pipelines.train.class_matching import class_notes, require_learnable, require_same_labels
 from kdcache.pipelines.train.first_answers import mode_notes, require_answers
 from kdcache.pipelines.train.longer import why_not_longer
 from kdcache.pipelines.train.objective import build_objective, chosen_temperature
 from kdcache.pipelines.train.run import Run
+from kdcache.pipelines.train.sizes import sizes_of
 from kdcache.pipelines.train.student import (
     build_student,
+    example_views,
     inputs_of,
     require_own_folder,
     require_usable,
     train_loader,
     validation_loader,
 )
+from kdcache.pipelines.train.taken import Taken
 from kdcache.pipelines.train.training_state import Student
 from kdcache.pipelines.train.unused_settings import unused_notes
 from kdcache.store.lineage import weights_metadata
@@ -47,6 +55,7 @@ from kdcache.training.run_record import weights_apart
 from kdcache.views.other_data import data_words
 from kdcache.views.sources import Data, open_data
 
+NETWORK = "network"  # the key in the metadata of a weights file
 FREE = frozenset(  # settings that may change when a run goes on
     {"run", "data", "store", "val_store", "calibration_store", "views"}
     | {"workers", "worker_start", "device", "checkpoint_steps", "accept_drift"}
@@ -121,22 +130,28 @@ def with_stores(inputs: Inputs, stores: list[Store], settings: TrainSettings, pr
 
 
 def make_student(settings: TrainSettings, inputs: Inputs) -> Student:
-    """Seed torch's generators, then build objective and network: so begins every new run."""
+    """Seed torch's generators, then build network and objective: so begins every new run. An objective that answers
+    through a part of its own wraps the network."""
     require_usable(inputs.stores, settings)
     torch.manual_seed(settings.seed)
     temperature = chosen_temperature(settings, inputs.teachers)
-    objective = build_objective(settings, inputs.teachers, temperature).to(inputs.device)
-    require_learnable(objective, inputs.data)
     network, notes = build_student(settings, inputs.data, inputs.stores)
     notes += tuple(mode_notes(network))
-    return Student(settings, network.to(inputs.device), objective, temperature, notes)
+
+    def sizes() -> Sizes:
+        return sizes_of(network, example_views(settings, inputs.data, inputs.stores), settings, inputs.teachers)
+
+    objective = build_objective(settings, inputs.teachers, temperature, sizes).to(inputs.device)
+    require_learnable(objective, inputs.data)
+    return Student(settings, wrapped(objective, network).to(inputs.device), objective, temperature, notes)
 
 
-def open_loaders(settings: TrainSettings, inputs: Inputs) -> Loaders:
-    """Open the loaders of the training and the validation split."""
+def open_loaders(settings: TrainSettings, inputs: Inputs, objectives: Sequence[AnyObjective] = ()) -> Loaders:
+    """Open the loaders of the training and the validation split; the former hands on what these objectives take."""
     launch = inputs.ranks.launch
     build = partial(JoinedLoader, parts=inputs.parts) if inputs.parts else Loader
-    training = train_loader(settings, inputs.data, inputs.stores, inputs.device, launch, build=build)
+    taken = Taken.by(objectives, len(inputs.teachers))
+    training = train_loader(settings, inputs.data, inputs.stores, inputs.device, launch, taken=taken, build=build)
     validating = validation_loader(settings, inputs.data, inputs.device, launch)
     by_split = {"train": training, "val": validating}
     return Loaders(
@@ -163,6 +178,7 @@ def open_run(student: Student, inputs: Inputs, loaders: Loaders, stack: ExitStac
     loaders.training.settle_steps(None if state is None else "equal_steps" in state)
     class_names = inputs.data.class_names if len(inputs.data.class_names) == classes else ()
     metadata = weights_metadata(inputs.stores, start=settings.weights, class_names=class_names)
+    metadata |= network_metadata(student.network, settings)
     if state is None:
         run = Run.begin(student, loaders.training, metadata, ranks, claim.hold)
     else:
@@ -173,6 +189,17 @@ def open_run(student: Student, inputs: Inputs, loaders: Loaders, stack: ExitStac
         *_validation_notes(loaders),
     ]
     return run
+
+
+def network_metadata(network: nn.Module, settings: TrainSettings) -> dict[str, str]:
+    """The entry `network` in the metadata of a weights file, where the network that is saved is not the settings' own:
+    name and arguments that build it."""
+    recipe = getattr(network, "recipe", None)
+    if recipe is None:
+        return {}
+    name, arguments = recipe()
+    body = {"student": settings.student, "student_set": settings.student_set}
+    return {NETWORK: json.dumps({"name": name, "arguments": body | arguments}, sort_keys=True)}
 
 
 def _validation_notes(loaders: Loaders) -> tuple[str, ...]:

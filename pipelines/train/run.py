@@ -10,10 +10,8 @@ from torch import Tensor, nn
 from kdcache.base.folder_lock import Hold
 from kdcache.base.memory import peak_rss_bytes
 from kdcache.base.records import Record
-from kdcache.networks.answers import answered
 from kdcache.networks.precision import autocast
 from kdcache.objectives.batch import Batch
-from kdcache.objectives.outputs import Outputs
 from kdcache.pipelines.settings import TrainSettings
 from kdcache.pipelines.train.rank_generators import generator_states, restore_generators, seed_generators
 from kdcache.pipelines.train.rates import rate_multiplier
@@ -71,7 +69,7 @@ class Run:
         self.start = (0, 0)  # epoch and step of the first batch that this run takes
         self.unjudged: dict[str, Any] | None = None  # metrics of an epoch that is trained and not validated yet
         self.notes: list[str] = []  # for the user, on what it learns from and on its files
-        self._resumed = False
+        self._resumed = self._was_resumed = False
 
     @classmethod
     def begin(
@@ -118,9 +116,15 @@ class Run:
         run.steps_done, run.best = checkpoint["steps_done"], checkpoint["best"]
         run.start = (checkpoint["epoch"], checkpoint["step"])
         run.unjudged, run._resumed = checkpoint.get(UNJUDGED), True
+        run._was_resumed = True
         if epochs >= settings.epochs:
             run.notes.append(f"{settings.run} was finished before: nothing was trained")
         return run
+
+    @property
+    def is_new(self) -> bool:
+        """True before the first step of a run that no checkpoint was read for."""
+        return self.steps_done == 0 and not self._was_resumed
 
     @property
     def eval_network(self) -> nn.Module:
@@ -130,11 +134,11 @@ class Run:
     def step(self, batch: Batch) -> None:
         """One optimiser step on a batch."""
         with autocast(self.settings.precision, self.loader.device):
-            logits = answered(self.parallel.answer(batch.images), len(batch.images), "student")
-        loss, loss_part = self.parallel.loss(Outputs(logits.float()), batch)
-        if len(logits):
+            outputs = self.parallel.outputs(batch.images)
+        loss, loss_part = self.parallel.loss(outputs, batch)
+        if len(outputs.logits):
             with self.ranks.holding():  # other processes wait for this one's gradients, even if NaN
-                self.watch.add(batch, logits, loss)
+                self.watch.add(batch, outputs.logits, loss)
         self.optimizer.zero_grad(set_to_none=True)
         self.scaler.scale(loss).backward()  # type: ignore[no-untyped-call]
         self.parallel.finish_backward()

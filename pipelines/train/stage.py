@@ -11,6 +11,7 @@ from kdcache.networks.answers import answered
 from kdcache.networks.precision import autocast
 from kdcache.objectives.batch import Batch
 from kdcache.pipelines.settings import TrainSettings
+from kdcache.pipelines.train.fitting import fit_objective
 from kdcache.pipelines.train.prepare import Loaders, make_student, open_inputs, open_loaders, open_run
 from kdcache.pipelines.train.run import Isolation, NoIsolation, Run, TrainSummary
 from kdcache.training.batch_stream import BatchStream
@@ -30,7 +31,7 @@ def train(settings: TrainSettings, *, progress: Progress = silent, stop: StopReq
     with open_ranks(own_device(settings.device)) as ranks, ExitStack() as stack:
         inputs = ranks.together(lambda: open_inputs(settings, ranks, progress if ranks.first else silent))
         student = ranks.together(lambda: make_student(settings, inputs))
-        loaders = ranks.together(lambda: open_loaders(settings, inputs))
+        loaders = ranks.together(lambda: open_loaders(settings, inputs, [student.objective]))
         stack.callback(loaders.close)
         run = open_run(student, inputs, loaders, stack)
         serve([run], loaders, NoIsolation(), progress=progress, stop=stop or StopRequest(), ranks=ranks)
@@ -57,6 +58,8 @@ def serve(
     for run in filter(isolation.active, runs):
         with isolation.turn(run):
             run.look_at_weights()
+            if run.is_new:
+                fit_objective(run, loader, stop)
     start_time = time.monotonic()
     for batch in _batches_from(loader, min(run.start for run in runs), ranks, stop):
         active_runs = [run for run in runs if isolation.active(run) and run.start <= (batch.epoch, batch.step)]

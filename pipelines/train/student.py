@@ -3,17 +3,18 @@
 from collections.abc import Callable
 from typing import Any
 
-from torch import nn
+from torch import Tensor, nn
 
 from kdcache.base.launch import ALONE, Launch
 from kdcache.base.records import differences
 from kdcache.errors import InvalidInputError, MissingBlockError
 from kdcache.labels.encodings import read_as
 from kdcache.networks.build import build_network
-from kdcache.networks.preparation import normalisation
+from kdcache.networks.preparation import Preparation, normalisation
 from kdcache.networks.weights import load_weights
 from kdcache.pipelines.settings import TrainSettings
 from kdcache.pipelines.train.class_matching import require_same_labels
+from kdcache.pipelines.train.taken import NOTHING, Taken
 from kdcache.store.plan import ViewPlan
 from kdcache.store.store import Store
 from kdcache.store.whole_arrays import make_order
@@ -92,10 +93,12 @@ def train_loader(
     device: str,
     launch: Launch = ALONE,
     *,
+    taken: Taken = NOTHING,
     build: Callable[..., BatchStream] = Loader,
 ) -> BatchStream:
-    """The loader of the training split, under the stores' view plan; without stores under the settings' plan. `build`:
-    makes it of the data, the stores and `Loader`'s settings."""
+    """The loader of the training split, under the stores' view plan; without stores under the settings' plan. `taken`:
+    the taps and negatives that its students learn from. `build`: makes it of the data, the stores and `Loader`'s
+    settings."""
     transform, plan = None, None
     if not stores:
         transform, plan = open_plan(
@@ -118,6 +121,8 @@ def train_loader(
         labels=LabelOptions(
             top_k=settings.top_k,
             class_means=settings.tail == "class-mean",
+            taps=taken.taps,
+            negatives=taken.negatives,
             accept_drift=settings.accept_drift,
             memory_bytes=int(settings.memory_gb * 1e9),
         ),
@@ -134,6 +139,26 @@ def train_loader(
             world_size=launch.world_size,
         ),
     )
+
+
+def example_views(settings: TrainSettings, data: Data, stores: list[Store]) -> Tensor:
+    """The first view of the training split, prepared, twice: [2, ch, H, W] f32."""
+    transform = None
+    if not stores:
+        transform, plan = open_plan(
+            settings.transform,
+            settings.transform_set,
+            mix=settings.mix,
+            mix_alpha=settings.mix_alpha,
+            seed=settings.seed,
+        )
+    else:
+        plan = stores[0].identity.plan
+        if plan.transform.name not in PRESETS:
+            transform, plan = _user_transform(settings, plan)
+    view = first_view(transform or stored_transform(plan.transform), data.samples, plan.seed, strikes=bool(stores))
+    mean, std = _normalisation(settings, data, transform, plan, strikes=bool(stores))
+    return Preparation(mean, std, "cpu")(view[None].expand(2, *view.shape))
 
 
 def _user_transform(settings: TrainSettings, plan: ViewPlan) -> tuple[Any, ViewPlan]:

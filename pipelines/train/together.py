@@ -51,7 +51,7 @@ def train_together(
         students = list(filter(None, (isolation.make_student(run_settings, inputs) for run_settings in settings)))
         with ExitStack() as stack:
             if students:
-                loaders = open_loaders(common_settings(students), inputs)
+                loaders = open_loaders(common_settings(students), inputs, [student.objective for student in students])
                 stack.callback(loaders.close)
                 open_runs = filter(None, (isolation.open_run(student, inputs, loaders, stack) for student in students))
                 runs = {run.settings.run: run for run in open_runs}
