@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from kdcache.objectives.kd import KD
     from kdcache.objectives.objective import Objective
     from kdcache.objectives.outputs import Outputs
+    from kdcache.objectives.taps import taps
     from kdcache.pipelines.extract.stage import extract
     from kdcache.pipelines.train.stage import train
     from kdcache.pipelines.verify.stage import verify
@@ -57,6 +58,7 @@ _HOMES = {
     "pull": "sharing.push_pull",
     "push": "sharing.push_pull",
     "save_weights": "training.run_folder",
+    "taps": "objectives.taps",
     "train": "pipelines.train.stage",
     "verify": "pipelines.verify.stage",
 }
@@ -87,6 +89,7 @@ __all__ = [
     "pull",
     "push",
     "save_weights",
+    "taps",
     "train",
     "verify",
 ]

@@ -14,7 +14,8 @@ from kdcache.labels.soft_labels import SoftLabels
 
 @dataclass(frozen=True)
 class Negatives:
-    """Rows of the stores drawn for a batch, the same for all of its rows and on all processes.
+    """Rows of the stores drawn for a batch with replacement, the same for all of its rows and on all processes. An
+    objective takes the first of them, as many as it asked for.
 
     positions, y: [M] i64, y is -1 for a row without a label. features: [M, D] of each store, as those of a batch.
     """

@@ -71,13 +71,14 @@ class LabelReading:
         )
 
     def negatives(self, batch: BatchRows, labels: IntArray) -> Negatives | None:
-        """Rows drawn for a batch, on the device; None where the options ask for none. `labels` [N] are hard labels."""
+        """Rows drawn for a batch with replacement, on the device; None where the options ask for none. `labels` [N] are
+        hard labels."""
         if not self.options.negatives:
             return None
         positions, parts = self._bank(batch)
         generator = np.random.default_rng(key_word(self._batch_order.seed, batch.epoch, batch.step, "negatives"))
-        count = min(self.options.negatives, len(positions))
-        places = np.sort(generator.choice(len(positions), count, replace=False, shuffle=False))
+        places = generator.integers(len(positions), size=self.options.negatives)  # fewer would be the first of these
+        count = len(places)
         chosen = positions[places]
         mixes = self._batch_order.plan.mix != "none"
         y = np.full(count, -1, np.int64) if mixes else labels[chosen]  # a mixed row is of two classes
