@@ -86,7 +86,12 @@ class Checker:
 
         def sizes() -> Sizes:
             network = build_student(settings, inputs.data, inputs.stores)[0]
-            return sizes_of(network, example_views(settings, inputs.data, inputs.stores), settings, inputs.teachers)
+            return sizes_of(
+                network,
+                example_views(settings, inputs.data, inputs.stores),
+                inputs.teachers,
+                weights=settings.ensemble_weights,
+            )
 
         objective = build_objective(settings, inputs.teachers, temperature, sizes)
         key = _key(settings, SHARED)

@@ -139,7 +139,12 @@ def make_student(settings: TrainSettings, inputs: Inputs) -> Student:
     notes += tuple(mode_notes(network))
 
     def sizes() -> Sizes:
-        return sizes_of(network, example_views(settings, inputs.data, inputs.stores), settings, inputs.teachers)
+        return sizes_of(
+            network,
+            example_views(settings, inputs.data, inputs.stores),
+            inputs.teachers,
+            weights=settings.ensemble_weights,
+        )
 
     objective = build_objective(settings, inputs.teachers, temperature, sizes).to(inputs.device)
     require_learnable(objective, inputs.data)

@@ -1,27 +1,28 @@
 """The sizes of what student and stores give, for objectives that see taps: the student is asked about one view."""
 
+from collections.abc import Sequence
+
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from kdcache.base.tap_names import FEATURES
 from kdcache.networks.first_views import first_views
 from kdcache.networks.layers import last_stage, layer_shapes
 from kdcache.objectives.tap_pairs import Head, Sizes, TeacherSizes
-from kdcache.pipelines.settings import TrainSettings
 from kdcache.store.store import Store
 from kdcache.training.generators import Generators
 
 
-def sizes_of(network: nn.Module, images: torch.Tensor, settings: TrainSettings, stores: list[Store]) -> Sizes:
+def sizes_of(network: nn.Module, images: Tensor, stores: Sequence[Store], *, weights: tuple[float, ...] = ()) -> Sizes:
     """The sizes of a student, asked about prepared images [B, ch, H, W], B at least 2, and of the stores that it learns
-    from. The generators are left as they were. Raises InvalidInputError where the student takes no such views."""
+    from, which count by `weights`. The generators are left as they were. Raises InvalidInputError where the student takes no such views."""
     with Generators().turn(), first_views(network, images, "student", precision="float32"):
         shapes = layer_shapes(network, images)
     return Sizes(
         student=shapes,
         last=last_stage(network, shapes),
         teachers=tuple(map(_of_store, stores)),
-        weights=settings.ensemble_weights,
+        weights=weights,
         classes=stores[0].identity.teacher.classes if stores else 0,
     )
 
