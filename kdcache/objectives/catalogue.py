@@ -11,6 +11,9 @@ from kdcache.base.specs import call, load_callable
 from kdcache.errors import InvalidInputError
 from kdcache.labels.soft_labels import Tail
 from kdcache.objectives.adaptive_kl import AdaptiveKL
+from kdcache.objectives.aligned import Aligned
+from kdcache.objectives.at import AT
+from kdcache.objectives.crd import CRD
 from kdcache.objectives.ctkd import CTKD
 from kdcache.objectives.dist import DIST
 from kdcache.objectives.divergences import JSD, TVD, Brier, ReverseKL, SkewKL, SkewReverseKL, SymmetricKL
@@ -22,12 +25,18 @@ from kdcache.objectives.hint import Hint
 from kdcache.objectives.joined import Joint
 from kdcache.objectives.kd import KD, FunctionMatching
 from kdcache.objectives.logit_mse import LogitMSE
+from kdcache.objectives.mgd import MGD
 from kdcache.objectives.mlld import MLLD
 from kdcache.objectives.nkd import NKD
 from kdcache.objectives.no_teacher import ConfidencePenalty, LabelSmoothing
 from kdcache.objectives.objective import OWN, Objective
+from kdcache.objectives.pkt import PKT
 from kdcache.objectives.pseudo_teachers import KDPartial, KDSim, KDTopK
 from kdcache.objectives.ramps import Ramp
+from kdcache.objectives.rkd import RKD
+from kdcache.objectives.simkd import SimKD
+from kdcache.objectives.sp import SP
+from kdcache.objectives.srrl import SRRL
 from kdcache.objectives.standardisation import LogitStandardisation
 from kdcache.objectives.taid import TAID
 from kdcache.objectives.tap_pairs import Sizes
@@ -65,6 +74,15 @@ LOGIT_TERMS: dict[str, Any] = {
 }
 TAP_TERMS: dict[str, Any] = {
     "hint": Hint,
+    "at": AT,
+    "sp": SP,
+    "rkd": RKD,
+    "pkt": PKT,
+    "crd": CRD,
+    "srrl": SRRL,
+    "simkd": SimKD,
+    "mgd": MGD,
+    "aligned": Aligned,
 }
 """Terms that hold taps of the student against those of a store; see `tap_pairs` for the settings that name them."""
 TERMS = LOGIT_TERMS | TAP_TERMS

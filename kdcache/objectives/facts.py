@@ -32,15 +32,16 @@ class Facts:
     full, topk: exactness on such stores. mixing: how it treats mixed pictures; in "mixed answer" the teacher answers to
     the mixed picture. tails: the tails that it can take. w_ce, w_kd: default weights of the hard labels and of the
     objective's own term. teacher: true where it needs a store. needs: other things that the store must keep, with which
-    the term is made. sees: the student's outputs that it needs beside logits; with "taps" it names layers of the
-    student and of the stores, see `tap_pairs`, and is made with their `Sizes`. pooled: exactness on a tap that was
-    pooled. asks_at: the settings that hold the temperatures at which it asks the stores. best: the setting that counts
-    the best classes that a top-k store must keep, empty where any k does. zeros: true where it is finite for a class
-    whose teacher probability is 0 (masked classes). couples: true where the rows of a batch meet in it. remembers: true
-    where it follows one loss from step to step, and so cannot be asked for each teacher apart. by_kl: true where KL(p_T
-    || q) at `asks_at` is all that it asks of a teacher, so that draws will do. sketch: true where it asks at
-    temperatures that nobody knows before, or for moments of the tail. by_total: true where it follows the share of the
-    whole training that is done.
+    the term is made. keeps: what each store must keep beside its taps, which the term finds in its `Sizes`. sees: the
+    student's outputs that it needs beside logits; with "taps" it names layers of the student and of the stores, see
+    `tap_pairs`, and is made with their `Sizes`. pooled: exactness on a tap that was pooled. asks_at: the settings that
+    hold the temperatures at which it asks the stores. best: the setting that counts the best classes that a top-k store
+    must keep, empty where any k does. zeros: true where it is finite for a class whose teacher probability is 0 (masked
+    classes). couples: true where the rows of a batch meet in it. remembers: true where it follows one loss from step to
+    step, and so cannot be asked for each teacher apart. by_kl: true where KL(p_T || q) at `asks_at`, or no soft label,
+    is all that it asks of a teacher, so that draws will do. sketch: true where it asks at temperatures that nobody
+    knows before, or for moments of the tail. by_total: true where it follows the share of the whole training that is
+    done.
     """
 
     topk: str
@@ -51,6 +52,7 @@ class Facts:
     w_kd: float = 0.9
     teacher: bool = True
     needs: tuple[Literal["head"], ...] = ()
+    keeps: tuple[Literal["features", "head"], ...] = ()
     sees: tuple[Literal["features", "taps"], ...] = ()
     pooled: str = ""
     asks_at: tuple[str, ...] = ("temperature",)
@@ -75,6 +77,7 @@ class Facts:
     def record(self) -> dict[str, Any]:
         """Field : value, as `kdcache objectives` shows them."""
         needs = ["store" if self.teacher else "no teacher", *self.needs]
+        needs += [f"{name} of each store" for name in self.keeps]
         needs += [f"{self.best} classes"] if self.best else []
         needs += [] if self.zeros else ["no masked classes"]
         needs += [f"{name} of student and store" if name == "taps" else f"the student's {name}" for name in self.sees]

@@ -103,8 +103,19 @@ def negatives(objective: AnyObjective) -> int:
 
 
 def wrapped(objective: AnyObjective, network: nn.Module) -> nn.Module:
-    """The network that is trained, validated and saved. Raises InvalidInputError where two terms wrap it."""
-    results = [result for part in objectives_in(objective) if (result := part.wrap(network)) is not network]
+    """The network that is trained, validated and saved. Raises InvalidInputError where two terms wrap it, or another
+    term sees layers of a student that one wraps: these are no longer its own."""
+    results = [(part, result) for part in objectives_in(objective) if (result := part.wrap(network)) is not network]
     if len(results) > 1:
         raise InvalidInputError(f"{len(results)} terms let the student answer through parts of their own; choose one")
-    return results[0] if results else network
+    if not results:
+        return network
+    wrapping, result = results[0]
+    for part in objectives_in(objective):
+        if part is not wrapping and part.student_taps:
+            raise InvalidInputError(
+                f"{type(wrapping.term).__name__} lets the student answer through a part of its own, and "
+                f"{type(part.term).__name__} sees layers of the student alone; join it with objectives of logits, or "
+                "train by one after the other in two runs"
+            )
+    return result

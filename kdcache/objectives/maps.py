@@ -3,6 +3,7 @@
 Shape letters: B rows, C channels, [H, W] of a map, T tokens, D width.
 """
 
+import torch
 from torch import Tensor
 from torch.nn import functional
 
@@ -28,6 +29,12 @@ def of_one_size(student: Tensor, teacher: Tensor) -> tuple[Tensor, Tensor]:
 def vectors(values: Tensor) -> Tensor:
     """Vectors [B, D] of a tap: maps and tokens by their mean over places, vectors as they are."""
     return values if values.ndim == 2 else placed(values).mean(dim=(2, 3))
+
+
+def unit_rows(values: Tensor) -> Tensor:
+    """Vectors [..., D] divided by their Euclidean length; those of length 0 stay 0, with a finite gradient."""
+    lengths = torch.linalg.vector_norm(values, dim=-1, keepdim=True)
+    return values / torch.where(lengths > 0, lengths, 1.0)
 
 
 def placed_shape(shape: tuple[int, ...]) -> tuple[int, int, int]:

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from kdcache.base.tap_names import FEATURES, TapName
 from kdcache.errors import InvalidInputError, MissingBlockError
+from kdcache.objectives.maps import placed_shape
 from kdcache.objectives.targets import normalised_weights
 
 Shape = tuple[int, ...]
@@ -53,6 +54,7 @@ class Sizes:
 
     student: the shape of one row of each layer, by name, `features` among them. last: the layer that ends the student's
     last stage. teachers: of each store. weights: one a store, equal by default. classes: those of the student's answer.
+    rows: those of a view of the stores; 0 where nobody knows.
     """
 
     student: Mapping[str, Shape]
@@ -60,6 +62,7 @@ class Sizes:
     teachers: tuple[TeacherSizes, ...]
     weights: tuple[float, ...] = ()
     classes: int = 0
+    rows: int = 0
     shares: tuple[float, ...] = field(init=False)
 
     def __post_init__(self) -> None:
@@ -67,7 +70,7 @@ class Sizes:
 
     def student_shape(self, name: str) -> Shape:
         """The shape of one row of a student's tap, pooled where the name says so. Raises InvalidInputError for a layer
-        that the student lacks, listing its layers."""
+        that the student lacks, listing its layers, and for one that cannot be pooled so."""
         tap = TapName.parse(name)
         if tap.layer not in self.student:
             others = f" and {len(self.student) - NAMED} others" if len(self.student) > NAMED else ""
@@ -78,7 +81,15 @@ class Sizes:
         shape = self.student[tap.layer]
         if tap.size is None:
             return shape
-        return (shape[0], *tap.size) if len(shape) == 3 else (tap.size[1], *shape[1:])
+        channels, height, width = placed_shape(shape)
+        if len(shape) == 2:  # tokens [T, D] are pooled as 1 x t
+            height, width = 1, height
+        if len(shape) not in (2, 3) or tap.size[0] > height or tap.size[1] > width:
+            raise InvalidInputError(
+                f"the student's {tap.layer} {list(shape)} cannot be pooled to {tap.size[0]} x {tap.size[1]}; name it "
+                f"as {tap.layer}, or choose a size within its own"
+            )
+        return (channels, *tap.size) if len(shape) == 3 else (tap.size[1], channels)
 
 
 @dataclass(frozen=True)
@@ -148,6 +159,17 @@ def names_of(pairs: tuple[tuple[TapPair, ...], ...]) -> tuple[tuple[str, ...], t
 def cannot_join(name: str, pair: TapPair, advice: str) -> InvalidInputError:
     """The error for shapes that no projection of an objective can join."""
     return InvalidInputError(f"objective {name} cannot join {pair}: {advice}")
+
+
+def require_common_places(name: str, pairs: tuple[tuple[TapPair, ...], ...]) -> None:
+    """Raises InvalidInputError for a map beside tokens: no place of the one is known to be that of the other. One that
+    has a single place goes with all."""
+    for pair in (pair for store in pairs for pair in store):
+        shapes = (pair.student_shape, pair.teacher_shape)
+        kinds = {len(shape) for shape in shapes if placed_shape(shape)[1:] != (1, 1)}
+        if kinds == {2, 3}:
+            advice = "places of a map and tokens have no common order; pool one of them to a single place as LAYER@1x1"
+            raise cannot_join(name, pair, advice)
 
 
 def _names(text: str) -> list[str]:

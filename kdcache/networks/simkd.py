@@ -1,0 +1,103 @@
+"""SimKD's student: a body, a projector to the teacher's last map, and the teacher's own classifier.
+
+Shape letters: B rows, C classes, D channels of the teacher's last map, [H, W] of a map.
+"""
+
+from typing import Any, Literal
+
+from torch import Tensor, nn
+
+from kdcache.base.tap_names import TapName
+from kdcache.errors import InvalidInputError
+from kdcache.networks.build import build_network
+from kdcache.networks.heads import find_head
+from kdcache.networks.taps import Tapped, as_maps
+
+LastLayer = Literal["relu", "linear"]
+KERNELS = (1, 3, 1)
+
+
+class SimKDStudent(nn.Module):
+    """A student that answers head(mean over places of projector(tap of its body)): logits [B, C].
+
+    network: the body; what follows its tap takes part in no answer. projector: module of that name, whose output is
+    [B, D, H, W]. head: a linear layer of the teacher's weight [C, D] and bias [C], without gradient, in the state.
+    The body's own classifier, a last linear layer of C outputs, learns no more.
+
+    tap: a layer of the body that gives maps, pooled where its name says so. channels, width: D, and the tap's channels.
+    factor: by which the projector's middle is narrower than D. last: what ends the projector, see `projector`.
+    """
+
+    def __init__(
+        self,
+        network: nn.Module,
+        tap: str,
+        *,
+        classes: int,
+        channels: int,
+        width: int,
+        factor: int = 2,
+        last: LastLayer = "relu",
+    ) -> None:
+        super().__init__()
+        self.network, self.tap = network, str(TapName.parse(tap))
+        self.projector = projector(width, channels, factor, last)
+        self.head = nn.Linear(channels, classes).requires_grad_(False)
+        self._arguments = {"classes": classes, "channels": channels, "width": width, "factor": factor, "last": last}
+        own_head = find_head(network)
+        if own_head is not None and own_head.out_features == classes:
+            own_head.requires_grad_(False)
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Logits [B, C] of prepared images [B, ch, H, W]."""
+        _, taps = Tapped(self.network, [self.tap], "student's body")(images)
+        values = taps[self.tap]
+        if values.ndim != 4:
+            raise InvalidInputError(
+                f"layer {self.tap} of the student's body gives {list(values.shape)}, and its projector takes maps [B, "
+                "C, H, W]; name another (kdcache taps lists them with their shapes)"
+            )
+        logits: Tensor = self.head(self.projector(as_maps(values)).mean(dim=(2, 3)))
+        return logits
+
+    def recipe(self) -> dict[str, Any]:
+        """The arguments of `simkd` that build this student, but `student` and `student_set`, which name its body."""
+        return {"tap": self.tap, **self._arguments}
+
+
+def projector(width: int, channels: int, factor: int, last: LastLayer) -> nn.Sequential:
+    """Convolutions 1 x 1 from `width` to `channels` / factor, 3 x 3, and 1 x 1 to `channels`, each with batch norm and
+    ReLU; with `last` "linear" the last ReLU is left out, for teachers whose maps have negative values.
+
+    Chen et al. 2022, section 3.2, as in their code. Raises InvalidInputError for a factor that leaves no channel.
+    """
+    middle = channels // factor if factor > 0 else 0
+    if not middle:
+        raise InvalidInputError(
+            f"factor {factor} leaves no channel of {channels} in SimKD's projector; give 1 to {channels}"
+        )
+    layers: list[nn.Module] = []
+    widths = (width, middle, middle, channels)
+    for before, after, kernel in zip(widths, widths[1:], KERNELS, strict=False):
+        layers += [nn.Conv2d(before, after, kernel, padding=kernel // 2, bias=False), nn.BatchNorm2d(after), nn.ReLU()]
+    return nn.Sequential(*(layers if last == "relu" else layers[:-1]))
+
+
+def simkd(
+    student: str,
+    tap: str,
+    classes: int,
+    channels: int,
+    width: int,
+    factor: int = 2,
+    last: LastLayer = "relu",
+    student_set: dict[str, Any] | None = None,
+) -> SimKDStudent:
+    """SimKD's student by its recipe: what `kdcache train --objective simkd` writes beside the weights, without a store.
+
+    student, student_set: the body and its arguments, as `--student` and `--student-set` name them. The others are those
+    of `SimKDStudent`. Its weights, the teacher's classifier among them, come from the run's weights file. Input [B, ch,
+    H, W] as the body takes it; output logits [B, classes].
+    """
+    network = build_network(student, student_set or {}, classes, "student")
+    return SimKDStudent(network, tap, classes=classes, channels=channels, width=width, factor=factor, last=last)
