@@ -24,6 +24,11 @@ class Negatives:
     y: Tensor
     features: tuple[Tensor, ...]
 
+    def first(self, count: int) -> "Negatives":
+        """The first rows, at most `count`."""
+        features = tuple(values[:count] for values in self.features)
+        return Negatives(self.positions[:count], self.y[:count], features)
+
     def to(self, device: str) -> "Negatives":
         """The rows on a device; `positions` stay where they are."""
         features = tuple(to_device(values, device) for values in self.features)

@@ -88,6 +88,7 @@ class CRD(nn.Module):
                 "objective crd needs negatives and the batch has none: give it Batch(negatives=Negatives(...)), rows "
                 f"of the same view, as kdcache train draws {self.negatives} with each batch"
             )
+        negatives = negatives.first(self.negatives)
         weights = weights_of_negatives(batch, negatives).to(self.log_z.dtype)
         losses = []
         for number in range(len(self.pairs)):
@@ -104,7 +105,8 @@ class CRD(nn.Module):
         logs: list[list[Tensor]] = [[] for _ in self.pairs]
         for outputs, batch in pairs:
             for number, of_store in enumerate(logs):
-                drawn = batch.tap(number, "features") if batch.negatives is None else batch.negatives.features[number]
+                negatives = None if batch.negatives is None else batch.negatives.first(self.negatives)
+                drawn = batch.tap(number, "features") if negatives is None else negatives.features[number]
                 _, others = self._similarities(number, outputs, batch, drawn)
                 of_store.append(others.logsumexp(dim=(0, 1)) - log(others.numel()))
         if not logs[0]:

@@ -15,6 +15,7 @@ from kdcache.base.devices import chosen_device
 from kdcache.base.launch import launched
 from kdcache.base.progress import Progress, silent
 from kdcache.errors import InvalidInputError
+from kdcache.networks.simkd import SimKDStudent
 from kdcache.objectives.joined import AnyObjective, wrapped
 from kdcache.objectives.tap_pairs import Sizes
 from kdcache.pipelines.settings import TrainSettings
@@ -199,12 +200,12 @@ def open_run(student: Student, inputs: Inputs, loaders: Loaders, stack: ExitStac
 def network_metadata(network: nn.Module, settings: TrainSettings) -> dict[str, str]:
     """The entry `network` in the metadata of a weights file, where the network that is saved is not the settings' own:
     name and arguments that build it."""
-    recipe = getattr(network, "recipe", None)
-    if recipe is None:
+    if not isinstance(network, SimKDStudent):
         return {}
-    name, arguments = recipe()
     body = {"student": settings.student, "student_set": settings.student_set}
-    return {NETWORK: json.dumps({"name": name, "arguments": body | arguments}, sort_keys=True)}
+    return {
+        NETWORK: json.dumps({"name": "kdcache.networks:simkd", "arguments": body | network.recipe()}, sort_keys=True)
+    }
 
 
 def _validation_notes(loaders: Loaders) -> tuple[str, ...]:

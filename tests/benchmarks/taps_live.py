@@ -30,6 +30,7 @@ from kdcache.pipelines.train.sizes import sizes_of
 from kdcache.training.loader_options import LabelOptions
 from kdcache.training.metrics import Validation
 from kdcache.training.optimisers import build_optimizer, rate_schedule
+from tests.benchmarks.paired_report import difference, spread
 from tests.kits.batches import batches_left
 
 OBJECTIVES = {"hint": {"w_kd": 3.0}, "simkd": {"w_kd": 10.0}}
@@ -138,13 +139,14 @@ def report(protocol: Protocol, runs: list[dict[str, Any]], seconds: float) -> di
     results = {}
     for name in OBJECTIVES:
         own = [run for run in runs if run["objective"] == name]
-        mean, low, high = interval([run["accuracy"]["cached"] - run["accuracy"]["live"] for run in own])
+        points = {arm: [run["accuracy"][arm] for run in own] for arm in ("cached", "live")}
+        paired = difference(points["cached"], points["live"])
         apart = max(run["largest_relative_loss_difference"] for run in own)
         results[name] = {
-            "cached_minus_live_points": [mean, low, high],
-            "mean_accuracy": {arm: sum(run["accuracy"][arm] for run in own) / len(own) for arm in ("cached", "live")},
+            "cached_minus_live_points": paired,
+            "accuracy": {arm: spread(values) for arm, values in points.items()},
             "largest_relative_loss_difference_of_first_steps": apart,
-            "holds": low <= 0 <= high and low > -MARGIN and high < MARGIN and apart < RELATIVE,
+            "holds": -MARGIN < paired["low"] <= 0 <= paired["high"] < MARGIN and apart < RELATIVE,
         }
     device = f"{platform.machine()} CPU, torch {torch.__version__}"
     protocol_record = {**vars(protocol), "data": protocol.data.partition(":")[0]}
