@@ -26,6 +26,7 @@ BENCHMARKS = {
     "losses": "Losses",
     "training": "Training",
     "extracting": "Extracting",
+    "taps": "Features and maps",
     "sharing": "Sharing: push, pull, and reading where a store lies",
 }
 
