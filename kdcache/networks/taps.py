@@ -12,6 +12,7 @@ from contextlib import ExitStack, contextmanager
 from typing import Any
 
 from torch import Tensor, nn
+from torch.fx import Graph
 from torch.nn import functional
 from torchvision.models.feature_extraction import create_feature_extractor, get_graph_node_names
 
@@ -22,14 +23,18 @@ from kdcache.networks.heads import find_head
 
 NAMED = 60  # layers that a message lists
 ANSWER = "kdcache_answer"  # the key of a traced graph's own output
+TAP_HOOK = "kdcache_tap"  # an attribute of the hooks that note outputs, which change no answer
+
+Take = Callable[[str, Tensor], Tensor]
 
 
 class Tapped(nn.Module):
     """A network that answers its logits [B, N] and the taps of some names, in one forward.
 
     Hooks stand only during a forward, so that the network stays what it was: copies of it, its state and other callers
-    see nothing. A tap is a copy of the layer's output, which the next layer may overwrite in place. `noun` names the
-    network in messages. Raises InvalidInputError for a layer that the network has not, listing those that it has.
+    see nothing. A tap is a copy of the layer's output, which the next layer may overwrite in place; one that is pooled
+    alone is pooled at once, so that no whole map is held. `noun` names the network in messages. Raises
+    InvalidInputError for a layer that the network has not, listing those that it has.
     """
 
     def __init__(self, network: nn.Module, names: Sequence[str], noun: str = "network") -> None:
@@ -38,6 +43,7 @@ class Tapped(nn.Module):
         self.taps = tuple(TapName.parse(name) for name in dict.fromkeys(names))
         self._layers = [tap.layer for tap in self.taps if tap.layer != FEATURES]
         self._sees_features = any(tap.layer == FEATURES for tap in self.taps)
+        self._pooled = {tap.layer: tap for tap in self.taps if tap.size and self._layers.count(tap.layer) == 1}
         by_module = all(is_module_call(network, layer) for layer in self._layers)
         self._graph = None if by_module else _traced(network, self._layers, noun)
 
@@ -48,19 +54,25 @@ class Tapped(nn.Module):
             if self._sees_features:
                 stack.enter_context(head_inputs(find_head(self.network), outputs))
             if self._graph is None:
-                stack.enter_context(layer_outputs(self.network, outputs, self._layers))
+                stack.enter_context(layer_outputs(self.network, outputs, self._layers, self._take(len(images))))
                 output = self.network(images)
             else:
                 _follow_mode(self._graph, self.network.training)
-                values = self._graph(images)
+                values, take = self._graph(images), self._take(len(images))
                 output = values.pop(ANSWER)
-                outputs |= {
-                    name: tensor.clone()
-                    for name, value in values.items()
-                    if (tensor := first_tensor(value)) is not None
-                }
+                outputs |= {name: take(name, tensor) for name, tensor in values.items() if isinstance(tensor, Tensor)}
         logits = answered(output, len(images), self.noun)
         return logits, {str(tap): self._tap(tap, outputs, len(images)) for tap in self.taps}
+
+    def _take(self, rows: int) -> Take:
+        """A function that keeps a layer's output, for a batch of so many rows: pooled, or a copy."""
+
+        def take(layer: str, values: Tensor) -> Tensor:
+            tap = self._pooled.get(layer)
+            is_by_row = values.ndim >= 2 and len(values) == rows
+            return pooled(values, tap, self.noun) if tap is not None and is_by_row else values.clone()
+
+        return take
 
     def _tap(self, tap: TapName, outputs: dict[str, Tensor], rows: int) -> Tensor:
         values = outputs.get(tap.layer)
@@ -78,7 +90,7 @@ class Tapped(nn.Module):
                 f"layer {tap.layer} of the {self.noun} gives {list(values.shape)} for {rows} rows: its first axis does "
                 "not count rows; choose another (kdcache taps lists those that do)"
             )
-        return values if tap.size is None else pooled(values, tap, self.noun)
+        return values if tap.size is None or tap.layer in self._pooled else pooled(values, tap, self.noun)
 
 
 def is_module_call(network: nn.Module, name: str) -> bool:
@@ -88,9 +100,11 @@ def is_module_call(network: nn.Module, name: str) -> bool:
 
 
 @contextmanager
-def layer_outputs(network: nn.Module, outputs: dict[str, Tensor], names: Iterable[str] | None = None) -> Iterator[None]:
-    """Note a copy of the output of each of these layers in `outputs`, in the order in which they answer; None: of all
-    layers, and no copies."""
+def layer_outputs(
+    network: nn.Module, outputs: dict[str, Tensor], names: Iterable[str] | None = None, take: Take | None = None
+) -> Iterator[None]:
+    """Note the output of each of these layers in `outputs`, in the order in which they answer: a copy of it, or
+    `take(name, output)`. Without names: of all layers, and no copies."""
     modules = dict(network.named_modules())
     wanted = None if names is None else set(names)
     used = (
@@ -103,8 +117,9 @@ def layer_outputs(network: nn.Module, outputs: dict[str, Tensor], names: Iterabl
             count = calls[name] = calls.get(name, -1) + 1
             label = name if not count else f"{name}_{count}"
             if (wanted is None or label in wanted) and (tensor := first_tensor(output)) is not None:
-                outputs[label] = tensor if wanted is None else tensor.clone()
+                outputs[label] = tensor if wanted is None else take(label, tensor) if take else tensor.clone()
 
+        hook.__dict__[TAP_HOOK] = True
         return hook
 
     handles = [modules[name].register_forward_hook(note(name)) for name in used if name]
@@ -182,7 +197,12 @@ def _traced(network: nn.Module, names: Sequence[str], noun: str) -> nn.Module:
         returned = [{**{name: name for name in names}, own[-1]: ANSWER} for own in nodes]
         if own := [name for name in names if name == nodes[1][-1]]:
             raise ValueError(f"{own[0]} is the network's own answer")
-        return create_feature_extractor(network, train_return_nodes=returned[0], eval_return_nodes=returned[1])
+        traced: Any = create_feature_extractor(network, train_return_nodes=returned[0], eval_return_nodes=returned[1])
+        for graph in (traced.train_graph, traced.eval_graph):
+            _copy_returned(graph)
+        traced.graph = traced.train_graph if traced.training else traced.eval_graph
+        network_graph: nn.Module = traced
+        return network_graph
     except Exception as error:
         layers = [name for name, _ in network.named_modules() if name]
         missing = ", ".join(name for name in names if not is_module_call(network, name))
@@ -194,6 +214,23 @@ def _traced(network: nn.Module, names: Sequence[str], noun: str) -> nn.Module:
     finally:
         for module, training in modes:
             module.training = training
+
+
+def _copy_returned(graph: Graph) -> None:
+    """Let a graph return copies of its nodes, taken before a later node may write into them, as an in-place ReLU does
+    into the sum of a residual block."""
+    returned = next(node for node in graph.nodes if node.op == "output")
+    copies = {}
+    for name, node in returned.args[0].items():
+        with graph.inserting_after(node):
+            copies[name] = node if name == ANSWER else graph.call_function(_copied, (node,))
+    returned.args = (copies,)
+
+
+def _copied(output: Any) -> Any:
+    """A copy of what a layer gives, where that is a tensor or holds one."""
+    tensor = first_tensor(output)
+    return output if tensor is None else tensor.clone()
 
 
 def _follow_mode(graph: nn.Module, training: bool) -> None:
