@@ -12,6 +12,7 @@ KdcacheError                 exit 2: what is wrong, the two values, what to do n
 │   ├── DamagedError         a committed file is gone, cut or altered
 │   └── ClosedError          a server says that one may not have a file, or that it lacks it
 ├── BadLogitsError           NaN, Inf or unusable class ids; names the samples
+├── BadOutputsError          features or taps that f16 does not hold; names the samples
 ├── ReplayError              a view that was drawn again is not the view the teacher saw
 ├── TeacherSuspectError      a teacher that scores near chance on its own data set
 ├── CannotWriteError         a run's or a sweep's file that cannot be written: a full disk, or no permission
@@ -105,6 +106,10 @@ class ClosedError(StoreError):
 
 class BadLogitsError(KdcacheError):
     """A teacher's answer that cannot be stored: NaN, Inf, or class ids that do not fit."""
+
+
+class BadOutputsError(KdcacheError):
+    """An output of a teacher's layer that cannot be stored in f16: NaN, Inf, or too large a number."""
 
 
 class ReplayError(KdcacheError):

@@ -3,13 +3,14 @@
 import os
 from typing import Annotated, Any, Literal, TypeVar
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
 from kdcache.base.engine_settings import EngineSettings
 from kdcache.base.limits import CLASSES_MAX, ROWS_MAX
 from kdcache.base.ranges import EPOCHS_MAX, LARGE, PROCESSES_MAX, ROWS_OF_BATCH_MAX, SEED_MAX, Range
 from kdcache.base.records import explain
 from kdcache.base.specs import parse_arguments, read_toml
+from kdcache.base.tap_names import require_kept
 from kdcache.base.view_span import ViewSpan, WrittenSpan
 from kdcache.base.worker_start import DEFAULT_START, WorkerStart
 from kdcache.errors import InvalidInputError
@@ -60,7 +61,7 @@ Positive = Annotated[float, Range(0.0, LARGE, above=True)]
 Paths = Annotated[tuple[str, ...], BeforeValidator(_paths)]
 Names = Annotated[tuple[str, ...], BeforeValidator(_listed)]
 Texts = Annotated[tuple[str, ...], BeforeValidator(lambda value: (value,) if isinstance(value, str) else value)]
-Keep = Annotated[tuple[Literal["features", "head"], ...], BeforeValidator(_listed)]
+Keep = Annotated[tuple[str, ...], BeforeValidator(_listed), AfterValidator(require_kept)]
 Precision = Literal["float32", "bfloat16", "float16"]
 Temperature = Annotated[float | Literal["calibrated"], Range(0.0, LARGE, above=True, words=("calibrated",))]
 SomeEpochs = Annotated[int | None, Range(1, EPOCHS_MAX)]
@@ -132,7 +133,11 @@ class ExtractSettings(Settings):
     draw_temperature: SomePositive = Field(
         default=None, description="T at which they are drawn, and served alone; default 1"
     )
-    keep: Keep = Field(default=(), description="pooled features, the classifier")
+    keep: Keep = Field(
+        default=(),
+        description="features, head, stages, tap:LAYER, tap:LAYER@HxW: pooled features, the classifier, every stage "
+        "pooled, a layer's output, or that pooled (kdcache taps lists layers)",
+    )
     batch_size: Annotated[int, Range(64, ROWS_OF_BATCH_MAX)] = Field(
         default=256, description="rows of a teacher batch, a multiple of 64"
     )

@@ -21,6 +21,7 @@ from kdcache.base.view_span import ViewSpan
 from kdcache.errors import BadLogitsError, InvalidInputError
 from kdcache.labels.reduction import finite_rows
 from kdcache.networks.answers import Kind
+from kdcache.networks.kept_outputs import LARGEST, output_fields, require_storable
 from kdcache.networks.loop_memory import LoopMemory, loop_memory
 from kdcache.networks.preparation import BatchBuffers, record_event
 from kdcache.networks.steadiness import SteadyBatches
@@ -30,6 +31,7 @@ from kdcache.store.commits import Counts
 from kdcache.store.layout import SegmentLayout
 from kdcache.store.manifest import Identity
 from kdcache.store.plan import GROUP, draw_words
+from kdcache.store.struck import struck_rows
 from kdcache.views.draw import Drawn, ViewRequest, thumbnails
 from kdcache.views.mixing import mix_images
 
@@ -167,17 +169,17 @@ class BlockExtractor:
             pairs = np.stack([row_labels, row_labels[mixing.partners[:count]]], axis=1)
         kept = None if not absent.any() else torch.from_numpy(np.flatnonzero(~absent))
         labels = to_device(torch.from_numpy(pairs), self.teacher.preparation.device)  # the forward is not waited for
-        logits, features = self._batches.answer(images)
+        teacher_answer = self._batches.answer(images)
+        logits = teacher_answer.logits
         with torch.inference_mode():
             if kept is not None:  # a stand-in may be answered with NaN
                 logits = torch.zeros_like(logits).index_copy_(0, kept.to(logits.device), logits[kept.to(logits.device)])
             fields = reduce_answer(logits[:count], labels, self.identity)
             if self.identity.encoding.DRAWN:
                 fields |= self.identity.encoding.draw(logits[:count], self._draw_words(units), self.identity.space)
-            if self.identity.encoding.features:
-                fields["features"] = self._require_features(features)[:count].half()
             if answer.block == 0:
                 answer.sums.append(self._sums(logits[:count], fields, kept))
+            fields |= output_fields(teacher_answer, self.identity.encoding, count)
             self._put(answer, fields, units)
 
     def _sums(self, logits: Tensor, fields: dict[str, Tensor], kept: Tensor | None) -> dict[str, Tensor]:
@@ -205,34 +207,33 @@ class BlockExtractor:
                 row = unit.start - start
                 _copy_out(answer.fields[name][unit.view - views.start, row : row + len(part)], part)
 
-    def _require_features(self, features: Tensor | None) -> Tensor:
-        if features is None or features.shape[1] != self.identity.encoding.features:
-            raise InvalidInputError(
-                "the teacher gives no pooled features before its head; extract without --keep features"
-            )
-        return features
-
     def encode(self, answer: BlockAnswer) -> tuple[dict[str, Array], Counts]:
         """The arrays of a block in the store's shapes and dtypes, and the counts of its rows.
 
-        Raises BadLogitsError where a logit is NaN or infinite.
+        Raises BadLogitsError where a logit is NaN or infinite, BadOutputsError where a kept output is, or beyond f16.
         """
         if answer.ready is not None:
             answer.ready.synchronize()
         start = self.layout.block_rows(answer.block)[0]
         fields = {name: value.numpy() for name, value in answer.fields.items()}
-        _require_finite(fields["finite"], self.layout, start, self.sample_name, self.teacher.answers.kind)
-        encoded = self.identity.encoding.encode(fields, self.identity.space)
-        arrays = {**encoded.arrays, "pixels": answer.pixels}
-        if self.identity.encoding.features:
-            arrays["features"] = fields["features"]
-        if self.identity.encoding.contents is not None:
+        _require_finite(fields["finite"], self._row_name(start), self.teacher.answers.kind)
+        encoding = self.identity.encoding
+        if LARGEST in fields:
+            absent = struck_rows(self.identity.plan, self.layout, answer.block, answer.struck)
+            require_storable(fields[LARGEST], encoding, self._row_name(start), absent)
+        encoded = encoding.encode(fields, self.identity.space)
+        arrays = {**encoded.arrays, "pixels": answer.pixels} | {name: fields[name] for name in encoding.outputs}
+        if encoding.contents is not None:
             arrays["contents"] = answer.contents[None]
         if answer.canary is not None:
             arrays["canary"] = answer.canary
         if answer.block == 0:
-            arrays |= self.identity.encoding.segment_values(_totals(answer.sums))
+            arrays |= encoding.segment_values(_totals(answer.sums))
         return arrays, Counts.of(fields["label"], int(encoded.clamped.sum()))
+
+    def _row_name(self, start: int) -> Callable[[int, int], str]:
+        """The name of a row of a block that begins at a position, by its view and row, both counted from 0."""
+        return lambda view, row: f"{self.sample_name(start + row)} (view {self.layout.views.start + view})"
 
 
 def reduce_answer(logits: Tensor, labels: Tensor, identity: Identity) -> dict[str, Tensor]:
@@ -276,13 +277,11 @@ def _totals(sums: list[dict[str, Tensor]]) -> dict[str, Array]:
     return {name: np.sum([batch[name].numpy().astype(np.float64) for batch in sums], axis=0) for name in names}
 
 
-def _require_finite(
-    finite: Array, layout: SegmentLayout, start: int, sample_name: Callable[[int], str], kind: Kind
-) -> None:
+def _require_finite(finite: Array, row_name: Callable[[int, int], str], kind: Kind) -> None:
     if finite.all():
         return
     rows = np.argwhere(~finite)
-    names = [f"{sample_name(start + int(row))} (view {layout.views.start + int(view)})" for view, row in rows[:5]]
+    names = [row_name(int(view), int(row)) for view, row in rows[:5]]
     problem = "NaN or Inf" if kind == "logits" else "no probabilities (numbers from 0, of sum 1)"
     raise BadLogitsError(
         f"the teacher answered {problem} for {len(rows)} rows: {', '.join(names)}; nothing of this block was written. "

@@ -14,6 +14,7 @@ from torch import Tensor
 from kdcache.base.arrays import IntArray
 from kdcache.networks.answers import Answers
 from kdcache.networks.preparation import IMAGENET_MEAN, IMAGENET_STD, Preparation, float_range
+from kdcache.networks.teacher import Answer
 
 InputPreparation = Callable[[Tensor], Tensor]
 
@@ -28,7 +29,7 @@ class Asked(Protocol):
     answers: Answers
     masked_classes: tuple[int, ...]
 
-    def answer(self, images: Tensor, /) -> tuple[Tensor, Tensor | None]: ...
+    def answer(self, images: Tensor, /) -> Answer: ...
 
 
 def other_preparations(teacher: Asked, views: Tensor) -> dict[str, InputPreparation]:

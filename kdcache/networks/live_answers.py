@@ -27,7 +27,8 @@ def drawn_again(dataset: ViewDataset, view: int, positions: IntArray) -> Drawn:
 def live_log_probs(teacher: Teacher, dataset: ViewDataset, drawn: Drawn, rows: int) -> Array:
     """Log-probabilities [R, C] f32 of the teacher for the first `rows` rows that were drawn by `drawn_again`."""
     images = teacher.preparation(drawn.images[0])
-    logits, _ = teacher.answer(mix_rows(images, drawn.mixing[0], drawn.request.positions, rows, dataset.plan.mix))
+    mixed = mix_rows(images, drawn.mixing[0], drawn.request.positions, rows, dataset.plan.mix)
+    logits = teacher.answer(mixed).logits
     with torch.inference_mode():
         log_probs: Array = centre(logits, teacher.masked_classes).log_softmax(dim=-1).cpu().numpy()
     return log_probs

@@ -19,17 +19,19 @@ class LoopMemory:
     drawing: a batch of drawn views, the request that is drawn or taken apart, and the batch as f32.
     answers: reduced rows of the block that the teacher answers and of those in flight.
     reduction: f32 tensors [batch, classes], and [batch, classes of the network] where they differ.
+    outputs: features and taps of a batch, as f32 and narrowed to f16, with a third copy of the widest.
     writing: the arrays of one block as integers, shards that are being compressed, wider intermediates of one view.
     """
 
     drawing: int
     answers: int
     reduction: int
+    outputs: int
     writing: int
 
     @property
     def total(self) -> int:
-        return self.drawing + self.answers + self.reduction + self.writing + SLACK
+        return self.drawing + self.answers + self.reduction + self.outputs + self.writing + SLACK
 
 
 def loop_memory(
@@ -49,6 +51,7 @@ def loop_memory(
         drawing=(batch_rows + 2 * request[0] * request[1]) * view_bytes + 4 * batch_rows * view_bytes,
         answers=(IN_FLIGHT + 1) * rows * (stored_bytes + reduced_bytes),
         reduction=8 * batch_rows * max(identity.teacher.classes, len(identity.teacher.class_map)) * 4,
+        outputs=batch_rows * 4 * sum(array.row_bytes for array in identity.encoding.outputs.values()),
         writing=4 * rows * stored_bytes + positions * encoding_bytes,
     )
 

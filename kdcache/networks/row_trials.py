@@ -150,7 +150,7 @@ class RowTrials:
         if not len(rows):
             return False
         views = torch.stack([self.chunks[row // CHUNK][row % CHUNK] for row in rows.tolist()])
-        logits, _ = self.teacher.answer(trial.prepare(views))
+        logits = self.teacher.answer(trial.prepare(views)).logits
         trial.hits[rows] = self._top_classes(logits) == self.labels[rows]
         trial.asked[rows] = True
         self._count(len(rows))

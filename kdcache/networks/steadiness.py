@@ -11,6 +11,7 @@ from torch import Tensor
 
 from kdcache.errors import TeacherSuspectError
 from kdcache.networks.precision import Precision
+from kdcache.networks.teacher import Answer
 
 STEADY_ROWS = 32
 CHECKED_ROWS = 64  # of the batch that the checks hold against threes
@@ -29,7 +30,7 @@ class Asked(Protocol):
     precision: Precision
     masked_classes: tuple[int, ...]
 
-    def answer(self, images: Tensor, /) -> tuple[Tensor, Tensor | None]: ...
+    def answer(self, images: Tensor, /) -> Answer: ...
 
 
 def require_steady(teacher: Asked, inputs: Tensor, batch_logits: Tensor) -> tuple[str, ...]:
@@ -38,7 +39,7 @@ def require_steady(teacher: Asked, inputs: Tensor, batch_logits: Tensor) -> tupl
 
     Raises TeacherSuspectError where they differ by more: by dropout or by batch norm over the batch, as in train mode,
     a row's soft labels would depend on its neighbours."""
-    parts = [teacher.answer(inputs[row : row + 3].clone())[0] for row in range(0, len(inputs), 3)]
+    parts = [teacher.answer(inputs[row : row + 3].clone()).logits for row in range(0, len(inputs), 3)]
     classes = [c for c in range(batch_logits.shape[1]) if c not in teacher.masked_classes]
     whole, current = batch_logits[:, classes], torch.cat(parts)[:, classes]
     expected = whole[: len(current)]
@@ -75,15 +76,15 @@ class SteadyBatches:
     teacher: Asked
     largest: int = CHECKED_ROWS
 
-    def answer(self, images: Tensor) -> tuple[Tensor, Tensor | None]:
+    def answer(self, images: Tensor) -> Answer:
         """The teacher's answer to network input [B, ch, H, W]. Raises TeacherSuspectError as `require_steady` does."""
         if len(images) <= self.largest:
             return self.teacher.answer(images)
         self.largest = len(images)
         rows = images[:ROWS_AGAIN].clone()  # the network may write into its input
-        logits, features = self.teacher.answer(images)
-        require_steady(self.teacher, rows, logits)
-        return logits, features
+        answer = self.teacher.answer(images)
+        require_steady(self.teacher, rows, answer.logits)
+        return answer
 
 
 def _is_reordered(whole: Tensor, current: Tensor, limit: float) -> bool:

@@ -3,7 +3,9 @@
 Shape letters: B rows, C classes, D width of the penultimate features.
 """
 
-from contextlib import nullcontext
+from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -16,6 +18,7 @@ from kdcache.networks.answers import Answers, answered
 from kdcache.networks.heads import find_head
 from kdcache.networks.precision import PRECISIONS, Precision
 from kdcache.networks.preparation import Preparation
+from kdcache.networks.taps import TAP_HOOK, Tapped
 from kdcache.networks.weight_marks import weight_marks
 from kdcache.networks.weights import weights_digest
 from kdcache.store.manifest import TeacherIdentity
@@ -24,8 +27,18 @@ AS_LOGITS = Answers()
 NAMED = 3  # tensors that a message lists
 
 
+@dataclass(frozen=True)
+class Answer:
+    """A teacher's answer to a batch: logits [B, C] f32, pooled features [B, D] f32 (None without a linear head), and
+    the taps [B, ...] that it watches, by name, in the dtype in which the network computes or f32."""
+
+    logits: Tensor
+    features: Tensor | None = None
+    taps: dict[str, Tensor] = field(default_factory=dict)
+
+
 class Teacher:
-    """A network in eval mode with its input preparation; `answer` gives f32 logits and pooled features.
+    """A network in eval mode with its input preparation; `answer` gives f32 logits, pooled features and taps.
 
     `answers` says what the network answers, and how that becomes logits of the data's classes. `masked_classes` count
     as absent, with those that no class of the network maps to.
@@ -56,6 +69,7 @@ class Teacher:
         self.precision = precision
         self._masked_classes = masked_classes
         self.map_answers(answers)
+        self._tapped: Tapped | None = None
         self._features: Tensor | None = None
         self._head_input: Tensor | None = None
         self.head = find_head(network)
@@ -69,24 +83,38 @@ class Teacher:
         self.answers = answers
         self.masked_classes = tuple(sorted({*self._masked_classes, *answers.unreached}))
 
-    def answer(self, images: Tensor) -> tuple[Tensor, Tensor | None]:
-        """Logits [B, C] f32 of prepared images [B, ch, H, W], and features [B, D] f32, None without a linear head.
+    def watch(self, taps: Sequence[str]) -> None:
+        """From now on `answer` gives these taps. Raises InvalidInputError for a layer that the network has not."""
+        self._tapped = Tapped(self.network, taps, "teacher") if taps else None
 
-        Raises InvalidInputError where the network's answer is not [rows, classes], or of other classes than its map.
+    def answer(self, images: Tensor) -> Answer:
+        """The answer to prepared images [B, ch, H, W].
+
+        Raises InvalidInputError where the network's answer is not [rows, classes], or of other classes than its map,
+        and where a layer that is watched gives no output by row.
         """
-        answer = self.raw_answer(images)
+        tapped = self._tapped
+        if tapped is None:
+            output, taps = self.raw_answer(images), {}
+        else:
+            self._features = None
+            with torch.inference_mode(), self._cast():
+                output, taps = tapped(images)
         with torch.inference_mode():
-            return self.answers.logits(answer), self._features
+            return Answer(self.answers.logits(output), self._features, taps)
 
     def raw_answer(self, images: Tensor) -> Tensor:
         """The network's own answer [B, N] to prepared images [B, ch, H, W], for its own classes. Raises
         InvalidInputError as `answer` does."""
-        device = torch.device(self.preparation.device).type
-        cast = torch.autocast(device, PRECISIONS[self.precision]) if self.precision != "float32" else nullcontext()
         self._features = None
-        with torch.inference_mode(), cast:
+        with torch.inference_mode(), self._cast():
             output = self.network(images)
         return answered(output, len(images), "teacher")
+
+    def _cast(self) -> AbstractContextManager[Any]:
+        """Autocast to the teacher's precision."""
+        device = torch.device(self.preparation.device).type
+        return torch.autocast(device, PRECISIONS[self.precision]) if self.precision != "float32" else nullcontext()
 
     def identity(self, name: str, arguments: dict[str, Any], classes: int, text: str = "") -> TeacherIdentity:
         """The teacher's identity in a manifest; `text` as from `network_text`."""
@@ -146,6 +174,8 @@ class Teacher:
 
 
 def _is_plain(head: nn.Linear) -> bool:
-    """True where the classifier answers by its weight and bias alone: no forward of its own, and no hook but one."""
+    """True where the classifier answers by its weight and bias alone: no forward of its own, and no hook but one and
+    those that note taps."""
     own_call = "forward" in vars(head) or type(head).forward is not nn.Linear.forward
-    return not own_call and len(head._forward_hooks) == 1
+    hooks = [hook for hook in head._forward_hooks.values() if not hasattr(hook, TAP_HOOK)]
+    return not own_call and len(hooks) == 1

@@ -5,11 +5,14 @@ Shape letters: Vs views of a segment, N positions, K kept classes, C classes, L 
 
 from collections.abc import Sequence
 from itertools import pairwise
+from math import isqrt
 
+from kdcache.base.arrays import WIDTH
 from kdcache.base.limits import VIEWS_MAX
+from kdcache.base.tap_names import TAP, TapName
 from kdcache.base.view_span import ViewSpan
 from kdcache.errors import DamagedError, InvalidInputError
-from kdcache.labels.encoding import Encoding, RowArray
+from kdcache.labels.encoding import Encoding, RowArray, Tap
 from kdcache.places.place import Place
 from kdcache.store.array_spec import BLOCK_MAX, ArraySpec
 from kdcache.store.layout import SegmentLayout, segment_name, segment_record
@@ -76,13 +79,30 @@ def require_alone(folder: Place, views: ViewSpan) -> None:
 def require_small_taps(identity: Identity, views: ViewSpan) -> None:
     """Raises InvalidInputError for a tap of which 64 rows in all views take more than 256 MB, which a writer holds."""
     for tap in identity.encoding.taps:
-        size = BLOCK_MIN * len(views) * identity.encoding.outputs[identity.encoding.tap_array(tap.name)].row_bytes
+        row_bytes = identity.encoding.outputs[identity.encoding.tap_array(tap.name)].row_bytes
+        size = BLOCK_MIN * len(views) * row_bytes
         if size > OUTPUT_BYTES:
-            shape = " x ".join(map(str, tap.shape))
+            shape, count = " x ".join(map(str, tap.shape)), OUTPUT_BYTES // (BLOCK_MIN * row_bytes)
+            ways = [f"keep a pooled output, such as --keep {TAP}{name}"] if (name := _pooled_name(tap, views)) else []
+            ways += [f"extract fewer views at a time, --views {views.start}:{views.start + count}"] if count else []
             raise InvalidInputError(
                 f"tap {tap.name} of {shape} takes {size} bytes in 64 rows of {len(views)} views, allowed are "
-                f"{OUTPUT_BYTES}; keep a pooled output of the layer, or extract fewer views at a time"
+                f"{OUTPUT_BYTES}; {', or '.join(ways) or 'keep another layer'}"
             )
+
+
+def _pooled_name(tap: Tap, views: ViewSpan) -> str:
+    """The tap of the same layer that is pooled to the largest square, or the most tokens, that fits; "" for none."""
+    layer, shape = TapName.parse(tap.name).layer, tap.shape
+    if len(shape) not in (2, 3):
+        return ""
+    is_last = len(shape) == 2 or shape[0] == shape[1] != shape[2]  # channels: of tokens [T, D], and of maps [H, W, C]
+    channels = shape[-1] if is_last else shape[0]
+    places = OUTPUT_BYTES // (BLOCK_MIN * len(views) * channels * WIDTH["float16"])
+    if len(shape) == 2:
+        return f"{layer}@1x{places}" if places else ""
+    side = min(isqrt(places), *(shape[:2] if is_last else shape[1:]))
+    return f"{layer}@{side}x{side}" if side else ""
 
 
 def block_size(identity: Identity, views: ViewSpan) -> int:

@@ -18,16 +18,17 @@ from kdcache.base.view_span import ViewSpan
 from kdcache.errors import InvalidInputError, SampleError
 from kdcache.labels.encoding import Choice, Contents, Encoding, LabelSpace
 from kdcache.labels.encodings import chosen
-from kdcache.networks.answers import LEAST, Answers
+from kdcache.networks.answers import Answers
 from kdcache.networks.build import build_network, network_text
 from kdcache.networks.checks import TeacherCheck, check_teacher, require_determinism
 from kdcache.networks.extract_block import BlockExtractor
 from kdcache.networks.first_views import first_views, give_shapes
 from kdcache.networks.own_input import feeding, own_input
 from kdcache.networks.preparation import Preparation
-from kdcache.networks.teacher import Teacher
+from kdcache.networks.teacher import Answer, Teacher
 from kdcache.networks.weights import load_weights
 from kdcache.pipelines.extract.class_matching import classes_to_build, matched_classes
+from kdcache.pipelines.extract.kept import classifier, kept_taps
 from kdcache.pipelines.extract.views import open_views
 from kdcache.pipelines.settings import ExtractSettings
 from kdcache.places.opening import open_folder
@@ -35,6 +36,7 @@ from kdcache.store.layout import MANIFEST, SegmentLayout
 from kdcache.store.lineage import Ancestor, open_lineage
 from kdcache.store.manifest import DatasetIdentity, Identity, Provenance, TeacherIdentity, parse_manifest
 from kdcache.store.plan import GROUP
+from kdcache.store.segment_layout import require_small_taps
 from kdcache.store.whole_arrays import make_order
 from kdcache.views.contents import contents_of
 from kdcache.views.draw import ViewDataset
@@ -129,38 +131,41 @@ def open_job(settings: ExtractSettings, progress: Progress = silent) -> Job:
         view, data_identity = first_view(transform, data.samples, plan.seed, strikes=strikes), data.identity()
     stored = stored_identity(settings)
     teacher, teacher_notes = _open_teacher(settings, data, view, device, stored.teacher if stored else None)
-    logits, features = _first_answer(teacher, view)
+    answer = _first_answer(teacher, view)
     class_map = matched_classes(
-        settings, data, teacher, classes=int(logits.shape[1]), stored=stored.teacher if stored else None
+        settings, data, teacher, classes=int(answer.logits.shape[1]), stored=stored.teacher if stored else None
     )
     if class_map.map:
         teacher.map_answers(Answers(teacher.answers.kind, class_map.map, class_map.classes))
-        logits, features = _first_answer(teacher, view)
-    head = _classifier(teacher, logits.cpu().numpy(), features) if settings.keep else {}
-    encoding = _encoding(
-        settings,
-        LabelSpace(int(logits.shape[1]), teacher.masked_classes),
-        features=int(features.shape[1]) if features is not None and "features" in settings.keep else 0,
-        head=int(head["weight"].shape[1]) if "head" in settings.keep else 0,
-        contents=contents_of(data.samples),
+        answer = _first_answer(teacher, view)
+    classes, head = int(answer.logits.shape[1]), classifier(teacher, answer, settings.keep)
+    encoding = _encoding(settings, LabelSpace(classes, teacher.masked_classes), contents_of(data.samples))
+    width = int(head["weight"].shape[1]) if head else 0
+    encoding = encoding.model_copy(
+        update={
+            "features": width if "features" in settings.keep else 0,
+            "head": width if "head" in settings.keep else 0,
+            "taps": kept_taps(teacher, view, settings.keep),
+        }
     )
     order, order_identity = make_order(len(data), settings.order, settings.seed)
     parents, lineage = open_lineage(settings.weights, settings.parents)
     identity = validated(
         Identity,
         "the store's identity",
-        dataset=_with_fitting_labels(data_identity, data, int(logits.shape[1])),
+        dataset=_with_fitting_labels(data_identity, data, classes),
         order=order_identity,
         views=plan,
         teacher=teacher.identity(
             settings.teacher,
             settings.teacher_set,
-            int(logits.shape[1]),
+            classes,
             network_text(teacher.network, settings.teacher),
         ),
         encoding=encoding,
         parents=parents,
     )
+    require_small_taps(identity, settings.views)
     return Job(
         data=data,
         teacher=teacher,
@@ -187,31 +192,11 @@ def open_job(settings: ExtractSettings, progress: Progress = silent) -> Job:
     )
 
 
-def _first_answer(teacher: Teacher, view: Tensor) -> tuple[Tensor, Tensor | None]:
+def _first_answer(teacher: Teacher, view: Tensor) -> Answer:
     """The answer to one view twice. Raises InvalidInputError for a network that does not take such views."""
     images = teacher.preparation(view[None].expand(2, *view.shape))
     with first_views(teacher.network, images, "teacher", precision=teacher.precision):
         return teacher.answer(images)
-
-
-def _classifier(teacher: Teacher, logits: Array, features: Tensor | None) -> dict[str, Array]:
-    """Weight and bias of the linear layer whose input and output are the features and the logits that were answered."""
-    head = teacher.head_arrays()
-    if len(head["bias"]) != logits.shape[1]:
-        raise InvalidInputError(
-            f"the teacher's last linear layer has {len(head['bias'])} outputs, its answer {logits.shape[1]} classes: "
-            "it is not its classifier; extract without --keep"
-        )
-    if features is None:
-        raise InvalidInputError("the teacher gives no pooled features before a linear head; extract without --keep")
-    head_logits = np.delete(features.cpu().numpy() @ head["weight"].T + head["bias"], teacher.answers.unreached, axis=1)
-    logits = np.delete(logits, teacher.answers.unreached, axis=1)
-    if teacher.answers.kind == "probs":  # known up to a number for each row, and clamped
-        least = float(np.log(LEAST))
-        head_logits, logits = (np.maximum(z - z.max(axis=1, keepdims=True), least) for z in (head_logits, logits))
-    if not np.allclose(head_logits, logits, atol=1e-2 * float(np.abs(logits).max())):
-        raise InvalidInputError("the teacher's last linear layer is not its classifier; extract without --keep")
-    return head
 
 
 def _open_teacher(
@@ -235,9 +220,8 @@ def _open_teacher(
     return teacher, (*notes, *fed.notes)
 
 
-def _encoding(
-    settings: ExtractSettings, space: LabelSpace, *, features: int, head: int, contents: Contents | None
-) -> Encoding:
+def _encoding(settings: ExtractSettings, space: LabelSpace, contents: Contents | None) -> Encoding:
+    """The encoding that the settings ask for, without what `--keep` adds."""
     if wrong_classes := [number for number in settings.mask_classes if not 0 <= number < space.classes]:
         raise InvalidInputError(f"masked classes {wrong_classes} are not among the teacher's {space.classes} classes")
     name = settings.encoding
@@ -246,7 +230,7 @@ def _encoding(
     stored = stored_encoding(settings)
     encoding = chosen(name, chosen_words(settings), space, like=stored)
     contents = contents if stored is None else stored.contents
-    return encoding.model_copy(update={"features": features, "head": head, "contents": contents})
+    return encoding.model_copy(update={"contents": contents})
 
 
 def chosen_words(settings: ExtractSettings) -> Choice:

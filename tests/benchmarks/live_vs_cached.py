@@ -148,7 +148,7 @@ def open_teacher(protocol: Protocol, work: Path) -> Teacher:
 
 def live_labels(teacher: Teacher, batch: Batch) -> FullLabels:
     """What the teacher says of the batch's own images, in f32, in the form that the objective takes."""
-    logits, _ = teacher.answer(batch.images)
+    logits = teacher.answer(batch.images).logits
     centred = centre(logits.clone())  # a clone, for autograd keeps no tensor that was made in inference mode
     return FullLabels(centred, label_distances(centred, batch.y[:, None])[:, 0], centred.shape[1])
 

@@ -121,7 +121,8 @@ def test_the_head_has_the_classes_of_the_data(tmp_path: Path) -> None:
     head = teacher.head_arrays()
     assert (head["weight"].shape, head["bias"].shape) == ((9, network[-1].in_features), (9,))
     assert not head["weight"][5].any()
-    logits, features = teacher.answer(teacher.preparation(torch.zeros(2, 3, 8, 8, dtype=torch.uint8)))
+    answer = teacher.answer(teacher.preparation(torch.zeros(2, 3, 8, 8, dtype=torch.uint8)))
+    logits, features = answer.logits, answer.features
     assert features is not None
     from_head = features.numpy() @ head["weight"].T + head["bias"]
     np.testing.assert_allclose(np.delete(from_head, 5, axis=1), np.delete(logits.numpy(), 5, axis=1), atol=1e-5)

@@ -44,8 +44,8 @@ def _with_head(kind: str) -> nn.Module:
 def test_a_classifier_that_does_more_than_weight_and_bias_keeps_it_in_low_precision(kind: str) -> None:
     exact = teacher_of(_with_head(kind))
     half = teacher_of(_with_head(kind), precision="bfloat16")
-    logits = half.answer(half.preparation(images()))[0]
-    expected = exact.answer(exact.preparation(images()))[0]
+    logits = half.answer(half.preparation(images())).logits
+    expected = exact.answer(exact.preparation(images())).logits
     assert float((logits - expected).square().mean().sqrt()) < 0.02 * float(expected.std())
     is_plain = kind == "weight norm"
     assert torch.equal(logits, logits.bfloat16().float()) != is_plain  # in f32 where weight and bias are all there is
@@ -64,7 +64,7 @@ def test_a_classifier_that_is_called_by_keyword() -> None:
     for precision in ("float32", "bfloat16"):
         plain, teacher = teacher_of(precision=precision), teacher_of(ByKeyword(), precision=precision)
         expected, actual = (t.answer(t.preparation(images())) for t in (plain, teacher))
-        assert torch.equal(actual[0], expected[0])
-        assert actual[1] is not None
-        assert expected[1] is not None
-        assert torch.equal(actual[1], expected[1])
+        assert torch.equal(actual.logits, expected.logits)
+        assert actual.features is not None
+        assert expected.features is not None
+        assert torch.equal(actual.features, expected.features)

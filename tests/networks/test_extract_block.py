@@ -56,9 +56,9 @@ def asked_directly(setting: Setting, view: int) -> tuple[Tensor, Tensor]:
     mixing = drawn.mixing[0]
     prepared = setting.teacher.preparation(drawn.images[0])
     mixed = mix_images(prepared, mixing, mixing.partners, setting.dataset.plan.mix)
-    logits, features = setting.teacher.answer(mixed)
-    assert features is not None
-    return logits.clone(), features.clone()
+    answer = setting.teacher.answer(mixed)
+    assert answer.features is not None
+    return answer.logits.clone(), answer.features.clone()
 
 
 @pytest.mark.parametrize("mix", ["none", "mixup", "cutmix"])

@@ -85,10 +85,11 @@ def test_lazy_modules_take_their_shapes_from_the_first_views() -> None:
     network, images = lazy(), torch.rand(2, 3, 8, 8)
     give_shapes(network, images, "teacher")
     teacher = teacher_of(network, channels=3)
-    logits, features = teacher.answer(images)
+    answer = teacher.answer(images)
+    logits, features = answer.logits, answer.features
     assert features is not None
     assert (tuple(logits.shape), tuple(features.shape)) == ((2, 5), (2, 144))
-    assert torch.equal(teacher.answer(images)[0], logits)
+    assert torch.equal(teacher.answer(images).logits, logits)
     teacher.require_same_weights()
     with pytest.raises(InvalidInputError, match="lazy modules whose shapes nothing has set"):
         teacher_of(lazy())

@@ -146,7 +146,9 @@ def test_the_answer_to_a_stand_in_does_not_matter(tmp_path: Path) -> None:
     plain = setting_of("none", TOPK)
     teacher = teacher_of(Fussy(plain.teacher.network), channels=3)
     setting = replace(plain, teacher=teacher)  # of equal weights
-    assert torch.isnan(teacher.answer(teacher.preparation(torch.full((1, 3, 17, 15), 7, dtype=torch.uint8)))[0]).all()
+    assert torch.isnan(
+        teacher.answer(teacher.preparation(torch.full((1, 3, 17, 15), 7, dtype=torch.uint8))).logits
+    ).all()
     store = struck_store(tmp_path / "a.kd", setting, {5})
     assert len(store.struck(0)) == 1
 

@@ -15,7 +15,7 @@ from kdcache.networks.build import build_network
 from kdcache.networks.heads import find_head
 from kdcache.networks.preparation import IMAGENET_MEAN, IMAGENET_STD, Preparation, default_normalisation
 from kdcache.networks.small import convnet
-from kdcache.networks.teacher import Teacher
+from kdcache.networks.teacher import Answer, Teacher
 from kdcache.networks.weights import load_weights, read_state, weights_digest
 from tests.kits.views import digits, random_teacher, teacher_of, trained_network
 
@@ -27,6 +27,10 @@ def small() -> nn.Sequential:
 def images(rows: int = 40) -> Tensor:
     data = digits(rows)
     return torch.stack([data.samples[index][0] for index in range(rows)])
+
+
+def both(answer: Answer) -> tuple[Tensor, Tensor | None]:
+    return answer.logits, answer.features
 
 
 def test_the_data_set_s_classes_are_passed_where_they_fit() -> None:
@@ -178,14 +182,14 @@ def test_a_teacher_is_frozen_and_in_eval_mode() -> None:
     network = convnet(width=4, dropout=0.9).train()
     teacher, before = teacher_of(network), weights_digest(network)
     prepared = teacher.preparation(images())
-    assert torch.equal(teacher.answer(prepared)[0], teacher.answer(prepared)[0])
+    assert torch.equal(teacher.answer(prepared).logits, teacher.answer(prepared).logits)
     assert not any(p.requires_grad for p in teacher.network.parameters())
     assert weights_digest(teacher.network) == before  # batchnorm has learned nothing
 
 
 def test_features_are_what_the_head_sees() -> None:
     teacher = teacher_of()
-    logits, features = teacher.answer(teacher.preparation(images()))
+    logits, features = both(teacher.answer(teacher.preparation(images())))
     assert features is not None
     head = teacher.head_arrays()
     assert (head["weight"].shape, head["bias"].shape, head["weight"].dtype) == ((10, 16), (10,), np.float32)
@@ -201,16 +205,16 @@ def test_a_head_without_bias_has_zeros() -> None:
 
 def test_a_network_without_a_linear_head_has_no_features() -> None:
     teacher = teacher_of(nn.Sequential(nn.Conv2d(1, 5, 8), nn.Flatten()))
-    logits, features = teacher.answer(teacher.preparation(images()))
+    logits, features = both(teacher.answer(teacher.preparation(images())))
     assert (tuple(logits.shape), features) == ((40, 5), None)
     with pytest.raises(InvalidInputError, match=r"does not end in a linear layer.*--keep"):
         teacher.head_arrays()
 
 
 def test_under_autocast_the_head_stays_f32() -> None:
-    exact, features = teacher_of().answer(teacher_of().preparation(images()))
+    exact, features = both(teacher_of().answer(teacher_of().preparation(images())))
     half = teacher_of(precision="bfloat16")
-    logits, rounded = half.answer(half.preparation(images()))
+    logits, rounded = both(half.answer(half.preparation(images())))
     assert features is not None
     assert rounded is not None
     assert logits.dtype == torch.float32
