@@ -6,7 +6,7 @@ from typing import Annotated, Any
 import typer
 
 from kdcache.base.launch import launched
-from kdcache.cli.console import print_record, print_table, progress_bar, stopping
+from kdcache.cli.console import print_note, print_record, print_table, progress_bar, stopping
 from kdcache.cli.flags import with_flags
 from kdcache.pipelines.settings import ExtractSettings, load_settings
 
@@ -18,17 +18,17 @@ def command(flags: dict[str, Any], config: str | None, as_json: bool, dry_run: b
     settings = load_settings(ExtractSettings, flags, config)
     if dry_run:
         from kdcache.pipelines.extract.dry_run import estimate
+        from kdcache.pipelines.extract.sizes import outputs_text
 
         with progress_bar(quiet=as_json) as progress:
             result = estimate(settings, progress=progress)
         if as_json:
             print_record(result.model_dump(), as_json=True)
             return
-        print_record(
-            result.model_dump(exclude={"by_k", "by_tail"}),
-            as_json=False,
-            title="dry run: nothing was written",
-        )
+        record = result.model_dump(exclude={"by_k", "by_tail"})
+        if result.output_bytes:
+            record["beside the soft labels"] = outputs_text(result.output_bytes, result.label_bytes)
+        print_record(record, as_json=False, title="dry run: nothing was written")
         columns = ["k", "kept mass T 1", "T 2", "T 4", "bytes a row", "mean KL by quantising"]
         print_table(columns, [[row.k, *row.kept_mass, row.bytes_a_row, row.quantisation_kl] for row in result.by_k])
         _print_tails(result.by_tail)
@@ -36,8 +36,10 @@ def command(flags: dict[str, Any], config: str | None, as_json: bool, dry_run: b
     from kdcache.pipelines.extract.stage import extract
 
     is_first = launched().rank == 0
-    with stopping(as_json) as stop, progress_bar(quiet=as_json or not is_first) as progress:
-        summary = extract(settings, progress=progress, stop=stop)
+    is_quiet = as_json or not is_first
+    with stopping(as_json) as stop, progress_bar(quiet=is_quiet) as progress:
+        announce = None if is_quiet else lambda sizes: print_note(sizes.text)
+        summary = extract(settings, progress=progress, stop=stop, announce=announce)
     if is_first:
         print_record(summary.model_dump(), as_json=as_json, title="extracted")
 

@@ -18,6 +18,7 @@ from kdcache.labels.topk import TopKEncoding
 from kdcache.pipelines.extract.fresh_draws import FreshDraws
 from kdcache.pipelines.extract.job import Job, chosen_words, open_job, stored_encoding
 from kdcache.pipelines.extract.report import clamped_notes
+from kdcache.pipelines.extract.sizes import file_count
 from kdcache.pipelines.settings import ExtractSettings
 from kdcache.store.manifest import Identity
 from kdcache.store.plan import GROUP
@@ -27,7 +28,6 @@ from kdcache.views.workers import draw_requests
 
 CANDIDATES = (1, 5, 10, 20, 50)
 ROWS_TO_TRY = 1024
-SMALL_FILES = 11  # of a store: manifest, seals, order, labels and the groups' metadata
 TEMPERATURES = (1.0, 2.0, 4.0)
 
 
@@ -41,8 +41,9 @@ class KeptByK(Record):
 
 
 class Estimate(Record):
-    """The estimate that `kdcache extract --dry-run` prints. Sizes and times are extrapolated from `rows_tried` rows.
-    Memory is in bytes, of the main process: its peak so far plus `loop_memory`."""
+    """The estimate that `kdcache extract --dry-run` prints. Sizes and times are extrapolated from `rows_tried` rows,
+    compressed as they will be: `output_bytes` are those of features and taps, `label_bytes` of all else. `block`:
+    positions of a block. Memory is in bytes, of the main process: its peak so far plus `loop_memory`."""
 
     rows_tried: int
     rows: int
@@ -50,6 +51,9 @@ class Estimate(Record):
     k: int | None
     bytes_a_row: float
     bytes: int
+    label_bytes: int
+    output_bytes: int
+    block: int
     files: int
     rows_a_second: float
     seconds: float
@@ -67,13 +71,13 @@ def estimate(settings: ExtractSettings, *, progress: Progress = silent) -> Estim
         fresh.begin(job)
         checked = job.check(settings.min_accuracy, progress)
         fresh.require_begin()
-    logits, labels, seconds = _try_rows(job, settings)
+    logits, labels, outputs, seconds = _try_rows(job, settings)
     row_count, base_memory = len(labels), peak_rss_bytes()
     layout = segment_layout(job.identity, job.views)
     rows = layout.rows * len(job.views)
-    block_files = sum(len(layout.arrays_of(block)) + 1 for block in range(layout.blocks))  # its shards and its commit
     loop_memory = job.extractor(layout).memory
-    bytes_a_row = _bytes_a_row(job.identity, logits, labels, job.views)
+    label_bytes = rows * _bytes_a_row(job.identity, logits, labels, job.views)
+    output_bytes = rows * sum(_output_bytes_a_row(job, name, values) for name, values in outputs.items())
     encoding, space = job.identity.encoding, job.identity.space
     candidates = [
         TopKEncoding.chosen(replace(chosen_words(settings), top_k=k), space, like=stored_encoding(settings))
@@ -85,9 +89,12 @@ def estimate(settings: ExtractSettings, *, progress: Progress = silent) -> Estim
         rows=rows,
         encoding=encoding.name,
         k=None if encoding.COMPLETE else encoding.kept(space),
-        bytes_a_row=bytes_a_row,
-        bytes=round(bytes_a_row * rows),
-        files=SMALL_FILES + len(layout.arrays) + block_files,
+        bytes_a_row=(label_bytes + output_bytes) / rows,
+        bytes=round(label_bytes + output_bytes),
+        label_bytes=round(label_bytes),
+        output_bytes=round(output_bytes),
+        block=layout.block,
+        files=file_count(layout),
         rows_a_second=row_count / seconds,
         seconds=rows * seconds / row_count,
         memory_bound=None if base_memory is None else base_memory + loop_memory.total,
@@ -113,27 +120,30 @@ def _clamped_notes(identity: Identity, logits: Array, labels: Array) -> tuple[st
     return clamped_notes(count, len(logits))
 
 
-def _try_rows(job: Job, settings: ExtractSettings) -> tuple[Array, Array, float]:
-    """Dense logits [R, C] of some rows, their labels [R, L], and the seconds that drawing and asking took."""
-    full_job = replace(job, identity=job.identity.model_copy(update={"encoding": FullEncoding()}))
+def _try_rows(job: Job, settings: ExtractSettings) -> tuple[Array, Array, dict[str, Array], float]:
+    """Dense logits [R, C] of some rows, their labels [R, L], the kept outputs [1, r, ...] of the first few by array,
+    and the seconds that drawing and asking took."""
+    encoding = FullEncoding(features=job.identity.encoding.features, taps=job.identity.encoding.taps)
+    full_job = replace(job, identity=job.identity.model_copy(update={"encoding": encoding}))
     count = min(len(job.views), max(1, ROWS_TO_TRY // _smallest_block(job)))
     layout = segment_layout(full_job.identity, ViewSpan(job.views.start, job.views.start + count))
     extractor = full_job.extractor(layout)
     blocks = range(min(layout.blocks, -(-ROWS_TO_TRY // (layout.block * len(layout.views)))))
     requests = (request for block in blocks for request in extractor.requests(block))
-    logits, labels = [], []
+    logits, labels, outputs = [], [], dict[str, Array]()
     start_time = time.monotonic()
     with closing(draw_requests(job.dataset, requests, settings.workers, settings.worker_start)) as drawn_views:
         for block in blocks:
             arrays, _ = extractor.encode(extractor.ask(block, drawn_views))
             logits.append(arrays["logits"].astype(np.float32).reshape(-1, job.identity.teacher.classes))
             start, stop = layout.block_rows(block)
+            outputs = outputs or {name: arrays[name][:1] for name in encoding.outputs}
             labels.append(np.tile(job.labels[start:stop], len(layout.views)))
     seconds = time.monotonic() - start_time
     row_labels = np.concatenate(labels)[:, None]
     if job.identity.plan.mix != "none":  # as many columns as mixed rows have labels
         row_labels = np.repeat(row_labels, 2, axis=1)
-    return np.concatenate(logits), row_labels, seconds
+    return np.concatenate(logits), row_labels, outputs, seconds
 
 
 def _smallest_block(job: Job) -> int:
@@ -142,22 +152,29 @@ def _smallest_block(job: Job) -> int:
 
 
 def _bytes_a_row(identity: Identity, logits: Array, labels: Array, views: ViewSpan) -> float:
-    """Compressed bytes a row over all arrays, in shards of the job's block size or of the rows at hand if fewer."""
+    """Compressed bytes a row over all arrays but features and taps, in shards of the job's block size or of the rows at
+    hand if fewer."""
     layout = segment_layout(identity, views)
     count = min(layout.block, len(labels))
     arrays = _encoded(identity, logits[:count], labels[:count])
     fill = np.random.default_rng(0)
-    arrays["pixels"] = fill.integers(0, 256, (1, count), dtype=np.uint8)  # fingerprints and features do not compress
+    arrays["pixels"] = fill.integers(0, 256, (1, count), dtype=np.uint8)  # fingerprints do not compress
     if identity.encoding.contents is not None:
         rows = -(-count // len(views))  # once for all views
         arrays["contents"] = fill.integers(0, 2**32, (1, rows), dtype=np.uint32)
-    if identity.encoding.features:
-        arrays["features"] = fill.random((1, count, identity.encoding.features)).astype(np.float16)
     total = sum(
         len(encode_shard(replace(layout.arrays[name], shard=data.shape, chunk=data.shape), data))
         for name, data in arrays.items()
     )
     return total / count
+
+
+def _output_bytes_a_row(job: Job, name: str, values: Array) -> float:
+    """Compressed bytes a row of a kept output, from real ones [1, r, ...]."""
+    layout = segment_layout(job.identity, job.views)
+    values = values[:, : layout.block]
+    spec = replace(layout.arrays[name], shard=values.shape, chunk=values.shape)
+    return float(len(encode_shard(spec, values)) / values.shape[1])
 
 
 def _encoded(identity: Identity, logits: Array, labels: Array) -> dict[str, Array]:

@@ -1,6 +1,7 @@
 """Stage one asks the teacher about V views of a data set, block by block, and writes its answers to a store."""
 
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 from kdcache.base.launch import launched
@@ -11,7 +12,9 @@ from kdcache.pipelines.extract.dask_cluster import open_engine
 from kdcache.pipelines.extract.earlier_answers import require_same_answers
 from kdcache.pipelines.extract.fresh_draws import FreshDraws
 from kdcache.pipelines.extract.job import Job, open_job
+from kdcache.pipelines.extract.kept import keep_words
 from kdcache.pipelines.extract.report import ExtractSummary, Report, all_whole
+from kdcache.pipelines.extract.sizes import Sizes, sizes
 from kdcache.pipelines.extract.torchrun import await_others, on_own_device, own_blocks
 from kdcache.pipelines.settings import ExtractSettings
 from kdcache.store.layout import MANIFEST
@@ -23,9 +26,14 @@ from kdcache.views.replay import grade_replay, require_decoder
 
 
 def extract(
-    settings: ExtractSettings, *, progress: Progress = silent, stop: StopRequest | None = None
+    settings: ExtractSettings,
+    *,
+    progress: Progress = silent,
+    stop: StopRequest | None = None,
+    announce: Callable[[Sizes], None] | None = None,
 ) -> ExtractSummary:
-    """Extract views into a store, or finish what an earlier run began; the same settings resume.
+    """Extract views into a store, or finish what an earlier run began; the same settings resume. `announce` hears the
+    sizes before the first block.
 
     Raises MismatchError for a store of another identity, InvalidInputError for a transform that does not replay,
     TeacherSuspectError, BadLogitsError, and InterruptedRunError once `stop` is requested; committed blocks stay.
@@ -59,6 +67,8 @@ def extract(
             sample_name=job.sample_name,
         )
         runner = engine.runner(job, segment, fresh)
+        if announce is not None:
+            announce(sizes(job.identity, segment.layout, runner.measures.memory_bound))
         missing_blocks = [block for block in range(segment.layout.blocks) if block not in earlier_blocks]
         blocks = own_blocks(missing_blocks, launch)
         runner.run(blocks)
@@ -94,6 +104,8 @@ def _require_same_store(settings: ExtractSettings, job: Job, progress: Progress)
     if any(field.startswith("dataset.") for field, _, _ in problems):
         words = data_words(settings.data, settings.data_set)
         raise other_data_error(store, job.data, problems, headline, advice=advice, words=words, progress=progress)
+    if any(field in ("encoding.features", "encoding.head", "encoding.taps") for field, _, _ in problems):
+        advice += f"; it was made with --keep {words}" if (words := keep_words(store.identity.encoding)) else ""
     require_equal(store.identity, job.identity, headline, advice)
     require_decoder(store.manifest.provenance, job.data.decoder, store=path)
     return store
