@@ -47,7 +47,7 @@ def last_stage(network: nn.Module, shapes: dict[str, Shape]) -> str:
 def _last_maps(shapes: dict[str, Shape]) -> list[str]:
     """Of each size above 1 x 1 the last layer that gives it, among the outermost layers and those one level inside:
     deeper ones are parts of a block, such as the convolution that widens before the size falls."""
-    sizes = {name: _size(shape) for name, shape in shapes.items() if len(shape) == 3}
+    sizes = {name: _size(shape) for name, shape in shapes.items() if len(shape) == 3 and name != FEATURES}
     maps = {name: size for name, size in sizes.items() if prod(size) > 1}
     outermost = min((name.count(".") for name in maps), default=0)
     last: dict[tuple[int, int], str] = {}

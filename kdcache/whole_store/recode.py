@@ -89,7 +89,7 @@ def recode_store(
 ) -> RecodeSummary:
     """Write a sealed store (by its latest seal, or the one that `url` pins) to the folder `out` in another encoding.
 
-    Data set, order, views and teacher stay as they are. Pixels, canary and taps are carried over, features and head
+    Data set, order, views and teacher stay as they are. Pixels and canary are carried over, features, head and taps
     unless they are dropped. Every file that is read is held against its sha256.
 
     Raises InvalidInputError for an encoding that the source cannot give, MismatchError where the output is another
@@ -212,9 +212,9 @@ class _BlockRecoder:
             self._first = self._first_block_arrays(arrays)
         part, part_counts = self._recode_rows(block, arrays, rows, suspect=counts.clamped > 0)
         specs = self.segment.layout.arrays
-        carried = (*self.recoding.target.encoding.outputs, *CARRIED)
-        names = [name for name in carried if name in arrays and specs[name].block_axis is not None]
-        self._parts.append(part | {name: arrays[name][:, rows] for name in names})
+        names = {name: name for name in CARRIED if name in arrays and specs[name].block_axis is not None}
+        names |= self.recoding.outputs
+        self._parts.append(part | {name: arrays[source][:, rows] for name, source in names.items()})
         whole = len(rows) == stop - start  # else the commit's counts are of more rows than these
         self._count(counts if whole else part_counts, part_counts.clamped)
 
@@ -229,8 +229,7 @@ class _BlockRecoder:
 
     def _names(self, block: int) -> list[str]:
         """Names of the arrays of a source block that are read."""
-        source, target = self.recoding.source.encoding, self.recoding.target.encoding
-        dropped = source.outputs.keys() - target.outputs.keys()
+        dropped = self.recoding.source.encoding.outputs.keys() - set(self.recoding.outputs.values())
         return [name for name in self.segment.layout.arrays_of(block) if name not in dropped]
 
     def _recode_rows(

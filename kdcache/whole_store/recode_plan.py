@@ -4,9 +4,10 @@ import os
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BeforeValidator, Field
+from pydantic import AfterValidator, BeforeValidator, Field
 
 from kdcache.base.records import Record, validated
+from kdcache.base.tap_names import TAP
 from kdcache.base.view_span import ViewSpan
 from kdcache.errors import InvalidInputError, MismatchError, StoreNotFoundError
 from kdcache.labels.encoding import Choice, Encoding
@@ -29,6 +30,12 @@ def _listed(value: Any) -> Any:
     return [name.strip() for text in texts for name in text.split(",")] if isinstance(texts, list) else texts
 
 
+def _droppable(names: tuple[str, ...]) -> tuple[str, ...]:
+    if wrong := [name for name in names if name not in ("features", "head", "taps") and not name.startswith(TAP)]:
+        raise ValueError(f"{wrong[0]!r} is none of features, head, taps (all of them) and tap:NAME")
+    return names
+
+
 class Narrowing(Record):
     """The changes to an encoding that a recoding asks for.
 
@@ -45,8 +52,8 @@ class Narrowing(Record):
     draw_temperature: float | None = Field(
         default=None, gt=0, allow_inf_nan=False, description="T at which they are drawn, and served alone; default 1"
     )
-    drop: Annotated[tuple[Literal["features", "head"], ...], BeforeValidator(_listed)] = Field(
-        default=(), description="what to leave out"
+    drop: Annotated[tuple[str, ...], BeforeValidator(_listed), AfterValidator(_droppable)] = Field(
+        default=(), description="what to leave out: features, head, taps, tap:NAME"
     )
 
 
@@ -75,12 +82,17 @@ def narrow_identity(identity: Identity, narrowing: Narrowing) -> Identity:
     return result
 
 
-def _drop_changes(encoding: Encoding, narrowing: Narrowing) -> dict[str, int]:
-    """Fields of the new encoding that drop features or head."""
+def _drop_changes(encoding: Encoding, narrowing: Narrowing) -> dict[str, Any]:
+    """Fields of the new encoding that drop features, head or taps."""
+    taps = {f"{TAP}{tap.name}": tap for tap in encoding.taps}
     for name in narrowing.drop:
-        if not getattr(encoding, name):
+        if name.startswith(TAP) and name not in taps:
+            has = ", ".join(taps) or "no taps"
+            raise InvalidInputError(f"--drop {name} was asked of a store that keeps {has}; name one of those, or none")
+        if not name.startswith(TAP) and not getattr(encoding, name):
             raise InvalidInputError(f"--drop {name} was asked of a store that keeps no {name}; leave it out")
-    return dict.fromkeys(narrowing.drop, 0)
+    left = () if "taps" in narrowing.drop else tuple(tap for name, tap in taps.items() if name not in narrowing.drop)
+    return {**{name: 0 for name in ("features", "head") if name in narrowing.drop}, "taps": left}
 
 
 def open_source_store(url: str, views: ViewSpan | None) -> tuple[Store, dict[str, SealedSegment]]:

@@ -46,6 +46,13 @@ class Recoding:
     source: Identity
     target: Identity
 
+    @property
+    def outputs(self) -> dict[str, str]:
+        """The arrays of the target's features and taps, each with the source's array that holds them."""
+        arrays = {"features": "features"} if self.target.encoding.features else {}
+        names = [tap.name for tap in self.target.encoding.taps]
+        return arrays | {self.target.encoding.tap_array(name): self.source.encoding.tap_array(name) for name in names}
+
     def view(self, rows: EncodedRows, hard: IntArray, words: Array | None = None) -> RecodedRows:
         """The rows of one view, with hard labels [R] or [R, 2], in the target's encoding. `words` [R] u64: the rows'
         key words, where it is drawn."""

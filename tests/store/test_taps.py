@@ -9,7 +9,7 @@ import pytest
 from kdcache.base.canonical import canonical_json
 from kdcache.base.limits import VIEWS_MAX, ZARR_LIMIT
 from kdcache.base.view_span import ViewSpan
-from kdcache.errors import InvalidInputError, MismatchError
+from kdcache.errors import InvalidInputError, MismatchError, MissingBlockError
 from kdcache.labels.encoding import TAPS_MAX, Encoding, Tap
 from kdcache.labels.full import FullEncoding
 from kdcache.labels.topk import TopKEncoding
@@ -57,6 +57,29 @@ def test_recode_carries_them(full: Store, tmp_path: Path) -> None:
     assert summary.encoding.endswith("taps layer1, blocks.3.norm_2")
     assert cut.identity.encoding.taps == MAPS
     assert read_taps(cut) == read_taps(full)
+
+
+def test_recode_drops_them_one_by_one(full: Store, tmp_path: Path) -> None:
+    """What is left moves to another array and keeps its values."""
+    _, cut = recoded(tmp_path / "full.kd", tmp_path / "cut.kd", drop=("tap:layer1", "features"))
+    assert [tap.name for tap in cut.identity.encoding.taps] == ["blocks.3.norm_2"]
+    kept = cut.load(1, PLACES, taps=["blocks.3.norm_2"])
+    assert "taps.0" in kept.arrays
+    assert kept.tap("blocks.3.norm_2").tolist() == read_taps(full)[1]
+    _, none = recoded(tmp_path / "full.kd", tmp_path / "none.kd", drop=("taps",))
+    assert not none.identity.encoding.taps
+    assert not list((tmp_path / "none.kd").glob("views-*/taps*"))
+    with pytest.raises(MissingBlockError, match="no tap 'layer1' is kept; there are none"):
+        none.load(1, PLACES, taps=["layer1"])
+    for source, drop, message in [
+        ("full.kd", "tap:layer2", r"store that keeps tap:layer1, tap:blocks.3.norm_2; name one of those"),
+        ("none.kd", "taps", r"--drop taps was asked of a store that keeps no taps"),
+        ("none.kd", "tap:layer1", r"--drop tap:layer1 was asked of a store that keeps no taps"),
+    ]:
+        with pytest.raises(InvalidInputError, match=message):
+            recoded(tmp_path / source, tmp_path / "other.kd", drop=(drop,))
+    with pytest.raises(ValueError, match=r"'layer1' is none of features, head, taps"):
+        recoded(tmp_path / "full.kd", tmp_path / "other.kd", drop=("layer1",))
 
 
 def test_every_copy_has_them(full: Store, tmp_path: Path) -> None:

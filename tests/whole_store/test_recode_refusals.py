@@ -147,7 +147,7 @@ def test_the_command_line(tmp_path: Path, capsys: Capture) -> None:
     write_store(tmp_path / "a.kd", make_case(200, features=4))
     source = tmp_path / "a.kd"
     assert kdcache("recode", source, tmp_path / "o.kd", "--top-k", "2", "--drop", "features,") == 2
-    assert "drop.1: Input should be" in capsys.readouterr().err
+    assert "drop: '' is none of features, head, taps" in capsys.readouterr().err
     assert kdcache("recode", source, tmp_path / "o.kd", "--top-k", "2", "--drop", "features", "--no-seal") == 0
     shown = capsys.readouterr().out
     assert "bytes a row" in shown
