@@ -106,7 +106,9 @@ class ExtractSettings(Settings):
     """Settings of `kdcache extract`."""
 
     store: str = Field(description="folder of the store")
-    teacher: str = Field(description="torchvision:NAME, timm:NAME, package.module:callable or file.py:callable")
+    teacher: str = Field(
+        description="torchvision:NAME, timm:NAME, module:callable, file.py:callable, or run:FOLDER[@best|last|epoch-N]"
+    )
     teacher_set: Arguments = Field(
         default={}, description="key=value for the teacher, for example weights=IMAGENET1K_V2"
     )
@@ -201,6 +203,7 @@ class TrainSettings(Settings):
     step_factor: Positive = Field(default=0.1, description="by which it lowers it")
     warmup_epochs: Annotated[float, Range(0.0, float(EPOCHS_MAX))] = Field(default=0.0, description="linear from 0")
     ema: BelowOne = Field(default=0.0, description="decay of averaged weights, which are then validated; 0: off")
+    keep_epochs: Epochs = Field(default=(), description="also keep the weights after so many epochs, such as 5,10,20")
     checkpoint_steps: Annotated[int, Range(0, ROWS_OF_BATCH_MAX)] = Field(
         default=0, description="also save after so many steps; 0: after each epoch"
     )

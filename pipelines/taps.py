@@ -14,6 +14,7 @@ from kdcache.networks.layers import layer_shapes, stages_of
 from kdcache.networks.preparation import Preparation, default_normalisation
 from kdcache.networks.weights import load_weights
 from kdcache.pipelines.settings import TapsSettings
+from kdcache.training.saved_networks import spelled_out
 from kdcache.views.readable import first_view
 from kdcache.views.sources import open_data
 from kdcache.views.transforms import open_plan
@@ -49,6 +50,7 @@ class Layers(Record):
 def list_taps(settings: TapsSettings, *, progress: Progress = silent) -> Layers:
     """The layers of the network that the settings name. Raises InvalidInputError where it cannot be built or takes no
     such images."""
+    settings = spelled_out(settings, "network")
     images = _images(settings, progress)
     network = build_network(settings.network, settings.teacher_set, settings.classes, "teacher").eval()
     if settings.weights:

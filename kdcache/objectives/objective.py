@@ -71,7 +71,7 @@ class Objective(nn.Module):
         if w_ce:
             loss = loss + w_ce * hard_cross_entropy(logits, batch)
         if w_kd:
-            loss = loss + w_kd * self._term_loss(outputs, batch, values)
+            loss = loss + w_kd * _one_number(self._term_loss(outputs, batch, values), self.term)
         return loss
 
     def gathers(self, epoch: int) -> bool:
@@ -156,3 +156,17 @@ class Objective(nn.Module):
             raise InvalidInputError(
                 f"{kind} has no {', '.join(unknown_names)} to change over epochs; it has {', '.join(numbers)}"
             )
+
+
+def _one_number(loss: object, term: object) -> Tensor:
+    """A term's loss. Raises InvalidInputError where a user's own gives anything but a tensor of one number."""
+    name = getattr(term, "__name__", type(term).__name__)
+    if not isinstance(loss, Tensor):
+        raise InvalidInputError(
+            f"{name} gave a {type(loss).__name__}; it must be a tensor of one number, a mean over rows"
+        )
+    if loss.ndim:
+        raise InvalidInputError(
+            f"{name} gave a loss of shape {list(loss.shape)}; it must be one number, a mean over rows"
+        )
+    return loss

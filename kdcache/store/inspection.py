@@ -6,8 +6,9 @@ import numpy as np
 
 from kdcache.base.view_span import shown_spans
 from kdcache.errors import InvalidInputError
-from kdcache.store.lineage import SHOWN, chain_of, recoded_from
+from kdcache.store.lineage import SHOWN, chain_of
 from kdcache.store.manifest import TeacherIdentity
+from kdcache.store.origins import recoded_from
 from kdcache.store.store import Store
 
 BEST = 5

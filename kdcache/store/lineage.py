@@ -16,18 +16,16 @@ from typing import Any, ClassVar, Literal, Protocol
 from pydantic import Field, ValidationError
 from safetensors import SafetensorError, safe_open
 
-from kdcache.base.records import Record
+from kdcache.base.records import Record, validated
 from kdcache.base.weights_path import begins_as_safetensors, split_weights
 from kdcache.errors import InvalidInputError
-from kdcache.labels.encodings import AnyEncoding
 from kdcache.store.manifest import Identity, Manifest, Provenance
 
 KEY = "kdcache.lineage"
 FORMAT = 1
 BYTES, DEPTH, ENTRIES = 2**22, 16, 1000  # an entry has at most 1,400 bytes
 NAMES_BYTES = 2**21  # of a network's class names; longer lists are left out
-RECODED = "recoded"  # key in a manifest's provenance: the stores that this one was recoded from
-ORIGINS, SHOWN = 16, 16  # recodings that are shown; digits of an id that people see
+SHOWN = 16  # digits of an id that people see
 ADVICE = "save the weights again without it, and name the parents with --parents"
 CONTENT_ID = re.compile(r"[0-9a-f]{64}")
 
@@ -45,14 +43,24 @@ class Ancestor(Record):
     parents: "tuple[Ancestor, ...]" = ()
 
 
+class SavedNetwork(Record):
+    """The network of a weights file whose objective put parts of its own around the student: kdcache's own factory, and
+    its arguments but those that name the student."""
+
+    name: Literal["kdcache.networks:simkd"]
+    arguments: dict[str, str | int]
+
+
 class Lineage(Record):
-    """The lineage in a weights file, and the names of the classes that its network answers, where they have names."""
+    """The lineage in a weights file, the names of the classes that its network answers, where they have names, and the
+    network where it is not the student as the run's settings name it."""
 
     format: Literal[1] = 1
     stores: tuple[Ancestor, ...]
     class_names: tuple[str, ...] = ()
+    network: SavedNetwork | None = None
 
-    LATER: ClassVar[tuple[str, ...]] = ("class_names",)
+    LATER: ClassVar[tuple[str, ...]] = ("class_names", "network")
 
 
 class Described(Protocol):
@@ -103,18 +111,23 @@ def chain_of(store: Described) -> tuple[Ancestor, ...]:
 
 
 def weights_metadata(
-    stores: Sequence[Described], *, start: str | Path = "", class_names: Sequence[str] = ()
+    stores: Sequence[Described],
+    *,
+    start: str | Path = "",
+    class_names: Sequence[str] = (),
+    network: SavedNetwork | None = None,
 ) -> dict[str, str]:
-    """Metadata of a weights file: the lineage of its network, and the names of its classes; empty without both.
+    """Metadata of a weights file: the lineage of its network, the names of its classes, and the network where the
+    student alone does not tell it; empty without all.
 
     `start` is the weights file that training began from, if any: its lineage is the network's too.
     """
     ancestors = lineage_of(stores)
     ancestors += tuple(ancestor for ancestor in (read_lineage(start) if start else ()) if ancestor not in ancestors)
     names = tuple(class_names) if _are_written(class_names) else ()
-    if not ancestors and not names:
+    if not ancestors and not names and network is None:
         return {}
-    return {KEY: Lineage(stores=_bound(ancestors), class_names=names).to_bytes().decode()}
+    return {KEY: Lineage(stores=_bound(ancestors), class_names=names, network=network).to_bytes().decode()}
 
 
 def read_lineage(path: str | Path) -> tuple[Ancestor, ...]:
@@ -128,6 +141,11 @@ def read_lineage(path: str | Path) -> tuple[Ancestor, ...]:
 def read_class_names(path: str | Path) -> tuple[str, ...]:
     """The names of the classes that the network in a weights file answers; empty, and raises, as `read_lineage`."""
     return _read(path).class_names
+
+
+def read_network(path: str | Path) -> SavedNetwork | None:
+    """The network of a weights file where the student alone does not tell it; raises as `read_lineage`."""
+    return _read(path).network
 
 
 def _read(path: str | Path) -> Lineage:
@@ -170,23 +188,6 @@ def with_lineage(provenance: Provenance, ancestors: Sequence[Ancestor]) -> Prove
     if not ancestors:
         return provenance
     return provenance.model_copy(update={"lineage": [ancestor.model_dump(mode="json") for ancestor in ancestors]})
-
-
-class Origin(Record):
-    """A store that another was recoded from: its content id and its encoding."""
-
-    content_id: str = Field(pattern=r"^[0-9a-f]{64}$")
-    encoding: AnyEncoding
-
-
-def recoded_from(provenance: Provenance) -> tuple[Origin, ...]:
-    """The stores that a store was recoded from, the nearest first. Empty where the provenance holds another record,
-    for provenance is reported and never refused."""
-    records = (provenance.model_extra or {}).get(RECODED, [])
-    try:
-        return tuple(Origin.model_validate(record) for record in records[:ORIGINS]) if isinstance(records, list) else ()
-    except ValidationError:
-        return ()
 
 
 def unsealed_notes(ancestors: Sequence[Ancestor]) -> list[str]:
@@ -244,10 +245,17 @@ def _parse_text(text: str, name: str) -> Lineage:
     number = record.get("format") if isinstance(record, dict) else None
     if isinstance(number, int) and number > FORMAT:
         raise InvalidInputError(f"{name} is of format {number}; this kdcache reads {FORMAT}: upgrade kdcache")
-    keys = record.keys() - {"class_names"} if isinstance(record, dict) else ()
+    keys = record.keys() - {"class_names", "network"} if isinstance(record, dict) else ()
     if not isinstance(record, dict) or keys != {"format", "stores"} or number != FORMAT:
         raise InvalidInputError(f"{name} is no record of format {FORMAT} and stores; {ADVICE}")
-    return Lineage(stores=parse_ancestors(record["stores"], name), class_names=_names(record, name))
+    network = None if record.get("network") is None else validated(SavedNetwork, name, **_dict(record["network"], name))
+    return Lineage(stores=parse_ancestors(record["stores"], name), class_names=_names(record, name), network=network)
+
+
+def _dict(value: Any, name: str) -> dict[str, Any]:
+    if not isinstance(value, dict):
+        raise InvalidInputError(f"{name} has a network that is no record; {ADVICE}")
+    return value
 
 
 def _names(record: dict[str, Any], name: str) -> tuple[str, ...]:

@@ -22,8 +22,8 @@ from kdcache.places.folder import Folder
 from kdcache.sharing.merge import missing_blocks
 from kdcache.store.commits import Commit, Counts, list_commits
 from kdcache.store.layout import CARD, SegmentLayout
-from kdcache.store.lineage import RECODED
 from kdcache.store.manifest import Card, Identity, Provenance
+from kdcache.store.origins import RECODED
 from kdcache.store.plan import draw_words
 from kdcache.store.segment import Segment
 from kdcache.store.store import Store

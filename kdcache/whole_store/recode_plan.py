@@ -17,8 +17,8 @@ from kdcache.places.opening import open_folder
 from kdcache.places.place import is_url
 from kdcache.sharing.sealed_files import chosen_segments
 from kdcache.store.layout import MANIFEST
-from kdcache.store.lineage import ORIGINS, RECODED, Origin, recoded_from
 from kdcache.store.manifest import Identity, Provenance
+from kdcache.store.origins import ORIGINS, RECODED, Origin, recoded_from
 from kdcache.store.seals import SealedSegment, split_pin
 from kdcache.store.segment import Segment
 from kdcache.store.store import Store

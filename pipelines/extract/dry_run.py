@@ -24,6 +24,7 @@ from kdcache.store.manifest import Identity
 from kdcache.store.plan import GROUP
 from kdcache.store.segment_layout import segment_layout
 from kdcache.store.shards import encode_shard
+from kdcache.training.saved_networks import spelled_out
 from kdcache.views.workers import draw_requests
 
 CANDIDATES = (1, 5, 10, 20, 50)
@@ -66,6 +67,7 @@ class Estimate(Record):
 
 def estimate(settings: ExtractSettings, *, progress: Progress = silent) -> Estimate:
     """Run about a thousand rows through the job's own loader and teacher, and extrapolate to the whole extraction."""
+    settings = spelled_out(settings)
     with FreshDraws(settings) as fresh:
         job = open_job(settings)
         fresh.begin(job)

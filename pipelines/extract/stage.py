@@ -20,6 +20,7 @@ from kdcache.pipelines.settings import ExtractSettings
 from kdcache.store.layout import MANIFEST
 from kdcache.store.lineage import unsealed_notes, with_lineage
 from kdcache.store.store import Store
+from kdcache.training.saved_networks import spelled_out
 from kdcache.views.other_data import data_words, other_data_error
 from kdcache.views.own_place import require_own_place
 from kdcache.views.replay import grade_replay, require_decoder
@@ -38,6 +39,7 @@ def extract(
     Raises MismatchError for a store of another identity, InvalidInputError for a transform that does not replay,
     TeacherSuspectError, BadLogitsError, and InterruptedRunError once `stop` is requested; committed blocks stay.
     """
+    settings = spelled_out(settings)
     require_own_place(settings.store, settings.data, settings.data_set)
     start_time, stop, launch = time.monotonic(), stop or StopRequest(), launched()
     settings = on_own_device(settings, launch)

@@ -10,7 +10,7 @@ from kdcache.pipelines.settings import TrainSettings
 from kdcache.training.run_record import WEIGHTS, weights_apart
 
 # settings that change no result
-NAMELESS = {"run", "workers", "worker_start", "device", "checkpoint_steps", "accept_drift"}
+NAMELESS = {"run", "workers", "worker_start", "device", "checkpoint_steps", "keep_epochs", "accept_drift"}
 PLACES = {"data", "store", "val_store", "calibration_store"}  # a moved store is the same store
 LATER = {"labels"}  # settings that names on disk do not have; at their default they are left out
 LONGEST_NAME = 120  # characters, the digest included

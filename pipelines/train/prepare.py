@@ -1,6 +1,5 @@
 """The preparation of a training: inputs, the student with its objective, loaders, and then the claimed run."""
 
-import json
 from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
@@ -30,6 +29,7 @@ from kdcache.pipelines.train.student import (
     example_views,
     inputs_of,
     require_own_folder,
+    require_reached,
     require_usable,
     train_loader,
     validation_loader,
@@ -37,7 +37,7 @@ from kdcache.pipelines.train.student import (
 from kdcache.pipelines.train.taken import Taken
 from kdcache.pipelines.train.training_state import Student
 from kdcache.pipelines.train.unused_settings import unused_notes
-from kdcache.store.lineage import weights_metadata
+from kdcache.store.lineage import SavedNetwork, weights_metadata
 from kdcache.store.store import Store
 from kdcache.training.batch_stream import BatchStream
 from kdcache.training.joined_loader import (
@@ -56,10 +56,9 @@ from kdcache.training.run_record import weights_apart
 from kdcache.views.other_data import data_words
 from kdcache.views.sources import Data, open_data
 
-NETWORK = "network"  # the key in the metadata of a weights file
 FREE = frozenset(  # settings that may change when a run goes on
     {"run", "data", "store", "val_store", "calibration_store", "views"}
-    | {"workers", "worker_start", "device", "checkpoint_steps", "accept_drift"}
+    | {"workers", "worker_start", "device", "checkpoint_steps", "keep_epochs", "accept_drift"}
 )
 
 
@@ -134,6 +133,7 @@ def make_student(settings: TrainSettings, inputs: Inputs) -> Student:
     """Seed torch's generators, then build network and objective: so begins every new run. An objective that answers
     through a part of its own wraps the network."""
     require_usable(inputs.stores, settings)
+    require_reached(settings)
     torch.manual_seed(settings.seed)
     temperature = chosen_temperature(settings, inputs.teachers)
     network, notes = build_student(settings, inputs.data, inputs.stores)
@@ -183,8 +183,9 @@ def open_run(student: Student, inputs: Inputs, loaders: Loaders, stack: ExitStac
     state = claim.state
     loaders.training.settle_steps(None if state is None else "equal_steps" in state)
     class_names = inputs.data.class_names if len(inputs.data.class_names) == classes else ()
-    metadata = weights_metadata(inputs.stores, start=settings.weights, class_names=class_names)
-    metadata |= network_metadata(student.network, settings)
+    metadata = weights_metadata(
+        inputs.stores, start=settings.weights, class_names=class_names, network=_saved_network(student.network)
+    )
     if state is None:
         run = Run.begin(student, loaders.training, metadata, ranks, claim.hold)
     else:
@@ -197,15 +198,11 @@ def open_run(student: Student, inputs: Inputs, loaders: Loaders, stack: ExitStac
     return run
 
 
-def network_metadata(network: nn.Module, settings: TrainSettings) -> dict[str, str]:
-    """The entry `network` in the metadata of a weights file, where the network that is saved is not the settings' own:
-    name and arguments that build it."""
+def _saved_network(network: nn.Module) -> SavedNetwork | None:
+    """The network that is saved, where it is not the student as the settings name it."""
     if not isinstance(network, SimKDStudent):
-        return {}
-    body = {"student": settings.student, "student_set": settings.student_set}
-    return {
-        NETWORK: json.dumps({"name": "kdcache.networks:simkd", "arguments": body | network.recipe()}, sort_keys=True)
-    }
+        return None
+    return SavedNetwork(name="kdcache.networks:simkd", arguments=network.recipe())
 
 
 def _validation_notes(loaders: Loaders) -> tuple[str, ...]:

@@ -184,7 +184,8 @@ class Run:
         self.best = validation.get("accuracy", self.best) if is_best else self.best
         if self.ranks.first:
             with self.ranks.holding():
-                self.files.write_epoch(line, self.eval_network, is_best=is_best)
+                is_kept = line["epoch"] + 1 in self.settings.keep_epochs
+                self.files.write_epoch(line, self.eval_network, is_best=is_best, is_kept=is_kept)
         self.files.metrics.append(line)
         self.save(line["epoch"] + 1, 0)
 
@@ -197,7 +198,7 @@ class Run:
             with self.ranks.holding():
                 self.files.require_held()
                 notes, is_lost = self.files.mend(self.eval_network, self.best, at_epoch_end=self.start[1] == 0)
-                self.notes += notes
+                self.notes += [*notes, *self.files.lost_epochs(self.settings.keep_epochs)]
         if self.ranks.largest(float(is_lost)) > 0:
             self.best = -1.0
 

@@ -3,6 +3,7 @@
 import io
 import json
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ from kdcache.base.folder_lock import Hold
 from kdcache.base.whole_files import write_whole
 from kdcache.training.ranks import Ranks
 from kdcache.training.run_folder import append_metrics, file_digest, is_whole, keep_metrics, read_metrics, save_weights
+from kdcache.training.saved_networks import kept_weights
 
 
 @dataclass
@@ -44,7 +46,7 @@ class RunFiles:
         return cls(folder, metadata, json.loads(ranks.from_first(text.encode())), hold)
 
     def weights(self, name: str) -> Path:
-        """The weights file "best" or "last"."""
+        """The weights file "best", "last", or that of a kept epoch."""
         return self.folder / f"weights/{name}.safetensors"
 
     def require_held(self) -> None:
@@ -52,17 +54,27 @@ class RunFiles:
         if self.hold is not None:
             self.hold.require()
 
-    def write_epoch(self, line: dict[str, Any], network: nn.Module, *, is_best: bool) -> None:
-        """Write an epoch's weights and its line of metrics."""
+    def write_epoch(self, line: dict[str, Any], network: nn.Module, *, is_best: bool, is_kept: bool = False) -> None:
+        """Write an epoch's weights and its line of metrics; `is_kept`: under a name of the epoch too."""
         self.require_held()
         for name in ("last", "best") if is_best else ("last",):
             self.write_weights(name, network)
+        if is_kept:
+            save_weights(self.weights(kept_weights(line["epoch"] + 1)), network, metadata=self.metadata)
         append_metrics(self.folder, line)
         _to_tensorboard(self.folder, line)
 
     def write_weights(self, name: str, network: nn.Module) -> None:
         save_weights(self.weights(name), network, metadata=self.metadata)
         self.digests[name] = file_digest(self.weights(name))
+
+    def lost_epochs(self, epochs: Sequence[int]) -> list[str]:
+        """Notes on weights of past epochs that are to be kept and are not there: those epochs do not run again."""
+        return [
+            f"{path} is {_fault(path)}, and epoch {epoch} is past: its weights cannot be kept any more"
+            for epoch in sorted(epochs)
+            if epoch <= len(self.metrics) and _fault(path := self.weights(kept_weights(epoch)))
+        ]
 
     def mend(self, network: nn.Module, best: float, *, at_epoch_end: bool) -> tuple[list[str], bool]:
         """Look at the weights files of a run that goes on, and write again what `network` still holds: of an epoch that

@@ -9,7 +9,7 @@ PER_STUDENT = frozenset(
     {"run", "student", "student_set", "weights", "objective", "set", "temperature"}
     | {"calibration_store", "over_epochs", "kd_epochs", "then", "tail", "top_k", "combine", "ensemble_weights"}
     | {"optimizer", "lr", "momentum", "weight_decay", "schedule", "step_epochs", "step_factor", "warmup_epochs"}
-    | {"ema", "precision", "checkpoint_steps"}
+    | {"ema", "precision", "checkpoint_steps", "keep_epochs"}
 )
 SHARED = tuple(name for name in TrainSettings.model_fields if name not in PER_STUDENT)
 """Settings that decide which batches there are, in what order, and where."""

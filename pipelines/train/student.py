@@ -54,6 +54,15 @@ def require_usable(stores: list[Store], settings: TrainSettings) -> None:
             )
 
 
+def require_reached(settings: TrainSettings) -> None:
+    """Raises InvalidInputError for kept epochs that the run does not reach."""
+    if wrong := [epoch for epoch in settings.keep_epochs if not 1 <= epoch <= settings.epochs]:
+        raise InvalidInputError(
+            f"--keep-epochs names {', '.join(map(str, wrong))}, the run has {settings.epochs} epochs; they count from "
+            f"1 to {settings.epochs}"
+        )
+
+
 def _require_whole(store: Store) -> None:
     for segment in store.segments:
         if len(segment.commits()) < segment.layout.blocks:

@@ -11,6 +11,7 @@ from kdcache.places.folder import Folder
 from kdcache.places.opening import open_place
 from kdcache.store.seals import split_pin
 from kdcache.store.store import Store
+from kdcache.training.saved_networks import spelled_out
 from kdcache.whole_store.engines import open_engine, seen_by
 from kdcache.whole_store.verify import Check, Inspection, forget_blocks, inspect_files
 
@@ -39,6 +40,7 @@ class Verdict(Record):
 
 def verify(settings: VerifySettings, *, progress: Progress = silent) -> Verdict:
     """Check a store's files, then all else that the settings ask for. A file of wrong sha256 is never decoded."""
+    settings = spelled_out(settings)
     _require_data(settings)
     settings = settings.model_copy(update={"store": seen_by(settings, settings.store)})
     with open_engine(settings) as engine:

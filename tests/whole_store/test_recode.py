@@ -14,8 +14,8 @@ from kdcache.labels.reduction import SKETCH_TEMPERATURES, tail_sums
 from kdcache.labels.topk import TopKEncoding
 from kdcache.store import segment_layout
 from kdcache.store.inspection import describe_store
-from kdcache.store.lineage import recoded_from
 from kdcache.store.manifest import Provenance
+from kdcache.store.origins import recoded_from
 from kdcache.store.store import Store
 from kdcache.whole_store.recoding import Recoding, SegmentSums
 from tests.kits.recode import recoded
