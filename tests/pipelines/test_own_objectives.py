@@ -132,7 +132,7 @@ WRONG: dict[str, tuple[dict[str, Any], type[KdcacheError], str]] = {
     "Cosine": ({"alpha": 2}, InvalidInputError, r"has no setting alpha; it has scale \(1.0\)"),
     "text": ({}, InvalidInputError, r"gave a str; it must give a term, called as term\(outputs, targets, batch\)"),
     "broken": ({}, KdcacheError, "the loss is nan at epoch 1, step 1"),
-    "rows": ({}, InvalidInputError, r"gave a loss of shape \[64\]; it must be one number"),
+    "rows": ({}, InvalidInputError, r"gave a loss of shape \[60\]; it must be one number"),
     "number": ({}, InvalidInputError, "gave a float; it must be a tensor of one number"),
 }
 
