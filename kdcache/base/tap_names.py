@@ -1,5 +1,5 @@
-"""Names of taps: a layer's name as it is, or `LAYER@HxW` for its output pooled to H x W; and the words of `--keep`. No
-torch."""
+"""Names and shapes of taps: a layer's name as it is, or `LAYER@HxW` for its output pooled to H x W; and the words of
+`--keep`. No torch."""
 
 import re
 from dataclasses import dataclass
@@ -34,6 +34,15 @@ class TapName:
 
     def __str__(self) -> str:
         return self.layer if self.size is None else f"{self.layer}@{self.size[0]}x{self.size[1]}"
+
+
+def placed_shape(shape: tuple[int, ...]) -> tuple[int, int, int]:
+    """Channels, height and width of one row's shape [C, H, W], or [H, W, C] where only the first two are equal; of
+    tokens [T, D]: D, T, 1; of [D]: D, 1, 1."""
+    if len(shape) == 3:
+        channels_last = shape[0] == shape[1] != shape[2]
+        return (shape[2], shape[0], shape[1]) if channels_last else (shape[0], shape[1], shape[2])
+    return (shape[1], shape[0], 1) if len(shape) == 2 else (shape[0], 1, 1)
 
 
 def require_kept(words: tuple[str, ...]) -> tuple[str, ...]:

@@ -8,10 +8,12 @@ import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
+from kdcache.base.tap_names import placed_shape
 from kdcache.errors import InvalidInputError
+from kdcache.labels.soft_labels import SoftLabels
 from kdcache.objectives.batch import Batch
 from kdcache.objectives.facts import ANY_LOGITS, POOLED_MAPS, Facts
-from kdcache.objectives.maps import of_one_size, placed, placed_shape, vectors
+from kdcache.objectives.maps import of_one_size, placed, vectors
 from kdcache.objectives.outputs import Outputs
 from kdcache.objectives.pair_losses import loss_of_pairs
 from kdcache.objectives.tap_pairs import Sizes, TapPair, names_of, require_common_places, tap_pairs
@@ -158,12 +160,16 @@ def correlations(student_means: Array, teacher_means: Array) -> Array:
 
 def _class_shares(batch: Batch, number: int) -> Array:
     """[B, classes] shares of each class in a row: hard labels, by lambda where mixed; else the teacher's top class."""
-    teacher = batch.teachers[number]
-    labels = torch.where(batch.y >= 0, batch.y, teacher.top_class)
-    shares = nn.functional.one_hot(labels, teacher.num_classes).double()
+    shares = _one_hot(batch.y, batch.teachers[number])
     if batch.y2 is not None and batch.lam is not None:
-        labels = torch.where(batch.y2 >= 0, batch.y2, teacher.top_class)
-        second = nn.functional.one_hot(labels, teacher.num_classes).double()
+        second = _one_hot(batch.y2, batch.teachers[number])
         shares = torch.lerp(second, shares, batch.lam.double()[:, None])
     array: Array = shares.cpu().numpy()
     return array
+
+
+def _one_hot(labels: Tensor, teacher: SoftLabels) -> Tensor:
+    """[B, classes] f64 of labels, the teacher's top class for -1; drawn soft labels, which tell none, refuse that."""
+    if (labels < 0).any():
+        labels = torch.where(labels >= 0, labels, teacher.top_class)
+    return nn.functional.one_hot(labels, teacher.num_classes).double()

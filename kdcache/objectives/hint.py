@@ -4,9 +4,10 @@ from typing import ClassVar
 
 from torch import Tensor, nn
 
+from kdcache.base.tap_names import placed_shape
 from kdcache.objectives.batch import Batch
 from kdcache.objectives.facts import ANY_LOGITS, POOLED_MAPS, Facts
-from kdcache.objectives.maps import of_one_size, placed, placed_shape
+from kdcache.objectives.maps import of_one_size, placed
 from kdcache.objectives.outputs import Outputs
 from kdcache.objectives.pair_losses import loss_of_pairs
 from kdcache.objectives.tap_pairs import Sizes, names_of, require_common_places, tap_pairs

@@ -37,13 +37,5 @@ def unit_rows(values: Tensor) -> Tensor:
     return values / torch.where(lengths > 0, lengths, 1.0)
 
 
-def placed_shape(shape: tuple[int, ...]) -> tuple[int, int, int]:
-    """Channels, height and width of `placed` values, of the shape of one row."""
-    if len(shape) == 3:
-        channels_last = shape[0] == shape[1] != shape[2]
-        return (shape[2], shape[0], shape[1]) if channels_last else (shape[0], shape[1], shape[2])
-    return (shape[1], shape[0], 1) if len(shape) == 2 else (shape[0], 1, 1)
-
-
 def _pooled(maps: Tensor, size: tuple[int, int]) -> Tensor:
     return maps if tuple(maps.shape[2:]) == size else functional.adaptive_avg_pool2d(maps, size)

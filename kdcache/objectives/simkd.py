@@ -8,15 +8,14 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
-from kdcache.base.tap_names import TapName
+from kdcache.base.tap_names import TapName, placed_shape
 from kdcache.errors import InvalidInputError
 from kdcache.networks.simkd import LastLayer, SimKDStudent
 from kdcache.objectives.batch import Batch
 from kdcache.objectives.facts import ANY_LOGITS, Facts
-from kdcache.objectives.maps import of_one_size, placed, placed_shape, vectors
+from kdcache.objectives.maps import of_one_size, placed, vectors
 from kdcache.objectives.outputs import Outputs
-from kdcache.objectives.srrl import head_of
-from kdcache.objectives.tap_pairs import Head, Sizes, TapPair, cannot_join, tap_pairs
+from kdcache.objectives.tap_pairs import Head, Sizes, TapPair, cannot_join, head_of, tap_pairs
 from kdcache.objectives.targets import Targets
 
 Factor = Annotated[int, Field(ge=1)]
@@ -95,9 +94,12 @@ class SimKD(nn.Module):
     @torch.no_grad()
     def fit(self, pairs: Iterable[tuple[Outputs, Batch]]) -> None:
         """Check on these batches that the classifier, on the mean of the kept map, names the teacher's own class.
-        Raises InvalidInputError where it does not in a tenth of the rows. Nothing is learned."""
+        Raises InvalidInputError where it does not in a tenth of the rows. Nothing is learned. Drawn soft labels do not
+        tell that class, and are not asked."""
         rows, agreeing = 0, 0
         for _, batch in pairs:
+            if batch.teachers[0].DRAWN:
+                continue
             means = vectors(batch.tap(0, self.pair.teacher)).float()
             logits = means @ self._head.weight.to(means.device).T + self._head.bias.to(means.device)
             rows += len(means)

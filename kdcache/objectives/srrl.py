@@ -4,13 +4,13 @@ from typing import ClassVar
 
 from torch import Tensor, nn
 
-from kdcache.errors import MissingBlockError
+from kdcache.base.tap_names import placed_shape
 from kdcache.objectives.batch import Batch
 from kdcache.objectives.facts import ANY_LOGITS, Facts, NotNegative
-from kdcache.objectives.maps import placed_shape, vectors
+from kdcache.objectives.maps import vectors
 from kdcache.objectives.outputs import Outputs
 from kdcache.objectives.pair_losses import loss_of_pairs
-from kdcache.objectives.tap_pairs import Head, Sizes, TapPair, TeacherSizes, cannot_join, names_of, tap_pairs
+from kdcache.objectives.tap_pairs import Sizes, TapPair, TeacherSizes, head_of, names_of, tap_pairs
 from kdcache.objectives.targets import Targets
 
 
@@ -68,21 +68,6 @@ class SRRL(nn.Module):
         logits = difference @ self.get_buffer(f"head_{index}").T
         loss: Tensor = self.feature * difference.square().mean() + self.regression * logits.square().mean()
         return loss
-
-
-def head_of(name: str, teacher: TeacherSizes, pair: TapPair) -> Head:
-    """The classifier of a store, whose input is the mean over places of the pair's tap. Raises MissingBlockError where
-    there is none, InvalidInputError where it takes another number of features."""
-    if teacher.head is None:
-        raise MissingBlockError(
-            f"objective {name} needs the teacher's classifier, which {teacher.name} does not hold; extract with --keep "
-            "head"
-        )
-    features, channels = teacher.head.weight.shape[1], placed_shape(pair.teacher_shape)[0]
-    if features != channels:
-        advice = f"its classifier takes {features} features, the tap has {channels}; name the layer that is pooled"
-        raise cannot_join(name, pair, f"{advice} before the classifier with --set teacher_tap=LAYER")
-    return teacher.head
 
 
 def _visible_weight(teacher: TeacherSizes, pair: TapPair) -> Tensor:

@@ -11,9 +11,8 @@ from typing import Literal
 
 from torch import Tensor
 
-from kdcache.base.tap_names import FEATURES, TapName
+from kdcache.base.tap_names import FEATURES, TapName, placed_shape
 from kdcache.errors import InvalidInputError, MissingBlockError
-from kdcache.objectives.maps import placed_shape
 from kdcache.objectives.targets import normalised_weights
 
 Shape = tuple[int, ...]
@@ -170,6 +169,21 @@ def require_common_places(name: str, pairs: tuple[tuple[TapPair, ...], ...]) -> 
         if kinds == {2, 3}:
             advice = "places of a map and tokens have no common order; pool one of them to a single place as LAYER@1x1"
             raise cannot_join(name, pair, advice)
+
+
+def head_of(name: str, teacher: TeacherSizes, pair: TapPair) -> Head:
+    """The classifier of a store, whose input is the mean over places of the pair's tap. Raises MissingBlockError where
+    there is none, InvalidInputError where it takes another number of features."""
+    if teacher.head is None:
+        raise MissingBlockError(
+            f"objective {name} needs the teacher's classifier, which {teacher.name} does not hold; extract with --keep "
+            "head"
+        )
+    features, channels = teacher.head.weight.shape[1], placed_shape(pair.teacher_shape)[0]
+    if features != channels:
+        advice = f"its classifier takes {features} features, the tap has {channels}; name the layer that is pooled"
+        raise cannot_join(name, pair, f"{advice} before the classifier with --set teacher_tap=LAYER")
+    return teacher.head
 
 
 def _names(text: str) -> list[str]:

@@ -8,9 +8,10 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from kdcache.base.tap_names import placed_shape
 from kdcache.objectives.batch import Batch, Negatives
 from kdcache.objectives.catalogue import make_objective
-from kdcache.objectives.maps import placed_shape, vectors
+from kdcache.objectives.maps import vectors
 from kdcache.objectives.objective import Objective
 from kdcache.objectives.outputs import Outputs
 from kdcache.objectives.tap_pairs import Head, Shape, Sizes, TeacherSizes

@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from kdcache.errors import InvalidInputError
+from kdcache.labels.sampled_labels import SampledLabels
 from kdcache.objectives.batch import Batch, Negatives
 from kdcache.objectives.catalogue import make_objective
 from kdcache.objectives.crd import contrast, weights_of_negatives
@@ -120,8 +121,8 @@ def test_the_constant_of_crd_is_the_mean_over_the_batches_it_is_fitted_on() -> N
         assert batch.negatives is not None
         a = torch.nn.functional.normalize(term.of_student[0](outputs.features), dim=1)
         b = torch.nn.functional.normalize(term.of_teacher[0](batch.negatives.features[0].double()), dim=1)
-        powers.append((a @ b.T / 0.07).exp().mean())
-    assert float(term.log_z.exp()) == pytest.approx(float(sum(powers)) / 2, rel=1e-9)
+        powers.append((a @ b.T / 0.07).exp().mean().item())
+    assert float(term.log_z.exp()) == pytest.approx(sum(powers) / 2, rel=1e-9)
     paper = FEATURES.objective("crd", constant="paper")
     assert float(term_of(paper).log_z.exp()) == pytest.approx(1 / 40)  # type: ignore[operator,union-attr]
 
@@ -154,3 +155,20 @@ def test_aligned_is_fitted_first_on_rows_of_two_classes() -> None:
         term.fit([])
     term.matchings[0].channels.zero_()
     assert not [name for name, _ in term.named_parameters()]
+
+
+def test_drawn_soft_labels_serve_where_no_class_is_asked_of_them(subtests: pytest.Subtests) -> None:
+    """Rows that were drawn tell no top class: labels do for aligned, and SimKD goes unchecked."""
+    draws = torch.zeros(5, 3, dtype=torch.int64)
+    drawn = SampledLabels(torch.zeros(5, 0), torch.zeros(5), CLASSES, draws=draws, draw_temperature=1.0)
+    case = replace(MAPS, student={"a": (3, 4, 4), "projector": (4, 4, 4)})
+    batch = replace(case.batch, teachers=(drawn,), y=torch.tensor([0, 1, 2, 3, 4]))
+    for name in ("hint", "at", "sp", "mgd", "aligned", "simkd"):
+        with subtests.test(name):
+            objective = make_objective(name, {"w_ce": 0.0}, sizes=case.sizes).double()
+            assert isinstance(objective, Objective)
+            if name in ("aligned", "simkd"):
+                term_of(objective).fit([(case.outputs, batch)])  # type: ignore[operator]
+            assert objective(case.outputs, batch).isfinite()
+    with pytest.raises(InvalidInputError, match="the top class"):
+        term_of(MAPS.objective("aligned")).fit([(MAPS.outputs, replace(batch, y=-batch.y))])  # type: ignore[operator]
