@@ -39,7 +39,7 @@ class CRD(nn.Module):
     that learn, where it keeps a bank that follows with momentum; and the student alone is the anchor, since a store
     holds no student for the teacher to be contrasted with. tau .07 and dim 128 are theirs; of negatives they
     take 16384. w_kd .08 is a tenth of theirs: on digits a student of four channels fell to 37 % by .8 and came to 97 %
-    by .08 (labels alone 96 %, n 1), since Z is taken in eval mode and the first steps find h far from it.
+    by .08 (labels alone 96 %, n 1); that Z is taken in eval mode may be why: the first loss is far above log N.
 
     The student's tap may be a map, whose mean over places is taken. Exact: the features are stored. The logits are not
     asked. Several stores: the weighted mean over them, each with embeddings of its own.
