@@ -113,6 +113,10 @@ def _print_rows(rows: RowComparison) -> None:
     print_record(record, as_json=False, title="soft labels")
     columns = ["view", "rows", "agreement", "overlap", "equal pixels", "A || B", "B || A"]
     print_table(columns, [_view(view) for view in rows.views], title="KL: means")
+    if rows.outputs:
+        columns = ["output", "shape", "relative difference", "largest difference"]
+        cells = [[o.name, " x ".join(map(str, o.shape)), o.relative, o.largest] for o in rows.outputs]
+        print_table(columns, cells, title="features and taps: RMS of the differences over that of A")
     if rows.worst:
         columns = ["index", "view", "at A", "at B", "label", "top A", "top B", "A || B", "B || A"]
         print_table(columns, [_worst(row.model_dump()) for row in rows.worst], title="rows of largest KL")

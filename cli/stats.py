@@ -65,6 +65,12 @@ def _print(stats: StoreStats) -> None:
     rows = [[name, *(f"{getattr(spread, column):.3f}" for column in columns)] for name, spread in spreads.items()]
     print_table(["over rows", *columns], rows)
     print_table(["array", "bytes", "a row"], [[array.name, array.bytes, array.a_row] for array in stats.arrays])
+    if stats.outputs:
+        columns = ["output", "shape", "mean", "std", "zeros", "largest"]
+        cells = [
+            [o.name, " x ".join(map(str, o.shape)), o.mean, o.std, f"{o.zeros:.3f}", o.largest] for o in stats.outputs
+        ]
+        print_table(columns, cells, title="features and taps: zeros as a share, the largest absolute number")
     columns = ["view", "rows", "top-1", "agree", "conf.", "nats", "kept at T 1, 2, 4", "NLL"]
     print_table(
         columns, [_row(view) for view in stats.views], title="by view: accuracy, agreement, confidence, entropy"

@@ -17,6 +17,7 @@ from kdcache.store.store import Store
 from kdcache.whole_store.agreement import RowAgreement, compare_rows, overlap_size
 from kdcache.whole_store.common_rows import CommonRows, Pairing, gather, groups
 from kdcache.whole_store.engines import LOCAL, Engine
+from kdcache.whole_store.output_values import OutputDifference, OutputSums, compare_outputs, shape_of
 from kdcache.whole_store.store_address import StoreAddress, shared_address
 from kdcache.whole_store.tally import Spread, Tally
 
@@ -57,7 +58,7 @@ class ViewAgreement(Record):
 
 
 class RowComparison(Record):
-    """All views together and one by one; fields are as in `ViewAgreement`.
+    """All views together and one by one; fields are as in `ViewAgreement`. `outputs`: features and taps that both keep.
 
     `exact`: both stores hold all logits; else KL is a lower bound, see agreement.py. `histogram_ab` and `histogram_ba`:
     rows by KL, one a direction, in bins of a fifth of a decade from 1e-9 to 1e3, with one bin below and one above.
@@ -77,6 +78,7 @@ class RowComparison(Record):
     worst: tuple[WorstRow, ...]
     histogram_ab: tuple[int, ...]
     histogram_ba: tuple[int, ...]
+    outputs: tuple[OutputDifference, ...] = ()
 
 
 @dataclass
@@ -147,6 +149,7 @@ class _ComparisonSums:
     by_view: dict[int, _ViewSums] = field(default_factory=dict)
     worst: list[tuple[float, int, int, WorstRow]] = field(default_factory=list)
     top_k: int = 0
+    outputs: dict[str, OutputSums] = field(default_factory=dict)
 
     def keep(self, *rows: tuple[float, int, int, WorstRow]) -> None:
         self.worst = sorted([*self.worst, *rows], key=lambda row: row[:3])[-WORST:]
@@ -155,6 +158,8 @@ class _ComparisonSums:
         for view, sums in other.by_view.items():
             self.by_view.setdefault(view, _ViewSums()).join(sums)
         self.keep(*other.worst)
+        for name, output_sums in other.outputs.items():
+            self.outputs.setdefault(name, OutputSums()).join(output_sums)
         self.top_k = other.top_k
 
 
@@ -194,7 +199,10 @@ def compare_common_rows(
     _groups.cache_clear()
     _pairing.cache_clear()
     aligned = a.identity.order.sha256 == b.identity.order.sha256
-    return _result(sums, temperature, exact=exact, aligned=aligned) if sums.by_view else None
+    if not sums.by_view:
+        return None
+    outputs = tuple(each.difference(name, shape_of(encodings[0], name)) for name, each in sums.outputs.items())
+    return _result(sums, temperature, exact=exact, aligned=aligned).model_copy(update={"outputs": outputs})
 
 
 @lru_cache(maxsize=1)
@@ -227,6 +235,7 @@ def compare_group(comparison: Comparison, group: _Group) -> _ComparisonSums:
         result.top_k = overlap_size(soft_a, soft_b)
         result.keep(*_worst(a, b, group.view, rows.take(piece), agreement, soft_a, soft_b))
     result.by_view[group.view] = sums
+    result.outputs = compare_outputs(a, b, group.view, rows.a, rows.b)
     return result
 
 

@@ -20,6 +20,7 @@ from kdcache.store.segment import Segment
 from kdcache.store.store import Store
 from kdcache.whole_store.calibrate import ReliabilityBin, calibration_error, reliability_bins
 from kdcache.whole_store.engines import LOCAL, Engine
+from kdcache.whole_store.output_values import OutputStats, shape_of
 from kdcache.whole_store.stats_sums import Sums, ViewSums, sum_block
 from kdcache.whole_store.store_address import shared_address
 from kdcache.whole_store.tally import Percentiles
@@ -60,10 +61,10 @@ class StoreStats(Record):
     """Statistics of all committed rows. Fields are as in `ViewStats`, with spreads over rows.
 
     `missing` counts the blocks that are not committed, `struck` the committed rows without an answer, which are not
-    among the `rows`. `entropy` is in nats at T = 1; of a top-k store the tail's part
-    is estimated. `unanimous`: share of positions whose views of a pass all have one top class. `clamped` counts rows
-    whose gaps or label did not fit. `top_by_class` counts rows by top class, and `classes_in_use` is the exponential of
-    its entropy; `labels_by_class` counts positions by hard label. Histograms have 50 equal bins from 0 to 1,
+    among the `rows`. `entropy` is in nats at T = 1; of a top-k store the tail's part is estimated. `unanimous`: share
+    of positions whose views of a pass all have one top class. `clamped` counts rows whose gaps or label did not fit.
+    `top_by_class` counts rows by top class, and `classes_in_use` is the exponential of its entropy; `outputs` are
+    features and taps; `labels_by_class` counts positions by hard label. Histograms have 50 equal bins from 0 to 1,
     `reliability` the bins of the ECE that hold rows."""
 
     store: str
@@ -77,6 +78,7 @@ class StoreStats(Record):
     bytes: int
     bytes_a_row: float
     arrays: tuple[ArrayBytes, ...]
+    outputs: tuple[OutputStats, ...]
     unlabelled: float
     accuracy: float | None
     nll: float | None
@@ -146,6 +148,10 @@ def _stats(
         bytes=sum(array.bytes for array in arrays),
         bytes_a_row=sum(array.bytes for array in arrays) / rows,
         arrays=arrays,
+        outputs=tuple(
+            output_sums.stats(name, shape_of(store.identity.encoding, name))
+            for name, output_sums in sums.outputs.items()
+        ),
         unlabelled=stats.unlabelled,
         accuracy=stats.accuracy,
         nll=stats.nll,

@@ -16,6 +16,7 @@ from kdcache.labels.soft_labels import SoftLabels
 from kdcache.store.reading import EncodedRows
 from kdcache.whole_store.blocks import block_labels, block_struck, read_block, view_rows
 from kdcache.whole_store.calibrate import BINS, calibration_sums
+from kdcache.whole_store.output_values import OutputSums, sum_outputs
 from kdcache.whole_store.store_address import StoreAddress
 from kdcache.whole_store.tally import Range
 
@@ -57,6 +58,7 @@ class Sums:
         self.confidence = Range(1.0)
         self.top = np.zeros(classes, dtype=np.int64)
         self.positions = self.unanimous = 0
+        self.outputs: dict[str, OutputSums] = {}
 
     @property
     def _ranges(self) -> list[Range]:
@@ -70,6 +72,8 @@ class Sums:
         self.top += other.top
         self.positions += other.positions
         self.unanimous += other.unanimous
+        for name, output_sums in other.outputs.items():
+            self.outputs.setdefault(name, OutputSums()).join(output_sums)
 
 
 def sum_block(address: StoreAddress, block_name: tuple[str, int]) -> Sums:
@@ -88,6 +92,7 @@ def sum_block(address: StoreAddress, block_name: tuple[str, int]) -> Sums:
         pieces = [_add(sums, view_sums, *piece, temperatures) for piece in _pieces(rows, labels[place][answered])]
         tops[place, answered] = np.concatenate([np.empty(0, dtype=np.int64), *pieces])
     _compare_views(sums, tops, segment.views)
+    sums.outputs = sum_outputs(segment, block)
     return sums
 
 

@@ -10,6 +10,7 @@ from kdcache.store.layout import SegmentLayout
 from kdcache.store.manifest import Identity
 
 SMALL_FILES = 11  # of a store: manifest, seals, order, labels and the groups' metadata
+HEAD_FILES = 5  # a group, and two arrays of one chunk
 
 
 class Sizes(Record):
@@ -45,17 +46,17 @@ def sizes(identity: Identity, layout: SegmentLayout, memory_bound: int | None = 
         block=layout.block,
         blocks=layout.blocks,
         views=len(layout.views),
-        files=file_count(layout),
+        files=file_count(identity, layout),
         label_bytes=total - output_bytes,
         output_bytes=output_bytes,
         memory_bound=memory_bound,
     )
 
 
-def file_count(layout: SegmentLayout) -> int:
+def file_count(identity: Identity, layout: SegmentLayout) -> int:
     """Files of a store with one segment: shards and commits of its blocks, an array's metadata, and the small ones."""
     block_files = sum(len(layout.arrays_of(block)) + 1 for block in range(layout.blocks))  # its shards and its commit
-    return SMALL_FILES + len(layout.arrays) + block_files
+    return SMALL_FILES + HEAD_FILES * bool(identity.encoding.head) + len(layout.arrays) + block_files
 
 
 def outputs_text(output_bytes: float, label_bytes: float) -> str:

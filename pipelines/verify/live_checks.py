@@ -20,6 +20,7 @@ from kdcache.networks.preparation import Preparation
 from kdcache.networks.teacher import Teacher
 from kdcache.networks.weights import load_weights, weights_digest
 from kdcache.pipelines.settings import VerifySettings
+from kdcache.pipelines.verify.live_outputs import compare_outputs
 from kdcache.store.store import Store
 from kdcache.views.contents import content_fingerprint
 from kdcache.views.draw import ViewDataset, ViewRequest
@@ -152,6 +153,8 @@ def compare_teacher(replay: Replay, positions: IntArray, settings: VerifySetting
     detail = f"{len(positions)} rows of view {view}: max |delta log p| {difference:.2g}, tolerance {tolerance:.2g} "
     detail += f"(live against live {control:.2g}), {flips} top classes flipped"
     checks.append(Check(name="teacher answers", passed=difference <= tolerance and not flips, detail=detail))
+    if identity.encoding.outputs:
+        checks.append(compare_outputs(replay.store, replay.dataset, teacher, view, positions))
     return checks
 
 

@@ -24,7 +24,10 @@ LIVE = {  # live checks, and the next step where one fails
     "teacher weights": "name the store's own teacher and --weights; kdcache inspect {store} shows them",
     "teacher answers": "name the store's own network and arguments, with its versions; see kdcache inspect {store}",
 }
-STEPS = LIVE | {"teacher kind": "extract another store of this teacher with --teacher-answers probs"}
+STEPS = LIVE | {
+    "teacher kind": "extract another store of this teacher with --teacher-answers probs",
+    "teacher outputs": "name the store's own network and arguments, with its versions; see kdcache inspect {store}",
+}
 
 
 class Verdict(Record):
