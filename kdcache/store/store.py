@@ -17,6 +17,7 @@ from kdcache.errors import DamagedError, InvalidInputError, MissingBlockError, S
 from kdcache.labels.soft_labels import SoftLabels
 from kdcache.places.opening import open_folder, open_place
 from kdcache.places.place import Place, get_optional
+from kdcache.store.all_logits import all_logits
 from kdcache.store.array_spec import plain_array
 from kdcache.store.commits import commits_bytes
 from kdcache.store.layout import CARD, LATEST_SEAL, MANIFEST, group_bytes, labels_spec, order_spec, seal_key
@@ -72,9 +73,8 @@ class Store:
         folder = open_folder(path)
         check_order(order, labels, identity)
         if bool(head) != bool(identity.encoding.head):
-            raise InvalidInputError(
-                f"the identity keeps a head of width {identity.encoding.head}, given was {list(head or ())}"
-            )
+            width = identity.encoding.head
+            raise InvalidInputError(f"the identity keeps a head of width {width}, given was {list(head or ())}")
         data = Manifest(identity=identity, provenance=provenance).to_bytes()
         parse_manifest(data, str(folder.path(MANIFEST)))  # a manifest that could not be opened again is not written
         folder.put_new(MANIFEST, data)
@@ -176,8 +176,7 @@ class Store:
         """The teacher's classifier, weight [C, D] and bias [C] f32. Raises MissingBlockError where it was not kept."""
         if not self.identity.encoding.head:
             raise MissingBlockError(f"{self.folder.root} holds no head; extract with --keep head")
-        expected = self.seal_record.head if self.seal_record else None
-        head = read_head(self.folder, self.identity)
+        head, expected = read_head(self.folder, self.identity), self.seal_record.head if self.seal_record else None
         if expected is not None and (digest := head_digest(head)) != expected:
             raise DamagedError(f"{self.folder.path('head')} has digest {digest}, the seal says {expected}; restore it")
         return head
@@ -214,12 +213,13 @@ class Store:
         return rows
 
     def read(self, view: int, positions: npt.ArrayLike) -> SoftLabels:
-        """Soft labels (numpy) of one view at `positions` [B].
-
-        Raises MissingBlockError for a block that is not committed and DamagedError for a damaged one; it never answers
-        with zeros in their place.
-        """
+        """Soft labels (numpy) of one view at `positions` [B]; never zeros in place of a block that is not committed
+        (MissingBlockError) or damaged (DamagedError)."""
         return self.load(view, positions).soft_labels()
+
+    def logits(self, view: int, positions: npt.ArrayLike) -> Array:
+        """All logits [B, C] f32 of one view at `positions` [B], where the store knows them, see `all_logits`."""
+        return all_logits(self, view, np.asarray(positions, dtype=np.int64))
 
     def struck(self, view: int) -> IntArray:
         """Ascending positions of a view without an answer, see `Segment.struck`. `load` and `read` refuse them."""
