@@ -20,7 +20,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import safe_open
 from torch import Tensor, nn
 
 from kdcache import Loader, Store, extract, open_data, train
@@ -28,6 +27,7 @@ from kdcache.networks.build import build_network
 from kdcache.networks.weights import load_weights
 from kdcache.pipelines.settings import ExtractSettings, TrainSettings
 from kdcache.pipelines.train.together import train_together
+from kdcache.store.lineage import read_network
 from kdcache.training.metrics import Validation
 from kdcache.views.built_in import load_fashion_mnist
 from tests.benchmarks.paired_report import difference, spread
@@ -44,7 +44,7 @@ ARMS: dict[str, dict[str, Any]] = {
     "sp": {"set": {"w_kd": 100.0}},
     "rkd": {"set": {"w_kd": 0.1}},
     "pkt": {"set": {"w_kd": 100.0}},
-    "crd": {"set": {"w_kd": 0.8, "negatives": 1024}},
+    "crd": {"set": {"w_kd": 0.08, "negatives": 1024}},
     "srrl": {"set": {"w_kd": 1.0, "regression": 0.1}},
     "simkd": {"set": {"w_kd": 10.0}},
     "mgd": {"set": {"w_kd": 1.0}},
@@ -149,10 +149,12 @@ def run_seed(protocol: Protocol, work: Path, arms: Sequence[str], seed: int) -> 
 
 def saved_network(weights: Path, protocol: Protocol) -> nn.Module:
     """The network of a weights file, built without the store."""
-    with safe_open(weights, framework="pt") as file:
-        entry = (file.metadata() or {}).get("network")
-    recipe = {"name": NETWORK, "arguments": {"width": protocol.width}} if entry is None else json.loads(entry)
-    network = build_network(recipe["name"], recipe["arguments"], 10, "student")
+    network_record = read_network(weights)
+    own = {"student": NETWORK, "student_set": {"width": protocol.width}}
+    if network_record is None:
+        network = build_network(NETWORK, own["student_set"], 10, "student")
+    else:
+        network = build_network(network_record.name, {**own, **network_record.arguments}, 10, "student")
     load_weights(network, str(weights), "student")
     return network.eval()
 
