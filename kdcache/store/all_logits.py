@@ -56,7 +56,7 @@ def all_logits(store: "Store", view: int, positions: npt.NDArray[np.int64]) -> A
         raise InvalidInputError(
             f"{root}: features and head do not give the stored soft labels of {len(wrong)} of {len(positions)} rows: "
             f"at position {positions[row]} of view {view} log-probabilities differ by {difference[row]:.3g}, "
-            f"quantising and rounding explain {limit[row]:.3g}. The teacher does more than its last linear layer; extract with "
-            "--encoding full"
+            f"quantising and rounding explain {limit[row]:.3g}. The teacher does more than its last linear layer; "
+            "extract with --encoding full"
         )
     return logits_BC

@@ -142,8 +142,10 @@ class Identity(Record):
         allowed = ROW_BYTES_MAX * BLOCK_MIN // max(BLOCK_MIN, self.dataset.sequence)
         sizes = {name: array.row_bytes for name, array in (encoding.arrays(self.space) | encoding.outputs).items()}
         if (widest := sizes[name := max(sizes, key=sizes.__getitem__)]) > allowed:
-            advice = "keep a smaller output" if name in encoding.outputs else "keep fewer classes"
-            raise ValueError(f"a row takes {widest} bytes in one array, allowed are {allowed}; {advice} ({name})")
+            taps = {encoding.tap_array(tap.name): f"{name} is {tap.name}" for tap in encoding.taps}
+            smaller = f"keep a smaller output, a layer pooled by --keep tap:LAYER@HxW; {taps.get(name, name)}"
+            advice = smaller if name in encoding.outputs else f"keep fewer classes ({name})"
+            raise ValueError(f"a row takes {widest} bytes in one array, allowed are {allowed}; {advice}")
         if (head := 4 * classes * encoding.head) > HEAD_BYTES_MAX:
             raise ValueError(f"the head takes {head} bytes, allowed are {HEAD_BYTES_MAX}; keep no head")
         return self

@@ -30,15 +30,17 @@ def test_the_bound_stops_growing_with_the_data_set() -> None:
     assert bound(10**6, 10, 1000, FullEncoding()) < 2 * 10**9
 
 
+CONVNET = {"teacher": "kdcache.networks:convnet", "teacher_set": "channels=3"}
 CASES: list[tuple[int, dict[str, Any]]] = [
     (100, {"rows": 256, "views": 1, "top_k": 5}),
     (1000, {"rows": 512, "views": 10, "encoding": "full"}),
+    (100, {"rows": 256, "views": 2, "size": 64, "keep": "tap:0", "batch_size": 64, **CONVNET}),  # 131 kB a row
 ]
 
 
 @pytest.mark.parametrize(("classes", "changes"), CASES)
 def test_extract_stays_under_what_it_states(tmp_path: Path, classes: int, changes: dict[str, Any]) -> None:
-    found = extracted_apart(tmp_path, size=32, classes=classes, workers=0, **changes)
+    found = extracted_apart(tmp_path, classes=classes, workers=0, **{"size": 32, **changes})
     assert 0 < found["memory_peak"] < found["memory_bound"]
     assert found["memory_bound"] - found["memory_peak"] < 3 * SLACK  # a bound that says something
     assert found["waited_for_writer"] <= found["seconds"]
