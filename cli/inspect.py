@@ -7,7 +7,8 @@ import typer
 from kdcache.cli.console import print_json, print_record, print_table
 from kdcache.cli.flags import Json
 from kdcache.store.inspection import describe_rows, describe_store
-from kdcache.store.lineage import chain_of, render
+from kdcache.store.lineage import chain_of
+from kdcache.store.lineage_text import render
 from kdcache.store.store import Store
 
 Rows = Annotated[int, typer.Option("--rows", min=0, help="Show the first N positions with class names.")]

@@ -5,7 +5,7 @@ Shape letters: B rows, N classes of the network, C classes of the data.
 
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any, Literal
+from typing import Any, Literal, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -13,13 +13,25 @@ import torch
 from torch import Tensor
 
 from kdcache.errors import InvalidInputError
-from kdcache.store.manifest import TeacherIdentity
 
 LEAST = 1e-12  # probability: a smaller one counts as this
 SUM_ERROR = 0.01  # of a row of probabilities, by which its sum may differ from 1; f16 and bf16 stay below 0.004
 FEW_ROWS, FEW_SUM_ERROR = 4, 1e-4  # so few rows of two logits may sum to about 1 by chance
 
 Kind = Literal["logits", "probs"]
+
+
+class Answering(Protocol):
+    """A teacher's identity, as far as it says how the teacher answers."""
+
+    @property
+    def answers(self) -> Kind: ...
+
+    @property
+    def class_map(self) -> tuple[int, ...]: ...
+
+    @property
+    def classes(self) -> int: ...
 
 
 @dataclass(frozen=True)
@@ -35,7 +47,7 @@ class Answers:
     classes: int = 0
 
     @classmethod
-    def of(cls, identity: TeacherIdentity) -> "Answers":
+    def of(cls, identity: Answering) -> "Answers":
         """The answers of the teacher that a manifest names."""
         return cls(identity.answers, identity.class_map, identity.classes)
 

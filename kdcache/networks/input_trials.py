@@ -12,9 +12,9 @@ import numpy.typing as npt
 from torch import Tensor
 
 from kdcache.base.arrays import IntArray
+from kdcache.networks.answer import Answer
 from kdcache.networks.answers import Answers
 from kdcache.networks.preparation import IMAGENET_MEAN, IMAGENET_STD, Preparation, float_range
-from kdcache.networks.teacher import Answer
 
 InputPreparation = Callable[[Tensor], Tensor]
 

@@ -12,7 +12,7 @@ from torch import Tensor
 from kdcache.errors import BadOutputsError, InvalidInputError
 from kdcache.labels.encoding import Encoding
 from kdcache.labels.reduction import Array
-from kdcache.networks.teacher import Answer
+from kdcache.networks.answer import Answer
 
 LARGEST = "largest outputs"  # field [B, A]: of each row and array the largest absolute value, NaN where one is NaN
 NAMED = 5  # samples that a message lists

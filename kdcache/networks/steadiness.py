@@ -10,8 +10,8 @@ import torch
 from torch import Tensor
 
 from kdcache.errors import TeacherSuspectError
+from kdcache.networks.answer import Answer
 from kdcache.networks.precision import Precision
-from kdcache.networks.teacher import Answer
 
 STEADY_ROWS = 32
 CHECKED_ROWS = 64  # of the batch that the checks hold against threes

@@ -5,7 +5,6 @@ Shape letters: B rows, C classes, D width of the penultimate features.
 
 from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -14,6 +13,7 @@ from torch.nn.parameter import is_lazy
 
 from kdcache.base.specs import portable_name
 from kdcache.errors import InvalidInputError, TeacherSuspectError
+from kdcache.networks.answer import Answer
 from kdcache.networks.answers import Answers, answered
 from kdcache.networks.heads import find_head
 from kdcache.networks.precision import PRECISIONS, Precision
@@ -25,16 +25,6 @@ from kdcache.store.manifest import TeacherIdentity
 
 AS_LOGITS = Answers()
 NAMED = 3  # tensors that a message lists
-
-
-@dataclass(frozen=True)
-class Answer:
-    """A teacher's answer to a batch: logits [B, C] f32, pooled features [B, D] f32 (None without a linear head), and
-    the taps [B, ...] that it watches, by name, in the dtype in which the network computes or f32."""
-
-    logits: Tensor
-    features: Tensor | None = None
-    taps: dict[str, Tensor] = field(default_factory=dict)
 
 
 class Teacher:

@@ -14,7 +14,8 @@ from kdcache.base.view_span import ViewSpan
 from kdcache.errors import InvalidInputError
 from kdcache.places.folder import Folder
 from kdcache.store.inspection import describe_store
-from kdcache.store.lineage import chain_of, render
+from kdcache.store.lineage import chain_of
+from kdcache.store.lineage_text import render
 from kdcache.store.seals import PIN
 from kdcache.store.store import Store
 

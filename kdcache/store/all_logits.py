@@ -5,15 +5,15 @@ against the soft labels beside them, so that a classifier which is not what answ
 Shape letters: B rows, C classes, D width of the features.
 """
 
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
 
 from kdcache.errors import InvalidInputError, MissingBlockError
-
-if TYPE_CHECKING:
-    from kdcache.store.store import Store
+from kdcache.places.place import Place
+from kdcache.store.manifest import Identity
+from kdcache.store.reading import EncodedRows
 
 Array = npt.NDArray[Any]
 
@@ -22,7 +22,20 @@ SUMS = 1e-5  # relative, of sums in f32 in another order
 SURE = -12.0  # log-probability above which classes are compared: below it gaps may be clamped
 
 
-def all_logits(store: "Store", view: int, positions: npt.NDArray[np.int64]) -> Array:
+class Source(Protocol):
+    """A store, as far as its logits are asked for."""
+
+    folder: Place
+
+    @property
+    def identity(self) -> Identity: ...
+
+    def load(self, view: int, positions: npt.ArrayLike, *, features: bool = False) -> EncodedRows: ...
+
+    def head(self) -> dict[str, Array]: ...
+
+
+def all_logits(store: Source, view: int, positions: npt.NDArray[np.int64]) -> Array:
     """All logits [B, C] f32 of one view at `positions` [B], as far as the store knows: a full store's own, else
     features @ weight.T + bias; -inf for masked classes. A row is known up to one number added to all of its logits.
 
@@ -32,7 +45,7 @@ def all_logits(store: "Store", view: int, positions: npt.NDArray[np.int64]) -> A
     encoding, root = store.identity.encoding, store.folder.root
     encoding.require_log_probs("Store.logits")
     if encoding.COMPLETE:
-        return np.asarray(store.read(view, positions).log_probs(1.0), dtype=np.float32)
+        return np.asarray(store.load(view, positions).soft_labels().log_probs(1.0), dtype=np.float32)
     if not (encoding.features and encoding.head):
         raise MissingBlockError(
             f"{root} holds {encoding.described()}: all logits follow from features and head; extract with --keep "

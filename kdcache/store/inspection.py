@@ -6,7 +6,8 @@ import numpy as np
 
 from kdcache.base.view_span import shown_spans
 from kdcache.errors import InvalidInputError
-from kdcache.store.lineage import SHOWN, chain_of
+from kdcache.store.lineage import chain_of
+from kdcache.store.lineage_text import SHOWN
 from kdcache.store.manifest import TeacherIdentity
 from kdcache.store.origins import recoded_from
 from kdcache.store.store import Store

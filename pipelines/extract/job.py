@@ -18,6 +18,7 @@ from kdcache.base.view_span import ViewSpan
 from kdcache.errors import InvalidInputError, SampleError
 from kdcache.labels.encoding import Choice, Contents, Encoding, LabelSpace
 from kdcache.labels.encodings import chosen
+from kdcache.networks.answer import Answer
 from kdcache.networks.answers import Answers
 from kdcache.networks.build import build_network, network_text
 from kdcache.networks.checks import TeacherCheck, check_teacher, require_determinism
@@ -25,7 +26,7 @@ from kdcache.networks.extract_block import BlockExtractor
 from kdcache.networks.first_views import first_views, give_shapes
 from kdcache.networks.own_input import feeding, own_input
 from kdcache.networks.preparation import Preparation
-from kdcache.networks.teacher import Answer, Teacher
+from kdcache.networks.teacher import Teacher
 from kdcache.networks.weights import load_weights
 from kdcache.pipelines.extract.class_matching import classes_to_build, matched_classes
 from kdcache.pipelines.extract.kept import classifier, kept_taps

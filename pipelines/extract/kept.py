@@ -13,10 +13,11 @@ from kdcache.base.records import validated
 from kdcache.base.tap_names import TAP
 from kdcache.errors import InvalidInputError
 from kdcache.labels.encoding import TAPS_MAX, Encoding, Tap
+from kdcache.networks.answer import Answer
 from kdcache.networks.answers import LEAST
 from kdcache.networks.first_views import first_views
 from kdcache.networks.layers import layer_shapes, stages_of
-from kdcache.networks.teacher import Answer, Teacher
+from kdcache.networks.teacher import Teacher
 
 Array = npt.NDArray[np.float32]
 

@@ -18,7 +18,8 @@ from kdcache.pipelines.extract.sizes import Sizes, sizes
 from kdcache.pipelines.extract.torchrun import await_others, on_own_device, own_blocks
 from kdcache.pipelines.settings import ExtractSettings
 from kdcache.store.layout import MANIFEST
-from kdcache.store.lineage import unsealed_notes, with_lineage
+from kdcache.store.lineage import with_lineage
+from kdcache.store.lineage_text import unsealed_notes
 from kdcache.store.store import Store
 from kdcache.training.saved_networks import spelled_out
 from kdcache.views.other_data import data_words, other_data_error

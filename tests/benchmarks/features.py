@@ -64,7 +64,7 @@ class Protocol:
     teacher_epochs: int = 8
     seeds: int = 8
     first_seed: int = 1000
-    epochs: int = 40
+    epochs: int = 20
     batch_size: int = 64
     width: int = 6
     lr: float = 0.05

@@ -11,11 +11,12 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from kdcache.errors import InvalidInputError
+from kdcache.networks.answer import Answer
 from kdcache.networks.build import build_network
 from kdcache.networks.heads import find_head
 from kdcache.networks.preparation import IMAGENET_MEAN, IMAGENET_STD, Preparation, default_normalisation
 from kdcache.networks.small import convnet
-from kdcache.networks.teacher import Answer, Teacher
+from kdcache.networks.teacher import Teacher
 from kdcache.networks.weights import load_weights, read_state, weights_digest
 from tests.kits.views import digits, random_teacher, teacher_of, trained_network
 

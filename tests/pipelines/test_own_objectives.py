@@ -170,7 +170,7 @@ REFUSED = {
     "kd+kd": (r"joins \['kd', 'kd'\]; write different names", {}),
     "kd+": (r"joins \['kd', ''\]; write different names", {}),
     "kd+nothing": ("objective 'nothing' is unknown", {}),
-    "kd+nkd": ("setting temperature of objective kd.nkd is that of several terms; write kd.temperature or nkd.temp", {"temperature": 2}),
+    "kd+nkd": ("is that of several terms; write kd.temperature or nkd.temperature", {"temperature": 2}),
     "nkd+kd": ("counts the hard labels once more; set w_ce of the first alone", {"kd.w_ce": 1.0}),
 }  # fmt: skip
 
