@@ -14,6 +14,7 @@ from kdcache.networks.heads import find_head
 from kdcache.networks.taps import Tapped, as_maps
 
 LastLayer = Literal["relu", "linear"]
+Norm = Literal["batch", "group"]
 KERNELS = (1, 3, 1)
 
 
@@ -25,7 +26,7 @@ class SimKDStudent(nn.Module):
     The body's own classifier, a last linear layer of C outputs, learns no more.
 
     tap: a layer of the body that gives maps, pooled where its name says so. channels, width: D, and the tap's channels.
-    factor: by which the projector's middle is narrower than D. last: what ends the projector, see `projector`.
+    factor: by which the projector's middle is narrower than D. last, norm: of the projector, see `projector`.
     """
 
     def __init__(
@@ -38,12 +39,20 @@ class SimKDStudent(nn.Module):
         width: int,
         factor: int = 2,
         last: LastLayer = "relu",
+        norm: Norm = "batch",
     ) -> None:
         super().__init__()
         self.network, self.tap = network, str(TapName.parse(tap))
-        self.projector = projector(width, channels, factor, last)
+        self.projector = projector(width, channels, factor, last, norm)
         self.head = nn.Linear(channels, classes).requires_grad_(False)
-        self._arguments = {"classes": classes, "channels": channels, "width": width, "factor": factor, "last": last}
+        self._arguments: dict[str, str | int] = {
+            "classes": classes,
+            "channels": channels,
+            "width": width,
+            "factor": factor,
+            "last": last,
+        }
+        self._arguments |= {} if norm == "batch" else {"norm": norm}
         own_head = find_head(network)
         if own_head is not None and own_head.out_features == classes:
             own_head.requires_grad_(False)
@@ -60,14 +69,15 @@ class SimKDStudent(nn.Module):
         logits: Tensor = self.head(self.projector(as_maps(values)).mean(dim=(2, 3)))
         return logits
 
-    def recipe(self) -> dict[str, Any]:
+    def recipe(self) -> dict[str, str | int]:
         """The arguments of `simkd` that build this student, but `student` and `student_set`, which name its body."""
         return {"tap": self.tap, **self._arguments}
 
 
-def projector(width: int, channels: int, factor: int, last: LastLayer) -> nn.Sequential:
+def projector(width: int, channels: int, factor: int, last: LastLayer, norm: Norm = "batch") -> nn.Sequential:
     """Convolutions 1 x 1 from `width` to `channels` / factor, 3 x 3, and 1 x 1 to `channels`, each with batch norm and
-    ReLU; with `last` "linear" the last ReLU is left out, for teachers whose maps have negative values.
+    ReLU; with `last` "linear" the last ReLU is left out, for teachers whose maps have negative values. `norm` "group"
+    puts group norm of one group in place of batch norm: then rows do not meet, on however many processes they are.
 
     Chen et al. 2022, section 3.2, as in their code. Raises InvalidInputError for a factor that leaves no channel.
     """
@@ -79,8 +89,12 @@ def projector(width: int, channels: int, factor: int, last: LastLayer) -> nn.Seq
     layers: list[nn.Module] = []
     widths = (width, middle, middle, channels)
     for before, after, kernel in zip(widths, widths[1:], KERNELS, strict=False):
-        layers += [nn.Conv2d(before, after, kernel, padding=kernel // 2, bias=False), nn.BatchNorm2d(after), nn.ReLU()]
+        layers += [nn.Conv2d(before, after, kernel, padding=kernel // 2, bias=False), _norm(after, norm), nn.ReLU()]
     return nn.Sequential(*(layers if last == "relu" else layers[:-1]))
+
+
+def _norm(channels: int, norm: Norm) -> nn.Module:
+    return nn.BatchNorm2d(channels) if norm == "batch" else nn.GroupNorm(1, channels)
 
 
 def simkd(
@@ -91,6 +105,7 @@ def simkd(
     width: int,
     factor: int = 2,
     last: LastLayer = "relu",
+    norm: Norm = "batch",
     student_set: dict[str, Any] | None = None,
 ) -> SimKDStudent:
     """SimKD's student by its recipe: what `kdcache train --objective simkd` writes beside the weights, without a store.
@@ -100,4 +115,5 @@ def simkd(
     H, W] as the body takes it; output logits [B, classes].
     """
     network = build_network(student, student_set or {}, classes, "student")
-    return SimKDStudent(network, tap, classes=classes, channels=channels, width=width, factor=factor, last=last)
+    sizes = {"classes": classes, "channels": channels, "width": width, "factor": factor}
+    return SimKDStudent(network, tap, **sizes, last=last, norm=norm)

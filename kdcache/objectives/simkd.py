@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from kdcache.base.tap_names import TapName, placed_shape
 from kdcache.errors import InvalidInputError
-from kdcache.networks.simkd import LastLayer, SimKDStudent
+from kdcache.networks.simkd import LastLayer, Norm, SimKDStudent
 from kdcache.objectives.batch import Batch
 from kdcache.objectives.facts import ANY_LOGITS, Facts
 from kdcache.objectives.maps import of_one_size, placed, vectors
@@ -31,7 +31,8 @@ class SimKD(nn.Module):
 
     Chen et al. 2022, equation 3 and section 3.2: P is 1 x 1, 3 x 3, 1 x 1 with batch norm and ReLU, its middle D /
     `factor` wide, factor 2; no labels and no logits take part (w_ce 0, w_kd 1), all as in their code. `last` "linear"
-    leaves out P's last ReLU, for teachers whose maps have negative values. Maps of two sizes are pooled to the smaller
+    leaves out P's last ReLU, for teachers whose maps have negative values; `norm` "group" lets no rows meet, and so
+    several processes train as one does. Maps of two sizes are pooled to the smaller
     one, the student's before P, as theirs.
 
     The student's tap is a map. The teacher's is the one whose mean over places its classifier takes. Before the first
@@ -58,12 +59,13 @@ class SimKD(nn.Module):
         teacher_tap: str = "",
         factor: Factor = 2,
         last: LastLayer = "relu",
+        norm: Norm = "batch",
         *,
         sizes: Sizes,
     ) -> None:
         super().__init__()
         self.pair = _only_pair(sizes, student_tap, teacher_tap)
-        self.factor, self.last = factor, last
+        self.factor, self.last, self.norm = factor, last, norm
         head = head_of("simkd", sizes.teachers[0], self.pair)
         self._head = _masked(head, sizes.teachers[0].masked)
         self.teacher_taps = ((self.pair.teacher,),)
@@ -84,6 +86,7 @@ class SimKD(nn.Module):
             width=placed_shape(self.pair.student_shape)[0],
             factor=self.factor,
             last=self.last,
+            norm=self.norm,
         )
         with torch.no_grad():
             student.head.weight.copy_(self._head.weight)
