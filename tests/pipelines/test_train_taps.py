@@ -8,8 +8,10 @@ from typing import Any
 import pytest
 import torch
 
+from kdcache import LabelOptions, Loader, Store, open_data, taps
 from kdcache.cli.app import main
 from kdcache.errors import InvalidInputError, KdcacheError, MissingBlockError
+from kdcache.networks.small import convnet
 from kdcache.objectives.catalogue import TAP_TERMS
 from kdcache.pipelines.train.stage import train
 from kdcache.pipelines.train.together import train_together
@@ -140,3 +142,25 @@ def test_two_teachers_of_different_widths(stage: Stage, tapped: Tapped, tmp_path
                 train(settings)
         else:
             assert train(settings).steps == 10, name
+
+
+def test_a_loop_of_one_s_own_gets_the_taps_of_both(tapped: Tapped) -> None:
+    """The loop of docs/taps.md: the loss of a learned map falls."""
+    torch.manual_seed(0)
+    network, store = convnet(width=4), Store.open(tapped.folder / "taps.kd")
+    project = torch.nn.Conv2d(8, 16, 1)
+    optimizer = torch.optim.SGD([*network.parameters(), *project.parameters()], lr=0.05)
+    data = open_data("digits", {"limit": 300})
+    loader = Loader(data, [store], batch_size=64, epochs=4, labels=LabelOptions(taps=((LAST,),)))
+    losses = []
+    with taps(network, [LAST]) as outputs:
+        for _ in range(4):
+            for batch in loader:
+                answer = outputs(batch.images)
+                teacher = batch.tap(0, LAST).float()
+                loss = (project(answer.taps[LAST]) - teacher).square().mean()
+                optimizer.zero_grad()
+                loss.backward()
+                optimizer.step()
+                losses.append(float(loss.detach()))
+    assert losses[-1] < 0.7 * losses[0]
