@@ -10,10 +10,10 @@ from kdcache.cli.flags import Json
 
 
 def command(
-    name: Annotated[str | None, typer.Argument(help="one of them: its formula, source and settings")] = None,
+    name: Annotated[str | None, typer.Argument(help="one of them, or several as kd+hint: formula, source and settings")] = None,
     as_json: Json = False,
 ) -> None:
-    from kdcache.objectives.catalogue import TERMS, describe, term_class
+    from kdcache.objectives.catalogue import TERMS, describe, names_in, term_class
 
     if name is None:
         records = [describe(term) for term in TERMS]
@@ -24,9 +24,10 @@ def command(
             rows = [[record[column] for column in columns] for record in records]
             print_table(columns, rows, title="All are exact on full stores. More: kdcache objectives NAME")
         return
-    record, text = describe(name), inspect.cleandoc(term_class(name).__doc__)
+    described = [{**describe(part), "text": inspect.getdoc(term_class(part)) or ""} for part in names_in(name)]
     if as_json:
-        print_json({**record, "text": text})
+        print_json(described if len(described) > 1 else described[0])
         return
-    print_line(text + "\n")
-    print_record(record, as_json=False)
+    for record in described:
+        print_line(record.pop("text") + "\n")
+        print_record(record, as_json=False)
