@@ -10,7 +10,9 @@ from kdcache.cli.flags import Json
 
 
 def command(
-    name: Annotated[str | None, typer.Argument(help="one of them, or several as kd+hint: formula, source and settings")] = None,
+    name: Annotated[
+        str | None, typer.Argument(help="one of them, or several as kd+hint: formula, source and settings")
+    ] = None,
     as_json: Json = False,
 ) -> None:
     from kdcache.objectives.catalogue import TERMS, describe, names_in, term_class

@@ -20,9 +20,9 @@ from kdcache.store.lineage import (
     chain_of,
     lineage_of,
     read_lineage,
-    render,
     weights_metadata,
 )
+from kdcache.store.lineage_text import render
 from kdcache.store.manifest import Identity
 from kdcache.store.store import Store
 from kdcache.training.run_folder import save_weights

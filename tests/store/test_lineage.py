@@ -21,9 +21,9 @@ from kdcache.store.lineage import (
     lineage_of,
     read_class_names,
     read_lineage,
-    render,
     weights_metadata,
 )
+from kdcache.store.lineage_text import render
 from kdcache.store.store import Store
 from kdcache.training.run_folder import save_weights
 from tests.cli.test_cli import Capture, answer, kdcache
