@@ -1,6 +1,7 @@
 """Settings of the stages are frozen, have the same names as flags and in TOML, and refuse unknown names. No torch."""
 
 import os
+from collections.abc import Collection
 from typing import Annotated, Any, Literal, TypeVar
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
@@ -157,6 +158,12 @@ class ExtractSettings(Settings):
     dashboard: str = Field(default="127.0.0.1:8787", description="where Dask's dashboard listens; empty: nowhere")
 
 
+AUTO = "auto"
+LATER = frozenset(
+    {"labels", "val_epochs"}
+)  # settings that records on disk may lack; at their default they are left out
+
+
 class TrainSettings(Settings):
     """Settings of `kdcache train`."""
 
@@ -168,10 +175,20 @@ class TrainSettings(Settings):
         default=(),
         description="stores of soft labels, folders or http(s) addresses; several: an ensemble; none: plain training",
     )
+    val_data: str = Field(default="", description="validation data of its own; default: --data, with --val-set")
     val_set: Arguments = Field(default={}, description="key=value that select the validation split, such as split=test")
-    val_transform: str = Field(default="none", description="transform of validation images")
+    val_transform: str = Field(
+        default=AUTO,
+        description="transform of validation images; auto: resize and centre crop of a folder's pictures to the size "
+        "that training crops to, else none",
+    )
     val_transform_set: Arguments = Field(default={}, description="key=value for the validation transform")
-    val_store: str = Field(default="", description="the teacher's store of the validation split, for agreement and KL")
+    val_store: Paths = Field(
+        default=(), description="stores of the validation split, compared as one by --combine: agreement and KL"
+    )
+    val_epochs: Annotated[int, Range(0, EPOCHS_MAX)] = Field(
+        default=1, description="validate each so many epochs and after the last; 0: after the last alone"
+    )
     objective: str = Field(default="", description="see `kdcache objectives`; kd where there is a store")
     set: Arguments = Field(default={}, description="key=value for the objective, for example alpha=1, w_ce=1")
     temperature: Temperature | None = Field(default=None, description="a number, or calibrated; the objective's own")
@@ -209,6 +226,23 @@ class TrainSettings(Settings):
     )
     memory_gb: Positive = Field(default=4.0, description="memory for soft labels; above it blocks are shuffled")
     accept_drift: bool = Field(default=False, description="accept replays that are a few levels off")
+
+    def as_recorded(self, *, without: Collection[str]) -> dict[str, Any]:
+        """The settings as they stand in records, as those from before newer settings were written."""
+        unsaid = {name for name in LATER if getattr(self, name) == TrainSettings.model_fields[name].default}
+        record = self.model_dump(mode="json", exclude={*without, *unsaid})
+        return {**record, "val_transform": "none" if self.val_transform == AUTO else self.val_transform}
+
+    @property
+    def validates(self) -> bool:
+        """True where a validation split is named."""
+        return bool(self.val_data or self.val_set or self.val_store)
+
+    def is_validated(self, epoch: int) -> bool:
+        """True for an epoch, counted from 0, after which the validation split is measured."""
+        every = self.val_epochs
+        is_due = epoch + 1 >= self.epochs or (every > 0 and (epoch + 1) % every == 0)
+        return self.validates and is_due
 
 
 class TapsSettings(BaseModel):

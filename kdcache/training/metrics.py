@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from kdcache.objectives.batch import Batch
-from kdcache.objectives.targets import Targets, in_dtype
+from kdcache.objectives.targets import Combine, Targets, in_dtype
 from kdcache.training.ranks import Ranks
 from kdcache.whole_store.calibrate import BINS, calibration_sums
 
@@ -17,10 +17,12 @@ class Validation:
     """The measures of one validation.
 
     On labelled rows: accuracy, NLL (nats) and ECE (15 bins, Guo et al. 2017; as torchmetrics counts them). On rows with
-    a teacher: agreement (share of rows with equal top class) and KL(teacher || student) in nats at T = 1.
+    a teacher: agreement (share of rows with equal top class) and KL(teacher || student) in nats at T = 1. Several
+    teachers are one, by `combine` and `weights` as in `Targets`.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, combine: Combine = "probabilities", weights: tuple[float, ...] = ()) -> None:
+        self._combine, self._weights = combine, weights
         self._labelled = np.zeros(3)  # rows, hits, summed NLL
         self._taught = np.zeros(3)  # rows, those that agree, summed KL
         self._bins = np.zeros((3, BINS + 1))
@@ -35,8 +37,9 @@ class Validation:
         losses = -log_probs.gather(-1, labels[:, None])
         self._labelled += (len(hits), hits.sum(), float(losses.cpu().double().sum()))
         self._bins += calibration_sums(top_log_probs.exp().cpu().numpy(), hits)
-        for teacher in batch.teachers[:1]:
-            targets = Targets((in_dtype(teacher, logits.dtype),))
+        if batch.teachers:
+            teachers = tuple(in_dtype(teacher, logits.dtype) for teacher in batch.teachers)
+            targets = Targets(teachers, combine=self._combine, weights=self._weights)
             agreements = (logits.argmax(dim=-1) == targets.top_class()).sum()
             divergence = targets.kl_of_logits(logits, 1.0).cpu().double().sum()
             self._taught += (len(logits), int(agreements), float(divergence))

@@ -16,7 +16,8 @@ from kdcache.pipelines.train.objective import build_objective, chosen_temperatur
 from kdcache.pipelines.train.prepare import Inputs, Loaders, open_inputs, open_loaders, run_record, with_stores
 from kdcache.pipelines.train.shared_settings import SHARED
 from kdcache.pipelines.train.sizes import sizes_of
-from kdcache.pipelines.train.student import build_student, example_views, require_own_folder, require_usable
+from kdcache.pipelines.train.student import build_student, example_views, require_usable
+from kdcache.pipelines.train.validating import require_own_folder
 from kdcache.store.store import Store
 from kdcache.training.joined_loader import are_of_parts
 from kdcache.training.run_folder import STATE, epochs_done, require_same_run
@@ -143,14 +144,14 @@ class Checker:
 def require_measured(settings: TrainSettings, metric: str) -> None:
     """Raises InvalidInputError for a metric that a run of these settings does not measure."""
     metrics = ["loss"]
-    if settings.val_set or settings.val_store:
+    if settings.validates:
         metrics += ["accuracy", "best_accuracy", "nll", "ece"]
     if settings.val_store:
         metrics += ["agreement", "kl_to_teacher"]
     if metric not in metrics:
         raise InvalidInputError(
-            f"metric {metric} is not measured; with these settings there are {', '.join(metrics)}: give val_set or "
-            "val_store in [base], or another metric"
+            f"metric {metric} is not measured; with these settings there are {', '.join(metrics)}: give val_set, "
+            "val_data or val_store in [base], or another metric"
         )
 
 

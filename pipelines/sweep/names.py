@@ -11,8 +11,7 @@ from kdcache.training.run_record import WEIGHTS, weights_apart
 
 # settings that change no result
 NAMELESS = {"run", "workers", "worker_start", "device", "checkpoint_steps", "keep_epochs", "accept_drift"}
-PLACES = {"data", "store", "val_store", "calibration_store"}  # a moved store is the same store
-LATER = {"labels"}  # settings that names on disk do not have; at their default they are left out
+PLACES = {"data", "val_data", "store", "val_store", "calibration_store"}  # a moved store is the same store
 LONGEST_NAME = 120  # characters, the digest included
 
 
@@ -22,8 +21,7 @@ def point_name(settings: TrainSettings, swept: dict[str, Any], folder: Path) -> 
     Sweeps that stand on disk are found again: views and weights are digested as the settings that they were, and a
     folder that was named by weights in `set` keeps its name.
     """
-    unsaid = {name for name in LATER if getattr(settings, name) == TrainSettings.model_fields[name].default}
-    record = settings.model_dump(mode="json", exclude=NAMELESS | PLACES | unsaid | {"views"})
+    record = settings.as_recorded(without=NAMELESS | PLACES | {"views"})
     record["train_views"] = list(settings.views or ())
     label = ",".join(f"{name.rpartition('.')[2]}={_value_name(value)}" for name, value in swept.items())
     label = label[: LONGEST_NAME - 9]

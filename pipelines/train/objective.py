@@ -71,7 +71,12 @@ def chosen_temperature(settings: TrainSettings, stores: list[Store]) -> float | 
     """The settings' temperature; for calibrated, the temperature fitted to the held-out store."""
     if settings.temperature != "calibrated":
         return settings.temperature
-    url = settings.calibration_store or settings.val_store
+    if not settings.calibration_store and len(settings.val_store) > 1:
+        raise InvalidInputError(
+            f"--temperature calibrated is fitted to one held-out store, --val-store names {len(settings.val_store)}; "
+            "give --calibration-store"
+        )
+    url = settings.calibration_store or "".join(settings.val_store)
     if len(stores) != 1:
         raise InvalidInputError(f"--temperature calibrated works with one --store; {len(stores)} were given")
     if not url:

@@ -28,15 +28,14 @@ from kdcache.pipelines.train.student import (
     build_student,
     example_views,
     inputs_of,
-    require_own_folder,
     require_reached,
     require_usable,
     train_loader,
-    validation_loader,
 )
 from kdcache.pipelines.train.taken import Taken
 from kdcache.pipelines.train.training_state import Student
 from kdcache.pipelines.train.unused_settings import unused_notes
+from kdcache.pipelines.train.validating import require_own_folder, validation_loader
 from kdcache.store.lineage import SavedNetwork, weights_metadata
 from kdcache.store.store import Store
 from kdcache.training.batch_stream import BatchStream
@@ -57,7 +56,7 @@ from kdcache.views.other_data import data_words
 from kdcache.views.sources import Data, open_data
 
 FREE = frozenset(  # settings that may change when a run goes on
-    {"run", "data", "store", "val_store", "calibration_store", "views"}
+    {"run", "data", "val_data", "store", "val_store", "calibration_store", "views"}
     | {"workers", "worker_start", "device", "checkpoint_steps", "keep_epochs", "accept_drift"}
 )
 
@@ -158,7 +157,7 @@ def open_loaders(settings: TrainSettings, inputs: Inputs, objectives: Sequence[A
     build = partial(JoinedLoader, parts=inputs.parts) if inputs.parts else Loader
     taken = Taken.by(objectives, len(inputs.teachers))
     training = train_loader(settings, inputs.data, inputs.stores, inputs.device, launch, taken=taken, build=build)
-    validating = validation_loader(settings, inputs.data, inputs.device, launch)
+    validating = validation_loader(settings, training, inputs.device, launch)
     by_split = {"train": training, "val": validating}
     return Loaders(
         training, validating, {name: inputs_of(loader) for name, loader in by_split.items() if loader is not None}
@@ -221,8 +220,5 @@ def _validation_notes(loaders: Loaders) -> tuple[str, ...]:
 
 def run_record(settings: TrainSettings, temperature: float | None, inputs: dict[str, Any]) -> dict[str, Any]:
     """The content of a run's settings.json; a run goes on only where it is equal."""
-    left_out = FREE | (
-        {"labels"} if settings.labels == "data" else set()
-    )  # absent at its default, as in runs of before
-    record = weights_apart(settings.model_dump(mode="json", exclude=set(left_out)))
+    record = weights_apart(settings.as_recorded(without=FREE))  # `inputs` tell the transform of the validation
     return {**record, "temperature": temperature, "inputs": inputs}

@@ -13,6 +13,7 @@ from kdcache.base.records import Record
 from kdcache.networks.precision import autocast
 from kdcache.objectives.batch import Batch
 from kdcache.pipelines.settings import TrainSettings
+from kdcache.pipelines.train.epoch_end import Announce, EpochEnd, unannounced
 from kdcache.pipelines.train.rank_generators import generator_states, restore_generators, seed_generators
 from kdcache.pipelines.train.rates import rate_multiplier
 from kdcache.pipelines.train.run_files import RunFiles
@@ -68,6 +69,7 @@ class Run:
         self.steps_done, self.best = 0, -1.0
         self.start = (0, 0)  # epoch and step of the first batch that this run takes
         self.unjudged: dict[str, Any] | None = None  # metrics of an epoch that is trained and not validated yet
+        self.announce: Announce = unannounced
         self.notes: list[str] = []  # for the user, on what it learns from and on its files
         self._resumed = self._was_resumed = False
 
@@ -156,9 +158,14 @@ class Run:
         for group in self.optimizer.param_groups:
             group["lr"] = rate
 
-    def end_epoch(self, epoch: int, seconds: float, *, is_judged: bool) -> None:
-        """Note the epoch's metrics. Where it will be validated (`is_judged`), write the checkpoint first: whatever
-        happens to the validation, the epoch is not lost."""
+    @property
+    def is_to_be_validated(self) -> bool:
+        """True where an epoch has ended after which the validation split is measured."""
+        return self.unjudged is not None and self.settings.is_validated(self.unjudged["epoch"])
+
+    def end_epoch(self, epoch: int, seconds: float) -> None:
+        """Note the epoch's metrics. Where it will be validated, write the checkpoint first: whatever happens to the
+        validation, the epoch is not lost."""
         self._check()  # before anything is written: a run of NaN must not count as finished
         drift_levels = self.ranks.largest(-1.0 if self.loader.drift is None else self.loader.drift.levels)
         self.unjudged = {
@@ -169,18 +176,19 @@ class Run:
             "seconds": seconds,
         }
         self.loss_sum.zero_()
-        if is_judged:
+        if self.is_to_be_validated:
             self.save(epoch + 1, 0)
 
     def judge(self, validation: dict[str, float], seconds: float) -> None:
         """Write the metrics and weights of the epoch that has ended, validated in `seconds`, and the checkpoint."""
         assert self.unjudged is not None
+        # where nothing is validated, or no row has a label, the last epoch is the best; one between is not measured
+        is_measured = self.is_to_be_validated or not self.settings.validates
         metrics, self.unjudged = dict(self.unjudged), None
         names = ("epoch", "loss", "lr")
         line = {**{name: metrics.pop(name) for name in names}, **validation, **metrics}
         line["seconds"] += seconds
-        # where nothing is validated, the last epoch is the best
-        is_best = "accuracy" not in validation or validation["accuracy"] > self.best
+        is_best = is_measured and ("accuracy" not in validation or validation["accuracy"] > self.best)
         self.best = validation.get("accuracy", self.best) if is_best else self.best
         if self.ranks.first:
             with self.ranks.holding():
@@ -188,6 +196,10 @@ class Run:
                 self.files.write_epoch(line, self.eval_network, is_best=is_best, is_kept=is_kept)
         self.files.metrics.append(line)
         self.save(line["epoch"] + 1, 0)
+        if self.ranks.first:
+            with self.ranks.holding():
+                best_accuracy = self.best if self.best > 0 else None
+                self.announce(EpochEnd(line=line, epochs=self.settings.epochs, best_accuracy=best_accuracy))
 
     def look_at_weights(self) -> None:
         """Look at the weights files of a run that was resumed, once, and write again what is lost and still known."""
@@ -197,10 +209,17 @@ class Run:
         if self.ranks.first:
             with self.ranks.holding():
                 self.files.require_held()
-                notes, is_lost = self.files.mend(self.eval_network, self.best, at_epoch_end=self.start[1] == 0)
+                notes, is_lost = self.files.mend(
+                    self.eval_network, self.best, at_epoch_end=self.start[1] == 0, is_measured=self._last_is_measured()
+                )
                 self.notes += [*notes, *self.files.lost_epochs(self.settings.keep_epochs)]
         if self.ranks.largest(float(is_lost)) > 0:
             self.best = -1.0
+
+    def _last_is_measured(self) -> bool:
+        """False where the last epoch that ended was not validated, though others are."""
+        settings = self.settings
+        return not settings.validates or settings.is_validated(len(self.files.metrics) - 1)
 
     def save(self, epoch: int, step: int) -> None:
         """Write the checkpoint from which `epoch` goes on at `step`."""

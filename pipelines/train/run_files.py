@@ -76,9 +76,10 @@ class RunFiles:
             if epoch <= len(self.metrics) and _fault(path := self.weights(kept_weights(epoch)))
         ]
 
-    def mend(self, network: nn.Module, best: float, *, at_epoch_end: bool) -> tuple[list[str], bool]:
+    def mend(self, network: nn.Module, best: float, *, at_epoch_end: bool, is_measured: bool) -> tuple[list[str], bool]:
         """Look at the weights files of a run that goes on, and write again what `network` still holds: of an epoch that
-        has just ended the last weights, and the best ones where they are the same.
+        has just ended the last weights, and the best ones where they are the same. `is_measured`: the last epoch was
+        validated, or none is.
 
         Returns notes on files that were lost, and true where the best weights are: then those of a later epoch take
         their place.
@@ -86,7 +87,9 @@ class RunFiles:
         if not self.metrics:
             return [], False
         accuracies = [line["accuracy"] for line in self.metrics if "accuracy" in line]
-        is_last_best = not accuracies or (best >= 0 and accuracies.index(max(accuracies)) == len(accuracies) - 1)
+        is_last_best = is_measured and (
+            not accuracies or (best >= 0 and accuracies.index(max(accuracies)) == len(accuracies) - 1)
+        )
         notes = []
         for name in ("last", "best") if is_last_best and (at_epoch_end or not accuracies) else ("last",):
             fault, path = _fault(self.weights(name)), self.weights(name)

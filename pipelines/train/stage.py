@@ -11,9 +11,11 @@ from kdcache.networks.answers import answered
 from kdcache.networks.precision import autocast
 from kdcache.objectives.batch import Batch
 from kdcache.pipelines.settings import TrainSettings
+from kdcache.pipelines.train.epoch_end import Announce, unannounced
 from kdcache.pipelines.train.fitting import fit_objective
 from kdcache.pipelines.train.prepare import Loaders, make_student, open_inputs, open_loaders, open_run
 from kdcache.pipelines.train.run import Isolation, NoIsolation, Run, TrainSummary
+from kdcache.pipelines.train.validating import judged_as
 from kdcache.training.batch_stream import BatchStream
 from kdcache.training.metrics import Validation
 from kdcache.training.process_group import open_ranks, own_device
@@ -22,8 +24,15 @@ from kdcache.training.ranks import Ranks
 RESUME = "the checkpoint is written; run the same command again to go on"
 
 
-def train(settings: TrainSettings, *, progress: Progress = silent, stop: StopRequest | None = None) -> TrainSummary:
-    """Train a student, or go on with the run that is there; a killed run ends equal to one that was not.
+def train(
+    settings: TrainSettings,
+    *,
+    progress: Progress = silent,
+    stop: StopRequest | None = None,
+    announce: Announce = unannounced,
+) -> TrainSummary:
+    """Train a student, or go on with the run that is there; a killed run ends equal to one that was not. `announce` is
+    told of each epoch that ends.
 
     Raises MismatchError for a store that does not fit or a run of other settings, ReplayError at the first row whose
     pixels are not those the teacher saw, InterruptedRunError once `stop` is requested and the checkpoint is written.
@@ -34,6 +43,7 @@ def train(settings: TrainSettings, *, progress: Progress = silent, stop: StopReq
         loaders = ranks.together(lambda: open_loaders(settings, inputs, [student.objective]))
         stack.callback(loaders.close)
         run = open_run(student, inputs, loaders, stack)
+        run.announce = announce
         serve([run], loaders, NoIsolation(), progress=progress, stop=stop or StopRequest(), ranks=ranks)
         return run.summary()
 
@@ -69,7 +79,7 @@ def serve(
             with isolation.turn(run):
                 run.step(isolation.batch(run, batch))
         lead_run = max(active_runs, key=lambda run: run.steps_done)
-        progress(f"epoch {batch.epoch + 1} of {lead_run.settings.epochs}", lead_run.steps_done, lead_run.steps_total)
+        progress("training", lead_run.steps_done, lead_run.steps_total)
         active_runs = list(filter(isolation.active, active_runs))
         if batch.step + 1 == loader.steps(batch.epoch):
             _end_epoch(active_runs, loaders, isolation, ranks, batch.epoch, start_time)
@@ -95,17 +105,17 @@ def _batches_from(loader: BatchStream, start: tuple[int, int], ranks: Ranks, sto
 def _end_epoch(
     runs: list[Run], loaders: Loaders, isolation: Isolation, ranks: Ranks, epoch: int, start_time: float
 ) -> None:
-    is_judged = loaders.validating is not None
     for run in runs:
         with isolation.turn(run):
-            run.end_epoch(epoch, time.monotonic() - start_time, is_judged=is_judged)
+            run.end_epoch(epoch, time.monotonic() - start_time)
     _judge(list(filter(isolation.active, runs)), loaders, isolation, ranks)
 
 
 def _judge(runs: list[Run], loaders: Loaders, isolation: Isolation, ranks: Ranks) -> None:
-    """Validate runs whose epoch has ended, and let them write its metrics and weights."""
+    """Validate runs whose epoch has ended, where that is due, and let them write its metrics and weights."""
     start_time = time.monotonic()
-    measures = validate(runs, loaders.validating, isolation, ranks) if runs else {}
+    due = [run for run in runs if run.is_to_be_validated]
+    measures = validate(due, loaders.validating, isolation, ranks) if due else {}
     for run in filter(isolation.active, runs):
         with isolation.turn(run):
             run.judge(measures.get(run, {}), time.monotonic() - start_time)
@@ -125,7 +135,7 @@ def validate(
     """The measures of each run over the validation split, in eval mode and one pass; empty where there is no split."""
     if loader is None:
         return {}
-    validations = {run: Validation() for run in runs}
+    validations = {run: Validation(*judged_as(run.settings)) for run in runs}
     for run in runs:
         ranks.align_buffers(run.eval_network)
         run.eval_network.eval()

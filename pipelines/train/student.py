@@ -13,7 +13,6 @@ from kdcache.networks.build import build_network
 from kdcache.networks.preparation import Preparation, normalisation
 from kdcache.networks.weights import load_weights
 from kdcache.pipelines.settings import TrainSettings
-from kdcache.pipelines.train.class_matching import require_same_labels
 from kdcache.pipelines.train.taken import NOTHING, Taken
 from kdcache.store.plan import ViewPlan
 from kdcache.store.store import Store
@@ -21,23 +20,15 @@ from kdcache.store.whole_arrays import make_order
 from kdcache.training.batch_stream import BatchStream
 from kdcache.training.loader import Loader
 from kdcache.training.loader_options import FeedOptions, LabelOptions
-from kdcache.views.class_numbers import numbered_by, require_alike
-from kdcache.views.own_place import require_own_place
 from kdcache.views.readable import first_view
-from kdcache.views.sources import Data, of_whole, open_data
+from kdcache.views.sources import Data
 from kdcache.views.transforms import PRESETS, build_transform, open_plan, stored_transform
-
-
-def require_own_folder(settings: TrainSettings) -> None:
-    """Raises InvalidInputError for a run in a store or among the pictures of a split."""
-    for arguments in (settings.data_set, {**settings.data_set, **settings.val_set}):
-        require_own_place(settings.run, settings.data, arguments)
 
 
 def require_usable(stores: list[Store], settings: TrainSettings) -> None:
     """Refuse what the stores cannot serve, before the first step. Raises InvalidInputError or MissingBlockError."""
     for store in stores:
-        _require_whole(store)
+        require_whole(store)
         read_as(store.identity.encoding, settings.top_k)
         largest_k = min(store.identity.kept, store.identity.space.visible)
         if settings.top_k is not None and settings.top_k > largest_k:
@@ -63,7 +54,8 @@ def require_reached(settings: TrainSettings) -> None:
         )
 
 
-def _require_whole(store: Store) -> None:
+def require_whole(store: Store) -> None:
+    """Raises MissingBlockError for a store some of whose blocks are not committed."""
     for segment in store.segments:
         if len(segment.commits()) < segment.layout.blocks:
             raise MissingBlockError(
@@ -119,7 +111,7 @@ def train_loader(
         )
     elif stores[0].identity.plan.transform.name not in PRESETS:
         transform, plan = _user_transform(settings, stores[0].identity.plan)
-    mean, std = _normalisation(settings, data, transform, plan or stores[0].identity.plan, strikes=bool(stores))
+    mean, std = view_normalisation(settings, data, transform, plan or stores[0].identity.plan, strikes=bool(stores))
     return build(
         data,
         stores,
@@ -166,7 +158,7 @@ def example_views(settings: TrainSettings, data: Data, stores: list[Store]) -> T
         if plan.transform.name not in PRESETS:
             transform, plan = _user_transform(settings, plan)
     view = first_view(transform or stored_transform(plan.transform), data.samples, plan.seed, strikes=bool(stores))
-    mean, std = _normalisation(settings, data, transform, plan, strikes=bool(stores))
+    mean, std = view_normalisation(settings, data, transform, plan, strikes=bool(stores))
     return Preparation(mean, std, "cpu")(view[None].expand(2, *view.shape))
 
 
@@ -186,7 +178,7 @@ def _user_transform(settings: TrainSettings, plan: ViewPlan) -> tuple[Any, ViewP
     return transform, plan
 
 
-def _normalisation(
+def view_normalisation(
     settings: TrainSettings, data: Data, transform: Any, plan: ViewPlan, *, strikes: bool
 ) -> tuple[tuple[float, ...], tuple[float, ...]]:
     """Mean and std by channel, of the settings or the defaults for the first view's channels. `strikes`:
@@ -203,36 +195,3 @@ def build_student(settings: TrainSettings, data: Data, stores: list[Store]) -> t
     classes = stores[0].identity.teacher.classes if stores else data.classes
     network = build_network(settings.student, settings.student_set, classes, "student")
     return network, load_weights(network, settings.weights, "student") if settings.weights else ()
-
-
-def validation_loader(settings: TrainSettings, training: Data, device: str, launch: Launch = ALONE) -> Loader | None:
-    """The validation split in views of its own store, or under the validation transform; None where none is named. Its
-    labels are numbered by the names of the training data's classes."""
-    if not settings.val_set and not settings.val_store:
-        return None
-    arguments = {**of_whole(settings.data, settings.data_set), **settings.val_set}
-    data = open_data(settings.data, arguments, labels=settings.labels)
-    data = numbered_by(data, training.class_names)
-    stores = [Store.open(settings.val_store)] if settings.val_store else []
-    require_same_labels(settings, data, stores)
-    for store in stores:
-        names, name = store.identity.dataset.class_names, str(store.folder.root)
-        require_alike(names, training.class_names, classes=store.identity.teacher.classes, store=name)
-        store.identity.encoding.require_log_probs("--val-store")
-    transform, spec = build_transform(settings.val_transform, settings.val_transform_set)
-    plan = stores[0].identity.plan if stores else ViewPlan(transform=spec)
-    is_named = spec == plan.transform  # else the views are drawn by the store's transform, a preset
-    for store in stores:
-        _require_whole(store)
-        if not is_named and settings.val_transform != "none":
-            raise InvalidInputError(
-                f"the views of {store.folder.root} are drawn by {plan.transform.model_dump()}, the settings name "
-                f"{spec.model_dump()}; leave --val-transform to the store, or extract another"
-            )
-    mean, std = _normalisation(settings, data, transform if is_named else None, plan, strikes=bool(stores))
-    feed = FeedOptions(
-        settings.workers, device, mean, std, plan, transform if is_named else None,
-        rank=launch.rank, world_size=launch.world_size, worker_start=settings.worker_start,
-    )  # fmt: skip
-    options = LabelOptions(accept_drift=settings.accept_drift)
-    return Loader(data, stores, batch_size=256, epochs=1, labels=options, feed=feed)

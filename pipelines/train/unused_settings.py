@@ -18,10 +18,10 @@ def unused_notes(settings: TrainSettings) -> Iterator[str]:
             f"--warmup-epochs {settings.warmup_epochs:g} is no less than the {settings.epochs} epochs: the rate rises "
             f"to the end, to {settings.epochs / settings.warmup_epochs:.3g} of --lr"
         )
-    if not settings.val_set and not settings.val_store:
-        names = [name for name in ("val_transform", "val_transform_set") if _is_given(settings, name)]
+    if not settings.validates:
+        names = [name for name in ("val_transform", "val_transform_set", "val_epochs") if _is_given(settings, name)]
         if names:
-            yield f"{_flags(names)} has no effect without a validation split: give --val-set or --val-store"
+            yield f"{_flags(names)} has no effect without a validation split: give --val-set, --val-data or --val-store"
     for name, text in settings.over_epochs.items():
         ramp = Ramp.parse(str(text), name)
         values = {ramp(0.0), ramp(settings.epochs)} | {v for time, v in ramp.points if 0 < time < settings.epochs}

@@ -1,0 +1,109 @@
+"""The validation split: which data, in which views, beside which stores of its teachers."""
+
+from typing import Any
+
+from kdcache.base.launch import ALONE, Launch
+from kdcache.errors import InvalidInputError
+from kdcache.objectives.targets import Combine
+from kdcache.pipelines.settings import AUTO, TrainSettings
+from kdcache.pipelines.train.class_matching import require_same_labels
+from kdcache.pipelines.train.student import require_whole, view_normalisation
+from kdcache.store.plan import ViewPlan
+from kdcache.store.store import Store
+from kdcache.training.batch_stream import BatchStream
+from kdcache.training.loader import Loader
+from kdcache.training.loader_options import FeedOptions, LabelOptions
+from kdcache.views.class_numbers import numbered_by, require_alike
+from kdcache.views.own_place import require_own_place
+from kdcache.views.sources import Data, of_whole, open_data
+from kdcache.views.transforms import PRESETS, build_transform, preset_size
+
+
+def validation_source(settings: TrainSettings) -> tuple[str, dict[str, Any]]:
+    """The spec and the arguments of the validation data: its own, or the training's with other arguments."""
+    if settings.val_data:
+        return settings.val_data, settings.val_set
+    return settings.data, {**of_whole(settings.data, settings.data_set), **settings.val_set}
+
+
+def require_own_folder(settings: TrainSettings) -> None:
+    """Raises InvalidInputError for a run in a store or among the pictures of a split."""
+    require_own_place(settings.run, settings.data, settings.data_set)
+    if settings.validates:
+        require_own_place(settings.run, *validation_source(settings))
+
+
+def validation_loader(
+    settings: TrainSettings, training: BatchStream, device: str, launch: Launch = ALONE
+) -> Loader | None:
+    """The validation split in views of its own stores, or under the validation transform; None where none is named. Its
+    labels are numbered by the names of the training data's classes."""
+    if not settings.validates:
+        return None
+    spec, arguments = validation_source(settings)
+    data = numbered_by(open_data(spec, arguments, labels=settings.labels), training.data.class_names)
+    stores = [Store.open(url) for url in settings.val_store]
+    require_same_labels(settings, data, stores)
+    _require_weights(settings)
+    for store in stores:
+        names, name = store.identity.dataset.class_names, str(store.folder.root)
+        require_alike(names, training.data.class_names, classes=store.identity.teacher.classes, store=name)
+        store.identity.encoding.require_log_probs("--val-store")
+        require_whole(store)
+    plan, transform = _views(settings, data, stores, training)
+    mean, std = view_normalisation(settings, data, transform, plan, strikes=bool(stores))
+    feed = FeedOptions(
+        settings.workers, device, mean, std, plan, transform, rank=launch.rank, world_size=launch.world_size,
+        worker_start=settings.worker_start,
+    )  # fmt: skip
+    options = LabelOptions(accept_drift=settings.accept_drift)
+    return Loader(data, stores, batch_size=256, epochs=1, labels=options, feed=feed)
+
+
+def judged_as(settings: TrainSettings) -> tuple[Combine, tuple[float, ...]]:
+    """How the validation's stores become one, and their weights. Losses that are averaged have no answer of their own:
+    there the probabilities are."""
+    combine: Combine = "probabilities" if settings.combine == "losses" else settings.combine
+    return combine, settings.ensemble_weights if len(settings.val_store) > 1 else ()
+
+
+def _require_weights(settings: TrainSettings) -> None:
+    weights, stores = len(settings.ensemble_weights), len(settings.val_store)
+    if weights and stores > 1 and weights != stores:
+        raise InvalidInputError(
+            f"--ensemble-weights names {weights} weights, --val-store {stores} stores, which are compared as one; "
+            "name as many, in the order of the weights"
+        )
+
+
+def _views(
+    settings: TrainSettings, data: Data, stores: list[Store], training: BatchStream
+) -> tuple[ViewPlan, Any | None]:
+    """The plan of the validation's views, and its transform; None: that which the stores' plan names."""
+    if stores and settings.val_transform in (AUTO, "none") and not settings.val_transform_set:
+        return stores[0].identity.plan, None  # the loader asks for a transform of the user's own by its name
+    name, arguments = _transform(settings, training)
+    transform, spec = build_transform(name, arguments)
+    plan = stores[0].identity.plan if stores else ViewPlan(transform=spec)
+    if spec != plan.transform:
+        raise InvalidInputError(
+            f"the views of {stores[0].folder.root} are drawn by {plan.transform.model_dump()}, the settings name "
+            f"{spec.model_dump()}; leave --val-transform to the store, or extract another"
+        )
+    return plan, transform
+
+
+def _transform(settings: TrainSettings, training: BatchStream) -> tuple[str, dict[str, Any]]:
+    """The name and arguments of the validation transform. By default a folder's pictures, which are of many sizes, are
+    resized and cropped at their centre to the size that the training's transform crops to."""
+    if settings.val_transform != AUTO:
+        return settings.val_transform, settings.val_transform_set
+    size, spec = 0, training.plan.transform
+    if validation_source(settings)[0].startswith("folder:"):
+        size = preset_size(spec)
+        if spec.name not in PRESETS:
+            height, width = next(iter(training.spread_views(1).values())).shape[-2:]
+            size = height if height == width else 0
+    if not size:
+        return "none", settings.val_transform_set
+    return "center", {"size": size, **settings.val_transform_set}
