@@ -12,7 +12,7 @@ LINKS = {"kdcache/cli", "kdcache/pipelines"}  # symlinks inside kdcache/ that le
 
 ROOMS = (
     "errors", "base", "labels", "places", "store", "sharing", "whole_store",
-    "views", "networks", "objectives", "training",
+    "views", "networks", "objectives", "measures", "training",
 )  # fmt: skip
 """Rooms of kdcache/, each of which imports from itself and from those before it."""
 STORE_SIDE = ROOMS[: ROOMS.index("whole_store") + 1]

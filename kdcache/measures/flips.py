@@ -1,0 +1,56 @@
+"""Flips are rows where student and reference differ in being right. The reference is the teacher, or a baseline run."""
+
+from typing import Any
+
+import numpy as np
+from scipy.stats import binomtest
+
+from kdcache.measures.facts import Facts, Group, Measure, Need, Sums, mean_of
+from kdcache.measures.rows import Rows, count_of
+
+
+def mcnemar(sums: Sums) -> float:
+    """Two-sided exact p: lost and won rows are equally likely under the null hypothesis. 1 without flips."""
+    lost, won = int(sums["lost"]), int(sums["won"])
+    return float(binomtest(lost, lost + won, 0.5).pvalue) if lost + won else 1.0
+
+
+def flips_from(reference: Need) -> Group:
+    """The group that compares with "teacher" or "baseline"; its measures carry that name."""
+
+    def sums(rows: Rows) -> dict[str, Any]:
+        decisions = rows.top_p if reference == "teacher" else rows.baseline
+        right = (decisions == rows.hard) & rows.labelled
+        hits = rows.hits & rows.labelled
+        return {
+            "rows": count_of(rows.labelled.sum()),
+            "right": count_of(np.sum(right)),
+            "lost": count_of(np.sum(right & ~hits)),
+            "won": count_of(np.sum(hits & ~right)),
+        }
+
+    def facts(unit: str, formula: str, source: str = "standard") -> Facts:
+        return Facts(unit, formula, source, ("labels", reference))
+
+    return Group(
+        needs=("labels", reference),
+        sums=sums,
+        measures={
+            f"{reference}_accuracy": Measure(
+                facts("share", f"mean 1{{the {reference}'s decision = y}}"), mean_of("right")
+            ),
+            f"lost_to_{reference}": Measure(
+                facts("share", f"mean 1{{{reference} right, student wrong}}"), mean_of("lost")
+            ),
+            f"won_from_{reference}": Measure(
+                facts("share", f"mean 1{{{reference} wrong, student right}}"), mean_of("won")
+            ),
+            f"mcnemar_{reference}": Measure(
+                facts("p value", "two-sided binomial test of lost against won rows, share 1/2", "McNemar 1947, exact"),
+                mcnemar,
+            ),
+        },
+    )
+
+
+TEACHER, BASELINE = flips_from("teacher"), flips_from("baseline")

@@ -1,0 +1,28 @@
+"""Two measures are made of results on two sets of rows, or against two teachers."""
+
+from kdcache.measures.facts import Facts
+
+FACTS = {
+    "affinity": Facts(
+        "ratio",
+        "accuracy on augmented rows / accuracy on clean rows",
+        "Gontijo-Lopes et al. 2021; as a ratio, Guo 2022",
+        ("results",),
+    ),
+    "fidelity_gap": Facts(
+        "share",
+        "agreement with the own teacher - agreement with an independent teacher of the same recipe",
+        "Stanton et al. 2021",
+        ("results",),
+    ),
+}
+
+
+def affinity(augmented_accuracy: float, clean_accuracy: float) -> float:
+    """Accuracy on augmented rows over that on clean rows; NaN where the latter is 0."""
+    return augmented_accuracy / clean_accuracy if clean_accuracy else float("nan")
+
+
+def fidelity_gap(own_agreement: float, independent_agreement: float) -> float:
+    """Agreement with the own teacher, less that with an independent one: the part that is not common skill."""
+    return own_agreement - independent_agreement

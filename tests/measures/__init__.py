@@ -1,0 +1,1 @@
+"""Measures against figures computed by hand, and against libraries."""
