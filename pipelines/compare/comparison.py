@@ -14,7 +14,7 @@ Ints = npt.NDArray[np.int32]
 
 Kind = Literal["run", "store"]
 By = Literal["seeds", "rows", "none"]
-"""What an interval is over: the runs of a group, rows of a single one (by bootstrap), or none where there is neither."""
+"""What an interval is over: the runs of a group, rows of a single one by bootstrap, or none where there is neither."""
 
 
 @dataclass(frozen=True)
