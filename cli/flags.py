@@ -88,7 +88,8 @@ def _keyword(name: str, annotation: Any, default: Any) -> inspect.Parameter:
 def _parameter(name: str, field: FieldInfo, positional: bool) -> inspect.Parameter:
     text = (field.description or "") + _default(field)
     if positional:
-        return _keyword(name, Annotated[str | None, typer.Argument(help=text, show_default=False)], None)
+        kind = list[str] if get_origin(field.annotation) is tuple else str
+        return _keyword(name, Annotated[kind | None, typer.Argument(help=text, show_default=False)], None)
     kind, flag = _kind(field.annotation), "--" + name.replace("_", "-")
     names = (flag, f"--no-{flag[2:]}") if kind is bool else (flag,)
     declaration = "/".join(names)

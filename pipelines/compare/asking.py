@@ -1,0 +1,187 @@
+"""Runs and stores are asked for the held-out rows: measures are counted, and each row's decision is kept."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from functools import reduce
+from operator import add
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor, nn
+
+from kdcache.base.arrays import IntArray
+from kdcache.base.progress import Progress
+from kdcache.labels.full import FullLabels
+from kdcache.labels.soft_labels import SoftLabels
+from kdcache.measures.facts import Value
+from kdcache.measures.tally import Tally
+from kdcache.networks.answers import answered
+from kdcache.networks.build import build_network
+from kdcache.networks.precision import autocast
+from kdcache.networks.weights import load_weights
+from kdcache.objectives.batch import Batch
+from kdcache.objectives.targets import Combine, Targets, in_dtype
+from kdcache.pipelines.compare.comparison import Answers
+from kdcache.pipelines.compare.members import RunPlace, StorePlace
+from kdcache.store.store import Store
+from kdcache.training.batch_stream import BatchStream
+
+CUT = 1e-6  # of a probability under the logit
+PARTS = 20  # of the rows, from which a bootstrap draws
+OF_TEACHER = ("accuracy", "ece", "overconfidence")  # what a top-k store tells of its teacher exactly
+OF_OTHERS = ("agreement", "kl_to_teacher")
+
+
+@dataclass(frozen=True)
+class Taught:
+    """Rows with what their teachers say: soft labels of each teacher that is compared with, as tensors, hard labels y
+    [B], -1 for none, and positions [B] in the store's order."""
+
+    teachers: tuple[SoftLabels, ...]
+    y: Tensor
+    positions: IntArray
+
+    @classmethod
+    def of(cls, soft: Sequence[SoftLabels], y: Tensor, positions: IntArray, combine: Combine | None) -> "Taught":
+        """By `combine` all teachers are one, which holds all logits."""
+        teachers = tuple(in_dtype(each, torch.float32) for each in soft)
+        if combine is not None and len(teachers) > 1:
+            log_p = Targets(teachers, combine=combine).log_probs(1.0)
+            logits, label = log_p - log_p.max(dim=-1, keepdim=True).values, torch.full_like(log_p[:, 0], torch.nan)
+            teachers = (FullLabels(logits, label, log_p.shape[1]),)
+        return cls(teachers, y, positions)
+
+
+@dataclass
+class Asked:
+    """What one network or store answered: tallies of parts of the rows, of its agreement with further teachers over all
+    rows, and each row's answer by its position."""
+
+    parts: list[Tally] = field(default_factory=list)
+    others: list[Tally] = field(default_factory=list)
+    rows: list[tuple[npt.NDArray[Any], ...]] = field(default_factory=list)
+
+    def count(self, log_q: Tensor, rows: Taught, part: int) -> None:
+        """Count one batch's log-probabilities [B, C], as of the rows' part by its number."""
+        teachers = rows.teachers
+        while len(self.parts) <= part:
+            self.parts.append(Tally())
+        self.parts[part].update(log_q, teachers[0], rows.y)
+        self.others += [Tally(OF_OTHERS) for _ in teachers[len(self.others) + 1 :]]
+        for tally, teacher in zip(self.others, teachers[1:], strict=True):
+            tally.update(log_q, teacher)
+        self.rows.append(decided(log_q, teachers[0]))
+
+    def answers(self) -> Answers:
+        """The answer of each row, in the order in which rows were asked."""
+        return Answers(*map(np.concatenate, zip(*self.rows, strict=True)))
+
+    def measures(self, names: Sequence[str]) -> dict[str, Value]:
+        """All measures, and of each further teacher, by its name, the agreement, the KL and what the agreement with the
+        first one is above it."""
+        values = total(self.parts).result()
+        for name, tally in zip(names, self.others, strict=True):
+            found = tally.result()
+            for measure, value in found.items():
+                values[f"{measure} {name}"] = value
+            gap = values["agreement"].value - found["agreement"].value
+            values[f"fidelity_gap {name}"] = values["agreement"].model_copy(update={"value": gap})
+        return values
+
+
+def total(parts: Sequence[Tally]) -> Tally:
+    """The tally of all parts."""
+    return reduce(add, parts)
+
+
+def logit(log_prob_B: Tensor) -> npt.NDArray[np.float32]:
+    """[B] log(u / (1 - u)) of probabilities u = exp(log_prob), cut at 1e-6."""
+    u = log_prob_B.double().exp().clamp(CUT, 1 - CUT)
+    return np.asarray((u / (1 - u)).log().float().cpu().numpy())
+
+
+def decided(log_q: Tensor, teacher: SoftLabels) -> tuple[npt.NDArray[Any], ...]:
+    """Decisions, confidence and the logit of the teacher's top class [B] of log-probabilities [B, C]."""
+    best = log_q.max(dim=-1)
+    at_teacher = log_q.gather(-1, teacher.top_class[:, None].long())[:, 0]
+    return best.indices.cpu().numpy().astype(np.int32), best.values.exp().cpu().numpy(), logit(at_teacher)
+
+
+def log_probs_of(soft: SoftLabels) -> Tensor:
+    """[B, C] f32 log-probabilities of all classes; a tail is spread evenly."""
+    return Targets((in_dtype(soft, torch.float32),)).log_probs(1.0)
+
+
+@dataclass
+class Teacher:
+    """The teacher's own answers and measures, and which rows there are: positions in the store's order."""
+
+    tally: Tally = field(default_factory=lambda: Tally(OF_TEACHER))
+    rows: list[Taught] = field(default_factory=list)
+    decided: list[tuple[npt.NDArray[Any], ...]] = field(default_factory=list)
+
+    def count(self, rows: Taught) -> None:
+        """Count one batch."""
+        log_p = log_probs_of(rows.teachers[0])
+        self.tally.update(log_p, hard=rows.y)
+        self.decided.append(decided(log_p, rows.teachers[0]))
+        self.rows.append(rows)
+
+    def answers(self) -> Answers:
+        """The answer of each row, in the order in which rows were asked."""
+        return Answers(*map(np.concatenate, zip(*self.decided, strict=True)))
+
+    @property
+    def positions(self) -> IntArray:
+        """[N] of the rows, in the order in which they were asked."""
+        return np.concatenate([rows.positions for rows in self.rows])
+
+    @property
+    def labels(self) -> npt.NDArray[np.int32]:
+        """[N] hard labels, -1 for none, in the order in which rows were asked."""
+        return np.concatenate([rows.y.cpu().numpy() for rows in self.rows]).astype(np.int32)
+
+
+def ask_runs(
+    runs: Sequence[tuple[RunPlace, nn.Module]],
+    batches: Sequence[Batch] | BatchStream,
+    combine: Combine | None,
+    progress: Progress,
+) -> tuple[list[Asked], Teacher]:
+    """Ask networks for every row, in eval mode and one pass."""
+    asked, teacher, steps = [Asked() for _ in runs], Teacher(), len(batches)
+    for step, batch in enumerate(batches):
+        rows = Taught.of(batch.teachers, batch.y, batch.positions.numpy(), combine)
+        teacher.count(rows)
+        for (run, network), each in zip(runs, asked, strict=True):
+            with (
+                torch.inference_mode(),
+                autocast(run.record.get("precision", "float32"), str(batch.images.device.type)),
+            ):
+                output = network(batch.images.clone())  # a network may work in place on its input
+            logits = answered(output, len(rows.y), f"run {run.folder}").float()
+            each.count(torch.log_softmax(logits, dim=-1), rows, step * PARTS // steps)
+        progress("asking", (step + 1) * len(runs), steps * len(runs))
+    return asked, teacher
+
+
+def ask_stores(places: Sequence[StorePlace], teacher: Teacher, first: Store, progress: Progress) -> list[Asked]:
+    """Read the answers of stores for the rows of a teacher's store `first`, by sample, whatever their own order."""
+    asked, steps = [Asked() for _ in places], len(teacher.rows)
+    position_of = [np.argsort(each.store.order) for each in places]
+    for step, rows in enumerate(teacher.rows):
+        samples = first.order[rows.positions]
+        for place, positions, each in zip(places, position_of, asked, strict=True):
+            soft = place.store.read(place.store.every_view[0], positions[samples]).to(str(rows.y.device))
+            each.count(log_probs_of(soft), rows, step * PARTS // steps)
+        progress("reading stores", step + 1, steps)
+    return asked
+
+
+def built(run: RunPlace, classes: int, device: str) -> nn.Module:
+    """A run's network with its weights, in eval mode on a device."""
+    network = build_network(run.network.teacher, run.network.teacher_set, classes, "student")
+    load_weights(network, run.network.weights, "student")
+    return network.to(device).eval()

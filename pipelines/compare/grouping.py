@@ -1,0 +1,192 @@
+"""Members that differ in nothing but the seed are a group; its cells have intervals, and differences to a baseline."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from math import sqrt
+from statistics import fmean, stdev
+from typing import Any
+
+import numpy as np
+from scipy.special import stdtrit
+
+from kdcache.base.records import shorten
+from kdcache.errors import InvalidInputError
+from kdcache.measures.tally import Tally
+from kdcache.pipelines.compare.asking import total
+from kdcache.pipelines.compare.comparison import By, Group, Member, Spread
+
+REPLICATES = 200
+LONGEST = 90  # characters of a group's name
+
+
+def grouped(members: Sequence[Member], by: str) -> tuple[list[Group], dict[str, Any]]:
+    """Groups in the order of their first members, each named by what sets it apart, without cells yet; and the settings
+    that all runs share. Raises InvalidInputError for a setting that no run has, and a seed twice in a group."""
+    runs = [member for member in members if member.kind == "run"]
+    names = sorted({name for member in runs for name in member.settings})
+    if by and by not in names:
+        known = [name for name in names if len({_key(member.settings.get(name)) for member in runs}) > 1]
+        raise InvalidInputError(f"no run has a setting {by}; those that differ are {', '.join(known) or 'none'}")
+    differing = [name for name in names if len({_key(member.settings.get(name)) for member in runs}) > 1]
+    shared = {name: runs[0].settings.get(name) for name in names if name not in differing} if runs else {}
+    chosen = [by] if by else differing
+    by_key: dict[tuple[str, ...], list[Member]] = {}
+    for member in members:
+        key = (member.place,) if member.kind == "store" else tuple(_key(member.settings.get(name)) for name in chosen)
+        by_key.setdefault(key, []).append(member)
+    groups = [_group(tuple(group), chosen) for group in by_key.values()]
+    for group in [] if by else groups:
+        _require_seeds(group)
+    return _told_apart(groups), {name: value for name, value in shared.items() if value not in (None, "", [], {})}
+
+
+def _key(value: Any) -> str:
+    return repr(value)
+
+
+def _group(members: tuple[Member, ...], names: Sequence[str]) -> Group:
+    first = members[0]
+    if first.kind == "store":
+        return Group(first.name, {}, members, {})
+    settings = {name: first.settings.get(name) for name in names}
+    said = {name: value for name, value in settings.items() if value not in (None, "", [], {})}
+    words = [str(value) if name == "objective" else f"{_last(name)} {_text(value)}" for name, value in said.items()]
+    words.sort(key=lambda word: word != str(said.get("objective")))
+    return Group(", ".join(words)[:LONGEST] or "runs", settings, members, {})
+
+
+def _last(name: str) -> str:
+    return name.removeprefix("set.") if name.startswith("set.") else name.replace("_", " ")
+
+
+def _text(value: Any) -> str:
+    return f"{value:g}" if isinstance(value, float) else str(value) if isinstance(value, str) else shorten(value, 40)
+
+
+def _told_apart(groups: list[Group]) -> list[Group]:
+    names = [group.name for group in groups]
+    return [
+        replace(group, name=f"{group.name} ({number + 1})") if names.count(group.name) > 1 else group
+        for number, group in enumerate(groups)
+    ]
+
+
+def _require_seeds(group: Group) -> None:
+    seeds = [member.seed for member in group.members]
+    for number, member in enumerate(group.members):
+        if member.seed in seeds[:number]:
+            other = group.members[seeds.index(member.seed)]
+            raise InvalidInputError(
+                f"{other.place} and {member.place} have equal settings and the same seed {member.seed}: they are one "
+                "run twice; leave one out, or train with another --seed"
+            )
+
+
+def with_cells(
+    groups: Sequence[Group], baseline: str, names: Sequence[str], parts: Mapping[str, Sequence[Tally]]
+) -> tuple[list[Group], By]:
+    """Groups with cells, and differences to the baseline group; and what the intervals are over. `parts`: the tallies
+    of each member, by its place, from which the bootstrap of single members draws."""
+    sizes = {len(group.members) for group in groups}
+    by: By = "rows" if sizes == {1} else "seeds"
+    cells = _by_rows(parts) if by == "rows" else _over_seeds
+    reference = next(group for group in groups if group.name == baseline)
+    done = []
+    for group in groups:
+        differences = {}
+        if group is not reference:
+            differences = {name: cell for name in names if (cell := cells(name, group, reference)) is not None}
+        own = {name: cell for name in names if (cell := cells(name, group, None)) is not None}
+        is_paired = by == "rows" or len(_common_seeds(group, reference)) > 1
+        done.append(replace(group, cells=own, differences=differences, is_paired=is_paired))
+    return done, by
+
+
+Cells = Callable[[str, Group, Group | None], Spread | None]
+
+
+def _over_seeds(name: str, group: Group, other: Group | None) -> Spread | None:
+    """The mean of a measure over a group's members and its interval by Student's t; with another group that of the
+    differences, paired by seed, or by Welch's t where they share fewer than two seeds."""
+    values = _values(group, name)
+    if other is None:
+        return _spread(list(values.values())) if values else None
+    others = _values(other, name)
+    if not values or not others:
+        return None
+    common = [seed for seed in _common_seeds(group, other) if seed in values and seed in others]
+    if len(common) > 1:
+        return _spread([values[seed] - others[seed] for seed in common])
+    return _welch(list(values.values()), list(others.values()))
+
+
+def _values(group: Group, name: str) -> dict[Any, float]:
+    """A measure's value of each member that has it, by seed, or by place where seeds are none or several."""
+    seeds = [member.seed for member in group.members]
+    are_keys = None not in seeds and len(set(seeds)) == len(seeds)
+    return {
+        member.seed if are_keys else member.place: member.measures[name].value
+        for member in group.members
+        if name in member.measures
+    }
+
+
+def _common_seeds(group: Group, other: Group) -> list[Any]:
+    seeds = [[member.seed for member in each.members] for each in (group, other)]
+    if any(None in each or len(set(each)) < len(each) for each in seeds):
+        return []
+    return sorted(set(seeds[0]) & set(seeds[1]))
+
+
+def _spread(values: list[float]) -> Spread:
+    mean, n = fmean(values), len(values)
+    if n < 2 or not np.isfinite(values).all():
+        return Spread(mean, None, None, n)
+    half = float(stdtrit(n - 1, 0.975)) * stdev(values) / sqrt(n)
+    return Spread(mean, mean - half, mean + half, n)
+
+
+def _welch(values: list[float], others: list[float]) -> Spread:
+    mean, n = fmean(values) - fmean(others), min(len(values), len(others))
+    if n < 2 or not np.isfinite([*values, *others]).all():
+        return Spread(mean, None, None, n)
+    shares = [stdev(each) ** 2 / len(each) for each in (values, others)]
+    if not sum(shares):
+        return Spread(mean, mean, mean, n)
+    freedom = sum(shares) ** 2 / sum(
+        share**2 / (len(each) - 1) for share, each in zip(shares, (values, others), strict=True)
+    )
+    half = float(stdtrit(freedom, 0.975)) * sqrt(sum(shares))
+    return Spread(mean, mean - half, mean + half, n)
+
+
+def _by_rows(parts: Mapping[str, Sequence[Tally]]) -> Cells:
+    """Intervals of single members by a bootstrap of parts of the rows, the same draws for all, so that differences are
+    paired by row."""
+    rng = np.random.default_rng(0)
+    count = len(next(iter(parts.values())))
+    draws = rng.integers(0, count, size=(REPLICATES, count))
+    replicates = {
+        place: [total([tallies[number] for number in draw]).result() for draw in draws.tolist()]
+        for place, tallies in parts.items()
+    }
+
+    def cells(name: str, group: Group, other: Group | None) -> Spread | None:
+        member = group.members[0]
+        if name not in member.measures or (other is not None and name not in other.members[0].measures):
+            return None
+        value, drawn = member.measures[name].value, _drawn(replicates[member.place], name)
+        if other is not None:
+            value -= other.members[0].measures[name].value
+            drawn = drawn - _drawn(replicates[other.members[0].place], name)
+        drawn = drawn[np.isfinite(drawn)]
+        if len(drawn) < REPLICATES // 2 or not np.isfinite(value):
+            return Spread(value, None, None, 1)
+        low, high = np.quantile(drawn, [0.025, 0.975])
+        return Spread(value, float(low), float(high), 1)
+
+    return cells
+
+
+def _drawn(results: Sequence[Mapping[str, Any]], name: str) -> Any:
+    return np.array([result[name].value if name in result else np.nan for result in results])

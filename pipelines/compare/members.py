@@ -1,0 +1,162 @@
+"""The runs and stores that a comparison is asked for: found, opened, and refused where they cannot be compared."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel
+
+from kdcache.base.canonical import parse_json
+from kdcache.base.records import flatten
+from kdcache.errors import FormatError, InvalidInputError
+from kdcache.store.lineage import read_class_names
+from kdcache.store.store import Store
+from kdcache.training.run_folder import SETTINGS, read_metrics
+from kdcache.training.saved_networks import PREFIX, spelled_out
+
+SWEEP = "sweep.toml"
+UNSAID = ("seed", "memory_gb", "keep_epochs", "checkpoint_steps")  # no setting by which runs differ for a reader
+
+
+class Network(BaseModel):
+    """A run's network as `saved_networks` spells it out."""
+
+    teacher: str
+    teacher_set: dict[str, Any] = {}
+    weights: str = ""
+    mean: tuple[float, ...] = ()
+    std: tuple[float, ...] = ()
+
+
+@dataclass(frozen=True)
+class RunPlace:
+    """A run that has ended, or of which weights were named: its record, metrics and network."""
+
+    place: str
+    folder: Path
+    mark: str
+    record: Mapping[str, Any]
+    curves: tuple[Mapping[str, Any], ...]
+    network: Network
+    bytes_a_row: float | None = None
+
+    @property
+    def seed(self) -> int | None:
+        seed = self.record.get("seed")
+        return seed if isinstance(seed, int) else None
+
+    @property
+    def weights_bytes(self) -> int:
+        """The size of its weights file."""
+        return Path(self.network.weights).stat().st_size
+
+    @property
+    def training(self) -> Mapping[str, Any]:
+        """The identity of the data set that it was trained on, and of its stores."""
+        inputs: Mapping[str, Any] = self.record.get("inputs", {}).get("train", {})
+        return inputs
+
+    @property
+    def class_names(self) -> tuple[str, ...]:
+        """The names of the classes that its weights number."""
+        return read_class_names(self.network.weights)
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """Train's settings, flat, without those in which runs of one group may differ; `stores` and `rows` of the
+        training in short."""
+        flat = flatten({name: value for name, value in self.record.items() if name not in (*UNSAID, "inputs")})
+        dataset = self.training.get("dataset", {})
+        return {
+            **flat,
+            "compared weights": self.mark,
+            "stores": "+".join(digest[:8] for digest in self.training.get("stores", ())) or None,
+            "training rows": dataset.get("rows"),
+            "training data": str(dataset.get("probes", ""))[:8],
+            "training views": len(self.training.get("views", ())) or None,
+        }
+
+
+@dataclass(frozen=True)
+class StorePlace:
+    """A store whose answers are compared as a run's are."""
+
+    place: str
+    store: Store
+
+
+Place = RunPlace | StorePlace
+
+
+def open_places(places: Sequence[str]) -> tuple[list[Place], list[str]]:
+    """The runs and stores of these places, those of a sweep in the order of their names; and notes on what was left
+    out. Raises InvalidInputError for a place that is none, is named twice, or is a run that has not ended."""
+    found: list[Place] = []
+    notes: list[str] = []
+    for place in places:
+        folder, mark = _split(place)
+        if (folder / SWEEP).is_file() and not mark:
+            found += _of_sweep(folder, notes)
+        elif (folder / SETTINGS).is_file() and not (folder / "kdcache").is_dir():
+            found.append(_open_run(place, folder, mark))
+        else:
+            found.append(StorePlace(place, Store.open(place)))
+    names = [each.place if isinstance(each, StorePlace) else f"{each.folder.resolve()}@{each.mark}" for each in found]
+    if twice := sorted({name for name in names if names.count(name) > 1}):
+        raise InvalidInputError(f"{', '.join(twice)} was named twice; name each run and store once")
+    if not found:
+        raise InvalidInputError(f"{', '.join(places)} holds no run that has ended; let it train to its end")
+    return found, notes
+
+
+def _split(place: str) -> tuple[Path, str]:
+    text = place.removeprefix(PREFIX)
+    path, at, mark = text.rpartition("@")
+    return (Path(text), "") if not at or Path(text).is_dir() else (Path(path), mark)
+
+
+def _of_sweep(folder: Path, notes: list[str]) -> list[RunPlace]:
+    """The runs of a sweep that have ended, with the bytes a row that its table has."""
+    sizes, runs = _bytes_of_sweep(folder), []
+    for path in sorted(folder.iterdir()):
+        if not (path / SETTINGS).is_file():
+            continue
+        record = _record(path)
+        if len(read_metrics(path)) < record["epochs"]:
+            notes.append(f"{path} has not ended, and is left out")
+        else:
+            runs.append(_open_run(str(path), path, "", sizes.get(path.name)))
+    return runs
+
+
+def _bytes_of_sweep(folder: Path) -> dict[str, float]:
+    import csv
+
+    path = folder / "results.csv"
+    if not path.is_file():
+        return {}
+    with open(path, newline="") as file:
+        return {row["point"]: float(row["bytes_a_row"]) for row in csv.DictReader(file) if row.get("bytes_a_row")}
+
+
+def _record(folder: Path) -> dict[str, Any]:
+    path = folder / SETTINGS
+    try:
+        record = parse_json(path.read_bytes(), str(path))
+    except FormatError as error:
+        raise InvalidInputError(f"{path} is damaged ({error}); leave the run out") from error
+    if not isinstance(record, dict) or not isinstance(record.get("epochs"), int):
+        raise InvalidInputError(f"{path} is no record of a run; leave it out")
+    return record
+
+
+def _open_run(place: str, folder: Path, mark: str, bytes_a_row: float | None = None) -> RunPlace:
+    record, curves = _record(folder), read_metrics(folder)
+    if not mark and len(curves) < record["epochs"]:
+        raise InvalidInputError(
+            f"{folder} has ended {len(curves)} of {record['epochs']} epochs; train it to its end, or name the weights "
+            f"that are to be compared: {folder}@last"
+        )
+    network = spelled_out(Network(teacher=f"{PREFIX}{folder}" + (f"@{mark}" if mark else "")))
+    return RunPlace(place, folder, mark or "best", record, tuple(curves), network, bytes_a_row)

@@ -1,0 +1,207 @@
+"""`compare` on real runs: its measures are those of the training's own validation, and what does not fit is refused."""
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from kdcache.cli.app import main
+from kdcache.errors import InvalidInputError, KdcacheError, MismatchError
+from kdcache.pipelines.compare.comparison import Comparison
+from kdcache.pipelines.compare.stage import compare, names_of
+from kdcache.pipelines.extract.stage import extract
+from kdcache.pipelines.settings import CompareSettings
+from kdcache.pipelines.sweep.stage import sweep
+from kdcache.pipelines.train.stage import train
+from kdcache.store.store import Store
+from tests.kits import stages
+from tests.kits.stages import Stage, student
+
+stage = stages.stage
+
+TEST: dict[str, Any] = {"split": "test", "limit": 150}
+CLEAN: dict[str, Any] = {"transform": "none", "transform_set": {}, "views": "1"}
+
+
+class Bench:
+    """Stores of held-out digits by two teachers, and four students: kd and dkd with two seeds each."""
+
+    def __init__(self, stage: Stage, folder: Path) -> None:
+        self.stage, self.folder = stage, folder
+        extract(stage.asked(folder / "held.kd", data_set=TEST, **CLEAN))
+        other = {"weights": "", "teacher_set": {"width": 5}, "min_accuracy": 0.0}
+        extract(stage.asked(folder / "other.kd", data_set=TEST, **CLEAN, **other))
+        for objective in ("kd", "dkd"):
+            for seed in (0, 1):
+                train(self.student(f"{objective}-{seed}", objective=objective, seed=seed))
+        self.runs = [str(folder / f"{objective}-{seed}") for objective in ("kd", "dkd") for seed in (0, 1)]
+
+    def student(self, name: str, **changes: Any) -> Any:
+        judged = {"val_set": TEST, "val_store": str(self.folder / "held.kd")}
+        return student(self.folder / name, store=(self.stage.store,), **judged, **changes)
+
+    def compare(self, *runs: str, **changes: Any) -> Comparison:
+        given = {
+            "runs": runs or tuple(self.runs), "store": (str(self.folder / "held.kd"),), "data": "digits",
+            "data_set": TEST, "workers": 0, "device": "cpu", **changes,
+        }  # fmt: skip
+        return compare(CompareSettings.model_validate(given))
+
+
+@pytest.fixture(scope="module")
+def bench(stage: Stage, tmp_path_factory: pytest.TempPathFactory) -> Bench:
+    return Bench(stage, tmp_path_factory.mktemp("bench"))
+
+
+def test_its_measures_are_those_of_the_training_s_validation(bench: Bench) -> None:
+    found = bench.compare(*(f"{run}@last" for run in bench.runs))
+    assert [(group.name, len(group.members)) for group in found.groups] == [("kd", 2), ("dkd", 2)]
+    for member, run in zip((m for group in found.groups for m in group.members), bench.runs, strict=True):
+        line = json.loads((Path(run) / "metrics.jsonl").read_text().splitlines()[-1])
+        for name in ("accuracy", "nll", "ece", "agreement", "kl_to_teacher"):
+            assert member.measures[name].value == pytest.approx(line[name], rel=1e-4, abs=1e-6), name
+        hits = member.answers.decisions == found.labels
+        assert hits.mean() == pytest.approx(line["accuracy"])
+        agrees = member.answers.decisions == found.teacher.decisions
+        assert agrees.mean() == pytest.approx(line["agreement"])
+    assert found.intervals == "seeds"
+    assert not found.warnings
+    assert len(found.sample_ids) == len(found.labels) == 150
+    held = Store.open(bench.folder / "held.kd")
+    right = {str(index): int(label) for index, label in zip(held.order.tolist(), held.labels.tolist(), strict=True)}
+    ids = {str(sample): int(label) for sample, label in zip(found.sample_ids, found.labels.tolist(), strict=True)}
+    assert sorted(ids.values()) == sorted(right.values())
+
+
+def test_the_order_in_which_runs_are_asked_changes_nothing(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where memory holds one network at a time, each is asked in a pass of its own."""
+    together = bench.compare()
+    monkeypatch.setattr("kdcache.pipelines.compare.held_out.NETWORK_BYTES", 1)
+    apart = bench.compare(*reversed(bench.runs))
+    values = [
+        {member.place: {name: value.value for name, value in member.measures.items()} for member in group.members}
+        for found in (together, apart)
+        for group in found.groups
+    ]
+    assert {**values[0], **values[1]} == {**values[2], **values[3]}
+
+
+def test_a_sweep_is_its_runs_that_have_ended(bench: Bench, tmp_path: Path) -> None:
+    (tmp_path / "sweep.toml").write_text(
+        f'[base]\nstudent = "kdcache.networks:convnet"\nstudent_set = {{width = 4}}\ndata = "digits"\n'
+        f'data_set = {{limit = 300}}\nstore = "{bench.stage.store}"\nepochs = 1\nworkers = 0\ndevice = "cpu"\n'
+        "[grid]\nlr = [0.1, 0.05]\nseed = [0, 1]\n"
+    )
+    sweep(tmp_path / "sweep.toml", folder=str(tmp_path / "sweep"), plots=False)
+    found = bench.compare(str(tmp_path / "sweep"))
+    assert sorted(group.name for group in found.groups) == ["lr 0.05", "lr 0.1"]
+    assert all(member.bytes_a_row for group in found.groups for member in group.members)
+    unfinished = sorted((tmp_path / "sweep").glob("lr=*"))[0]
+    (unfinished / "metrics.jsonl").write_text("")
+    found = bench.compare(str(tmp_path / "sweep"))
+    assert sum(len(group.members) for group in found.groups) == 3
+    assert any(str(unfinished) in note and "left out" in note for note in found.notes)
+
+
+def test_stores_stand_where_runs_stand(bench: Bench, tmp_path: Path) -> None:
+    """The teacher itself, and the same teacher's store in another order."""
+    turned = tmp_path / "turned.kd"
+    extract(bench.stage.asked(turned, data_set=TEST, seed=5, **CLEAN))
+    found = bench.compare(str(turned), bench.runs[0], str(bench.folder / "other.kd"))
+    same, _, other = (group.members[0] for group in found.groups)
+    assert (same.kind, same.measures["agreement"].value) == ("store", 1.0)
+    assert same.measures["kl_to_teacher"].value < 1e-3
+    assert other.measures["agreement"].value < 0.5
+    alone = bench.compare(str(turned), data="")
+    assert alone.groups[0].members[0].measures["agreement"].value == 1.0
+    assert any("keeps some classes" in note for note in found.notes)
+
+
+def test_further_stores_are_further_teachers(bench: Bench) -> None:
+    """The fidelity gap is what the agreement with the own teacher is above that with another one."""
+    stores = (str(bench.folder / "held.kd"), str(bench.folder / "other.kd"))
+    found = bench.compare(bench.runs[0], store=stores)
+    measures = found.groups[0].members[0].measures
+    other = bench.compare(bench.runs[0], store=stores[1:]).groups[0].members[0].measures["agreement"].value
+    assert measures["agreement other"].value == pytest.approx(other)
+    assert measures["fidelity_gap other"].value == pytest.approx(measures["agreement"].value - other)
+    one = bench.compare(bench.runs[0], store=stores, combine="probabilities")
+    assert "agreement other" not in one.measures
+    assert one.teacher_name == "held + other"
+
+
+def test_the_training_rows_are_told_loudly(bench: Bench) -> None:
+    found = bench.compare(store=(bench.stage.store,), data_set={"limit": 300})
+    assert "THE ROWS ARE THE TRAINING ROWS of 4 of 4 runs" in found.warnings[0]
+
+
+def test_pictures_are_of_rows_that_flipped(bench: Bench) -> None:
+    found = bench.compare(pictures=5)
+    assert 0 < len(found.pictures) <= 5
+    for picture in found.pictures:
+        hits = {name: decision == picture.label for name, decision in picture.decisions.items() if name != "teacher"}
+        assert len(set(hits.values())) == 2
+        row = found.sample_ids.index(picture.sample)
+        assert found.labels[row] == picture.label
+        assert picture.decisions["teacher"] == found.teacher.decisions[row]
+        assert picture.pixels.dtype == np.uint8
+        assert picture.pixels.shape == (8, 8, 3)
+    assert not bench.compare().pictures
+
+
+def test_what_cannot_be_compared_is_refused(bench: Bench, tmp_path: Path, stage: Stage) -> None:
+    cases: list[tuple[dict[str, Any], type[KdcacheError], str]] = [
+        ({"data": ""}, InvalidInputError, r"is a run, which is asked about pictures; give --data"),
+        ({"data_set": {"split": "test", "limit": 149}}, MismatchError, "rows"),
+        ({"baseline": "nobody"}, InvalidInputError, r"--baseline nobody is not among what is compared: .*kd-0"),
+        ({"by": "depth"}, InvalidInputError, "no run has a setting depth; those that differ are objective"),
+        ({"view": 3}, InvalidInputError, "held.kd has no view 3; it has 0 to 0"),
+        ({"store": ()}, InvalidInputError, "needs --store"),
+    ]
+    for changes, error, message in cases:
+        with pytest.raises(error, match=message):
+            bench.compare(**changes)
+    with pytest.raises(InvalidInputError, match="named twice"):
+        bench.compare(bench.runs[0], bench.runs[0])
+    half = tmp_path / "half"
+    shutil.copytree(bench.runs[0], half)
+    (half / "metrics.jsonl").write_text((half / "metrics.jsonl").read_text().splitlines()[0] + "\n")
+    with pytest.raises(InvalidInputError, match=r"has ended 1 of 2 epochs.*half@last"):
+        bench.compare(str(half))
+    shutil.copytree(bench.runs[0], tmp_path / "copy")
+    with pytest.raises(InvalidInputError, match=r"kd-0 and .*copy have equal settings and the same seed 0"):
+        bench.compare(bench.runs[0], str(tmp_path / "copy"))
+    with pytest.raises(KdcacheError, match="nowhere"):
+        bench.compare(str(tmp_path / "nowhere"))
+
+
+def test_names_are_as_short_as_tells_them_apart() -> None:
+    assert names_of(["runs/a", "runs/b.kd"]) == ["a", "b"]
+    assert names_of(["x/a", "y/a"]) == ["x/a", "y/a"]
+
+
+def test_the_command_prints_a_table_and_json(bench: Bench, capsys: pytest.CaptureFixture[str]) -> None:
+    given = [
+        "compare", *bench.runs, "--store", str(bench.folder / "held.kd"), "--data", "digits", "--data-set",
+        "split=test", "--data-set", "limit=150", "--workers", "0", "--device", "cpu", "--baseline", bench.runs[2],
+    ]  # fmt: skip
+    for more in ([], ["--json"]):
+        with pytest.raises(SystemExit) as left:
+            main([*given, *more])
+        assert left.value.code == 0
+        out = capsys.readouterr().out
+        if not more:
+            assert "150 rows of digits" in out
+            assert "less dkd" in out
+            assert "paired by seed" in out
+    record = json.loads(out)
+    assert [group["name"] for group in record["groups"]] == ["kd", "dkd"]
+    assert record["baseline"] == "dkd"
+    assert record["measures"]["kl_to_teacher"] == {"unit": "nats", "exactness": "sketch"}
+    members = record["groups"][0]["members"]
+    mean = sum(member["measures"]["accuracy"] for member in members) / 2
+    assert record["groups"][0]["measures"]["accuracy"]["mean"] == pytest.approx(mean)
+    assert record["groups"][0]["minus_baseline"]["accuracy"]["n"] == 2
