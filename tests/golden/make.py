@@ -42,6 +42,11 @@ SEQUENCE, TOKENS = 8, 72  # in the store of texts
 GOLDEN = Provenance(device="golden")
 DRAWS, DRAW_TEMPERATURE = 7, 2.0
 FEATURES, TAPS = 3, (Tap(name="layer1.0.conv2", shape=(2, 3, 2)), Tap(name="norm", shape=(5,)))
+POOLED = (
+    Tap(name="layer2@2x1", shape=(2, 2, 1)),
+    Tap(name="layer2", shape=(2, 2, 3)),
+    Tap(name="blocks.3@1x2", shape=(2, 5)),
+)
 
 
 def golden_logits(start: int, stop: int, rows: int = ROWS) -> Array:
@@ -84,6 +89,20 @@ def golden_output(number: int, width: int, start: int, stop: int) -> Array:
     """[V, N, W] f16: multiples of 1/8, other ones for each array's number."""
     v, n, w = np.meshgrid(np.arange(start, stop), np.arange(ROWS), np.arange(width), indexing="ij")
     return (((v * 5 + n * 3 + w * 7 + number * 11) % 64) / 8 - 4).astype(np.float16)
+
+
+def golden_head() -> dict[str, Array]:
+    """Weight [C, D] and bias [C] f32: multiples of 1/4 and of 1/32."""
+    c, d = np.meshgrid(np.arange(CLASSES), np.arange(FEATURES), indexing="ij")
+    weight, bias = ((c * 7 + d * 11) % 16 - 8) / 4, (np.arange(CLASSES) * 13 % 32) / 32
+    return {"weight": weight.astype(np.float32), "bias": bias.astype(np.float32)}
+
+
+def golden_answers(start: int, stop: int) -> Array:
+    """[V, N, C] f32 logits of the golden head: sums of multiples of 1/32, exact in any order."""
+    head = golden_head()
+    answers: Array = golden_output(0, FEATURES, start, stop).astype(np.float32) @ head["weight"].T + head["bias"]
+    return answers
 
 
 def golden_contents() -> Array:
@@ -150,6 +169,8 @@ def _encode(store: Store, segment: Segment, positions: Array, logits: Array) -> 
 
 def _write_views(store: Store, start: int, stop: int, struck: tuple[int, ...]) -> None:
     segment, logits = store.add_segment(ViewSpan(start, stop)), golden_logits(start, stop)
+    if store.identity.encoding.head:
+        logits = golden_answers(start, stop)
     if store.identity.teacher.answers == "probs":
         logits = golden_log_probs(logits)
     for block in range(segment.layout.blocks):
@@ -186,7 +207,8 @@ def _make(
 ) -> None:
     path, labels = _absent(name), golden_labels()[golden_order()]
     identity = _identity(encoding, mix, teacher)
-    store = Store.create(path, identity, order=golden_order(), labels=labels, provenance=GOLDEN)
+    head = golden_head() if encoding.head else {}
+    store = Store.create(path, identity, order=golden_order(), labels=labels, provenance=GOLDEN, head=head)
     for start, stop in passes:
         _write_views(store, start, stop, struck)
         store.seal()
@@ -199,6 +221,8 @@ def _make_missing() -> None:
     _make("format1-mass.kd", TopKEncoding(k=K, tail="mass", packing="residuals"), "mixup", [(0, 2)])
     _make("format1-taps.kd", TopKEncoding(k=1, features=FEATURES, taps=TAPS), "none", [(0, 2)])
     _make("format1-contents.kd", TopKEncoding(k=K, contents="bytes"), "mixup", [(0, 2), (2, 3)])
+    pooled = TopKEncoding(k=1, features=FEATURES, head=FEATURES, taps=POOLED)
+    _make("format1-pooled-taps.kd", pooled, "none", [(0, 2)])
 
 
 if __name__ == "__main__":
