@@ -37,11 +37,9 @@ class TapName:
 
 
 def placed_shape(shape: tuple[int, ...]) -> tuple[int, int, int]:
-    """Channels, height and width of one row's shape [C, H, W], or [H, W, C] where only the first two are equal; of
-    tokens [T, D]: D, T, 1; of [D]: D, 1, 1."""
+    """Channels, height and width of one row's shape [C, H, W]; of tokens [T, D]: D, T, 1; of [D]: D, 1, 1."""
     if len(shape) == 3:
-        channels_last = shape[0] == shape[1] != shape[2]
-        return (shape[2], shape[0], shape[1]) if channels_last else (shape[0], shape[1], shape[2])
+        return shape[0], shape[1], shape[2]
     return (shape[1], shape[0], 1) if len(shape) == 2 else (shape[0], 1, 1)
 
 

@@ -17,7 +17,7 @@ Shape = tuple[int, ...]
 
 def layer_shapes(network: nn.Module, images: Tensor) -> dict[str, Shape]:
     """The shape of one row's output of each layer that gives one, by name, in the order in which they give it, and last
-    `features` where there are any.
+    `features` where there are any; of maps [C, H, W].
 
     The network is asked about prepared images [B, ch, H, W], B at least 2, in eval mode, and left in its own."""
     outputs: dict[str, Tensor] = {}
@@ -29,8 +29,8 @@ def layer_shapes(network: nn.Module, images: Tensor) -> dict[str, Shape]:
     finally:
         for module, training in modes:
             module.training = training
-    rows = len(images)
-    return {name: tuple(values.shape[1:]) for name, values in (outputs | features).items() if _is_by_row(values, rows)}
+    by_row = {name: values for name, values in (outputs | features).items() if _is_by_row(values, len(images))}
+    return {name: tuple(as_maps(values, network, images.shape[2:]).shape[1:]) for name, values in by_row.items()}
 
 
 def stages_of(network: nn.Module, shapes: dict[str, Shape]) -> list[str]:
@@ -47,21 +47,15 @@ def last_stage(network: nn.Module, shapes: dict[str, Shape]) -> str:
 def _last_maps(shapes: dict[str, Shape]) -> list[str]:
     """Of each size above 1 x 1 the last layer that gives it, among the outermost layers and those one level inside:
     deeper ones are parts of a block, such as the convolution that widens before the size falls."""
-    sizes = {name: _size(shape) for name, shape in shapes.items() if len(shape) == 3 and name != FEATURES}
+    sizes = {name: shape[1:] for name, shape in shapes.items() if len(shape) == 3 and name != FEATURES}
     maps = {name: size for name, size in sizes.items() if prod(size) > 1}
     outermost = min((name.count(".") for name in maps), default=0)
-    last: dict[tuple[int, int], str] = {}
+    last: dict[Shape, str] = {}
     for name, size in maps.items():
         if name.count(".") <= outermost + 1:
             last.pop(size, None)
             last[size] = name
     return list(last.values())
-
-
-def _size(shape: Shape) -> tuple[int, int]:
-    """Height and width of a map."""
-    _, _, height, width = as_maps(torch.empty(1, *shape, device="meta")).shape
-    return height, width
 
 
 def _blocks(network: nn.Module, shapes: dict[str, Shape]) -> list[str]:

@@ -11,7 +11,7 @@ from kdcache.base.tap_names import TapName
 from kdcache.errors import InvalidInputError
 from kdcache.networks.build import build_network
 from kdcache.networks.heads import find_head
-from kdcache.networks.taps import Tapped, as_maps
+from kdcache.networks.taps import Tapped
 
 LastLayer = Literal["relu", "linear"]
 Norm = Literal["batch", "group"]
@@ -66,7 +66,7 @@ class SimKDStudent(nn.Module):
                 f"layer {self.tap} of the student's body gives {list(values.shape)}, and its projector takes maps [B, "
                 "C, H, W]; name another (kdcache taps lists them with their shapes)"
             )
-        logits: Tensor = self.head(self.projector(as_maps(values)).mean(dim=(2, 3)))
+        logits: Tensor = self.head(self.projector(values).mean(dim=(2, 3)))
         return logits
 
     def recipe(self) -> dict[str, str | int]:

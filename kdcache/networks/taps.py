@@ -2,7 +2,8 @@
 
 A layer is named as a module is (`layer4`, `blocks.3.norm2`); the second call of one module is `relu_1`, the third
 `relu_2`, as in torchvision's feature extraction. Names that only its traced graph has (`layer1.0.add`, `flatten`) work
-where the network can be traced. `LAYER@HxW` pools, and `features` is the input of the classifier.
+where the network can be traced. `LAYER@HxW` pools, and `features` is the input of the classifier. Maps are given as
+[C, H, W], whichever axis a network has its channels on.
 
 Shape letters: B rows, N classes of the network, C channels, T tokens, D width, [H, W] of a map.
 """
@@ -54,23 +55,25 @@ class Tapped(nn.Module):
             if self._sees_features:
                 stack.enter_context(head_inputs(find_head(self.network), outputs))
             if self._graph is None:
-                stack.enter_context(layer_outputs(self.network, outputs, self._layers, self._take(len(images))))
+                stack.enter_context(layer_outputs(self.network, outputs, self._layers, self._take(images)))
                 output = self.network(images)
             else:
                 _follow_mode(self._graph, self.network.training)
-                values, take = self._graph(images), self._take(len(images))
+                values, take = self._graph(images), self._take(images)
                 output = values.pop(ANSWER)
                 outputs |= {name: take(name, tensor) for name, tensor in values.items() if isinstance(tensor, Tensor)}
         logits = answered(output, len(images), self.noun)
         return logits, {str(tap): self._tap(tap, outputs, len(images)) for tap in self.taps}
 
-    def _take(self, rows: int) -> Take:
-        """A function that keeps a layer's output, for a batch of so many rows: pooled, or a copy."""
+    def _take(self, images: Tensor) -> Take:
+        """A function that keeps a layer's output for a batch of images: maps as [B, C, H, W], pooled, or a copy."""
+        rows, views = len(images), images.shape[2:]
 
         def take(layer: str, values: Tensor) -> Tensor:
             tap = self._pooled.get(layer)
             is_by_row = values.ndim >= 2 and len(values) == rows
-            return pooled(values, tap, self.noun) if tap is not None and is_by_row else values.clone()
+            maps = as_maps(values, self.network, views)
+            return pooled(maps, tap, self.noun) if tap is not None and is_by_row else maps.clone()
 
         return take
 
@@ -131,16 +134,15 @@ def layer_outputs(
 
 
 def pooled(values: Tensor, tap: TapName, noun: str) -> Tensor:
-    """A layer's output pooled adaptively by the mean: maps [B, C, H, W] (or [B, H, W, C]) to [B, C, h, w], tokens
-    [B, T, D] to [B, w, D], in f32. Raises InvalidInputError for an output without places, or a larger size."""
+    """A layer's output pooled adaptively by the mean: maps [B, C, H, W] to [B, C, h, w], tokens [B, T, D] to [B, w, D],
+    in f32. Raises InvalidInputError for an output without places, or a larger size."""
     assert tap.size is not None
     height, width = tap.size
     shape = list(values.shape[1:])
     if values.ndim == 4:
-        maps = as_maps(values)
-        if height > maps.shape[2] or width > maps.shape[3]:
+        if height > values.shape[2] or width > values.shape[3]:
             raise InvalidInputError(f"tap {tap} of the {noun} is larger than the layer's own {shape}; pool to less")
-        return functional.adaptive_avg_pool2d(maps.float(), tap.size)
+        return functional.adaptive_avg_pool2d(values.float(), tap.size)
     if values.ndim == 3 and height == 1:
         if width > values.shape[1]:
             raise InvalidInputError(f"tap {tap} of the {noun} has more tokens than the layer's {shape}; pool to less")
@@ -151,10 +153,34 @@ def pooled(values: Tensor, tap: TapName, noun: str) -> Tensor:
     )
 
 
-def as_maps(values: Tensor) -> Tensor:
-    """Maps [B, C, H, W], of an output [B, C, H, W] or, where only its first two axes are equal, [B, H, W, C] (Swin)."""
-    _, first, second, third = values.shape
-    return values.permute(0, 3, 1, 2) if first == second != third else values
+def as_maps(values: Tensor, network: nn.Module, views: Sequence[int]) -> Tensor:
+    """A layer's output for views [h, w], its maps as [B, C, H, W].
+
+    They are taken as [B, H, W, C] (Swin) only where all says so: the first two axes have the proportions of the views,
+    the last two have not, and the network has a layer that works along a last axis of C. All else stays as it is.
+    """
+    if values.ndim != 4 or len(views) != 2:
+        return values
+    first, second, last = values.shape[1:]
+    is_last = _in_proportion(first, second, views) and not _in_proportion(second, last, views)
+    return values.permute(0, 3, 1, 2) if is_last and last in _widths(network) else values
+
+
+def _in_proportion(height: int, width: int, views: Sequence[int]) -> bool:
+    """True where a map of this size may be that of views [h, w], with up to one place of rounding on an axis."""
+    h, w = views
+    return height == width if h == w else abs(height * w - width * h) <= max(h, w)
+
+
+def _widths(network: nn.Module) -> set[int]:
+    """Lengths of a last axis along which layers of a network work."""
+    widths: set[int] = set()
+    for module in network.modules():
+        if isinstance(shape := getattr(module, "normalized_shape", None), tuple) and len(shape) == 1:
+            widths.add(int(shape[0]))
+        if isinstance(module, nn.Linear):
+            widths |= {module.in_features, module.out_features}
+    return widths
 
 
 def first_tensor(output: Any) -> Tensor | None:

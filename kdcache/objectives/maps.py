@@ -7,14 +7,12 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from kdcache.networks.taps import as_maps
-
 
 def placed(values: Tensor) -> Tensor:
-    """Maps [B, C, H, W] of a tap: maps as they are, tokens [B, T, D] as [B, D, T, 1], vectors [B, D] as [B, D, 1,
-    1]."""
+    """Maps [B, C, H, W] of a tap, which has them so whatever network it comes from; tokens [B, T, D] as [B, D, T, 1],
+    vectors [B, D] as [B, D, 1, 1]."""
     if values.ndim == 4:
-        return as_maps(values)
+        return values
     if values.ndim == 3:
         return values.transpose(1, 2)[..., None]
     return values[..., None, None]

@@ -9,7 +9,7 @@ from math import isqrt
 
 from kdcache.base.arrays import WIDTH
 from kdcache.base.limits import VIEWS_MAX
-from kdcache.base.tap_names import TAP, TapName
+from kdcache.base.tap_names import TAP, TapName, placed_shape
 from kdcache.base.view_span import ViewSpan
 from kdcache.errors import DamagedError, InvalidInputError
 from kdcache.labels.encoding import Encoding, RowArray, Tap
@@ -96,12 +96,11 @@ def _pooled_name(tap: Tap, views: ViewSpan) -> str:
     layer, shape = TapName.parse(tap.name).layer, tap.shape
     if len(shape) not in (2, 3):
         return ""
-    is_last = len(shape) == 2 or shape[0] == shape[1] != shape[2]  # channels: of tokens [T, D], and of maps [H, W, C]
-    channels = shape[-1] if is_last else shape[0]
+    channels, *_ = placed_shape(shape)
     places = OUTPUT_BYTES // (BLOCK_MIN * len(views) * channels * WIDTH["float16"])
     if len(shape) == 2:
         return f"{layer}@1x{places}" if places else ""
-    side = min(isqrt(places), *(shape[:2] if is_last else shape[1:]))
+    side = min(isqrt(places), *shape[1:])
     return f"{layer}@{side}x{side}" if side else ""
 
 

@@ -7,12 +7,13 @@ import timm
 import torch
 import torchvision
 from torch import Tensor, nn
+from torch.nn import functional
 
 from kdcache.base.tap_names import TapName
 from kdcache.errors import InvalidInputError
 from kdcache.networks.layers import last_stage, layer_shapes, stages_of
 from kdcache.networks.small import convnet
-from kdcache.networks.taps import Tapped, as_maps
+from kdcache.networks.taps import Tapped
 from kdcache.objectives.taps import taps
 
 IMAGES = torch.randn(3, 3, 64, 64, generator=torch.Generator().manual_seed(0))
@@ -71,12 +72,36 @@ def test_pooling_takes_means_of_places_and_of_tokens(resnet: nn.Module) -> None:
         Tapped(resnet, ["layer2@9x9"])(IMAGES)
 
 
-def test_channels_that_come_last_are_brought_forward() -> None:
+@pytest.mark.parametrize(("height", "width"), [(64, 64), (64, 96)])
+def test_channels_that_come_last_are_brought_forward(height: int, width: int) -> None:
     swin = torchvision.models.swin_t(num_classes=4).eval()
-    _, values = Tapped(swin, ["features.1", "features.1@2x2"])(IMAGES)
-    assert values["features.1"].shape == (3, 16, 16, 96)
-    assert as_maps(values["features.1"]).shape == (3, 96, 16, 16)
-    assert values["features.1@2x2"].shape == (3, 96, 2, 2)
+    images = torch.randn(2, 3, height, width, generator=torch.Generator().manual_seed(0))
+    whole: list[Tensor] = []
+    handle = swin.features[1].register_forward_hook(lambda module, inputs, output: whole.append(output))
+    names = ["features.1", "features.1@2x2", "features.0.0"]
+    _, values = Tapped(swin, names)(images)
+    handle.remove()
+    assert whole[0].shape == (2, height // 4, width // 4, 96)
+    assert torch.equal(values["features.1"], whole[0].permute(0, 3, 1, 2))
+    assert values["features.0.0"].shape == values["features.1"].shape
+    expected = functional.adaptive_avg_pool2d(values["features.1"], 2)
+    torch.testing.assert_close(values["features.1@2x2"], expected)
+    shapes = layer_shapes(swin, images)
+    assert shapes["features.1"] == tuple(values["features.1"].shape[1:])
+
+
+@pytest.mark.parametrize(("height", "width", "stride"), [(16, 24, (2, 2)), (16, 16, (2, 1)), (24, 16, (3, 2))])
+def test_as_many_channels_as_rows_are_channels(height: int, width: int, stride: tuple[int, int]) -> None:
+    """Maps [8, 8, 12], [8, 8, 16] and [8, 8, 8]: of pictures that are not square, or squeezed along one axis."""
+    layers = [nn.Conv2d(1, 8, 3, padding=1), nn.AvgPool2d(stride), nn.AdaptiveAvgPool2d(1), nn.Flatten()]
+    network = nn.Sequential(*layers, nn.Linear(8, 3)).eval()
+    images = torch.randn(2, 1, height, width, generator=torch.Generator().manual_seed(0))
+    _, values = Tapped(network, ["1", "1@4x2"])(images)
+    expected = network[:2](images)
+    assert expected.shape[1:3] == (8, 8)
+    assert torch.equal(values["1"], expected)
+    torch.testing.assert_close(values["1@4x2"], functional.adaptive_avg_pool2d(expected, (4, 2)))
+    assert layer_shapes(network, images)["1"] == tuple(expected.shape[1:])
 
 
 @pytest.mark.parametrize("names", [("0", "features"), ("13@1x1",)])

@@ -11,13 +11,14 @@ import torch
 from kdcache.errors import InvalidInputError, MissingBlockError
 from kdcache.objectives.catalogue import TAP_TERMS, describe, make_objective, parameters_of
 from kdcache.objectives.joined import wrapped
+from kdcache.objectives.maps import vectors
 from kdcache.objectives.objective import Objective
 from kdcache.objectives.outputs import Outputs
 from kdcache.objectives.tap_pairs import Sizes, TeacherSizes
 from tests.kits.tap_cases import TapCase, term_loss
 
 CASE = TapCase(
-    {"stem": (2, 8, 8), "a": (3, 4, 4), "tokens": (6, 3), "pooled": (3, 1, 1), "features": (3,), "swin": (4, 4, 8)},
+    {"stem": (2, 8, 8), "a": (3, 4, 4), "tokens": (6, 3), "pooled": (3, 1, 1), "features": (3,), "narrow": (4, 4, 8)},
     ({"m": (4, 4, 4), "tokens": (9, 5), "features": (4,)},),
 )
 BY_FEATURES = ("rkd", "pkt", "crd", "srrl")
@@ -52,7 +53,7 @@ def test_each_describes_itself(subtests: pytest.Subtests) -> None:
 
 @pytest.mark.parametrize("name", TAP_TERMS)
 def test_a_layer_that_the_student_lacks_is_told_with_those_it_has(name: str) -> None:
-    message = "the student has no layer layer9; its layers are stem, a, tokens, pooled, features, swin .kdcache taps"
+    message = "the student has no layer layer9; its layers are stem, a, tokens, pooled, features, narrow .kdcache taps"
     with pytest.raises(InvalidInputError, match=message):
         made(name, student_tap="layer9")
 
@@ -147,15 +148,21 @@ def test_sizes_that_a_layer_cannot_be_pooled_to_are_refused_at_once() -> None:
             CASE.sizes.student_shape(name)
     assert CASE.sizes.student_shape("a@2x3") == (3, 2, 3)
     assert CASE.sizes.student_shape("tokens@1x4") == (4, 3)
-    assert CASE.sizes.student_shape("swin@2x2") == (8, 2, 2)  # channels come last there
+    assert CASE.sizes.student_shape("narrow@2x8") == (4, 2, 8)
 
 
-def test_maps_whose_channels_come_last_are_joined_by_channel() -> None:
-    objective = made("hint", student_tap="swin")
-    swin = torch.randn(5, 4, 4, 8, generator=torch.Generator().manual_seed(1))
-    turned = {name: term_loss(objective, Outputs(torch.zeros(5, 5), None, {"swin": tap}), CASE.batch).item()
-              for name, tap in (("last", swin), ("first", swin.permute(0, 3, 1, 2)))}  # fmt: skip
-    assert turned["last"] == turned["first"]
+def test_a_map_of_as_many_channels_as_rows_is_joined_by_channel() -> None:
+    """[C, H, W] of 4 x 4 x 8: a linear map of its channels, the mean of its places."""
+    objective = made("hint", student_tap="narrow")
+    narrow = torch.randn(5, 4, 4, 8, generator=torch.Generator().manual_seed(1))
+    places = narrow.reshape(5, 4, 4, 4, 2).mean(dim=4)  # as wide as the teacher's
+    losses = [
+        term_loss(objective, Outputs(torch.zeros(5, 5), None, {"narrow": tap}), CASE.batch).item()
+        for tap in (narrow, places.repeat_interleave(2, dim=3))
+    ]
+    assert losses[0] == pytest.approx(losses[1], rel=1e-5)
+    assert vectors(narrow).shape == (5, 4)
+    torch.testing.assert_close(vectors(narrow), narrow.mean(dim=(2, 3)))
 
 
 @pytest.mark.parametrize("name", [name for name in TAP_TERMS if name != "simkd"])
