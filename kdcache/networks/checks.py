@@ -12,7 +12,10 @@ from kdcache.base.progress import Progress, silent
 from kdcache.base.view_span import ViewSpan
 from kdcache.base.worker_start import DEFAULT_START
 from kdcache.errors import InvalidInputError, TeacherSuspectError
+from kdcache.networks.forward_memory import ForwardMemory
+from kdcache.networks.head_check import HeadCheck
 from kdcache.networks.input_trials import permutation_of, surely_better
+from kdcache.networks.loop_memory import NO_FORWARD
 from kdcache.networks.row_trials import CHUNK, RowTrials
 from kdcache.networks.steadiness import STEADY_ROWS
 from kdcache.networks.teacher import Teacher
@@ -31,10 +34,11 @@ PERMUTED = 3.0  # a relabelling is named where it is right this many times as of
 @dataclass(frozen=True)
 class TeacherCheck:
     """The outcome of a teacher's check: its top-1 `accuracy` on the clean rows that were asked, None where none of them
-    is labelled, and notes on what looks odd and may be right."""
+    is labelled, notes on what looks odd and may be right, and the memory of its `forward`."""
 
     accuracy: float | None
     notes: tuple[str, ...] = ()
+    forward: ForwardMemory = NO_FORWARD
 
 
 def require_determinism(dataset: ViewDataset, view: int, *, views_asked: int = 1) -> tuple[str, ...]:
@@ -90,9 +94,11 @@ def check_teacher(
     dataset: ViewDataset,
     min_accuracy: float | None,
     is_new: bool = True,
+    head: HeadCheck | None = None,
     progress: Progress = silent,
 ) -> TeacherCheck:
-    """Ask the teacher about clean rows: up to 64, and up to 500 more until the verdict is plain.
+    """Ask the teacher about clean rows: up to 64, and up to 500 more until the verdict is plain. A note says where the
+    `head` that is kept does not give the answers.
 
     Raises InvalidInputError where its answers are probabilities and not taken as such, or the other way round. A store
     that stands (`is_new` false) goes on with them, under a note. Raises TeacherSuspectError where the teacher is
@@ -113,11 +119,13 @@ def check_teacher(
         limit if has_label.any() else 0.0,
         tries_others=min_accuracy is None and bool(has_label.any()),
         progress=progress,
+        head=head,
     )
     trials.run(_permuted_gains)
-    notes = (*trials.notes, *trials.answers.notes(teacher.answers.kind, is_new=is_new))
+    head_notes = () if head is None else head.notes()
+    notes = (*trials.notes, *trials.answers.notes(teacher.answers.kind, is_new=is_new), *head_notes)
     if not has_label.any():
-        return TeacherCheck(None, notes)
+        return TeacherCheck(None, notes, trials.forward)
     predictions = trials.predictions
     labels = trials.labels[: len(predictions)]
     accuracy = float((predictions == labels).mean())
@@ -133,7 +141,7 @@ def check_teacher(
         raise TeacherSuspectError(
             f"the teacher's top-1 accuracy on {len(labels)} clean rows is {accuracy:.3f}; {suspicion}{advice}"
         )
-    return TeacherCheck(accuracy, notes)
+    return TeacherCheck(accuracy, notes, trials.forward)
 
 
 def twice_chance(classes: int) -> float:

@@ -21,8 +21,9 @@ from kdcache.base.view_span import ViewSpan
 from kdcache.errors import BadLogitsError, InvalidInputError
 from kdcache.labels.reduction import finite_rows
 from kdcache.networks.answers import Kind
+from kdcache.networks.forward_memory import ForwardMemory
 from kdcache.networks.kept_outputs import LARGEST, output_fields, require_storable
-from kdcache.networks.loop_memory import LoopMemory, loop_memory
+from kdcache.networks.loop_memory import NO_FORWARD, LoopMemory, loop_memory
 from kdcache.networks.preparation import BatchBuffers, record_event
 from kdcache.networks.steadiness import SteadyBatches
 from kdcache.networks.teacher import Teacher
@@ -65,7 +66,8 @@ class BlockExtractor:
     """Extracts blocks of one segment: `requests`, then `ask` on the device, then `encode` on the writer's thread.
 
     `order` [N] are dataset indices and `labels` [N] hard labels, by position. `sample_name(position)` names a sample in
-    errors. A forward sees `batch_rows` rows at most, a multiple of 64. `view_bytes` is the size of one drawn view.
+    errors. A forward sees `batch_rows` rows at most, a multiple of 64. `view_bytes` is the size of one drawn view,
+    `forward` the memory of the checks' forward.
     """
 
     layout: SegmentLayout
@@ -76,6 +78,7 @@ class BlockExtractor:
     sample_name: Callable[[int], str]
     batch_rows: int
     view_bytes: int
+    forward: ForwardMemory = NO_FORWARD
 
     @cached_property
     def buffers(self) -> BatchBuffers:
@@ -95,6 +98,7 @@ class BlockExtractor:
             view_bytes=self.view_bytes,
             request=request_size(self.identity, len(self.layout.views), self.view_bytes),
             batch_rows=self.batch_rows,
+            forward=self.forward,
         )
 
     def requests(self, block: int) -> Iterator[ViewRequest]:

@@ -6,6 +6,7 @@ teacher is asked about the first 64 rows and at most 500 more, counted with each
 """
 
 from collections.abc import Callable, Iterator
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -17,6 +18,8 @@ from kdcache.base.arrays import IntArray
 from kdcache.base.progress import Progress, silent
 from kdcache.labels.reduction import centre
 from kdcache.networks.asked_answers import AskedAnswers
+from kdcache.networks.forward_memory import ForwardMemory, LiveBytes
+from kdcache.networks.head_check import HeadCheck
 from kdcache.networks.input_trials import (
     SURE,
     InputPreparation,
@@ -55,7 +58,8 @@ class RowTrials:
 
     labels: [R] of all rows that there are. limit: the accuracy that is asked for. tries_others: other feedings are
     tried, though the accuracy is above the limit. After `run`: `predictions` [n] and `hits` [n] of the teacher as it
-    is, what it answered (`answers`), and `notes` on its steadiness.
+    is, what it answered (`answers`), `notes` on its steadiness, and the memory of its first `forward`. `head` is held
+    against each answer.
     """
 
     teacher: Teacher
@@ -64,6 +68,7 @@ class RowTrials:
     limit: float
     tries_others: bool
     progress: Progress = silent
+    head: HeadCheck | None = None
 
     def __post_init__(self) -> None:
         self.budget = CHUNK + FURTHER_ROWS
@@ -73,6 +78,7 @@ class RowTrials:
         self.answers = AskedAnswers()
         self.trials: dict[str, Trial] = {}
         self.notes: tuple[str, ...] = ()
+        self.forward = ForwardMemory()
 
     @property
     def hits(self) -> Flags:
@@ -132,9 +138,15 @@ class RowTrials:
             return False
         views = views[: self.budget - self.asked_rows]
         with torch.inference_mode():
-            answer = self.teacher.raw_answer(self.teacher.preparation(views))
+            images = self.teacher.preparation(views)
+            with LiveBytes() if not self.chunks else nullcontext() as live:
+                answer = self.teacher.raw_answer(images)
+            if live is not None:
+                self.forward = ForwardMemory(len(views), live.peak)
             self._count(len(views))
             logits = self.teacher.answers.logits(answer)
+            if self.head is not None and (features := self.teacher.features) is not None:
+                self.head.add(features.cpu().numpy(), logits.cpu().numpy())
             if not self.chunks:
                 self.notes = require_steady(self.teacher, self.teacher.preparation(views[:STEADY_ROWS]), logits)
                 self._count(min(STEADY_ROWS, len(views)))

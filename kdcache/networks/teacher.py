@@ -101,6 +101,11 @@ class Teacher:
             output = self.network(images)
         return answered(output, len(images), "teacher")
 
+    @property
+    def features(self) -> Tensor | None:
+        """The pooled features [B, D] f32 of the latest answer; None without a linear head that takes them."""
+        return self._features
+
     def _cast(self) -> AbstractContextManager[Any]:
         """Autocast to the teacher's precision."""
         device = torch.device(self.preparation.device).type

@@ -5,12 +5,14 @@ against the soft labels beside them, so that a classifier which is not what answ
 Shape letters: B rows, C classes, D width of the features.
 """
 
+from collections.abc import Sequence
 from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
 
 from kdcache.errors import InvalidInputError, MissingBlockError
+from kdcache.labels.encoding import Encoding
 from kdcache.places.place import Place
 from kdcache.store.manifest import Identity
 from kdcache.store.reading import EncodedRows
@@ -53,16 +55,11 @@ def all_logits(store: Source, view: int, positions: npt.NDArray[np.int64]) -> Ar
         )
     rows, head = store.load(view, positions, features=True), store.head()
     features_BD = rows.arrays["features"].astype(np.float32)
-    logits_BC = features_BD @ head["weight"].T + head["bias"]
-    error_BC = np.abs(features_BD) @ np.abs(head["weight"]).T * ROUNDING + SUMS * np.abs(logits_BC)
-    masked = list(store.identity.teacher.masked_classes)
-    logits_BC[:, masked], error_BC[:, masked] = -np.inf, 0.0
+    logits_BC, error_B = head_logits(features_BD, head, store.identity.teacher.masked_classes)
     soft = rows.soft_labels()
     classes = np.asarray(soft.classes).astype(np.int64)
-    log_probs_BC = logits_BC - np.logaddexp.reduce(logits_BC, axis=1, keepdims=True)
-    expected, stored = np.take_along_axis(log_probs_BC, classes, axis=1), np.asarray(soft.log_probs(1.0))
-    difference = np.where(np.maximum(stored, expected) > SURE, np.abs(stored - expected), 0.0).max(axis=1)
-    limit = encoding.answer_error(float(log_probs_BC.max(initial=0.0)) - SURE) + 2 * error_BC.max(axis=1)
+    expected = np.take_along_axis(normalised(logits_BC), classes, axis=1)
+    difference, limit = deviation(expected, np.asarray(soft.log_probs(1.0)), error_B, encoding)
     wrong = np.flatnonzero(~(difference <= limit))
     if len(wrong):
         row = int(wrong[0])
@@ -73,3 +70,27 @@ def all_logits(store: Source, view: int, positions: npt.NDArray[np.int64]) -> Ar
             "extract with --encoding full"
         )
     return logits_BC
+
+
+def head_logits(features_BD: Array, head: dict[str, Array], masked: Sequence[int]) -> tuple[Array, Array]:
+    """Logits [B, C] f32 of features and classifier, -inf for masked classes, and the most [B] by which one of a row is
+    off where the features are rounded to f16."""
+    logits_BC = features_BD @ head["weight"].T + head["bias"]
+    error_BC = np.abs(features_BD) @ np.abs(head["weight"]).T * ROUNDING + SUMS * np.abs(logits_BC)
+    logits_BC[:, list(masked)], error_BC[:, list(masked)] = -np.inf, 0.0
+    return logits_BC, error_BC.max(axis=1)
+
+
+def normalised(logits_BC: Array) -> Array:
+    """Log-probabilities [B, C] of logits."""
+    log_probs_BC: Array = logits_BC - np.logaddexp.reduce(logits_BC, axis=1, keepdims=True)
+    return log_probs_BC
+
+
+def deviation(head_BK: Array, answered_BK: Array, error_B: Array, encoding: Encoding) -> tuple[Array, Array]:
+    """By how much [B] log-probabilities of a classifier and of an answer differ at most, among classes that are not
+    below both, and the most [B] that rounding and the encoding explain."""
+    is_sure = np.maximum(head_BK, answered_BK) > SURE
+    difference = np.where(is_sure, np.abs(np.where(is_sure, answered_BK, 0) - np.where(is_sure, head_BK, 0)), 0.0)
+    limit = encoding.answer_error(float(head_BK.max(initial=0.0)) - SURE) + 2 * error_B
+    return difference.max(axis=1), limit

@@ -24,6 +24,9 @@ from kdcache.networks.build import build_network, network_text
 from kdcache.networks.checks import TeacherCheck, check_teacher, require_determinism
 from kdcache.networks.extract_block import BlockExtractor
 from kdcache.networks.first_views import first_views, give_shapes
+from kdcache.networks.forward_memory import ForwardMemory
+from kdcache.networks.head_check import HeadCheck
+from kdcache.networks.loop_memory import NO_FORWARD
 from kdcache.networks.own_input import feeding, own_input
 from kdcache.networks.preparation import Preparation
 from kdcache.networks.teacher import Teacher
@@ -57,7 +60,7 @@ BOTH_WAYS = (
 class Job:
     """The parts of an extraction. `head` is the classifier that `--keep head` writes, `lineage` the stores that the
     teacher learned from, `view_bytes` the size of one view, `notes` those on data, classes, the teacher's weights and
-    its input. `is_new`: no store stands yet."""
+    its input. `is_new`: no store stands yet. `forward`: the memory of the checks' forward, once it was measured."""
 
     data: Data
     teacher: Teacher
@@ -73,6 +76,7 @@ class Job:
     view_bytes: int
     is_new: bool = True
     notes: tuple[str, ...] = ()
+    forward: ForwardMemory = NO_FORWARD
 
     def check(self, min_accuracy: float | None, progress: Progress = silent) -> TeacherCheck:
         """Check that the transform replays and the teacher knows its data set."""
@@ -85,6 +89,7 @@ class Job:
                 dataset=self.dataset,
                 min_accuracy=min_accuracy,
                 is_new=self.is_new,
+                head=HeadCheck.of(self.identity, self.head),
                 progress=progress,
             )
         self.teacher.require_same_weights()
@@ -101,6 +106,7 @@ class Job:
             sample_name=self.sample_name,
             batch_rows=self.batch_rows,
             view_bytes=self.view_bytes,
+            forward=self.forward,
         )
 
     def sample_name(self, position: int) -> str:

@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 from kdcache.base.launch import launched
@@ -49,6 +50,7 @@ def extract(
         earlier = _require_same_store(settings, job, progress)
         fresh.begin(job)
         checked = job.check(settings.min_accuracy, progress)
+        job = replace(job, forward=checked.forward)
         if earlier is not None:
             require_same_answers(earlier, job)
         fresh.require_begin()

@@ -10,6 +10,7 @@ from kdcache.base.view_span import ViewSpan
 from kdcache.labels.encoding import Encoding
 from kdcache.labels.full import FullEncoding
 from kdcache.labels.topk import TopKEncoding
+from kdcache.networks.forward_memory import ForwardMemory
 from kdcache.networks.loop_memory import SLACK, loop_memory
 from kdcache.store.segment_layout import segment_layout
 from tests.benchmarks.extracting_memory import extracted_apart
@@ -30,11 +31,31 @@ def test_the_bound_stops_growing_with_the_data_set() -> None:
     assert bound(10**6, 10, 1000, FullEncoding()) < 2 * 10**9
 
 
+def test_a_forward_of_more_rows_than_the_checks_asked_about_counts() -> None:
+    """It is a whole batch's, or that of all rows of a block where those are fewer."""
+    identity = make_identity(np.arange(100), np.zeros(100), classes=10, encoding=TopKEncoding(k=5))
+    forwards = {}
+    for views, batch_rows in ((1, 64), (1, 256), (4, 128), (4, 256), (4, 512)):
+        layout = segment_layout(identity, ViewSpan(0, views))
+        assert layout.block == 64
+        sizes = {"view_bytes": 768, "batch_rows": batch_rows}
+        memory = loop_memory(layout, identity, request=(64, 1), forward=ForwardMemory(64, 64_000_000), **sizes)
+        without = loop_memory(layout, identity, request=(64, 1), **sizes)
+        assert memory.total - without.total == memory.forward
+        forwards[views, batch_rows] = memory.forward
+    assert forwards == {(1, 64): 0, (1, 256): 0, (4, 128): 128e6, (4, 256): 256e6, (4, 512): 256e6}
+
+
 CONVNET = {"teacher": "kdcache.networks:convnet", "teacher_set": "channels=3"}
 CASES: list[tuple[int, dict[str, Any]]] = [
     (100, {"rows": 256, "views": 1, "top_k": 5}),
     (1000, {"rows": 512, "views": 10, "encoding": "full"}),
     (100, {"rows": 256, "views": 2, "size": 64, "keep": "tap:0", "batch_size": 64, **CONVNET}),  # 131 kB a row
+    (100, {"rows": 256, "views": 1, "size": 96, "batch_size": 256, "teacher": "torchvision:resnet18"}),
+    (
+        100,
+        {"rows": 256, "views": 1, "size": 96, "batch_size": 256, "keep": "stages", "teacher": "torchvision:resnet18"},
+    ),
 ]
 
 
