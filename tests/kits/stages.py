@@ -174,7 +174,8 @@ def arguments(settings: ExtractSettings | TrainSettings) -> list[str]:
 def begin(settings: ExtractSettings) -> None:
     """The store without views, so that a process of any kind goes on with the block rule of this one."""
     job = open_job(settings)
-    Store.create(settings.store, job.identity, order=job.order, labels=job.labels, provenance=job.provenance)
+    parts = {"order": job.order, "labels": job.labels, "head": job.head}
+    Store.create(settings.store, job.identity, provenance=job.provenance, **parts)
 
 
 def start(settings: ExtractSettings | TrainSettings, environment: dict[str, str]) -> BaseProcess:

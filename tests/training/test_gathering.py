@@ -4,13 +4,15 @@ from concurrent.futures import ThreadPoolExecutor
 from threading import Barrier
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor
 
+from kdcache.objectives.batch import Batch
 from kdcache.objectives.outputs import Outputs
 from kdcache.training.gathering import whole_batch
-from tests.kits.labels import batch_of
+from tests.kits.labels import batch_of, full_labels
 
 SHARES = (3, 2)
 
@@ -66,3 +68,44 @@ def test_all_tensors_of_the_outputs_are_gathered_with_their_gradients(subtests: 
             for rank in range(2):
                 assert torch.equal(gathered[rank][name], torch.cat([expected[0][name], expected[1][name]]))
                 assert torch.equal(expected[rank][name].grad, 2 * 2 * expected[rank][name])  # processes times 2 x
+
+
+def teacher_batch(rank: int) -> Batch:
+    """A mixed batch of two stores whose features and taps differ in width; each rank holds its taps in another
+    order."""
+    generator, rows = np.random.RandomState(rank), SHARES[rank]
+    y = torch.arange(rows) + 10 * rank
+    soft = [full_labels(generator.normal(size=(rows, 4)), np.arange(rows) % 4) for _ in range(2)]
+    taps: list[dict[str, Tensor]] = []
+    for shapes in ({"layer1": (2, 3), "layer2@1x1": (5, 1, 1)}, {"layer1": (7,)}):
+        values = {name: torch.from_numpy(generator.normal(size=(rows, *shapes[name]))).half() for name in shapes}
+        taps.append(dict(sorted(values.items(), reverse=rank == 1)))
+    features = tuple(torch.from_numpy(generator.normal(size=(rows, width))).half() for width in (3, 6))
+    mixing = {"y2": y + 100, "lam": torch.linspace(0.1, 0.9, rows)}
+    return batch_of(*soft, y=y, taps=tuple(taps), features=features, shares=SHARES, **mixing)
+
+
+def test_all_tensors_of_the_batch_are_gathered() -> None:
+    """Features and taps of each store, soft labels and mixing, bit for bit; images stay each one's own."""
+    batches = [teacher_batch(rank) for rank in range(2)]
+    rows, barrier = [None, None], Barrier(2, timeout=30)
+
+    def process(rank: int) -> Batch:
+        logits = Outputs(torch.zeros(SHARES[rank], 4))
+        return whole_batch(logits, batches[rank], Thread(rank, rows, barrier))[1]  # type: ignore[arg-type]
+
+    with ThreadPoolExecutor(2) as threads:
+        wholes = list(threads.map(process, range(2)))
+    for whole, own in zip(wholes, batches, strict=True):
+        assert whole.images is own.images
+        assert whole.shares == ()
+        for name in ("y", "y2", "lam", "positions"):
+            assert torch.equal(getattr(whole, name), torch.cat([getattr(batch, name) for batch in batches])), name
+        for number in range(2):
+            for name in batches[0].taps[number]:
+                expected = torch.cat([batch.taps[number][name] for batch in batches])
+                assert whole.taps[number][name].dtype == torch.float16
+                assert torch.equal(whole.taps[number][name], expected), name
+            assert torch.equal(whole.features[number], torch.cat([batch.features[number] for batch in batches]))
+            soft = [batch.teachers[number].log_probs(1.0) for batch in batches]
+            assert torch.equal(whole.teachers[number].log_probs(1.0), torch.cat(soft))
