@@ -4,7 +4,8 @@ from typing import TYPE_CHECKING, Any
 
 from kdcache.cli.console import print_json, print_note, print_record, print_table, progress_bar
 from kdcache.cli.flags import with_flags
-from kdcache.pipelines.settings import CompareSettings, load_settings
+from kdcache.pipelines.compare.settings import CompareSettings
+from kdcache.pipelines.settings import load_settings
 
 if TYPE_CHECKING:
     from kdcache.pipelines.compare.comparison import Comparison, Spread

@@ -1,75 +1,42 @@
 """Settings of the stages are frozen, have the same names as flags and in TOML, and refuse unknown names. No torch."""
 
-import os
 from collections.abc import Collection
 from typing import Annotated, Any, Literal, TypeVar
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from kdcache.base.engine_settings import EngineSettings
-from kdcache.base.limits import CLASSES_MAX, ROWS_MAX, VIEWS_MAX
-from kdcache.base.ranges import EPOCHS_MAX, LARGE, PROCESSES_MAX, ROWS_OF_BATCH_MAX, SEED_MAX, Range
+from kdcache.base.limits import CLASSES_MAX, ROWS_MAX
+from kdcache.base.ranges import EPOCHS_MAX, LARGE, ROWS_OF_BATCH_MAX, Range
 from kdcache.base.records import explain
+from kdcache.base.setting_types import (
+    Arguments,
+    BelowOne,
+    Classes,
+    Count,
+    Deviations,
+    Epochs,
+    Keep,
+    Means,
+    Names,
+    Paths,
+    Positive,
+    Precision,
+    Processes,
+    Seed,
+    SomeCount,
+    SomeEpochs,
+    SomePositive,
+    SomeShare,
+    Temperature,
+    Texts,
+    Weights,
+)
 from kdcache.base.specs import parse_arguments, read_toml
-from kdcache.base.tap_names import require_kept
 from kdcache.base.view_span import ViewSpan, WrittenSpan
 from kdcache.base.worker_start import DEFAULT_START, WorkerStart
 from kdcache.errors import InvalidInputError
 from kdcache.training.run_record import WEIGHTS
-
-
-def _arguments(value: Any) -> Any:
-    return parse_arguments(value, "setting") if isinstance(value, list | tuple) else value
-
-
-def _listed(value: Any) -> Any:
-    items = [value] if isinstance(value, str | int | float) and not isinstance(value, bool) else value
-    if isinstance(items, list | tuple) and any(isinstance(item, str) for item in items):
-        return tuple(part.strip() for item in items for part in str(item).split(",") if part.strip())
-    return items
-
-
-def _paths(value: Any) -> Any:
-    """Paths, several of which may be joined by commas; one that exists may hold commas itself."""
-    items = [value] if isinstance(value, str) else value
-    if not isinstance(items, list | tuple) or not all(isinstance(item, str) for item in items):
-        return items
-    paths = []
-    for parts in (item.split(",") for item in items):
-        while parts:
-            counts = range(len(parts), 1, -1)
-            count = next((count for count in counts if _exists(",".join(parts[:count]))), 1)
-            paths.append(",".join(parts[:count]).strip())
-            parts = parts[count:]
-    return tuple(path for path in paths if path)
-
-
-def _exists(path: str) -> bool:
-    """True for a path that is there, as it is or before the mark of a seal, @ID."""
-    return any(map(os.path.exists, (path.strip(), path.strip().rpartition("@")[0])))
-
-
-Arguments = Annotated[dict[str, Any], BeforeValidator(_arguments)]
-Means = Annotated[tuple[Annotated[float, Range(-LARGE, LARGE)], ...], BeforeValidator(_listed)]
-Deviations = Annotated[tuple[Annotated[float, Range(1 / LARGE, LARGE)], ...], BeforeValidator(_listed)]
-Weights = Annotated[tuple[Annotated[float, Range(0.0, LARGE)], ...], BeforeValidator(_listed)]
-Classes = Annotated[tuple[Annotated[int, Range(0, CLASSES_MAX - 1)], ...], BeforeValidator(_listed)]
-Epochs = Annotated[tuple[Annotated[int, Range(0, EPOCHS_MAX)], ...], BeforeValidator(_listed)]
-Seed = Annotated[int, Range(0, SEED_MAX)]
-Count = Annotated[int, Range(1, CLASSES_MAX)]
-Processes = Annotated[int, Range(0, PROCESSES_MAX)]
-Positive = Annotated[float, Range(0.0, LARGE, above=True)]
-Paths = Annotated[tuple[str, ...], BeforeValidator(_paths)]
-Names = Annotated[tuple[str, ...], BeforeValidator(_listed)]
-Texts = Annotated[tuple[str, ...], BeforeValidator(lambda value: (value,) if isinstance(value, str) else value)]
-Keep = Annotated[tuple[str, ...], BeforeValidator(_listed), AfterValidator(require_kept)]
-Precision = Literal["float32", "bfloat16", "float16"]
-Temperature = Annotated[float | Literal["calibrated"], Range(0.0, LARGE, above=True, words=("calibrated",))]
-SomeEpochs = Annotated[int | None, Range(1, EPOCHS_MAX)]
-SomeCount = Annotated[int | None, Range(1, CLASSES_MAX)]
-SomePositive = Annotated[float | None, Range(0.0, LARGE, above=True)]
-SomeShare = Annotated[float | None, Range(0.0, 1.0)]
-BelowOne = Annotated[float, Range(0.0, 1.0, below=True)]
 
 WEIGHTS_TEXT = "safetensors or torch FILE to load into the teacher; FILE#KEY: one of its state dicts"
 
@@ -260,41 +227,6 @@ class TapsSettings(BaseModel):
     data_set: Arguments = Field(default={}, description="key=value for the data set")
     transform: str = Field(default="none", description="the transform of its views")
     transform_set: Arguments = Field(default={}, description="key=value for the transform")
-
-
-class CompareSettings(BaseModel):
-    """Settings of `kdcache compare`."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    runs: Paths = Field(
-        description="folders of runs (FOLDER@last: not the best weights), of sweeps, and stores: who is compared"
-    )
-    store: Paths = Field(
-        description="the teacher's store of held-out rows; further ones are other teachers of the same rows"
-    )
-    combine: Literal["probabilities", "logits", "predictions"] | None = Field(
-        default=None, description="compare with all stores as one teacher, averaged so"
-    )
-    data: str = Field(default="", description="the data set of that store; needed where runs are compared")
-    data_set: Arguments = Field(default={}, description="key=value for the data set, for example split=test")
-    transform: str = Field(default="", description="the store's transform, where it is one of your own")
-    transform_set: Arguments = Field(default={}, description="key=value for that transform")
-    view: Annotated[int | None, Range(0, VIEWS_MAX - 1)] = Field(
-        default=None, description="the view of the store that is compared; its first by default"
-    )
-    by: str = Field(default="", description="group by this setting alone; default: by all but the seed")
-    baseline: str = Field(default="", description="a run of the group that others are held against; default: the first")
-    also: Names = Field(default=(), description="further measures: cka, cka_debiased, sharpness, hessian_trace")
-    batch_size: Annotated[int, Range(1, ROWS_OF_BATCH_MAX)] = Field(default=256, description="rows of a batch")
-    workers: Processes = Field(default=2, description="processes that draw views; 0 draws in this one")
-    worker_start: WorkerStart = Field(default=DEFAULT_START, description="how these processes begin")
-    device: str = Field(default="", description="cpu, cuda, cuda:1, mps; an accelerator where there is one")
-    accept_drift: bool = Field(default=False, description="accept replays that are a few levels off")
-    html: str = Field(default="", description="write the report to this file: one page, no network")
-    pictures: Annotated[int, Range(0, 256)] = Field(
-        default=0, description="pictures in the report of rows that flipped; they leave this machine with it"
-    )
 
 
 class VerifySettings(EngineSettings):

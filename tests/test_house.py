@@ -20,8 +20,20 @@ CHAIN = 18  # modules, one importing the next
 ASKED = ("encoding.k", "encoding.name")
 TERMINAL = {"typer", "rich", "click"}
 BARE = {"pipelines", "cli"}
-STAGES = {"extract", "train", "verify", "sweep"}
-TESTS = {"doors", "kits", "faults", "processes", "real_data", "golden", "benchmarks", "torture", "pipelines", "cli"}
+STAGES = {"compare", "extract", "train", "verify", "sweep"}
+TESTS = {
+    "compare",
+    "doors",
+    "kits",
+    "faults",
+    "processes",
+    "real_data",
+    "golden",
+    "benchmarks",
+    "torture",
+    "pipelines",
+    "cli",
+}
 
 
 def floor(module: str) -> int:

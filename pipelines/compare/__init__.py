@@ -1,0 +1,1 @@
+"""Runs and stores held against a teacher's stored answers on held-out rows. `stage` reads first."""

@@ -12,7 +12,7 @@ from kdcache.base.view_span import ViewSpan
 from kdcache.errors import InvalidInputError
 from kdcache.pipelines.compare.asking import Asked, Taught, Teacher, ask_runs, ask_stores, built
 from kdcache.pipelines.compare.members import Place, RunPlace, StorePlace
-from kdcache.pipelines.settings import CompareSettings
+from kdcache.pipelines.compare.settings import CompareSettings
 from kdcache.store.store import Store
 from kdcache.training.loader import Loader
 from kdcache.training.loader_inputs import answered_positions

@@ -12,7 +12,7 @@ from kdcache.pipelines.compare.grouping import grouped, with_cells
 from kdcache.pipelines.compare.held_out import HeldOut
 from kdcache.pipelines.compare.members import Place, RunPlace, StorePlace, open_places
 from kdcache.pipelines.compare.pictures import flipped
-from kdcache.pipelines.settings import CompareSettings
+from kdcache.pipelines.compare.settings import CompareSettings
 from kdcache.store.store import Store
 from kdcache.views.class_numbers import require_alike
 

@@ -7,13 +7,14 @@ from torch import Tensor, nn
 
 from kdcache.base.launch import ALONE, Launch
 from kdcache.base.records import differences
-from kdcache.errors import InvalidInputError, MissingBlockError
+from kdcache.errors import InvalidInputError
 from kdcache.labels.encodings import read_as
 from kdcache.networks.build import build_network
-from kdcache.networks.preparation import Preparation, normalisation
+from kdcache.networks.preparation import Preparation
 from kdcache.networks.weights import load_weights
 from kdcache.pipelines.settings import TrainSettings
 from kdcache.pipelines.train.taken import NOTHING, Taken
+from kdcache.pipelines.train.views import require_whole, view_normalisation
 from kdcache.store.plan import ViewPlan
 from kdcache.store.store import Store
 from kdcache.store.whole_arrays import make_order
@@ -52,16 +53,6 @@ def require_reached(settings: TrainSettings) -> None:
             f"--keep-epochs names {', '.join(map(str, wrong))}, the run has {settings.epochs} epochs; they count from "
             f"1 to {settings.epochs}"
         )
-
-
-def require_whole(store: Store) -> None:
-    """Raises MissingBlockError for a store some of whose blocks are not committed."""
-    for segment in store.segments:
-        if len(segment.commits()) < segment.layout.blocks:
-            raise MissingBlockError(
-                f"{store.folder.root}: {segment.layout.name} has {len(segment.commits())} of {segment.layout.blocks} "
-                "blocks; finish it with the same `kdcache extract`, or pin an older seal as STORE@ID"
-            )
 
 
 def inputs_of(loader: BatchStream) -> dict[str, Any]:
@@ -176,17 +167,6 @@ def _user_transform(settings: TrainSettings, plan: ViewPlan) -> tuple[Any, ViewP
             "use the transform that the store was made with"
         )
     return transform, plan
-
-
-def view_normalisation(
-    settings: TrainSettings, data: Data, transform: Any, plan: ViewPlan, *, strikes: bool
-) -> tuple[tuple[float, ...], tuple[float, ...]]:
-    """Mean and std by channel, of the settings or the defaults for the first view's channels. `strikes`:
-    the first samples may be struck, and cannot be read."""
-    transform = transform or stored_transform(plan.transform)
-    view = first_view(transform, data.samples, plan.seed, strikes=strikes)
-    is_float = view.dtype.is_floating_point
-    return normalisation(settings.mean, settings.std, channels=view.shape[0], floating=is_float)
 
 
 def build_student(settings: TrainSettings, data: Data, stores: list[Store]) -> tuple[nn.Module, tuple[str, ...]]:

@@ -7,7 +7,7 @@ from kdcache.errors import InvalidInputError
 from kdcache.objectives.targets import Combine
 from kdcache.pipelines.settings import AUTO, TrainSettings
 from kdcache.pipelines.train.class_matching import require_same_labels
-from kdcache.pipelines.train.student import require_whole, view_normalisation
+from kdcache.pipelines.train.views import require_whole, view_normalisation
 from kdcache.store.plan import ViewPlan
 from kdcache.store.store import Store
 from kdcache.training.batch_stream import BatchStream

@@ -11,9 +11,9 @@ import pytest
 from kdcache.cli.app import main
 from kdcache.errors import InvalidInputError, KdcacheError, MismatchError
 from kdcache.pipelines.compare.comparison import Comparison
+from kdcache.pipelines.compare.settings import CompareSettings
 from kdcache.pipelines.compare.stage import compare, names_of
 from kdcache.pipelines.extract.stage import extract
-from kdcache.pipelines.settings import CompareSettings
 from kdcache.pipelines.sweep.stage import sweep
 from kdcache.pipelines.train.stage import train
 from kdcache.store.store import Store

@@ -50,7 +50,9 @@ def test_libraries_agree() -> None:
     by_class = MulticlassAccuracy(30, average=None)(torch.from_numpy(decisions), torch.from_numpy(case.y))
     assert values["accuracy"].value == pytest.approx((decisions == case.y).mean(), abs=1e-15)
     assert values["balanced_accuracy"].value == pytest.approx(balanced_accuracy_score(case.y, decisions), abs=1e-15)
-    assert [entry or 0.0 for entry in values["balanced_accuracy"].by_class] == pytest.approx(by_class.tolist(), abs=1e-6)
+    assert [entry or 0.0 for entry in values["balanced_accuracy"].by_class] == pytest.approx(
+        by_class.tolist(), abs=1e-6
+    )
     assert values["worst_class"].value == pytest.approx(recalls[0], abs=1e-15)
     assert values["worst_3_classes"].value == pytest.approx(recalls[:3].mean(), abs=1e-15)
     assert values["worst_tenth"].value == pytest.approx(recalls[:3].mean(), abs=1e-15)

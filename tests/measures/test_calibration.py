@@ -15,7 +15,9 @@ def test_by_hand() -> None:
     values = figures(logits, hard=[0, 1, 0])
     gaps = 2 / 3 * abs(1 / 2 - 0.9) + 1 / 3 * abs(1.0 - 0.5)
     assert values["ece"] == pytest.approx(gaps, abs=1e-7)
-    assert values["overconfidence"] == pytest.approx(2 / 3 * 0.9 * (0.9 - 1 / 2), abs=1e-7)  # the other is under-confident
+    assert values["overconfidence"] == pytest.approx(
+        2 / 3 * 0.9 * (0.9 - 1 / 2), abs=1e-7
+    )  # the other is under-confident
 
 
 def test_class_wise_by_hand() -> None:

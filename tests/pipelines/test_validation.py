@@ -115,8 +115,8 @@ def pictures(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def folder_student(pictures: Path, run: Path, **changes: Any) -> TrainSettings:
     settings = {
-        "run": str(run), "student": "kdcache.networks:convnet", "student_set": {"width": 4, "channels": 3}, "workers": 0,
-        "data": f"folder:{pictures / 'train'}", "val_data": f"folder:{pictures / 'val'}", "batch_size": 8,
+        "run": str(run), "student": "kdcache.networks:convnet", "student_set": {"width": 4, "channels": 3},
+        "workers": 0, "data": f"folder:{pictures / 'train'}", "val_data": f"folder:{pictures / 'val'}", "batch_size": 8,
         "transform": "imagenet", "transform_set": {"size": 16}, "epochs": 1, "device": "cpu",
     }  # fmt: skip
     return TrainSettings.model_validate({**settings, **changes})

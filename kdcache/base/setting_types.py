@@ -1,0 +1,65 @@
+"""The types of settings: what a flag, a TOML value and a call may say alike, and the range of each number."""
+
+import os
+from typing import Annotated, Any, Literal
+
+from pydantic import AfterValidator, BeforeValidator
+
+from kdcache.base.limits import CLASSES_MAX
+from kdcache.base.ranges import EPOCHS_MAX, LARGE, PROCESSES_MAX, SEED_MAX, Range
+from kdcache.base.specs import parse_arguments
+from kdcache.base.tap_names import require_kept
+
+
+def _arguments(value: Any) -> Any:
+    return parse_arguments(value, "setting") if isinstance(value, list | tuple) else value
+
+
+def _listed(value: Any) -> Any:
+    items = [value] if isinstance(value, str | int | float) and not isinstance(value, bool) else value
+    if isinstance(items, list | tuple) and any(isinstance(item, str) for item in items):
+        return tuple(part.strip() for item in items for part in str(item).split(",") if part.strip())
+    return items
+
+
+def _paths(value: Any) -> Any:
+    """Paths, several of which may be joined by commas; one that exists may hold commas itself."""
+    items = [value] if isinstance(value, str) else value
+    if not isinstance(items, list | tuple) or not all(isinstance(item, str) for item in items):
+        return items
+    paths = []
+    for parts in (item.split(",") for item in items):
+        while parts:
+            counts = range(len(parts), 1, -1)
+            count = next((count for count in counts if _exists(",".join(parts[:count]))), 1)
+            paths.append(",".join(parts[:count]).strip())
+            parts = parts[count:]
+    return tuple(path for path in paths if path)
+
+
+def _exists(path: str) -> bool:
+    """True for a path that is there, as it is or before the mark of a seal, @ID."""
+    return any(map(os.path.exists, (path.strip(), path.strip().rpartition("@")[0])))
+
+
+Arguments = Annotated[dict[str, Any], BeforeValidator(_arguments)]
+Means = Annotated[tuple[Annotated[float, Range(-LARGE, LARGE)], ...], BeforeValidator(_listed)]
+Deviations = Annotated[tuple[Annotated[float, Range(1 / LARGE, LARGE)], ...], BeforeValidator(_listed)]
+Weights = Annotated[tuple[Annotated[float, Range(0.0, LARGE)], ...], BeforeValidator(_listed)]
+Classes = Annotated[tuple[Annotated[int, Range(0, CLASSES_MAX - 1)], ...], BeforeValidator(_listed)]
+Epochs = Annotated[tuple[Annotated[int, Range(0, EPOCHS_MAX)], ...], BeforeValidator(_listed)]
+Seed = Annotated[int, Range(0, SEED_MAX)]
+Count = Annotated[int, Range(1, CLASSES_MAX)]
+Processes = Annotated[int, Range(0, PROCESSES_MAX)]
+Positive = Annotated[float, Range(0.0, LARGE, above=True)]
+Paths = Annotated[tuple[str, ...], BeforeValidator(_paths)]
+Names = Annotated[tuple[str, ...], BeforeValidator(_listed)]
+Texts = Annotated[tuple[str, ...], BeforeValidator(lambda value: (value,) if isinstance(value, str) else value)]
+Keep = Annotated[tuple[str, ...], BeforeValidator(_listed), AfterValidator(require_kept)]
+Precision = Literal["float32", "bfloat16", "float16"]
+Temperature = Annotated[float | Literal["calibrated"], Range(0.0, LARGE, above=True, words=("calibrated",))]
+SomeEpochs = Annotated[int | None, Range(1, EPOCHS_MAX)]
+SomeCount = Annotated[int | None, Range(1, CLASSES_MAX)]
+SomePositive = Annotated[float | None, Range(0.0, LARGE, above=True)]
+SomeShare = Annotated[float | None, Range(0.0, 1.0)]
+BelowOne = Annotated[float, Range(0.0, 1.0, below=True)]
