@@ -1,22 +1,23 @@
 """`kdcache export` writes a sealed store to one zip file."""
 
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
 from kdcache.cli.console import print_record, progress_bar
-from kdcache.cli.flags import Json
+from kdcache.cli.flags import Json, Without
 from kdcache.sharing.export import export_store
 
 
 def command(
     store: Annotated[str, typer.Argument(help="the store: folder, zip file or address, STORE@ID for a pinned seal")],
     file: Annotated[str, typer.Argument(help="the file to write, FILE.zip; never over another")],
+    without: Without = None,
     as_json: Json = False,
 ) -> None:
     with progress_bar(quiet=as_json) as progress:
-        export = export_store(store, file, progress=progress)
-    record = {
+        export = export_store(store, file, without=without or (), progress=progress)
+    record: dict[str, Any] = {
         "file": file,
         "content_id": export.content_id,
         "files": export.files,
@@ -24,4 +25,6 @@ def command(
         "sha256": export.sha256,
         "pin": f"{file}@{export.content_id[:32]}",
     }
+    if export.without:
+        record |= {"without": export.without, "without_bytes": export.without_bytes}
     print_record(record, as_json=as_json, title="exported")

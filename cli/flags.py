@@ -19,6 +19,10 @@ Views = Annotated[
     ViewSpan | None,
     typer.Option("--views", parser=ViewSpan.parse, metavar=SPAN, help="Some views: 10 are 0:10; else all."),
 ]
+Without = Annotated[
+    list[str] | None,
+    typer.Option("--without", metavar="taps|tap:NAME", help="Taps to leave out, all or some; the content id stays."),
+]
 Config = Annotated[str | None, typer.Option("--config", help="TOML file of the same settings; flags win.")]
 
 

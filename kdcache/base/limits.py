@@ -11,6 +11,7 @@ METADATA_LIMIT = 64 * MIB  # any record
 COMMITS_LIMIT = 256 * MIB  # all commits of a segment in one file: some 300,000 blocks, 2.5 billion samples
 MANIFEST_LIMIT = 16 * MIB
 SEAL_LIMIT = 256 * KIB  # some 1,300 segments, each of which takes 0.2 ms to check
+PARTIAL_LIMIT = MIB  # a seal's segments, each with the names of 64 arrays
 COMMIT_LIMIT = 64 * KIB
 ZARR_LIMIT = 64 * KIB
 CARD_LIMIT = MIB

@@ -7,6 +7,7 @@ Shape letters: B any leading axes, C classes, K kept classes, L hard labels a ro
 """
 
 from abc import ABC, abstractmethod
+from collections.abc import Container
 from dataclasses import dataclass
 from math import prod
 from typing import Annotated, Any, ClassVar, Literal, Self
@@ -208,6 +209,10 @@ class Encoding(Record, ABC):
         if name not in names:
             raise MissingBlockError(f"no tap {name!r} is kept; there are {', '.join(names) or 'none'}")
         return f"taps.{names.index(name)}"
+
+    def tap_names(self, arrays: Container[str]) -> list[str]:
+        """The names of the taps that lie in some arrays."""
+        return [tap.name for tap in self.taps if self.tap_array(tap.name) in arrays]
 
     def segment_arrays(self, space: LabelSpace) -> dict[str, SegmentArray]:
         """The arrays that a segment has once."""

@@ -5,7 +5,7 @@ A zip root is the store's root, so zarr and tensorstore read it too. Equal store
 
 import hashlib
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -27,16 +27,20 @@ NEW = WRITE & ~os.O_WRONLY | os.O_RDWR
 
 @dataclass(frozen=True)
 class Exported:
-    """A zip file that was written. Its own sha256 lets people compare a file that they fetched."""
+    """A zip file that was written. Its own sha256 lets people compare a file that they fetched. `without` names the
+    taps that were left out, of `without_bytes`."""
 
     content_id: str
     files: int
     bytes: int
     sha256: str
+    without: tuple[str, ...]
+    without_bytes: int
 
 
-def export_store(url: str, target: str, *, progress: Progress = silent) -> Exported:
-    """Write the files of a store's seal, the latest or the one that `url` pins, to the zip file `target`, create-only.
+def export_store(url: str, target: str, *, without: Sequence[str] = (), progress: Progress = silent) -> Exported:
+    """Write the files of a store's seal, the latest or the one that `url` pins, to the zip file `target`, create-only;
+    less those of the taps that `without` names, `taps` for all or `tap:NAME`.
 
     A target that holds these very bytes is left as it is. Raises DamagedError for a file that differs from the seal,
     StoreError where the target holds other bytes or cannot be written, and the errors of opening the store.
@@ -45,7 +49,7 @@ def export_store(url: str, target: str, *, progress: Progress = silent) -> Expor
         raise InvalidInputError(f"{target} was given to export to; name a file of this machine that ends in .zip")
     path, pin = split_pin(url)
     place = open_place(path)
-    listing = sealed_files(place, pin)
+    listing = sealed_files(place, pin, without=without)
     if len(listing.files) > ZIP_ENTRIES_MAX:
         problem = f"{place.root} has {len(listing.files)} files, one zip file holds up to {ZIP_ENTRIES_MAX}"
         raise StoreError(f"{problem}; copy the store with kdcache push instead")
@@ -55,7 +59,7 @@ def export_store(url: str, target: str, *, progress: Progress = silent) -> Expor
         sha256, size = temporary.take_name()
     finally:
         temporary.discard()
-    return Exported(listing.content_id, len(listing.files), size, sha256)
+    return Exported(listing.content_id, len(listing.files), size, sha256, listing.taps, listing.taps_bytes)
 
 
 def _write(temporary: "_Temporary", place: Place, listing: SealedListing, progress: Progress) -> None:

@@ -20,17 +20,18 @@ from kdcache.places.hub_client import HubClient, Standing, quiet
 from kdcache.places.patience import jittered
 from kdcache.places.place import Place
 from kdcache.places.web import WebFolder
-from kdcache.sharing.sealed_files import SealedListing, SharedFile
-from kdcache.sharing.transfer import Copied, fetch
-from kdcache.store.layout import CARD, LATEST_SEAL, MANIFEST
-from kdcache.store.seals import Seal, read_seal
+from kdcache.sharing.sealed_files import SealedListing, SharedFile, known_file
+from kdcache.sharing.transfer import Copied, fetch, standing_seals
+from kdcache.store.layout import CARD, LATEST_SEAL, MANIFEST, PARTIAL
+from kdcache.store.partial import NOTHING, read_partial
+from kdcache.store.seals import read_seal, seal_names
 
 FILES_MAX = 100_000  # of a repository, as the hub advises
 FOLDER_MAX = 10_000  # entries of one folder, which the hub refuses to exceed
 BATCH_BYTES = 64 * MIB  # that are held and uploaded at a time
 COMMIT_FILES = 500
 SEALINGS = 6  # last commits that are tried while others commit
-REPLACED = frozenset({CARD, LATEST_SEAL})  # the only keys that a push writes over
+REPLACED = frozenset({CARD, PARTIAL, LATEST_SEAL})  # the only keys that a push writes over
 
 
 @dataclass
@@ -72,7 +73,7 @@ def copy_to_hub(
         entries = client.listed()
         push = _Push(source, address, client, entries or {}, report, stop)
         require_limits({address.inside(file.key) for file in listing.files} | push.entries.keys(), address.text)
-        manifest, *extra_files = listing.last[:-2]
+        manifest, *extra_files = (file for file in listing.last[:-2] if file.key != PARTIAL)
         _holds(push, manifest)
         if entries is None:
             client.create()
@@ -158,24 +159,28 @@ def _holds(push: _Push, file: SharedFile) -> bool:
 
 
 def _seal(push: _Push, listing: SealedListing, files: Iterable[SharedFile]) -> str:
-    """Write the last commit: the seal, and `latest` unless it names a seal with segments that this one lacks. Returns
-    the content id that `latest` names.
+    """Write the last commit: the record of what is left out, the seal, and `latest` unless it names a seal with
+    segments that this one lacks. Returns the content id that `latest` names.
 
     The commit goes on top of the one that was looked at. Where another push came in between, that is looked at too.
     """
     seal, latest = listing.last[-2:]
     for attempt in range(SEALINGS):
         sleep(attempt and jittered(http_requests.PATIENCE.pause * 2**attempt, http_requests.PATIENCE))
-        current, commit = _latest_seal(push, listing)
+        place, commit = _opened(push)
+        current = read_seal(place, listing.identity, None)
         _require_whole(push, files, commit)
         moves = current is None or set(current.segments) <= set(listing.seal.segments)
-        missing_files = [file for file in ([seal, latest] if moves else [seal]) if not _holds(push, file)]
+        last_files = [*_record(push, place, listing), seal, *([latest] if moves else [])]
+        missing_files = [file for file in last_files if not _holds(push, file)]
         push.stop.check("run the same command again to go on")
         batch = [(push.address.inside(file.key), fetch(push.source, file)) for file in missing_files]
         if not missing_files or push.client.commit(push.client.upload(batch), commit or None):
             push.files += len(missing_files)
             push.bytes += sum(file.size for file in missing_files)
-            push.report(seal.size + latest.size * moves)
+            push.report(
+                sum(file.size for file in listing.last if file.key == PARTIAL) + seal.size + latest.size * moves
+            )
             return listing.content_id if moves or current is None else current.content_id
     problem = f"{push.address.text}: others committed {SEALINGS} times while the seal was to be written"
     raise StoreError(f"{problem}; run the same command again")
@@ -194,12 +199,24 @@ def _require_whole(push: _Push, files: Iterable[SharedFile], commit: str) -> Non
             raise StoreError(f"{problem}; remove it, and run the same command again")
 
 
-def _latest_seal(push: _Push, listing: SealedListing) -> tuple[Seal | None, str]:
-    """The seal that `latest` names in the repository, and the commit at which it does."""
+def _opened(push: _Push) -> tuple[WebFolder, str]:
+    """The store in the repository, and the commit at which it is read."""
     server = HubServer(push.address, push.client.hub)
     place = WebFolder(push.address.text, server)
     place.require(MANIFEST, "another process deleted it", limit=MANIFEST_LIMIT)  # later reads are of the same commit
-    return read_seal(place, listing.identity, None), server.commit
+    return place, server.commit
+
+
+def _record(push: _Push, place: WebFolder, listing: SealedListing) -> list[SharedFile]:
+    """The record of what the repository will lack, where it says something else than the one that stands there."""
+    current = read_partial(place, target=True)
+    if current == listing.partial == NOTHING:
+        return []
+    names = [path.removeprefix(push.address.inside("kdcache/seals/")) for path in push.entries]
+    seals = standing_seals(place, listing.identity, seal_names(names))
+    sealed = {segment for seal in seals for segment in seal.segments}
+    record = current.after_copy(listing.partial, listing.segments, sealed)
+    return [] if record == current else [known_file(PARTIAL, record.to_bytes())]
 
 
 def _git_id(data: bytes) -> str:

@@ -126,7 +126,8 @@ def make_plan(inputs: Sequence[MergeInput], output: MergeInput | None, prefer: s
 
 
 def _open_input(name: str) -> MergeInput:
-    """A store to merge: the segments of its seal, or, of a folder without a pin, all that is committed there."""
+    """A store to merge: the segments of its seal, or, of a folder without a pin, all that is committed there. Raises
+    MissingBlockError for a copy that was made without taps: blocks are merged whole."""
     path, pin = split_pin(name)
     store = Store.open(name) if pin or is_url(path) else Store.open_for_writing(path)
     commits = {
@@ -134,6 +135,8 @@ def _open_input(name: str) -> MergeInput:
         for segment in store.segments
         for block, commit in segment.commits().items()
     }
+    for segment in store.segments:
+        segment.require_held(segment.left_out)
     return MergeInput(name, store, commits)
 
 

@@ -1,6 +1,8 @@
 """Push a sealed store to an object store or a folder; pull one from there or from a web server."""
 
 import time
+from collections.abc import Sequence
+from typing import ClassVar
 
 from kdcache.base.progress import Progress, StopRequest, silent
 from kdcache.base.records import Record
@@ -18,7 +20,10 @@ PUSHING, PULLING = "pushing (bytes)", "pulling (bytes)"
 
 
 class Shared(Record):
-    """A push or a pull that is done: the files that it copied, and `pin`, which opens just the copied seal."""
+    """A push or a pull that is done: the files that it copied, and `pin`, which opens just the copied seal. `without`
+    names the taps that were not copied, of `without_bytes`; both are absent where there are none."""
+
+    LATER: ClassVar[tuple[str, ...]] = ("without", "without_bytes")
 
     store: str
     to: str
@@ -30,16 +35,25 @@ class Shared(Record):
     copied_files: int
     copied_bytes: int
     seconds: float
+    without: tuple[str, ...] = ()
+    without_bytes: int = 0
     note: str
 
 
 def push(
-    store: str, url: str, *, jobs: int = JOBS, progress: Progress = silent, stop: StopRequest | None = None
+    store: str,
+    url: str,
+    *,
+    without: Sequence[str] = (),
+    jobs: int = JOBS,
+    progress: Progress = silent,
+    stop: StopRequest | None = None,
 ) -> Shared:
-    """Copy the files of a store's seal to `url`: of the latest seal, or of the one that `store` pins.
+    """Copy the files of a store's seal to `url`: of the latest seal, or of the one that `store` pins. Those of the taps
+    that `without` names, `taps` for all or `tap:NAME`, are not copied.
 
     Only files that are missing there are written. Raises MismatchError, naming what differs, where another store has
-    the place.
+    the place, and InvalidInputError for taps that the store does not keep.
     """
     path, pin = split_pin(store)
     if ARCHIVE.search(url.rstrip("/")):  # a folder of that name would be read as a zip file
@@ -48,22 +62,29 @@ def push(
             f"{open_place(url.rstrip('/')).root} would be read as a zip file, and a push writes a folder; {advice}"
         )
     if url.lower().startswith("hf:"):
-        return _push_to_hub(open_place(path), pin, url, jobs=jobs, progress=progress, stop=stop)
+        return _push_to_hub(open_place(path), pin, url, without=without, jobs=jobs, progress=progress, stop=stop)
     source, target = open_place(path), open_place(url)
     if target.far and not target.lists:
         advice = "push to a bucket or a folder that a web server shows, and name its address to those who pull"
         raise InvalidInputError(f"{target.root} is read only; {advice}")
-    listing = sealed_files(source, pin)
+    listing = sealed_files(source, pin, without=without)
     return _copy(source, target, listing, jobs=jobs, progress=progress, stop=stop, label=PUSHING)
 
 
 def _push_to_hub(
-    source: Place, pin: str | None, url: str, *, jobs: int, progress: Progress, stop: StopRequest | None
+    source: Place,
+    pin: str | None,
+    url: str,
+    *,
+    without: Sequence[str],
+    jobs: int,
+    progress: Progress,
+    stop: StopRequest | None,
 ) -> Shared:
     from kdcache.sharing.hub_push import copy_to_hub
 
     start_time, target = time.monotonic(), open_place(url)
-    listing = sealed_files(source, pin)
+    listing = sealed_files(source, pin, without=without)
     copy, is_new = copy_to_hub(
         source, url, listing, jobs=jobs, progress=progress, label=PUSHING, stop=stop or StopRequest()
     )
@@ -79,16 +100,18 @@ def pull(
     store: str,
     *,
     views: ViewSpan | None = None,
+    without: Sequence[str] = (),
     jobs: int = JOBS,
     progress: Progress = silent,
     stop: StopRequest | None = None,
 ) -> Shared:
-    """Copy the files of a seal at `url` to the folder `store`: all of them, or those of the segments of `views`."""
+    """Copy the files of a seal at `url` to the folder `store`: all of them, or those of the segments of `views`, less
+    those of the taps that `without` names, see `push`."""
     if is_url(store):
         raise InvalidInputError(f"{open_place(store).root} was named as the folder to pull to; name a path")
     path, pin = split_pin(url)
     source = open_place(path)
-    listing = sealed_files(source, pin, views=views)
+    listing = sealed_files(source, pin, views=views, without=without)
     return _copy(source, Folder(store), listing, jobs=jobs, progress=progress, stop=stop, label=PULLING)
 
 
@@ -125,6 +148,8 @@ def _summary(
         copied_files=copy.copied_files,
         copied_bytes=copy.copied_bytes,
         seconds=round(time.monotonic() - start_time, 2),
+        without=listing.taps,
+        without_bytes=listing.taps_bytes,
         note=note,
     )
 
@@ -134,8 +159,10 @@ def _note(target: Place, listing: SealedListing, copy: Copied) -> str:
     if (latest := copy.latest) != listing.content_id:
         text = f"without a pin, {target.root} still opens as seal {latest[:12]}, which lists views that this one lacks"
         notes.append(f"{text}; the pin opens this one")
-    elif listing.left_out:
-        notes.append(f"views {views_of(listing.left_out)} were left out")
+    elif listing.partial.left_out:
+        notes.append(f"views {views_of(listing.partial.left_out)} were left out")
+    if listing.taps:
+        notes.append(f"taps {', '.join(listing.taps)} were not copied: {listing.taps_bytes:,} bytes")
     if copy.card == "kept":
         notes.append(f"the card here was kept, another came: to take that, remove {target.path(CARD)} and pull again")
     if copy.card == "replaced":

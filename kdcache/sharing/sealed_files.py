@@ -5,7 +5,7 @@ commits and the seal follow from the manifest and the seal. Order, labels and he
 digests; their sha256 is that of the bytes that were read. Manifest and card are as they lie there now.
 """
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence, Set
 from dataclasses import dataclass
 from typing import Any, cast
 
@@ -14,6 +14,7 @@ from kdcache.base.limits import CARD_LIMIT, HEAD_BYTES_MAX, MANIFEST_LIMIT, META
 from kdcache.base.view_span import ViewSpan, shown_spans
 from kdcache.errors import DamagedError, InvalidInputError, MissingBlockError, StoreNotFoundError
 from kdcache.places.place import Place, get_optional
+from kdcache.sharing.without import arrays_without, require_chosen
 from kdcache.store.layout import (
     CARD,
     LATEST_SEAL,
@@ -26,7 +27,9 @@ from kdcache.store.layout import (
     seal_key,
 )
 from kdcache.store.manifest import Card, Identity, parse_manifest
-from kdcache.store.seals import Partial, Seal, SealedSegment
+from kdcache.store.partial import NOTHING, Partial
+from kdcache.store.sealed_segment import SealedSegment
+from kdcache.store.seals import Seal
 from kdcache.store.segment import Segment
 from kdcache.store.shards import largest_shard
 from kdcache.store.store import Store
@@ -50,13 +53,16 @@ class SealedListing:
     """The files of one seal, as a copy writes them in three steps.
 
     First `data` in any order; then `records` in any order, by which blocks and segments exist; then `last` one by one:
-    manifest, card, the record of segments that are left out, the seal, and `latest`.
+    manifest, card, the record of what is left out, the seal, and `latest`. `partial` is that record, `taps` names those
+    of `segments` that are left out, and `taps_bytes` is the size of their shards.
     """
 
     identity: Identity
     seal: Seal
     segments: tuple[SealedSegment, ...]
-    left_out: tuple[SealedSegment, ...]
+    partial: Partial
+    taps: tuple[str, ...]
+    taps_bytes: int
     data: tuple[SharedFile, ...]
     records: tuple[SharedFile, ...]
     last: tuple[SharedFile, ...]
@@ -74,12 +80,16 @@ class SealedListing:
         return sum(file.size for file in self.files)
 
 
-def sealed_files(place: Place, content_id: str | None, *, views: ViewSpan | None = None) -> SealedListing:
-    """The files of a seal (the latest where `content_id` is None), or those that some views of it need.
+def sealed_files(
+    place: Place, content_id: str | None, *, views: ViewSpan | None = None, without: Sequence[str] = ()
+) -> SealedListing:
+    """The files of a seal (the latest where `content_id` is None), or those that some views of it need, less those of
+    the taps that `without` names: `taps` or `tap:NAME`.
 
     A shard holds all views of its segment, so `views` must be made of whole segments. Raises StoreNotFoundError where
-    there is no seal, MissingBlockError for segments that this copy left out, InvalidInputError for views that are not
-    whole segments, and DamagedError where order, labels, head or commits differ from the seal. Shards are not read.
+    there is no seal, MissingBlockError for segments and taps that this copy left out, InvalidInputError for views that
+    are not whole segments and for taps that the store lacks, and DamagedError where order, labels, head or commits
+    differ from the seal. Shards are not read.
     """
     store = Store.at(place, content_id)
     seal = store.seal_record
@@ -87,11 +97,21 @@ def sealed_files(place: Place, content_id: str | None, *, views: ViewSpan | None
         raise StoreNotFoundError(f"{place.root} is not sealed; run: kdcache seal {place.root}")
     entries = chosen_segments(store, seal, views)
     segments = [store.segment_of(entry.views.start) for entry in entries]
-    data = [*_whole_arrays(store), *(file for segment in segments for file in _data_files(segment))]
+    absent = arrays_without(store.identity.encoding, without, str(place.root))
+    require_chosen(segments, absent)
+    data = [*_whole_arrays(store), *(file for segment in segments for file in _data_files(segment, absent))]
     records = [file for segment in segments for file in _record_files(segment)]
-    left_out = tuple(entry for entry in seal.segments if entry not in entries)
+    partial = Partial.of((entry for entry in seal.segments if entry not in entries), entries, absent)
     return SealedListing(
-        store.identity, seal, entries, left_out, tuple(data), tuple(records), tuple(_last_files(store, seal, left_out))
+        store.identity,
+        seal,
+        entries,
+        partial,
+        taps=tuple(store.identity.encoding.tap_names(absent)),
+        taps_bytes=sum(_bytes_of(segment, absent) for segment in segments),
+        data=tuple(data),
+        records=tuple(records),
+        last=tuple(_last_files(store, seal, partial)),
     )
 
 
@@ -146,14 +166,23 @@ def _whole_arrays(store: Store) -> Iterator[SharedFile]:
         yield known_file(f"{spec.path}/zarr.json", spec.metadata_bytes())
 
 
-def _data_files(segment: Segment) -> Iterator[SharedFile]:
-    """A segment's metadata and shards, block by block, ticket first."""
+def _bytes_of(segment: Segment, arrays: Set[str]) -> int:
+    """The size of the shards of some arrays of a segment."""
+    return sum(commit.shards[name].size for commit in segment.commits().values() for name in arrays)
+
+
+def _data_files(segment: Segment, absent: Set[str]) -> Iterator[SharedFile]:
+    """A segment's metadata and shards but those of some arrays, block by block, ticket first. The metadata of an absent
+    array is absent too: Zarr would return zeros for it."""
     layout = segment.layout
     yield known_file(f"{layout.name}/zarr.json", group_bytes())
-    for spec in layout.arrays.values():
-        yield known_file(f"{spec.path}/zarr.json", spec.metadata_bytes())
+    for name, spec in layout.arrays.items():
+        if name not in absent:
+            yield known_file(f"{spec.path}/zarr.json", spec.metadata_bytes())
     for block, commit in segment.commits().items():
         for name, spec in layout.arrays_of(block).items():
+            if name in absent:
+                continue
             shard = commit.shards[name]
             if not 0 <= shard.size <= largest_shard(spec):
                 problem = f"a commit says that {spec.key(block)} has {shard.size} bytes"
@@ -171,7 +200,7 @@ def _record_files(segment: Segment) -> Iterator[SharedFile]:
     yield known_file(layout.record, canonical_json(describe_segment(layout, segment.identity.digest)))
 
 
-def _last_files(store: Store, seal: Seal, left_out: tuple[SealedSegment, ...]) -> Iterator[SharedFile]:
+def _last_files(store: Store, seal: Seal, partial: Partial) -> Iterator[SharedFile]:
     folder = store.folder
     manifest = folder.require(MANIFEST, "another process deleted it", limit=MANIFEST_LIMIT)
     if parse_manifest(manifest, str(folder.path(MANIFEST))) != store.manifest:
@@ -181,8 +210,8 @@ def _last_files(store: Store, seal: Seal, left_out: tuple[SealedSegment, ...]) -
     if (card := get_optional(folder, CARD, limit=CARD_LIMIT)) is not None:
         Card.from_bytes(card, str(folder.path(CARD)))  # a card that could not be opened again is not copied
         yield known_file(CARD, card)
-    if left_out:
-        yield known_file(PARTIAL, Partial(left_out=left_out).to_bytes())
+    if partial != NOTHING:
+        yield known_file(PARTIAL, partial.to_bytes())
     yield known_file(seal_key(seal.content_id), seal.to_bytes())
     yield known_file(LATEST_SEAL, f"{seal.content_id}\n".encode())
 

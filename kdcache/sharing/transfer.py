@@ -5,7 +5,7 @@ the way. Whatever stops a copy, the same command goes on, and readers see the ol
 """
 
 import hashlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -21,8 +21,9 @@ from kdcache.places.parallel import Budget
 from kdcache.places.place import Place
 from kdcache.sharing.sealed_files import SealedListing, SharedFile
 from kdcache.store.layout import CARD, LATEST_SEAL, MANIFEST, PARTIAL
-from kdcache.store.manifest import parse_manifest
-from kdcache.store.seals import Partial, Seal, read_partial, read_seal, sealed_ids
+from kdcache.store.manifest import Identity, parse_manifest
+from kdcache.store.partial import NOTHING, read_partial, replace_partial
+from kdcache.store.seals import Seal, read_seal, sealed_ids
 
 JOBS = 8
 HELD = 256 * 2**20  # bytes of shards in memory at once
@@ -188,8 +189,8 @@ def fetch(source: Place, file: SharedFile) -> bytes:
 
 
 def _finish(work: _Work, listing: SealedListing) -> str:
-    """Write manifest, card, the record of segments that are left out, and seal, one by one; then `latest`. Returns the
-    content id that `latest` names."""
+    """Write manifest, card, the record of what is left out, and seal, one by one; then `latest`. Returns the content id
+    that `latest` names."""
     target = work.target
     for file in listing.last:
         work.stop.check("run the same command again to go on")
@@ -224,32 +225,26 @@ def _write_card(work: _Work, card: bytes) -> bool:
 
 
 def _leave_out(target: Place, listing: SealedListing) -> None:
-    """Bring `kdcache/partial.json` up to date.
+    """Bring `kdcache/partial.json` up to date: it lists what was left out before or is left out now, less what is
+    there."""
+    current = read_partial(target, target=True)
+    if current != NOTHING or listing.partial != NOTHING:
+        sealed = {segment for seal in _seals(target, listing) for segment in seal.segments}
+        replace_partial(target, current, current.after_copy(listing.partial, listing.segments, sealed))
 
-    It lists the segments that were left out before or are left out now, less those that are whole. Whole are the
-    listing's segments, and those of the seals that stand at the target, except what was left out before.
-    """
-    partial = read_partial(target, target=True)
-    if not partial and not listing.left_out:
-        return
-    whole_segments = {
-        segment for seal in _seals(target, listing) for segment in seal.segments if segment not in partial
-    }
-    whole_segments |= set(listing.segments)
-    left_out = [segment for segment in dict.fromkeys((*partial, *listing.left_out)) if segment not in whole_segments]
-    if left_out:
-        target.replace(PARTIAL, Partial(left_out=tuple(left_out)).to_bytes())
-    elif partial:
-        target.delete(PARTIAL)
+
+def standing_seals(target: Place, identity: Identity, names: Iterable[str]) -> list[Seal]:
+    """The seals of these names that stand at a target. One that cannot be read is passed over: it must not keep newer
+    ones out."""
+    seals = []
+    for name in names:
+        with suppress(DamagedError, FormatError, StoreNotFoundError):
+            seals.append(read_seal(target, identity, name))
+    return [seal for seal in seals if seal is not None]
 
 
 def _seals(target: Place, listing: SealedListing) -> list[Seal]:
-    """The seals that stand at the target. One that cannot be read is passed over: it must not keep newer ones out."""
-    seals = []
-    for name in sealed_ids(target):
-        with suppress(DamagedError, FormatError, StoreNotFoundError):
-            seals.append(read_seal(target, listing.identity, name))
-    return [seal for seal in seals if seal is not None]
+    return standing_seals(target, listing.identity, sealed_ids(target))
 
 
 def _move_latest(target: Place, listing: SealedListing) -> bool:

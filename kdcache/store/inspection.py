@@ -1,5 +1,6 @@
 """A store in a few lines, read from manifest, seal and commits alone, and the first rows of a view."""
 
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -39,7 +40,7 @@ def describe_store(store: Store) -> dict[str, Any]:
         "features": encoding.features,
         "head": bool(encoding.head),
         "contents": encoding.contents or "none",
-        "taps": [f"{tap.name} {'x'.join(map(str, tap.shape))}" for tap in encoding.taps],
+        "taps": list(_taps(store)),
         "teacher": teacher.name + _arguments(teacher.arguments),
         "teacher weights": f"sha256 {teacher.weights[:16]}",
         "teacher precision": teacher.precision,
@@ -97,6 +98,14 @@ def _answers(teacher: TeacherIdentity) -> dict[str, str]:
     if teacher.class_map:
         facts["class map"] = f"{mapped} of the network's {len(teacher.class_map)} classes"
     return facts
+
+
+def _taps(store: Store) -> Iterator[str]:
+    """The taps with their shapes, and the views of which this copy was made without them."""
+    for tap in store.identity.encoding.taps:
+        views = shown_spans(segment.views for segment in store.segments if tap.name in segment.left_out_taps)
+        absent = f" (views {views} were left out)" if views else ""
+        yield f"{tap.name} {'x'.join(map(str, tap.shape))}{absent}"
 
 
 def _state(store: Store) -> str:

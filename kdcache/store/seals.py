@@ -1,39 +1,27 @@
-"""Seals, which one team names to another: create-only lists of segment digests, whose sha256 is the content id.
-
-A copy that leaves segments out on purpose says so in a record of its own, which tells them from damaged ones.
-"""
+"""Seals, which one team names to another: create-only lists of segment digests, whose sha256 is the content id."""
 
 import os
 import re
+from collections.abc import Iterable
 from itertools import pairwise
 from typing import Annotated, Literal, Self
 
-from pydantic import FailFast, Field, model_validator
+from pydantic import FailFast, model_validator
 
 from kdcache.base.canonical import sha256_hex
 from kdcache.base.limits import LATEST_LIMIT, SEAL_LIMIT
 from kdcache.base.records import Record
-from kdcache.base.view_span import ViewSpan
-from kdcache.errors import DamagedError, StoreError, StoreNotFoundError
-from kdcache.places.place import Place, get_optional, is_url
-from kdcache.store.layout import LATEST_SEAL, PARTIAL, seal_key, segment_digest
+from kdcache.errors import DamagedError, StoreNotFoundError
+from kdcache.places.place import Place, is_url
+from kdcache.store.layout import LATEST_SEAL, seal_key, segment_digest
 from kdcache.store.manifest import Identity
+from kdcache.store.sealed_segment import Digest, SealedSegment
 from kdcache.store.segment_layout import segment_layout
 
 NAME = re.compile(r"[0-9a-f]{32}\.json")
 PIN = 32  # hex digits of a content id that always name one seal
 HEX = set("0123456789abcdef")
 SHOWN = 20  # seals that a message lists
-
-Digest = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
-
-
-class SealedSegment(Record):
-    """The entry of one segment in a seal: its views, the sha256 of its commits, and its segment digest."""
-
-    views: ViewSpan
-    commits: Digest
-    digest: Digest
 
 
 class Seal(Record):
@@ -122,8 +110,12 @@ def _latest_id(folder: Place) -> str | None:
 
 def sealed_ids(folder: Place) -> list[str]:
     """The first 32 hex digits of the content id of every seal, by listing."""
-    names = [key.rsplit("/", 1)[-1] for key in folder.keys("kdcache/seals")]
-    return [name.removesuffix(".json") for name in names if NAME.fullmatch(name)]
+    return seal_names(key.rsplit("/", 1)[-1] for key in folder.keys("kdcache/seals"))
+
+
+def seal_names(files: Iterable[str]) -> list[str]:
+    """The first 32 hex digits of the content id of every seal, from the names of files that lie beside the seals."""
+    return [name.removesuffix(".json") for name in files if NAME.fullmatch(name)]
 
 
 def _complete_id(folder: Place, prefix: str) -> str:
@@ -135,42 +127,3 @@ def _complete_id(folder: Place, prefix: str) -> str:
         names = ", ".join(matches[:SHOWN]) or "none"
         raise StoreNotFoundError(f"{folder.root}: {prefix} names {len(matches)} seals ({names}); give more digits")
     return matches[0]
-
-
-class Partial(Record):
-    """`kdcache/partial.json`: the segments that were left out when the copy was made, as seals list them."""
-
-    left_out: Annotated[tuple[SealedSegment, ...], FailFast()]
-
-    def without(self, segments: tuple[SealedSegment, ...]) -> Self:
-        """This record less `segments`, which are there now."""
-        left_out = tuple(segment for segment in self.left_out if segment not in segments)
-        return self.model_copy(update={"left_out": left_out})
-
-
-def read_partial(folder: Place, *, target: bool = False) -> tuple[SealedSegment, ...]:
-    """The segments that a copy leaves out; none where it has no such record. Raises FormatError for another record.
-
-    A web server that answers neither yes nor no for a missing file counts as one that has no record. So does a bucket
-    that answers 403, except as a `target`. Should a partial copy lie there all the same, then a read of views that were
-    left out ends in an error of their missing files: no other bytes are read, and a pull of them is never sealed.
-    """
-    try:
-        data = folder.get(PARTIAL, limit=SEAL_LIMIT) if target else get_optional(folder, PARTIAL, limit=SEAL_LIMIT)
-    except DamagedError:
-        raise
-    except StoreError:
-        if folder.lists:
-            raise
-        data = None
-    return () if data is None else Partial.from_bytes(data, str(folder.path(PARTIAL))).left_out
-
-
-def drop_left_out(folder: Place, left_out: tuple[SealedSegment, ...], segments: tuple[SealedSegment, ...]) -> None:
-    """Bring `kdcache/partial.json`, which lists `left_out`, up to date with `segments` that a folder holds whole. The
-    record goes once it lists none."""
-    partial = Partial(left_out=left_out).without(segments)
-    if not partial.left_out:
-        folder.delete(PARTIAL)
-    elif partial.left_out != left_out:
-        folder.replace(PARTIAL, partial.to_bytes())

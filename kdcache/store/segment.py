@@ -1,6 +1,6 @@
 """A segment of a store: the one writer of its blocks, its commits, which say what blocks exist, and its one reader."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence, Set
 from functools import cached_property
 from typing import Any
 
@@ -8,9 +8,9 @@ import numpy as np
 import numpy.typing as npt
 
 from kdcache.base.canonical import canonical_json, sha256_hex
-from kdcache.base.limits import COMMIT_LIMIT, COMMITS_LIMIT, ZARR_LIMIT
+from kdcache.base.limits import COMMIT_LIMIT, COMMITS_LIMIT
 from kdcache.base.view_span import ViewSpan
-from kdcache.errors import DamagedError, FormatError, InvalidInputError, MissingBlockError
+from kdcache.errors import DamagedError, InvalidInputError, MissingBlockError
 from kdcache.places.place import Place
 from kdcache.store.array_spec import ArraySpec
 from kdcache.store.commits import Commit, Counts, SealedCommits, list_commits, read_commit
@@ -19,7 +19,7 @@ from kdcache.store.manifest import Identity, Provenance
 from kdcache.store.plan import without_answer
 from kdcache.store.read_ahead import AwaitedBlock, AwaitedFile, Expectant
 from kdcache.store.reading import EncodedRows, open_folders, parts_of, read_records
-from kdcache.store.segment_layout import recorded_views, require_alone, require_apart, segment_layout
+from kdcache.store.segment_layout import require_alone
 from kdcache.store.shards import longest_chunk, read_row, require_metadata
 from kdcache.store.struck import check_ticket, shown, struck_rows
 from kdcache.store.writing import write_block, writing, writing_store
@@ -31,17 +31,43 @@ PROBED = 8  # commit files that are asked for where none can be listed
 
 
 class Segment:
-    """The segment of some views. `commits_digest` is the sha256 that a seal gives for its commits, None without one."""
+    """The segment of some views. `commits_digest` is the sha256 that a seal gives for its commits, None without one;
+    `left_out` are the arrays of taps that this copy lacks on purpose."""
 
-    def __init__(self, folder: Place, identity: Identity, layout: SegmentLayout, commits_digest: str | None) -> None:
+    def __init__(
+        self,
+        folder: Place,
+        identity: Identity,
+        layout: SegmentLayout,
+        commits_digest: str | None,
+        left_out: Set[str] = frozenset(),
+    ) -> None:
         self.folder = folder
         self.identity = identity
         self.layout = layout
         self.commits_digest = commits_digest
+        self.left_out = layout.arrays.keys() & left_out
 
     @property
     def views(self) -> ViewSpan:
         return self.layout.views
+
+    @property
+    def arrays_here(self) -> list[ArraySpec]:
+        """The arrays of the layout, less those that this copy lacks on purpose."""
+        return [spec for name, spec in self.layout.arrays.items() if name not in self.left_out]
+
+    @property
+    def left_out_taps(self) -> list[str]:
+        """The names of the taps that this copy lacks on purpose."""
+        return self.identity.encoding.tap_names(self.left_out)
+
+    def require_held(self, names: Iterable[str]) -> None:
+        """Raises MissingBlockError where this copy was made without one of some arrays."""
+        if absent := self.left_out.intersection(names):
+            taps = ", ".join(self.identity.encoding.tap_names(absent))
+            problem = f"{self.folder.root} is a copy without taps {taps} of views {self.views}"
+            raise MissingBlockError(f"{problem}; get them with kdcache pull from where it came from")
 
     def digest(self, commits_digest: str) -> str:
         return segment_digest(self.layout, self.identity.digest, commits_digest)
@@ -120,10 +146,12 @@ class Segment:
     def read(self, view: int, positions: IntArray, names: list[str]) -> EncodedRows:
         """Arrays `names` of one view at `positions` [B], rows in that order.
 
-        Raises MissingBlockError where a block is not committed, DamagedError where a file is not what was committed,
-        InvalidInputError for a position without an answer in the view.
+        Raises MissingBlockError where a block is not committed and for taps that this copy was made without,
+        DamagedError where a file is not what was committed, InvalidInputError for a position without an answer in the
+        view.
         """
         self._check_range(view, positions)
+        self.require_held(names)
         distinct = bool((positions[1:] > positions[:-1]).all())
         sorter = None if distinct else np.argsort(positions, kind="stable")
         sorted_positions = positions if sorter is None else positions[sorter]
@@ -268,20 +296,3 @@ class Segment:
             f"{self.layout.name}: positions {start} to {stop - 1} (block {block}) are not committed; "
             "run the same `kdcache extract` again to finish the store"
         )
-
-
-def listed_segments(folder: Place, identity: Identity) -> list[Segment]:
-    """The segments of a store that have a record, by listing. Raises FormatError for another store's."""
-    segments, digest = [], identity.digest
-    spans = recorded_views(folder)
-    require_apart(folder, spans)
-    for views in spans:
-        segment = Segment(folder, identity, segment_layout(identity, views), None)
-        data = folder.get(segment.layout.record, limit=ZARR_LIMIT)
-        if data is None:  # taken back just now
-            continue
-        if data != canonical_json(describe_segment(segment.layout, digest)):
-            path = folder.path(segment.layout.record)
-            raise FormatError(f"{path} is not what this store's manifest predicts; restore it from another copy")
-        segments.append(segment)
-    return segments

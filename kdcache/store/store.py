@@ -21,12 +21,15 @@ from kdcache.store.all_logits import all_logits
 from kdcache.store.array_spec import plain_array
 from kdcache.store.commits import commits_bytes
 from kdcache.store.layout import CARD, LATEST_SEAL, MANIFEST, group_bytes, labels_spec, order_spec, seal_key
+from kdcache.store.listing import absent_arrays, listed_parts, sealed_parts
 from kdcache.store.manifest import Card, Identity, Manifest, Provenance, parse_manifest
+from kdcache.store.partial import read_partial, replace_partial
 from kdcache.store.plan import partners_of
 from kdcache.store.read_ahead import reading
 from kdcache.store.reading import EncodedRows
-from kdcache.store.seals import Seal, SealedSegment, drop_left_out, read_partial, read_seal, split_pin
-from kdcache.store.segment import Segment, listed_segments
+from kdcache.store.sealed_segment import SealedSegment
+from kdcache.store.seals import Seal, read_seal, split_pin
+from kdcache.store.segment import Segment
 from kdcache.store.segment_layout import read_arrays, require_small_taps, segment_layout
 from kdcache.store.shards import put_plain
 from kdcache.store.whole_arrays import check_order, head_digest, read_head, read_labels, read_order
@@ -111,13 +114,8 @@ class Store:
             raise StoreNotFoundError(f"{problem}; run kdcache seal on the store's folder, and publish it again")
         if seal is None:
             return cls.listed(folder)
-        left_out = tuple(entry for entry in read_partial(folder) if entry in seal.segments)
-        segments = tuple(
-            Segment(folder, manifest.identity, segment_layout(manifest.identity, entry.views), entry.commits)
-            for entry in seal.segments
-            if entry not in left_out
-        )
-        return cls(folder, manifest, seal, segments, left_out)
+        parts, left_out = sealed_parts(folder, manifest.identity, seal.segments)
+        return cls(folder, manifest, seal, tuple(Segment(folder, manifest.identity, *part) for part in parts), left_out)
 
     @classmethod
     def open_for_writing(cls, path: str | os.PathLike[str]) -> Self:
@@ -128,7 +126,8 @@ class Store:
     def listed(cls, folder: Place) -> Self:
         """Open the store at a place: all that lies there now, sealed or not, by listing."""
         manifest = _read_manifest(folder)
-        return cls(folder, manifest, None, tuple(listed_segments(folder, manifest.identity)))
+        parts = listed_parts(folder, manifest.identity)
+        return cls(folder, manifest, None, tuple(Segment(folder, manifest.identity, *part) for part in parts))
 
     @property
     def identity(self) -> Identity:
@@ -264,13 +263,14 @@ class Store:
             return self._seal(folder)
 
     def _seal(self, folder: Place) -> Seal:
-        segments = []
+        absent: dict[SealedSegment, set[str]] = {}
         for segment in Store.listed(folder).segments:
             data = commits_bytes(segment.commits(), segment.layout)
             digest = sha256_hex(data)
             folder.put_same(segment.layout.commits_file(digest), data)
-            segments.append(SealedSegment(views=segment.views, commits=digest, digest=segment.digest(digest)))
-        if not segments:
+            entry = SealedSegment(views=segment.views, commits=digest, digest=segment.digest(digest))
+            absent[entry] = absent_arrays(folder, segment.layout, segment.left_out)
+        if not absent:
             raise MissingBlockError(f"{self.folder.root} has no segment to seal; run kdcache extract")
         head = head_digest(read_head(self.folder, self.identity)) if self.identity.encoding.head else None
         seal = Seal(
@@ -279,11 +279,11 @@ class Store:
             order=self.identity.order.sha256,
             labels=values_digest(self.labels.astype(np.int32)),
             head=head,
-            segments=tuple(segments),
+            segments=tuple(absent),
         )
         folder.put_same(seal_key(seal.content_id), seal.to_bytes())
-        if left_out := read_partial(folder):  # segments that lie here whole now are shown again
-            drop_left_out(folder, left_out, seal.segments)
+        record = read_partial(folder)
+        replace_partial(folder, record, record.after_seal(absent))  # what is here now is shown again
         folder.replace(LATEST_SEAL, seal.content_id.encode() + b"\n")
         return seal
 

@@ -67,24 +67,27 @@ def _inspect(
 
 def _inspect_block(folder: Place, segment: Segment, block: int) -> BlockInspection:
     commit, findings = check_block(folder, segment, block)
-    committed = commit is not None or _has_commit(folder, segment, block)
-    return _inspection(commit, findings, committed=committed)
+    committed = commit is not None or _lies_there(folder, segment.layout.commit_key(block))
+    return _inspection(folder, segment, commit, findings, committed=committed)
 
 
 def _inspect_sealed_block(folder: Place, segment: Segment, block: int) -> BlockInspection:
     commit = segment.commit_of(block)
     findings = [replace(finding, block=None) for finding in _check_shards(folder, segment, block, commit)]
-    return _inspection(commit, findings, committed=True)
+    return _inspection(folder, segment, commit, findings, committed=True)
 
 
-def _inspection(commit: Commit | None, findings: Sequence[Finding], *, committed: bool) -> BlockInspection:
-    shards = {} if commit is None else commit.shards
+def _inspection(
+    folder: Place, segment: Segment, commit: Commit | None, findings: Sequence[Finding], *, committed: bool
+) -> BlockInspection:
+    shards = {} if commit is None else _shards_here(folder, segment, commit)
     return BlockInspection(tuple(findings), committed, len(shards), sum(shard.size for shard in shards.values()))
 
 
-def _has_commit(folder: Place, segment: Segment, block: int) -> bool:
+def _lies_there(folder: Place, key: str) -> bool:
+    """True where something has a key, a file or not."""
     try:
-        return folder.size(segment.layout.commit_key(block)) is not None
+        return folder.size(key) is not None
     except KdcacheError:
         return True
 
@@ -110,8 +113,19 @@ def _check_uncommitted(folder: Place, segment: Segment, block: int) -> Iterator[
             yield Finding(str(error), (segment.layout.name, block))
 
 
+def _shards_here(folder: Place, segment: Segment, commit: Commit) -> dict[str, Shard]:
+    """The shards of a commit, less those that this copy was made without. Those of them that lie there all the same, as
+    after a pull that was stopped, are looked at in a folder; elsewhere each would be a request."""
+    arrays = segment.layout.arrays
+    return {
+        name: shard
+        for name, shard in commit.shards.items()
+        if name not in segment.left_out or (not folder.far and _lies_there(folder, arrays[name].key(commit.block)))
+    }
+
+
 def _check_shards(folder: Place, segment: Segment, block: int, commit: Commit) -> Iterator[Finding]:
-    for name, shard in commit.shards.items():
+    for name, shard in _shards_here(folder, segment, commit).items():
         spec = segment.layout.arrays[name]
         if problem := _shard_problem(folder, spec, spec.key(block), shard):
             yield Finding(problem, (segment.layout.name, block))

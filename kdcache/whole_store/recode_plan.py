@@ -19,7 +19,8 @@ from kdcache.sharing.sealed_files import chosen_segments
 from kdcache.store.layout import MANIFEST
 from kdcache.store.manifest import Identity, Provenance
 from kdcache.store.origins import ORIGINS, RECODED, Origin, recoded_from
-from kdcache.store.seals import SealedSegment, split_pin
+from kdcache.store.sealed_segment import SealedSegment
+from kdcache.store.seals import split_pin
 from kdcache.store.segment import Segment
 from kdcache.store.store import Store
 

@@ -19,7 +19,8 @@ from kdcache.places.place import Place
 from kdcache.store.array_spec import ArraySpec
 from kdcache.store.commits import listed_blocks
 from kdcache.store.layout import LATEST_SEAL, group_bytes, labels_spec, order_spec, segment_name
-from kdcache.store.seals import read_partial, read_seal, sealed_ids, split_pin
+from kdcache.store.partial import read_partial
+from kdcache.store.seals import read_seal, sealed_ids, split_pin
 from kdcache.store.segment import Segment
 from kdcache.store.store import Store
 from kdcache.store.whole_arrays import head_specs
@@ -72,9 +73,9 @@ def inspect_files(url: str, *, engine: Engine = LOCAL, progress: Progress = sile
     if not place.lists:
         return _inspect_sealed(Store.open(url), engine, progress)
     store = Store.listed(place)
-    findings = [*_whole_arrays(store), *_seals(store, pin)]
+    findings = [*_whole_arrays(store), *_seals(store, pin), *_absent_taps(store)]
     for segment in store.segments:
-        findings += _metadata(store.folder, segment.layout.name, list(segment.layout.arrays.values()))
+        findings += _metadata(store.folder, segment.layout.name, segment.arrays_here)
         findings += _commit_listing(segment)
     blocks = [(segment.layout.name, block) for segment in store.segments for block in _blocks_with_files(segment)]
     inspections = _inspect_blocks(inspect_blocks, blocks, store, engine, progress)
@@ -89,9 +90,10 @@ def inspect_files(url: str, *, engine: Engine = LOCAL, progress: Progress = sile
 def _inspect_sealed(store: Store, engine: Engine, progress: Progress) -> Inspection:
     """Check the files that the seal lists and no others, in a place that can neither be listed nor written."""
     findings: list[Finding] = list(_whole_arrays(store))
+    notes = tuple(finding.what for finding in _absent_taps(store))
     blocks: list[BlockName] = []
     for segment in store.segments:
-        findings += _metadata(store.folder, segment.layout.name, list(segment.layout.arrays.values()))
+        findings += _metadata(store.folder, segment.layout.name, segment.arrays_here)
         try:
             blocks += [(segment.layout.name, block) for block, _ in segment.commits().items()]
         except KdcacheError as error:
@@ -99,7 +101,7 @@ def _inspect_sealed(store: Store, engine: Engine, progress: Progress) -> Inspect
     inspections = _inspect_blocks(inspect_sealed_blocks, blocks, store, engine, progress)
     findings += [finding for inspection in inspections for finding in inspection.findings]
     total = sum(segment.layout.blocks for segment in store.segments)
-    return _inspection(tuple(findings), (), inspections, total, 0)
+    return _inspection(tuple(findings), notes, inspections, total, 0)
 
 
 def _inspect_blocks(
@@ -233,12 +235,22 @@ def _absent_views(store: Store) -> Iterator[Finding]:
     """A note of the views that a partial copy was made without, by its own record."""
     names = {segment.layout.name for segment in store.segments}
     try:
-        segments = [segment for segment in read_partial(store.folder) if segment_name(segment.views) not in names]
+        segments = [
+            segment for segment in read_partial(store.folder).left_out if segment_name(segment.views) not in names
+        ]
         if segments:
             views = shown_spans(segment.views for segment in segments)
             yield Finding(f"this is a partial copy: views {views} were not pulled", harmless=True)
     except KdcacheError as error:
         yield Finding(str(error))
+
+
+def _absent_taps(store: Store) -> Iterator[Finding]:
+    """A note for each segment of the taps that this copy was made without, by its own record."""
+    for segment in store.segments:
+        if names := segment.left_out_taps:
+            text = f"this is a copy without taps {', '.join(names)} of views {segment.views}: they were not copied"
+            yield Finding(text, harmless=True)
 
 
 def _unlisted_segments(store: Store) -> Iterator[Finding]:

@@ -24,7 +24,8 @@ import numpy as np
 from kdcache.base.view_span import ViewSpan
 from kdcache.store.array_spec import BLOCK_MAX
 from kdcache.store.commits import Commit, Counts, Shard
-from kdcache.store.seals import Seal, SealedSegment
+from kdcache.store.sealed_segment import SealedSegment
+from kdcache.store.seals import Seal
 from kdcache.store.segment_layout import segment_layout
 from kdcache.store.store import Store
 from kdcache.views.provenance import provenance

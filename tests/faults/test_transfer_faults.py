@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from kdcache.base.progress import silent
-from kdcache.errors import DamagedError, KdcacheError, StoreNotFoundError
+from kdcache.errors import DamagedError, KdcacheError, MissingBlockError, StoreNotFoundError
 from kdcache.places import http_requests
 from kdcache.places.archive import Archive
 from kdcache.places.folder import Folder
@@ -210,15 +210,17 @@ def pushed_rich(rich: Path, s3: Proxy) -> str:
     return "s3://team/faults/rich.kd"
 
 
-def _child(call: str, given: tuple[str, str], env: dict[str, str]) -> None:
+def _child(call: str, given: tuple[str, str], env: dict[str, str], without: tuple[str, ...]) -> None:
     os.environ.update(env)
     http_requests.PATIENCE = PATIENT
-    {"push": push, "pull": pull}[call](*given, jobs=2)
+    {"push": push, "pull": pull}[call](*given, jobs=2, without=without)
 
 
-def killed_at(s3: Proxy, call: str, given: tuple[str, str], method: str, count: int) -> int:
+def killed_at(
+    s3: Proxy, call: str, given: tuple[str, str], method: str, count: int, without: tuple[str, ...] = ()
+) -> int:
     """SIGKILL a process at its nth request of a kind, as it is made; how many were made."""
-    process = forks.Process(target=_child, args=(call, given, environment(s3)))
+    process = forks.Process(target=_child, args=(call, given, environment(s3), without))
     seen = 0
 
     def before(asked: Asked) -> None:
@@ -264,3 +266,23 @@ def test_a_pull_that_is_killed_at_any_file_goes_on(
         rich
     ).items()
     assert all_reads(copy) == all_reads(rich)
+
+
+@pytest.mark.parametrize("count", [1, 40, 70, 71, 72, 73, 74])
+def test_a_push_without_taps_that_is_killed_is_never_taken_for_a_whole_one(
+    rich: Path, place: str, s3: Proxy, count: int
+) -> None:
+    """Then the taps are pushed, and that push is killed too."""
+    assert killed_at(s3, "push", (str(rich), place), "PUT", count, without=("taps",)) >= min(count, 73)
+    pin = f"{place}@{Store.open(rich).content_id}"
+    for without, kills in ((("taps",), 0), ((), 3)):
+        if kills:
+            killed_at(s3, "push", (str(rich), place), "PUT", kills)
+        try:
+            with pytest.raises(MissingBlockError, match="without taps layer1"):
+                Store.open(pin).load(0, [0], taps=["layer1"])
+        except StoreNotFoundError:
+            assert not kills
+        push(str(rich), place, without=without)
+        assert inspect_files(place).whole
+    assert all_reads(place) == all_reads(rich)  # type: ignore[arg-type]

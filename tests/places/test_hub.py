@@ -10,13 +10,21 @@ from kdcache.base.canonical import sha256_hex
 from kdcache.base.progress import StopRequest
 from kdcache.base.view_span import ViewSpan
 from kdcache.cli.app import main
-from kdcache.errors import InterruptedRunError, InvalidInputError, KdcacheError, StoreError, StoreNotFoundError
+from kdcache.errors import (
+    InterruptedRunError,
+    InvalidInputError,
+    KdcacheError,
+    MissingBlockError,
+    StoreError,
+    StoreNotFoundError,
+)
 from kdcache.places.hub import HubAddress, find_hub, split_hub
 from kdcache.places.opening import open_place
 from kdcache.sharing import hub_push
 from kdcache.sharing.export import export_store
 from kdcache.sharing.push_pull import pull, push
 from kdcache.sharing.sealed_files import sealed_files
+from kdcache.store.layout import PARTIAL
 from kdcache.store.seals import split_pin
 from kdcache.store.segment_layout import segment_layout
 from kdcache.store.store import Store
@@ -51,6 +59,27 @@ def test_a_pushed_store_is_read_verified_and_pulled(hub: Hub, local: Path, tmp_p
     assert sealed(tmp_path / "pulled.kd") == sealed(local)
     assert all_reads(tmp_path / "pulled.kd") == all_reads(local)
     assert inspect_files(str(tmp_path / "pulled.kd")).whole
+
+
+def test_a_store_without_taps(hub: Hub, local: Path, tmp_path: Path) -> None:
+    """Its record comes with the seal; the rest, pushed later, empties it; a push without them then takes nothing."""
+    shared = push(str(local), URL, without=["taps"])
+    commits = hub.repositories["team/soft"].commits
+    assert [f"rich.kd/{PARTIAL}" in files for _, files in commits] == [False] * (len(commits) - 1) + [True]
+    assert not any("/taps." in path for path in hub.repositories["team/soft"].files)
+    assert "taps layer1 were not copied" in shared.note
+    with pytest.raises(MissingBlockError, match=r"soft/rich\.kd is a copy without taps layer1 of views 0:2"):
+        all_reads(URL)
+    found = inspect_files(URL)
+    assert (found.whole, len(found.notes)) == (True, 2)
+    pull(shared.pin, str(tmp_path / "pulled.kd"), without=["taps"])
+    assert inspect_files(str(tmp_path / "pulled.kd")).notes == found.notes
+    assert push(str(local), URL, without=["taps"]).copied_files == 0
+    push(str(local), URL)
+    assert all_reads(URL) == all_reads(local)
+    assert hub.repositories["team/soft"].files[f"rich.kd/{PARTIAL}"] == b'{"left_out":[]}\n'
+    assert push(str(local), URL, without=["taps"]).copied_files == 0
+    assert (all_reads(URL), inspect_files(URL).notes) == (all_reads(local), ())
 
 
 def test_the_seal_comes_last_and_latest_with_it(hub: Hub, local: Path, monkeypatch: pytest.MonkeyPatch) -> None:
