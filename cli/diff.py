@@ -79,7 +79,11 @@ def _print(diff: StoreDifference) -> None:
 
 
 def _side(side: StoreSummary) -> dict[str, Any]:
-    spans = [f"{segment.views} ({segment.committed} of {segment.blocks} blocks)" for segment in side.segments]
+    spans = [
+        f"{segment.views} ({segment.committed} of {segment.blocks} blocks"
+        + (f", without taps {', '.join(segment.without)})" if segment.without else ")")
+        for segment in side.segments
+    ]
     return {
         "place": side.store,
         "content id": (side.content_id or "not sealed")[:24],

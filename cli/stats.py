@@ -57,6 +57,8 @@ def _print(stats: StoreStats) -> None:
         "classes in use": stats.classes_in_use,
         "classes never on top": stats.classes_never_top,
     }
+    if stats.without:
+        record["without taps"] = stats.without
     print_record(record, as_json=False, title=f"stats {stats.store}")
     spreads = {"confidence": stats.confidence, "entropy, nats": stats.entropy}
     if stats.kept is not None:

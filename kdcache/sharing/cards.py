@@ -53,8 +53,13 @@ def card_facts(store: Store) -> CardFacts:
     if store.content_id is None:
         raise InvalidInputError(f"{store.folder.root} is not sealed; run: kdcache seal {store.folder.root}")
     description = describe_store(store)
-    commits = [commit for segment in store.segments for commit in segment.commits().values()]
-    shards = [shard for commit in commits for shard in commit.shards.values()]
+    shards = [
+        shard
+        for segment in store.segments
+        for commit in segment.commits().values()
+        for name, shard in commit.shards.items()
+        if name not in segment.left_out
+    ]
     return CardFacts(
         name=_line(store.card.name)
         or public(f"Soft labels of {description['teacher']} on {description['data'] or 'data'}"),

@@ -141,6 +141,8 @@ def _shards(segment: Segment) -> Iterator[dict[str, Any]]:
     assert segment.commits_digest is not None
     commits_file = layout.commits_file(segment.commits_digest)
     for name, spec in layout.arrays.items():
+        if name in segment.left_out:
+            continue
         shards = [commit.shards[name] for commit in commits if name in commit.shards]
         size = sum(shard.size for shard in shards)
         shape = ", ".join(str(length) for length in spec.shape)

@@ -27,7 +27,8 @@ Rows = tuple[EncodedRows, ...]
 class LabelReading:
     """Soft labels of batches, from the rows of every store in the window that a batch belongs to.
 
-    `epochs`: the number after which nothing is read ahead.
+    `epochs`: the number after which nothing is read ahead. Raises MissingBlockError where a store is a copy that was
+    made without taps which the options read.
     """
 
     def __init__(
@@ -41,6 +42,10 @@ class LabelReading:
     ) -> None:
         self.options, self.device = options, device
         self._stores, self._batch_order, self._epochs = tuple(stores), batch_order, epochs
+        for number, store in enumerate(stores):
+            arrays = [store.identity.encoding.tap_array(name) for name in options.outputs_of(number)[1]]
+            for view in batch_order.cycle:
+                store.segment_of(view).require_held(arrays)
         self._thread: ThreadPoolExecutor | None = None
         self._current: Rows = ()
         self._key: tuple[int, int] | None = None

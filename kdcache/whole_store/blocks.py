@@ -28,10 +28,11 @@ Flags = npt.NDArray[np.bool_]
 def read_block(segment: Segment, block: int, names: Iterable[str]) -> dict[str, Array]:
     """Arrays of one block as stored, [Vs, ...].
 
-    Raises MissingBlockError where the block is not committed, DamagedError where a file is not the one of its commit,
-    does not decode, or holds a class id beyond the teacher's classes, and where other rows are marked as struck than
-    the commit strikes."""
+    Raises MissingBlockError where the block is not committed and for taps that this copy was made without, DamagedError
+    where a file is not the one of its commit, does not decode, or holds a class id beyond the teacher's classes, and
+    where other rows are marked as struck than the commit strikes."""
     commit, names = segment.commit_of(block), list(names)
+    segment.require_held(names)
     values = many(segment.folder, lambda name: _read(segment, block, name, commit.shards[name].sha256), names)
     arrays = dict(zip(names, values, strict=True))
     spec = next(iter(segment.layout.arrays.values()))

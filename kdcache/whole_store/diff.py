@@ -32,12 +32,14 @@ class FieldDifference(Record):
 
 
 class SegmentSummary(Record):
-    """A segment: views start to stop - 1, its digest where a seal lists it, blocks in all and those committed."""
+    """A segment: views start to stop - 1, its digest where a seal lists it, blocks in all and those committed, and the
+    taps that the copy was made without."""
 
     views: ViewSpan
     digest: str | None
     blocks: int
     committed: int
+    without: tuple[str, ...]
 
 
 class StoreSummary(Record):
@@ -128,6 +130,7 @@ def _summary(store: Store) -> StoreSummary:
             digest=digests.get(segment.views),
             blocks=segment.layout.blocks,
             committed=len(segment.commits()),
+            without=tuple(segment.left_out_taps),
         )
         for segment in store.segments
     )
@@ -257,6 +260,7 @@ def differing_arrays(address_a: StoreAddress, address_b: StoreAddress, name: str
 def _values_differ(a: Segment, b: Segment, array: str, block: int, sizes: tuple[int, int]) -> bool:
     spec = a.layout.arrays[array]
     for segment in (a, b):
+        segment.require_held([array])
         require_metadata(segment.folder, spec)
     for row in range(spec.shape[0]):
         rows = [

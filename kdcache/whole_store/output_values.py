@@ -93,10 +93,16 @@ def output_arrays(encoding: Encoding) -> dict[str, str]:
     return arrays | {tap.name: encoding.tap_array(tap.name) for tap in encoding.taps}
 
 
+def outputs_here(segment: Segment) -> dict[str, str]:
+    """Those arrays that a copy of a segment was not made without."""
+    arrays = output_arrays(segment.identity.encoding)
+    return {name: array for name, array in arrays.items() if array not in segment.left_out}
+
+
 def sum_outputs(segment: Segment, block: int) -> dict[str, OutputSums]:
     """Sums over the answered rows of one block, by output. One array is held at a time."""
     answered, sums = ~block_struck(segment, block), {}
-    for name, array in output_arrays(segment.identity.encoding).items():
+    for name, array in outputs_here(segment).items():
         values = read_block(segment, block, [array])[array]
         sums[name] = OutputSums()
         for place in range(len(segment.views)):
@@ -104,21 +110,21 @@ def sum_outputs(segment: Segment, block: int) -> dict[str, OutputSums]:
     return sums
 
 
-def common_outputs(a: Encoding, b: Encoding) -> dict[str, tuple[str, str]]:
-    """The outputs that both encodings keep in one shape, by name, each with the arrays of the two."""
-    arrays_a, arrays_b = output_arrays(a), output_arrays(b)
+def common_outputs(a: Segment, b: Segment) -> dict[str, tuple[str, str]]:
+    """The outputs that both segments hold in one shape, by name, each with the arrays of the two."""
+    arrays_a, arrays_b = outputs_here(a), outputs_here(b)
     return {
         name: (arrays_a[name], arrays_b[name])
         for name in arrays_a.keys() & arrays_b.keys()
-        if a.outputs[arrays_a[name]].back == b.outputs[arrays_b[name]].back
+        if shape_of(a.identity.encoding, name) == shape_of(b.identity.encoding, name)
     }
 
 
 def compare_outputs(a: Store, b: Store, view: int, rows_a: IntArray, rows_b: IntArray) -> dict[str, OutputSums]:
-    """Differences between two stores in the outputs that both keep, at positions `rows_a` and `rows_b` [R] of a view,
+    """Differences between two stores in the outputs that both hold, at positions `rows_a` and `rows_b` [R] of a view,
     which are those of the same samples. A block of the first store is held at a time."""
-    segments = [store.segment_of(view) for store in (a, b)]
-    names = common_outputs(a.identity.encoding, b.identity.encoding)
+    segments = (a.segment_of(view), b.segment_of(view))
+    names = common_outputs(*segments)
     sums = {name: OutputSums() for name in sorted(names)}
     edges = np.flatnonzero(np.diff(rows_a // segments[0].layout.block)) + 1
     for part_a, part_b in zip(np.split(rows_a, edges), np.split(rows_b, edges), strict=True):

@@ -92,12 +92,16 @@ def recode_store(
     Data set, order, views and teacher stay as they are. Pixels and canary are carried over, features, head and taps
     unless they are dropped. Every file that is read is held against its sha256.
 
-    Raises InvalidInputError for an encoding that the source cannot give, MismatchError where the output is another
+    Raises InvalidInputError for an encoding that the source cannot give, MissingBlockError for taps that the source was
+    copied without and that are not dropped, MismatchError where the output is another
     store or holds blocks from elsewhere, StoreError where files without a commit take a block's place, DamagedError,
     InterruptedRunError on a stop, and the errors of opening the store.
     """
     source, segments = open_source_store(url, views)
     identity = narrow_identity(source.identity, narrowing)
+    carried = Recoding(source.identity, identity).outputs.values()
+    for sealed_segment in segments.values():
+        source.segment_of(sealed_segment.views.start).require_held(carried)
     output = _create_output(open_output(out, url), source, identity)
     tasks, present_count = [], 0
     for name, sealed_segment in segments.items():

@@ -64,8 +64,8 @@ class StoreStats(Record):
     among the `rows`. `entropy` is in nats at T = 1; of a top-k store the tail's part is estimated. `unanimous`: share
     of positions whose views of a pass all have one top class. `clamped` counts rows whose gaps or label did not fit.
     `top_by_class` counts rows by top class, and `classes_in_use` is the exponential of its entropy; `outputs` are
-    features and taps; `labels_by_class` counts positions by hard label. Histograms have 50 equal bins from 0 to 1,
-    `reliability` the bins of the ECE that hold rows."""
+    features and taps, `without` names the taps that the copy was made without; `labels_by_class` counts positions by
+    hard label. Histograms have 50 equal bins from 0 to 1, `reliability` the bins of the ECE that hold rows."""
 
     store: str
     content_id: str | None
@@ -79,6 +79,7 @@ class StoreStats(Record):
     bytes_a_row: float
     arrays: tuple[ArrayBytes, ...]
     outputs: tuple[OutputStats, ...]
+    without: tuple[str, ...]
     unlabelled: float
     accuracy: float | None
     nll: float | None
@@ -128,7 +129,8 @@ def _stats(
     rows = sum(view_sums.rows for view_sums in sums.by_view.values())
     if not rows:
         raise MissingBlockError(f"{store.folder.root}: all committed rows are struck; extract a data set that decodes")
-    arrays = tuple(_arrays(all_commits, rows))
+    arrays = tuple(_arrays(commits, rows))
+    left_out = {array for segment, _ in commits for array in segment.left_out}
     overall = ViewSums()
     for view_sums in sums.by_view.values():
         overall.join(view_sums)
@@ -152,6 +154,7 @@ def _stats(
             output_sums.stats(name, shape_of(store.identity.encoding, name))
             for name, output_sums in sums.outputs.items()
         ),
+        without=tuple(store.identity.encoding.tap_names(left_out)),
         unlabelled=stats.unlabelled,
         accuracy=stats.accuracy,
         nll=stats.nll,
@@ -175,12 +178,14 @@ def _stats(
     )
 
 
-def _arrays(commits: Sequence[Commit], rows: int) -> Iterator[ArrayBytes]:
+def _arrays(commits: Sequence[tuple[Segment, dict[int, Commit]]], rows: int) -> Iterator[ArrayBytes]:
     sizes: dict[str, int] = {}
-    for commit in commits:
-        for name, shard in commit.shards.items():
-            sizes[name] = sizes.get(name, 0) + shard.size
-    sizes["commits"] = sum(len(commit.to_bytes()) for commit in commits)
+    for segment, by_block in commits:
+        for commit in by_block.values():
+            for name, shard in commit.shards.items():
+                if name not in segment.left_out:
+                    sizes[name] = sizes.get(name, 0) + shard.size
+    sizes["commits"] = sum(len(commit.to_bytes()) for _, by_block in commits for commit in by_block.values())
     for name, size in sizes.items():
         yield ArrayBytes(name=name, bytes=size, a_row=size / rows)
 

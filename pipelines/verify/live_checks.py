@@ -28,6 +28,7 @@ from kdcache.views.replay import grade_replay, require_decoder
 from kdcache.views.sources import Data
 from kdcache.views.transforms import PRESETS, build_transform
 from kdcache.views.workers import draw_requests
+from kdcache.whole_store.output_values import outputs_here
 from kdcache.whole_store.verify import Check
 
 BATCH = 256
@@ -153,7 +154,7 @@ def compare_teacher(replay: Replay, positions: IntArray, settings: VerifySetting
     detail = f"{len(positions)} rows of view {view}: max |delta log p| {difference:.2g}, tolerance {tolerance:.2g} "
     detail += f"(live against live {control:.2g}), {flips} top classes flipped"
     checks.append(Check(name="teacher answers", passed=difference <= tolerance and not flips, detail=detail))
-    if identity.encoding.outputs:
+    if outputs_here(replay.store.segment_of(view)):
         checks.append(compare_outputs(replay.store, replay.dataset, teacher, view, positions))
     return checks
 

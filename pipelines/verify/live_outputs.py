@@ -9,13 +9,14 @@ import numpy as np
 import numpy.typing as npt
 
 from kdcache.base.arrays import IntArray
+from kdcache.base.tap_names import FEATURES
 from kdcache.errors import InvalidInputError
 from kdcache.networks.live_answers import drawn_again
 from kdcache.networks.teacher import Teacher
 from kdcache.store.store import Store
 from kdcache.views.draw import ViewDataset
 from kdcache.views.mixing import mix_rows
-from kdcache.whole_store.output_values import output_arrays
+from kdcache.whole_store.output_values import outputs_here
 from kdcache.whole_store.verify import Check
 
 BATCH = 64
@@ -31,9 +32,11 @@ def compare_outputs(store: Store, dataset: ViewDataset, teacher: Teacher, view: 
 
     The tolerance of each is the rounding of f16 at its largest number, plus four times the difference between the
     teacher's outputs for the same rows in two batches."""
-    names = output_arrays(store.identity.encoding)
+    segment = store.segment_of(view)
+    names = outputs_here(segment)
+    absent = f"; not asked: taps {', '.join(segment.left_out_taps)}, which were left out" if segment.left_out else ""
     try:
-        teacher.watch([tap.name for tap in store.identity.encoding.taps])
+        teacher.watch([name for name in names if name != FEATURES])
         control = _differences(
             *(_live(dataset, teacher, view, positions[:AGAIN], names, b) for b in (BATCH, AGAIN // 2))
         )
@@ -41,7 +44,7 @@ def compare_outputs(store: Store, dataset: ViewDataset, teacher: Teacher, view: 
         for start in range(0, len(positions), BATCH):
             rows = positions[start : start + BATCH]
             live = _live(dataset, teacher, view, rows, names, BATCH)
-            arrays = store.segment_of(view).read(view, rows, list(names.values())).arrays
+            arrays = segment.read(view, rows, list(names.values())).arrays
             for name, difference in _differences({name: arrays[array] for name, array in names.items()}, live).items():
                 worst[name] = max(worst[name], difference)
                 largest[name] = max(largest[name], float(np.abs(live[name]).max()))
@@ -51,7 +54,8 @@ def compare_outputs(store: Store, dataset: ViewDataset, teacher: Teacher, view: 
     wrong = [name for name in names if not worst[name] <= limits[name]]
     texts = [f"{name} {worst[name]:.2g} of {limits[name]:.2g}" for name in wrong or names]
     detail = f"{len(positions)} rows of view {view}, {len(wrong)} of {len(names)} outputs differ; largest difference "
-    return Check(name="teacher outputs", passed=not wrong, detail=detail + f"and tolerance: {', '.join(texts)}")
+    detail += f"and tolerance: {', '.join(texts)}{absent}"
+    return Check(name="teacher outputs", passed=not wrong, detail=detail)
 
 
 def _live(

@@ -13,8 +13,11 @@ from kdcache.cli.app import main
 from kdcache.errors import InvalidInputError, KdcacheError, MissingBlockError
 from kdcache.networks.small import convnet
 from kdcache.objectives.catalogue import TAP_TERMS
+from kdcache.pipelines.settings import VerifySettings
 from kdcache.pipelines.train.stage import train
 from kdcache.pipelines.train.together import train_together
+from kdcache.pipelines.verify.stage import verify
+from kdcache.sharing.push_pull import pull
 from kdcache.training.run_folder import load_state
 from tests.kits import stages
 from tests.kits.ranks import commanded, launch
@@ -119,6 +122,26 @@ def test_it_refuses_before_the_first_step(tapped: Tapped, tmp_path: Path, case: 
     with pytest.raises(kind, match=message):
         train(tapped.settings(tmp_path / "run", name, set=given))
     assert not (tmp_path / "run").exists()
+
+
+def test_a_copy_without_taps_trains_what_asks_for_none(stage: Stage, tapped: Tapped, tmp_path: Path) -> None:
+    """What asks for some is refused before the first step; the teacher is asked for what is there."""
+    copy = tmp_path / "copy.kd"
+    pull(str(tapped.folder / "taps.kd"), str(copy), without=[f"tap:{LAST}"])
+    for name in ("hint", "kd+hint"):
+        with pytest.raises(MissingBlockError, match=rf"copy\.kd is a copy without taps {LAST} of views 0:2; get them"):
+            train(tapped.settings(tmp_path / "run", name, store=(str(copy),)))
+        assert not (tmp_path / "run").exists()
+    for name, given in (("kd", {}), ("pkt", SETTINGS["pkt"]), ("hint", {"teacher_tap": EARLY, "student_tap": "1"})):
+        train(tapped.settings(tmp_path / name, name, store=(str(copy),), set=given))
+        train(tapped.settings(tmp_path / f"{name} whole", name, set=given))
+        assert metrics(tmp_path / name) == metrics(tmp_path / f"{name} whole")
+    fields = {"data": "digits", "data_set": {"limit": 300}, "teacher": stages.NETWORK, "teacher_set": {"width": 8}}
+    settings = {**fields, "weights": stage.weights, "store": str(copy), "rows": 64}
+    verdict = verify(VerifySettings.model_validate(settings))
+    assert verdict.whole
+    assert "0 of 2 outputs differ" in verdict.checks[-1].detail
+    assert verdict.checks[-1].detail.endswith(f"; not asked: taps {LAST}, which were left out")
 
 
 def test_several_layers_of_each(tapped: Tapped, tmp_path: Path) -> None:
