@@ -1,11 +1,10 @@
 """One training's lifetime: it begins or goes on from a checkpoint, takes steps, ends epochs and saves itself."""
 
-from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from kdcache.base.folder_lock import Hold
 from kdcache.base.memory import peak_rss_bytes
@@ -273,35 +272,3 @@ def _parallel(state: TrainingState, settings: TrainSettings, loader: BatchStream
     """Network and objective as a step uses them, tried under its precision. The first process's weights reach all."""
     with autocast(settings.precision, loader.device):
         return DataParallel(state.network, state.objective, ranks, lambda: next(iter(loader.spread_views(1).values())))
-
-
-class Isolation(Protocol):
-    """A run does its work through these four methods, so that it neither changes nor stops the other runs."""
-
-    def active(self, run: Run) -> bool:
-        """True while a run takes part; False once it failed."""
-
-    def turn(self, run: Run) -> AbstractContextManager[None]:
-        """The context in which a run does all its work."""
-
-    def batch(self, run: Run, batch: Batch) -> Batch:
-        """The training batch that a run gets."""
-
-    def images(self, run: Run, batch: Batch) -> Tensor:
-        """The images [B, ch, H, W] of a validation batch that a run gets."""
-
-
-class NoIsolation:
-    """The isolation of a run that has the process to itself: it needs none."""
-
-    def active(self, run: Run) -> bool:
-        return True
-
-    def turn(self, run: Run) -> AbstractContextManager[None]:
-        return nullcontext()
-
-    def batch(self, run: Run, batch: Batch) -> Batch:
-        return batch
-
-    def images(self, run: Run, batch: Batch) -> Tensor:
-        return batch.images

@@ -13,8 +13,9 @@ from kdcache.objectives.batch import Batch
 from kdcache.pipelines.settings import TrainSettings
 from kdcache.pipelines.train.epoch_end import Announce, unannounced
 from kdcache.pipelines.train.fitting import fit_objective
+from kdcache.pipelines.train.isolation import Isolation, NoIsolation
 from kdcache.pipelines.train.prepare import Loaders, make_student, open_inputs, open_loaders, open_run
-from kdcache.pipelines.train.run import Isolation, NoIsolation, Run, TrainSummary
+from kdcache.pipelines.train.run import Run, TrainSummary
 from kdcache.pipelines.train.validating import judged_as
 from kdcache.training.batch_stream import BatchStream
 from kdcache.training.metrics import Validation
