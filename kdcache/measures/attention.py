@@ -11,6 +11,7 @@ from kdcache.errors import InvalidInputError
 from kdcache.measures.facts import Facts, Value
 
 THRESHOLD = 0.4
+FLAT = 1e-5  # a range beneath this share of the largest number is an error of arithmetic
 FACTS = {
     "attention_iou": Facts(
         "share",
@@ -69,7 +70,8 @@ class AttentionTally:
             return attention.new_zeros((0, *self.size), dtype=torch.bool).cpu()
         attention = interpolate(attention[:, None], self.size, mode="bilinear", align_corners=False)[:, 0]
         low, high = attention.amin(dim=(1, 2), keepdim=True), attention.amax(dim=(1, 2), keepdim=True)
-        return ((attention - low) > THRESHOLD * (high - low)).cpu()
+        varies = high - low > FLAT * torch.maximum(high.abs(), low.abs())
+        return (varies & (attention - low > THRESHOLD * (high - low))).cpu()
 
     def __add__(self, other: "AttentionTally") -> "AttentionTally":
         if self.size != other.size:

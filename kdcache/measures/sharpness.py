@@ -99,7 +99,7 @@ class _Hessian:
                 loss = cross_entropy(self.network(images), labels, reduction="sum") / self.rows
                 if not bool(loss.isfinite()):
                     raise InvalidInputError(
-                        f"the loss is {float(loss)} on {len(labels)} rows; sharpness is not defined"
+                        f"the loss is {loss.item()} on {len(labels)} rows; sharpness needs a number"
                     )
                 slopes = torch.autograd.grad(loss, self.parameters, create_graph=True, materialize_grads=True)
                 along = torch.stack([(s * v).sum() for s, v in zip(slopes, vector, strict=True)]).sum()
