@@ -16,7 +16,7 @@ FACTS = {
     "attention_iou": Facts(
         "share",
         "mean |A & B| / |A or B|, A = {min-max of bilinear sum_d (sum_c W_cd) F_d > .4}; with labels W_yd",
-        "Guo 2022; by label Zhou et al. 2016, CAM",
+        "Guo et al. 2024; by label Zhou et al. 2016, CAM",
         ("maps", "heads"),
     )
 }

@@ -1,6 +1,7 @@
 """Deviation holds the student's confidence in the teacher's decision against the teacher's own, on the logit scale.
 
 A slope above 1: the student exaggerates, it is surer where the teacher is sure and less sure where it is not.
+Rows with p below 1/2 are kept one by one (16 bytes each), since the line is known at the end alone.
 """
 
 from typing import Any

@@ -21,8 +21,8 @@ Sums = Mapping[str, Any]
 """Sums over rows by name: arrays in f64, or `counts.Counts`, so that those of parts add up. `rows` [] counts rows."""
 
 Exactness = Literal["exact", "sketch", "bound", "estimate"]
-"""exact: up to the steps in which a store keeps its numbers. sketch: the tail of a top-k store counts as even. bound: a
-lower bound, the least that agrees with all that a top-k store knows. estimate: drawn, or dependent on the batches."""
+"""exact: up to the steps in which a store keeps its numbers. sketch: from what a top-k store tells of the whole tail.
+bound: a lower bound, the least that agrees with all that it tells. estimate: drawn, or dependent on the batches."""
 
 Need = Literal["labels", "teacher", "baseline", "taps", "maps", "heads", "network", "results"]
 

@@ -7,6 +7,11 @@ the true teacher from below (merging the classes of one ratio changes nothing). 
 16 top classes alone; to drop it for the others can only lower the bound. Stored numbers are rounded, so a bound may
 exceed a row's divergence by the error of quantising.
 
+Measured (EfficientNet-lite0 on 240 photographs, k = 20 of 1000; the student is the teacher with noise of .05, .2, 1
+and 3 nats): KL(p || q) is .0009, .0148, .375 and 3.24. The nearest teacher gives .0006, .0094, .247 and 2.34. A teacher
+with an even tail gives .200, .213, .573 and 3.44: it says little of a student who is near its teacher. KL(q || p) is
+.0009, .0148, .383 and 3.17, its bound .0006, .0094, .247 and 2.07; without the limit the last would be 1.2.
+
 Shape letters: B rows, C classes, K kept classes, T top classes of the student, O outcomes.
 """
 

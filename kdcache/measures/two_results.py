@@ -6,7 +6,7 @@ FACTS = {
     "affinity": Facts(
         "ratio",
         "accuracy on augmented rows / accuracy on clean rows",
-        "Gontijo-Lopes et al. 2021; as a ratio, Guo 2022",
+        "Gontijo-Lopes et al. 2021; as a ratio, Guo et al. 2024",
         ("results",),
     ),
     "fidelity_gap": Facts(

@@ -47,7 +47,7 @@ def test_a_search_over_all_tails_finds_none_nearer(name: str) -> None:
             p[head], p[tail] = case.p[row][head], np.maximum(tail_p, 1e-12)
             return p
 
-        found = minimize(
+        search = minimize(
             lambda tail_p, q=q, whole=whole, divergence=divergence: divergence(whole(tail_p), q),
             np.full(len(tail), mass / len(tail)),
             bounds=[(1e-12, limit)] * len(tail),
@@ -55,8 +55,8 @@ def test_a_search_over_all_tails_finds_none_nearer(name: str) -> None:
             method="SLSQP",
             options={"ftol": 1e-13, "maxiter": 500},
         )
-        assert value <= found.fun + 1e-7
-        assert value == pytest.approx(found.fun, abs=1e-4)  # the search stops near the least
+        assert value <= search.fun + 1e-7
+        assert value == pytest.approx(search.fun, abs=1e-4)  # the search stops near the least
         assert value <= divergence(case.p[row], q) + 1e-9
         cut += bool((pair.p[row, K : K + CLASSES] > 0).any())
     assert cut > 3  # the limit matters in some rows

@@ -9,6 +9,7 @@ from torch.nn.functional import cross_entropy
 
 from kdcache.errors import InvalidInputError
 from kdcache.measures.sharpness import _Hessian, _largest, sharpness
+from kdcache.networks.small import convnet
 
 
 def tiny(seed: int = 1) -> nn.Sequential:
@@ -98,6 +99,18 @@ def test_attention_has_a_second_derivative() -> None:
     network = nn.Sequential(layer, nn.Flatten(), nn.Linear(40, 3))
     value = sharpness(network, [(torch.randn(6, 5, 8), torch.tensor([0, 1, 2, 0, 1, 2]))], iterations=3, probes=2)
     assert np.isfinite([value.largest, value.trace]).all()
+
+
+def test_a_convnet_in_f32_and_the_dense_trace() -> None:
+    """The layers that kdcache's own networks have: in-place relu, batch norm, pooling."""
+    torch.manual_seed(0)
+    network = convnet(width=2, depth=1, num_classes=3)
+    images, labels = torch.randn(16, 1, 6, 6), torch.randint(0, 3, (16,))
+    network(images)
+    value = sharpness(network, [(images, labels)], iterations=100, probes=200)
+    dense = eigenvalues(network.eval(), images, labels)
+    assert value.largest == pytest.approx(dense[-1], rel=1e-3)
+    assert abs(value.trace - dense.sum()) < 4 * value.trace_error
 
 
 def test_errors_name_what_is_wrong() -> None:

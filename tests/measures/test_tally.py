@@ -2,16 +2,21 @@
 
 import pickle
 from itertools import permutations
+from math import log
 
 import numpy as np
 import pytest
 import torch
 
 from kdcache.errors import InvalidInputError
+from kdcache.labels.reduction import topk_of_probs
 from kdcache.labels.sampled_labels import SampledLabels
+from kdcache.labels.topk_labels import read_topk
 from kdcache.measures.catalogue import GROUPS, ROW_MEASURES
 from kdcache.measures.tally import Tally
-from tests.kits.measures import figures, full_teacher, measured, random_case, topk_teacher
+from kdcache.training.metrics import Validation
+from tests.kits.labels import batch_of
+from tests.kits.measures import figures, full_teacher, logs, measured, random_case, topk_teacher
 
 TEACHERS = {"full": lambda logits: full_teacher(logits), "topk": lambda logits: topk_teacher(logits, 5)}
 
@@ -103,6 +108,30 @@ def test_soft_labels_of_numpy_and_torch_and_narrow_logits_are_taken() -> None:
     half = figures(case.logits.half(), numbers, case.hard)
     assert half["kl_to_teacher"] == pytest.approx(figures(case.logits, numbers)["kl_to_teacher"], abs=2e-3)
     assert figures(case.logits.requires_grad_(), numbers, case.hard)["accuracy"] == half["accuracy"]
+
+
+def test_validation_in_training_says_the_same() -> None:
+    case = random_case()
+    soft = topk_teacher(case.teacher, 4).to(dtype=torch.float64)
+    validation = Validation()
+    validation.update(case.logits, batch_of(soft, y=case.hard))
+    values = figures(case.logits, soft, case.hard)
+    results = validation.results()
+    assert results.keys() == {"accuracy", "nll", "ece", "agreement", "kl_to_teacher"}
+    assert {name: values[name] for name in results} == pytest.approx(results, rel=1e-9)
+
+
+def test_a_tail_of_which_the_mass_alone_is_known_will_do() -> None:
+    """Answers from outside: the two best of four classes and their probabilities."""
+    rows = topk_of_probs(np.array([[2, 0]]), np.array([[0.5, 0.3]]), np.array([[0]]))
+    soft = read_topk(rows, 4, ())
+    values = measured(logs([[0.25, 0.25, 0.25, 0.25]]), soft, [0])
+    assert values["teacher_margin"].value == pytest.approx(0.2, abs=1e-12)
+    assert values["teacher_label_rank"].value == 2.0
+    assert values["total_variation"].value == pytest.approx((0.25 + 0.05 + 0.3) / 2, abs=1e-9)
+    even = 0.5 * log(2) + 0.3 * log(1.2) + 0.2 * log(0.4)
+    assert values["kl_to_teacher"].value == pytest.approx(even, abs=1e-9)
+    assert values["kl_to_teacher"].exactness == "sketch"
 
 
 def test_results_are_records_of_plain_numbers() -> None:
