@@ -3,16 +3,19 @@
 from typing import Any
 
 import numpy as np
-from scipy.stats import binomtest
+from scipy.special import bdtr
 
 from kdcache.measures.facts import Facts, Group, Measure, Need, Sums, mean_of
 from kdcache.measures.rows import Rows, count_of
 
 
 def mcnemar(sums: Sums) -> float:
-    """Two-sided exact p: lost and won rows are equally likely under the null hypothesis. 1 without flips."""
+    """Two-sided exact p: lost and won rows are equally likely under the null hypothesis. 1 without flips.
+
+    The distribution is symmetric, so both tails are twice the lower one. `scipy.stats` has the same as `binomtest`, and
+    takes .6 s to import."""
     lost, won = int(sums["lost"]), int(sums["won"])
-    return float(binomtest(lost, lost + won, 0.5).pvalue) if lost + won else 1.0
+    return min(1.0, 2.0 * float(bdtr(min(lost, won), lost + won, 0.5))) if lost + won else 1.0
 
 
 def flips_from(reference: Need) -> Group:

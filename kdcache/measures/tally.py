@@ -1,9 +1,11 @@
 """A tally counts rows for many measures at once; the tallies of batches, blocks and processes add up.
 
-tally = Tally()
-for images, soft, y in batches:
-    tally.update(student(images), soft, y)
-tally.result()["kl_to_teacher"].value
+    tally = Tally()
+    for images, soft, y in batches:
+        tally.update(student(images), soft, y)
+    tally.result()["kl_to_teacher"].value
+
+docs/measures.md lists the measures, `catalogue` holds them.
 """
 
 from collections.abc import Sequence
@@ -102,9 +104,7 @@ class Tally:
 
 
 def _added(sums: dict[str, Any], more: dict[str, Any]) -> dict[str, Any]:
-    return {
-        name: sums[name] + more[name] if name in sums and name in more else (sums | more)[name] for name in sums | more
-    }
+    return {name: sums[name] + more[name] for name in sums} if sums and more else sums or more
 
 
 def _value(measure: Measure, sums: dict[str, Any], number: float) -> Value:

@@ -6,6 +6,7 @@ from math import comb, log
 import numpy as np
 import pytest
 import torch
+from scipy.stats import binomtest
 from sklearn.metrics import mutual_info_score
 from statsmodels.stats.contingency_tables import mcnemar
 
@@ -75,6 +76,8 @@ def test_statsmodels_agrees_on_flips() -> None:
         assert values[f"lost_to_{name}"] == pytest.approx(table[0][1] / len(right), abs=1e-15)
         assert values[f"won_from_{name}"] == pytest.approx(table[1][0] / len(right), abs=1e-15)
         assert values[f"mcnemar_{name}"] == pytest.approx(mcnemar(table, exact=True).pvalue, rel=1e-9)
+        exact = binomtest(table[0][1], table[0][1] + table[1][0], 0.5).pvalue
+        assert values[f"mcnemar_{name}"] == pytest.approx(exact, rel=1e-9)
 
 
 def test_no_flips_are_no_evidence() -> None:
