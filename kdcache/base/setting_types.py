@@ -15,7 +15,8 @@ def _arguments(value: Any) -> Any:
     return parse_arguments(value, "setting") if isinstance(value, list | tuple) else value
 
 
-def _listed(value: Any) -> Any:
+def listed(value: Any) -> Any:
+    """One value or several, which text joins by commas, as a tuple."""
     items = [value] if isinstance(value, str | int | float) and not isinstance(value, bool) else value
     if isinstance(items, list | tuple) and any(isinstance(item, str) for item in items):
         return tuple(part.strip() for item in items for part in str(item).split(",") if part.strip())
@@ -43,19 +44,19 @@ def _exists(path: str) -> bool:
 
 
 Arguments = Annotated[dict[str, Any], BeforeValidator(_arguments)]
-Means = Annotated[tuple[Annotated[float, Range(-LARGE, LARGE)], ...], BeforeValidator(_listed)]
-Deviations = Annotated[tuple[Annotated[float, Range(1 / LARGE, LARGE)], ...], BeforeValidator(_listed)]
-Weights = Annotated[tuple[Annotated[float, Range(0.0, LARGE)], ...], BeforeValidator(_listed)]
-Classes = Annotated[tuple[Annotated[int, Range(0, CLASSES_MAX - 1)], ...], BeforeValidator(_listed)]
-Epochs = Annotated[tuple[Annotated[int, Range(0, EPOCHS_MAX)], ...], BeforeValidator(_listed)]
+Means = Annotated[tuple[Annotated[float, Range(-LARGE, LARGE)], ...], BeforeValidator(listed)]
+Deviations = Annotated[tuple[Annotated[float, Range(1 / LARGE, LARGE)], ...], BeforeValidator(listed)]
+Weights = Annotated[tuple[Annotated[float, Range(0.0, LARGE)], ...], BeforeValidator(listed)]
+Classes = Annotated[tuple[Annotated[int, Range(0, CLASSES_MAX - 1)], ...], BeforeValidator(listed)]
+Epochs = Annotated[tuple[Annotated[int, Range(0, EPOCHS_MAX)], ...], BeforeValidator(listed)]
 Seed = Annotated[int, Range(0, SEED_MAX)]
 Count = Annotated[int, Range(1, CLASSES_MAX)]
 Processes = Annotated[int, Range(0, PROCESSES_MAX)]
 Positive = Annotated[float, Range(0.0, LARGE, above=True)]
 Paths = Annotated[tuple[str, ...], BeforeValidator(_paths)]
-Names = Annotated[tuple[str, ...], BeforeValidator(_listed)]
+Names = Annotated[tuple[str, ...], BeforeValidator(listed)]
 Texts = Annotated[tuple[str, ...], BeforeValidator(lambda value: (value,) if isinstance(value, str) else value)]
-Keep = Annotated[tuple[str, ...], BeforeValidator(_listed), AfterValidator(require_kept)]
+Keep = Annotated[tuple[str, ...], BeforeValidator(listed), AfterValidator(require_kept)]
 Precision = Literal["float32", "bfloat16", "float16"]
 Temperature = Annotated[float | Literal["calibrated"], Range(0.0, LARGE, above=True, words=("calibrated",))]
 SomeEpochs = Annotated[int | None, Range(1, EPOCHS_MAX)]

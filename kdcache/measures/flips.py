@@ -5,8 +5,8 @@ from typing import Any
 import numpy as np
 from scipy.special import bdtr
 
-from kdcache.measures.facts import Facts, Group, Measure, Need, Sums, mean_of
-from kdcache.measures.rows import Rows, count_of
+from kdcache.measures.facts import Facts, Group, Measure, Need, Sums, Value, mean_of
+from kdcache.measures.rows import Ints, Rows, count_of
 
 
 def mcnemar(sums: Sums) -> float:
@@ -18,19 +18,23 @@ def mcnemar(sums: Sums) -> float:
     return min(1.0, 2.0 * float(bdtr(min(lost, won), lost + won, 0.5))) if lost + won else 1.0
 
 
+def flip_sums(decisions: Ints, reference: Ints, hard: Ints) -> dict[str, Any]:
+    """The sums of [B] decisions, of a reference's decisions, and hard labels, -1 for none."""
+    labelled = hard >= 0
+    right, hits = (reference == hard) & labelled, (decisions == hard) & labelled
+    return {
+        "rows": count_of(labelled.sum()),
+        "right": count_of(np.sum(right)),
+        "lost": count_of(np.sum(right & ~hits)),
+        "won": count_of(np.sum(hits & ~right)),
+    }
+
+
 def flips_from(reference: Need) -> Group:
     """The group that compares with "teacher" or "baseline"; its measures carry that name."""
 
     def sums(rows: Rows) -> dict[str, Any]:
-        decisions = rows.top_p if reference == "teacher" else rows.baseline
-        right = (decisions == rows.hard) & rows.labelled
-        hits = rows.hits & rows.labelled
-        return {
-            "rows": count_of(rows.labelled.sum()),
-            "right": count_of(np.sum(right)),
-            "lost": count_of(np.sum(right & ~hits)),
-            "won": count_of(np.sum(hits & ~right)),
-        }
+        return flip_sums(rows.top_q, rows.top_p if reference == "teacher" else rows.baseline, rows.hard)
 
     def facts(unit: str, formula: str, source: str = "standard") -> Facts:
         return Facts(unit, formula, source, ("labels", reference))
@@ -57,3 +61,14 @@ def flips_from(reference: Need) -> Group:
 
 
 TEACHER, BASELINE = flips_from("teacher"), flips_from("baseline")
+
+
+def flips_from_baseline(decisions: Ints, baseline: Ints, hard: Ints) -> dict[str, Value]:
+    """The measures of the group "baseline" of [N] decisions; none without a labelled row."""
+    sums = flip_sums(decisions, baseline, hard)
+    if not sums["rows"]:
+        return {}
+    return {
+        name: Value(value=measure.value(sums), unit=measure.facts.unit, rows=int(sums["rows"]))
+        for name, measure in BASELINE.measures.items()
+    }

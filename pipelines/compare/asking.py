@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from kdcache.base.arrays import IntArray
 from kdcache.base.progress import Progress
@@ -17,14 +17,10 @@ from kdcache.labels.full import FullLabels
 from kdcache.labels.soft_labels import SoftLabels
 from kdcache.measures.facts import Value
 from kdcache.measures.tally import Tally
-from kdcache.networks.answers import answered
-from kdcache.networks.build import build_network
-from kdcache.networks.precision import autocast
-from kdcache.networks.weights import load_weights
-from kdcache.objectives.batch import Batch
 from kdcache.objectives.targets import Combine, Targets, in_dtype
 from kdcache.pipelines.compare.comparison import Answers
-from kdcache.pipelines.compare.members import RunPlace, StorePlace
+from kdcache.pipelines.compare.members import StorePlace
+from kdcache.pipelines.compare.networks import AskedNetwork
 from kdcache.store.store import Store
 from kdcache.training.batch_stream import BatchStream
 
@@ -62,6 +58,7 @@ class Asked:
     parts: list[Tally] = field(default_factory=list)
     others: list[Tally] = field(default_factory=list)
     rows: list[tuple[npt.NDArray[Any], ...]] = field(default_factory=list)
+    further: dict[str, Value] = field(default_factory=dict)
 
     def count(self, log_q: Tensor, rows: Taught, part: int) -> None:
         """Count one batch's log-probabilities [B, C], as of the rows' part by its number."""
@@ -88,7 +85,7 @@ class Asked:
                 values[f"{measure} {name}"] = value
             gap = values["agreement"].value - found["agreement"].value
             values[f"fidelity_gap {name}"] = values["agreement"].model_copy(update={"value": gap})
-        return values
+        return {**values, **self.further}
 
 
 def total(parts: Sequence[Tally]) -> Tally:
@@ -145,25 +142,19 @@ class Teacher:
 
 
 def ask_runs(
-    runs: Sequence[tuple[RunPlace, nn.Module]],
-    batches: Sequence[Batch] | BatchStream,
-    combine: Combine | None,
-    progress: Progress,
+    networks: Sequence[AskedNetwork], batches: BatchStream, combine: Combine | None, progress: Progress
 ) -> tuple[list[Asked], Teacher]:
     """Ask networks for every row, in eval mode and one pass."""
-    asked, teacher, steps = [Asked() for _ in runs], Teacher(), len(batches)
+    asked, teacher, steps = [Asked() for _ in networks], Teacher(), len(batches)
     for step, batch in enumerate(batches):
         rows = Taught.of(batch.teachers, batch.y, batch.positions.numpy(), combine)
         teacher.count(rows)
-        for (run, network), each in zip(runs, asked, strict=True):
-            with (
-                torch.inference_mode(),
-                autocast(run.record.get("precision", "float32"), str(batch.images.device.type)),
-            ):
-                output = network(batch.images.clone())  # a network may work in place on its input
-            logits = answered(output, len(rows.y), f"run {run.folder}").float()
+        for network, each in zip(networks, asked, strict=True):
+            logits = network.answer(batch).float()
             each.count(torch.log_softmax(logits, dim=-1), rows, step * PARTS // steps)
-        progress("asking", (step + 1) * len(runs), steps * len(runs))
+        progress("asking", (step + 1) * len(networks), steps * len(networks))
+    for network, each in zip(networks, asked, strict=True):
+        each.further = network.result()
     return asked, teacher
 
 
@@ -178,10 +169,3 @@ def ask_stores(places: Sequence[StorePlace], teacher: Teacher, first: Store, pro
             each.count(log_probs_of(soft), rows, step * PARTS // steps)
         progress("reading stores", step + 1, steps)
     return asked
-
-
-def built(run: RunPlace, classes: int, device: str) -> nn.Module:
-    """A run's network with its weights, in eval mode on a device."""
-    network = build_network(run.network.teacher, run.network.teacher_set, classes, "student")
-    load_weights(network, run.network.weights, "student")
-    return network.to(device).eval()

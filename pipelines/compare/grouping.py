@@ -9,11 +9,13 @@ from typing import Any
 import numpy as np
 from scipy.special import stdtrit
 
+from kdcache.base.arrays import IntArray
 from kdcache.base.records import shorten
 from kdcache.errors import InvalidInputError
+from kdcache.measures.flips import flips_from_baseline
 from kdcache.measures.tally import Tally
 from kdcache.pipelines.compare.asking import total
-from kdcache.pipelines.compare.comparison import By, Group, Member, Spread
+from kdcache.pipelines.compare.comparison import By, Group, Ints, Member, Spread
 
 REPLICATES = 200
 LONGEST = 90  # characters of a group's name
@@ -80,6 +82,25 @@ def _require_seeds(group: Group) -> None:
                 f"{other.place} and {member.place} have equal settings and the same seed {member.seed}: they are one "
                 "run twice; leave one out, or train with another --seed"
             )
+
+
+def with_flips(groups: Sequence[Group], baseline: str, labels: Ints) -> list[Group]:
+    """Groups whose members have their flips from the baseline's run of the same seed, or else from its first member."""
+    reference = next(group for group in groups if group.name == baseline)
+    by_seed = {member.seed: member for member in reversed(reference.members)}
+
+    def flipped(member: Member) -> Member:
+        other = by_seed.get(member.seed, reference.members[0])
+        flips = flips_from_baseline(_i64(member.answers.decisions), _i64(other.answers.decisions), _i64(labels))
+        return replace(member, measures={**member.measures, **flips})
+
+    return [
+        group if group is reference else replace(group, members=tuple(map(flipped, group.members))) for group in groups
+    ]
+
+
+def _i64(values: Ints) -> IntArray:
+    return values.astype(np.int64)
 
 
 def with_cells(

@@ -10,8 +10,9 @@ from kdcache.base.devices import chosen_device
 from kdcache.base.progress import Progress
 from kdcache.base.view_span import ViewSpan
 from kdcache.errors import InvalidInputError
-from kdcache.pipelines.compare.asking import Asked, Taught, Teacher, ask_runs, ask_stores, built
+from kdcache.pipelines.compare.asking import Asked, Taught, Teacher, ask_runs, ask_stores
 from kdcache.pipelines.compare.members import Place, RunPlace, StorePlace
+from kdcache.pipelines.compare.networks import AskedNetwork, tap_of
 from kdcache.pipelines.compare.settings import CompareSettings
 from kdcache.store.store import Store
 from kdcache.training.loader import Loader
@@ -46,7 +47,7 @@ class HeldOut:
         runs = [(number, place) for number, place in enumerate(places) if isinstance(place, RunPlace)]
         teacher = None
         for batch_of_runs in self._side_by_side(runs):
-            networks = [(run, built(run, self.classes, self.device)) for _, run in batch_of_runs]
+            networks = [AskedNetwork(run, self.first, self.settings.also, self.device) for _, run in batch_of_runs]
             run = batch_of_runs[0][1]
             with closing(self._loader(run.network.mean, run.network.std)) as loader:
                 answers, teacher = ask_runs(networks, loader, self.settings.combine, progress)
@@ -56,10 +57,6 @@ class HeldOut:
         answers = ask_stores([place for _, place in stored], teacher, self.first, progress) if stored else []
         asked |= dict(zip([number for number, _ in stored], answers, strict=True))
         return [asked[number] for number in range(len(places))], teacher
-
-    @property
-    def classes(self) -> int:
-        return self.first.identity.teacher.classes
 
     def _side_by_side(self, runs: Sequence[tuple[int, RunPlace]]) -> list[list[tuple[int, RunPlace]]]:
         """Runs that see the same images, as many as memory holds at a time, by the size of their weights files."""
@@ -87,8 +84,14 @@ class HeldOut:
         )
         return Loader(
             self.data, self.stores, batch_size=settings.batch_size, epochs=1, views=ViewSpan(self.view, self.view + 1),
-            labels=LabelOptions(accept_drift=settings.accept_drift), feed=feed,
+            labels=LabelOptions(taps=self._taps(), accept_drift=settings.accept_drift),
+            feed=feed,
         )  # fmt: skip
+
+    def _taps(self) -> tuple[tuple[str, ...], ...]:
+        """What is read of each store for further measures: of the first one."""
+        names = tap_of(self.first, self.settings.also)
+        return (names, *[()] * (len(self.stores) - 1)) if names else ()
 
     def _stored(self) -> Teacher:
         """The teacher's rows without any picture, in the store's order."""

@@ -9,11 +9,14 @@ from pydantic import BaseModel
 
 from kdcache.base.canonical import parse_json
 from kdcache.base.records import flatten
+from kdcache.base.specs import read_toml
 from kdcache.errors import FormatError, InvalidInputError
+from kdcache.pipelines.compare.settings import CompareSettings
 from kdcache.store.lineage import read_class_names
 from kdcache.store.store import Store
 from kdcache.training.run_folder import SETTINGS, read_metrics
 from kdcache.training.saved_networks import PREFIX, spelled_out
+from kdcache.views.sources import of_whole
 
 SWEEP = "sweep.toml"
 UNSAID = ("seed", "memory_gb", "keep_epochs", "checkpoint_steps")  # no setting by which runs differ for a reader
@@ -108,6 +111,19 @@ def open_places(places: Sequence[str]) -> tuple[list[Place], list[str]]:
     if not found:
         raise InvalidInputError(f"{', '.join(places)} holds no run that has ended; let it train to its end")
     return found, notes
+
+
+def of_sweep(settings: CompareSettings) -> CompareSettings:
+    """Settings whose store and data are those with which a sweep was validated, where they name none themselves."""
+    folder = next((Path(place) for place in settings.runs if (Path(place) / SWEEP).is_file()), None)
+    if folder is None or settings.store:
+        return settings
+    base = read_toml(folder / SWEEP, "sweep").get("base", {})
+    changes: dict[str, Any] = {"store": base.get("val_store", ())}
+    if not settings.data and (data := base.get("val_data") or base.get("data")):
+        whole = {} if base.get("val_data") else of_whole(data, base.get("data_set", {}))
+        changes |= {"data": data, "data_set": {**whole, **base.get("val_set", {}), **settings.data_set}}
+    return CompareSettings.model_validate({**settings.model_dump(exclude_unset=True), **changes})
 
 
 def _split(place: str) -> tuple[Path, str]:

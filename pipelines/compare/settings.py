@@ -2,12 +2,14 @@
 
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
 from kdcache.base.limits import VIEWS_MAX
 from kdcache.base.ranges import ROWS_OF_BATCH_MAX, Range
-from kdcache.base.setting_types import Arguments, Names, Paths, Processes
+from kdcache.base.setting_types import Arguments, Paths, Processes, listed
 from kdcache.base.worker_start import DEFAULT_START, WorkerStart
+
+FurtherMeasure = Literal["cka", "attention_iou", "sharpness"]
 
 
 class CompareSettings(BaseModel):
@@ -19,12 +21,15 @@ class CompareSettings(BaseModel):
         description="folders of runs (FOLDER@last: not the best weights), of sweeps, and stores: who is compared"
     )
     store: Paths = Field(
-        description="the teacher's store of held-out rows; further ones are other teachers of the same rows"
+        default=(),
+        description="the teacher's store of held-out rows; further ones: other teachers of them; default: a sweep's",
     )
     combine: Literal["probabilities", "logits", "predictions"] | None = Field(
         default=None, description="compare with all stores as one teacher, averaged so"
     )
-    data: str = Field(default="", description="the data set of that store; needed where runs are compared")
+    data: str = Field(
+        default="", description="the data set of that store, needed where runs are compared; default: a sweep's"
+    )
     data_set: Arguments = Field(default={}, description="key=value for the data set, for example split=test")
     transform: str = Field(default="", description="the store's transform, where it is one of your own")
     transform_set: Arguments = Field(default={}, description="key=value for that transform")
@@ -33,7 +38,11 @@ class CompareSettings(BaseModel):
     )
     by: str = Field(default="", description="group by this setting alone; default: by all but the seed")
     baseline: str = Field(default="", description="a run of the group that others are held against; default: the first")
-    also: Names = Field(default=(), description="further measures: cka, cka_debiased, sharpness, hessian_trace")
+    also: Annotated[tuple[FurtherMeasure, ...], BeforeValidator(listed)] = Field(
+        default=(),
+        description="measures that cost more: cka (of the store's features), attention_iou (of its last map and head), "
+        "sharpness (of 512 rows)",
+    )
     batch_size: Annotated[int, Range(1, ROWS_OF_BATCH_MAX)] = Field(default=256, description="rows of a batch")
     workers: Processes = Field(default=2, description="processes that draw views; 0 draws in this one")
     worker_start: WorkerStart = Field(default=DEFAULT_START, description="how these processes begin")

@@ -8,9 +8,9 @@ from kdcache.base.progress import Progress, silent
 from kdcache.errors import InvalidInputError
 from kdcache.pipelines.compare.asking import Asked
 from kdcache.pipelines.compare.comparison import Comparison, Group, Member
-from kdcache.pipelines.compare.grouping import grouped, with_cells
+from kdcache.pipelines.compare.grouping import grouped, with_cells, with_flips
 from kdcache.pipelines.compare.held_out import HeldOut
-from kdcache.pipelines.compare.members import Place, RunPlace, StorePlace, open_places
+from kdcache.pipelines.compare.members import Place, RunPlace, StorePlace, of_sweep, open_places
 from kdcache.pipelines.compare.pictures import flipped
 from kdcache.pipelines.compare.settings import CompareSettings
 from kdcache.store.store import Store
@@ -23,10 +23,14 @@ def compare(settings: CompareSettings, *, progress: Progress = silent) -> Compar
     Raises InvalidInputError for members that cannot be compared (other classes, no end, a seed twice), MismatchError
     for data that is not the store's, ReplayError for views that are not those that the teacher saw.
     """
+    settings = of_sweep(settings)
     places, notes = open_places(settings.runs)
     stores = [Store.open(url) for url in settings.store]
     if not stores:
-        raise InvalidInputError("compare needs --store, the teacher's store of held-out rows")
+        raise InvalidInputError(
+            "compare needs --store, the teacher's store of held-out rows: extract one of a split that no run was "
+            "trained on (a sweep whose val_store names one needs no flag)"
+        )
     for place in places:
         _require_comparable(place, stores[0], settings)
     rows = HeldOut(settings, stores)
@@ -35,8 +39,9 @@ def compare(settings: CompareSettings, *, progress: Progress = silent) -> Compar
     names = names_of([_folder(place) for place in places])
     members = [_member(*each, others) for each in zip(places, names, asked, strict=True)]
     groups, common = grouped(members, settings.by)
-    measures = tuple(dict.fromkeys(name for member in members for name in member.measures))
     baseline = _baseline(settings.baseline, groups)
+    groups = with_flips(groups, baseline, teacher.labels)
+    measures = tuple(dict.fromkeys(name for group in groups for member in group.members for name in member.measures))
     parts = {member.place: each.parts for member, each in zip(members, asked, strict=True)}
     groups, intervals = with_cells(groups, baseline, measures, parts)
     first, samples = stores[0], stores[0].order[teacher.positions]

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from scipy import stats
 
 from kdcache.cli.app import main
 from kdcache.errors import InvalidInputError, KdcacheError, MismatchError
@@ -80,7 +81,7 @@ def test_the_order_in_which_runs_are_asked_changes_nothing(bench: Bench, monkeyp
     """Where memory holds one network at a time, each is asked in a pass of its own."""
     together = bench.compare()
     monkeypatch.setattr("kdcache.pipelines.compare.held_out.NETWORK_BYTES", 1)
-    apart = bench.compare(*reversed(bench.runs))
+    apart = bench.compare(*reversed(bench.runs), baseline=bench.runs[0])
     values = [
         {member.place: {name: value.value for name, value in member.measures.items()} for member in group.members}
         for found in (together, apart)
@@ -99,6 +100,16 @@ def test_a_sweep_is_its_runs_that_have_ended(bench: Bench, tmp_path: Path) -> No
     found = bench.compare(str(tmp_path / "sweep"))
     assert sorted(group.name for group in found.groups) == ["lr 0.05", "lr 0.1"]
     assert all(member.bytes_a_row for group in found.groups for member in group.members)
+    text = (
+        (tmp_path / "sweep/sweep.toml")
+        .read_text()
+        .replace(
+            "[grid]", f'val_set = {{split = "test", limit = 150}}\nval_store = "{bench.folder / "held.kd"}"\n[grid]'
+        )
+    )
+    (tmp_path / "sweep/sweep.toml").write_text(text)
+    by_file = compare(CompareSettings.model_validate({"runs": str(tmp_path / "sweep"), "workers": 0, "device": "cpu"}))
+    assert [group.cells for group in by_file.groups] == [group.cells for group in found.groups]
     unfinished = sorted((tmp_path / "sweep").glob("lr=*"))[0]
     (unfinished / "metrics.jsonl").write_text("")
     found = bench.compare(str(tmp_path / "sweep"))
@@ -136,6 +147,38 @@ def test_further_stores_are_further_teachers(bench: Bench) -> None:
 def test_the_training_rows_are_told_loudly(bench: Bench) -> None:
     found = bench.compare(store=(bench.stage.store,), data_set={"limit": 300})
     assert "THE ROWS ARE THE TRAINING ROWS of 4 of 4 runs" in found.warnings[0]
+
+
+def test_flips_are_from_the_baseline_s_run_of_the_same_seed(bench: Bench) -> None:
+    kd, dkd = bench.compare().groups
+    assert all("lost_to_baseline" not in member.measures for member in kd.members)
+    labels = bench.compare().labels
+    for member in dkd.members:
+        other = next(each for each in kd.members if each.seed == member.seed)
+        was_right, is_right = other.answers.decisions == labels, member.answers.decisions == labels
+        assert member.measures["lost_to_baseline"].value == pytest.approx((was_right & ~is_right).mean())
+        assert member.measures["won_from_baseline"].value == pytest.approx((~was_right & is_right).mean())
+        lost, won = int((was_right & ~is_right).sum()), int((~was_right & is_right).sum())
+        expected = stats.binomtest(lost, lost + won).pvalue if lost + won else 1.0
+        assert member.measures["mcnemar_baseline"].value == pytest.approx(expected)
+
+
+def test_further_measures_are_asked_for(bench: Bench, stage: Stage, tmp_path: Path) -> None:
+    kept = tmp_path / "kept.kd"
+    extract(stage.asked(kept, data_set=TEST, keep="features,head,tap:13", **CLEAN))
+    also = ("cka", "attention_iou", "sharpness")
+    measures = bench.compare(*bench.runs[:2], store=(str(kept),), also=also).groups[0].members[0].measures
+    assert 0 < measures["cka"].value < 1
+    assert 0 <= measures["attention_iou"].value <= 1
+    assert measures["sharpness"].value > 0
+    assert measures["parameters"].value > 0
+    assert measures["macs"].value > measures["parameters"].value
+    plain = bench.compare(bench.runs[0], store=(str(kept),)).groups[0].members[0].measures
+    assert {"cka", "sharpness", "attention_iou"}.isdisjoint(plain)
+    assert plain["accuracy"] == measures["accuracy"]
+    for name, message in (("cka", "extract it with --keep features"), ("attention_iou", "--keep head,tap:LAYER")):
+        with pytest.raises(InvalidInputError, match=message):
+            bench.compare(also=(name,))
 
 
 def test_pictures_are_of_rows_that_flipped(bench: Bench) -> None:
