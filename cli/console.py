@@ -27,6 +27,7 @@ from rich.table import Table
 from rich.text import Text
 
 from kdcache.base.progress import StopRequest, stop_on_signals
+from kdcache.base.visible import visible
 from kdcache.errors import InterruptedRunError
 
 
@@ -251,13 +252,6 @@ def _flush_c() -> None:
     """Let C libraries write now what they have buffered."""
     with suppress(AttributeError, OSError, TypeError):
         ctypes.CDLL(None).fflush(None)
-
-
-def visible(text: str, *, keep: str = "") -> str:
-    """Text whose control characters are shown as \\x1b and the like, apart from those to keep."""
-    return "".join(
-        character if character.isprintable() or character in keep else f"\\x{ord(character):02x}" for character in text
-    )
 
 
 def shown(value: Any) -> str:

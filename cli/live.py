@@ -11,7 +11,8 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 
 from kdcache.base.progress import Progress, silent
-from kdcache.cli.console import print_note, shown, terminal, visible
+from kdcache.base.visible import visible
+from kdcache.cli.console import print_note, shown, terminal
 from kdcache.pipelines.sweep.result_table import Report, SweepState, no_report
 from kdcache.pipelines.sweep.results import Result
 

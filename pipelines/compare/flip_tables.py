@@ -1,0 +1,89 @@
+"""Flips: rows that a group lost to the baseline and won from it, and pictures of some."""
+
+import base64
+import io
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from PIL import Image
+
+from kdcache.pipelines.compare.comparison import Comparison, Picture
+from kdcache.pipelines.compare.marks import TEACHER, Mark, Marked
+from kdcache.pipelines.compare.page_text import class_name, probability
+
+SIDE = 128  # pixels of a picture at most
+MOST_PICTURES = 48
+
+LOST, WON, P_VALUE = "lost_to_baseline", "won_from_baseline", "mcnemar_baseline"
+
+
+@dataclass(frozen=True)
+class Flips:
+    """Rows that a group's runs lost and won, a run, and McNemar's p: of the run, or the least and the largest."""
+
+    marked: Marked
+    lost: float
+    won: float
+    p_values: str
+    is_sure: bool
+    decimals: int
+
+
+@dataclass(frozen=True)
+class Thumbnail:
+    """A picture as a data URI, how wide and high it is shown, and what was decided: (mark, class, whether it fits)."""
+
+    uri: str
+    width: int
+    height: int
+    sample: str
+    label: str
+    kind: str
+    decisions: tuple[tuple[Mark, str, bool], ...]
+
+
+def flip_table(groups: Sequence[Marked]) -> tuple[Flips, ...]:
+    """Of groups whose runs have the measures."""
+    lines = []
+    for marked in groups:
+        members = [member.measures for member in marked.group.members]
+        if marked.is_baseline or not all({LOST, WON} <= measures.keys() for measures in members):
+            continue
+        lost, won = (
+            float(np.mean([values[name].value * values[name].rows for values in members])) for name in (LOST, WON)
+        )
+        p_values = sorted(values[P_VALUE].value for values in members if P_VALUE in values)
+        ends = list(dict.fromkeys(map(probability, p_values[:1] + p_values[-1:])))
+        is_sure = bool(p_values) and p_values[-1] < 0.05
+        lines.append(Flips(marked, lost, won, " to ".join(ends) or "–", is_sure, int(len(members) > 1)))
+    return tuple(lines)
+
+
+def thumbnails(comparison: Comparison, groups: Sequence[Marked]) -> tuple[Thumbnail, ...]:
+    """At most 48 of the comparison's pictures."""
+    by_name = {marked.group.members[0].name: marked for marked in groups}
+    return tuple(_thumbnail(picture, comparison, by_name) for picture in comparison.pictures[:MOST_PICTURES])
+
+
+def _thumbnail(picture: Picture, comparison: Comparison, by_name: dict[str, Marked]) -> Thumbnail:
+    decisions: list[tuple[Mark, str, bool]] = []
+    kind = "flipped"
+    for name, number in picture.decisions.items():
+        marked, fits = by_name.get(name), number == picture.label
+        if marked is None and name != "teacher":
+            continue
+        decisions.append((marked.mark if marked else TEACHER, class_name(comparison.class_names, number), fits))
+        if marked is not None and marked.is_baseline:
+            kind = "lost" if fits else "won"
+    decisions.sort(key=lambda decision: decision[0] is not TEACHER)
+    image = Image.fromarray(picture.pixels)
+    image.thumbnail((SIDE, SIDE))
+    file = io.BytesIO()
+    image.save(file, format="PNG", optimize=True)
+    zoom = max(SIDE // max(image.size), 1)
+    return Thumbnail(
+        uri="data:image/png;base64," + base64.b64encode(file.getvalue()).decode(),
+        width=zoom * image.width, height=zoom * image.height, sample=picture.sample,
+        label=class_name(comparison.class_names, picture.label), kind=kind, decisions=tuple(decisions),
+    )  # fmt: skip

@@ -1,0 +1,125 @@
+"""A page shows a comparison: one HTML file with its figures, style and script inside, that asks no network for more."""
+
+import base64
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+from jinja2 import Environment, StrictUndefined
+from markupsafe import Markup
+
+from kdcache.base.figures import figure_class
+from kdcache.base.visible import visible
+from kdcache.base.whole_files import write_whole
+from kdcache.errors import InvalidInputError
+from kdcache.pipelines.compare import page_text
+from kdcache.pipelines.compare.class_changes import SHOWN, class_panels
+from kdcache.pipelines.compare.comparison import By, Comparison
+from kdcache.pipelines.compare.confusions import confusions
+from kdcache.pipelines.compare.exaggeration import exaggeration_panels
+from kdcache.pipelines.compare.figures import Panel, drawing
+from kdcache.pipelines.compare.flip_tables import flip_table, thumbnails
+from kdcache.pipelines.compare.learning_curves import curve_panels
+from kdcache.pipelines.compare.marks import TEACHER, Marked, Truth, drawn_groups, marked_groups, truth
+from kdcache.pipelines.compare.page_tables import common_settings, measure_table, member_table, setting_table
+from kdcache.pipelines.compare.reliability import reliability_panels
+from kdcache.pipelines.compare.scatter import accuracy_and_agreement, agreement_by_group, bytes_and_accuracy
+
+INTERVALS: dict[By, str] = {
+    "seeds": "95 % over the runs of a group, which differ in their seed alone",
+    "rows": "95 % by bootstrap over the rows of a single run; other seeds may differ by more",
+    "none": "none: a single run tells no spread",
+}
+
+
+@dataclass(frozen=True)
+class Figures:
+    """The panels of a page; an empty tuple leaves its section out."""
+
+    accuracy: tuple[Panel, ...] = ()
+    agreement: tuple[Panel, ...] = ()
+    reliability: tuple[Panel, ...] = ()
+    exaggeration: tuple[Panel, ...] = ()
+    classes: tuple[Panel, ...] = ()
+    curves: tuple[Panel, ...] = ()
+    bytes: tuple[Panel, ...] = ()
+
+
+def check_page(path: Path) -> None:
+    """Refuse, before the work is done, a page that could not be made at its end. Raises InvalidInputError."""
+    figure_class()
+    if path.suffix not in (".html", ".htm"):
+        raise InvalidInputError(f"page {path} ends in {path.suffix or 'no suffix'!r}; let it end in .html")
+    if not path.parent.is_dir():
+        raise InvalidInputError(f"page {path}: there is no folder {path.parent}; make it first")
+
+
+def write_page(comparison: Comparison, path: Path) -> None:
+    """Write the page of a comparison, whole or not at all. Raises InvalidInputError where matplotlib is not installed,
+    and CannotWriteError."""
+    write_whole(path, page(comparison).encode())
+
+
+def page(comparison: Comparison) -> str:
+    """The page's HTML. Raises InvalidInputError where matplotlib is not installed."""
+    groups, held = marked_groups(comparison), truth(comparison)
+    drawn = drawn_groups(groups)
+    with drawing():
+        figures = _figures(comparison, groups, drawn, held)
+    folder = files("kdcache.pipelines.compare")
+    template, style, script = (folder.joinpath(f"page.{kind}").read_text("utf-8") for kind in ("html", "css", "js"))
+    digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
+    setting_names, setting_rows = setting_table(groups)
+    member_measures, members = member_table(groups)
+    kinds = {member.kind for marked in groups for member in marked.group.members}
+    return _environment().from_string(template).render(
+        comparison=comparison, groups=groups, drawn=drawn, truth=held, figures=figures, teacher=TEACHER,
+        style=Markup(style), script=Markup(script), digest=digest, text=page_text,
+        title=f"Students of {comparison.teacher_name}", intervals=INTERVALS[comparison.intervals],
+        kind=kinds.pop() if len(kinds) == 1 else "member", rows=len(comparison.labels),
+        labelled=int((comparison.labels >= 0).sum()),
+        table=measure_table(comparison, groups), setting_names=setting_names, setting_rows=setting_rows,
+        common=common_settings(comparison.common), member_measures=member_measures, members=members,
+        confusions=confusions(comparison, drawn, held), flips=flip_table(groups), most_classes=2 * SHOWN,
+        thumbnails=thumbnails(comparison, drawn),
+    )  # fmt: skip
+
+
+def _figures(comparison: Comparison, groups: Sequence[Marked], drawn: Sequence[Marked], held: Truth) -> Figures:
+    if not groups:
+        return Figures()
+    common = Figures(
+        exaggeration=exaggeration_panels(comparison, drawn),
+        classes=class_panels(drawn, held, comparison.class_names),
+        curves=curve_panels(drawn),
+        bytes=_one(bytes_and_accuracy(comparison, groups, held.word)),
+    )
+    if not held.is_labels:
+        return _with(common, agreement=_one(agreement_by_group(groups)))
+    return _with(
+        common,
+        accuracy=_one(accuracy_and_agreement(comparison, groups)),
+        reliability=reliability_panels(comparison, drawn),
+    )
+
+
+def _with(figures: Figures, **panels: tuple[Panel, ...]) -> Figures:
+    return Figures(**{**vars(figures), **panels})
+
+
+def _one(panel: Panel | None) -> tuple[Panel, ...]:
+    return () if panel is None else (panel,)
+
+
+def _environment() -> Environment:
+    """Every text that the template shows is escaped, its control characters shown."""
+
+    def harmless(value: Any) -> Any:
+        return visible(value) if isinstance(value, str) and not isinstance(value, Markup) else value
+
+    return Environment(
+        autoescape=True, finalize=harmless, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
+    )
