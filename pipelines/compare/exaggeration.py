@@ -17,7 +17,7 @@ STEPS = 6  # of darkness
 def exaggeration_panels(comparison: Comparison, groups: Sequence[Marked]) -> tuple[Panel, ...]:
     """A panel a group, all on the same axes; rows of all its runs together."""
     teacher = np.asarray(comparison.teacher.at_teacher, np.float64)
-    if not len(teacher):
+    if not len(teacher) or not groups:
         return ()
     everything: list[Floats] = [
         teacher,

@@ -21,7 +21,7 @@ from kdcache.pipelines.compare.page_text import cut
 INK, MUTED, RULE, PAPER = "#0a0b01", "#0a0b02", "#0a0b03", "#0a0b04"
 ROLES = {INK: "ink", MUTED: "muted", RULE: "rule", PAPER: "paper"}
 POINTS = 72  # an inch; a figure's units are points
-SMALL, LARGE = 360, 480  # widths of a panel among others, and of a figure that stands alone
+SMALL, LARGE = 360, 420  # widths of a panel among others, and of a figure that stands alone
 
 TAG = re.compile(r"<[^>]*>")
 ROLE = re.compile(r"#0a0b[01][0-9]")

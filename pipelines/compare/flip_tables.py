@@ -62,7 +62,7 @@ def flip_table(groups: Sequence[Marked]) -> tuple[Flips, ...]:
 
 def thumbnails(comparison: Comparison, groups: Sequence[Marked]) -> tuple[Thumbnail, ...]:
     """At most 48 of the comparison's pictures."""
-    by_name = {marked.group.members[0].name: marked for marked in groups}
+    by_name = {name: marked for marked in groups for name in (marked.group.name, marked.group.members[0].name)}
     return tuple(_thumbnail(picture, comparison, by_name) for picture in comparison.pictures[:MOST_PICTURES])
 
 

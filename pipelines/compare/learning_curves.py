@@ -49,8 +49,8 @@ def _number(line: Mapping[str, Any], key: str) -> float | None:
 
 
 def _panel(lines: Sequence[Line], key: str, label: str, factor: float) -> Panel:
-    figure = blank(LARGE, 320)
-    axes = axes_at(figure, left=58, right=LARGE - 30, top=14, bottom=270)
+    figure = blank(LARGE, 300)
+    axes = axes_at(figure, left=54, right=LARGE - 28, top=14, bottom=252)
     for marked, points in lines:
         epochs, mean, low, high = np.array(points).T
         colour = hue(marked.mark)

@@ -29,7 +29,7 @@ from kdcache.pipelines.compare.reliability import reliability_panels
 from kdcache.pipelines.compare.scatter import accuracy_and_agreement, agreement_by_group, bytes_and_accuracy
 
 INTERVALS: dict[By, str] = {
-    "seeds": "95 % over the runs of a group, which differ in their seed alone",
+    "seeds": "95 % over the runs of a group; differences are paired by seed where two groups have the same seeds",
     "rows": "95 % by bootstrap over the rows of a single run; other seeds may differ by more",
     "none": "none: a single run tells no spread",
 }
@@ -48,19 +48,22 @@ class Figures:
     bytes: tuple[Panel, ...] = ()
 
 
-def check_page(path: Path) -> None:
+def require_page(path: str) -> None:
     """Refuse, before the work is done, a page that could not be made at its end. Raises InvalidInputError."""
     figure_class()
-    if path.suffix not in (".html", ".htm"):
-        raise InvalidInputError(f"page {path} ends in {path.suffix or 'no suffix'!r}; let it end in .html")
-    if not path.parent.is_dir():
-        raise InvalidInputError(f"page {path}: there is no folder {path.parent}; make it first")
+    file = Path(path)
+    if file.suffix not in (".html", ".htm"):
+        raise InvalidInputError(f"page {file} ends in {file.suffix or 'no suffix'!r}; let it end in .html")
+    if file.is_dir():
+        raise InvalidInputError(f"page {file} is a folder; name a file in it")
+    if not file.parent.is_dir():
+        raise InvalidInputError(f"page {file}: there is no folder {file.parent}; make it first")
 
 
-def write_page(comparison: Comparison, path: Path) -> None:
+def write_page(comparison: Comparison, path: str) -> None:
     """Write the page of a comparison, whole or not at all. Raises InvalidInputError where matplotlib is not installed,
     and CannotWriteError."""
-    write_whole(path, page(comparison).encode())
+    write_whole(Path(path), page(comparison).encode())
 
 
 def page(comparison: Comparison) -> str:

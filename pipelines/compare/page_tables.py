@@ -67,7 +67,7 @@ def measure_table(comparison: Comparison, groups: Sequence[Marked]) -> MeasureTa
 
 def _column(name: str, comparison: Comparison, groups: Sequence[Marked]) -> Column:
     members = [member.measures[name] for marked in groups for member in marked.group.members if name in member.measures]
-    facts = MEASURES.get(name)
+    facts = MEASURES.get(name) or MEASURES.get(name.split(" ")[0])  # such as `fidelity_gap` to one of several stores
     unit = members[0].unit if members else facts.unit if facts else ""
     means = [marked.group.cells[name].mean for marked in groups if name in marked.group.cells]
     formula, source = (facts.formula, facts.source) if facts else ("", "")

@@ -8,6 +8,7 @@ from unicodedata import east_asian_width
 
 from kdcache.base.visible import visible
 
+SHARES = ("share", "probability")  # units that are shown in percent
 SCALES = ((1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k"))
 LONG_NAME = 28  # columns; an axis has room for these
 LONGEST_TEXT = 400  # characters of a setting's value
@@ -86,7 +87,7 @@ class Scale:
 
     @property
     def is_share(self) -> bool:
-        return self.unit == "share"
+        return self.unit in SHARES
 
     @property
     def word(self) -> str:
@@ -116,7 +117,7 @@ class Scale:
 
 def scale(unit: str, values: Sequence[float]) -> Scale:
     """The scale of a column of values: four digits for the largest, of a percentage at most two decimals."""
-    factor = 100 if unit == "share" else 1
+    factor = 100 if unit in SHARES else 1
     largest = max((abs(value) * factor for value in values if isfinite(value)), default=0.0)
     decimals = 3 - floor(log10(largest)) if largest else 2
-    return Scale(unit, min(max(decimals, 0), 2 if unit == "share" else 4))
+    return Scale(unit, min(max(decimals, 0), 2 if unit in SHARES else 4))

@@ -56,7 +56,7 @@ def bytes_and_accuracy(comparison: Comparison, groups: Sequence[Marked], measure
         axes.xaxis.set_major_formatter(lambda x, _: f"{x:,.4g}")
         axes.xaxis.set_minor_formatter(lambda x, _: "")
     _draw(axes, dots, with_ellipse=False)
-    value = comparison.teacher_measures.get(measure)
+    value = comparison.teacher_measures.get(measure) if measure == "accuracy" else None
     if value is not None and np.isfinite(value.value):
         _teacher_line(axes, 100 * value.value)
     _letters(axes, dots)
@@ -96,8 +96,8 @@ def _dots(groups: Sequence[Marked], point: Any) -> Dots:
 
 
 def _frame(x_label: str, y_label: str) -> tuple[Any, Any]:
-    figure = blank(LARGE, 350)
-    axes = axes_at(figure, left=58, right=LARGE - 16, top=14, bottom=300)
+    figure = blank(LARGE, 318)
+    axes = axes_at(figure, left=54, right=LARGE - 14, top=14, bottom=270)
     axes.set_xlabel(x_label)
     axes.set_ylabel(y_label)
     return figure, axes

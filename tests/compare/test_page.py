@@ -9,7 +9,7 @@ import pytest
 
 from kdcache.errors import InvalidInputError
 from kdcache.pipelines.compare.comparison import Comparison
-from kdcache.pipelines.compare.page import check_page, page, write_page
+from kdcache.pipelines.compare.page import page, require_page, write_page
 from tests.kits.comparisons import HOSTILE, comparison, hostile, many_classes
 from tests.kits.pages import Page
 
@@ -34,7 +34,7 @@ def usual() -> str:
 
 
 def test_the_page_is_one_file_that_loads_nothing(usual: str, tmp_path: Path) -> None:
-    write_page(comparison(groups=1, seeds=1, rows=100), tmp_path / "report.html")
+    write_page(comparison(groups=1, seeds=1, rows=100), str(tmp_path / "report.html"))
     assert [path.name for path in tmp_path.iterdir()] == ["report.html"]
     for text in (usual, (tmp_path / "report.html").read_text()):
         parsed = Page(text)
@@ -153,16 +153,16 @@ def test_the_page_stays_small_however_much_is_compared() -> None:
 
 
 def test_a_page_that_cannot_be_made_is_refused_early(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    check_page(tmp_path / "a.html")
+    require_page(str(tmp_path / "a.html"))
     with pytest.raises(InvalidInputError, match=r"let it end in \.html"):
-        check_page(tmp_path / "a.pdf")
+        require_page(str(tmp_path / "a.pdf"))
     with pytest.raises(InvalidInputError, match="there is no folder"):
-        check_page(tmp_path / "b" / "a.html")
+        require_page(str(tmp_path / "b/a.html"))
     monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
     with pytest.raises(InvalidInputError, match=r"kdcache\[plots\]"):
-        check_page(tmp_path / "a.html")
+        require_page(str(tmp_path / "a.html"))
     with pytest.raises(InvalidInputError, match=r"kdcache\[plots\]"):
-        write_page(comparison(groups=1, seeds=1, rows=50), tmp_path / "a.html")
+        write_page(comparison(groups=1, seeds=1, rows=50), str(tmp_path / "a.html"))
     assert not (tmp_path / "a.html").exists()
 
 
