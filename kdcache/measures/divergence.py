@@ -14,6 +14,8 @@ from kdcache.measures.facts import Exactness, Facts, Group, Measure, mean_of
 from kdcache.measures.nearest_teacher import even_tail_kl, nearest_teacher
 from kdcache.measures.rows import FLOOR, Rows, count_of, floats_of
 
+NOTHING = 1e-45  # a probability that f32 does not hold: a student may give it to a masked class
+
 
 def _sums(rows: Rows) -> dict[str, Any]:
     """Rows below 0 by an error of arithmetic count as 0."""
@@ -28,15 +30,15 @@ def _of_all_classes(rows: Rows) -> dict[str, Tensor]:
     divergences = _divergences(p, q, log_p, log_q)
     if rows.teacher.masked:
         masked_q = q[:, list(rows.teacher.masked)].sum(dim=-1)
-        divergences["kl_from"] = torch.where(masked_q > 0, torch.inf, divergences["kl_from"])
+        divergences["kl_from"] = torch.where(masked_q > NOTHING, torch.inf, divergences["kl_from"])
     return divergences
 
 
 def _of_topk(rows: Rows) -> dict[str, Tensor]:
     pair = nearest_teacher(rows)
-    log_p, log_q = (values.log().clamp_min(FLOOR) for values in (pair.p, pair.q))
-    impossible = ((pair.q > 0) & (pair.p == 0)).any(dim=-1)
-    divergences = _divergences(pair.p, pair.q, log_p, log_q)
+    impossible = (pair.log_p.isneginf() & (pair.log_q.exp() > NOTHING)).any(dim=-1)
+    log_p, log_q = (values.masked_fill(values.isneginf(), FLOOR) for values in (pair.log_p, pair.log_q))
+    divergences = _divergences(log_p.exp(), log_q.exp(), log_p, log_q)
     divergences["kl_from"] = torch.where(impossible, torch.inf, divergences["kl_from"])
     return {**divergences, "kl_to": even_tail_kl(rows)}
 

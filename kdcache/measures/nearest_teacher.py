@@ -12,7 +12,7 @@ and 3 nats): KL(p || q) is .0009, .0148, .375 and 3.24. The nearest teacher give
 with an even tail gives .200, .213, .573 and 3.44: it says little of a student who is near its teacher. KL(q || p) is
 .0009, .0148, .383 and 3.17, its bound .0006, .0094, .247 and 2.07; without the limit the last would be 1.2.
 
-Shape letters: B rows, C classes, K kept classes, T top classes of the student, O outcomes.
+Shape letters: B rows, C classes, K kept classes, T top classes of the student, S = T + 1, O outcomes.
 """
 
 import math
@@ -28,45 +28,46 @@ from kdcache.measures.rows import Rows
 
 @dataclass(frozen=True)
 class Pair:
-    """Probabilities p and q [B, O] in f64 over the same outcomes: the kept classes, the student's top classes that are
-    cut at the limit, the rest of the tail, and the masked classes."""
+    """Log-probabilities [B, O] in f64 over the same outcomes: the kept classes, the student's top classes that are cut
+    at the limit, the rest of the tail, and the masked classes. -inf on both sides: no such outcome."""
 
-    p: Tensor
-    q: Tensor
+    log_p: Tensor
+    log_q: Tensor
 
 
 def nearest_teacher(rows: Rows) -> Pair:
-    """The pair of the student and the nearest teacher."""
+    """The pair of the student and the nearest teacher. It is worked out in logarithms: a sure student's tail is too
+    small for a difference of probabilities."""
     teacher, kept = rows.teacher, rows.teacher.classes.to(torch.int64)
-    p_BK, q_BK = rows.log_p.double().exp(), rows.log_q.gather(-1, kept).double().exp()
-    outside_BC = fill_at(rows.q, kept, 0.0)
-    masked_B1 = outside_BC.new_zeros(rows.count, 1).double()
+    outside_BC = fill_at(rows.log_q, kept, -torch.inf)
+    masked_B1 = outside_BC.new_full((rows.count, 1), -torch.inf)
     if teacher.masked:
-        ids = torch.tensor(teacher.masked, device=kept.device)
-        masked_B1 = outside_BC[:, ids].double().sum(dim=-1, keepdim=True)
-        outside_BC[:, ids] = 0.0
-    tail_q_B1 = outside_BC.sum(dim=-1, keepdim=True).double()
-    tail_p_B1 = teacher.tail_log_prob(1.0)[:, None].double().exp()
-    limit_B1 = (rows.log_p[:, -1:].double() + SLACK).exp()
-    cut_BT = outside_BC.gather(-1, rows.best_q).double().sort(dim=-1, descending=True).values
-    cut_BT = torch.where(_is_cut(cut_BT, tail_p_B1, tail_q_B1, limit_B1), cut_BT, 0.0)
-    limits_BT = torch.where(cut_BT > 0, limit_B1, 0.0)
-    rest_p_B1 = (tail_p_B1 - limits_BT.sum(dim=-1, keepdim=True)).clamp_min(0.0)
-    rest_q_B1 = (tail_q_B1 - cut_BT.sum(dim=-1, keepdim=True)).clamp_min(0.0)
-    nothing = torch.zeros_like(masked_B1)
-    return Pair(
-        torch.cat([p_BK, limits_BT, rest_p_B1, nothing], dim=-1),
-        torch.cat([q_BK, cut_BT, rest_q_B1, masked_B1], dim=-1),
-    )
+        ids = list(teacher.masked)
+        masked_B1 = outside_BC[:, ids].logsumexp(dim=-1, keepdim=True)
+        outside_BC[:, ids] = -torch.inf
+    top_BT = outside_BC.gather(-1, rows.best_q).double().sort(dim=-1, descending=True).values
+    others_B1 = fill_at(outside_BC, rows.best_q, -torch.inf).logsumexp(dim=-1, keepdim=True).double()
+    rest_BS = torch.cat([others_B1, top_BT.flip(-1)], dim=-1).logcumsumexp(dim=-1).flip(-1)  # from each top class on
+    tail_B1 = teacher.tail_log_prob(1.0)[:, None].double().exp()
+    log_limit_B1 = rows.log_p[:, -1:].double() + SLACK
+    cut_BT = _is_cut(top_BT, rest_BS, tail_B1, log_limit_B1)
+    count_B1 = cut_BT.sum(dim=-1, keepdim=True)
+    nothing = torch.full_like(tail_B1, -torch.inf)
+    rest_p_B1 = (tail_B1 - count_B1 * log_limit_B1.exp()).clamp_min(0.0).log()
+    log_p = [rows.log_p.double(), torch.where(cut_BT, log_limit_B1, -torch.inf), rest_p_B1, nothing]
+    log_q_BK = rows.log_q.gather(-1, kept).double()
+    log_q = [log_q_BK, top_BT.masked_fill(~cut_BT, -torch.inf), rest_BS.gather(-1, count_B1), masked_B1.double()]
+    return Pair(torch.cat(log_p, dim=-1), torch.cat(log_q, dim=-1))
 
 
-def _is_cut(q_BT: Tensor, tail_p_B1: Tensor, tail_q_B1: Tensor, limit_B1: Tensor) -> Tensor:
-    """[B, T] True for the tail classes, by descending q, whose p would exceed the limit at the ratio of those after
-    them: each in turn, up to the first that does not."""
-    number = torch.arange(q_BT.shape[-1], device=q_BT.device, dtype=q_BT.dtype)
-    rest_p = tail_p_B1 - number * limit_B1
-    rest_q = (tail_q_B1 - q_BT.cumsum(dim=-1) + q_BT).clamp_min(0.0)
-    exceeds = (rest_p * q_BT > limit_B1 * rest_q) & (q_BT > 0)
+def _is_cut(top_BT: Tensor, rest_BS: Tensor, tail_B1: Tensor, log_limit_B1: Tensor) -> Tensor:
+    """[B, T] True for the tail classes, by descending q, whose p would exceed the limit at the ratio of those from them
+    on: each in turn, up to the first that does not. The last class of a tail is not cut.
+
+    top_BT: log q of the classes. rest_BS [B, T + 1]: log of the sum of q from each of them on, and after all."""
+    number = torch.arange(top_BT.shape[-1], device=top_BT.device, dtype=top_BT.dtype)
+    rest_p = (tail_B1 - number * log_limit_B1.exp()).clamp_min(0.0).log()
+    exceeds = (rest_p + top_BT > log_limit_B1 + rest_BS[:, :-1]) & rest_BS[:, 1:].isfinite()
     return exceeds.cumprod(dim=-1).bool()
 
 

@@ -7,9 +7,10 @@ from scipy.optimize import minimize
 from scipy.special import rel_entr
 
 from kdcache.labels.tail import SLACK
+from kdcache.measures.divergence import _of_all_classes, _of_topk
 from kdcache.measures.nearest_teacher import nearest_teacher
 from kdcache.measures.rows import Rows
-from tests.kits.measures import random_case, topk_teacher
+from tests.kits.measures import full_teacher, random_case, topk_teacher
 
 CLASSES, K = 9, 3
 
@@ -35,7 +36,7 @@ def test_a_search_over_all_tails_finds_none_nearer(name: str) -> None:
     cut = 0
     for row in range(25):
         divergence, q = DIVERGENCES[name], case.q[row]
-        value = divergence(pair.p[row].numpy(), pair.q[row].numpy())
+        value = divergence(pair.log_p[row].exp().numpy(), pair.log_q[row].exp().numpy())
         head = soft.classes[row]
         tail = np.setdiff1d(np.arange(CLASSES), head)
         limit = case.p[row][head[-1]] * np.exp(SLACK)
@@ -58,7 +59,7 @@ def test_a_search_over_all_tails_finds_none_nearer(name: str) -> None:
         assert value <= search.fun + 1e-7
         assert value == pytest.approx(search.fun, abs=1e-4)  # the search stops near the least
         assert value <= divergence(case.p[row], q) + 1e-9
-        cut += bool((pair.p[row, K : K + CLASSES] > 0).any())
+        cut += bool(pair.log_p[row, K : K + CLASSES].isfinite().any())
     assert cut > 3  # the limit matters in some rows
 
 
@@ -69,10 +70,33 @@ def test_by_hand() -> None:
     and a student with q_1 = .7 would have p_1 = .7 r above it: p_1 is cut, and the others have the rest."""
     soft = topk_teacher(np.log([[0.6, 0.1, 0.1, 0.1, 0.1]]), 1)
     pair = nearest_teacher(Rows(torch.tensor([[0.5, 0.2, 0.1, 0.1, 0.1]]).double().log(), soft))
-    assert pair.p[pair.q > 0].tolist() == pytest.approx([0.6, 0.4], abs=1e-6)
-    assert pair.q[pair.q > 0].tolist() == pytest.approx([0.5, 0.5], abs=1e-6)
+    there = pair.log_q.isfinite()
+    assert pair.log_p[there].exp().tolist() == pytest.approx([0.6, 0.4], abs=1e-6)
+    assert pair.log_q[there].exp().tolist() == pytest.approx([0.5, 0.5], abs=1e-6)
     soft = topk_teacher(np.log([[0.25, 0.24, 0.17, 0.17, 0.17]]), 1)
     pair = nearest_teacher(Rows(torch.tensor([[0.1, 0.7, 0.1, 0.05, 0.05]]).double().log(), soft))
-    limit = 0.25 * np.exp(1 / 32)
-    assert pair.p[pair.q > 0].tolist() == pytest.approx([0.25, limit, 0.75 - limit], abs=1e-6)
-    assert pair.q[pair.q > 0].tolist() == pytest.approx([0.1, 0.7, 0.2], abs=1e-6)
+    limit, there = 0.25 * np.exp(1 / 32), pair.log_q.isfinite()
+    assert pair.log_p[there].exp().tolist() == pytest.approx([0.25, limit, 0.75 - limit], abs=1e-6)
+    assert pair.log_q[there].exp().tolist() == pytest.approx([0.1, 0.7, 0.2], abs=1e-6)
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("seed", range(40))
+def test_bounds_hold_row_by_row_for_any_student(seed: int, dtype: type) -> None:
+    """Students from near to absurdly sure (logits up to hundreds), any C and k, some classes masked."""
+    rng = np.random.RandomState(seed)
+    classes, rows = rng.randint(2, 60), rng.randint(1, 20)
+    k, masked = rng.randint(1, classes + 1), ()
+    if classes > 3 and rng.rand() < 0.3:
+        masked = tuple(sorted(rng.choice(classes, rng.randint(1, classes - 2), replace=False).tolist()))
+        k = min(k, classes - len(masked))
+    teacher = rng.normal(0, 10 ** rng.uniform(-2, 2), (rows, classes))
+    student = rng.rand() * teacher + rng.normal(0, 10 ** rng.uniform(-3, 2), (rows, classes))
+    logits = torch.from_numpy(student.astype(dtype))
+    exact = _of_all_classes(Rows(logits, full_teacher(teacher, masked)))
+    bounds = _of_topk(Rows(logits, topk_teacher(teacher, k, masked)))
+    slack = 2e-5 if dtype is np.float32 else 1e-6
+    for measure in ("least_kl_to", "kl_from", "js", "tvd"):
+        limit, bound = exact[measure].double(), bounds[measure]
+        assert not bound.isnan().any()
+        assert bool((bound <= limit + slack * (1 + limit.abs())).all()), measure
