@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from kdcache.pipelines.compare.comparison import Comparison, Spread
 
 SHARES = ("share", "probability")
-SHOWN = ("accuracy", "nll", "ece", "agreement", "kl_to_teacher")  # in the terminal; --json and --html have all
+SHOWN = ("accuracy", "nll", "ece", "agreement", "kl_to_teacher", "least_kl_to_teacher")  # in the terminal; --json and --html have all
 
 
 @with_flags(CompareSettings, "runs")
