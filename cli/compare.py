@@ -11,7 +11,14 @@ if TYPE_CHECKING:
     from kdcache.pipelines.compare.comparison import Comparison, Spread
 
 SHARES = ("share", "probability")
-SHOWN = ("accuracy", "nll", "ece", "agreement", "kl_to_teacher", "least_kl_to_teacher")  # in the terminal; --json and --html have all
+SHOWN = (
+    "accuracy",
+    "nll",
+    "ece",
+    "agreement",
+    "kl_to_teacher",
+    "least_kl_to_teacher",
+)  # in the terminal; --json and --html have all
 
 
 @with_flags(CompareSettings, "runs")
@@ -46,7 +53,9 @@ def _print(comparison: "Comparison", page: str) -> None:
         [group.name, str(len(group.members)), *(_text(group.cells.get(name), units[name]) for name in names)]
         for group in comparison.groups
     ]
-    print_table(["group", "runs", *heads], rows, title=f"{len(comparison.labels):,} rows of {comparison.data}")
+    count = len(comparison.teacher.decisions)
+    title = f"{count:,} rows of {comparison.data}" if count else comparison.data
+    print_table(["group", "runs", *heads], rows, title=title)
     others = [group for group in comparison.groups if group.differences]
     if others:
         differences = [
@@ -64,7 +73,7 @@ def _print(comparison: "Comparison", page: str) -> None:
     notes += [f"{name}: not paired, it has other seeds than the baseline" for name in unpaired]
     print_record(
         {
-            "teacher": comparison.teacher_name,
+            **({"teacher": comparison.teacher_name} if comparison.teacher_name else {}),
             **{f"teacher's {name}": value.value for name, value in comparison.teacher_measures.items()},
             "baseline": comparison.baseline,
             "notes": tuple(notes),

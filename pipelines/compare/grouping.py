@@ -3,6 +3,7 @@
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from math import sqrt
+from pathlib import Path
 from statistics import fmean, stdev
 from typing import Any
 
@@ -84,6 +85,19 @@ def _require_seeds(group: Group) -> None:
             )
 
 
+def baseline_of(place: str, groups: Sequence[Group]) -> str:
+    """The name of the group in which a run lies, of the first one by default. Raises InvalidInputError, listing runs,
+    for one that is not compared."""
+    if not place:
+        return groups[0].name
+    for group in groups:
+        for member in group.members:
+            if place in (member.place, member.name) or Path(place) == Path(member.place):
+                return group.name
+    names = [member.name for group in groups for member in group.members]
+    raise InvalidInputError(f"--baseline {place} is not among what is compared: {', '.join(names)}")
+
+
 def with_flips(groups: Sequence[Group], baseline: str, labels: Ints) -> list[Group]:
     """Groups whose members have their flips from the baseline's run of the same seed, or else from its first member."""
     reference = next(group for group in groups if group.name == baseline)
@@ -104,13 +118,13 @@ def _i64(values: Ints) -> IntArray:
 
 
 def with_cells(
-    groups: Sequence[Group], baseline: str, names: Sequence[str], parts: Mapping[str, Sequence[Tally]]
+    groups: Sequence[Group], baseline: str, names: Sequence[str], parts: Mapping[str, Sequence[Tally]] | None
 ) -> tuple[list[Group], By]:
     """Groups with cells, and differences to the baseline group; and what the intervals are over. `parts`: the tallies
-    of each member, by its place, from which the bootstrap of single members draws."""
+    of each member, by its place, from which the bootstrap of single members draws; None: there are none."""
     sizes = {len(group.members) for group in groups}
-    by: By = "rows" if sizes == {1} else "seeds"
-    cells = _by_rows(parts) if by == "rows" else _over_seeds
+    by: By = "seeds" if sizes != {1} else "none" if parts is None else "rows"
+    cells = _by_rows(parts) if by == "rows" and parts is not None else _over_seeds
     reference = next(group for group in groups if group.name == baseline)
     done = []
     for group in groups:
@@ -118,7 +132,7 @@ def with_cells(
         if group is not reference:
             differences = {name: cell for name in names if (cell := cells(name, group, reference)) is not None}
         own = {name: cell for name in names if (cell := cells(name, group, None)) is not None}
-        is_paired = by == "rows" or len(_common_seeds(group, reference)) > 1
+        is_paired = by != "seeds" or len(_common_seeds(group, reference)) > 1
         done.append(replace(group, cells=own, differences=differences, is_paired=is_paired))
     return done, by
 

@@ -113,6 +113,20 @@ def open_places(places: Sequence[str]) -> tuple[list[Place], list[str]]:
     return found, notes
 
 
+def names_of(places: Sequence[str]) -> list[str]:
+    """A name of each place: the last parts of its path, as many as tell all of them apart."""
+    parts = [place.rstrip("/").split("/") for place in places]
+    for count in range(1, max(map(len, parts), default=0) + 1):
+        names = ["/".join(each[-count:]).removesuffix(".kd") for each in parts]
+        if len(set(names)) == len(names):
+            return names
+    return list(places)
+
+
+def folder_of(place: Place) -> str:
+    return place.place if isinstance(place, StorePlace) else str(place.folder)
+
+
 def of_sweep(settings: CompareSettings) -> CompareSettings:
     """Settings whose store and data are those with which a sweep was validated, where they name none themselves."""
     folder = next((Path(place) for place in settings.runs if (Path(place) / SWEEP).is_file()), None)

@@ -2,17 +2,17 @@
 
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
-from pathlib import Path
 
 from kdcache.base.progress import Progress, silent
 from kdcache.errors import InvalidInputError
 from kdcache.pipelines.compare.asking import Asked
-from kdcache.pipelines.compare.comparison import Comparison, Group, Member
-from kdcache.pipelines.compare.grouping import grouped, with_cells, with_flips
+from kdcache.pipelines.compare.comparison import Comparison, Member
+from kdcache.pipelines.compare.grouping import baseline_of, grouped, with_cells, with_flips
 from kdcache.pipelines.compare.held_out import HeldOut
-from kdcache.pipelines.compare.members import Place, RunPlace, StorePlace, of_sweep, open_places
+from kdcache.pipelines.compare.members import Place, RunPlace, StorePlace, folder_of, names_of, of_sweep, open_places
 from kdcache.pipelines.compare.pictures import flipped
 from kdcache.pipelines.compare.settings import CompareSettings
+from kdcache.pipelines.compare.validated import by_validation
 from kdcache.store.store import Store
 from kdcache.views.class_numbers import require_alike
 
@@ -27,19 +27,16 @@ def compare(settings: CompareSettings, *, progress: Progress = silent) -> Compar
     places, notes = open_places(settings.runs)
     stores = [Store.open(url) for url in settings.store]
     if not stores:
-        raise InvalidInputError(
-            "compare needs --store, the teacher's store of held-out rows: extract one of a split that no run was "
-            "trained on (a sweep whose val_store names one needs no flag)"
-        )
+        return by_validation(settings, places, notes)
     for place in places:
         _require_comparable(place, stores[0], settings)
     rows = HeldOut(settings, stores)
     asked, teacher = rows.ask(places, progress)
     others = names_of([str(store.folder.root) for store in stores[1:]]) if settings.combine is None else []
-    names = names_of([_folder(place) for place in places])
+    names = names_of([folder_of(place) for place in places])
     members = [_member(*each, others) for each in zip(places, names, asked, strict=True)]
     groups, common = grouped(members, settings.by)
-    baseline = _baseline(settings.baseline, groups)
+    baseline = baseline_of(settings.baseline, groups)
     groups = with_flips(groups, baseline, teacher.labels)
     measures = tuple(dict.fromkeys(name for group in groups for member in group.members for name in member.measures))
     parts = {member.place: each.parts for member, each in zip(members, asked, strict=True)}
@@ -68,20 +65,6 @@ def compare(settings: CompareSettings, *, progress: Progress = silent) -> Compar
     return comparison
 
 
-def names_of(places: Sequence[str]) -> list[str]:
-    """A name of each place: the last parts of its path, as many as tell all of them apart."""
-    parts = [place.rstrip("/").split("/") for place in places]
-    for count in range(1, max(map(len, parts), default=0) + 1):
-        names = ["/".join(each[-count:]).removesuffix(".kd") for each in parts]
-        if len(set(names)) == len(names):
-            return names
-    return list(places)
-
-
-def _folder(place: Place) -> str:
-    return place.place if isinstance(place, StorePlace) else str(place.folder)
-
-
 def _member(place: Place, name: str, asked: Asked, others: Sequence[str]) -> Member:
     measures, answers = asked.measures(others), asked.answers()
     if isinstance(place, StorePlace):
@@ -107,19 +90,6 @@ def _require_comparable(place: Place, first: Store, settings: CompareSettings) -
         raise InvalidInputError(f"{name} is of other samples than {first.folder.root}; compare stores of one data set")
     require_alike(own.dataset.class_names, dataset.class_names, classes=own.teacher.classes, store=name)
     own.encoding.require_log_probs("compare")
-
-
-def _baseline(place: str, groups: Sequence[Group]) -> str:
-    """The name of the group in which a run lies, of the first one by default. Raises InvalidInputError, listing runs,
-    for one that is not compared."""
-    if not place:
-        return groups[0].name
-    for group in groups:
-        for member in group.members:
-            if place in (member.place, member.name) or Path(place) == Path(member.place):
-                return group.name
-    names = [member.name for group in groups for member in group.members]
-    raise InvalidInputError(f"--baseline {place} is not among what is compared: {', '.join(names)}")
 
 
 def _warnings(places: Sequence[Place], first: Store) -> Iterator[str]:

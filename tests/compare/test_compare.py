@@ -181,6 +181,23 @@ def test_further_measures_are_asked_for(bench: Bench, stage: Stage, tmp_path: Pa
             bench.compare(also=(name,))
 
 
+def test_without_a_store_runs_are_compared_by_their_own_validation(bench: Bench) -> None:
+    found = compare(CompareSettings.model_validate({"runs": tuple(bench.runs)}))
+    for group in found.groups:
+        lines = [json.loads((Path(m.place) / "metrics.jsonl").read_text().splitlines()[-1]) for m in group.members]
+        for name in ("accuracy", "nll", "agreement", "kl_to_teacher"):
+            assert group.cells[name].mean == pytest.approx(np.mean([line[name] for line in lines]))
+    assert found.intervals == "seeds"
+    assert found.groups[1].differences["accuracy"].n == 2
+    assert "own validation" in found.notes[-1]
+    plain = student(bench.folder / "plain", epochs=1)
+    train(plain)
+    with pytest.raises(InvalidInputError, match=r"plain was not validated.*--store.*--val-set"):
+        compare(CompareSettings.model_validate({"runs": plain.run}))
+    with pytest.raises(InvalidInputError, match="needs --store"):
+        compare(CompareSettings.model_validate({"runs": str(bench.folder / "held.kd")}))
+
+
 def test_pictures_are_of_rows_that_flipped(bench: Bench) -> None:
     found = bench.compare(pictures=5)
     assert 0 < len(found.pictures) <= 5
