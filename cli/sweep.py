@@ -12,7 +12,6 @@ from kdcache.cli.flags import Json, with_settings_flags
 File = Annotated[str, typer.Argument(help="TOML file: [base], and [grid], [random] or [study]; see docs/sweeps.md")]
 Folder = Annotated[str, typer.Option("--folder", help="Folder of the sweep; the file's own by default.")]
 Together = Annotated[int, typer.Option("--together", min=1, max=64, help="Students that share a stream of batches.")]
-Plots = Annotated[bool, typer.Option("--plots/--no-plots", help="Draw pictures, where matplotlib is installed.")]
 WORK = "kdcache.pipelines.sweep.stage"  # what each worker imports, once
 MEASURES = ("accuracy", "agreement", "loss", "seconds", "bytes_a_row")
 
@@ -24,7 +23,6 @@ def command(
     folder: Folder = "",
     together: Together = 1,
     engine: EngineSettings,
-    plots: Plots = True,
     as_json: Json = False,
 ) -> int:
     from kdcache.cli.live import live_table
@@ -33,7 +31,7 @@ def command(
     sweep_engine = _engine(engine, together)
     with stopping(as_json) as stop, live_table(quiet=as_json) as (report, progress):
         summary: SweepSummary = sweep(
-            file, folder=folder, engine=sweep_engine, plots=plots, report=report, progress=progress, stop=stop
+            file, folder=folder, engine=sweep_engine, report=report, progress=progress, stop=stop
         )
     if as_json:
         print_json(summary.model_dump())

@@ -15,7 +15,6 @@ from kdcache.base.whole_files import TEMPORARY, write_whole
 from kdcache.errors import InterruptedRunError, InvalidInputError, KdcacheError
 from kdcache.pipelines.settings import TrainSettings
 from kdcache.pipelines.sweep.check import Checker, require_measured
-from kdcache.pipelines.sweep.pictures import draw
 from kdcache.pipelines.sweep.result_table import Report, ResultTable, no_report
 from kdcache.pipelines.sweep.results import Result
 from kdcache.pipelines.sweep.space import Point, SweepFile, corners, load_sweep, make_point, points_of
@@ -42,7 +41,6 @@ class SweepSummary(Record):
     best: str | None
     note: str
     results: str
-    plots: tuple[str, ...]
     rows: tuple[Result, ...]
 
 
@@ -77,12 +75,12 @@ def sweep(
     *,
     folder: str = "",
     engine: Engine | None = None,
-    plots: bool = True,
     report: Report = no_report,
     progress: Progress = silent,
     stop: StopRequest | None = None,
 ) -> SweepSummary:
-    """Train every point of a sweep's file that is not done yet, and write results.csv and plots to its folder.
+    """Train every point of a sweep's file that is not done yet, and write results.csv to its folder, of which
+    `kdcache compare FOLDER` makes a report.
 
     All points are checked before the first is trained. Raises InvalidInputError or MismatchError for the first point
     with a fault, InvalidInputError for a folder that another process holds, and InterruptedRunError once `stop` is
@@ -135,7 +133,6 @@ def sweep(
         best=best,
         note=trainer.note,
         results=str(sweep_folder / "results.csv"),
-        plots=draw(table.results, file.swept, sweep_folder / "plots") if plots else (),
         rows=table.results,
     )
 

@@ -96,7 +96,7 @@ def test_a_sweep_is_its_runs_that_have_ended(bench: Bench, tmp_path: Path) -> No
         f'data_set = {{limit = 300}}\nstore = "{bench.stage.store}"\nepochs = 1\nworkers = 0\ndevice = "cpu"\n'
         "[grid]\nlr = [0.1, 0.05]\nseed = [0, 1]\n"
     )
-    sweep(tmp_path / "sweep.toml", folder=str(tmp_path / "sweep"), plots=False)
+    sweep(tmp_path / "sweep.toml", folder=str(tmp_path / "sweep"))
     found = bench.compare(str(tmp_path / "sweep"))
     assert sorted(group.name for group in found.groups) == ["lr 0.05", "lr 0.1"]
     assert all(member.bytes_a_row for group in found.groups for member in group.members)

@@ -147,7 +147,7 @@ def test_a_sweep_trains_them_side_by_side_as_one_by_one(door: Door, grown: Path)
         f'student = "{NETWORK}"\nstudent_set = {{width = 4, channels = 3}}\n[grid]\nlr = [0.1, 0.05]\n',
     )
     for folder, more in (("apart", ()), ("together", ("--together", 2))):
-        record = door.done("sweep", "sweep.toml", "--folder", folder, "--no-plots", *more)
+        record = door.done("sweep", "sweep.toml", "--folder", folder, *more)
         assert (record["done"], record["failed"]) == (2, 0)
         rows = {row["bytes_a_row"] for row in record["rows"]}
         assert len(rows) == 1

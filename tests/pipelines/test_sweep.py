@@ -79,7 +79,7 @@ def test_each_point_is_what_a_run_of_its_own_writes(
     assert (run / "settings.json").read_bytes() == (tmp_path / "own/settings.json").read_bytes()
 
 
-def test_results_have_a_line_a_point_and_pictures(grid: tuple[Path, SweepSummary, list[SweepState]]) -> None:
+def test_results_have_a_line_a_point(grid: tuple[Path, SweepSummary, list[SweepState]]) -> None:
     _, summary, seen = grid
     found = rows(summary)
     assert [row["point"] for row in found] == [row.point for row in summary.rows]
@@ -93,9 +93,6 @@ def test_results_have_a_line_a_point_and_pictures(grid: tuple[Path, SweepSummary
         assert (row["status"], row["epochs"], row["used_views"]) == ("done", "2", row["views"])
     sizes = {row["top_k"]: float(row["bytes_a_row"]) for row in found}
     assert sizes["1"] < sizes["2"] < sizes["3"]
-    names = {Path(each).name for each in summary.plots}
-    assert names == {"accuracy-lr.png", "accuracy-top_k.png", "accuracy-views.png", "accuracy-bytes.png"}
-    assert all(Path(each).read_bytes()[:4] == b"\x89PNG" for each in summary.plots)
     shares = [standing.share for standing in seen]
     assert shares == sorted(shares)
     assert shares[-1] == 1.0
@@ -124,7 +121,7 @@ def test_a_stopped_sweep_goes_on_and_ends_equal(stage: Stage, tmp_path: Path) ->
         "base": {"store": stage.store},
         "grid": {"lr": [0.05, 0.1, 0.2], "tail": ["uniform", "none"]},
     }
-    whole = sweep(written(tmp_path / "whole", **given), plots=False)
+    whole = sweep(written(tmp_path / "whole", **given))
     path = written(tmp_path / "cut", **given)
     for number in (3, 9):
         stop, calls = StopRequest(), [0]
@@ -136,8 +133,8 @@ def test_a_stopped_sweep_goes_on_and_ends_equal(stage: Stage, tmp_path: Path) ->
             stop.requested |= calls[0] >= number
 
         with pytest.raises(InterruptedRunError, match="of 6 points are done; run the same command again to go on"):
-            sweep(path, engine=Engine(2), report=report, stop=stop, plots=False)
-    ended = sweep(path, engine=Engine(3), plots=False)
+            sweep(path, engine=Engine(2), report=report, stop=stop)
+    ended = sweep(path, engine=Engine(3))
     assert ended.done == 6
     for one, other in zip(ended.rows, whole.rows, strict=True):
         assert one.point == other.point
@@ -151,11 +148,11 @@ def test_failures_stop_nothing_and_exit_1_with_their_errors(stage: Stage, tmp_pa
         grid={"student": [NETWORK, "tests.kits.together_students:exploding"], "lr": [0.05, 0.1]},
         base={"student_set": {}, "store": stage.store},
     )
-    assert kdcache("sweep", path, "--together", 4, "--no-plots") == 1
+    assert kdcache("sweep", path, "--together", 4) == 1
     out, err = capsys.readouterr()
     assert "failed  : 2" in out
     assert err.count("the loss is nan at epoch 1, step 5") == 4  # as they fail, and at the end
-    assert kdcache("sweep", path, "--no-plots", "--json") == 1
+    assert kdcache("sweep", path, "--json") == 1
     said = json.loads(capsys.readouterr().out)
     assert (said["done"], said["present"], said["failed"]) == (2, 2, 2)
     assert [row["status"] for row in said["rows"]] == ["done", "done", "failed", "failed"]
@@ -192,12 +189,12 @@ def test_a_study_goes_on_where_it_was_killed(stage: Stage, tmp_path: Path) -> No
         stop.requested |= sum(result.status == "done" for result in standing.results) >= 2
 
     with pytest.raises(InterruptedRunError):
-        sweep(path, report=report, stop=stop, plots=False)
-    summary = sweep(path, engine=Engine(2), plots=False)
+        sweep(path, report=report, stop=stop)
+    summary = sweep(path, engine=Engine(2))
     assert (summary.points, summary.done, summary.failed) == (5, 5, 0)
     assert summary.present in (1, 2)
     assert summary.best == min(summary.rows, key=lambda row: row.nll or 9e9).point
-    again = sweep(path, plots=False)
+    again = sweep(path)
     assert (again.present, again.best, len(again.rows)) == (5, summary.best, 5)
     before = (tmp_path / "out/sweep.toml").read_bytes()
     with pytest.raises(MismatchError, match="direction: the study has minimize, the file has maximize"):
@@ -210,12 +207,12 @@ def test_a_trial_that_combines_to_something_impossible_fails_alone(stage: Stage,
     path = written(
         tmp_path / "b", base={"store": stage.store}, study={"trials": 8, "sampler": "random", "space": space}
     )
-    summary = sweep(path, plots=False)
+    summary = sweep(path)
     failed = [row for row in summary.rows if row.status == "failed"]
     assert [row.swept for row in failed] == [{"epochs": 2, "kd_epochs": 2}]
     assert "--kd-epochs names epoch 2, the run has 2" in str(failed[0].error)
     assert summary.done == summary.points - 1 > 0
-    assert sweep(path, plots=False).failed == 1
+    assert sweep(path).failed == 1
 
 
 def test_without_optuna_a_study_says_what_to_install(
@@ -275,7 +272,7 @@ def test_refusals_of_the_command_line(stage: Stage, tmp_path: Path, capsys: Capt
 
 def test_other_data_in_a_point_s_folder_is_refused_before_any_work(stage: Stage, tmp_path: Path) -> None:
     path = written(tmp_path, base={"store": stage.store, "epochs": 1}, grid={"lr": [0.05, 0.1]})
-    summary = sweep(path, plots=False)
+    summary = sweep(path)
     settings = Path(summary.folder) / summary.rows[1].point / "settings.json"
     settings.write_text(settings.read_text().replace('"momentum": 0.9', '"momentum": 0.8'))
     with pytest.raises(MismatchError, match=r"(?s)point lr=0.1-.*momentum: the run has 0.8, this run has 0.9"):

@@ -17,8 +17,8 @@ def test_points_on_two_workers_are_those_of_one_process(stage: Stage, tmp_path: 
     grid = {"student": [NETWORK, "tests.kits.together_students:exploding"], "seed": [0, 1]}
     base = {"store": stage.store, "student_set": {}, "epochs": 1}
     cluster = partial(open_cluster, workers=2, dashboard="127.0.0.1:0", preload=["kdcache.pipelines.sweep.stage"])
-    there = sweep(written(tmp_path / "there", base=base, grid=grid), engine=Engine(2, cluster), plots=False)
-    here = sweep(written(tmp_path / "here", base=base, grid=grid), engine=Engine(2), plots=False)
+    there = sweep(written(tmp_path / "there", base=base, grid=grid), engine=Engine(2, cluster))
+    here = sweep(written(tmp_path / "here", base=base, grid=grid), engine=Engine(2))
     assert [row.point for row in there.rows] == [row.point for row in here.rows]
     assert [row.status for row in there.rows] == [row.status for row in here.rows] == ["done"] * 2 + ["failed"] * 2
     assert [row["error"] for row in rows(there)] == [row["error"] for row in rows(here)]
