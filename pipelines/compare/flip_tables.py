@@ -4,10 +4,11 @@ import base64
 import io
 from collections.abc import Sequence
 from dataclasses import dataclass
+from statistics import fmean
 
-import numpy as np
 from PIL import Image
 
+from kdcache.measures.flips import mcnemar
 from kdcache.pipelines.compare.comparison import Comparison, Picture
 from kdcache.pipelines.compare.marks import TEACHER, Mark, Marked
 from kdcache.pipelines.compare.page_text import class_name, probability
@@ -15,12 +16,13 @@ from kdcache.pipelines.compare.page_text import class_name, probability
 SIDE = 128  # pixels of a picture at most
 MOST_PICTURES = 48
 
-LOST, WON, P_VALUE = "lost_to_baseline", "won_from_baseline", "mcnemar_baseline"
+SURE = 0.05
 
 
 @dataclass(frozen=True)
 class Flips:
-    """Rows that a group's runs lost and won, a run, and McNemar's p: of the run, or the least and the largest."""
+    """Rows that a group's runs lost and won, a run, and McNemar's p: of the run, or the least and the largest. is_sure:
+    it is below 0.05 for all. decimals: of counts."""
 
     marked: Marked
     lost: float
@@ -43,20 +45,30 @@ class Thumbnail:
     decisions: tuple[tuple[Mark, str, bool], ...]
 
 
-def flip_table(groups: Sequence[Marked]) -> tuple[Flips, ...]:
-    """Of groups whose runs have the measures."""
+def flip_table(comparison: Comparison, groups: Sequence[Marked]) -> tuple[Flips, ...]:
+    """Of all groups but the baseline, on labelled rows; a run is held against the baseline's of the same seed, else
+    against its first."""
+    baseline = next((marked for marked in groups if marked.is_baseline), None)
+    labelled = comparison.labels >= 0
+    if baseline is None or not labelled.any():
+        return ()
+    labels = comparison.labels[labelled]
+    first = baseline.group.members[0]
+    by_seed = {member.seed: member for member in baseline.group.members if member.seed is not None}
     lines = []
     for marked in groups:
-        members = [member.measures for member in marked.group.members]
-        if marked.is_baseline or not all({LOST, WON} <= measures.keys() for measures in members):
+        if marked.is_baseline:
             continue
-        lost, won = (
-            float(np.mean([values[name].value * values[name].rows for values in members])) for name in (LOST, WON)
-        )
-        p_values = sorted(values[P_VALUE].value for values in members if P_VALUE in values)
-        ends = list(dict.fromkeys(map(probability, p_values[:1] + p_values[-1:])))
-        is_sure = bool(p_values) and p_values[-1] < 0.05
-        lines.append(Flips(marked, lost, won, " to ".join(ends) or "–", is_sure, int(len(members) > 1)))
+        lost, won, p_values = [], [], []
+        for member in marked.group.members:
+            other = first if member.seed is None else by_seed.get(member.seed, first)
+            hits, right = (one.answers.decisions[labelled] == labels for one in (member, other))
+            lost.append(int((right & ~hits).sum()))
+            won.append(int((hits & ~right).sum()))
+            p_values.append(mcnemar({"lost": lost[-1], "won": won[-1]}))
+        ends = dict.fromkeys(probability(value) for value in (min(p_values), max(p_values)))
+        is_sure, decimals = max(p_values) < SURE, int(len(p_values) > 1)
+        lines.append(Flips(marked, fmean(lost), fmean(won), " to ".join(ends), is_sure, decimals))
     return tuple(lines)
 
 

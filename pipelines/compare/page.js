@@ -7,11 +7,11 @@ for (const table of document.querySelectorAll("table.sortable")) {
       const falls = header.getAttribute("aria-sort") !== "descending";
       headers.forEach((other) => other.setAttribute("aria-sort", "none"));
       header.setAttribute("aria-sort", falls ? "descending" : "ascending");
-      const key = (row) => row.cells[column].dataset.sort;
+      const key = (row) => parseFloat(row.cells[column].dataset.sort);
       const compare = (one, other) => {
         const [a, b] = [key(one), key(other)];
-        if (a === "" || b === "") return (a === "") - (b === "");
-        return falls ? b - a : a - b;
+        if (isNaN(a) || isNaN(b)) return isNaN(a) - isNaN(b);
+        return ((a > b) - (a < b)) * (falls ? -1 : 1);
       };
       body.append(...[...body.rows].sort(compare));
     });

@@ -81,12 +81,12 @@ def page(comparison: Comparison) -> str:
     return _environment().from_string(template).render(
         comparison=comparison, groups=groups, drawn=drawn, truth=held, figures=figures, teacher=TEACHER,
         style=Markup(style), script=Markup(script), digest=digest, text=page_text,
-        title=f"Students of {comparison.teacher_name}", intervals=INTERVALS[comparison.intervals],
+        title=f"Students of “{page_text.cut(comparison.teacher_name, 90)}”", intervals=INTERVALS[comparison.intervals],
         kind=kinds.pop() if len(kinds) == 1 else "member", rows=len(comparison.labels),
         labelled=int((comparison.labels >= 0).sum()),
         table=measure_table(comparison, groups), setting_names=setting_names, setting_rows=setting_rows,
         common=common_settings(comparison.common), member_measures=member_measures, members=members,
-        confusions=confusions(comparison, drawn, held), flips=flip_table(groups), most_classes=2 * SHOWN,
+        confusions=confusions(comparison, drawn, held), flips=flip_table(comparison, groups), most_classes=2 * SHOWN,
         thumbnails=thumbnails(comparison, drawn),
     )  # fmt: skip
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from math import isnan
 from typing import Any
 
 from kdcache.measures.catalogue import MEASURES
@@ -28,14 +29,15 @@ class Column:
 
 @dataclass(frozen=True)
 class Cell:
-    """A cell's texts; number: what its column is sorted by; is_sure: the difference's interval excludes 0."""
+    """A cell's texts. is_sure: the difference's interval excludes 0. sort: the number by which a script sorts, empty
+    where there is none."""
 
     mean: str
     interval: str = ""
     difference: str = ""
     difference_interval: str = ""
     is_sure: bool = False
-    number: float | None = None
+    sort: str = ""
 
 
 @dataclass(frozen=True)
@@ -82,18 +84,21 @@ def _cell(column: Column, marked: Marked) -> Cell:
     spread, difference = marked.group.cells.get(column.name), marked.group.differences.get(column.name)
     if spread is None:
         return Cell("–")
+    sort = "" if isnan(spread.mean) else repr(float(spread.mean)).replace("inf", "Infinity")
+    if column.scale.unit == "p value":
+        return Cell(column.scale.text(spread.mean), sort=sort)
     return Cell(
         mean=column.scale.text(spread.mean),
         interval=_interval(column.scale, spread, signed=False),
         difference=column.scale.text(difference.mean, signed=True) if difference else "",
         difference_interval=_interval(column.scale, difference, signed=True) if difference else "",
         is_sure=excludes_zero(difference),
-        number=spread.mean,
+        sort=sort,
     )
 
 
 def _interval(shown: Scale, spread: Spread, *, signed: bool) -> str:
-    if spread.low is None or spread.high is None:
+    if spread.low is None or spread.high is None or spread.low == spread.high:
         return ""
     return f"{shown.text(spread.low, signed=signed)} … {shown.text(spread.high, signed=signed)}"
 

@@ -11,7 +11,7 @@ from kdcache.pipelines.compare.marks import TEACHER, Mark, Marked
 from kdcache.pipelines.compare.page_text import count, percent
 from kdcache.whole_store.calibrate import BINS, calibration_sums
 
-FEW = 0.002  # bins that hold less than this share of the rows are drawn pale
+FEW, FEWEST = 0.002, 5  # bins that hold less than this share of the rows, or fewer, are drawn pale
 
 
 def reliability_panels(comparison: Comparison, groups: Sequence[Marked]) -> tuple[Panel, ...]:
@@ -46,7 +46,7 @@ def _panel(mark: Mark, name: str, sums: Floats, ece: float | None) -> Panel:
     figure = blank(SMALL, 372)
     axes = axes_at(figure, left=46, right=SMALL - 14, top=8, bottom=258)
     axes.plot([0, 100], [0, 100], color=MUTED, lw=1, dashes=(4, 3))
-    are_many = rows[filled] >= FEW * rows.sum()
+    are_many = rows[filled] >= max(FEW * rows.sum(), FEWEST)
     for chosen, alpha in ((are_many, 0.95), (~are_many, 0.35)):
         axes.vlines(x[chosen], x[chosen], y[chosen], color=colour, lw=5, alpha=0.25 * alpha)
         axes.plot(x[chosen], y[chosen], "o", ms=6, color=colour, mew=0, alpha=alpha)

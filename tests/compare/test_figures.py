@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from scipy.stats import multivariate_normal
+from scipy.stats import binomtest, multivariate_normal
 
 from kdcache.pipelines.compare.class_changes import changes, recalls
 from kdcache.pipelines.compare.comparison import Answers, Comparison, Group, Member
@@ -118,9 +118,11 @@ def test_of_many_groups_the_best_are_drawn_and_the_baseline() -> None:
 
 def test_flips_are_counts_a_run() -> None:
     made = comparison(groups=2, seeds=2, rows=400)
-    (line,) = flip_table(marked_groups(made))
-    labels = made.labels
-    base = made.groups[0].members[0].answers.decisions == labels
-    hits = [one.answers.decisions == labels for one in made.groups[1].members]
-    assert line.lost == pytest.approx(np.mean([(base & ~hit).sum() for hit in hits]))
-    assert line.won == pytest.approx(np.mean([(hit & ~base).sum() for hit in hits]))
+    (line,) = flip_table(made, marked_groups(made))
+    base, hits = ([one.answers.decisions == made.labels for one in group.members] for group in made.groups)
+    lost = [int((right & ~hit).sum()) for right, hit in zip(base, hits, strict=True)]
+    won = [int((hit & ~right).sum()) for right, hit in zip(base, hits, strict=True)]
+    assert (line.lost, line.won, line.decimals) == (np.mean(lost), np.mean(won), 1)
+    p_values = sorted(binomtest(one, one + other).pvalue for one, other in zip(lost, won, strict=True))
+    assert line.p_values == " to ".join(f"{value:.2g}" for value in p_values)
+    assert flip_table(replace(made, labels=np.full(400, -1, np.int32)), marked_groups(made)) == ()

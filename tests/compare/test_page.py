@@ -3,12 +3,13 @@
 import re
 import sys
 from dataclasses import replace
+from math import inf, nan
 from pathlib import Path
 
 import pytest
 
 from kdcache.errors import InvalidInputError
-from kdcache.pipelines.compare.comparison import Comparison
+from kdcache.pipelines.compare.comparison import Comparison, Spread
 from kdcache.pipelines.compare.page import page, require_page, write_page
 from tests.kits.comparisons import HOSTILE, comparison, hostile, many_classes
 from tests.kits.pages import Page
@@ -164,6 +165,33 @@ def test_a_page_that_cannot_be_made_is_refused_early(tmp_path: Path, monkeypatch
     with pytest.raises(InvalidInputError, match=r"kdcache\[plots\]"):
         write_page(comparison(groups=1, seeds=1, rows=50), str(tmp_path / "a.html"))
     assert not (tmp_path / "a.html").exists()
+
+
+def test_a_group_that_copies_its_teacher_has_a_page_too() -> None:
+    made = comparison(groups=2, seeds=3, rows=40)
+    copies = [
+        replace(
+            group, members=tuple(replace(one, answers=made.teacher, measures=first.measures) for one in group.members)
+        )
+        for group in made.groups
+        for first in group.members[:1]
+    ]
+    parsed = Page(page(replace(made, groups=tuple(copies), labels=made.teacher.decisions)))
+    assert "0 of 40 rows" in parsed.text
+    assert "no class loses" in parsed.text
+
+
+def test_measures_that_are_not_finite_are_shown_and_sort() -> None:
+    made = comparison(groups=3, seeds=1, rows=40)
+    odd = [
+        replace(group, cells={**group.cells, "nll": Spread(value, None, None, 1)})
+        for group, value in zip(made.groups, (inf, nan, 1.0), strict=True)
+    ]
+    text = page(replace(made, groups=tuple(odd)))
+    for shown in ("∞", "–", "1.000"):
+        assert f'<span class="mean">{shown}</span>' in text
+    assert 'data-sort="Infinity"' in text
+    assert 'data-sort=""' in text
 
 
 def test_a_comparison_without_groups_still_has_a_page() -> None:
