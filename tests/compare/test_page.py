@@ -159,6 +159,9 @@ def test_a_page_that_cannot_be_made_is_refused_early(tmp_path: Path, monkeypatch
         require_page(str(tmp_path / "a.pdf"))
     with pytest.raises(InvalidInputError, match="there is no folder"):
         require_page(str(tmp_path / "b/a.html"))
+    (tmp_path / "c.html").mkdir()
+    with pytest.raises(InvalidInputError, match="is a folder"):
+        require_page(str(tmp_path / "c.html"))
     monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
     with pytest.raises(InvalidInputError, match=r"kdcache\[plots\]"):
         require_page(str(tmp_path / "a.html"))
