@@ -9,7 +9,9 @@ docs/measures.md lists the measures, `catalogue` holds them.
 """
 
 from collections.abc import Sequence
+from functools import reduce
 from math import isnan
+from operator import add
 from typing import Any
 
 import numpy as np
@@ -101,6 +103,11 @@ class Tally:
             raise InvalidInputError(
                 f"the {noun} of a tally are {first}, and {second} were to be added; use two tallies"
             )
+
+
+def total(tallies: Sequence[Tally]) -> Tally:
+    """The tally of all rows of one or more."""
+    return reduce(add, tallies)
 
 
 def _added(sums: dict[str, Any], more: dict[str, Any]) -> dict[str, Any]:

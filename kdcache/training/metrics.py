@@ -7,10 +7,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from kdcache.base.calibration_bins import BINS, calibration_sums
 from kdcache.objectives.batch import Batch
 from kdcache.objectives.targets import Combine, Targets, in_dtype
 from kdcache.training.ranks import Ranks
-from kdcache.whole_store.calibrate import BINS, calibration_sums
 
 
 class Validation:

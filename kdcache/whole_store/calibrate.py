@@ -11,6 +11,7 @@ from collections.abc import Iterator
 import numpy as np
 import numpy.typing as npt
 
+from kdcache.base.calibration_bins import BINS, calibration_sums
 from kdcache.base.progress import Progress, silent
 from kdcache.base.records import Record
 from kdcache.errors import InvalidInputError
@@ -21,7 +22,6 @@ Floats = npt.NDArray[np.float64]
 IntArray = npt.NDArray[np.int64]
 
 FULL_RANGE, TOPK_RANGE = (0.05, 100.0), (1.0, 100.0)
-BINS = 15
 GRID = 16  # temperatures a pass; a pass leaves 2 / 17 of the interval's logarithm
 SEARCHES = 5  # passes over the rows: 7.6 nats of T end as 2 x 9.1e-5, so T* is known to 1e-4 of itself
 PIECE = 2**18  # logits in f64 at a time
@@ -177,20 +177,6 @@ def reliability_bins(sums: Floats) -> tuple[ReliabilityBin, ...]:
         for place, (rows, confidence, correct) in enumerate(sums.T.tolist())
         if rows
     )
-
-
-def calibration_sums(confidence: npt.NDArray[np.floating], correct: npt.NDArray[np.bool_]) -> Floats:
-    """[3, 16] counts of rows, sums of confidence, and counts of correct rows, by bin of `confidence` [B].
-
-    There are 15 equal bins [low, high) on f32 values, and one for a probability that rounds to 1. torchmetrics'
-    MulticlassCalibrationError counts in the same way, so the two agree on saturated networks too. Validation in
-    training uses these sums as well.
-    """
-    confidence_f32 = confidence.astype(np.float32)
-    edges = np.linspace(0, 1, BINS + 1, dtype=np.float32)
-    places = np.searchsorted(edges, confidence_f32, side="right") - 1
-    weights = (np.ones(len(confidence_f32)), confidence_f32, correct)
-    return np.stack([np.bincount(places, weights=values, minlength=BINS + 1) for values in weights])
 
 
 class _Passes:

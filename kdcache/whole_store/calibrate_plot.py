@@ -5,8 +5,9 @@ from typing import Any
 
 import numpy as np
 
+from kdcache.base.calibration_bins import BINS
 from kdcache.base.figures import check_picture, figure_class, save_picture
-from kdcache.whole_store.calibrate import BINS, Calibration, ReliabilityBin
+from kdcache.whole_store.calibrate import Calibration, ReliabilityBin
 
 TICKS = (0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10, 20, 50, 100, 200)
 SPAN = 3.0  # times below and above T = 1 and T* that the curve is drawn

@@ -10,12 +10,12 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from kdcache.base.calibration_bins import BINS, calibration_sums
 from kdcache.base.view_span import ViewSpan
 from kdcache.labels.reduction import SKETCH_TEMPERATURES
 from kdcache.labels.soft_labels import SoftLabels
 from kdcache.store.reading import EncodedRows
 from kdcache.whole_store.blocks import block_labels, block_struck, read_block, view_rows
-from kdcache.whole_store.calibrate import BINS, calibration_sums
 from kdcache.whole_store.output_values import OutputSums, sum_outputs
 from kdcache.whole_store.store_address import StoreAddress
 from kdcache.whole_store.tally import Range

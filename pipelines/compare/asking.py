@@ -2,8 +2,6 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from functools import reduce
-from operator import add
 from typing import Any
 
 import numpy as np
@@ -16,7 +14,7 @@ from kdcache.base.progress import Progress
 from kdcache.labels.full import FullLabels
 from kdcache.labels.soft_labels import SoftLabels
 from kdcache.measures.facts import Value
-from kdcache.measures.tally import Tally
+from kdcache.measures.tally import Tally, total
 from kdcache.objectives.targets import Combine, Targets, in_dtype
 from kdcache.pipelines.compare.comparison import Answers
 from kdcache.pipelines.compare.members import StorePlace
@@ -86,11 +84,6 @@ class Asked:
             gap = values["agreement"].value - found["agreement"].value
             values[f"fidelity_gap {name}"] = values["agreement"].model_copy(update={"value": gap})
         return {**values, **self.further}
-
-
-def total(parts: Sequence[Tally]) -> Tally:
-    """The tally of all parts."""
-    return reduce(add, parts)
 
 
 def logit(log_prob_B: Tensor) -> npt.NDArray[np.float32]:

@@ -1,4 +1,4 @@
-"""Accuracy against a setting that groups differ in: dots are runs, lines join the groups that differ in it alone."""
+"""Accuracy against a setting that groups differ in: dots are runs, lines join the groups that differ in a number alone."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -33,7 +33,7 @@ def _panel(groups: Sequence[Marked], name: str, measure: str, values: list[Any],
     for marked in groups:
         others = {key: value for key, value in marked.group.settings.items() if key != name}
         lines.setdefault(repr(sorted(others.items())), []).append(marked)
-    for line in lines.values():
+    for line in lines.values() if are_numbers else ():
         points = sorted((places[repr(each.group.settings.get(name))], 100 * _mean(each, measure)) for each in line)
         axes.plot(*zip(*points, strict=True), "-", color=RULE, lw=1.6, zorder=1)
     for marked in groups:

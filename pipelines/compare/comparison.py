@@ -112,3 +112,8 @@ class Comparison:
     warnings: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
     pictures: tuple[Picture, ...] = ()
+
+    @property
+    def is_asked(self) -> bool:
+        """False where no row was asked, and measures are those of the runs' own validation."""
+        return len(self.teacher.decisions) > 0

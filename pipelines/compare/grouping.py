@@ -14,8 +14,7 @@ from kdcache.base.arrays import IntArray
 from kdcache.base.records import shorten
 from kdcache.errors import InvalidInputError
 from kdcache.measures.flips import flips_from_baseline
-from kdcache.measures.tally import Tally
-from kdcache.pipelines.compare.asking import total
+from kdcache.measures.tally import Tally, total
 from kdcache.pipelines.compare.comparison import By, Group, Ints, Member, Spread
 
 REPLICATES = 200

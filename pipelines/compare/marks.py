@@ -96,7 +96,7 @@ class Truth:
 
 
 def truth(comparison: Comparison) -> Truth:
-    """Labels where any row has one."""
-    is_labels = bool((comparison.labels >= 0).any())
+    """Labels where any row has one, or where runs were measured by labels and no row was asked."""
+    is_labels = bool((comparison.labels >= 0).any()) or (not comparison.is_asked and "accuracy" in comparison.measures)
     classes = comparison.labels if is_labels else comparison.teacher.decisions
     return Truth(np.asarray(classes, np.int64), is_labels)

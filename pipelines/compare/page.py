@@ -3,7 +3,7 @@
 import base64
 import hashlib
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
@@ -16,6 +16,7 @@ from kdcache.base.visible import visible
 from kdcache.base.whole_files import write_whole
 from kdcache.errors import InvalidInputError
 from kdcache.pipelines.compare import page_text
+from kdcache.pipelines.compare.by_setting import setting_panels
 from kdcache.pipelines.compare.class_changes import SHOWN, class_panels
 from kdcache.pipelines.compare.comparison import By, Comparison
 from kdcache.pipelines.compare.confusions import confusions
@@ -46,6 +47,7 @@ class Figures:
     classes: tuple[Panel, ...] = ()
     curves: tuple[Panel, ...] = ()
     bytes: tuple[Panel, ...] = ()
+    settings: tuple[Panel, ...] = ()
 
 
 def require_page(path: str) -> None:
@@ -81,36 +83,41 @@ def page(comparison: Comparison) -> str:
     return _environment().from_string(template).render(
         comparison=comparison, groups=groups, drawn=drawn, truth=held, figures=figures, teacher=TEACHER,
         style=Markup(style), script=Markup(script), digest=digest, text=page_text,
-        title=f"Students of “{page_text.cut(comparison.teacher_name, 90)}”", intervals=INTERVALS[comparison.intervals],
+        title=_title(comparison), intervals=INTERVALS[comparison.intervals],
         kind=kinds.pop() if len(kinds) == 1 else "member", rows=len(comparison.labels),
         labelled=int((comparison.labels >= 0).sum()),
         table=measure_table(comparison, groups), setting_names=setting_names, setting_rows=setting_rows,
         common=common_settings(comparison.common), member_measures=member_measures, members=members,
-        confusions=confusions(comparison, drawn, held), flips=flip_table(comparison, groups), most_classes=2 * SHOWN,
+        confusions=confusions(comparison, drawn, held) if comparison.is_asked else (),
+        flips=flip_table(comparison, groups), most_classes=2 * SHOWN,
         thumbnails=thumbnails(comparison, drawn),
     )  # fmt: skip
+
+
+def _title(comparison: Comparison) -> str:
+    return f"Students of “{page_text.cut(comparison.teacher_name, 90)}”" if comparison.teacher_name else "Runs"
 
 
 def _figures(comparison: Comparison, groups: Sequence[Marked], drawn: Sequence[Marked], held: Truth) -> Figures:
     if not groups:
         return Figures()
-    common = Figures(
-        exaggeration=exaggeration_panels(comparison, drawn),
-        classes=class_panels(drawn, held, comparison.class_names),
+    figures = Figures(
+        settings=setting_panels(groups, held.word),
         curves=curve_panels(drawn),
         bytes=_one(bytes_and_accuracy(comparison, groups, held.word)),
     )
-    if not held.is_labels:
-        return _with(common, agreement=_one(agreement_by_group(groups)))
-    return _with(
-        common,
-        accuracy=_one(accuracy_and_agreement(comparison, groups)),
-        reliability=reliability_panels(comparison, drawn),
+    if held.is_labels:
+        figures = replace(figures, accuracy=_one(accuracy_and_agreement(comparison, groups)))
+    else:
+        figures = replace(figures, agreement=_one(agreement_by_group(groups)))
+    if not comparison.is_asked:
+        return figures
+    return replace(
+        figures,
+        reliability=reliability_panels(comparison, drawn) if held.is_labels else (),
+        exaggeration=exaggeration_panels(comparison, drawn),
+        classes=class_panels(drawn, held, comparison.class_names),
     )
-
-
-def _with(figures: Figures, **panels: tuple[Panel, ...]) -> Figures:
-    return Figures(**{**vars(figures), **panels})
 
 
 def _one(panel: Panel | None) -> tuple[Panel, ...]:

@@ -4,12 +4,12 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from kdcache.base.calibration_bins import BINS, calibration_sums
 from kdcache.measures.facts import Floats
 from kdcache.pipelines.compare.comparison import Answers, Comparison
 from kdcache.pipelines.compare.figures import MUTED, SMALL, Panel, axes_at, blank, hue, svg
 from kdcache.pipelines.compare.marks import TEACHER, Mark, Marked
 from kdcache.pipelines.compare.page_text import count, percent
-from kdcache.whole_store.calibrate import BINS, calibration_sums
 
 FEW, FEWEST = 0.002, 5  # bins that hold less than this share of the rows, or fewer, are drawn pale
 

@@ -11,6 +11,7 @@ from kdcache.pipelines.compare.figures import INK, LARGE, MUTED, RULE, Panel, ax
 from kdcache.pipelines.compare.marks import Marked
 from kdcache.pipelines.compare.page_text import percent
 
+VIEWS = "training views"  # among a run's settings
 CHI_SQUARE = 5.991  # of two degrees of freedom, 95 %
 FEWEST = 3  # members of which an ellipse is drawn
 FAR = 3.0  # a teacher further away than so many times the runs' range is named, not drawn to scale
@@ -45,22 +46,42 @@ def accuracy_and_agreement(comparison: Comparison, groups: Sequence[Marked]) -> 
 
 
 def bytes_and_accuracy(comparison: Comparison, groups: Sequence[Marked], measure: str) -> Panel | None:
-    """A measure against bytes a row; None where all members have the same."""
-    dots = _dots(groups, lambda member: (member.bytes_a_row, value_of(member, measure)))
+    """A measure against bytes a row, or a sample where runs learned from different numbers of views; None where all
+    members have the same. The line joins the groups that no other beats in both, by their means."""
+    known = [member for marked in groups for member in marked.group.members if member.bytes_a_row is not None]
+    by_sample = len({member.settings.get(VIEWS) for member in known}) > 1
+
+    def size(member: Member) -> float | None:
+        views = member.settings.get(VIEWS) or 1 if by_sample else 1
+        return None if member.bytes_a_row is None else member.bytes_a_row * float(views)
+
+    dots = _dots(groups, lambda member: (size(member), value_of(member, measure)))
     sizes = [x for _, points in dots for x, _ in points]
     if len(set(sizes)) < 2:
         return None
-    figure, axes = _frame("bytes a row of the soft labels", f"{measure}, %")
+    what = f"bytes a {'sample' if by_sample else 'row'} of the soft labels"
+    figure, axes = _frame(what, f"{measure}, %")
     if min(sizes) > 0 and max(sizes) / min(sizes) >= LOG_RATIO:
         axes.set_xscale("log")
         axes.xaxis.set_major_formatter(lambda x, _: f"{x:,.4g}")
         axes.xaxis.set_minor_formatter(lambda x, _: "")
+    means = [tuple(np.mean(points, axis=0).tolist()) for _, points in dots]
+    axes.plot(*zip(*front(means), strict=True), color=RULE, lw=1.6, drawstyle="steps-post", zorder=1)
     _draw(axes, dots, with_ellipse=False)
     value = comparison.teacher_measures.get(measure) if measure == "accuracy" else None
     if value is not None and np.isfinite(value.value):
         _teacher_line(axes, 100 * value.value)
     _letters(axes, dots)
-    return Panel(svg(figure, name="bytes", label=f"{measure} against bytes a row of the soft labels, a dot a run"))
+    return Panel(svg(figure, name="bytes", label=f"{measure} against {what}, a dot a run"))
+
+
+def front(points: Sequence[tuple[float, ...]]) -> list[tuple[float, ...]]:
+    """The points (size, value) that no other beats, ascending: fewer bytes cost accuracy."""
+    best: list[tuple[float, ...]] = []
+    for size, value in sorted(points, key=lambda point: (point[0], -point[1])):
+        if not best or value > best[-1][1]:
+            best.append((size, value))
+    return best
 
 
 def agreement_by_group(groups: Sequence[Marked]) -> Panel | None:

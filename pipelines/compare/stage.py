@@ -16,6 +16,8 @@ from kdcache.pipelines.compare.validated import by_validation
 from kdcache.store.store import Store
 from kdcache.views.class_numbers import require_alike
 
+FIRST = ("accuracy", "agreement", "nll", "ece", "kl_to_teacher", "least_kl_to_teacher")  # what is asked most often
+
 
 def compare(settings: CompareSettings, *, progress: Progress = silent) -> Comparison:
     """Compare runs and stores on the rows of a held-out store, by one forward pass of each network.
@@ -38,7 +40,8 @@ def compare(settings: CompareSettings, *, progress: Progress = silent) -> Compar
     groups, common = grouped(members, settings.by)
     baseline = baseline_of(settings.baseline, groups)
     groups = with_flips(groups, baseline, teacher.labels)
-    measures = tuple(dict.fromkeys(name for group in groups for member in group.members for name in member.measures))
+    known = dict.fromkeys(name for group in groups for member in group.members for name in member.measures)
+    measures = tuple(dict.fromkeys([*(name for name in FIRST if name in known), *known]))
     parts = {member.place: each.parts for member, each in zip(members, asked, strict=True)}
     groups, intervals = with_cells(groups, baseline, measures, parts)
     first, samples = stores[0], stores[0].order[teacher.positions]
@@ -54,7 +57,7 @@ def compare(settings: CompareSettings, *, progress: Progress = silent) -> Compar
         baseline=baseline,
         measures=measures,
         intervals=intervals,
-        data=settings.data or "not named",
+        data="not named" if data is None else data.name,
         common=common,
         warnings=tuple(_warnings(places, first)),
         notes=(*notes, *_notes(places, stores)),

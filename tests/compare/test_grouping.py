@@ -9,8 +9,7 @@ from scipy import stats
 
 from kdcache.errors import InvalidInputError
 from kdcache.measures.facts import Value
-from kdcache.measures.tally import Tally
-from kdcache.pipelines.compare.asking import total
+from kdcache.measures.tally import Tally, total
 from kdcache.pipelines.compare.comparison import Answers, Member
 from kdcache.pipelines.compare.grouping import grouped, with_cells
 

@@ -15,15 +15,15 @@ from tests.kits.comparisons import HOSTILE, comparison, hostile, many_classes
 from tests.kits.pages import Page
 
 LABELLED = [
-    "What is compared", "Measures", "Settings", "Accuracy and agreement", "Reliability", "Exaggeration",
+    "What is compared", "Measures", "Settings", "By setting", "Accuracy and agreement", "Reliability", "Exaggeration",
     "Change by class", "Errors that the teacher does not make", "Training", "Flips", "Bytes",
 ]  # fmt: skip
 UNLABELLED = [
-    "What is compared", "Measures", "Settings", "Agreement", "Exaggeration", "Change by class",
+    "What is compared", "Measures", "Settings", "By setting", "Agreement", "Exaggeration", "Change by class",
     "Departures from the teacher", "Training", "Bytes",
 ]  # fmt: skip
 SINGLE = [
-    "What is compared", "Measures", "Settings", "Accuracy and agreement", "Reliability", "Exaggeration",
+    "What is compared", "Measures", "Settings", "By setting", "Accuracy and agreement", "Reliability", "Exaggeration",
     "Errors that the teacher does not make", "Training",
 ]  # fmt: skip
 STORES = [heading for heading in LABELLED if heading != "Training"]
@@ -115,7 +115,7 @@ def test_what_strangers_write_is_text() -> None:
 
 def test_figures_are_drawn_in_the_page_s_colours_and_letters(usual: str) -> None:
     figures = re.findall(r"<svg.*?</svg>", usual, re.DOTALL)
-    assert len(figures) == 1 + 4 + 3 + 2 + 2 + 1
+    assert len(figures) == 1 + 1 + 4 + 3 + 2 + 2 + 1
     for figure in figures:
         assert not re.search(r"#[0-9a-f]{6}\b", re.sub(r">[^<]*<", "><", figure).replace("url(#", "")), figure[:200]
         assert "font-family" not in figure

@@ -25,7 +25,7 @@ TEST: dict[str, Any] = {"val_set": {"split": "test", "limit": 90}}
 
 
 @pytest.mark.situation(
-    "validation pictures of several sizes, no --val-transform",
+    "validation pictures of several sizes, --val-transform none",
     "--val-transform, the sizes of two samples and of the training views",
     exit_code=2,
     left="nothing new",
@@ -42,11 +42,11 @@ def test_validation_pictures_of_several_sizes(door: Door) -> None:
         "--data-set", "split=train", "--transform", "imagenet", "--transform-set", "size=16", "--workers", 0,
         "--val-set", "split=val",
     )  # fmt: skip
-    message = door.refused(*words)
+    message = door.refused(*words, "--val-transform", "none")
     for part in ("--val-transform center --val-transform-set size=16", "[3, 24, 24]", "[3, 31, 20]", "16x16"):
         assert part in message
     before = door.files
-    done = door.done(*words, "--epochs", 1, "--val-transform", "center", "--val-transform-set", "size=16")
+    done = door.done(*words, "--epochs", 1)
     assert done["epochs"] == 1
     assert set(before) < set(door.contents())
     plain = ("train", "other", *words[2:8], "--data-set", "split=val", "--workers", 0)

@@ -37,7 +37,7 @@ def _stopped(settings: TrainSettings, steps: int) -> None:
     stop = StopRequest()
 
     def progress(what: str, done: int, total: int) -> None:
-        stop.requested = stop.requested or (what.startswith("epoch") and done >= steps)
+        stop.requested = stop.requested or (what == "training" and done >= steps)
 
     with pytest.raises(InterruptedRunError):
         train(settings, progress=progress, stop=stop)
