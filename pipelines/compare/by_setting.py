@@ -1,4 +1,4 @@
-"""Accuracy against a setting that groups differ in: dots are runs, lines join the groups that differ in a number alone."""
+"""Accuracy against a setting that groups differ in: dots are runs, lines join those that differ in a number alone."""
 
 from collections.abc import Sequence
 from typing import Any

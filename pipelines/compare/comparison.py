@@ -85,7 +85,7 @@ class Picture:
     label: int
     pixels: npt.NDArray[np.uint8]
     decisions: Mapping[str, int]
-    """By the name of a group's first member, and `teacher`."""
+    """By the name of a group, of its first member; and `teacher`."""
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,6 @@ from statistics import fmean
 
 from PIL import Image
 
-from kdcache.measures.flips import mcnemar
 from kdcache.pipelines.compare.comparison import Comparison, Picture
 from kdcache.pipelines.compare.marks import TEACHER, Mark, Marked
 from kdcache.pipelines.compare.page_text import class_name, probability
@@ -17,6 +16,7 @@ SIDE = 128  # pixels of a picture at most
 MOST_PICTURES = 48
 
 SURE = 0.05
+LOST, WON, P_VALUE = "lost_to_baseline", "won_from_baseline", "mcnemar_baseline"
 
 
 @dataclass(frozen=True)
@@ -45,30 +45,17 @@ class Thumbnail:
     decisions: tuple[tuple[Mark, str, bool], ...]
 
 
-def flip_table(comparison: Comparison, groups: Sequence[Marked]) -> tuple[Flips, ...]:
-    """Of all groups but the baseline, on labelled rows; a run is held against the baseline's of the same seed, else
-    against its first."""
-    baseline = next((marked for marked in groups if marked.is_baseline), None)
-    labelled = comparison.labels >= 0
-    if baseline is None or not labelled.any():
-        return ()
-    labels = comparison.labels[labelled]
-    first = baseline.group.members[0]
-    by_seed = {member.seed: member for member in baseline.group.members if member.seed is not None}
+def flip_table(groups: Sequence[Marked]) -> tuple[Flips, ...]:
+    """Of groups whose runs all have the measures; the baseline has none."""
     lines = []
     for marked in groups:
-        if marked.is_baseline:
+        runs = [member.measures for member in marked.group.members]
+        if marked.is_baseline or not all({LOST, WON, P_VALUE} <= measures.keys() for measures in runs):
             continue
-        lost, won, p_values = [], [], []
-        for member in marked.group.members:
-            other = first if member.seed is None else by_seed.get(member.seed, first)
-            hits, right = (one.answers.decisions[labelled] == labels for one in (member, other))
-            lost.append(int((right & ~hits).sum()))
-            won.append(int((hits & ~right).sum()))
-            p_values.append(mcnemar({"lost": lost[-1], "won": won[-1]}))
-        ends = dict.fromkeys(probability(value) for value in (min(p_values), max(p_values)))
-        is_sure, decimals = max(p_values) < SURE, int(len(p_values) > 1)
-        lines.append(Flips(marked, fmean(lost), fmean(won), " to ".join(ends), is_sure, decimals))
+        lost, won = (fmean(values[name].value * values[name].rows for values in runs) for name in (LOST, WON))
+        p_values = sorted(values[P_VALUE].value for values in runs)
+        ends = dict.fromkeys(probability(value) for value in (p_values[0], p_values[-1]))
+        lines.append(Flips(marked, lost, won, " to ".join(ends), p_values[-1] < SURE, int(len(runs) > 1)))
     return tuple(lines)
 
 

@@ -29,6 +29,7 @@ from kdcache.pipelines.compare.page_tables import common_settings, measure_table
 from kdcache.pipelines.compare.reliability import reliability_panels
 from kdcache.pipelines.compare.scatter import accuracy_and_agreement, agreement_by_group, bytes_and_accuracy
 
+MOST_SETTINGS = 8  # that have a figure
 INTERVALS: dict[By, str] = {
     "seeds": "95 % over the runs of a group; differences are paired by seed where two groups have the same seeds",
     "rows": "95 % by bootstrap over the rows of a single run; other seeds may differ by more",
@@ -89,20 +90,21 @@ def page(comparison: Comparison) -> str:
         table=measure_table(comparison, groups), setting_names=setting_names, setting_rows=setting_rows,
         common=common_settings(comparison.common), member_measures=member_measures, members=members,
         confusions=confusions(comparison, drawn, held) if comparison.is_asked else (),
-        flips=flip_table(comparison, groups), most_classes=2 * SHOWN,
+        flips=flip_table(groups), most_classes=2 * SHOWN,
         thumbnails=thumbnails(comparison, drawn),
     )  # fmt: skip
 
 
 def _title(comparison: Comparison) -> str:
-    return f"Students of “{page_text.cut(comparison.teacher_name, 90)}”" if comparison.teacher_name else "Runs"
+    name = page_text.cut(comparison.teacher_name, 90)
+    return f"Students of “{name}”" if name else "Runs and their own validation"
 
 
 def _figures(comparison: Comparison, groups: Sequence[Marked], drawn: Sequence[Marked], held: Truth) -> Figures:
     if not groups:
         return Figures()
     figures = Figures(
-        settings=setting_panels(groups, held.word),
+        settings=setting_panels(groups, held.word)[:MOST_SETTINGS],
         curves=curve_panels(drawn),
         bytes=_one(bytes_and_accuracy(comparison, groups, held.word)),
     )

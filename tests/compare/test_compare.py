@@ -243,12 +243,14 @@ def test_names_are_as_short_as_tells_them_apart() -> None:
     assert names_of(["x/a", "y/a"]) == ["x/a", "y/a"]
 
 
-def test_the_command_prints_a_table_and_json(bench: Bench, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_command_prints_a_table_json_and_a_page(
+    bench: Bench, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     given = [
         "compare", *bench.runs, "--store", str(bench.folder / "held.kd"), "--data", "digits", "--data-set",
         "split=test", "--data-set", "limit=150", "--workers", "0", "--device", "cpu", "--baseline", bench.runs[2],
     ]  # fmt: skip
-    for more in ([], ["--json"]):
+    for more in ([], ["--json", "--html", str(tmp_path / "report.html"), "--pictures", "3"]):
         with pytest.raises(SystemExit) as left:
             main([*given, *more])
         assert left.value.code == 0
@@ -258,6 +260,10 @@ def test_the_command_prints_a_table_and_json(bench: Bench, capsys: pytest.Captur
             assert "less dkd" in out
             assert "paired by seed" in out
     record = json.loads(out)
+    text = Path(record["html"]).read_text()
+    assert all(f"<bdi>{name}</bdi>" in text for name in ("kd", "dkd"))
+    assert "held" in text
+    assert text.count("data:image/png;base64,") == 3
     assert [group["name"] for group in record["groups"]] == ["kd", "dkd"]
     assert record["baseline"] == "dkd"
     assert record["measures"]["kl_to_teacher"] == {"unit": "nats", "exactness": "sketch"}

@@ -11,20 +11,23 @@ import pytest
 from kdcache.errors import InvalidInputError
 from kdcache.pipelines.compare.comparison import Comparison, Spread
 from kdcache.pipelines.compare.page import page, require_page, write_page
-from tests.kits.comparisons import HOSTILE, comparison, hostile, many_classes
+from tests.kits.comparisons import HOSTILE, comparison, hostile, many_classes, without_rows
 from tests.kits.pages import Page
 
 LABELLED = [
-    "What is compared", "Measures", "Settings", "By setting", "Accuracy and agreement", "Reliability", "Exaggeration",
-    "Change by class", "Errors that the teacher does not make", "Training", "Flips", "Bytes",
+    "What is compared", "Measures", "Settings", "Accuracy and agreement", "Accuracy by setting", "Reliability",
+    "Exaggeration", "Change by class", "Errors that the teacher does not make", "Training", "Flips", "Bytes",
 ]  # fmt: skip
 UNLABELLED = [
-    "What is compared", "Measures", "Settings", "By setting", "Agreement", "Exaggeration", "Change by class",
+    "What is compared", "Measures", "Settings", "Agreement", "Agreement by setting", "Exaggeration", "Change by class",
     "Departures from the teacher", "Training", "Bytes",
 ]  # fmt: skip
 SINGLE = [
-    "What is compared", "Measures", "Settings", "By setting", "Accuracy and agreement", "Reliability", "Exaggeration",
+    "What is compared", "Measures", "Settings", "Accuracy and agreement", "Reliability", "Exaggeration",
     "Errors that the teacher does not make", "Training",
+]  # fmt: skip
+VALIDATED = [
+    "What is compared", "Measures", "Settings", "Accuracy and agreement", "Accuracy by setting", "Training", "Bytes",
 ]  # fmt: skip
 STORES = [heading for heading in LABELLED if heading != "Training"]
 
@@ -65,8 +68,9 @@ def test_the_policy_allows_this_script_and_inline_style_alone(usual: str) -> Non
         (comparison(labelled=False), UNLABELLED),
         (comparison(groups=1, seeds=1), SINGLE),
         (comparison(kind="store", seeds=1), STORES),
+        (without_rows(), VALIDATED),
     ],
-    ids=["labels", "no labels", "one run", "stores"],
+    ids=["labels", "no labels", "one run", "stores", "no rows"],
 )
 def test_sections_without_data_are_left_out(made: Comparison, headings: list[str]) -> None:
     parsed = Page(page(made))

@@ -59,7 +59,7 @@ def comparison(
             members.append(
                 Member(
                     name=f"{settings['objective']}-{number}-{seed}", place=f"runs/{number}/{seed}", kind=kind,
-                    seed=seed, settings=settings, measures=measures(own, teacher, labels, classes, made),
+                    seed=seed, settings=settings, measures=measures(own, teacher, labels, classes, made, seed),
                     answers=own, curves=curves(number, seed, epochs if kind == "run" else 0),
                     bytes_a_row=22.9 * (1 + number % 3),
                 )
@@ -90,7 +90,7 @@ def answers(logits: Floats, best: npt.NDArray[Any]) -> Answers:
 
 
 def measures(
-    own: Answers, teacher: Answers | None, labels: Ints, classes: int, made: Sequence[Group]
+    own: Answers, teacher: Answers | None, labels: Ints, classes: int, made: Sequence[Group], seed: int = 0
 ) -> dict[str, Value]:
     """Some of the catalogue's measures, as the tally would give them."""
     rows, hits = len(labels), own.decisions == labels
@@ -112,7 +112,7 @@ def measures(
     slope = float(np.polyfit(teacher.at_teacher, own.at_teacher, 1)[0])
     values["deviation_slope"] = Value(value=slope, unit="slope", rows=rows)
     if "accuracy" in values and made:
-        right = made[0].members[0].answers.decisions == labels
+        right = made[0].members[seed].answers.decisions == labels
         lost, won = int((right & ~hits).sum()), int((hits & ~right).sum())
         p = float(binomtest(lost, lost + won).pvalue) if lost + won else 1.0
         values["lost_to_baseline"] = Value(value=lost / rows, unit="share", rows=rows)
@@ -197,4 +197,24 @@ def hostile() -> Comparison:
     return replace(
         plain, groups=tuple(renamed), baseline=renamed[0].name, teacher_name=evil, data=HOSTILE[2], pictures=pictures,
         warnings=HOSTILE[:3], notes=HOSTILE[:3], common={evil: HOSTILE[2], "x": list(HOSTILE)},
+    )  # fmt: skip
+
+
+def without_rows() -> Comparison:
+    """Runs that are compared by what their own validation measured: no teacher, no answers."""
+    made, names = comparison(groups=3, seeds=3, rows=100), ("accuracy", "nll", "ece", "agreement")
+    nothing = Answers(np.zeros(0, np.int32), np.zeros(0, np.float32), np.zeros(0, np.float32))
+    groups = tuple(
+        replace(
+            group,
+            members=tuple(
+                replace(member, answers=nothing, measures={name: member.measures[name] for name in names})
+                for member in group.members
+            ),
+        )
+        for group in made.groups
+    )
+    return replace(
+        made, teacher_name="", teacher=nothing, teacher_measures={}, labels=np.zeros(0, np.int32), sample_ids=(),
+        class_names=(), groups=groups, measures=names,
     )  # fmt: skip
