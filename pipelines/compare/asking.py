@@ -21,9 +21,11 @@ from kdcache.pipelines.compare.members import StorePlace
 from kdcache.pipelines.compare.networks import AskedNetwork
 from kdcache.store.store import Store
 from kdcache.training.batch_stream import BatchStream
+from kdcache.training.joined_rows import joined_labels
 
 CUT = 1e-6  # of a probability under the logit
-PARTS = 20  # of the rows, from which a bootstrap draws
+PARTS = 20  # of the rows, at least, from which a bootstrap draws
+PIECE = 2_000_000  # probabilities that are counted at once, as rows x classes: small pieces cost more than they count
 OF_TEACHER = ("accuracy", "ece", "overconfidence")  # what a top-k store tells of its teacher exactly
 OF_OTHERS = ("agreement", "kl_to_teacher")
 
@@ -47,10 +49,17 @@ class Taught:
             teachers = (FullLabels(logits, label, log_p.shape[1]),)
         return cls(teachers, y, positions)
 
+    @classmethod
+    def joined(cls, pieces: "Sequence[Taught]") -> "Taught":
+        """The rows of all, one after another."""
+        teachers = tuple(joined_labels(same) for same in zip(*(piece.teachers for piece in pieces), strict=True))
+        y, positions = torch.cat([piece.y for piece in pieces]), np.concatenate([piece.positions for piece in pieces])
+        return cls(teachers, y, positions)
+
 
 @dataclass
 class Asked:
-    """What one network or store answered: tallies of parts of the rows, of its agreement with further teachers over all
+    """What one network or store answered: tallies of pieces of the rows, of its agreement with other teachers over all
     rows, and each row's answer by its position."""
 
     parts: list[Tally] = field(default_factory=list)
@@ -58,12 +67,11 @@ class Asked:
     rows: list[tuple[npt.NDArray[Any], ...]] = field(default_factory=list)
     further: dict[str, Value] = field(default_factory=dict)
 
-    def count(self, log_q: Tensor, rows: Taught, part: int) -> None:
-        """Count one batch's log-probabilities [B, C], as of the rows' part by its number."""
+    def count(self, log_q: Tensor, rows: Taught) -> None:
+        """Count one piece's log-probabilities [B, C]."""
         teachers = rows.teachers
-        while len(self.parts) <= part:
-            self.parts.append(Tally())
-        self.parts[part].update(log_q, teachers[0], rows.y)
+        self.parts.append(Tally())
+        self.parts[-1].update(log_q, teachers[0], rows.y)
         self.others += [Tally(OF_OTHERS) for _ in teachers[len(self.others) + 1 :]]
         for tally, teacher in zip(self.others, teachers[1:], strict=True):
             tally.update(log_q, teacher)
@@ -90,6 +98,42 @@ def logit(log_prob_B: Tensor) -> npt.NDArray[np.float32]:
     """[B] log(u / (1 - u)) of probabilities u = exp(log_prob), cut at 1e-6."""
     u = log_prob_B.double().exp().clamp(CUT, 1 - CUT)
     return np.asarray((u / (1 - u)).log().float().cpu().numpy())
+
+
+@dataclass
+class Pieces:
+    """Batches are collected into pieces, which are counted at once: by the teacher, and by each of several networks or
+    stores. `largest`: rows of a piece, where a batch has no more."""
+
+    asked: Sequence[Asked]
+    teacher: "Teacher | None"
+    largest: int
+    rows: list[Taught] = field(default_factory=list)
+    answers: list[list[Tensor]] = field(default_factory=list)
+
+    def add(self, rows: Taught, answers: list[Tensor]) -> None:
+        """Add a batch with the log-probabilities [B, C] of each."""
+        if sum(len(each.y) for each in self.rows) + len(rows.y) > self.largest:
+            self.count()
+        self.rows.append(rows)
+        self.answers.append(answers)
+
+    def count(self) -> None:
+        """Count what is collected."""
+        if not self.rows:
+            return
+        rows = Taught.joined(self.rows)
+        if self.teacher is not None:
+            self.teacher.count(rows)
+        for each, log_q in zip(self.asked, zip(*self.answers, strict=True), strict=True):
+            each.count(torch.cat(log_q), rows)
+        self.rows, self.answers = [], []
+
+
+def piece_rows(rows: int, classes: int, *, in_parts: bool) -> int:
+    """The largest number of rows of a piece; `in_parts`: so few that a bootstrap has parts to draw."""
+    largest = max(1, PIECE // classes)
+    return max(1, min(largest, rows // PARTS)) if in_parts else largest
 
 
 def decided(log_q: Tensor, teacher: SoftLabels) -> tuple[npt.NDArray[Any], ...]:
@@ -135,17 +179,16 @@ class Teacher:
 
 
 def ask_runs(
-    networks: Sequence[AskedNetwork], batches: BatchStream, combine: Combine | None, progress: Progress
+    networks: Sequence[AskedNetwork], batches: BatchStream, combine: Combine | None, largest: int, progress: Progress
 ) -> tuple[list[Asked], Teacher]:
-    """Ask networks for every row, in eval mode and one pass."""
+    """Ask networks for every row, in eval mode and one pass; pieces have `largest` rows at most."""
     asked, teacher, steps = [Asked() for _ in networks], Teacher(), len(batches)
+    pieces = Pieces(asked, teacher, largest)
     for step, batch in enumerate(batches):
         rows = Taught.of(batch.teachers, batch.y, batch.positions.numpy(), combine)
-        teacher.count(rows)
-        for network, each in zip(networks, asked, strict=True):
-            logits = network.answer(batch).float()
-            each.count(torch.log_softmax(logits, dim=-1), rows, step * PARTS // steps)
+        pieces.add(rows, [torch.log_softmax(network.answer(batch).float(), dim=-1) for network in networks])
         progress("asking", (step + 1) * len(networks), steps * len(networks))
+    pieces.count()
     for network, each in zip(networks, asked, strict=True):
         each.further = network.result()
     return asked, teacher
@@ -159,6 +202,6 @@ def ask_stores(places: Sequence[StorePlace], teacher: Teacher, first: Store, pro
         samples = first.order[rows.positions]
         for place, positions, each in zip(places, position_of, asked, strict=True):
             soft = place.store.read(place.store.every_view[0], positions[samples]).to(str(rows.y.device))
-            each.count(log_probs_of(soft), rows, step * PARTS // steps)
+            each.count(log_probs_of(soft), rows)
         progress("reading stores", step + 1, steps)
     return asked

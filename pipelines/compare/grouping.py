@@ -16,6 +16,7 @@ from kdcache.errors import InvalidInputError
 from kdcache.measures.flips import flips_from_baseline
 from kdcache.measures.tally import Tally, total
 from kdcache.pipelines.compare.comparison import By, Group, Ints, Member, Spread
+from kdcache.pipelines.compare.members import Place, RunPlace
 
 REPLICATES = 200
 LONGEST = 90  # characters of a group's name
@@ -40,6 +41,13 @@ def grouped(members: Sequence[Member], by: str) -> tuple[list[Group], dict[str, 
     for group in [] if by else groups:
         _require_seeds(group)
     return _told_apart(groups), {name: value for name, value in shared.items() if value not in (None, "", [], {})}
+
+
+def are_single(places: Sequence[Place], by: str) -> bool:
+    """True where no two of these make a group."""
+    settings = [place.settings if isinstance(place, RunPlace) else {"place": place.place} for place in places]
+    keys = {_key(flat.get(by, flat.get("place")) if by else sorted(flat.items())) for flat in settings}
+    return len(keys) == len(places)
 
 
 def _key(value: Any) -> str:

@@ -10,7 +10,7 @@ from kdcache.base.devices import chosen_device
 from kdcache.base.progress import Progress
 from kdcache.base.view_span import ViewSpan
 from kdcache.errors import InvalidInputError
-from kdcache.pipelines.compare.asking import Asked, Taught, Teacher, ask_runs, ask_stores
+from kdcache.pipelines.compare.asking import Asked, Taught, Teacher, ask_runs, ask_stores, piece_rows
 from kdcache.pipelines.compare.members import Place, RunPlace, StorePlace
 from kdcache.pipelines.compare.networks import AskedNetwork, tap_of
 from kdcache.pipelines.compare.settings import CompareSettings
@@ -41,8 +41,10 @@ class HeldOut:
             labels: UseOfLabels = "none" if is_unlabelled(self.first) else "data"
             self.data = open_data(settings.data, settings.data_set, labels=labels)
 
-    def ask(self, places: Sequence[Place], progress: Progress) -> tuple[list[Asked], Teacher]:
-        """What each of these runs and stores answers, and the teacher."""
+    def ask(self, places: Sequence[Place], progress: Progress, *, in_parts: bool) -> tuple[list[Asked], Teacher]:
+        """What each of these runs and stores answers, and the teacher. `in_parts`: in so many pieces that a bootstrap
+        can draw among them."""
+        largest = piece_rows(self.first.rows, self.first.identity.teacher.classes, in_parts=in_parts)
         asked: dict[int, Asked] = {}
         runs = [(number, place) for number, place in enumerate(places) if isinstance(place, RunPlace)]
         teacher = None
@@ -50,9 +52,9 @@ class HeldOut:
             networks = [AskedNetwork(run, self.first, self.settings.also, self.device) for _, run in batch_of_runs]
             run = batch_of_runs[0][1]
             with closing(self._loader(run.network.mean, run.network.std)) as loader:
-                answers, teacher = ask_runs(networks, loader, self.settings.combine, progress)
+                answers, teacher = ask_runs(networks, loader, self.settings.combine, largest, progress)
             asked |= dict(zip([number for number, _ in batch_of_runs], answers, strict=True))
-        teacher = teacher or self._stored()
+        teacher = teacher or self._stored(largest)
         stored = [(number, place) for number, place in enumerate(places) if isinstance(place, StorePlace)]
         answers = ask_stores([place for _, place in stored], teacher, self.first, progress) if stored else []
         asked |= dict(zip([number for number, _ in stored], answers, strict=True))
@@ -93,9 +95,9 @@ class HeldOut:
         names = tap_of(self.first, self.settings.also)
         return (names, *[()] * (len(self.stores) - 1)) if names else ()
 
-    def _stored(self) -> Teacher:
-        """The teacher's rows without any picture, in the store's order."""
-        teacher, size = Teacher(), self.settings.batch_size
+    def _stored(self, size: int) -> Teacher:
+        """The teacher's rows without any picture, in the store's order, in pieces of a size."""
+        teacher = Teacher()
         positions = np.asarray(answered_positions(self.stores, (self.view,), range(self.first.rows)))
         for start in range(0, len(positions), size):
             rows = positions[start : start + size]

@@ -7,7 +7,7 @@ from kdcache.base.progress import Progress, silent
 from kdcache.errors import InvalidInputError
 from kdcache.pipelines.compare.asking import Asked
 from kdcache.pipelines.compare.comparison import Comparison, Member
-from kdcache.pipelines.compare.grouping import baseline_of, grouped, with_cells, with_flips
+from kdcache.pipelines.compare.grouping import are_single, baseline_of, grouped, with_cells, with_flips
 from kdcache.pipelines.compare.held_out import HeldOut
 from kdcache.pipelines.compare.members import Place, RunPlace, StorePlace, folder_of, names_of, of_sweep, open_places
 from kdcache.pipelines.compare.pictures import flipped
@@ -33,7 +33,7 @@ def compare(settings: CompareSettings, *, progress: Progress = silent) -> Compar
     for place in places:
         _require_comparable(place, stores[0], settings)
     rows = HeldOut(settings, stores)
-    asked, teacher = rows.ask(places, progress)
+    asked, teacher = rows.ask(places, progress, in_parts=are_single(places, settings.by))
     others = names_of([str(store.folder.root) for store in stores[1:]]) if settings.combine is None else []
     names = names_of([folder_of(place) for place in places])
     members = [_member(*each, others) for each in zip(places, names, asked, strict=True)]
