@@ -65,12 +65,12 @@ def _print(comparison: "Comparison", page: str) -> None:
         print_table(["group", *heads], differences, title=f"less {comparison.baseline}")
     over = {
         "seeds": "95 % intervals over runs, of differences paired by seed",
-        "rows": "95 % intervals over rows (bootstrap): one run each says nothing of other seeds",
+        "rows": "95 % intervals over rows (jackknife): one run each says nothing of other seeds",
         "none": "no intervals",
     }
     unpaired = [group.name for group in others if not group.is_paired and len(group.members) > 1]
     notes = [over[comparison.intervals], *comparison.notes]
-    notes += [f"{name}: not paired, it has other seeds than the baseline" for name in unpaired]
+    notes += [f"{name}: not paired with the baseline by seed" for name in unpaired]
     print_record(
         {
             **({"teacher": comparison.teacher_name} if comparison.teacher_name else {}),

@@ -11,21 +11,20 @@ from torch import Tensor
 
 from kdcache.base.arrays import IntArray
 from kdcache.base.progress import Progress
+from kdcache.errors import InvalidInputError
 from kdcache.labels.full import FullLabels
 from kdcache.labels.soft_labels import SoftLabels
 from kdcache.measures.facts import Value
 from kdcache.measures.tally import Tally, total
 from kdcache.objectives.targets import Combine, Targets, in_dtype
 from kdcache.pipelines.compare.comparison import Answers
-from kdcache.pipelines.compare.members import StorePlace
 from kdcache.pipelines.compare.networks import AskedNetwork
-from kdcache.store.store import Store
 from kdcache.training.batch_stream import BatchStream
 from kdcache.training.joined_rows import joined_labels
 
 CUT = 1e-6  # of a probability under the logit
-PARTS = 20  # of the rows, at least, from which a bootstrap draws
-PIECE = 2_000_000  # probabilities that are counted at once, as rows x classes: small pieces cost more than they count
+PARTS = 20  # of the rows, one of which a jackknife leaves out
+PIECE = 2_000_000  # probabilities that are counted at once, as rows x classes
 OF_TEACHER = ("accuracy", "ece", "overconfidence")  # what a top-k store tells of its teacher exactly
 OF_OTHERS = ("agreement", "kl_to_teacher")
 
@@ -49,6 +48,11 @@ class Taught:
             teachers = (FullLabels(logits, label, log_p.shape[1]),)
         return cls(teachers, y, positions)
 
+    def take(self, rows: slice) -> "Taught":
+        """Some of the rows."""
+        teachers = tuple(each.map(lambda values: values[rows]) for each in self.teachers)
+        return Taught(teachers, self.y[rows], self.positions[rows])
+
     @classmethod
     def joined(cls, pieces: "Sequence[Taught]") -> "Taught":
         """The rows of all, one after another."""
@@ -62,6 +66,7 @@ class Asked:
     """What one network or store answered: tallies of pieces of the rows, of its agreement with other teachers over all
     rows, and each row's answer by its position."""
 
+    place: str
     parts: list[Tally] = field(default_factory=list)
     others: list[Tally] = field(default_factory=list)
     rows: list[tuple[npt.NDArray[Any], ...]] = field(default_factory=list)
@@ -71,7 +76,10 @@ class Asked:
         """Count one piece's log-probabilities [B, C]."""
         teachers = rows.teachers
         self.parts.append(Tally())
-        self.parts[-1].update(log_q, teachers[0], rows.y)
+        try:
+            self.parts[-1].update(log_q, teachers[0], rows.y)
+        except InvalidInputError as error:
+            raise InvalidInputError(f"{self.place}: {error}") from error
         self.others += [Tally(OF_OTHERS) for _ in teachers[len(self.others) + 1 :]]
         for tally, teacher in zip(self.others, teachers[1:], strict=True):
             tally.update(log_q, teacher)
@@ -102,38 +110,42 @@ def logit(log_prob_B: Tensor) -> npt.NDArray[np.float32]:
 
 @dataclass
 class Pieces:
-    """Batches are collected into pieces, which are counted at once: by the teacher, and by each of several networks or
-    stores. `largest`: rows of a piece, where a batch has no more."""
+    """Rows are collected and counted many at once, since small pieces cost more than they count: by the teacher, and by
+    each of several networks. `part`: pieces have exactly so many rows, but the last."""
 
     asked: Sequence[Asked]
-    teacher: "Teacher | None"
-    largest: int
-    rows: list[Taught] = field(default_factory=list)
-    answers: list[list[Tensor]] = field(default_factory=list)
+    teacher: "Teacher"
+    part: int | None
+    rows: Taught | None = None
+    answers: list[Tensor] = field(default_factory=list)
 
     def add(self, rows: Taught, answers: list[Tensor]) -> None:
         """Add a batch with the log-probabilities [B, C] of each."""
-        if sum(len(each.y) for each in self.rows) + len(rows.y) > self.largest:
-            self.count()
-        self.rows.append(rows)
-        self.answers.append(answers)
+        if self.rows is None:
+            self.rows, self.answers = rows, answers
+        else:
+            self.rows = Taught.joined([self.rows, rows])
+            self.answers = [torch.cat(pair) for pair in zip(self.answers, answers, strict=True)]
+        size = self.part or largest_piece(answers[0].shape[1])
+        while self.rows is not None and len(self.rows.y) >= size:
+            self.count(size)
 
-    def count(self) -> None:
-        """Count what is collected."""
-        if not self.rows:
+    def count(self, size: int | None = None) -> None:
+        """Count the first rows of what is collected, all by default."""
+        if self.rows is None:
             return
-        rows = Taught.joined(self.rows)
-        if self.teacher is not None:
-            self.teacher.count(rows)
-        for each, log_q in zip(self.asked, zip(*self.answers, strict=True), strict=True):
-            each.count(torch.cat(log_q), rows)
-        self.rows, self.answers = [], []
+        size = len(self.rows.y) if size is None else size
+        head, rest = self.rows.take(slice(0, size)), self.rows.take(slice(size, None))
+        self.teacher.count(head)
+        for each, log_q in zip(self.asked, self.answers, strict=True):
+            each.count(log_q[:size], head)
+        self.rows = rest if len(rest.y) else None
+        self.answers = [log_q[size:] for log_q in self.answers]
 
 
-def piece_rows(rows: int, classes: int, *, in_parts: bool) -> int:
-    """The largest number of rows of a piece; `in_parts`: so few that a bootstrap has parts to draw."""
-    largest = max(1, PIECE // classes)
-    return max(1, min(largest, rows // PARTS)) if in_parts else largest
+def largest_piece(classes: int) -> int:
+    """Rows that are counted at once."""
+    return max(1, PIECE // classes)
 
 
 def decided(log_q: Tensor, teacher: SoftLabels) -> tuple[npt.NDArray[Any], ...]:
@@ -179,11 +191,15 @@ class Teacher:
 
 
 def ask_runs(
-    networks: Sequence[AskedNetwork], batches: BatchStream, combine: Combine | None, largest: int, progress: Progress
+    networks: Sequence[AskedNetwork],
+    batches: BatchStream,
+    combine: Combine | None,
+    part: int | None,
+    progress: Progress,
 ) -> tuple[list[Asked], Teacher]:
-    """Ask networks for every row, in eval mode and one pass; pieces have `largest` rows at most."""
-    asked, teacher, steps = [Asked() for _ in networks], Teacher(), len(batches)
-    pieces = Pieces(asked, teacher, largest)
+    """Ask networks for every row, in eval mode and one pass; `part`: in parts of so many rows."""
+    asked, teacher, steps = [Asked(network.run.place) for network in networks], Teacher(), len(batches)
+    pieces = Pieces(asked, teacher, part)
     for step, batch in enumerate(batches):
         rows = Taught.of(batch.teachers, batch.y, batch.positions.numpy(), combine)
         pieces.add(rows, [torch.log_softmax(network.answer(batch).float(), dim=-1) for network in networks])
@@ -192,16 +208,3 @@ def ask_runs(
     for network, each in zip(networks, asked, strict=True):
         each.further = network.result()
     return asked, teacher
-
-
-def ask_stores(places: Sequence[StorePlace], teacher: Teacher, first: Store, progress: Progress) -> list[Asked]:
-    """Read the answers of stores for the rows of a teacher's store `first`, by sample, whatever their own order."""
-    asked, steps = [Asked() for _ in places], len(teacher.rows)
-    position_of = [np.argsort(each.store.order) for each in places]
-    for step, rows in enumerate(teacher.rows):
-        samples = first.order[rows.positions]
-        for place, positions, each in zip(places, position_of, asked, strict=True):
-            soft = place.store.read(place.store.every_view[0], positions[samples]).to(str(rows.y.device))
-            each.count(log_probs_of(soft), rows)
-        progress("reading stores", step + 1, steps)
-    return asked

@@ -5,10 +5,10 @@ from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
-from scipy.special import stdtrit
 
 from kdcache.pipelines.compare.comparison import Member
 from kdcache.pipelines.compare.figures import INK, MUTED, SMALL, Panel, axes_at, blank, hue, svg
+from kdcache.pipelines.compare.grouping import difference
 from kdcache.pipelines.compare.marks import Marked, Truth
 from kdcache.pipelines.compare.page_text import class_name, cut
 
@@ -30,18 +30,13 @@ class Changes:
 
 
 def changes(group: Marked, baseline: Marked, truth: Truth) -> Changes:
-    """Of a group's recalls to the baseline's: by seed where the baseline has that seed, else to its mean."""
-    base = [(member.seed, recalls(member, truth)) for member in baseline.group.members]
-    by_seed = {seed: values for seed, values in base if seed is not None}
-    mean: Floats = np.mean([values for _, values in base], axis=0)
-    rows = [
-        recalls(member, truth) - (mean if member.seed is None else by_seed.get(member.seed, mean))
-        for member in group.group.members
+    """Of a group's recalls to the baseline's, paired by seed where they share seeds, as in the table of measures."""
+    own, base = (np.array([recalls(member, truth) for member in each.group.members]) for each in (group, baseline))
+    spreads = [
+        difference(own[:, c].tolist(), base[:, c].tolist(), group.group, baseline.group) for c in range(truth.count)
     ]
-    values, n = np.array(rows), len(rows)
-    means = values.mean(axis=0)
-    spread = values.std(axis=0, ddof=1) if n > 1 else np.full(len(means), np.nan)
-    halves = stdtrit(max(n - 1, 1), 0.975) * spread / np.sqrt(n)
+    means = np.array([np.nan if spread is None else spread.mean for spread in spreads])
+    halves = np.array([np.nan if s is None or s.high is None else s.high - s.mean for s in spreads])
     known = np.flatnonzero(np.isfinite(means))
     order = known[np.argsort(means[known], kind="stable")]
     return Changes(order, means[order], halves[order])

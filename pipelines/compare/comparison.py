@@ -14,7 +14,7 @@ Ints = npt.NDArray[np.int32]
 
 Kind = Literal["run", "store"]
 By = Literal["seeds", "rows", "none"]
-"""What an interval is over: the runs of a group, rows of a single one by bootstrap, or none where there is neither."""
+"""What an interval is over: the runs of a group, rows of a single one by a jackknife, or none."""
 
 
 @dataclass(frozen=True)
@@ -36,7 +36,7 @@ class Member:
 
     name: its folder's, told apart from others. place: as it was given. settings: train's, flat (`student_set.width`);
     empty for a store. measures: by name, see docs/measures.md. curves: a run's lines of metrics.jsonl.
-    bytes_a_row: of the soft labels that it learned from, where that is known.
+    bytes_a_row: of the soft labels that it learned from, where that is known. views: how many of them it learned from.
     """
 
     name: str
@@ -48,6 +48,7 @@ class Member:
     answers: Answers
     curves: tuple[Mapping[str, Any], ...] = ()
     bytes_a_row: float | None = None
+    views: int | None = None
 
 
 @dataclass(frozen=True)
@@ -85,7 +86,8 @@ class Picture:
     label: int
     pixels: npt.NDArray[np.uint8]
     decisions: Mapping[str, int]
-    """By the name of a group, of its first member; and `teacher`."""
+    """Of the first member of each group, by the group's name."""
+    teacher: int
 
 
 @dataclass(frozen=True)

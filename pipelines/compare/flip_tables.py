@@ -61,21 +61,21 @@ def flip_table(groups: Sequence[Marked]) -> tuple[Flips, ...]:
 
 def thumbnails(comparison: Comparison, groups: Sequence[Marked]) -> tuple[Thumbnail, ...]:
     """At most 48 of the comparison's pictures."""
-    by_name = {name: marked for marked in groups for name in (marked.group.name, marked.group.members[0].name)}
+    by_name = {marked.group.name: marked for marked in groups}
     return tuple(_thumbnail(picture, comparison, by_name) for picture in comparison.pictures[:MOST_PICTURES])
 
 
 def _thumbnail(picture: Picture, comparison: Comparison, by_name: dict[str, Marked]) -> Thumbnail:
-    decisions: list[tuple[Mark, str, bool]] = []
+    names = comparison.class_names
+    decisions = [(TEACHER, class_name(names, picture.teacher), picture.teacher == picture.label)]
     kind = "flipped"
     for name, number in picture.decisions.items():
-        marked, fits = by_name.get(name), number == picture.label
-        if marked is None and name != "teacher":
+        if (marked := by_name.get(name)) is None:  # of groups some are not drawn
             continue
-        decisions.append((marked.mark if marked else TEACHER, class_name(comparison.class_names, number), fits))
-        if marked is not None and marked.is_baseline:
+        fits = number == picture.label
+        decisions.append((marked.mark, class_name(names, number), fits))
+        if marked.is_baseline:
             kind = "lost" if fits else "won"
-    decisions.sort(key=lambda decision: decision[0] is not TEACHER)
     image = Image.fromarray(picture.pixels)
     image.thumbnail((SIDE, SIDE))
     file = io.BytesIO()

@@ -2,7 +2,8 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
-from math import sqrt
+from itertools import accumulate
+from math import isnan, nan, sqrt
 from pathlib import Path
 from statistics import fmean, stdev
 from typing import Any
@@ -13,12 +14,14 @@ from scipy.special import stdtrit
 from kdcache.base.arrays import IntArray
 from kdcache.base.records import shorten
 from kdcache.errors import InvalidInputError
+from kdcache.measures.facts import Value
 from kdcache.measures.flips import flips_from_baseline
 from kdcache.measures.tally import Tally, total
 from kdcache.pipelines.compare.comparison import By, Group, Ints, Member, Spread
-from kdcache.pipelines.compare.members import Place, RunPlace
+from kdcache.pipelines.compare.members import DATA, EMPTY, Place, RunPlace
 
-REPLICATES = 200
+FEWEST_PARTS = 10  # of rows: fewer tell no interval
+P_VALUES = "mcnemar_"  # whose mean over runs is no p value
 LONGEST = 90  # characters of a group's name
 
 
@@ -40,7 +43,7 @@ def grouped(members: Sequence[Member], by: str) -> tuple[list[Group], dict[str, 
     groups = [_group(tuple(group), chosen) for group in by_key.values()]
     for group in [] if by else groups:
         _require_seeds(group)
-    return _told_apart(groups), {name: value for name, value in shared.items() if value not in (None, "", [], {})}
+    return _told_apart(groups), {name: value for name, value in shared.items() if value not in EMPTY}
 
 
 def are_single(places: Sequence[Place], by: str) -> bool:
@@ -59,8 +62,9 @@ def _group(members: tuple[Member, ...], names: Sequence[str]) -> Group:
     if first.kind == "store":
         return Group(first.name, {}, members, {})
     settings = {name: first.settings.get(name) for name in names}
-    said = {name: value for name, value in settings.items() if value not in (None, "", [], {})}
-    words = [str(value) if name == "objective" else f"{_last(name)} {_text(value)}" for name, value in said.items()]
+    said = {name: value for name, value in settings.items() if value not in EMPTY}
+    shown = {name: value for name, value in said.items() if name not in DATA} or said
+    words = [str(value) if name == "objective" else f"{_last(name)} {_text(value)}" for name, value in shown.items()]
     words.sort(key=lambda word: word != str(said.get("objective")))
     return Group(", ".join(words)[:LONGEST] or "runs", settings, members, {})
 
@@ -128,7 +132,8 @@ def with_cells(
     groups: Sequence[Group], baseline: str, names: Sequence[str], parts: Mapping[str, Sequence[Tally]] | None
 ) -> tuple[list[Group], By]:
     """Groups with cells, and differences to the baseline group; and what the intervals are over. `parts`: the tallies
-    of each member, by its place, from which the bootstrap of single members draws; None: there are none."""
+    of parts of the rows of each member, by its place, for intervals of single members; None: there are none."""
+    names = [name for name in names if not name.startswith(P_VALUES)]
     sizes = {len(group.members) for group in groups}
     by: By = "seeds" if sizes != {1} else "none" if parts is None else "rows"
     cells = _by_rows(parts) if by == "rows" and parts is not None else _over_seeds
@@ -148,29 +153,28 @@ Cells = Callable[[str, Group, Group | None], Spread | None]
 
 
 def _over_seeds(name: str, group: Group, other: Group | None) -> Spread | None:
-    """The mean of a measure over a group's members and its interval by Student's t; with another group that of the
-    differences, paired by seed, or by Welch's t where they share fewer than two seeds."""
-    values = _values(group, name)
+    """The mean of a measure over a group's members and its interval; with another group that of the differences."""
+    values = [member.measures[name].value if name in member.measures else nan for member in group.members]
     if other is None:
-        return _spread(list(values.values())) if values else None
-    others = _values(other, name)
-    if not values or not others:
-        return None
-    common = [seed for seed in _common_seeds(group, other) if seed in values and seed in others]
-    if len(common) > 1:
-        return _spread([values[seed] - others[seed] for seed in common])
-    return _welch(list(values.values()), list(others.values()))
+        known = [value for value in values if not isnan(value)]
+        return _spread(known) if known else None
+    others = [member.measures[name].value if name in member.measures else nan for member in other.members]
+    return difference(values, others, group, other)
 
 
-def _values(group: Group, name: str) -> dict[Any, float]:
-    """A measure's value of each member that has it, by seed, or by place where seeds are none or several."""
-    seeds = [member.seed for member in group.members]
-    are_keys = None not in seeds and len(set(seeds)) == len(seeds)
-    return {
-        member.seed if are_keys else member.place: member.measures[name].value
-        for member in group.members
-        if name in member.measures
-    }
+def difference(values: Sequence[float], others: Sequence[float], group: Group, other: Group) -> Spread | None:
+    """The mean difference of values of a group's members to those of another group's, NaN for none, and its interval by
+    Student's t: paired by seed, or by Welch's where the groups share fewer than two seeds. None without values."""
+    common = _common_seeds(group, other)
+    by_seed = [
+        {member.seed: value for member, value in zip(each.members, some, strict=True) if not isnan(value)}
+        for each, some in ((group, values), (other, others))
+    ]
+    paired = [by_seed[0][seed] - by_seed[1][seed] for seed in common if seed in by_seed[0] and seed in by_seed[1]]
+    if len(paired) > 1:
+        return _spread(paired)
+    known = [[value for value in some if not isnan(value)] for some in (values, others)]
+    return _welch(known[0], known[1]) if all(known) else None
 
 
 def _common_seeds(group: Group, other: Group) -> list[Any]:
@@ -203,32 +207,36 @@ def _welch(values: list[float], others: list[float]) -> Spread:
 
 
 def _by_rows(parts: Mapping[str, Sequence[Tally]]) -> Cells:
-    """Intervals of single members by a bootstrap of parts of the rows, the same draws for all, so that differences are
-    paired by row."""
-    rng = np.random.default_rng(0)
-    count = len(next(iter(parts.values())))
-    draws = rng.integers(0, count, size=(REPLICATES, count))
-    replicates = {
-        place: [total([tallies[number] for number in draw]).result() for draw in draws.tolist()]
-        for place, tallies in parts.items()
-    }
+    """Intervals of single members by a jackknife that leaves out each part of the rows once, the same parts for all, so
+    that differences are paired by row; by Student's t of one degree less than parts."""
+    left_out = {place: _each_left_out(tallies) for place, tallies in parts.items()}
 
     def cells(name: str, group: Group, other: Group | None) -> Spread | None:
         member = group.members[0]
         if name not in member.measures or (other is not None and name not in other.members[0].measures):
             return None
-        value, drawn = member.measures[name].value, _drawn(replicates[member.place], name)
+        value, without = member.measures[name].value, _values_of(left_out[member.place], name)
         if other is not None:
             value -= other.members[0].measures[name].value
-            drawn = drawn - _drawn(replicates[other.members[0].place], name)
-        drawn = drawn[np.isfinite(drawn)]
-        if len(drawn) < REPLICATES // 2 or not np.isfinite(value):
+            without = [a - b for a, b in zip(without, _values_of(left_out[other.members[0].place], name), strict=True)]
+        count = len(without)
+        if count < FEWEST_PARTS or not np.isfinite([value, *without]).all():
             return Spread(value, None, None, 1)
-        low, high = np.quantile(drawn, [0.025, 0.975])
-        return Spread(value, float(low), float(high), 1)
+        half = float(stdtrit(count - 1, 0.975)) * sqrt(
+            (count - 1) / count * sum((w - fmean(without)) ** 2 for w in without)
+        )
+        return Spread(value, value - half, value + half, 1)
 
     return cells
 
 
-def _drawn(results: Sequence[Mapping[str, Any]], name: str) -> Any:
-    return np.array([result[name].value if name in result else np.nan for result in results])
+def _each_left_out(tallies: Sequence[Tally]) -> list[Mapping[str, Value]]:
+    """The measures of all parts but one, for each of them."""
+    count = len(tallies)
+    ahead, behind = list(accumulate(tallies)), list(accumulate(reversed(tallies)))[::-1]
+    totals = [total([*ahead[max(number - 1, 0) : number], *behind[number + 1 : number + 2]]) for number in range(count)]
+    return [each.result() for each in totals] if count > 1 else []
+
+
+def _values_of(results: Sequence[Mapping[str, Value]], name: str) -> list[float]:
+    return [result[name].value if name in result else nan for result in results]

@@ -11,14 +11,21 @@ from kdcache.base.canonical import parse_json
 from kdcache.base.records import flatten
 from kdcache.base.specs import read_toml
 from kdcache.errors import FormatError, InvalidInputError
+from kdcache.measures.facts import Value
+from kdcache.objectives.catalogue import DEFAULT
+from kdcache.pipelines.compare.comparison import Answers, Member
 from kdcache.pipelines.compare.settings import CompareSettings
 from kdcache.store.lineage import read_class_names
 from kdcache.store.store import Store
 from kdcache.training.run_folder import SETTINGS, read_metrics
+from kdcache.training.run_record import weights_apart
 from kdcache.training.saved_networks import PREFIX, spelled_out
 from kdcache.views.sources import of_whole
 
 SWEEP = "sweep.toml"
+BEST = "best"
+EMPTY: tuple[Any, ...] = (None, "", [], {})
+DATA = {"training data": ("ids", "probes"), "training labels": ("labels",)}  # digests, of no use in a group's name
 UNSAID = ("seed", "memory_gb", "keep_epochs", "checkpoint_steps")  # no setting by which runs differ for a reader
 
 
@@ -61,24 +68,50 @@ class RunPlace:
         return inputs
 
     @property
+    def validation(self) -> Mapping[str, Any]:
+        """The identity of the rows, views and stores that it was validated on; empty where it was not."""
+        inputs: Mapping[str, Any] = self.record.get("inputs", {}).get("val", {})
+        return inputs
+
+    @property
+    def name(self) -> str:
+        """Its folder, and the mark of its weights where they are not the best."""
+        return str(self.folder) + ("" if self.mark == BEST else f"@{self.mark}")
+
+    @property
+    def views(self) -> int | None:
+        """The number of views that it learned from; None without a store."""
+        return len(self.training.get("views", ())) or None
+
+    def member(self, name: str, measures: Mapping[str, Value], answers: Answers) -> Member:
+        """The run as a member of a comparison."""
+        return Member(
+            name, self.place, "run", self.seed, self.settings, measures, answers, self.curves, self.bytes_a_row,
+            self.views,
+        )  # fmt: skip
+
+    @property
     def class_names(self) -> tuple[str, ...]:
         """The names of the classes that its weights number."""
         return read_class_names(self.network.weights)
 
     @property
     def settings(self) -> dict[str, Any]:
-        """Train's settings, flat, without those in which runs of one group may differ; `stores` and `rows` of the
-        training in short."""
-        flat = flatten({name: value for name, value in self.record.items() if name not in (*UNSAID, "inputs")})
+        """Train's settings, flat, without those in which runs of one group may differ and those that are empty; what
+        it learned from in short."""
+        record = weights_apart({name: value for name, value in self.record.items() if name not in (*UNSAID, "inputs")})
+        stores, views = self.training.get("stores", ()), list(self.training.get("views", ()))
+        if not record.get("objective"):
+            record["objective"] = DEFAULT if stores else "plain"
         dataset = self.training.get("dataset", {})
-        return {
-            **flat,
+        learned = {
             "compared weights": self.mark,
-            "stores": "+".join(digest[:8] for digest in self.training.get("stores", ())) or None,
+            "stores": "+".join(digest[:8] for digest in stores),
             "training rows": dataset.get("rows"),
-            "training data": str(dataset.get("probes", ""))[:8],
-            "training views": len(self.training.get("views", ())) or None,
+            "training views": _span(views),
+            **{name: _digits(dataset, *keys) for name, keys in DATA.items()},
         }
+        return {name: value for name, value in {**flatten(record), **learned}.items() if value not in EMPTY}
 
 
 @dataclass(frozen=True)
@@ -105,7 +138,7 @@ def open_places(places: Sequence[str]) -> tuple[list[Place], list[str]]:
             found.append(_open_run(place, folder, mark))
         else:
             found.append(StorePlace(place, Store.open(place)))
-    names = [each.place if isinstance(each, StorePlace) else f"{each.folder.resolve()}@{each.mark}" for each in found]
+    names = [_resolved(each.place) if isinstance(each, StorePlace) else _resolved(each.name) for each in found]
     if twice := sorted({name for name in names if names.count(name) > 1}):
         raise InvalidInputError(f"{', '.join(twice)} was named twice; name each run and store once")
     if not found:
@@ -123,8 +156,26 @@ def names_of(places: Sequence[str]) -> list[str]:
     return list(places)
 
 
-def folder_of(place: Place) -> str:
-    return place.place if isinstance(place, StorePlace) else str(place.folder)
+def name_of(place: Place) -> str:
+    """The place as a name is made of it."""
+    return place.place if isinstance(place, StorePlace) else place.name
+
+
+def _span(views: Sequence[int]) -> str:
+    """`0:10`, or all numbers where some between are left out; empty for none."""
+    if not views:
+        return ""
+    is_span = list(views) == list(range(views[0], views[0] + len(views)))
+    return f"{views[0]}:{views[-1] + 1}" if is_span else ",".join(map(str, views))
+
+
+def _resolved(place: str) -> str:
+    path = Path(place)
+    return place if "://" in place else str(path.parent.resolve() / path.name)
+
+
+def _digits(dataset: Mapping[str, Any], *keys: str) -> str:
+    return "-".join(str(dataset.get(key, ""))[:8] for key in keys)
 
 
 def of_sweep(settings: CompareSettings) -> CompareSettings:
@@ -133,7 +184,11 @@ def of_sweep(settings: CompareSettings) -> CompareSettings:
     if folder is None or settings.store:
         return settings
     base = read_toml(folder / SWEEP, "sweep").get("base", {})
-    changes: dict[str, Any] = {"store": base.get("val_store", ())}
+    if not base.get("val_store"):
+        return settings
+    changes: dict[str, Any] = {"store": base["val_store"]}
+    if settings.combine is None and base.get("combine", "probabilities") != "losses":
+        changes["combine"] = base.get("combine", "probabilities")  # as it was validated: by all of them as one
     if not settings.data and (data := base.get("val_data") or base.get("data")):
         whole = {} if base.get("val_data") else of_whole(data, base.get("data_set", {}))
         changes |= {"data": data, "data_set": {**whole, **base.get("val_set", {}), **settings.data_set}}
@@ -189,4 +244,4 @@ def _open_run(place: str, folder: Path, mark: str, bytes_a_row: float | None = N
             f"that are to be compared: {folder}@last"
         )
     network = spelled_out(Network(teacher=f"{PREFIX}{folder}" + (f"@{mark}" if mark else "")))
-    return RunPlace(place, folder, mark or "best", record, tuple(curves), network, bytes_a_row)
+    return RunPlace(place, folder, mark or BEST, record, tuple(curves), network, bytes_a_row)

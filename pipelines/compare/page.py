@@ -32,7 +32,7 @@ from kdcache.pipelines.compare.scatter import accuracy_and_agreement, agreement_
 MOST_SETTINGS = 8  # that have a figure
 INTERVALS: dict[By, str] = {
     "seeds": "95 % over the runs of a group; differences are paired by seed where two groups have the same seeds",
-    "rows": "95 % by bootstrap over the rows of a single run; other seeds may differ by more",
+    "rows": "95 % over the rows of a single run, by a jackknife of 20 parts; other seeds may differ by more",
     "none": "none: a single run tells no spread",
 }
 

@@ -32,10 +32,8 @@ def flipped(comparison: Comparison, data: Data, samples: npt.NDArray[np.int64], 
             sample=str(data.ids[int(samples[row])]),
             label=int(labels[row]),
             pixels=thumbnail(read_sample(data.samples, int(samples[row]), str(data.ids[int(samples[row])]))),
-            decisions={
-                **{name: int(decisions[row]) for name, decisions in firsts.items()},
-                "teacher": int(comparison.teacher.decisions[row]),
-            },
+            decisions={name: int(decisions[row]) for name, decisions in firsts.items()},
+            teacher=int(comparison.teacher.decisions[row]),
         )
         for row in chosen
     )

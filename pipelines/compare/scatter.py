@@ -11,7 +11,6 @@ from kdcache.pipelines.compare.figures import INK, LARGE, MUTED, RULE, Panel, ax
 from kdcache.pipelines.compare.marks import Marked
 from kdcache.pipelines.compare.page_text import percent
 
-VIEWS = "training views"  # among a run's settings
 CHI_SQUARE = 5.991  # of two degrees of freedom, 95 %
 FEWEST = 3  # members of which an ellipse is drawn
 FAR = 3.0  # a teacher further away than so many times the runs' range is named, not drawn to scale
@@ -49,11 +48,11 @@ def bytes_and_accuracy(comparison: Comparison, groups: Sequence[Marked], measure
     """A measure against bytes a row, or a sample where runs learned from different numbers of views; None where all
     members have the same. The line joins the groups that no other beats in both, by their means."""
     known = [member for marked in groups for member in marked.group.members if member.bytes_a_row is not None]
-    by_sample = len({member.settings.get(VIEWS) for member in known}) > 1
+    by_sample = len({member.views for member in known}) > 1
 
     def size(member: Member) -> float | None:
-        views = member.settings.get(VIEWS) or 1 if by_sample else 1
-        return None if member.bytes_a_row is None else member.bytes_a_row * float(views)
+        views = (member.views or 1) if by_sample else 1
+        return None if member.bytes_a_row is None else member.bytes_a_row * views
 
     dots = _dots(groups, lambda member: (size(member), value_of(member, measure)))
     sizes = [x for _, points in dots for x, _ in points]

@@ -8,15 +8,16 @@ import numpy as np
 from kdcache.errors import InvalidInputError
 from kdcache.measures.catalogue import MEASURES
 from kdcache.measures.facts import Value
-from kdcache.pipelines.compare.comparison import Answers, Comparison, Member
+from kdcache.pipelines.compare.alike import unlike_trainings
+from kdcache.pipelines.compare.comparison import Answers, Comparison
 from kdcache.pipelines.compare.grouping import baseline_of, grouped, with_cells
-from kdcache.pipelines.compare.members import Place, RunPlace, folder_of, names_of
+from kdcache.pipelines.compare.members import BEST, Place, RunPlace, name_of, names_of
 from kdcache.pipelines.compare.settings import CompareSettings
 
 NO_ANSWERS = Answers(np.zeros(0, np.int32), np.zeros(0, np.float32), np.zeros(0, np.float32))
 NOTE = (
-    "no held-out store was named: measures are those of each run's own validation after its last epoch; --store tells "
-    "fidelity, deviation and flips"
+    "no held-out store was named: measures are those of each run's own validation after the epoch of its weights; "
+    "--store tells fidelity, deviation and flips"
 )
 
 
@@ -29,25 +30,17 @@ def by_validation(settings: CompareSettings, places: Sequence[Place], notes: Seq
             "this needs --store, the teacher's store of held-out rows: extract one of a split that no run was trained "
             "on (a sweep whose val_store names one needs no flag)"
         )
-    names = names_of([folder_of(run) for run in runs])
-    members = [
-        Member(
-            name,
-            run.place,
-            "run",
-            run.seed,
-            run.settings,
-            _measured(run.curves),
-            NO_ANSWERS,
-            run.curves,
-            run.bytes_a_row,
-        )
-        for run, name in zip(runs, names, strict=True)
-    ]
+    names = names_of([name_of(run) for run in runs])
+    members = [run.member(name, _measured(run), NO_ANSWERS) for run, name in zip(runs, names, strict=True)]
     if bare := [member.place for member in members if not member.measures]:
         raise InvalidInputError(
-            f"{bare[0]} was not validated, and there is nothing to compare it by; give --store, the teacher's store of "
-            "held-out rows, or train it with --val-set"
+            f"{bare[0]} was not validated after that epoch, and there is nothing to compare it by; give --store, the "
+            "teacher's store of held-out rows, or train it with --val-set"
+        )
+    warnings = list(unlike_trainings(runs))
+    if len({str(run.validation) for run in runs}) > 1:
+        warnings.append(
+            "THE RUNS WERE VALIDATED ON UNLIKE ROWS, views or stores: a difference may be one of these; give --store"
         )
     groups, common = grouped(members, settings.by)
     measures = tuple(dict.fromkeys(name for member in members for name in member.measures))
@@ -66,14 +59,31 @@ def by_validation(settings: CompareSettings, places: Sequence[Place], notes: Seq
         intervals=intervals,
         data="each run's own validation",
         common=common,
+        warnings=tuple(warnings),
         notes=(*notes, NOTE),
     )
 
 
-def _measured(curves: Sequence[Mapping[str, Any]]) -> dict[str, Value]:
-    """The measures of the last epoch that was validated."""
-    known = [name for name in MEASURES if any(name in line for line in curves)]
-    return {name: next(_value(name, line[name]) for line in reversed(curves) if name in line) for name in known}
+def _measured(run: RunPlace) -> dict[str, Value]:
+    """The measures of the epoch whose weights are compared: the best one is that of highest accuracy, or the last."""
+    lines = [line for line in run.curves if any(name in line for name in MEASURES)]
+    if run.mark == BEST:
+        last_first = reversed(lines)
+        line = (
+            max(lines, key=lambda line: line.get("accuracy", -1.0), default={})
+            if _has_accuracy(lines)
+            else next(last_first, {})
+        )
+    else:
+        epoch = (
+            run.curves[-1]["epoch"] if run.mark == "last" and run.curves else int(run.mark.removeprefix("epoch-")) - 1
+        )
+        line = next((line for line in lines if line["epoch"] == epoch), {})
+    return {name: _value(name, line[name]) for name in MEASURES if name in line}
+
+
+def _has_accuracy(lines: Sequence[Mapping[str, Any]]) -> bool:
+    return any("accuracy" in line for line in lines)
 
 
 def _value(name: str, number: float) -> Value:

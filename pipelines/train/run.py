@@ -24,6 +24,7 @@ from kdcache.training.ranks import Ranks
 from kdcache.training.run_folder import STATE, UNJUDGED, no_checkpoint, save_state
 
 KEYS = {"step", "steps_done", "best", "loss_sum", "network", "objective", "optimizer", "scaler", "ema"}
+COLUMNS = {"epoch", "loss", "lr", "seconds", "drift_levels"}  # of metrics.jsonl; all others are of the validation
 WEIGHTS = "weights"  # key in a checkpoint: the sha256 of the weights files
 
 
@@ -217,8 +218,8 @@ class Run:
 
     def _last_is_measured(self) -> bool:
         """False where the last epoch that ended was not validated, though others are."""
-        settings = self.settings
-        return not settings.validates or settings.is_validated(len(self.files.metrics) - 1)
+        metrics = self.files.metrics
+        return not self.settings.validates or (bool(metrics) and bool(metrics[-1].keys() - COLUMNS))
 
     def save(self, epoch: int, step: int) -> None:
         """Write the checkpoint from which `epoch` goes on at `step`."""
@@ -251,13 +252,12 @@ class Run:
         """The summary of the run as it stands."""
         folder, metrics = self.files.folder, self.files.metrics
         last_line = metrics[-1] if metrics else {}
-        columns = {"epoch", "loss", "lr", "seconds", "drift_levels"}
         return TrainSummary(
             run=str(folder),
             epochs=self.settings.epochs,
             steps=self.steps_done,
             loss=last_line.get("loss", float("nan")),
-            validation={name: value for name, value in last_line.items() if name not in columns},
+            validation={name: value for name, value in last_line.items() if name not in COLUMNS},
             best_accuracy=self.best if self.best > 0 else None,
             seconds=sum(line["seconds"] for line in metrics),
             drift_levels=max((line["drift_levels"] for line in metrics if "drift_levels" in line), default=None),

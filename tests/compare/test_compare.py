@@ -18,6 +18,7 @@ from kdcache.pipelines.extract.stage import extract
 from kdcache.pipelines.sweep.stage import sweep
 from kdcache.pipelines.train.stage import train
 from kdcache.store.store import Store
+from kdcache.views.sources import open_data
 from tests.kits import stages
 from tests.kits.stages import Stage, student
 
@@ -72,9 +73,12 @@ def test_its_measures_are_those_of_the_training_s_validation(bench: Bench) -> No
     assert not found.warnings
     assert len(found.sample_ids) == len(found.labels) == 150
     held = Store.open(bench.folder / "held.kd")
-    right = {str(index): int(label) for index, label in zip(held.order.tolist(), held.labels.tolist(), strict=True)}
-    ids = {str(sample): int(label) for sample, label in zip(found.sample_ids, found.labels.tolist(), strict=True)}
-    assert sorted(ids.values()) == sorted(right.values())
+    data = open_data("digits", TEST)
+    labels = dict(zip(map(str, data.ids), data.labels.tolist(), strict=True))
+    assert dict(zip(found.sample_ids, found.labels.tolist(), strict=True)) == labels
+    position_of = {str(data.ids[index]): position for position, index in enumerate(held.order.tolist())}
+    positions = [position_of[sample] for sample in found.sample_ids]
+    np.testing.assert_array_equal(found.teacher.decisions, held.read(0, positions).top_class)
 
 
 def test_the_order_in_which_runs_are_asked_changes_nothing(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -100,6 +104,8 @@ def test_a_sweep_is_its_runs_that_have_ended(bench: Bench, tmp_path: Path) -> No
     found = bench.compare(str(tmp_path / "sweep"))
     assert sorted(group.name for group in found.groups) == ["lr 0.05", "lr 0.1"]
     assert all(member.bytes_a_row for group in found.groups for member in group.members)
+    with pytest.raises(InvalidInputError, match="was not validated"):  # and not that a store is needed
+        compare(CompareSettings.model_validate({"runs": str(tmp_path / "sweep")}))
     text = (
         (tmp_path / "sweep/sweep.toml")
         .read_text()
@@ -146,7 +152,76 @@ def test_further_stores_are_further_teachers(bench: Bench) -> None:
 
 def test_the_training_rows_are_told_loudly(bench: Bench) -> None:
     found = bench.compare(store=(bench.stage.store,), data_set={"limit": 300})
-    assert "THE ROWS ARE THE TRAINING ROWS of 4 of 4 runs" in found.warnings[0]
+    assert "THE ROWS ARE TRAINING ROWS of 4 of 4 runs" in found.warnings[0]
+
+
+def test_training_rows_among_others_are_told_too(bench: Bench, stage: Stage, tmp_path: Path) -> None:
+    """A part of the training's rows, and all of them with others."""
+    for limit in (120, 400):
+        data = {"limit": limit}
+        extract(stage.asked(tmp_path / f"{limit}.kd", data_set=data, **CLEAN))
+        found = bench.compare(bench.runs[0], store=(str(tmp_path / f"{limit}.kd"),), data_set=data)
+        assert "THE ROWS ARE TRAINING ROWS of 1 of 1 runs" in found.warnings[0]
+
+
+def test_rows_of_other_stores_are_never_taken_for_these(bench: Bench, stage: Stage, tmp_path: Path) -> None:
+    """Of another order, of other rows of the same ids, of other views; further teachers and compared stores."""
+    held, turned, trained = bench.folder / "held.kd", tmp_path / "turned.kd", tmp_path / "train.kd"
+    extract(stage.asked(turned, data_set=TEST, seed=5, **CLEAN))
+    extract(stage.asked(trained, data_set={"split": "train", "limit": 150}, **CLEAN))
+    for data in ("digits", ""):
+        with pytest.raises(MismatchError, match=r"turned.kd has another order"):
+            bench.compare(str(held), store=(str(held), str(turned)), data=data)
+        with pytest.raises(MismatchError, match=r"train.kd is of other rows"):
+            bench.compare(str(held), store=(str(held), str(trained)), data=data)
+    with pytest.raises(MismatchError, match=r"train.kd is of other rows than .*held.kd"):
+        bench.compare(str(trained))
+    with pytest.raises(MismatchError, match=r"held.kd"):
+        bench.compare(str(held), data_set={"split": "train", "limit": 150})
+
+
+def test_a_store_answers_for_the_view_that_is_compared(bench: Bench, stage: Stage, tmp_path: Path) -> None:
+    for name in ("a", "b"):
+        extract(stage.asked(tmp_path / f"{name}.kd", data_set=TEST, views="3"))
+    found = bench.compare(str(tmp_path / "b.kd"), store=(str(tmp_path / "a.kd"),), view=2)
+    assert found.groups[0].members[0].measures["agreement"].value == 1.0
+    assert not any("other views" in note for note in found.notes)
+    found = bench.compare(str(bench.folder / "held.kd"), store=(str(tmp_path / "a.kd"),), view=2)
+    assert any("other views" in note for note in found.notes)
+
+
+def test_mixed_views_are_refused(bench: Bench, stage: Stage, tmp_path: Path) -> None:
+    extract(stage.asked(tmp_path / "mixed.kd", data_set=TEST, mix="mixup"))
+    with pytest.raises(InvalidInputError, match=r"mixed.kd are mixed by mixup"):
+        bench.compare(store=(str(tmp_path / "mixed.kd"),))
+    with pytest.raises(InvalidInputError, match=r"mixed.kd are mixed by mixup"):
+        bench.compare(str(tmp_path / "mixed.kd"))
+
+
+def test_runs_of_other_normalisations_meet_the_same_rows(bench: Bench) -> None:
+    other = bench.student("other-mean", mean=(0.1,), std=(0.7,), seed=3)
+    train(other)
+    found = bench.compare(f"{bench.runs[0]}@last", f"{other.run}@last")
+    for group, run in zip(found.groups, (bench.runs[0], other.run), strict=True):
+        line = json.loads((Path(run) / "metrics.jsonl").read_text().splitlines()[-1])
+        assert group.members[0].measures["accuracy"].value == pytest.approx(line["accuracy"])
+        assert (group.members[0].answers.decisions == found.labels).mean() == pytest.approx(line["accuracy"])
+    assert found.intervals == "rows"
+    cell = found.groups[0].cells["accuracy"]
+    assert cell.low is not None
+    assert cell.low < cell.mean
+
+
+def test_what_runs_learned_from_sets_them_apart(bench: Bench) -> None:
+    """Views by their numbers; kd by name or by default is one objective; what is empty is no setting."""
+    for name, changes in (("first", {"views": "0:1"}), ("second", {"views": "1:2"}), ("named", {"objective": "kd"})):
+        train(bench.student(f"learned-{name}", seed=0, **changes))
+    train(bench.student("learned-default", seed=1))
+    found = bench.compare(*(str(bench.folder / f"learned-{each}") for each in ("first", "second", "named", "default")))
+    spans = [group.settings["training views"] for group in found.groups]
+    assert spans == ["0:1", "1:2", "0:2"]
+    assert [len(group.members) for group in found.groups] == [1, 1, 2]
+    assert all("set" not in group.settings for group in found.groups)
 
 
 def test_flips_are_from_the_baseline_s_run_of_the_same_seed(bench: Bench) -> None:
@@ -184,12 +259,22 @@ def test_further_measures_are_asked_for(bench: Bench, stage: Stage, tmp_path: Pa
 def test_without_a_store_runs_are_compared_by_their_own_validation(bench: Bench) -> None:
     found = compare(CompareSettings.model_validate({"runs": tuple(bench.runs)}))
     for group in found.groups:
-        lines = [json.loads((Path(m.place) / "metrics.jsonl").read_text().splitlines()[-1]) for m in group.members]
+        every = [
+            list(map(json.loads, (Path(m.place) / "metrics.jsonl").read_text().splitlines())) for m in group.members
+        ]
+        lines = [max(each, key=lambda line: float(line["accuracy"])) for each in every]
         for name in ("accuracy", "nll", "agreement", "kl_to_teacher"):
             assert group.cells[name].mean == pytest.approx(np.mean([line[name] for line in lines]))
     assert found.intervals == "seeds"
     assert found.groups[1].differences["accuracy"].n == 2
     assert "own validation" in found.notes[-1]
+    marked = compare(CompareSettings.model_validate({"runs": (f"{bench.runs[0]}@last",)}))
+    line = json.loads((Path(bench.runs[0]) / "metrics.jsonl").read_text().splitlines()[-1])
+    assert marked.groups[0].cells["accuracy"].mean == pytest.approx(line["accuracy"])
+    other = bench.student("validated-on-others", seed=4).model_copy(update={"val_set": {"split": "test", "limit": 90}})
+    train(other.model_copy(update={"val_store": ()}))
+    unlike = compare(CompareSettings.model_validate({"runs": (bench.runs[0], other.run)}))
+    assert any("VALIDATED ON UNLIKE ROWS" in warning for warning in unlike.warnings)
     plain = student(bench.folder / "plain", epochs=1)
     train(plain)
     with pytest.raises(InvalidInputError, match=r"plain was not validated.*--store.*--val-set"):
@@ -199,16 +284,18 @@ def test_without_a_store_runs_are_compared_by_their_own_validation(bench: Bench)
 
 
 def test_pictures_are_of_rows_that_flipped(bench: Bench) -> None:
-    found = bench.compare(pictures=5)
+    found, data = bench.compare(pictures=5), open_data("digits", TEST)
     assert 0 < len(found.pictures) <= 5
     for picture in found.pictures:
-        hits = {name: decision == picture.label for name, decision in picture.decisions.items() if name != "teacher"}
+        hits = {name: decision == picture.label for name, decision in picture.decisions.items()}
         assert len(set(hits.values())) == 2
         row = found.sample_ids.index(picture.sample)
         assert found.labels[row] == picture.label
-        assert picture.decisions["teacher"] == found.teacher.decisions[row]
-        assert picture.pixels.dtype == np.uint8
-        assert picture.pixels.shape == (8, 8, 3)
+        assert picture.teacher == found.teacher.decisions[row]
+        index = list(map(str, data.ids)).index(picture.sample)
+        np.testing.assert_array_equal(
+            picture.pixels, np.repeat(data.samples[index][0].numpy().transpose(1, 2, 0), 3, 2)
+        )
     assert not bench.compare().pictures
 
 
@@ -241,6 +328,7 @@ def test_what_cannot_be_compared_is_refused(bench: Bench, tmp_path: Path, stage:
 def test_names_are_as_short_as_tells_them_apart() -> None:
     assert names_of(["runs/a", "runs/b.kd"]) == ["a", "b"]
     assert names_of(["x/a", "y/a"]) == ["x/a", "y/a"]
+    assert names_of(["runs/a", "runs/a@last", "runs/b"]) == ["a", "a@last", "b"]
 
 
 def test_the_command_prints_a_table_json_and_a_page(

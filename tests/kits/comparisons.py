@@ -163,7 +163,7 @@ def some_pictures(result: Comparison, count: int) -> tuple[Picture, ...]:
     """Rows that the baseline has right and another group wrong, or the reverse, as striped pictures of 28 x 28."""
     if not count:
         return ()
-    first = {group.members[0].name: group.members[0].answers.decisions for group in result.groups}
+    first = {group.name: group.members[0].answers.decisions for group in result.groups}
     right = np.stack([decisions == result.labels for decisions in first.values()])
     flipped = np.flatnonzero((right != right[0]).any(axis=0))[:count]
     y, x = np.mgrid[0:28, 0:28]
@@ -172,8 +172,8 @@ def some_pictures(result: Comparison, count: int) -> tuple[Picture, ...]:
         wave = 127 + 127 * np.sin((x * (1 + row % 5) + y * (row % 3)) / 4)
         pixels = np.repeat(wave.astype(np.uint8)[:, :, None], 3, axis=2)
         decisions = {name: int(decisions[row]) for name, decisions in first.items()}
-        decisions["teacher"] = int(result.teacher.decisions[row])
-        pictures.append(Picture(result.sample_ids[row], int(result.labels[row]), pixels, decisions))
+        teacher = int(result.teacher.decisions[row])
+        pictures.append(Picture(result.sample_ids[row], int(result.labels[row]), pixels, decisions, teacher))
     return tuple(pictures)
 
 
@@ -191,9 +191,7 @@ def hostile() -> Comparison:
         first = replace(one.members[0], name=f"{evil}{number}", place=HOSTILE[2], settings={evil: HOSTILE[1]})
         name, settings = f"{evil} {HOSTILE[1]}{HOSTILE[2]} {number}", {evil: HOSTILE[1], "lr": 0.1 * number}
         renamed.append(replace(one, name=name, settings=settings, members=(first, *one.members[1:])))
-    pictures = tuple(
-        replace(item, sample=evil, decisions={"teacher": 0, renamed[0].members[0].name: 1}) for item in plain.pictures
-    )
+    pictures = tuple(replace(item, sample=evil, decisions={renamed[0].name: 1}, teacher=0) for item in plain.pictures)
     return replace(
         plain, groups=tuple(renamed), baseline=renamed[0].name, teacher_name=evil, data=HOSTILE[2], pictures=pictures,
         warnings=HOSTILE[:3], notes=HOSTILE[:3], common={evil: HOSTILE[2], "x": list(HOSTILE)},
