@@ -31,7 +31,7 @@ def require_comparable(place: Place, first: Store, settings: CompareSettings) ->
     advice = "compare stores of one data set"
     require_equal(
         dataset.model_copy(update={"class_names": other.class_names}), other, f"{name} is of other rows than {root}:",
-        advice, "dataset.",
+        advice, "dataset.", names=(str(root), name),
     )  # fmt: skip
     require_alike(own.dataset.class_names, dataset.class_names, classes=own.teacher.classes, store=name)
     if not place.store.every_view:

@@ -144,13 +144,15 @@ class HeldOut:
 def _require_one_order(stores: Sequence[Store]) -> None:
     """Raises MismatchError for a further teacher of other rows, order or views than the first one, and
     InvalidInputError for one of other classes, mixed views or no view at all."""
-    first, root = stores[0].identity, stores[0].folder.root
+    first, root = stores[0].identity, str(stores[0].folder.root)
     advice = "extract it with the same data, seed and transform"
     for store in stores:
         name, own = str(store.folder.root), store.identity
-        require_equal(first.dataset, own.dataset, f"{name} is of other rows than {root}:", advice, "dataset.")
-        require_equal(first.order, own.order, f"{name} has another order:", advice, "order.")
-        require_equal(first.plan, own.plan, f"{name} has another view plan:", advice, "views.")
+        require_equal(
+            first.dataset, own.dataset, f"{name} is of other rows than {root}:", advice, "dataset.", names=(root, name)
+        )
+        require_equal(first.order, own.order, f"{name} has another order:", advice, "order.", names=(root, name))
+        require_equal(first.plan, own.plan, f"{name} has another view plan:", advice, "views.", names=(root, name))
         if own.teacher.classes != first.teacher.classes:
             raise InvalidInputError(f"{name} has {own.teacher.classes} classes, not {first.teacher.classes}")
         if not store.every_view:
