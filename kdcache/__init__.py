@@ -13,12 +13,14 @@ if TYPE_CHECKING:
     from kdcache.labels.sampled_labels import SampledLabels
     from kdcache.labels.soft_labels import SoftLabels
     from kdcache.labels.topk_labels import TopKLabels
+    from kdcache.measures.tally import Tally
     from kdcache.objectives.batch import Batch
     from kdcache.objectives.catalogue import make_objective
     from kdcache.objectives.kd import KD
     from kdcache.objectives.objective import Objective
     from kdcache.objectives.outputs import Outputs
     from kdcache.objectives.taps import taps
+    from kdcache.pipelines.compare.stage import compare
     from kdcache.pipelines.extract.stage import extract
     from kdcache.pipelines.train.stage import train
     from kdcache.pipelines.verify.stage import verify
@@ -47,10 +49,12 @@ _HOMES = {
     "SampledLabels": "labels.sampled_labels",
     "SoftLabels": "labels.soft_labels",
     "Store": "store.store",
+    "Tally": "measures.tally",
     "TopKLabels": "labels.topk_labels",
     "TransformSpec": "store.plan",
     "ViewPlan": "store.plan",
     "ViewSpan": "base.view_span",
+    "compare": "pipelines.compare.stage",
     "extract": "pipelines.extract.stage",
     "fit_temperature": "whole_store.calibrate",
     "make_objective": "objectives.catalogue",
@@ -78,10 +82,12 @@ __all__ = [
     "SampledLabels",
     "SoftLabels",
     "Store",
+    "Tally",
     "TopKLabels",
     "TransformSpec",
     "ViewPlan",
     "ViewSpan",
+    "compare",
     "extract",
     "fit_temperature",
     "make_objective",
