@@ -18,3 +18,8 @@ def calibration_sums(confidence: npt.NDArray[np.floating], correct: npt.NDArray[
     places = np.searchsorted(edges, confidence_f32, side="right") - 1
     weights = (np.ones(len(confidence_f32)), confidence_f32, correct)
     return np.stack([np.bincount(places, weights=values, minlength=BINS + 1) for values in weights])
+
+
+def calibration_error(sums: npt.NDArray[np.float64]) -> float:
+    """ECE of sums [3, 16] as `calibration_sums` counts them, over at least one row."""
+    return float(np.abs(sums[2] - sums[1]).sum() / sums[0].sum())

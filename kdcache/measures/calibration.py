@@ -8,10 +8,9 @@ from typing import Any
 import numpy as np
 import torch
 
-from kdcache.base.calibration_bins import BINS, calibration_sums
+from kdcache.base.calibration_bins import BINS, calibration_error, calibration_sums
 from kdcache.measures.facts import Facts, Floats, Group, Measure, Sums
 from kdcache.measures.rows import Rows, count_of, ids_of
-from kdcache.whole_store.calibrate import calibration_error
 
 EDGES = np.linspace(0, 1, BINS + 1, dtype=np.float32)  # as `calibration_sums` has them
 

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 import numpy as np
 import numpy.typing as npt
 
-from kdcache.base.calibration_bins import BINS, calibration_sums
+from kdcache.base.calibration_bins import BINS, calibration_error, calibration_sums
 from kdcache.base.progress import Progress, silent
 from kdcache.base.records import Record
 from kdcache.errors import InvalidInputError
@@ -157,11 +157,6 @@ class TemperatureSums:
     def bins(self) -> tuple[ReliabilityBin, ...]:
         """The bins that hold rows, ascending."""
         return reliability_bins(self.sums)
-
-
-def calibration_error(sums: Floats) -> float:
-    """ECE of sums [3, 16] as `calibration_sums` counts them, over at least one row."""
-    return float(np.abs(sums[2] - sums[1]).sum() / sums[0].sum())
 
 
 def reliability_bins(sums: Floats) -> tuple[ReliabilityBin, ...]:

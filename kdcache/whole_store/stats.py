@@ -12,13 +12,14 @@ from math import exp
 import numpy as np
 import numpy.typing as npt
 
+from kdcache.base.calibration_bins import calibration_error
 from kdcache.base.progress import Progress, silent
 from kdcache.base.records import Record
 from kdcache.errors import MissingBlockError
 from kdcache.store.commits import Commit
 from kdcache.store.segment import Segment
 from kdcache.store.store import Store
-from kdcache.whole_store.calibrate import ReliabilityBin, calibration_error, reliability_bins
+from kdcache.whole_store.calibrate import ReliabilityBin, reliability_bins
 from kdcache.whole_store.engines import LOCAL, Engine
 from kdcache.whole_store.output_values import OutputStats, shape_of
 from kdcache.whole_store.stats_sums import Sums, ViewSums, sum_block

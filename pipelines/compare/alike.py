@@ -70,12 +70,6 @@ def _is_trained_on(run: RunPlace, rows: HeldOut) -> bool:
     return is_same and any(str(sample) in known for sample in rows.data.ids)
 
 
-def unlike_trainings(runs: Sequence[RunPlace]) -> Iterator[str]:
-    """A word where runs differ in what they learned from."""
-    if len({str(run.training.get("dataset")) for run in runs}) > 1:
-        yield "the runs were trained on unlike data sets: a difference between them may be one of data"
-
-
 def store_notes(places: Sequence[Place], rows: HeldOut) -> Iterator[str]:
     """Notes on the stores that are compared."""
     for place in places:

@@ -1,6 +1,6 @@
 """The runs and stores that a comparison is asked for: found, opened, and refused where they cannot be compared."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -154,6 +154,12 @@ def names_of(places: Sequence[str]) -> list[str]:
         if len(set(names)) == len(names):
             return names
     return list(places)
+
+
+def unlike_trainings(runs: Sequence[RunPlace]) -> Iterator[str]:
+    """A word where runs differ in what they learned from."""
+    if len({str(run.training.get("dataset")) for run in runs}) > 1:
+        yield "the runs were trained on unlike data sets: a difference between them may be one of data"
 
 
 def name_of(place: Place) -> str:

@@ -4,12 +4,21 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from kdcache.base.progress import Progress, silent
-from kdcache.pipelines.compare.alike import require_comparable, store_notes, trained_on, unlike_trainings
+from kdcache.pipelines.compare.alike import require_comparable, store_notes, trained_on
 from kdcache.pipelines.compare.asking import Asked
 from kdcache.pipelines.compare.comparison import Comparison, Member
 from kdcache.pipelines.compare.grouping import are_single, baseline_of, grouped, with_cells, with_flips
 from kdcache.pipelines.compare.held_out import HeldOut
-from kdcache.pipelines.compare.members import Place, RunPlace, StorePlace, name_of, names_of, of_sweep, open_places
+from kdcache.pipelines.compare.members import (
+    Place,
+    RunPlace,
+    StorePlace,
+    name_of,
+    names_of,
+    of_sweep,
+    open_places,
+    unlike_trainings,
+)
 from kdcache.pipelines.compare.pictures import flipped
 from kdcache.pipelines.compare.settings import CompareSettings
 from kdcache.pipelines.compare.validated import by_validation

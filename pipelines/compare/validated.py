@@ -8,10 +8,9 @@ import numpy as np
 from kdcache.errors import InvalidInputError
 from kdcache.measures.catalogue import MEASURES
 from kdcache.measures.facts import Value
-from kdcache.pipelines.compare.alike import unlike_trainings
 from kdcache.pipelines.compare.comparison import Answers, Comparison
 from kdcache.pipelines.compare.grouping import baseline_of, grouped, with_cells
-from kdcache.pipelines.compare.members import BEST, Place, RunPlace, name_of, names_of
+from kdcache.pipelines.compare.members import BEST, Place, RunPlace, name_of, names_of, unlike_trainings
 from kdcache.pipelines.compare.settings import CompareSettings
 
 NO_ANSWERS = Answers(np.zeros(0, np.int32), np.zeros(0, np.float32), np.zeros(0, np.float32))
