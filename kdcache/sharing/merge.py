@@ -13,7 +13,7 @@ from kdcache.base.progress import Progress, StopRequest, silent
 from kdcache.base.records import Record
 from kdcache.errors import DamagedError, StoreError
 from kdcache.places.folder import Folder
-from kdcache.sharing.merge_plan import SHOWN, Choice, MergeInput, MergePlan, make_plan, open_inputs, open_output
+from kdcache.sharing.merge_plan import SHOWN, MergeInput, MergePlan, make_plan, open_inputs, open_output
 from kdcache.store.commits import read_commit
 from kdcache.store.layout import CARD, SegmentLayout
 from kdcache.store.manifest import Card
@@ -35,8 +35,8 @@ class MissingBlocks(Record):
 class Merged(Record):
     """The result of a merge.
 
-    `taken` counts the blocks copied from each input, `present` those that lay in the output before; `chosen` are blocks
-    that inputs held in different bytes. `content_id` is None where no seal was written.
+    `taken` counts the blocks copied from each input, `present` those that lay in the output before. `content_id` is
+    None where no seal was written.
     """
 
     out: str
@@ -45,7 +45,6 @@ class Merged(Record):
     present: int
     taken: dict[str, int]
     bytes: int
-    chosen: tuple[Choice, ...]
     missing: tuple[MissingBlocks, ...]
 
 
@@ -53,7 +52,6 @@ def merge_stores(
     inputs: Sequence[str],
     out: str,
     *,
-    prefer: str | None = None,
     seal: bool = True,
     progress: Progress = silent,
     stop: StopRequest | None = None,
@@ -61,16 +59,16 @@ def merge_stores(
     """Join two or more stores of one identity in `out`: a new folder, a store of that identity, or one of the inputs.
 
     An input with a pin counts as its seal lists it, a folder without one with all its commits, sealed or not, and a
-    store on a web server as its latest seal lists it. A block whose bytes differ between inputs is refused, or taken
-    from `prefer`, one of the inputs. The output is sealed once it is whole.
+    store on a web server as its latest seal lists it. A block whose bytes differ between inputs is refused. The output
+    is sealed once it is whole.
 
     Raises MismatchError where identities, classifiers or blocks differ; InvalidInputError for segments that overlap and
     for an unusable output; DamagedError for a file that differs from its commit, before anything of it is written;
     StoreError where files without a commit have a block's place; InterruptedRunError on a stop.
     """
-    stores = open_inputs(inputs, prefer)
+    stores = open_inputs(inputs)
     folder, output = open_output(out, stores[0])
-    merge_plan = make_plan(stores, output, prefer)
+    merge_plan = make_plan(stores, output)
     store = _prepare(folder, stores, merge_plan)
     counts, size = _copy_blocks(folder, merge_plan, progress, stop or StopRequest())
     incomplete_segments = tuple(missing_blocks(store))
@@ -81,7 +79,6 @@ def merge_stores(
         present=merge_plan.present,
         taken={entry.name: counts[entry.name] for entry in stores},
         bytes=size,
-        chosen=merge_plan.choices,
         missing=incomplete_segments,
     )
 

@@ -1,10 +1,10 @@
-"""The plan of a merge: the blocks that it copies, from which inputs, and the bytes that count where inputs differ."""
+"""The plan of a merge: the blocks that it copies, and from which inputs. Blocks whose bytes differ are refused."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from kdcache.base.records import Record, require_equal
+from kdcache.base.records import require_equal
 from kdcache.errors import InvalidInputError, MismatchError, MissingBlockError
 from kdcache.places.folder import Folder
 from kdcache.places.opening import open_folder
@@ -17,14 +17,6 @@ from kdcache.store.whole_arrays import head_digest
 
 SHOWN = 8  # blocks that a message lists
 Key = tuple[str, int]  # segment and block
-
-
-class Choice(Record):
-    """A block whose bytes differ between inputs, and the preferred input, whose bytes count."""
-
-    segment: str
-    block: int
-    taken: str
 
 
 @dataclass(frozen=True)
@@ -40,22 +32,19 @@ class MergeInput:
 class MergePlan:
     """The segments of the output and the blocks to copy.
 
-    `holders` has, for each block to copy, the inputs with the bytes that count; the first of them is read first.
+    `holders` has, for each block to copy, the inputs that hold it, all in equal bytes; the first of them is read first.
     `present` is the number of blocks that lie in the output already.
     """
 
     layouts: tuple[SegmentLayout, ...]
     holders: dict[Key, list[MergeInput]]
-    choices: tuple[Choice, ...]
     present: int
 
 
-def open_inputs(names: Sequence[str], prefer: str | None) -> list[MergeInput]:
+def open_inputs(names: Sequence[str]) -> list[MergeInput]:
     """Open two or more stores. Raises MismatchError where they are not of one identity and classifier."""
     if len(names) < 2:
         raise InvalidInputError(f"{len(names)} store was given to merge; name two or more, and the output last")
-    if prefer is not None and prefer not in names:
-        raise InvalidInputError(f"--prefer names {prefer}, which is none of the inputs {', '.join(names)}")
     inputs = [_open_input(name) for name in names]
     first = inputs[0]
     for other in inputs[1:]:
@@ -100,7 +89,7 @@ def open_output(out: str, first: MergeInput) -> tuple[Folder, MergeInput | None]
     return folder, output
 
 
-def make_plan(inputs: Sequence[MergeInput], output: MergeInput | None, prefer: str | None) -> MergePlan:
+def make_plan(inputs: Sequence[MergeInput], output: MergeInput | None) -> MergePlan:
     """The plan of a merge. A store that stands in the output is one more holder of its blocks, and is never replaced.
 
     Raises MismatchError for blocks whose bytes differ, InvalidInputError for segments that overlap.
@@ -108,21 +97,16 @@ def make_plan(inputs: Sequence[MergeInput], output: MergeInput | None, prefer: s
     stores = [*([] if output is None else [output]), *inputs]
     layouts = _layouts(stores)
     blocks: dict[Key, list[MergeInput]] = {}
-    choices, conflicts = [], []
+    conflicts = []
     for key in sorted({key for entry in inputs for key in entry.commits}):
         holders = [store for store in stores if key in store.commits]
-        best = _best_holder(key, holders, output, prefer)
-        if best is None:
+        if any(holder.commits[key].shards != holders[0].commits[key].shards for holder in holders):
             conflicts.append((key, holders))
-            continue
-        equals = [holder for holder in holders if holder.commits[key].shards == best.commits[key].shards]
-        if len(equals) < len(holders):
-            choices.append(Choice(segment=key[0], block=key[1], taken=prefer or ""))
-        if output not in equals:
-            blocks[key] = [best, *(holder for holder in equals if holder is not best)]
+        elif output not in holders:
+            blocks[key] = holders
     if conflicts:
         raise _conflict_error(conflicts, output)
-    return MergePlan(layouts, blocks, tuple(choices), 0 if output is None else len(output.commits))
+    return MergePlan(layouts, blocks, 0 if output is None else len(output.commits))
 
 
 def _open_input(name: str) -> MergeInput:
@@ -148,21 +132,6 @@ def _require_equal_heads(first: MergeInput, other: MergeInput) -> None:
     if one != another:
         headline, owners = f"{other.name} has another classifier than {first.name}:", (first.name, other.name)
         raise MismatchError(headline, [("head", one, another)], "extract one of them again", owners)
-
-
-def _best_holder(
-    key: Key, holders: list[MergeInput], output: MergeInput | None, prefer: str | None
-) -> MergeInput | None:
-    """The holder whose bytes of a block count: any where all are equal, else the preferred input.
-
-    None where that settles nothing: no preferred input holds the block, or the output holds other bytes of it.
-    """
-    if all(holder.commits[key].shards == holders[0].commits[key].shards for holder in holders):
-        return holders[0]
-    favourite = next((holder for holder in holders if holder is not output and holder.name == prefer), None)
-    if favourite is None or output is None or key not in output.commits:
-        return favourite
-    return favourite if output.commits[key].shards == favourite.commits[key].shards else None
 
 
 def _layouts(stores: Sequence[MergeInput]) -> tuple[SegmentLayout, ...]:
@@ -192,8 +161,11 @@ def _conflict_error(conflicts: list[tuple[Key, list[MergeInput]]], output: Merge
             f"{other_shards[name].sha256[:16]} ({other.name})",
         )
         differences.append((f"{key[0]} block {key[1]}, {name}", *digests))
-    advice = "the same rows were extracted twice with other last bits: --prefer INPUT takes one input's, and says which"
+    advice = (
+        "the same rows were extracted twice, with other last bits (kdcache diff compares two stores): leave one of "
+        "them out, and run kdcache extract on the result for the blocks that it then lacks"
+    )
     if any(output in holders for _, holders in conflicts):
-        advice = f"{advice}; nothing that lies in the output is replaced: merge into a new folder to prefer another's"
+        advice = f"{advice}; nothing that lies in the output is replaced: merge into a new folder to leave that out"
     headline = f"inputs hold different bytes of {len(conflicts)} blocks" + (", such as:" if conflicts[SHOWN:] else ":")
     return MismatchError(headline, differences, advice, ("one", "another"))

@@ -62,7 +62,7 @@ def test_blocks_of_two_machines_become_the_store_of_one(halves: list[str], whole
     out = tmp_path / "out.kd"
     merged = merge_stores(halves, str(out))
     assert (merged.taken, merged.blocks, merged.present) == ({halves[0]: 3, halves[1]: 1}, BLOCKS, 0)
-    assert (merged.missing, merged.chosen) == ((), ())
+    assert merged.missing == ()
     assert merged.content_id == Store.open(whole).content_id
     assert files_of(out) == files_of(whole)
     assert inspect_files(str(out)).whole
@@ -131,28 +131,24 @@ def test_a_sealed_store_on_a_web_server_and_a_pin(tmp_path: Path, whole: Path) -
     assert Store.open(tmp_path / "out.kd").every_view == (0, 1, 2, 3)
 
 
-def test_other_bytes_of_a_block_are_refused_by_name_or_chosen_and_said(tmp_path: Path) -> None:
+def test_other_bytes_of_a_block_are_refused_by_name(tmp_path: Path) -> None:
+    """Block 2 lies in both inputs. Leaving one of them out is the way on; its other blocks are extracted again."""
     a, b = (part(tmp_path / f"{seed}.kd", case_of(seed), blocks) for seed, blocks in ((0, (0, 1, 2)), (1, (2, 3))))
-    out = tmp_path / "out.kd"
+    rest, out = part(tmp_path / "rest.kd", case_of(), (3,)), tmp_path / "out.kd"
     with pytest.raises(
         MismatchError, match=r"bytes of 1 blocks:\n  views-00000-00002 block 2, classes: one has"
-    ) as told:
+    ) as error:
         merge_stores([a, b], str(out))
-    assert all(name in str(told.value) for name in (a, b, "--prefer"))
+    assert all(text in str(error.value) for text in (a, b, "leave one of them out", "run kdcache extract"))
+    assert "nothing that lies in the output" not in str(error.value)
     assert not out.exists()
-    merged = merge_stores([a, b], str(out), prefer=b)
-    assert [(each.block, each.taken) for each in merged.chosen] == [(2, b)]
-    assert merged.taken == {a: 2, b: 2}
-    rows = np.arange(128, 192)
-    assert np.array_equal(Store.open(out).load(0, rows).arrays["gaps"], Store.open(b).load(0, rows).arrays["gaps"])
+    files = files_of(Path(a))
+    with pytest.raises(MismatchError, match=r"bytes of 1 blocks.*\n.*\n.*nothing that lies in the output is replaced"):
+        merge_stores([a, b], a)
+    assert files_of(Path(a)) == files
+    merged = merge_stores([a, rest], str(out))
+    assert (merged.taken, merged.missing) == ({a: 3, rest: 1}, ())
     assert inspect_files(str(out)).whole
-    again = merge_stores([a, b], str(out), prefer=b)
-    assert (again.chosen, again.content_id) == (merged.chosen, merged.content_id)
-    with pytest.raises(MismatchError, match="nothing that lies in the output is replaced"):
-        merge_stores([a, b], str(out), prefer=a)
-    with pytest.raises(MismatchError, match="bytes of 1 blocks"):
-        merge_stores([a, b], a, prefer=b)
-    assert merge_stores([a, b], a, prefer=a).taken == {a: 0, b: 1}
 
 
 def test_what_is_no_pair_of_one_identity_is_refused(tmp_path: Path, whole: Path) -> None:
@@ -170,8 +166,6 @@ def test_what_is_no_pair_of_one_identity_is_refused(tmp_path: Path, whole: Path)
         merge_stores([empty, empty], out)
     with pytest.raises(InvalidInputError, match="name two or more"):
         merge_stores([a], out)
-    with pytest.raises(InvalidInputError, match="none of the inputs"):
-        merge_stores([a, a], out, prefer="b.kd")
     with pytest.raises(InvalidInputError, match="is a pin"):
         merge_stores([a, a], f"{out}@{'0' * 32}")
     with pytest.raises(InvalidInputError, match="is read only"):
