@@ -8,10 +8,10 @@ each writes a random token into it, and looks at it before it replaces a file: w
 """
 
 import errno
+import fcntl
 import os
 import secrets
 import socket
-import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -54,8 +54,8 @@ class Hold:
 def held(folder: Path) -> Iterator[Hold]:
     """Hold a folder, made where it is missing; no other process may, on any machine that shares its locks.
 
-    Raises InvalidInputError, naming the process that holds it. Where the system or the file system has no such locks,
-    the folder is not held: then `Hold.require` tells of another process that took it later.
+    Raises InvalidInputError, naming the process that holds it. Where the file system has no such locks, the folder
+    is not held: then `Hold.require` tells of another process that took it later.
     """
     folder.mkdir(parents=True, exist_ok=True)
     descriptor = os.open(folder / LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
@@ -74,10 +74,6 @@ def held(folder: Path) -> Iterator[Hold]:
 
 
 def _take(descriptor: int, folder: Path) -> None:
-    if sys.platform == "win32":  # it has no such locks
-        return
-    import fcntl
-
     try:
         fcntl.lockf(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError as error:

@@ -42,7 +42,7 @@ def parse_value(text: str) -> Any:
     return value if isinstance(value, bool | int | float | str | list | dict) else text  # a date stays text
 
 
-_HOME = re.compile(r"(?:^|(?<=[:=,]))~[^/\\\\:=,@]*(?=[/\\\\]|$)")
+_HOME = re.compile(r"(?:^|(?<=[:=,]))~[^/:=,@]*(?=/|$)")
 
 
 def at_home(value: Any) -> Any:

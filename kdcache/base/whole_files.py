@@ -75,9 +75,7 @@ def synchronise(path: Path) -> None:
 
 
 def synchronise_folder(folder: Path) -> None:
-    """Let a folder's names reach the disk, where the system opens folders."""
-    if not hasattr(os, "O_DIRECTORY"):
-        return
+    """Let a folder's names reach the disk."""
     descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
     try:
         os.fsync(descriptor)

@@ -93,7 +93,7 @@ class _Walk:
         top = os.path.join(self.root, class_name)
         found = []
         for folder, folders, files in os.walk(top, followlinks=True):
-            prefix = class_name + folder[len(top) :].replace(os.sep, "/")
+            prefix = class_name + folder[len(top) :]
             place = _place_of(folder)
             former = "" if place == root_place else self._places.setdefault(place, prefix)
             if place == root_place or (former != prefix and f"{prefix}/".startswith(f"{former}/")):

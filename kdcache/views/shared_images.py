@@ -1,7 +1,7 @@
 """Images that a worker draws lie in memory that the main process maps too, without a copy.
 
-The memory is anonymous (memfd): it needs no room in /dev/shm, of which a container has 64 MB. Where a platform has no
-such memory, images are copied through the pipe.
+The memory is anonymous (memfd): it needs no room in /dev/shm, of which a container has 64 MB. Where the system
+has no such memory (macOS), images are copied through the pipe.
 """
 
 import mmap
@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-HAS_SHARED_MEMORY = hasattr(os, "memfd_create") and hasattr(reduction, "send_handle")
+HAS_SHARED_MEMORY = hasattr(os, "memfd_create")  # macOS has none
 
 
 class SharedImages:

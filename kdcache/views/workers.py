@@ -165,9 +165,6 @@ def _started(payload: Any, number: int, count: int, start: WorkerStart) -> _Work
 @contextmanager
 def _held_signals() -> Iterator[None]:
     """A process that is started meanwhile gets no signal before it is ready for one."""
-    if not hasattr(signal, "pthread_sigmask"):
-        yield
-        return
     former = signal.pthread_sigmask(signal.SIG_BLOCK, HELD)
     try:
         yield
@@ -202,8 +199,7 @@ def outlive_signals() -> None:
     signal.set_wakeup_fd(-1)  # a forked one has the main process's
     for signal_number in HELD:
         signal.signal(signal_number, lambda number, frame: None)
-    if hasattr(signal, "pthread_sigmask"):
-        signal.pthread_sigmask(signal.SIG_UNBLOCK, HELD)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, HELD)
     threading.Thread(target=_end_with_parent, daemon=True).start()
 
 

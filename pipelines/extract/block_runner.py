@@ -139,9 +139,7 @@ class LocalRunner:
     fresh: FreshDraws | None = None
 
     def __post_init__(self) -> None:
-        base_memory = peak_rss_bytes()
-        bound = None if base_memory is None else base_memory + self.extractor.memory.total
-        self.measures = LoopMeasures(memory_bound=bound)
+        self.measures = LoopMeasures(memory_bound=peak_rss_bytes() + self.extractor.memory.total)
 
     @cached_property
     def extractor(self) -> BlockExtractor:

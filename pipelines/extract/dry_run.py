@@ -58,7 +58,7 @@ class Estimate(Record):
     files: int
     rows_a_second: float
     seconds: float
-    memory_bound: int | None
+    memory_bound: int
     accuracy_clean: float | None
     by_k: tuple[KeptByK, ...]
     by_tail: tuple[TailError, ...]
@@ -99,7 +99,7 @@ def estimate(settings: ExtractSettings, *, progress: Progress = silent) -> Estim
         files=file_count(job.identity, layout),
         rows_a_second=row_count / seconds,
         seconds=rows * seconds / row_count,
-        memory_bound=None if base_memory is None else base_memory + loop_memory.total,
+        memory_bound=base_memory + loop_memory.total,
         accuracy_clean=checked.accuracy,
         by_k=tuple(_kept_by_k(job.identity, logits, labels, candidate, job.views) for candidate in candidates),
         by_tail=tuple(

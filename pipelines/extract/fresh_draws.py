@@ -270,8 +270,6 @@ def _refusal(problem: str, failure: KdcacheError) -> InvalidInputError:
 
 def _reason_to_fork(settings: ExtractSettings) -> str:
     """Why the data set cannot be opened by a second process too; "" where it can."""
-    if not hasattr(os, "fork"):
-        return ""
     if any(spec.startswith("__main__:") for spec in (settings.data, settings.transform)):
         return "they are defined in the main script"
     available, resident = available_bytes(), resident_bytes()

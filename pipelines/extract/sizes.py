@@ -16,7 +16,7 @@ HEAD_FILES = 5  # a group, and two arrays of one chunk
 class Sizes(Record):
     """Sizes of the views that an extraction adds. `block`: positions of a block. Bytes are those of the arrays before
     compression: `label_bytes` of soft labels and fingerprints, `output_bytes` of features and taps. `memory_bound`: of
-    the main process, None where its memory cannot be read."""
+    the main process, None on Dask, whose workers have their own."""
 
     block: int
     blocks: int

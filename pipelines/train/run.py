@@ -42,7 +42,7 @@ class TrainSummary(Record):
     seconds: float
     drift_levels: float | None
     weights: str
-    peak_memory_bytes: int | None
+    peak_memory_bytes: int
     processes: int
     notes: tuple[str, ...] = ()
 

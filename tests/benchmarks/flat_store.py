@@ -86,7 +86,7 @@ def _numpy(kept: TopK) -> TopK:
     return TopK(**{name: value.numpy() for name, value in vars(kept).items()})
 
 
-def peak_of(path: str, rows: int, views: int, steps: int) -> int | None:
+def peak_of(path: str, rows: int, views: int, steps: int) -> int:
     """The peak in bytes of a training of `views` epochs, stopped after `steps`."""
     stop = StopRequest()
 
