@@ -2,6 +2,7 @@
 
 import ast
 import importlib
+import re
 import subprocess
 import sys
 import tomllib
@@ -136,14 +137,24 @@ def test_the_store_side_needs_no_torch() -> None:
     assert len(names) > 50
     needed = loaded("\n".join(f"import {name}" for name in names))
     assert {"kdcache", "zarr", "numpy"} <= needed
-    assert not {"torch", "torchvision", "typer", "rich"} & needed
+    assert not {"torch", "torchvision", "typer", "rich", "dask", "distributed"} & needed
 
 
 @pytest.mark.parametrize("given", [["--help"], ["extract", "--help"], ["train", "--help"]], ids=str)
 def test_help_imports_neither_torch_nor_zarr(given: list[str]) -> None:
     needed = loaded(f"from kdcache.cli.app import main\ntry:\n    main({given!r})\nexcept SystemExit:\n    pass")
     assert "typer" in needed
-    assert not {"torch", "zarr", "torchvision"} & needed
+    assert not {"torch", "zarr", "torchvision", "dask", "distributed"} & needed
+
+
+def test_dask_is_imported_where_it_is_used() -> None:
+    """Inside functions, but for the module that workers of a cluster load."""
+    at_the_head = {
+        path.name
+        for path in sources("kdcache", "pipelines", "cli")
+        if re.search(r"^(import|from) (dask|distributed)\b", path.read_text(), re.MULTILINE)
+    }
+    assert at_the_head == {"dask_worker.py"}
 
 
 def test_the_command_line_runs_from_anywhere(tmp_path: Path) -> None:

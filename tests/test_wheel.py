@@ -1,15 +1,24 @@
 """The wheel: every module is in it, and it owns one name."""
 
 import os
+import re
 import shutil
 import subprocess
 import sys
 import tomllib
 import zipfile
+from importlib.metadata import packages_distributions
 
 import pytest
 
-from tests.kits.house import ROOT, module_of, sources
+from tests.kits.house import ROOT, imports, module_of, sources
+
+OF_OTHERS = {
+    "pydantic_core",
+    "markupsafe",
+    "httpx2",
+    "dask_cuda",
+}  # brought by those whose parts they are, or not at all
 
 
 def test_every_package_is_listed_for_the_wheel() -> None:
@@ -17,6 +26,29 @@ def test_every_package_is_listed_for_the_wheel() -> None:
     files = [path for path in sources("kdcache", "pipelines", "cli") if path.name == "__init__.py"]
     assert set(listed) == {module_of(path) for path in files}
     assert {path.parent for path in sources("kdcache", "pipelines", "cli")} == {path.parent for path in files}
+
+
+def test_what_is_imported_comes_along_and_nothing_else() -> None:
+    """Base dependencies are imported by kdcache itself, and other imports are of an extra, which an error names."""
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    base, extras = _names(project["dependencies"]), project["optional-dependencies"]
+    optional = {name for extra, lines in extras.items() if extra not in ("test", "dev") for name in _names(lines)}
+    files = sources("kdcache", "pipelines", "cli")
+    modules = {name.partition(".")[0] for path in files for name in imports(path)}
+    modules -= sys.stdlib_module_names | OF_OTHERS | {"kdcache"}
+    owners = packages_distributions()
+    imported = {_name(owner) for module in modules for owner in set(owners[module])}
+    assert base <= imported
+    assert imported - base == optional - {"bokeh", "kdcache"}  # Dask imports bokeh
+    assert {"dask", "distributed"} <= base
+
+
+def _names(requirements: list[str]) -> set[str]:
+    return {_name(re.split(r"[^A-Za-z0-9._-]", line)[0]) for line in requirements}
+
+
+def _name(text: str) -> str:
+    return re.sub(r"[-_.]+", "-", text).lower()
 
 
 @pytest.fixture(scope="module")

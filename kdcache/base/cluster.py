@@ -6,6 +6,7 @@ task may run more than once, since workers die: it must be idempotent. Dask is i
 
 import asyncio
 import importlib.metadata
+import importlib.util
 import queue
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -14,7 +15,7 @@ from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
 
 from kdcache.base.local_cluster import DASHBOARD, local_cluster
-from kdcache.errors import ClusterError, InvalidInputError
+from kdcache.errors import ClusterError
 
 I = TypeVar("I")  # noqa: E741
 R = TypeVar("R")
@@ -24,7 +25,7 @@ LEFT_ALONE = 300.0  # seconds without any worker after which work is given up
 LOOK = 0.2  # seconds between two looks at a request to stop
 COUNT = 2.0  # seconds between two counts of the workers
 DEATHS = 1  # times that a task is dealt again after Dask gave it up: workers died of it, or of another task
-INSTALL = "Dask is not installed; pip install 'kdcache[dask]'"
+NO_DASHBOARD = "off; pip install 'kdcache[dashboard]'"
 
 
 @dataclass
@@ -37,8 +38,9 @@ class _Flight(Generic[I]):
 
 
 class Cluster:
-    """Workers that all have this process's kdcache version. `dashboard` is the address of its page, "" for none.
-    `processes` are the cluster's own on this machine: they are started anew where Dask has given one up."""
+    """Workers that all have this process's kdcache version. `dashboard` is the address of its page, "" for none and
+    without bokeh, which draws it. `processes` are the cluster's own on this machine: they are started anew where Dask
+    has given one up."""
 
     def __init__(self, client: Any, address: str, dashboard: str, processes: Any = None) -> None:
         self.client = client
@@ -47,6 +49,11 @@ class Cluster:
         self.dashboard = dashboard
         self._version = importlib.metadata.version("kdcache")
         self._count_time, self._worker_count, self._worker_time = 0.0, 0, time.monotonic()
+
+    @property
+    def dashboard_text(self) -> str:
+        """The address of the dashboard for people, or why there is none."""
+        return self.dashboard or ("off" if _has_bokeh() else NO_DASHBOARD)
 
     def each(
         self,
@@ -179,13 +186,10 @@ def open_cluster(
     is the address that its page is bound to, "" for none; all other sockets listen on loopback alone. `preload` names
     modules that worker processes have imported from the start, so that one that died is back at once (Linux).
 
-    Raises InvalidInputError without Dask, ClusterError for a scheduler that does not answer, has no worker, or has one
-    of another kdcache version.
+    Raises ClusterError for a scheduler that does not answer, has no worker, or has one of another kdcache version.
     """
-    try:
-        import distributed
-    except ImportError as error:
-        raise InvalidInputError(INSTALL) from error
+    import distributed
+
     with ExitStack() as stack:
         if scheduler:
             _require_answer(scheduler)
@@ -198,10 +202,14 @@ def open_cluster(
         except TimeoutError as error:
             advice = f"start some: dask worker {address} --nthreads 1"
             raise ClusterError(f"the scheduler {address} has no worker after {PATIENCE:.0f} s; {advice}") from error
-        page = client.dashboard_link if scheduler or dashboard else ""
+        page = client.dashboard_link if scheduler or (dashboard and _has_bokeh()) else ""
         cluster = Cluster(client, address, page, None if scheduler else target)
         cluster.require_version()
         yield cluster
+
+
+def _has_bokeh() -> bool:
+    return importlib.util.find_spec("bokeh") is not None
 
 
 def _require_answer(scheduler: str) -> None:

@@ -61,7 +61,7 @@ def open_engine(settings: ExtractSettings, progress: Progress, stop: StopRequest
             stop.check(RESUME)  # Ctrl-C reaches processes that are being started, too
             raise
         worker_count = len(cluster.everywhere(os.getpid))
-        progress(f"dask workers, dashboard {cluster.dashboard or 'off'}", worker_count, worker_count)
+        progress(f"dask workers, dashboard {cluster.dashboard_text}", worker_count, worker_count)
         yield DaskEngine(cluster, settings, progress, stop, stack)
 
 

@@ -49,7 +49,9 @@ class Workers(Protocol):
     time."""
 
     client: Any
-    dashboard: str
+
+    @property
+    def dashboard_text(self) -> str: ...
 
     def each(
         self, function: Callable[[Any], Any], items: Any, *, ahead: int, retries: int, poll: Callable[[], None]
@@ -107,7 +109,7 @@ def sweep(
             write_whole(sweep_folder / "sweep.toml", Path(path).read_bytes())
             with engine.opened() as trainer.workers:
                 if trainer.workers is not None:
-                    progress(f"dask workers, dashboard {trainer.workers.dashboard or 'off'}", 1, 1)
+                    progress(f"dask workers, dashboard {trainer.workers.dashboard_text}", 1, 1)
                 if study is None:
                     table.add(points, epochs_done)
                     present_count = sum(result.status == "done" for result in table.results)

@@ -14,7 +14,7 @@ from kdcache.base import cluster as cluster_module
 from kdcache.base import local_cluster
 from kdcache.base.cluster import Cluster, open_cluster
 from kdcache.base.progress import StopRequest
-from kdcache.errors import ClusterError, InterruptedRunError, InvalidInputError
+from kdcache.errors import ClusterError, InterruptedRunError
 from tests.kits import cluster_tasks
 
 
@@ -122,10 +122,11 @@ def test_an_unreachable_scheduler_is_told_soon(monkeypatch: pytest.MonkeyPatch) 
                 open_cluster(scheduler=address).__enter__()
 
 
-def test_without_dask_the_extra_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(sys.modules, "distributed", None)
-    with pytest.raises(InvalidInputError, match=r"pip install 'kdcache\[dask\]'"):
-        open_cluster().__enter__()
+def test_without_bokeh_there_is_no_dashboard_and_all_else_works(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "bokeh", None)
+    with open_cluster(workers=1, dashboard="127.0.0.1:0") as opened:
+        assert (opened.dashboard, opened.dashboard_text) == ("", "off; pip install 'kdcache[dashboard]'")
+        assert list(opened.each(cluster_tasks.squared, [3])) == [(3, 9)]
 
 
 def test_a_worker_that_dask_has_given_up_is_started_anew(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -142,7 +143,7 @@ def test_one_worker_a_gpu_and_an_environment_that_is_as_it_was(monkeypatch: pyte
     monkeypatch.setenv("MKL_NUM_THREADS", "3")
     before = dict(os.environ)
     with open_cluster(gpus=("3", "5"), dashboard="") as opened:
-        assert opened.dashboard == ""
+        assert (opened.dashboard, opened.dashboard_text) == ("", "off")
         assert sorted(map(str, opened.everywhere(os.getenv, "CUDA_VISIBLE_DEVICES").values())) == ["3", "5"]
         assert list(opened.everywhere(os.getenv, "OMP_NUM_THREADS").values()) == ["1", "1"]
     assert dict(os.environ) == before
