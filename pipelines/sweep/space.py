@@ -86,7 +86,7 @@ class Distribution(_Part):
 
 
 class RandomSearch(_Part):
-    """Trials drawn independently; the same seed draws the same."""
+    """Trials drawn independently by Python's generator. The same seed draws the same, so sweeps are found again."""
 
     trials: Trials
     seed: SearchSeed = 0

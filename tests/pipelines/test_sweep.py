@@ -11,6 +11,7 @@ from kdcache.base.progress import StopRequest
 from kdcache.cli.live import picture
 from kdcache.errors import InterruptedRunError, InvalidInputError, KdcacheError, MismatchError
 from kdcache.pipelines.sweep.result_table import SweepState
+from kdcache.pipelines.sweep.space import load_sweep, points_of
 from kdcache.pipelines.sweep.stage import Engine, SweepSummary, sweep
 from kdcache.pipelines.train.stage import train
 from tests.cli.test_cli import Capture, answer, kdcache, refusal
@@ -177,6 +178,21 @@ def test_random_trials_are_drawn_once_and_for_all_and_cross_a_grid(tmp_path: Pat
         assert row["bytes_a_row"] is None
     assert len({row["swept"]["lr"] for row in said["rows"]}) == 2
     assert answer(capsys, "sweep", path)["present"] == 4
+
+
+def test_random_trials_are_those_of_sweeps_on_disk(tmp_path: Path) -> None:
+    """Names of points follow from what is drawn: other draws would begin a sweep that stands anew."""
+    space = {
+        "lr": {"loguniform": [0.01, 0.1]},
+        "momentum": {"uniform": [0.5, 0.9]},
+        "student_set.width": {"int": [2, 9]},
+        "batch_size": {"choice": [32, 64, 128]},
+    }
+    path = written(tmp_path, random={"trials": 2, "seed": 3, "space": space})
+    assert [tuple(point.swept.values()) for point in points_of(load_sweep(path), tmp_path)] == [
+        (0.0172968, 0.717692, 7, 128),
+        (0.0297888, 0.732341, 2, 64),
+    ]
 
 
 def test_a_study_goes_on_where_it_was_killed(stage: Stage, tmp_path: Path) -> None:
