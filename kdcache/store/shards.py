@@ -10,16 +10,14 @@ shape.
 import math
 import struct
 from dataclasses import replace
-from typing import Any, cast
+from typing import Any
 
 import google_crc32c
 import numpy as np
 import numpy.typing as npt
 import zarr
 from numcodecs import blosc
-from zarr.core.buffer import default_buffer_prototype
-from zarr.core.sync import sync
-from zarr.storage import MemoryStore
+from zarr.storage import MemoryStore, StorePath
 
 from kdcache.base.arrays import WIDTH
 from kdcache.base.canonical import parse_json, sha256_hex
@@ -89,13 +87,10 @@ def encode_plain(spec: ArraySpec, data: Array) -> dict[str, bytes]:
 
 
 def _encode(spec: ArraySpec, data: Array) -> dict[str, bytes]:
-    prototype = default_buffer_prototype()
-    memory = MemoryStore()
-    sync(memory.set("zarr.json", prototype.buffer.from_bytes(spec.metadata_bytes())))
-    array = cast(Any, zarr.open_array(memory, mode="r+"))  # zarr 3.1 ignores a config given here
+    entries: dict[str, Any] = {}  # the store writes into it
+    array = zarr.Array.from_dict(StorePath(MemoryStore(entries)), spec.metadata())
     array.with_config({"write_empty_chunks": True})[...] = data
-    entries = cast(dict[str, Any], memory._store_dict)
-    return {key: value.to_bytes() for key, value in sorted(entries.items()) if key != "zarr.json"}
+    return {key: value.to_bytes() for key, value in sorted(entries.items())}
 
 
 def put_plain(folder: Place, spec: ArraySpec, data: Array) -> None:
