@@ -1,4 +1,4 @@
-"""Pictures of results, drawn by matplotlib where it is installed."""
+"""Pictures of results, drawn by matplotlib, which is imported when one is drawn."""
 
 import io
 from pathlib import Path
@@ -12,7 +12,6 @@ KINDS = (".png", ".pdf", ".svg")
 
 def check_picture(path: Path) -> None:
     """Refuse, before the work is done, a plot that could not be drawn at its end. Raises InvalidInputError."""
-    figure_class()
     if path.suffix not in KINDS:
         raise InvalidInputError(f"plot {path} ends in {path.suffix or 'no suffix'!r}; it can be {', '.join(KINDS)}")
     if not path.parent.is_dir():
@@ -20,11 +19,9 @@ def check_picture(path: Path) -> None:
 
 
 def figure_class() -> Any:
-    """matplotlib's Figure. Raises InvalidInputError where it is not installed."""
-    try:
-        from matplotlib.figure import Figure
-    except ImportError as error:
-        raise InvalidInputError("matplotlib is not installed; pip install 'kdcache[plots]'") from error
+    """matplotlib's Figure."""
+    from matplotlib.figure import Figure
+
     return Figure
 
 

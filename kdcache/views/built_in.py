@@ -47,10 +47,8 @@ class BuiltIn:
 
 def load_digits(split: str = "train") -> BuiltIn:
     """scikit-learn's 1,797 digits of 8 x 8 pixels; every fifth is the test split."""
-    try:
-        from sklearn import datasets
-    except ImportError as error:
-        raise InvalidInputError("data digits needs scikit-learn; pip install 'kdcache[demo]'") from error
+    from sklearn import datasets
+
     bunch = datasets.load_digits()
     is_test = np.arange(len(bunch.target)) % 5 == 4
     rows = {"train": ~is_test, "test": is_test, "all": np.ones_like(is_test)}.get(split)

@@ -50,9 +50,7 @@ def hue(mark: Mark) -> str:
 
 @contextmanager
 def drawing() -> Iterator[None]:
-    """While open, matplotlib draws as the page needs it, whatever the user's own settings are. Raises
-    InvalidInputError where it is not installed."""
-    figure_class()
+    """While open, matplotlib draws as the page needs it, whatever the user's own settings are."""
     import matplotlib
 
     with matplotlib.rc_context(), warnings.catch_warnings():

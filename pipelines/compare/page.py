@@ -11,7 +11,6 @@ from typing import Any
 from jinja2 import Environment, StrictUndefined
 from markupsafe import Markup
 
-from kdcache.base.figures import figure_class
 from kdcache.base.visible import visible
 from kdcache.base.whole_files import write_whole
 from kdcache.errors import InvalidInputError
@@ -53,7 +52,6 @@ class Figures:
 
 def require_page(path: str) -> None:
     """Refuse, before the work is done, a page that could not be made at its end. Raises InvalidInputError."""
-    figure_class()
     file = Path(path)
     if file.suffix not in (".html", ".htm"):
         raise InvalidInputError(f"page {file} ends in {file.suffix or 'no suffix'!r}; let it end in .html")
@@ -64,13 +62,12 @@ def require_page(path: str) -> None:
 
 
 def write_page(comparison: Comparison, path: str) -> None:
-    """Write the page of a comparison, whole or not at all. Raises InvalidInputError where matplotlib is not installed,
-    and CannotWriteError."""
+    """Write the page of a comparison, whole or not at all. Raises CannotWriteError."""
     write_whole(Path(path), page(comparison).encode())
 
 
 def page(comparison: Comparison) -> str:
-    """The page's HTML. Raises InvalidInputError where matplotlib is not installed."""
+    """The page's HTML."""
     groups, held = marked_groups(comparison), truth(comparison)
     drawn = drawn_groups(groups)
     with drawing():
