@@ -140,7 +140,7 @@ class TrainSettings(Settings):
     weights: str = Field(default="", description="weights that the student starts from: FILE or FILE#KEY")
     store: Paths = Field(
         default=(),
-        description="stores of soft labels, folders or http(s) addresses; several: an ensemble; none: plain training",
+        description="store of soft labels, a folder or http(s) address; repeated: an ensemble; without: plain training",
     )
     val_data: str = Field(default="", description="validation data of its own; default: --data, with --val-set")
     val_set: Arguments = Field(default={}, description="key=value that select the validation split, such as split=test")
@@ -151,7 +151,8 @@ class TrainSettings(Settings):
     )
     val_transform_set: Arguments = Field(default={}, description="key=value for the validation transform")
     val_store: Paths = Field(
-        default=(), description="stores of the validation split, compared as one by --combine: agreement and KL"
+        default=(),
+        description="store of the validation split: agreement and KL; several, repeated, are one by --combine",
     )
     val_epochs: Annotated[int, Range(0, EPOCHS_MAX)] = Field(
         default=1, description="validate each so many epochs and after the last; 0: after the last alone"

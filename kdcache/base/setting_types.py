@@ -1,9 +1,10 @@
 """The types of settings: what a flag, a TOML value and a call may say alike, and the range of each number."""
 
 import os
+import shlex
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BeforeValidator
+from pydantic import AfterValidator, BeforeValidator, ValidationInfo
 
 from kdcache.base.limits import CLASSES_MAX
 from kdcache.base.ranges import EPOCHS_MAX, LARGE, PROCESSES_MAX, SEED_MAX, Range
@@ -23,24 +24,30 @@ def listed(value: Any) -> Any:
     return items
 
 
-def _paths(value: Any) -> Any:
-    """Paths, several of which may be joined by commas; one that exists may hold commas itself."""
+def _paths(value: Any, info: ValidationInfo) -> Any:
+    """One path or several. A comma is a part of a path. Raises ValueError for paths that commas join."""
     items = [value] if isinstance(value, str) else value
     if not isinstance(items, list | tuple) or not all(isinstance(item, str) for item in items):
         return items
-    paths = []
-    for parts in (item.split(",") for item in items):
-        while parts:
-            counts = range(len(parts), 1, -1)
-            count = next((count for count in counts if _exists(",".join(parts[:count]))), 1)
-            paths.append(",".join(parts[:count]).strip())
-            parts = parts[count:]
-    return tuple(path for path in paths if path)
+    for path in items:
+        parts = [part.strip() for part in path.split(",") if part.strip()]
+        if len(parts) > 1 and not _exists(path) and all("://" in part or _exists(part) for part in parts):
+            raise ValueError(f"{path} does not exist, and commas split no paths; {_advice(info.field_name, parts)}")
+    return tuple(path for path in items if path.strip())
 
 
 def _exists(path: str) -> bool:
-    """True for a path that is there, as it is or before the mark of a seal, @ID."""
-    return any(map(os.path.exists, (path.strip(), path.strip().rpartition("@")[0])))
+    """True for a path that is there, as it is or before a mark: `@` and a seal, or the weights of a run."""
+    return any(map(os.path.exists, (path, path.rpartition("@")[0])))
+
+
+def _advice(name: str | None, parts: list[str]) -> str:
+    """How several paths are given: by a flag that repeats; `runs` have none."""
+    paths = [shlex.quote(part) for part in parts]
+    if name in (None, "runs"):
+        return f"give each by itself: {' '.join(paths)}"
+    flag = "--" + str(name).replace("_", "-")
+    return f"the flag repeats: write {' '.join(f'{flag} {path}' for path in paths)}, and in TOML a list"
 
 
 Arguments = Annotated[dict[str, Any], BeforeValidator(_arguments)]

@@ -22,7 +22,7 @@ class CompareSettings(BaseModel):
     )
     store: Paths = Field(
         default=(),
-        description="the teacher's store of held-out rows; further ones: other teachers of them; default: a sweep's",
+        description="the teacher's store of held-out rows; repeated: other teachers of them; default: a sweep's",
     )
     combine: Literal["probabilities", "logits", "predictions"] | None = Field(
         default=None, description="compare with all stores as one teacher, averaged so"

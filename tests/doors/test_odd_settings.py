@@ -99,13 +99,35 @@ def test_a_store_with_a_comma_in_its_name(door: Door) -> None:
     for name in ("a,b.kd", "c.kd"):
         door.done("extract", name, *TEACHER, *DIGITS)
     content_id = Store.open("a,b.kd").content_id
-    for stores in ("a,b.kd", "a,b.kd,c.kd", "c.kd, a,b.kd"):
-        words = (*NET, *DIGITS, *SHORT, "--store", stores)
-        assert door.done("train", f"run {stores}", *words)["epochs"] == 1
-    assert door.done("train", "sealed", *NET, *DIGITS, *SHORT, "--store", f"a,b.kd@{content_id}")["epochs"] == 1
-    door.write("a.toml", 'store = ["a,b.kd", "c.kd"]\n')
-    assert door.done("train", "listed", *NET, *DIGITS, *SHORT, "--config", "a.toml")["epochs"] == 1
-    assert "a does not exist" in door.refused("train", "none", *NET, *DIGITS, *SHORT, "--store", "a,d.kd")
+    words = ("train", "run", *NET, *DIGITS, *SHORT)
+    stores = [["a,b.kd"], [f"a,b.kd@{content_id}"], ["a,b.kd", "c.kd"]]
+    for number, paths in enumerate(stores):
+        flags = [word for path in paths for word in ("--store", path)]
+        assert door.done("train", f"run-{number}", *words[2:], *flags)["epochs"] == 1
+    for text in ('["a,b.kd", "c.kd"]', '"a,b.kd"'):
+        door.write("a.toml", f"store = {text}\n")
+        assert door.done("train", f"run {len(text)}", *words[2:], "--config", "a.toml")["epochs"] == 1
+    message = door.refused(*words, "--store", "c.kd,a,b.kd")
+    assert "c.kd,a,b.kd does not exist" in message
+    assert "commas split" not in message  # there is no a
+
+
+@pytest.mark.situation(
+    "`--store a.kd,b.kd`: paths that commas join, in `train` or `compare`",
+    "that the flag repeats: `--store a.kd --store b.kd`",
+    exit_code=2,
+    left="nothing new",
+)
+def test_paths_that_commas_join(door: Door) -> None:
+    for name in ("a.kd", "b.kd"):
+        door.done("extract", name, *TEACHER, *DIGITS)
+    words = ("train", "run", *NET, *DIGITS, *SHORT)
+    for flag in ("--store", "--val-store"):
+        message = door.refused(*words, flag, "a.kd,b.kd")
+        assert f"a.kd,b.kd does not exist, and commas split no paths; the flag repeats: write {flag} a.kd" in message
+        assert f"{flag} a.kd {flag} b.kd" in message
+    assert "give each by itself: a.kd b.kd" in door.refused("compare", "a.kd,b.kd", "--store", "a.kd")
+    assert "--store a.kd --store b.kd" in door.refused("compare", "a.kd", "--store", "a.kd,b.kd")
 
 
 @pytest.mark.situation(

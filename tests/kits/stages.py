@@ -165,8 +165,12 @@ def arguments(settings: ExtractSettings | TrainSettings) -> list[str]:
     given = [command, getattr(settings, place)]
     for name, value in settings.model_dump(exclude_unset=True, exclude={place}).items():
         flag = "--" + name.replace("_", "-")
-        pairs = [f"{key}={each}" for key, each in value.items()] if isinstance(value, dict) else None
-        texts = pairs if pairs is not None else [",".join(map(str, value)) if isinstance(value, tuple) else str(value)]
+        if isinstance(value, dict):
+            texts = [f"{key}={each}" for key, each in value.items()]
+        elif name in ("store", "val_store"):
+            texts = [value] if isinstance(value, str) else list(value)
+        else:
+            texts = [",".join(map(str, value)) if isinstance(value, tuple) else str(value)]
         given += [part for text in texts for part in (flag, text)]
     return given
 

@@ -142,11 +142,11 @@ def test_a_repeated_flag_adds(tmp_path: Path) -> None:
         "run": "r",
         "student": "m:s",
         "data": "digits",
-        "store": ["a.kd", "b.kd,c.kd"],
+        "store": ["a.kd", "b.kd", "c,d.kd"],
         "views": "0:3",
     }
     settings = load_settings(TrainSettings, _flags(TrainSettings, "run", **given), None)
-    assert settings.store == ("a.kd", "b.kd", "c.kd")
+    assert settings.store == ("a.kd", "b.kd", "c,d.kd")
     assert settings.views == ViewSpan(0, 3)
 
 

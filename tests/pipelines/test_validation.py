@@ -51,7 +51,7 @@ def test_several_stores_are_compared_as_one(
     stage: Stage, held_out: tuple[str, str], tmp_path: Path, combine: Any, weights: tuple[float, ...]
 ) -> None:
     run = student(
-        tmp_path / "run", store=(stage.store, stage.store), val_set=TEST, val_store=",".join(held_out), epochs=1,
+        tmp_path / "run", store=(stage.store, stage.store), val_set=TEST, val_store=held_out, epochs=1,
         combine=combine, ensemble_weights=weights,
     )  # fmt: skip
     found = train(run).validation
