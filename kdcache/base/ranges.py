@@ -1,12 +1,16 @@
 """Ranges of the numbers in settings: outside of them, and for what is no number, one message names the range."""
 
 from dataclasses import dataclass
+from operator import index
 from typing import Any
 
 from pydantic import GetCoreSchemaHandler, ValidationError, ValidatorFunctionWrapHandler
 from pydantic_core import CoreSchema, core_schema
 
-SEED_MAX = 2**63 - 1
+from kdcache.errors import InvalidInputError
+
+SEED_MAX = 2**63 - 1  # of settings and view plans
+WORD_MAX = 2**64 - 1  # the largest seed that torch takes, and that a key is made of; numpy takes it as two words
 EPOCHS_MAX = 1_000_000
 ROWS_OF_BATCH_MAX = 2**31 - 1
 PROCESSES_MAX = 1024
@@ -48,3 +52,13 @@ class Range:
             return number
 
         return core_schema.no_info_wrap_validator_function(check, handler(source))
+
+
+def require_seed(seed: Any, high: int = WORD_MAX) -> None:
+    """Raises InvalidInputError for a seed that is no whole number from 0 to `high`."""
+    try:
+        is_seed = not isinstance(seed, bool) and 0 <= index(seed) <= high
+    except TypeError:
+        is_seed = False
+    if not is_seed:
+        raise InvalidInputError(f"seed is {seed!r}; give a whole number {Range(0, high)}")

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.nn.functional import cross_entropy
 
+from kdcache.base.ranges import require_seed
 from kdcache.base.records import Record
 from kdcache.errors import InvalidInputError
 from kdcache.measures.facts import Facts
@@ -64,6 +65,7 @@ def sharpness(
     `seed` alone, on the CPU. 512 rows are usual. Raises InvalidInputError without rows, without parameters that take a
     gradient, and for labels that are missing (-1) or a loss that is not finite.
     """
+    require_seed(seed)
     rows = sum(len(labels) for _, labels in batches)
     parameters: Vector = [parameter for parameter in network.parameters() if parameter.requires_grad]
     if not rows or not parameters:

@@ -7,6 +7,7 @@ import numpy.typing as npt
 
 from kdcache.base.arrays import IntArray, values_digest
 from kdcache.base.canonical import canonical_json, sha256_hex
+from kdcache.base.ranges import SEED_MAX, require_seed
 from kdcache.errors import DamagedError, InvalidInputError
 from kdcache.places.place import Place
 from kdcache.store.array_spec import ArraySpec, plain_array
@@ -101,7 +102,8 @@ def check_order(order: Array, labels: Array, identity: Identity) -> None:
 
 def make_order(rows: int, kind: str, seed: int, *, sequence: int = 1) -> tuple[IntArray, OrderIdentity]:
     """The order [N] i64 and its identity: the data set's own, or a permutation from numpy's frozen generator, of whole
-    sequences."""
+    sequences. Raises InvalidInputError for a seed out of range."""
+    require_seed(seed, SEED_MAX)
     texts = np.arange(rows).reshape(-1, sequence)
     if kind != "given":
         texts = texts[np.random.RandomState([seed & 0xFFFFFFFF, seed >> 32]).permutation(len(texts))]

@@ -11,6 +11,7 @@ from functools import cached_property
 import numpy as np
 
 from kdcache.base.arrays import IntArray
+from kdcache.base.ranges import require_seed
 from kdcache.errors import InvalidInputError
 from kdcache.store.plan import ViewPlan, key_word, whole_pairs
 from kdcache.training.batch_shares import exact_parts, near_equal, share_sizes
@@ -56,7 +57,7 @@ class BatchRows:
 
 @dataclass(frozen=True)
 class BatchOrder:
-    """The batches of every epoch, from a seed.
+    """The batches of every epoch, from a seed. Raises InvalidInputError for one that is out of range.
 
     positions: those that take part, ascending; a range stands for all of its positions and takes no memory.
     rows: the number of positions of the store. cycle: the views that epochs use in turn.
@@ -84,6 +85,9 @@ class BatchOrder:
     epochs: int | None = None
     drop_last: bool = False
     sizes: tuple[int, ...] = ()
+
+    def __post_init__(self) -> None:
+        require_seed(self.seed)
 
     def view_of(self, epoch: int) -> int:
         """The view of an epoch: epoch e uses view e mod V of the cycle."""

@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 
 from kdcache.base.progress import Progress, silent
+from kdcache.base.ranges import require_seed
 from kdcache.base.view_span import ViewSpan
 from kdcache.errors import InvalidInputError, MismatchError
 from kdcache.labels.encodings import read_as
@@ -62,6 +63,7 @@ class JoinedLoader:
     ) -> None:
         require_joinable(stores, views, labels.top_k)
         require_one_process(feed.world_size)
+        require_seed(seed)
         if labels.class_means:
             raise InvalidInputError(
                 "--tail class-mean: each store has class means of its own, which cannot be joined; use --tail uniform"

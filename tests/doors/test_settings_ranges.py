@@ -2,16 +2,22 @@
 
 import math
 from collections.abc import Iterator
+from functools import partial
 from typing import Any, get_args, get_origin
 
 import pytest
 from pydantic import BaseModel
+from torch import nn
 
 from kdcache.base.engine_settings import EngineSettings
-from kdcache.base.ranges import Range
+from kdcache.base.ranges import SEED_MAX, WORD_MAX, Range
 from kdcache.errors import InvalidInputError
+from kdcache.measures.sharpness import sharpness
 from kdcache.pipelines.settings import ExtractSettings, TrainSettings, VerifySettings, load_settings
 from kdcache.pipelines.sweep.space import Distribution, RandomSearch, StudySearch
+from kdcache.store.whole_arrays import make_order
+from kdcache.training.loader import Loader
+from kdcache.views.sources import open_data
 from tests.kits.doors import Door
 
 MODELS: tuple[type[BaseModel], ...] = (ExtractSettings, TrainSettings, VerifySettings, EngineSettings)
@@ -84,6 +90,28 @@ def test_hostile_numbers_of_a_search_are_refused(model: type[BaseModel], name: s
     space = {} if model is Distribution else {"space": {"lr": {"uniform": [0.1, 0.2]}}, "trials": 2}
     with pytest.raises(ValueError, match=name):
         model.model_validate({**space, name: value})
+
+
+def test_a_seed_has_a_range_in_flags_in_toml_and_in_python(door: Door) -> None:
+    network = ("--student", "kdcache.networks:convnet", "--student-set", "width=2", "--workers", 0, "--epochs", 1)
+    words = ("train", "run", *network, "--data", "digits", "--data-set", "limit=70")
+    for seed in (SEED_MAX + 1, WORD_MAX + 1, -1):
+        written = door.write("a.toml", f"seed = {seed}\n")
+        for flags in ((f"--seed={seed}",), ("--config", written)):
+            assert f"seed: give a whole number from 0 to 9_223_372_036_854_775_807 (given {seed}" in door.refused(
+                *words, *flags
+            ).replace("'", "")
+    teacher = ("--teacher", "kdcache.networks:convnet", "--teacher-set", "width=2", "--workers", 0, "--min-accuracy", 0)
+    door.done("extract", "s.kd", *teacher, *words[-4:], "--seed", SEED_MAX)
+    door.done(*words, "--store", "s.kd", "--seed", SEED_MAX)
+    data = open_data("digits", {"limit": 70})
+    Loader(data, seed=WORD_MAX, batch_size=32, epochs=1)
+    for seed in (WORD_MAX + 1, -1, 0.5, True):
+        for make in (partial(Loader, data, batch_size=32, epochs=1), partial(sharpness, nn.Linear(1, 1), [])):
+            with pytest.raises(InvalidInputError, match=f"seed is {seed}; give a whole number from 0 to 18_446_744"):
+                make(seed=seed)
+    with pytest.raises(InvalidInputError, match=r"seed is 9223372036854775808; .* to 9_223_372_036_854_775_807"):
+        make_order(70, "shuffled", SEED_MAX + 1)
 
 
 @pytest.mark.parametrize("flag", ["--epochs", "--batch-size", "--seed", "--workers"])
