@@ -15,7 +15,7 @@ class EpochEnd(Record):
 
     @property
     def text(self) -> str:
-        """Epoch (from 1), loss, learning rate of the next step, what was validated, and seconds."""
+        """Epoch (from 1), loss, learning rate of its last step, what was validated, and seconds."""
         line = self.line
         parts = [f"loss {line['loss']:.4g}", f"lr {line['lr']:.3g}"]
         if "accuracy" in line:

@@ -154,9 +154,12 @@ class Run:
 
     def _set_rate(self) -> None:
         """Set the learning rate of the next step."""
-        rate = self.settings.lr * self.multiplier(self.steps_done)
         for group in self.optimizer.param_groups:
-            group["lr"] = rate
+            group["lr"] = self._rate(self.steps_done)
+
+    def _rate(self, step: int) -> float:
+        """The learning rate of a step, counted from 0."""
+        return self.settings.lr * self.multiplier(step)
 
     @property
     def is_to_be_validated(self) -> bool:
@@ -171,7 +174,7 @@ class Run:
         self.unjudged = {
             "epoch": epoch,
             "loss": float(self.ranks.sum(self.loss_sum)) / self.loader.steps(epoch),
-            "lr": self.optimizer.param_groups[0]["lr"],
+            "lr": self._rate(self.steps_done - 1),
             **({} if drift_levels < 0 else {"drift_levels": drift_levels}),
             "seconds": seconds,
         }

@@ -209,7 +209,7 @@ def test_variants_of_a_run(stage: Stage, tmp_path: Path, changes: dict[str, Any]
 
 def test_the_step_schedule_lowers_the_rate(tmp_path: Path) -> None:
     train(student(tmp_path / "run", schedule="step", step_epochs=(1, 2), step_factor=0.5, epochs=3))
-    assert [line["lr"] for line in metrics(tmp_path / "run")] == pytest.approx([0.025, 0.0125, 0.0125])
+    assert [line["lr"] for line in metrics(tmp_path / "run")] == pytest.approx([0.05, 0.025, 0.0125])
 
 
 @pytest.mark.parametrize("mix", ["mixup", "cutmix"])

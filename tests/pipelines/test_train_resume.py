@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from torch.optim.optimizer import register_optimizer_step_pre_hook
 
 from kdcache.base.progress import StopRequest
 from kdcache.base.view_span import ViewSpan
@@ -124,6 +125,22 @@ def test_without_validation_the_best_weights_are_the_last(tmp_path: Path) -> Non
     train(_settings(tmp_path / "run", epochs=3))
     weights = tmp_path / "run/weights"
     assert (weights / "best.safetensors").read_bytes() == (weights / "last.safetensors").read_bytes()
+
+
+@pytest.mark.parametrize("steps", [1, 4])
+def test_an_epoch_s_rate_is_that_of_its_last_step_in_a_resumed_run_too(tmp_path: Path, steps: int) -> None:
+    rates: list[float] = []
+    hook = register_optimizer_step_pre_hook(lambda optimizer, *_: rates.append(optimizer.param_groups[0]["lr"]))
+    try:
+        _stopped(settings := _settings(tmp_path / "run", epochs=3, warmup_epochs=1.5), steps)
+        train(settings)
+    finally:
+        hook.remove()
+    steps_of_epoch = len(rates) // 3
+    assert [line["lr"] for line in stages.metrics(tmp_path / "run")] == rates[steps_of_epoch - 1 :: steps_of_epoch]
+    assert rates[-1] > 0
+    train(_settings(tmp_path / "whole", epochs=3, warmup_epochs=1.5))
+    assert stages.metrics(tmp_path / "run") == stages.metrics(tmp_path / "whole")
 
 
 def _flags(model: type[Any], positional: str, **given: Any) -> Any:
