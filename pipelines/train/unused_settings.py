@@ -21,7 +21,7 @@ def unused_notes(settings: TrainSettings) -> Iterator[str]:
     if not settings.validates:
         names = [name for name in ("val_transform", "val_transform_set", "val_epochs") if _is_given(settings, name)]
         if names:
-            yield f"{_flags(names)} has no effect without a validation split: give --val-set, --val-data or --val-store"
+            yield f"{_idle(names)} without a validation split: give --val-set, --val-data or --val-store"
     for name, text in settings.over_epochs.items():
         ramp = Ramp.parse(str(text), name)
         values = {ramp(0.0), ramp(settings.epochs)} | {v for time, v in ramp.points if 0 < time < settings.epochs}
@@ -29,13 +29,28 @@ def unused_notes(settings: TrainSettings) -> Iterator[str]:
             yield f"--over-epochs {name}={text} is {values.pop():g} throughout the {settings.epochs} epochs"
     if settings.optimizer == "adamw" and _is_given(settings, "momentum"):
         yield "--momentum is of SGD, and has no effect on AdamW"
-    if settings.calibration_store and settings.temperature != "calibrated":
+    yield from _without_stores(settings)
+
+
+def _without_stores(settings: TrainSettings) -> Iterator[str]:
+    """Notes on settings of soft labels, where there are none, and of several stores, where there are fewer."""
+    if not settings.store:
+        drift = () if settings.val_store else ("accept_drift",)
+        if names := [name for name in ("tail", "top_k", "calibration_store", *drift) if _is_given(settings, name)]:
+            yield f"{_idle(names)} without a store: give --store"
+    elif settings.calibration_store and settings.temperature != "calibrated":
         yield "--calibration-store has no effect without --temperature calibrated"
+    if max(len(settings.store), len(settings.val_store)) < 2:
+        pair = ("combine", "ensemble_weights")
+        if names := [name for name in pair if _is_given(settings, name)]:
+            yield f"{_idle(names)} on fewer than two stores: repeat --store"
 
 
 def _is_given(settings: TrainSettings, name: str) -> bool:
     return bool(getattr(settings, name) != TrainSettings.model_fields[name].default)
 
 
-def _flags(names: list[str]) -> str:
-    return " and ".join("--" + name.replace("_", "-") for name in names)
+def _idle(names: list[str]) -> str:
+    """The flags of these settings, and that they have no effect."""
+    *flags, last = ["--" + name.replace("_", "-") for name in names]
+    return f"{', '.join(flags)} and {last} have no effect" if flags else f"{last} has no effect"

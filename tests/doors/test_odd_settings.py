@@ -72,9 +72,18 @@ def test_a_mean_of_0_to_255(door: Door) -> None:
         (("--warmup-epochs", 100), "to 0.02 of --lr"),
         (
             ("--val-transform", "center", "--val-transform-set", "size=8"),
-            "--val-transform-set has no effect",
+            "--val-transform and --val-transform-set have no effect",
         ),
         (("--optimizer", "adamw", "--momentum", 0.5), "--momentum is of SGD"),
+        (("--tail", "none"), "--tail has no effect without a store: give --store"),
+        (("--top-k", 2, "--tail", "ghost"), "--tail and --top-k have no effect without a store"),
+        (("--top-k", 2, "--calibration-store", "c.kd"), "--top-k and --calibration-store have no effect without a"),
+        (("--accept-drift",), "--accept-drift has no effect without a store"),
+        (("--combine", "logits"), "--combine has no effect on fewer than two stores: repeat --store"),
+        (
+            ("--objective", "label-smoothing", "--combine", "logits", "--ensemble-weights", "2,1"),
+            "--combine and --ensemble-weights have no effect on fewer than two stores",
+        ),
     ],
 )
 def test_a_setting_without_effect_is_said(door: Door, words: tuple[object, ...], note: str) -> None:
@@ -85,6 +94,18 @@ def test_a_setting_without_effect_is_said(door: Door, words: tuple[object, ...],
 def test_settings_with_effect_are_not_spoken_of(door: Door) -> None:
     words = ("--schedule", "step", "--step-epochs", 1, "--warmup-epochs", 0.5, "--momentum", 0.5, "--epochs", 2)
     assert door.done("train", "run", *NET, *DIGITS, *SHORT, *words)["notes"] == []
+
+
+def test_settings_of_stores_with_effect_are_not_spoken_of(door: Door) -> None:
+    for name in ("a.kd", "b.kd"):
+        door.done("extract", name, *TEACHER, *DIGITS)
+    words = (*NET, *DIGITS, *SHORT, "--store", "a.kd", "--top-k", 2, "--tail", "none")
+    assert door.done("train", "one", *words)["notes"] == []
+    assert door.done("train", "two", *words, "--store", "b.kd", "--combine", "losses")["notes"] == []
+    assert door.done("train", "three", *words, "--calibration-store", "b.kd", "--combine", "losses")["notes"] == [
+        "--calibration-store has no effect without --temperature calibrated",
+        "--combine has no effect on fewer than two stores: repeat --store",
+    ]
 
 
 def test_a_ramp_that_never_changes_is_said(door: Door) -> None:
