@@ -35,6 +35,7 @@ def load_weights(network: nn.Module, path: str | Path, noun: str = "teacher") ->
         raise _misfit(path, states, key, fit, expected, noun)
     state = {fit.names[name]: value for name, value in states[key].items() if name in fit.names}
     _require_shapes(path, state, expected, noun)
+    _require_dtypes(path, state, expected)
     _require_numbers(path, state)
     for group in groups:
         _require_one_value(path, {name: state[name] for name in sorted(group.names & state.keys())}, expected)
@@ -154,19 +155,32 @@ def _differs(value: Tensor, other: Tensor) -> bool:
 
 
 def _require_shapes(path: str | Path, state: State, expected: dict[str, Tensor], noun: str) -> None:
-    """Raises InvalidInputError for tensors of another shape, or of whole numbers where the network has others."""
-    start = f"weights {path} do not fit the network"
+    """Raises InvalidInputError for tensors of another shape."""
     if names := [name for name in sorted(state) if _differs(expected[name], state[name])]:
         sizes = {name: (list(state[name].shape), list(expected[name].shape)) for name in names}
         shown = [f"{name}: {here} in the file, {there} in the network" for name, (here, there) in sizes.items()]
         advice = _classes_advice(sizes, noun) or f"check --{noun}-set, or give the weights of this network"
-        raise InvalidInputError(f"{start}: {len(names)} of another shape ({'; '.join(shown[:4])}); {advice}")
+        raise InvalidInputError(
+            f"weights {path} do not fit the network: {len(names)} of another shape ({'; '.join(shown[:4])}); {advice}"
+        )
+
+
+def _require_dtypes(path: str | Path, state: State, expected: dict[str, Tensor]) -> None:
+    """Raises InvalidInputError for tensors of another kind of dtype than the network's (floating, complex, whole
+    numbers and booleans), and for whole numbers that the network's dtype does not hold."""
     for name in sorted(state):
-        stored, wanted = state[name].dtype, expected[name].dtype
-        if (stored.is_floating_point, stored.is_complex) != (wanted.is_floating_point, wanted.is_complex):
+        value, stored, wanted = state[name], state[name].dtype, expected[name].dtype
+        kinds = [(dtype.is_floating_point, dtype.is_complex) for dtype in (stored, wanted)]
+        advice = ""
+        if kinds[0] != kinds[1]:
+            is_quantised = wanted.is_floating_point and not stored.is_complex and stored != torch.bool
+            advice = "give weights that were not quantised" if is_quantised else "give weights of the network's dtypes"
+        elif kinds[0] == (False, False) and not torch.equal(value.to(wanted).to(torch.int64), value.to(torch.int64)):
+            advice = f"{_dtype(wanted)} does not hold its values, so give weights of the network's dtypes"
+        if advice:
             raise InvalidInputError(
-                f"{start}: {name} is {_dtype(stored)} in the file, {_dtype(wanted)} in the network; give weights that "
-                "were not quantised"
+                f"weights {path} do not fit the network: {name} is {_dtype(stored)} in the file, {_dtype(wanted)} in "
+                f"the network; {advice}"
             )
 
 

@@ -174,6 +174,49 @@ def test_numbers_of_another_kind_are_refused_and_rounding_is_said(tmp_path: Path
         load_weights(network().half(), tmp_path / "large.pt")
 
 
+@pytest.mark.parametrize("dtype", [torch.complex64, torch.bool, torch.int64, torch.uint8, torch.int8])
+def test_another_kind_of_dtype_is_refused_by_name(tmp_path: Path, dtype: torch.dtype) -> None:
+    state = network(seed=1).state_dict()
+    name = next(name for name, value in state.items() if value.ndim == 4)
+    torch.save(state | {name: state[name].to(dtype)}, tmp_path / "w.pt")
+    target, short = network(), str(dtype).removeprefix("torch.")
+    before = weights_digest(target)
+    with pytest.raises(
+        InvalidInputError, match=f"{name} is {short} in the file, float32 in the network; give"
+    ) as caught:
+        load_weights(target, tmp_path / "w.pt")
+    assert ("quantised" in str(caught.value)) == (dtype not in (torch.complex64, torch.bool))
+    assert weights_digest(target) == before
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64])
+def test_floats_of_another_width_are_taken(tmp_path: Path, dtype: torch.dtype) -> None:
+    state = {name: v.to(dtype) if v.is_floating_point() else v for name, v in network(seed=1).state_dict().items()}
+    torch.save(state, tmp_path / "w.pt")
+    target = network()
+    notes = load_weights(target, tmp_path / "w.pt")
+    assert weights_digest(target) == weights_digest(network(seed=1))  # whose values all of them hold
+    assert any("float64 were rounded" in note for note in notes) == (dtype == torch.float64)
+
+
+def test_buffers_of_whole_numbers_keep_their_values_or_are_refused(tmp_path: Path) -> None:
+    def load(values: Tensor, dtype: torch.dtype) -> Tensor:
+        target = nn.Linear(1, 1)
+        target.register_buffer("numbers", torch.zeros(2, dtype=dtype))
+        torch.save({**target.state_dict(), "numbers": values}, tmp_path / "w.pt")
+        load_weights(target, tmp_path / "w.pt")
+        return target.get_buffer("numbers")
+
+    assert load(torch.tensor([200, 3]), torch.uint8).tolist() == [200, 3]
+    assert load(torch.tensor([1, 0], dtype=torch.uint8), torch.bool).tolist() == [True, False]
+    assert load(torch.tensor([True, False]), torch.int64).tolist() == [1, 0]
+    for values, dtype in (([300, 3], torch.uint8), ([2, 0], torch.bool), ([-1, 0], torch.uint8)):
+        with pytest.raises(InvalidInputError, match=r"numbers is int64 in the file, .* does not hold its values"):
+            load(torch.tensor(values), dtype)
+    with pytest.raises(InvalidInputError, match=r"numbers is float32 in the file, int64 in the network"):
+        load(torch.tensor([1.0, 2.0]), torch.int64)
+
+
 def _foreign(folder: Path) -> dict[str, str]:
     """Files that are no weights, by name, with a word that the message must have."""
     np.savez(folder / "a.npz", w=np.ones(2))
