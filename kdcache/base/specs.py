@@ -11,7 +11,7 @@ from types import ModuleType
 from typing import Any
 
 from kdcache.base.process_state import kept_state
-from kdcache.base.user_files import as_named, load_file, load_module
+from kdcache.base.user_files import load_file, load_module, without_folders
 from kdcache.errors import InvalidInputError
 
 KEY = re.compile(r"(?:[\w-]+\.)?[^\W\d]\w*")  # `temperature`, or of one term of several: `hint.w_kd`
@@ -126,10 +126,9 @@ def own_source(code: Any) -> str:
     if (getattr(code, "__module__", None) or "").partition(".")[0] in _LIBRARIES:
         return ""
     try:
-        with as_named(code):
-            return inspect.getsource(code)
+        return inspect.getsource(code)
     except (OSError, TypeError):
-        return f"{code.__module__}.{code.__qualname__}"
+        return without_folders(f"{code.__module__}.{code.__qualname__}")
 
 
 def portable_name(spec: str) -> str:

@@ -5,8 +5,10 @@ each file gets its own.
 """
 
 import ast
+import hashlib
 import importlib
 import importlib.util
+import os
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -18,6 +20,7 @@ from typing import Any
 
 from kdcache.errors import InvalidInputError
 
+_PREFIX = "kdcache_user_"  # of the names of their modules
 _loaded: dict[str, ModuleType] = {}  # by path, in the order of loading
 
 
@@ -42,26 +45,36 @@ def load_file(location: str, noun: str) -> ModuleType:
     path = Path(location).expanduser().resolve()
     if not path.is_file():
         raise InvalidInputError(f"{noun}: there is no file {path}")
-    name = f"kdcache_user_{path.stem}"
     if str(path) in _loaded:
         return _loaded[str(path)]
+    name = _module_name(path)
     _require_clear_imports(path, noun)
     spec = importlib.util.spec_from_file_location(name, path)
     assert spec is not None
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
-    former = sys.modules.get(name)
     sys.modules[name] = module
     try:
         with _neighbours_of(path.parent):
             spec.loader.exec_module(module)
     except BaseException:
         del sys.modules[name]
-        if former is not None:
-            sys.modules[name] = former
         raise
     _loaded[str(path)] = module
     return module
+
+
+def _module_name(path: Path) -> str:
+    """The name of a file's module, the same in every process. Files of one stem have a name each: what they define is
+    pickled by it."""
+    return f"{_PREFIX}{path.stem}_{hashlib.sha256(os.fsencode(path)).hexdigest()[:8]}"
+
+
+def without_folders(text: str) -> str:
+    """A text that names modules, as records hold it: those of loaded files by the file's stem alone."""
+    for path in map(Path, _loaded):
+        text = text.replace(_module_name(path), _PREFIX + path.stem)
+    return text
 
 
 def load_module(location: str, noun: str) -> ModuleType:
@@ -87,30 +100,6 @@ def load_module(location: str, noun: str) -> ModuleType:
 
 
 @contextmanager
-def as_named(code: Any) -> Iterator[None]:
-    """While open, the module name of a user's class leads to the file that defines it: two files may have one name."""
-    name = getattr(code, "__module__", None)
-    module = next((module for module in _loaded.values() if module.__name__ == name and _holds(module, code)), None)
-    if module is None or name is None:
-        yield
-        return
-    former = sys.modules.get(name)
-    sys.modules[name] = module
-    try:
-        yield
-    finally:
-        if former is not None:
-            sys.modules[name] = former
-
-
-def _holds(module: ModuleType, code: Any) -> bool:
-    value: Any = module
-    for part in str(getattr(code, "__qualname__", "")).split("."):
-        value = getattr(value, part, None)
-    return value is code
-
-
-@contextmanager
 def _neighbours_of(folder: Path) -> Iterator[None]:
     """While open, imports find the neighbours of this folder alone; afterwards those of all loaded files, and a name
     that two folders have is refused."""
@@ -121,7 +110,7 @@ def _neighbours_of(folder: Path) -> Iterator[None]:
         name: module
         for name, module in list(sys.modules.items())
         if "." not in name and _file_of(module) and str(Path(_file_of(module)).parent) in folders
-        if not name.startswith("kdcache_user_") and _neighbour(folder, name)
+        if not name.startswith(_PREFIX) and _neighbour(folder, name)
     }
     packages = {name: module for name, module in list(sys.modules.items()) if name.partition(".")[0] in aside}
     for name in packages:

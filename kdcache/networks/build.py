@@ -8,6 +8,7 @@ import torchvision
 from torch import nn
 
 from kdcache.base.specs import call, load_callable, own_source
+from kdcache.base.user_files import without_folders
 from kdcache.errors import InvalidInputError
 
 
@@ -62,4 +63,5 @@ def network_text(network: nn.Module, spec: str) -> str:
     sources = {own_source(type(module)) for module in network.modules()}
     if spec.partition(":")[0] not in ("torchvision", "timm"):
         sources.add(own_source(load_callable(spec, "teacher")))
-    return "sha256 " + hashlib.sha256("\n".join([*lines, *sorted(sources)]).encode()).hexdigest()
+    text = "\n".join([*map(without_folders, lines), *sorted(sources)])
+    return "sha256 " + hashlib.sha256(text.encode()).hexdigest()

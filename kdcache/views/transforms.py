@@ -15,6 +15,7 @@ from torchvision.transforms import v2
 
 from kdcache.base.records import validated
 from kdcache.base.specs import call, load_callable, own_source, portable_name
+from kdcache.base.user_files import without_folders
 from kdcache.errors import InvalidInputError
 from kdcache.store.plan import TransformSpec, ViewPlan
 from kdcache.views.images import array_image, plain_image, view_tensor
@@ -115,7 +116,7 @@ def describe(transform: Transform, name: str, arguments: dict[str, Any] | None =
         if isinstance(part, v2.MixUp | v2.CutMix):
             kind = type(part).__name__
             raise InvalidInputError(f"transform {name} holds v2.{kind}, which mixes batches; use --mix {kind.lower()}")
-    text = re.sub(" at 0x[0-9a-fA-F]+", "", repr(transform))
+    text = without_folders(re.sub(" at 0x[0-9a-fA-F]+", "", repr(transform)))
     if sources := [source for part in parts if (source := _source(part))]:
         text += "; source sha256 " + hashlib.sha256("\n".join(sources).encode()).hexdigest()
     return TransformSpec(name=name, arguments=arguments or {}, text=text)
