@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from itertools import chain
 
 import torch
 from torch import Tensor, nn
@@ -33,11 +34,16 @@ def first_views(network: nn.Module, images: Tensor, noun: str, *, precision: str
         ) from error
 
 
+def has_lazy(network: nn.Module) -> bool:
+    """True for a network with lazy modules that have no shapes yet."""
+    return any(map(is_lazy, (*network.parameters(), *network.buffers())))
+
+
 def give_shapes(network: nn.Module, images: Tensor, noun: str) -> None:
-    """Let the lazy modules of a network on the host take their shapes from prepared views [B, ch, H, W], where it has
-    some. Raises InvalidInputError as `first_views` does."""
-    if any(map(is_lazy, (*network.parameters(), *network.buffers()))):
-        images = images.cpu()
+    """Let the lazy modules of a network take their shapes from prepared views [B, ch, H, W], where it has some. Raises
+    InvalidInputError as `first_views` does."""
+    if has_lazy(network):
+        images = images.to(next(chain(network.parameters(), network.buffers())).device)
         with first_views(network, images, noun, precision="float32"), torch.no_grad():
             network.eval()(images)
 

@@ -43,10 +43,11 @@ class Teacher:
         masked_classes: tuple[int, ...] = (),
         answers: Answers = AS_LOGITS,
     ) -> None:
-        if any(map(is_lazy, (*network.parameters(), *network.buffers()))):
+        tensors = (*network.named_parameters(), *network.named_buffers())
+        if names := sorted({name.rpartition(".")[0] for name, tensor in tensors if is_lazy(tensor)}):
             raise InvalidInputError(
-                "the teacher has lazy modules whose shapes nothing has set: call the network once in its factory, or "
-                "give --weights"
+                f"the teacher has lazy modules whose shapes nothing has set: {', '.join(names[:NAMED])} (of "
+                f"{len(names)}): let its forward call them, call them once in its factory, or give --weights"
             )
         network = network.eval().requires_grad_(False).to(preparation.device)
         if names := [name or "the network" for name, module in network.named_modules() if module.training]:

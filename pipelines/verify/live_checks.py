@@ -14,7 +14,7 @@ from kdcache.base.view_span import ViewSpan
 from kdcache.errors import InvalidInputError
 from kdcache.networks.answers import Answers, are_probabilities, unit_sums
 from kdcache.networks.build import build_network
-from kdcache.networks.first_views import first_views
+from kdcache.networks.first_views import first_views, give_shapes, has_lazy
 from kdcache.networks.live_answers import SURE_LOG_PROB, drawn_again, live_log_probs
 from kdcache.networks.preparation import Preparation
 from kdcache.networks.teacher import Teacher
@@ -124,7 +124,7 @@ def compare_teacher(replay: Replay, positions: IntArray, settings: VerifySetting
     """
     identity = replay.store.identity
     identity.encoding.require_log_probs("verify --teacher")
-    teacher = _open_teacher(replay, settings)
+    teacher = _open_teacher(replay, settings, positions)
     digest = weights_digest(teacher.network)
     if digest != identity.teacher.weights:
         detail = f"the store's teacher has weights {identity.teacher.weights[:16]}, this one {digest[:16]}"
@@ -175,7 +175,8 @@ def _largest_difference(log_probs: Array, live_log_probs: Array) -> float:
     return float(np.abs(log_probs[sure] - live_log_probs[sure]).max())
 
 
-def _open_teacher(replay: Replay, settings: VerifySettings) -> Teacher:
+def _open_teacher(replay: Replay, settings: VerifySettings, positions: IntArray) -> Teacher:
+    """The teacher that the settings name; lazy modules take their shapes from a view of the first position."""
     identity = replay.store.identity.teacher
     network = build_network(
         settings.teacher,
@@ -186,6 +187,9 @@ def _open_teacher(replay: Replay, settings: VerifySettings) -> Teacher:
     if settings.weights:
         load_weights(network, settings.weights)
     preparation = Preparation(identity.mean, identity.std, chosen_device(settings.device))
+    if has_lazy(network):
+        request = ViewRequest(ViewSpan.of(replay.store.every_view[0]), positions[:1])
+        give_shapes(network, preparation(replay.dataset[request].images[0]), "teacher")
     return Teacher(
         network,
         preparation=preparation,
