@@ -292,8 +292,7 @@ def test_the_length_that_safetensors_begin_with_may_look_like_another_kind(tmp_p
     path, padding = tmp_path / "weights.safetensors", ""
     save_weights(path, network(3, seed=1), metadata={"note": padding})
     while not path.read_bytes().startswith(head):
-        length = int.from_bytes(path.read_bytes()[:8], "little")
-        wanted = int.from_bytes(head, "little")
+        length, wanted = int.from_bytes(path.read_bytes()[:8], "little"), int.from_bytes(head, "little")
         padding += "x" * ((wanted - length) % 256 ** len(head) or 8)
         save_weights(path, network(3, seed=1), metadata={"note": padding})
     fresh = network(3)
