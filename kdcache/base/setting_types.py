@@ -42,7 +42,7 @@ def _exists(path: str) -> bool:
 
 
 def _advice(name: str | None, parts: list[str]) -> str:
-    """How several paths are given: by a flag that repeats; `runs` have none."""
+    """The way in which several paths are given: by a flag that repeats; `runs` have none."""
     paths = [shlex.quote(part) for part in parts]
     if name in (None, "runs"):
         return f"give each by itself: {' '.join(paths)}"

@@ -27,7 +27,7 @@ class TaplessSegment(Record):
 
 
 class Partial(Record):
-    """What was left out when a copy was made: `left_out` lists segments, as seals do, and `without` segments that lack
+    """Parts left out of a copy: `left_out` lists segments, as seals do, and `without` segments that lack
     taps."""
 
     LATER: ClassVar[tuple[str, ...]] = ("without",)

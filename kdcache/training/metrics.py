@@ -7,7 +7,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from kdcache.base.calibration_bins import BINS, calibration_sums
+from kdcache.base.calibration_bins import BINS, calibration_error, calibration_sums
 from kdcache.objectives.batch import Batch
 from kdcache.objectives.targets import Combine, Targets, in_dtype
 from kdcache.training.ranks import Ranks
@@ -52,8 +52,7 @@ class Validation:
         bins = total[6:].reshape(3, -1)
         measures: dict[str, float] = {}
         if rows:
-            ece = np.abs(bins[2] - bins[1]).sum() / rows
-            measures |= {"accuracy": float(hits / rows), "nll": float(loss / rows), "ece": float(ece)}
+            measures |= {"accuracy": float(hits / rows), "nll": float(loss / rows), "ece": calibration_error(bins)}
         if taught_rows:
             measures |= {"agreement": float(agreements / taught_rows), "kl_to_teacher": float(divergence / taught_rows)}
         return measures

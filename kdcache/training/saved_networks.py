@@ -33,9 +33,9 @@ def spelled_out(settings: S, name: str = "teacher") -> S:
     if extra := [key for key in ("teacher_set", "weights") if values[key]]:
         flags = ", ".join(f"--{key.replace('_', '-')} {values[key]}" for key in extra)
         raise InvalidInputError(f"teacher {spec} has arguments and weights of its own; leave out {flags}")
-    folder, mark = _split(spec)
+    folder, mark = split_run(spec)
     record = _settings_of(folder, spec)
-    weights = _weights(folder, mark, spec)
+    weights = _weights(folder, mark or "best", spec)
     student, arguments = record["student"], record.get("student_set") or {}
     _require_file(student, spec)
     if (network := read_network(weights)) is not None:
@@ -47,13 +47,11 @@ def spelled_out(settings: S, name: str = "teacher") -> S:
     return settings.model_copy(update=given)
 
 
-def _split(spec: str) -> tuple[Path, str]:
-    """The run's folder and the mark behind `@`, `best` where there is none."""
+def split_run(spec: str) -> tuple[Path, str]:
+    """The run's folder and the mark behind `@`, empty where there is none."""
     text = spec.removeprefix(PREFIX)
     path, at, mark = text.rpartition("@")
-    if not at or Path(text).is_dir():
-        return Path(text), "best"
-    return Path(path), mark
+    return (Path(text), "") if not at or Path(text).is_dir() else (Path(path), mark)
 
 
 def _settings_of(folder: Path, spec: str) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""What may be compared with what: stores of the same rows, runs of the same classes; and what a reader must know."""
+"""Comparable are stores of the same rows and runs of the same classes; and a reader is told what else must be known."""
 
 from collections.abc import Iterator, Sequence
 
@@ -11,7 +11,7 @@ from kdcache.pipelines.compare.settings import CompareSettings
 from kdcache.store.store import Store
 from kdcache.views.class_numbers import require_alike
 from kdcache.views.data_parts import ids_digest
-from kdcache.views.sources import of_whole, open_data
+from kdcache.views.sources import Data, of_whole, open_data
 
 
 def require_comparable(place: Place, first: Store, settings: CompareSettings) -> None:
@@ -43,7 +43,8 @@ def require_comparable(place: Place, first: Store, settings: CompareSettings) ->
 
 def trained_on(runs: Sequence[RunPlace], rows: HeldOut) -> Iterator[str]:
     """A loud word where the rows are those that a run was trained on, or some of them."""
-    taught = [run for run in runs if _is_trained_on(run, rows)]
+    whole = _whole_data(rows)
+    taught = [run for run in runs if _is_trained_on(run, rows, whole)]
     if taught:
         yield (
             f"THE ROWS ARE TRAINING ROWS of {len(taught)} of {len(runs)} runs ({taught[0].place}): these figures tell "
@@ -51,18 +52,22 @@ def trained_on(runs: Sequence[RunPlace], rows: HeldOut) -> Iterator[str]:
         )
 
 
-def _is_trained_on(run: RunPlace, rows: HeldOut) -> bool:
+def _whole_data(rows: HeldOut) -> Data | None:
+    """The data set of which the held-out rows are all or a part; None where none is named."""
+    settings, data = rows.settings, rows.data
+    if data is None or (arguments := of_whole(settings.data, settings.data_set)) == settings.data_set:
+        return data
+    return open_data(settings.data, arguments, labels="data" if data.is_labelled else "none")
+
+
+def _is_trained_on(run: RunPlace, rows: HeldOut, whole: Data | None) -> bool:
     """True where the training's rows are the held-out ones, or are the first rows of the whole of their data set."""
     training = run.training.get("dataset", {})
-    own = rows.first.identity.dataset.model_dump(mode="json", exclude={"class_names"})
-    if training == own:
+    if training == rows.first.identity.dataset.model_dump(mode="json", exclude={"class_names"}):
         return True
-    count, settings = training.get("rows"), rows.settings
-    if rows.data is None or not isinstance(count, int):
+    count = training.get("rows")
+    if rows.data is None or whole is None or not isinstance(count, int):
         return False
-    whole = rows.data
-    if (arguments := of_whole(settings.data, settings.data_set)) != settings.data_set:
-        whole = open_data(settings.data, arguments, labels="data" if rows.data.is_labelled else "none")
     if count > len(whole) or training.get("ids") != ids_digest(whole.ids[:count]):
         return False
     known = set(map(str, whole.ids[:count]))

@@ -16,6 +16,7 @@ from kdcache.labels.full import FullLabels
 from kdcache.labels.soft_labels import SoftLabels
 from kdcache.measures.facts import Value
 from kdcache.measures.tally import Tally, total
+from kdcache.measures.two_results import fidelity_gap
 from kdcache.objectives.targets import Combine, Targets, in_dtype
 from kdcache.pipelines.compare.comparison import Answers
 from kdcache.pipelines.compare.networks import AskedNetwork
@@ -63,7 +64,7 @@ class Taught:
 
 @dataclass
 class Asked:
-    """What one network or store answered: tallies of pieces of the rows, of its agreement with other teachers over all
+    """The answers of one network or store: tallies of pieces of the rows, of its agreement with other teachers over all
     rows, and each row's answer by its position."""
 
     place: str
@@ -94,10 +95,10 @@ class Asked:
         first one is above it."""
         values = total(self.parts).result()
         for name, tally in zip(names, self.others, strict=True):
-            found = tally.result()
-            for measure, value in found.items():
+            results = tally.result()
+            for measure, value in results.items():
                 values[f"{measure} {name}"] = value
-            gap = values["agreement"].value - found["agreement"].value
+            gap = fidelity_gap(values["agreement"].value, results["agreement"].value)
             values[f"fidelity_gap {name}"] = values["agreement"].model_copy(update={"value": gap})
         return {**values, **self.further}
 

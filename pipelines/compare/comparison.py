@@ -14,12 +14,12 @@ Ints = npt.NDArray[np.int32]
 
 Kind = Literal["run", "store"]
 By = Literal["seeds", "rows", "none"]
-"""What an interval is over: the runs of a group, rows of a single one by a jackknife, or none."""
+"""The units that an interval is over: the runs of a group, rows of a single one by a jackknife, or none."""
 
 
 @dataclass(frozen=True)
 class Answers:
-    """What one network answers on the N rows that are compared, in their order.
+    """The answers of one network on the N rows that are compared, in their order.
 
     decisions [N]: the class it finds most likely. confidence [N]: that class's probability. at_teacher [N]: the
     logarithm of u / (1 - u), u its probability of the class that the teacher finds most likely, cut at 1e-6.

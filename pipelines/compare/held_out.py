@@ -49,7 +49,7 @@ class HeldOut:
         return store.identity.plan == self.first.identity.plan and self.view in store.every_view
 
     def ask(self, places: Sequence[Place], progress: Progress, *, in_parts: bool) -> tuple[list[Asked], Teacher]:
-        """What each of these runs and stores answers, and the teacher. `in_parts`: in 20 parts of the rows, each with a
+        """The answers of these runs and stores, and the teacher. `in_parts`: in 20 parts of the rows, each with a
         tally of its own."""
         stored = [(number, place) for number, place in enumerate(places) if isinstance(place, StorePlace)]
         positions = self._positions([place.store for _, place in stored])
@@ -124,7 +124,7 @@ class HeldOut:
         )  # fmt: skip
 
     def _taps(self) -> tuple[tuple[str, ...], ...]:
-        """What is read of each store for further measures: of the first one."""
+        """The taps that are read of each store for further measures: of the first one."""
         names = tap_of(self.first, self.settings.also)
         return (names, *[()] * (len(self.stores) - 1)) if names else ()
 

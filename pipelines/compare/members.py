@@ -1,5 +1,6 @@
 """The runs and stores that a comparison is asked for: found, opened, and refused where they cannot be compared."""
 
+import csv
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,7 +20,7 @@ from kdcache.store.lineage import read_class_names
 from kdcache.store.store import Store
 from kdcache.training.run_folder import SETTINGS, read_metrics
 from kdcache.training.run_record import weights_apart
-from kdcache.training.saved_networks import PREFIX, spelled_out
+from kdcache.training.saved_networks import PREFIX, spelled_out, split_run
 from kdcache.views.sources import of_whole
 
 SWEEP = "sweep.toml"
@@ -131,7 +132,7 @@ def open_places(places: Sequence[str]) -> tuple[list[Place], list[str]]:
     found: list[Place] = []
     notes: list[str] = []
     for place in places:
-        folder, mark = _split(place)
+        folder, mark = split_run(place)
         if (folder / SWEEP).is_file() and not mark:
             found += _of_sweep(folder, notes)
         elif (folder / SETTINGS).is_file() and not (folder / "kdcache").is_dir():
@@ -201,12 +202,6 @@ def of_sweep(settings: CompareSettings) -> CompareSettings:
     return CompareSettings.model_validate({**settings.model_dump(exclude_unset=True), **changes})
 
 
-def _split(place: str) -> tuple[Path, str]:
-    text = place.removeprefix(PREFIX)
-    path, at, mark = text.rpartition("@")
-    return (Path(text), "") if not at or Path(text).is_dir() else (Path(path), mark)
-
-
 def _of_sweep(folder: Path, notes: list[str]) -> list[RunPlace]:
     """The runs of a sweep that have ended, with the bytes a row that its table has."""
     sizes, runs = _bytes_of_sweep(folder), []
@@ -222,8 +217,6 @@ def _of_sweep(folder: Path, notes: list[str]) -> list[RunPlace]:
 
 
 def _bytes_of_sweep(folder: Path) -> dict[str, float]:
-    import csv
-
     path = folder / "results.csv"
     if not path.is_file():
         return {}
