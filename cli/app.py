@@ -21,6 +21,7 @@ COMMANDS = {
     "train": "Train a student on a store's views and soft labels; without a store, plainly.",
     "sweep": "Train many students from one file: a grid, random trials or a study, side by side on one stream.",
     "compare": "Hold runs and stores against a teacher's stored answers on held-out rows: accuracy, fidelity, more.",
+    "study": "Ask a published system's question again from stores: arms, paired intervals, a verdict for each claim.",
     "taps": "List the layers of a network whose outputs a store can keep: shapes, bytes a row, stages.",
     "objectives": "List the losses that a student can be trained with: needs, exactness, settings.",
     "inspect": "Show what a store is, and some of its rows.",

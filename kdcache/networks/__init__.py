@@ -1,9 +1,10 @@
 """Building networks, weights, taps, the teacher, its pre-flight checks, extracting a block.
 
-`--teacher` and `--student` take networks of this room by name: `kdcache.networks:convnet`, `kdcache.networks:simkd`.
+`--teacher` and `--student` take networks of this room by name: `kdcache.networks:convnet`,
+`kdcache.networks:mlp`, `kdcache.networks:simkd`.
 """
 
 from kdcache.networks.simkd import simkd
-from kdcache.networks.small import convnet
+from kdcache.networks.small import convnet, mlp
 
-__all__ = ["convnet", "simkd"]
+__all__ = ["convnet", "mlp", "simkd"]

@@ -23,3 +23,15 @@ def convnet(
 
 def _conv(channels: int, out: int) -> list[nn.Module]:
     return [nn.Conv2d(channels, out, 3, padding=1, bias=False), nn.BatchNorm2d(out), nn.ReLU(inplace=True)]
+
+
+def mlp(width: int = 64, depth: int = 1, inputs: int = 784, num_classes: int = 10) -> nn.Sequential:
+    """`depth` hidden layers of `width` rectified units and a linear head, on all pixels of an image.
+
+    Input [B, ...] with `inputs` values a row; output logits [B, num_classes].
+    """
+    layers: list[nn.Module] = [nn.Flatten()]
+    for _ in range(depth):
+        layers += [nn.Linear(inputs, width), nn.ReLU(inplace=True)]
+        inputs = width
+    return nn.Sequential(*layers, nn.Linear(inputs, num_classes))

@@ -24,7 +24,8 @@ Array = npt.NDArray[np.float64]
 
 class Aligned(nn.Module):
     """mean (F_s[c] - F_t[m(c)])^2 over rows, places and matched channels c (`map` "assignment"); or mean (r(F_s) -
-    F_t)^2, r a learned 1 x 1 convolution that begins as that matching (`map` "learned"). Several layers add up.
+    F_t)^2, r a learned 1 x 1 convolution that begins as that matching (`map` "learned"). `map` "given" takes channels
+    as they come, m(c) = c, for comparison. Several layers add up.
 
     After Han et al. 2021, of which no text or code was at hand: the teacher's channels are put in the student's order
     before the training. m is the assignment of greatest total correlation (scipy's linear_sum_assignment) between the
@@ -46,7 +47,7 @@ class Aligned(nn.Module):
         self,
         student_tap: str = "",
         teacher_tap: str = "",
-        map: Literal["assignment", "learned"] = "assignment",
+        map: Literal["assignment", "learned", "given"] = "assignment",
         *,
         sizes: Sizes,
     ) -> None:
@@ -89,7 +90,10 @@ class _Matching(nn.Module):
     def __init__(self, pair: TapPair, kind: str) -> None:
         super().__init__()
         widths = placed_shape(pair.student_shape)[0], placed_shape(pair.teacher_shape)[0]
-        self.register_buffer("channels", torch.full((2, min(widths)), -1))
+        self.is_given = kind == "given"
+        count = min(widths)
+        channels = torch.arange(count).repeat(2, 1) if self.is_given else torch.full((2, count), -1)
+        self.register_buffer("channels", channels)
         self.map = nn.Conv2d(*widths, 1) if kind == "learned" else None
         self._is_matched = False
 
@@ -107,6 +111,8 @@ class _Matching(nn.Module):
 
     def match(self, student_means: Array, teacher_means: Array) -> None:
         """Set the channels, and the learned map to them, by class-mean responses [classes, channels] of both."""
+        if self.is_given:
+            return
         from scipy.optimize import linear_sum_assignment
 
         rows, columns = linear_sum_assignment(-correlations(student_means, teacher_means))

@@ -1,0 +1,39 @@
+"""The picture of a study: every arm against the baseline, a dot a seed, the mean and its interval."""
+
+from pathlib import Path
+
+import numpy as np
+from scipy.special import stdtrit
+
+from kdcache.base.figures import figure_class, save_picture
+from kdcache.pipelines.studies.outcome import Outcome
+from kdcache.pipelines.studies.verdict import LEVEL
+
+SHARES = ("accuracy", "agreement", "ece", "worst_3_classes", "attention_iou")  # in points of a hundred
+WIDTH, HEAD, ROW = 6.4, 1.1, 0.34  # inches
+
+
+def draw(outcome: Outcome, path: Path) -> None:
+    """Draw a study's arms into a .png, .pdf or .svg file. Paired by seed: each dot is a difference of one seed."""
+    measure = outcome.measure
+    factor, unit = (100.0, "points") if measure in SHARES else (1.0, "")
+    arms = {arm: np.array(measures[measure]) for arm, measures in outcome.arms.items() if measure in measures}
+    base = arms.pop(outcome.baseline)
+    figure = figure_class()(figsize=(WIDTH, HEAD + ROW * max(len(arms), 1)), layout="constrained")
+    axes = figure.subplots()
+    for place, values in enumerate(arms.values()):
+        paired = factor * (values - base)
+        mean, count = paired.mean(), len(paired)
+        half = stdtrit(count - 1, 1 - LEVEL / 2) * paired.std(ddof=1) / np.sqrt(count)
+        axes.plot(paired, np.full(count, place) + 0.16, ".", color="tab:gray", alpha=0.6, markersize=5)
+        axes.errorbar(mean, place - 0.08, xerr=half, fmt="o", color="tab:blue", capsize=3, markersize=5)
+        text = f"{mean:+.2f}" if unit else f"{mean:+.3g}"
+        axes.text(1.01, place, text, transform=axes.get_yaxis_transform(), va="center", fontsize=8)
+    axes.axvline(0, color="black", linewidth=0.8)
+    axes.set_yticks(range(len(arms)), list(arms))
+    axes.set_ylim(len(arms) - 0.4, -0.6)
+    name = measure.replace("_", " ")
+    axes.set_xlabel(f"{name} less {outcome.baseline}" + (f", {unit}" if unit else ""))
+    level = f"{outcome.baseline}: {factor * base.mean():.4g}" + (" %" if unit else "")
+    axes.set_title(f"{outcome.study}: {outcome.question}\n{level}, n {len(base)}, mean and 95 % interval", fontsize=9)
+    save_picture(figure, path)

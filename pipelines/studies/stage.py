@@ -1,0 +1,108 @@
+"""A study runs as one stage: its bench is opened, its arms trained and measured, its claims judged, all of it kept."""
+
+import resource
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+from kdcache.base.devices import default_device
+from kdcache.base.folder_lock import held
+from kdcache.base.progress import Progress, StopRequest, silent
+from kdcache.base.whole_files import make_folder
+from kdcache.errors import InvalidInputError
+from kdcache.pipelines.studies.bench import Bench
+from kdcache.pipelines.studies.catalogue import STUDIES, load_study
+from kdcache.pipelines.studies.command_lines import command_line
+from kdcache.pipelines.studies.outcome import Outcome, judged_claims, load, plain, save
+from kdcache.pipelines.studies.pieces import Pieces
+from kdcache.pipelines.studies.settings import StudySettings
+from kdcache.pipelines.studies.study import Study
+from kdcache.pipelines.studies.study_data import StudyData
+from kdcache.views.provenance import provenance
+
+
+@dataclass(frozen=True)
+class Listed:
+    """A study in the list: name, paper, the claim in a line, minutes on two cores, and its last verdict in a folder."""
+
+    name: str
+    row: int
+    paper: str
+    question: str
+    minutes: float
+    verdict: str
+
+
+def list_studies(folder: Path) -> list[Listed]:
+    """All studies, in the order of the papers."""
+    rows = []
+    for name in STUDIES:
+        study, outcome = load_study(name), load(folder, name)
+        verdict = "" if outcome is None else ("toy: " if outcome.toy else "") + outcome.verdict
+        rows.append(Listed(name, study.row, study.paper, study.question, study.minutes, verdict))
+    return rows
+
+
+def commands_of(settings: StudySettings) -> list[str]:
+    """The kdcache lines that make and measure every arm of a study; nothing is made."""
+    study = load_study(settings.study)
+    require_usable(study, settings)
+    pieces = Pieces(Path(settings.folder), dry=True)
+    study.run(Bench(settings, pieces, StudyData.open(settings)))
+    return ["export OMP_NUM_THREADS=1  # as the study does", *pieces.commands]
+
+
+def run_study(settings: StudySettings, *, progress: Progress = silent, stop: StopRequest | None = None) -> Outcome:
+    """Run a study, or go on with it: pieces that stand in its folder are taken as they are.
+
+    Raises InvalidInputError for data or networks that it cannot use, before any work, and InterruptedRunError once
+    `stop` is requested.
+    """
+    study = load_study(settings.study)
+    require_usable(study, settings)
+    start, cpu = time.monotonic(), _cpu_seconds()
+    folder = Path(settings.folder)
+    data = StudyData.open(settings)
+    make_folder(folder)
+    with held(folder):
+        pieces = Pieces(folder, settings.jobs, progress=progress, stop=stop or StopRequest())
+        bench = Bench(settings, pieces, data)
+        findings = study.run(bench)
+        machine = provenance(default_device())
+        outcome = Outcome(
+            study=study.name, row=study.row, title=study.title, paper=study.paper, question=study.question,
+            data=f"{data.train.name}: {len(data.train):,} rows, tested on {data.test_rows:,}", seeds=bench.seeds,
+            toy=settings.toy, baseline=study.baseline, measure=study.measure, arms=plain(findings.arms),
+            claims=judged_claims(study, findings), differences=study.differences, notes=findings.notes,
+            seconds=time.monotonic() - start, cpu_seconds=_cpu_seconds() - cpu, made=pieces.made,
+            present=pieces.present, rows_asked=pieces.rows_asked, versions=machine.versions,
+            device=f"{machine.device}, {machine.cpu_capability}",
+            command=command_line("study", "study", settings),
+        )  # fmt: skip
+        save(outcome, folder)
+    return outcome
+
+
+def require_usable(study: Study, settings: StudySettings) -> None:
+    """Raises InvalidInputError for networks of the user's own that a study cannot ask its question of."""
+    if settings.weights and not settings.teacher:
+        raise InvalidInputError(f"--weights {settings.weights} is given and no --teacher; name the network they are of")
+    if settings.teacher and study.own_teacher == "none":
+        raise InvalidInputError(
+            f"study {study.name} makes teachers of its own kind; leave out --teacher {settings.teacher}"
+        )
+    if settings.weights and study.own_teacher == "untrained":
+        raise InvalidInputError(
+            f"study {study.name} trains its teachers, for its claims are about them; leave out --weights "
+            f"{settings.weights}, and give --teacher alone"
+        )
+    if settings.student and not study.own_student:
+        raise InvalidInputError(
+            f"study {study.name} needs students of its own kind; leave out --student {settings.student}"
+        )
+
+
+def _cpu_seconds() -> float:
+    """CPU seconds of this process and of its children that have ended."""
+    children = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return time.process_time() + children.ru_utime + children.ru_stime

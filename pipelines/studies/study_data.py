@@ -1,0 +1,130 @@
+"""The data of a study: a training split of which rows are taken, rows held out from it, and a test split."""
+
+import hashlib
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from kdcache.base.whole_files import make_folder
+from kdcache.errors import InvalidInputError
+from kdcache.pipelines.studies.settings import StudySettings
+from kdcache.views.data_parts import write_ids
+from kdcache.views.readable import first_view
+from kdcache.views.sources import Data, open_data
+from kdcache.views.transforms import PRESETS, build_transform
+
+FASHION = "/usr/share/datasets/fashion-mnist"  # where Debian's package puts it
+SIDE = 14  # of its pictures here: a quarter of the pixels, a quarter of the time
+HELD_OUT = 10_000  # rows at the end of the training split that no network learns from, or a sixth of the split
+TOY_TEACHER, TOY_STUDENT = 400, 100  # rows
+SHUFFLED = ("fashion-mnist", "digits")  # whose first rows are as good as any
+
+
+@dataclass(frozen=True)
+class StudyData:
+    """The data of a study.
+
+    spec, train_set, test_set: as `open_data` takes them. train: the training split. shape: [ch, H, W] of a view.
+    folder: where lists of rows are written. transform, transform_set: of every picture. rows: the rows that the user
+    wants students to learn from, 0 for the study's own number.
+    """
+
+    spec: str
+    train_set: dict[str, Any]
+    test_set: dict[str, Any]
+    train: Data
+    test_rows: int
+    shape: tuple[int, ...]
+    folder: Path
+    transform: str
+    transform_set: dict[str, Any]
+    rows: int = 0
+    toy: bool = False
+
+    @classmethod
+    def open(cls, settings: StudySettings) -> "StudyData":
+        """Open both splits. Raises InvalidInputError for a data set that a study cannot use, naming what it needs."""
+        spec = settings.data or ("digits" if settings.toy else f"fashion-mnist:{FASHION}")
+        if not settings.data and not settings.toy and not Path(FASHION).is_dir():
+            raise InvalidInputError(
+                f"the studies' own data are not here: {FASHION} is no folder; on Debian: apt install "
+                "dataset-fashion-mnist; or ask on your own with --data, or see that it runs with --toy"
+            )
+        both = {"side": SIDE, **settings.data_set} if spec.startswith("fashion-mnist:") else settings.data_set
+        train_set = {**both, **(settings.train_set or _split(spec, ("train",), "--train-set"))}
+        test_set = {**both, **(settings.val_set or _split(spec, ("test", "val"), "--val-set"))}
+        train, test = open_data(spec, train_set), open_data(spec, test_set)
+        for data, name in ((train, "training"), (test, "test")):
+            if not (data.labels >= 0).all():
+                raise InvalidInputError(
+                    f"{int((data.labels < 0).sum())} of {len(data)} rows of the {name} split have no label; a study "
+                    "needs all of them: leave these out with rows=FILE"
+                )
+        if len(train) < train.classes * 10:
+            raise InvalidInputError(
+                f"the training split has {len(train)} rows of {train.classes} classes; a study needs ten rows a class"
+            )
+        if list(train.ids) == list(test.ids):
+            raise InvalidInputError("training and test split have the same ids: give --val-set another split")
+        transform, _ = build_transform(settings.transform, settings.transform_set)
+        shape = tuple(first_view(transform, train.samples, 0).shape)
+        return cls(
+            spec, train_set, test_set, train, len(test), shape, Path(settings.folder) / "rows", settings.transform,
+            settings.transform_set, settings.rows, settings.toy,
+        )  # fmt: skip
+
+    @property
+    def own_transform(self) -> str:
+        """The transform where it is the user's own, which must be named again beside a store; else empty."""
+        return self.transform if self.transform not in PRESETS else ""
+
+    @property
+    def held_out_rows(self) -> int:
+        """The number of rows that are held out."""
+        return min(HELD_OUT, len(self.train) // 6)
+
+    def part(self, rows: int, *, skip: int = 0, teacher: bool = False, **arguments: Any) -> dict[str, Any]:
+        """The arguments of so many training rows behind the first `skip`, or of as many as there are. `teacher`: rows
+        of a teacher, whose number the user does not change. `arguments`: further ones, such as noise=0.3."""
+        count = rows if teacher or not self.rows else self.rows
+        if self.toy:
+            count, skip = min(count, TOY_TEACHER if teacher else TOY_STUDENT), min(skip, TOY_TEACHER)
+        stop = min(skip + count, len(self.train) - self.held_out_rows)
+        return {**self.train_set, **self._range(max(stop - count, 0), stop), **arguments}
+
+    def held_out(self, rows: int = HELD_OUT) -> dict[str, Any]:
+        """The arguments of rows that are held out from the training split."""
+        start = len(self.train) - self.held_out_rows
+        return {**self.train_set, **self._range(start, min(start + rows, len(self.train)))}
+
+    def _range(self, start: int, stop: int) -> dict[str, Any]:
+        """Rows by range where their order means nothing; else a list of them, drawn by a permutation that stays."""
+        if self.spec.partition(":")[0] in SHUFFLED:
+            return {"range": f"{start}:{stop}"}
+        order = np.random.default_rng(0).permutation(len(self.train))[start:stop]
+        return {"rows": self.write_rows([self.train.ids[index] for index in np.sort(order).tolist()])}
+
+    def write_rows(self, ids: list[str]) -> str:
+        """Write a list of rows, named by what it holds, and return its path."""
+        path = self.folder / f"{hashlib.sha256(json.dumps(ids).encode()).hexdigest()[:8]}.txt"
+        if not path.exists():
+            make_folder(self.folder)
+            write_ids(path, ids)
+        return path.as_posix()
+
+
+def _split(spec: str, names: tuple[str, ...], flag: str) -> dict[str, Any]:
+    """The argument that names a split. Raises InvalidInputError for a folder that has none of these."""
+    kind, _, place = spec.partition(":")
+    if kind != "folder":
+        return {"split": names[0]}
+    for name in names:
+        if (Path(place) / name).is_dir():
+            return {"split": name}
+    raise InvalidInputError(
+        f"{place} has no folder {' or '.join(names)}; a study trains on one split and judges on another: give {flag} "
+        "split=NAME"
+    )

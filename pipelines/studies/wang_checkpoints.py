@@ -1,0 +1,63 @@
+"""Wang et al. 2022: a teacher half-way through its training teaches as well as the last one, several do better."""
+
+from typing import Any
+
+from kdcache.pipelines.studies.bench import Arms, Bench
+from kdcache.pipelines.studies.study import Claim, Findings, Study
+
+EPOCHS, ROWS = 20, 500
+KEPT, JOINED = (4, 8, 12, 16), (8, 12, 16)
+SCHEDULE: dict[str, Any] = {"schedule": "step", "step_epochs": (6, 12, 16)}  # 60, 120 and 160 of the paper's 200
+CLAIMS = {
+    "as_good": Claim("12 of 20 epochs teach as well as all", direction="not below", margin=0.005),
+    "better": Claim("12 of 20 epochs teach better than all"),
+    "ensemble": Claim("the mean of three checkpoints teaches better than the last"),
+    "teacher": Claim("the last checkpoint itself is above the one of 12 epochs"),
+}
+
+
+def run(bench: Bench) -> Findings:
+    kept = {epoch: bench.epoch(epoch, EPOCHS) for epoch in KEPT}
+    marks = tuple(sorted(set(kept.values())))
+    last = bench.teachers(bench.mlp(384, depth=2), 10_000, EPOCHS, keep_epochs=marks, val_epochs=1, **SCHEDULE)
+    teachers = {**{epoch: bench.checkpoints(last, mark) for epoch, mark in kept.items()}, EPOCHS: last}
+    stores = {epoch: bench.stores(some, bench.data.part(ROWS)) for epoch, some in teachers.items()}
+    halves = {"set": {"w_ce": 0.5, "w_kd": 0.5}, "temperature": 5.0}
+    arms: Arms = {
+        "alone": {},
+        **{f"epoch {epoch}": {**halves, "store": store} for epoch, store in stores.items()},
+        "mean of three": {**halves, "store": tuple(stores[epoch] for epoch in JOINED), "combine": "logits"},
+    }
+    accuracy = bench.validated(bench.students(arms, bench.mlp(32), rows=ROWS, epochs=80))
+    of_teacher = {
+        epoch: bench.validated({"teacher": bench.runs_of(last)}, epoch=mark)["teacher"]
+        for epoch, mark in ((12, kept[12]), (EPOCHS, 0))
+    }
+    return Findings(
+        arms={arm: {"accuracy": values} for arm, values in accuracy.items()},
+        evidence={
+            "as_good": accuracy["epoch 12"] - accuracy[f"epoch {EPOCHS}"],
+            "better": accuracy["epoch 12"] - accuracy[f"epoch {EPOCHS}"],
+            "ensemble": accuracy["mean of three"] - accuracy[f"epoch {EPOCHS}"],
+            "teacher": of_teacher[EPOCHS] - of_teacher[12],
+        },
+    )
+
+
+STUDY = Study(
+    name="wang_checkpoints",
+    row=15,
+    title="Efficient Knowledge Distillation from Model Checkpoints",
+    paper="Wang et al. 2022, arXiv 2210.06458",
+    question="a half-way checkpoint teaches as well as the last, several better",
+    claims=CLAIMS,
+    differences=(
+        "The paper distils ResNets on CIFAR and ImageNet; here a perceptron of 10,000 rows of Fashion-MNIST at 14 x 14 "
+        "teaches a smaller one on 500 of these.",
+        "The paper chooses its checkpoints by mutual information, estimated with a decoder; here they are fixed.",
+    ),
+    run=run,
+    minutes=4,
+    baseline="alone",
+    own_teacher="untrained",
+)
