@@ -16,6 +16,7 @@ from kdcache.errors import InvalidInputError
 FASHION = (
     "T-shirt/top", "Trouser", "Pullover", "Dress", "Coat", "Sandal", "Shirt", "Sneaker", "Bag", "Ankle boot",
 )  # fmt: skip
+SIDE = 28  # pixels, of its images
 
 
 @dataclass(frozen=True)
@@ -58,16 +59,33 @@ def load_digits(split: str = "train") -> BuiltIn:
     return BuiltIn(_tensors(images, bunch.target[rows]), [str(digit) for digit in range(10)], f"digits split={split}")
 
 
-def load_fashion_mnist(folder: Path, split: str = "train") -> BuiltIn:
-    """Fashion-MNIST (Xiao et al. 2017) as gzipped IDX files: 60,000 for training, 10,000 for test."""
+def load_fashion_mnist(folder: Path, split: str = "train", side: int = SIDE) -> BuiltIn:
+    """Fashion-MNIST (Xiao et al. 2017) as gzipped IDX files: 60,000 for training, 10,000 for test.
+
+    side: of smaller images, whose pixels are means over squares of the original, rounded half to even.
+    """
     prefix = {"train": "train", "test": "t10k"}.get(split)
     if prefix is None:
         raise InvalidInputError(f"data fashion-mnist: split is {split!r}; choose train or test")
+    if not isinstance(side, int) or isinstance(side, bool) or side < 1 or SIDE % side:
+        sides = ", ".join(str(number) for number in range(1, SIDE + 1) if SIDE % number == 0)
+        raise InvalidInputError(f"data fashion-mnist: side is {side!r}, of images of {SIDE} x {SIDE}; choose {sides}")
     images = read_idx(folder / f"{prefix}-images-idx3-ubyte.gz")
     labels = read_idx(folder / f"{prefix}-labels-idx1-ubyte.gz")
     if len(images) != len(labels):
         raise InvalidInputError(f"data fashion-mnist: {folder} has {len(labels)} labels for {len(images)} images")
-    return BuiltIn(_tensors(images, labels), FASHION, f"fashion-mnist split={split}")
+    name = f"fashion-mnist split={split}"
+    if side != SIDE:
+        images, name = shrunk(images, side), f"{name} side={side}"
+    return BuiltIn(_tensors(images, labels), FASHION, name)
+
+
+def shrunk(images: npt.NDArray[np.uint8], side: int) -> npt.NDArray[np.uint8]:
+    """Images [N, H, H] u8 as [N, side, side]: means over squares, rounded half to even; side divides H."""
+    square = images.shape[1] // side
+    means = images.reshape(len(images), side, square, side, square).mean(axis=(2, 4))
+    pixels: npt.NDArray[np.uint8] = np.rint(means).astype(np.uint8)
+    return pixels
 
 
 def _tensors(images: npt.NDArray[np.uint8], labels: npt.NDArray[Any]) -> Tensors:

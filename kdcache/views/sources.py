@@ -22,8 +22,9 @@ from kdcache.base.user_code import exception_text
 from kdcache.errors import InvalidInputError
 from kdcache.store.manifest import DatasetIdentity
 from kdcache.views.built_in import BuiltIn, load_digits, load_fashion_mnist
+from kdcache.views.chosen_rows import ARGUMENTS, chosen_rows
 from kdcache.views.contents import image_bytes
-from kdcache.views.data_parts import ids_digest, listed_indices, part_of
+from kdcache.views.data_parts import ids_digest
 from kdcache.views.decoding import DECODERS, ImageFiles, decoder_name
 from kdcache.views.draw import Samples
 from kdcache.views.image_folder import list_images
@@ -90,12 +91,12 @@ def open_data(
 ) -> Data:
     """The data set of a spec: digits, fashion-mnist:FOLDER, folder:PATH, torchvision:NAME, or a user's callable.
 
-    Every kind takes `rows`, a file of the ids of samples to keep, and `limit`, which keeps the first so many; a
-    callable that has `rows` itself keeps it. `labels` "none": labels are not looked at, and no sample has one.
-    `progress` hears of labels that are read one by one. Raises InvalidInputError.
+    Every kind takes the arguments of `chosen_rows`, which choose some of its rows and change labels; a callable that
+    has one of that name itself keeps it, but for `limit`. `labels` "none": labels are not looked at, and no sample has
+    one. `progress` hears of labels that are read one by one. Raises InvalidInputError.
     """
-    part, arguments = arguments, of_whole(spec, arguments)
-    limit, rows = part.get("limit"), None if "rows" in arguments else part.get("rows")
+    given, arguments = arguments, of_whole(spec, arguments)
+    choice = {name: given[name] for name in ARGUMENTS if given.get(name) is not None and name not in arguments}
     kind, _, place = spec.partition(":")
     if kind in _KINDS:
         data = _KINDS[kind](place, arguments)
@@ -109,27 +110,20 @@ def open_data(
         raise InvalidInputError(f"there is no data set {spec!r}; choose {forms}")
     if len(data) == 0:
         raise InvalidInputError(f"data {spec} has no samples; check its path and its split")
-    data = data if rows is None else part_of(data, listed_indices(str(rows), data.ids))
-    data = data if limit is None else _limited(data, limit)
     data = data.without_labels() if labels == "none" else data
+    data = chosen_rows(data, choice, classes=data.classes)
+    name = " ".join([data.name, *(f"{key}={value}" for key, value in choice.items() if key not in ("rows", "limit"))])
     notes = (*data.notes, *label_notes(data.labels), *absent_notes(data.labels, data.class_names))
-    return replace(data, notes=notes)
+    return replace(data, name=name, notes=notes)
 
 
 def of_whole(spec: str, arguments: dict[str, Any]) -> dict[str, Any]:
-    """The arguments of a data set without those that choose a part of it."""
-    whole = {name: value for name, value in arguments.items() if name not in ("limit", "rows")}
-    if "rows" in arguments and spec.partition(":")[0] not in (*_KINDS, "torchvision") and ":" in spec:
+    """The arguments of a data set without those that choose some of its rows or change labels."""
+    choosing = set(ARGUMENTS) & arguments.keys()
+    if choosing and spec.partition(":")[0] not in (*_KINDS, "torchvision") and ":" in spec:
         with suppress(ValueError):  # of builtins without a signature
-            if "rows" in inspect.signature(load_callable(spec, "data")).parameters:
-                whole["rows"] = arguments["rows"]
-    return whole
-
-
-def _limited(data: Data, limit: Any) -> Data:
-    if not isinstance(limit, int) or isinstance(limit, bool) or not 1 <= limit <= len(data):
-        raise InvalidInputError(f"limit is {limit!r}; the data set has {len(data)} samples")
-    return replace(data, ids=data.ids[:limit], labels=data.labels[:limit])
+            choosing -= inspect.signature(load_callable(spec, "data")).parameters.keys() - {"limit"}
+    return {name: value for name, value in arguments.items() if name not in choosing}
 
 
 def describe_samples(samples: Any, name: str, *, labels: UseOfLabels = "data", progress: Progress = silent) -> Data:
@@ -235,7 +229,7 @@ def _folder(place: str, arguments: dict[str, Any]) -> Data:
     decoder = str(arguments.pop("decoder", DECODERS[0]))
     max_pixels, hidden = arguments.pop("max_pixels", None), arguments.pop("hidden", False)
     if arguments:
-        known = "split, decoder, max_pixels, hidden, rows and limit"
+        known = "split, decoder, max_pixels, hidden, rows and limit, and as any data range, imbalance and noise"
         raise InvalidInputError(f"data folder takes {known}, not {', '.join(arguments)}")
     if max_pixels is not None and (not isinstance(max_pixels, int) or isinstance(max_pixels, bool) or max_pixels < 1):
         raise InvalidInputError(f"data folder: max_pixels is {max_pixels!r}; give the pixels of the largest picture")
