@@ -9,7 +9,7 @@ from kdcache.pipelines.settings import load_settings
 from kdcache.pipelines.studies.settings import StudySettings
 
 if TYPE_CHECKING:
-    from kdcache.pipelines.studies.outcome import ClaimOutcome, Outcome
+    from kdcache.pipelines.studies.outcome import Outcome
 
 
 @with_flags(StudySettings, "study")
@@ -17,6 +17,11 @@ def command(flags: dict[str, Any], config: str | None, as_json: bool) -> None:
     settings = load_settings(StudySettings, flags, config)
     from kdcache.pipelines.studies.stage import commands_of, list_studies, run_study
 
+    if settings.page:
+        from kdcache.pipelines.studies.page import write_page
+
+        write_page(Path(settings.folder), Path(settings.page))
+        return
     if not settings.study:
         _print_list(list_studies(Path(settings.folder)), as_json)
         return
@@ -52,7 +57,8 @@ def _print_list(studies: list[Any], as_json: bool) -> None:
 def _print(outcome: "Outcome", picture: str) -> None:
     import numpy as np
 
-    from kdcache.pipelines.studies.figure import SHARES
+    from kdcache.pipelines.studies.page import interval_text
+    from kdcache.pipelines.studies.study import SHARES
 
     names = list(dict.fromkeys(name for measures in outcome.arms.values() for name in measures))
     factor = {name: 100.0 if name in SHARES else 1.0 for name in names}
@@ -68,7 +74,7 @@ def _print(outcome: "Outcome", picture: str) -> None:
     for number, claim in enumerate(outcome.claims, 1):
         paper = f"; the paper: {claim.paper}" if claim.paper else ""
         holm = f" ({claim.holm} with all claims in view)" if claim.holm != claim.verdict else ""
-        print_line(f"{number} {claim.text}: {_interval(claim)}{paper}: {claim.verdict}{holm}")
+        print_line(f"{number} {claim.text}: {interval_text(claim)}{paper}: {claim.verdict}{holm}")
     for difference in outcome.differences:
         print_note(f"not as in the paper: {difference}")
     for note in outcome.notes:
@@ -85,10 +91,3 @@ def _print(outcome: "Outcome", picture: str) -> None:
         },
         as_json=False,
     )
-
-
-def _interval(claim: "ClaimOutcome") -> str:
-    factor = 100.0 if claim.points else 1.0
-    digits = ".2f" if claim.points else ".4g"
-    text = f"{factor * claim.mean:+{digits}} ({factor * claim.low:+{digits}} to {factor * claim.high:+{digits}})"
-    return text if claim.direction == "above" else f"{text}, margin {factor * claim.margin:{digits}}"

@@ -1,6 +1,6 @@
 """The bench of a study makes teachers, stores and students of few words, and measures them over seeds."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
@@ -21,6 +21,7 @@ from kdcache.training.run_folder import read_metrics
 from kdcache.training.saved_networks import PREFIX
 
 TOY_SEEDS, TOY_EPOCHS = 2, 2
+APART = 1_000_000  # seeds of several teachers of one seed
 OPTIMISER = {"lr": 0.05, "batch_size": 64}  # of every training, beside train's defaults: SGD, cosine, decay 5e-4
 
 Teachers = TypeVar("Teachers", bound=tuple[str, ...])
@@ -32,8 +33,8 @@ Measures = dict[str, dict[str, Values]]
 """Measures by arm and name; a value a seed."""
 
 
-class BySeed(tuple[str, ...]):
-    """Folders of runs or stores, one a seed."""
+class BySeed(tuple[Any, ...]):
+    """Values that differ by seed, such as the folders of runs or stores, one a seed."""
 
     __slots__ = ()
 
@@ -100,9 +101,10 @@ class Bench:
         """One teacher, of the first seed: `run:FOLDER@last`, or the user's own spec."""
         return self.teachers_of(network, self.seeds[:1], rows, epochs, **settings)[0]
 
-    def teachers(self, network: Network, rows: int, epochs: int, **settings: Any) -> BySeed:
-        """A teacher for each seed."""
-        return BySeed(self.teachers_of(network, self.seeds, rows, epochs, **settings))
+    def teachers(self, network: Network, rows: int, epochs: int, *, another: int = 0, **settings: Any) -> BySeed:
+        """A teacher for each seed; `another`: that many have been trained for each before."""
+        seeds = [seed + another * APART for seed in self.seeds]
+        return BySeed(self.teachers_of(network, seeds, rows, epochs, **settings))
 
     def teachers_of(
         self, network: Network, seeds: Sequence[int], rows: int, epochs: int, **settings: Any
@@ -131,12 +133,16 @@ class Bench:
             **self.settings.training,
         }  # fmt: skip
         trainings = [
-            {**common, **{name: _of_seed(value, number) for name, value in arm.items()}, "seed": seed}
+            {**_of_seed({**common, **arm}, number), "seed": seed}
             for arm in arms.values()
             for number, seed in enumerate(self.seeds)
         ]
         folders, n = self.pieces.train("training students", trainings), len(self.seeds)
         return {arm: BySeed(folders[n * number : n * (number + 1)]) for number, arm in enumerate(arms)}
+
+    def same(self, teacher: str) -> BySeed:
+        """One teacher for all seeds."""
+        return BySeed(teacher for _ in self.seeds)
 
     def epochs(self, epochs: int) -> int:
         """The epochs of a student, where the study says so many."""
@@ -161,8 +167,11 @@ class Bench:
         return self.stores((teacher,), rows, **settings)[0]
 
     def stores(self, teachers: Teachers, rows: Rows, **settings: Any) -> Teachers:
-        """A store for each teacher; those of a `BySeed` are one."""
-        extractions = [self._extraction(teacher, rows, settings) for teacher in teachers]
+        """A store for each teacher; those of a `BySeed` are one, and may be of rows that differ by seed."""
+        extractions = [
+            self._extraction(teacher, _of_seed(rows, number) if isinstance(teachers, BySeed) else rows, settings)
+            for number, teacher in enumerate(teachers)
+        ]
         return type(teachers)(self.pieces.extract("extracting", extractions))
 
     # measures
@@ -194,7 +203,10 @@ class Bench:
         groups = [(n,) for n in range(len(self.seeds))] if by_seed else [tuple(range(len(self.seeds)))]
         values = {arm: {name: self._unknown() for name in measures} for arm in runs}
         for done, numbers in enumerate(groups, 1):
-            places = {f"{folders[n]}@last": (arm, n) for n in numbers for arm, folders in runs.items()}
+            places: dict[str, list[tuple[str, int]]] = {}
+            for n in numbers:
+                for arm, folders in runs.items():
+                    places.setdefault(f"{folders[n]}@last", []).append((arm, n))
             asked = CompareSettings(
                 runs=tuple(places), store=(stores[numbers[0]],) if by_seed else tuple(stores), data=self.data.spec,
                 data_set=self.data.test_set if rows is None else rows, transform=self.data.own_transform,
@@ -206,11 +218,15 @@ class Bench:
             with one_thread():
                 comparison = compare(asked)
             for member in (member for group in comparison.groups for member in group.members):
-                arm, n = places[member.place]
-                for name in measures:
-                    values[arm][name][n] = member.measures[name].value
+                for arm, n in places[member.place]:
+                    for name in measures:
+                        values[arm][name][n] = member.measures[name].value
             self.pieces.progress("comparing", done, len(groups))
         return values
+
+    def known(self, function: Callable[[], Values], default: Values) -> Values:
+        """What a function finds out from pieces; where none are made, `default`."""
+        return default if self.pieces.dry else function()
 
     def slope(self, sizes: Sequence[float], values: Sequence[Values]) -> Values:
         """The slope of values [sizes][n] over the binary logarithm of sizes, by least squares: per doubling, a seed."""
@@ -223,7 +239,8 @@ class Bench:
         named = (
             {"teacher_set": own.teacher_set, "weights": own.weights} if own.weights and teacher == own.teacher else {}
         )
-        return {"teacher": teacher, **named, "encoding": "full", **self._inputs(rows), **settings}
+        toy = {"min_accuracy": 0.0} if own.toy else {}
+        return {"teacher": teacher, **named, "encoding": "full", **toy, **self._inputs(rows), **settings}
 
     def _inputs(self, rows: Rows) -> dict[str, Any]:
         return {
@@ -249,7 +266,9 @@ def _noted(run: str, measure: str, epoch: int) -> float:
 
 
 def _of_seed(value: Any, number: int) -> Any:
-    """The value of a seed: of a `BySeed` its own; of a tuple with some of these likewise."""
+    """The value of a seed: of a `BySeed` its own; of a tuple or dict with some of these likewise."""
     if isinstance(value, BySeed):
         return value[number]
+    if isinstance(value, dict):
+        return {name: _of_seed(entry, number) for name, entry in value.items()}
     return tuple(_of_seed(entry, number) for entry in value) if isinstance(value, tuple) else value

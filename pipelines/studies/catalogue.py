@@ -6,7 +6,26 @@ from typing import cast
 from kdcache.errors import InvalidInputError
 from kdcache.pipelines.studies.study import Study
 
-STUDIES = ("stanton", "cho", "tung", "chen", "han", "yang", "wang_checkpoints", "nagarajan", "tang")
+STUDIES = (
+    "stanton",
+    "ojha",
+    "cho",
+    "guo",
+    "tung",
+    "lukasik",
+    "pham",
+    "chen",
+    "han",
+    "yang",
+    "mishra",
+    "menon",
+    "ganta",
+    "wang_checkpoints",
+    "gao",
+    "nagarajan",
+    "tang",
+    "livanos",
+)
 
 
 def load_study(name: str) -> Study:

@@ -7,9 +7,9 @@ from scipy.special import stdtrit
 
 from kdcache.base.figures import figure_class, save_picture
 from kdcache.pipelines.studies.outcome import Outcome
+from kdcache.pipelines.studies.study import SHARES
 from kdcache.pipelines.studies.verdict import LEVEL
 
-SHARES = ("accuracy", "agreement", "ece", "worst_3_classes", "attention_iou")  # in points of a hundred
 WIDTH, HEAD, ROW = 6.4, 1.1, 0.34  # inches
 
 

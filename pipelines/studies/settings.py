@@ -41,4 +41,5 @@ class StudySettings(BaseModel):
     jobs: Annotated[int, Range(1, 64)] = Field(default=1, description="processes that train, one thread each")
     toy: bool = Field(default=False, description="digits, two seeds, two epochs: does it run at all")
     commands: bool = Field(default=False, description="print the kdcache lines of every arm, and do nothing")
+    page: str = Field(default="", description="write the page (.md) of the outcomes in the folder, and run nothing")
     plot: bool = Field(default=True, description="draw the picture of the arms")

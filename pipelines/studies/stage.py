@@ -10,6 +10,7 @@ from kdcache.base.folder_lock import held
 from kdcache.base.progress import Progress, StopRequest, silent
 from kdcache.base.whole_files import make_folder
 from kdcache.errors import InvalidInputError
+from kdcache.pipelines.extract.fresh_server import shared_server
 from kdcache.pipelines.studies.bench import Bench
 from kdcache.pipelines.studies.catalogue import STUDIES, load_study
 from kdcache.pipelines.studies.command_lines import command_line
@@ -17,7 +18,7 @@ from kdcache.pipelines.studies.outcome import Outcome, judged_claims, load, plai
 from kdcache.pipelines.studies.pieces import Pieces
 from kdcache.pipelines.studies.settings import StudySettings
 from kdcache.pipelines.studies.study import Study
-from kdcache.pipelines.studies.study_data import StudyData
+from kdcache.pipelines.studies.study_data import StudyData, require_fashion
 from kdcache.views.provenance import provenance
 
 
@@ -46,7 +47,7 @@ def list_studies(folder: Path) -> list[Listed]:
 def commands_of(settings: StudySettings) -> list[str]:
     """The kdcache lines that make and measure every arm of a study; nothing is made."""
     study = load_study(settings.study)
-    require_usable(study, settings)
+    settings = usable(study, settings)
     pieces = Pieces(Path(settings.folder), dry=True)
     study.run(Bench(settings, pieces, StudyData.open(settings)))
     return ["export OMP_NUM_THREADS=1  # as the study does", *pieces.commands]
@@ -59,12 +60,12 @@ def run_study(settings: StudySettings, *, progress: Progress = silent, stop: Sto
     `stop` is requested.
     """
     study = load_study(settings.study)
-    require_usable(study, settings)
+    settings, given = usable(study, settings), settings
     start, cpu = time.monotonic(), _cpu_seconds()
     folder = Path(settings.folder)
     data = StudyData.open(settings)
     make_folder(folder)
-    with held(folder):
+    with held(folder), shared_server():
         pieces = Pieces(folder, settings.jobs, progress=progress, stop=stop or StopRequest())
         bench = Bench(settings, pieces, data)
         findings = study.run(bench)
@@ -77,14 +78,15 @@ def run_study(settings: StudySettings, *, progress: Progress = silent, stop: Sto
             seconds=time.monotonic() - start, cpu_seconds=_cpu_seconds() - cpu, made=pieces.made,
             present=pieces.present, rows_asked=pieces.rows_asked, versions=machine.versions,
             device=f"{machine.device}, {machine.cpu_capability}",
-            command=command_line("study", "study", settings),
+            command=command_line("study", "study", given),
         )  # fmt: skip
         save(outcome, folder)
     return outcome
 
 
-def require_usable(study: Study, settings: StudySettings) -> None:
-    """Raises InvalidInputError for networks of the user's own that a study cannot ask its question of."""
+def usable(study: Study, settings: StudySettings) -> StudySettings:
+    """The settings, with the study's own data where it has some. Raises InvalidInputError for data or networks of the
+    user's own that it cannot ask its question of."""
     if settings.weights and not settings.teacher:
         raise InvalidInputError(f"--weights {settings.weights} is given and no --teacher; name the network they are of")
     if settings.teacher and study.own_teacher == "none":
@@ -100,6 +102,15 @@ def require_usable(study: Study, settings: StudySettings) -> None:
         raise InvalidInputError(
             f"study {study.name} needs students of its own kind; leave out --student {settings.student}"
         )
+
+    if not study.data:
+        return settings
+    if settings.data:
+        raise InvalidInputError(f"study {study.name} makes its own data; leave out --data {settings.data}")
+    if study.needs_fashion:
+        require_fashion()
+    own = {"data": study.data, "train_set": dict(study.train_set), "val_set": dict(study.val_set)}
+    return settings.model_copy(update=own)
 
 
 def _cpu_seconds() -> float:

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -12,6 +12,9 @@ if TYPE_CHECKING:
 
 Values = npt.NDArray[np.float64]
 """One value a seed, in the order of the bench's seeds."""
+
+SHARES = ("accuracy", "agreement", "ece", "worst_3_classes", "worst_class", "attention_iou")
+"""Measures that are shares, shown in points of a hundred."""
 
 Direction = Literal["above", "same", "not below"]
 """The claimed side of a difference: above 0; between -margin and margin; above -margin."""
@@ -57,7 +60,8 @@ class Study:
     row: its number in the list of systems. question: the claim in a line. claims: by key. differences: what is not as
     in the paper, every item a sentence. why: for claims that are not shown or reversed in the published run, by key:
     why that may be. own_teacher: see `Own`. own_student: false where students are of a kind that the study makes.
-    minutes: on two cores. baseline, measure: the arm that others are shown against, and by what.
+    minutes: on two cores. baseline, measure: the arm that others are shown against, and by what. data, train_set,
+    val_set: a data set of the study's own, which no other can replace; `needs_fashion`: it is made of Fashion-MNIST.
     """
 
     name: str
@@ -73,4 +77,8 @@ class Study:
     measure: str = "accuracy"
     own_teacher: Own = "any"
     own_student: bool = True
+    data: str = ""
+    train_set: Mapping[str, Any] = field(default_factory=dict)
+    val_set: Mapping[str, Any] = field(default_factory=dict)
+    needs_fashion: bool = False
     why: Mapping[str, str] = field(default_factory=dict)

@@ -48,11 +48,8 @@ class StudyData:
     def open(cls, settings: StudySettings) -> "StudyData":
         """Open both splits. Raises InvalidInputError for a data set that a study cannot use, naming what it needs."""
         spec = settings.data or ("digits" if settings.toy else f"fashion-mnist:{FASHION}")
-        if not settings.data and not settings.toy and not Path(FASHION).is_dir():
-            raise InvalidInputError(
-                f"the studies' own data are not here: {FASHION} is no folder; on Debian: apt install "
-                "dataset-fashion-mnist; or ask on your own with --data, or see that it runs with --toy"
-            )
+        if not settings.data and not settings.toy:
+            require_fashion()
         both = {"side": SIDE, **settings.data_set} if spec.startswith("fashion-mnist:") else settings.data_set
         train_set = {**both, **(settings.train_set or _split(spec, ("train",), "--train-set"))}
         test_set = {**both, **(settings.val_set or _split(spec, ("test", "val"), "--val-set"))}
@@ -114,6 +111,15 @@ class StudyData:
             make_folder(self.folder)
             write_ids(path, ids)
         return path.as_posix()
+
+
+def require_fashion() -> None:
+    """Raises InvalidInputError, with the way to get them, where Fashion-MNIST's files are not here."""
+    if not Path(FASHION).is_dir():
+        raise InvalidInputError(
+            f"the studies' own data are not here: {FASHION} is no folder; on Debian: apt install "
+            "dataset-fashion-mnist; or ask most studies on your own with --data, or see that one runs with --toy"
+        )
 
 
 def _split(spec: str, names: tuple[str, ...], flag: str) -> dict[str, Any]:

@@ -57,10 +57,16 @@ def _distance(claim: Claim, mean: float) -> float:
 def adjusted(judged: Sequence[Judged]) -> list[Verdict]:
     """Verdicts by the step-down procedure of Holm 1979 over all these claims: what is decided by chance in one claim of
     twenty is decided no more. A verdict either stays or becomes "not shown"."""
-    order = sorted(range(len(judged)), key=lambda number: judged[number].p)
-    verdicts: list[Verdict] = ["not shown"] * len(judged)
-    for rank, number in enumerate(order):
-        if judged[number].p * (len(judged) - rank) >= LEVEL:
+    return [
+        one.verdict if stays else "not shown" for one, stays in zip(judged, decided([j.p for j in judged]), strict=True)
+    ]
+
+
+def decided(levels: Sequence[float]) -> list[bool]:
+    """True for each claim that is still decided with all in view, by their levels p."""
+    stays = [False] * len(levels)
+    for rank, number in enumerate(sorted(range(len(levels)), key=levels.__getitem__)):
+        if levels[number] * (len(levels) - rank) >= LEVEL:
             break
-        verdicts[number] = judged[number].verdict
-    return verdicts
+        stays[number] = True
+    return stays

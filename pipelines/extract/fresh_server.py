@@ -1,0 +1,49 @@
+"""Many extractions in a row share a server that has imported kdcache, and forks their fresh processes, each of which
+would else import torch for seconds. It opens no data set: what it forks is as fresh as an interpreter of its own."""
+
+import os
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from multiprocessing import get_context
+
+from kdcache.pipelines.extract import fresh_draws
+from kdcache.pipelines.extract.fresh_draws import JOIN_SECONDS, fresh_environment
+from kdcache.pipelines.extract.fresh_process import Channel, open_dataset, serve
+from kdcache.views.workers import outlive_signals
+
+IMPORTED = ["kdcache.pipelines.extract.fresh_server"]
+
+
+@contextmanager
+def shared_server() -> Iterator[None]:
+    """While open, fresh processes are forked from one server, which starts with the first."""
+    start = fresh_draws.launch
+    fresh_draws.launch = start_from_server
+    try:
+        yield
+    finally:
+        fresh_draws.launch = start
+
+
+def start_from_server() -> tuple[Channel, Callable[[], None]]:
+    """A process that has imported kdcache, and nothing else of this one's; it ends with this one."""
+    context = get_context("forkserver")
+    context.set_forkserver_preload(IMPORTED)
+    ours, theirs = context.Pipe()
+    process = context.Process(target=_serve, args=(theirs, fresh_environment()), daemon=True)
+    process.start()
+    theirs.close()
+
+    def end() -> None:
+        process.kill()
+        process.join(JOIN_SECONDS)
+        ours.close()
+
+    return ours, end
+
+
+def _serve(channel: Channel, environment: dict[str, str]) -> None:
+    outlive_signals()
+    os.environ.clear()
+    os.environ.update(environment)
+    serve(channel, open_dataset)

@@ -1,0 +1,55 @@
+"""Gao 2023, a survey: assistants, curricula, masked features and decoupling, each family against plain KD."""
+
+from typing import Any
+
+from kdcache.pipelines.studies.bench import Arms, Bench, BySeed
+from kdcache.pipelines.studies.maps import DIFFERENCES, EPOCHS, ROWS, open_maps
+from kdcache.pipelines.studies.study import Claim, Findings, Study
+
+FAMILIES = {
+    "assistant": "a teaching assistant (TAKD)",
+    "curriculum": "a curriculum by the teacher's difficulty",
+    "masked": "masked features (MGD) beside KD",
+    "decoupled": "decoupling (DKD)",
+}
+CLAIMS = {name: Claim(f"{text} is above plain KD") for name, text in FAMILIES.items()}
+
+
+def run(bench: Bench) -> Findings:
+    maps = open_maps(bench)
+    first: Arms = {"assistant": {"store": maps.store}}
+    assistants = bench.students(first, bench.convnet(8), ROWS, EPOCHS)["assistant"]
+    between = bench.stores(BySeed(f"run:{run}@last" for run in assistants), bench.data.part(ROWS))
+    taught: dict[str, Any] = {"store": maps.store}
+    masked = {"mgd.w_ce": 0.0, "mgd.w_kd": 1.0, **{f"mgd.{key}": tap for key, tap in maps.taps.items()}}
+    arms: Arms = {
+        "alone": {},
+        "kd": taught,
+        "assistant": {"store": between},
+        "curriculum": {**taught, "curriculum": str(max(bench.epochs(EPOCHS) // 2, 1))},
+        "masked": {**taught, "objective": "kd+mgd", "set": masked},
+        "decoupled": {**taught, "objective": "dkd"},
+    }
+    accuracy = bench.validated(bench.students(arms, maps.student, ROWS, EPOCHS))
+    return Findings(
+        arms={arm: {"accuracy": values} for arm, values in accuracy.items()},
+        evidence={name: accuracy[name] - accuracy["kd"] for name in FAMILIES},
+    )
+
+
+STUDY = Study(
+    name="gao",
+    row=16,
+    title="A Survey on Recent Teacher-student Learning Studies",
+    paper="Gao 2023, arXiv 2304.04615",
+    question="each family of methods is above plain KD",
+    claims=CLAIMS,
+    differences=(
+        *DIFFERENCES,
+        "The survey has no experiments: each family stands for itself by one method, at its published settings but "
+        "for MGD's weight.",
+    ),
+    run=run,
+    minutes=8,
+    baseline="kd",
+)
