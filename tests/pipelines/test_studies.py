@@ -1,0 +1,135 @@
+"""Studies before they run: what they state, what they refuse, the rows that they take, and the lines that they print."""
+
+import json
+import shlex
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+import typer
+from torchvision.io import write_png
+
+from kdcache.cli.app import main
+from kdcache.cli.flags import with_flags
+from kdcache.errors import InvalidInputError
+from kdcache.pipelines.compare.settings import CompareSettings
+from kdcache.pipelines.settings import ExtractSettings, TrainSettings, load_settings
+from kdcache.pipelines.studies.catalogue import STUDIES, load_study
+from kdcache.pipelines.studies.command_lines import command_line
+from kdcache.pipelines.studies.settings import StudySettings
+from kdcache.pipelines.studies.stage import commands_of, list_studies, usable
+from kdcache.pipelines.studies.study_data import StudyData
+from kdcache.views.sources import open_data
+
+MODELS = {"train": TrainSettings, "extract": ExtractSettings, "compare": CompareSettings}
+
+
+def test_every_study_states_claims_differences_and_cost() -> None:
+    studies = [load_study(name) for name in STUDIES]
+    assert [study.name for study in studies] == list(STUDIES)
+    rows = [study.row for study in studies]
+    assert rows == sorted(set(rows))
+    for study in studies:
+        assert study.claims and study.differences and all(study.differences) and study.minutes > 0
+        assert study.why.keys() <= study.claims.keys()
+        assert all(claim.margin > 0 for claim in study.claims.values() if claim.direction != "above")
+
+
+def test_an_unknown_study_is_refused_with_the_names() -> None:
+    with pytest.raises(InvalidInputError, match="no study 'tank'.*tang"):
+        load_study("tank")
+
+
+@pytest.mark.parametrize(
+    ("name", "settings", "message"),
+    [
+        ("tang", {"weights": "t.pt"}, "no --teacher"),
+        ("cho", {"teacher": "torchvision:resnet18"}, "makes teachers of its own kind"),
+        ("stanton", {"teacher": "torchvision:resnet18", "weights": "t.pt"}, "leave out --weights t.pt"),
+        ("nagarajan", {"student": "torchvision:resnet18"}, "leave out --student"),
+        ("menon", {"data": "digits"}, "makes its own data; leave out --data digits"),
+    ],
+)
+def test_networks_and_data_that_a_study_cannot_use_are_refused(
+    name: str, settings: dict[str, str], message: str
+) -> None:
+    with pytest.raises(InvalidInputError, match=message):
+        usable(load_study(name), StudySettings(study=name, **settings))  # type: ignore[arg-type]
+
+
+def test_a_machine_without_the_data_is_told_how_to_get_them(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("kdcache.pipelines.studies.study_data.FASHION", "/nowhere")
+    with pytest.raises(InvalidInputError, match="apt install dataset-fashion-mnist"):
+        StudyData.open(StudySettings(study="tang"))
+
+
+def test_rows_of_teacher_students_and_held_out_lie_apart(tmp_path: Path) -> None:
+    data = StudyData.open(StudySettings(data="digits", folder=str(tmp_path)))
+    held_out, most = data.held_out(), data.part(1_000_000)
+    assert data.part(100)["range"] == "0:100"
+    start, stop = map(int, held_out["range"].split(":"))
+    assert most["range"] == f"0:{start}"
+    assert stop == len(data.train)
+    assert stop - start == data.held_out_rows == len(data.train) // 6
+
+
+def test_rows_of_a_sorted_folder_are_drawn_from_all_of_it(tmp_path: Path) -> None:
+    for split, count in (("train", 24), ("val", 4)):
+        for name in ("a", "b", "c"):
+            folder = tmp_path / "photos" / split / name
+            folder.mkdir(parents=True)
+            for number in range(count):
+                write_png(torch.full((3, 16, 16), number, dtype=torch.uint8), str(folder / f"{number}.png"))
+    settings = StudySettings(data=f"folder:{tmp_path / 'photos'}", folder=str(tmp_path / "studies"))
+    data = StudyData.open(settings)
+    part, held_out = (open_data(data.spec, rows) for rows in (data.part(30), data.held_out()))
+    assert (data.train_set, data.test_set) == ({"split": "train"}, {"split": "val"})
+    assert set(np.unique(part.labels)) == {0, 1, 2}
+    assert (len(part), len(held_out), data.test_rows) == (30, 12, 12)
+    assert not set(part.ids) & set(held_out.ids)
+    assert data.part(30) == StudyData.open(settings).part(30)
+
+
+def test_a_folder_of_one_split_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "train").mkdir()
+    with pytest.raises(InvalidInputError, match="no folder test or val.*--val-set split=NAME"):
+        StudyData.open(StudySettings(data=f"folder:{tmp_path}"))
+
+
+@pytest.mark.parametrize("name", ["tang", "stanton", "yang", "mishra"])
+def test_lines_that_a_study_prints_say_what_it_does(name: str, tmp_path: Path) -> None:
+    """Each line, read by the command's own flags, gives settings that print as that line again; nothing is made."""
+    lines = commands_of(StudySettings(study=name, toy=True, folder=str(tmp_path / "studies")))
+    kinds = set()
+    for line in lines[1:]:
+        program, command, *words = shlex.split(line)
+        settings, positional = parsed(command, words)
+        assert (program, command_line(command, positional, settings)) == ("kdcache", line)
+        kinds.add(command)
+    assert {"train", "extract"} <= kinds
+    assert not (tmp_path / "studies").exists()
+
+
+def parsed(command: str, words: list[str]) -> tuple[object, str]:
+    """The settings that a command makes of its words, by its own flags."""
+    positional = {"train": "run", "extract": "store", "compare": "runs"}[command]
+    taken: list[object] = []
+
+    def function(flags: dict[str, object], config: str | None, as_json: bool) -> None:
+        taken.append(load_settings(MODELS[command], flags, config))
+
+    app = typer.Typer()
+    app.command()(with_flags(MODELS[command], positional)(function))
+    app(words, standalone_mode=False)
+    return taken[0], positional
+
+
+def test_the_list_names_every_study(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    listed = list_studies(tmp_path)
+    assert [study.name for study in listed] == list(STUDIES)
+    assert not any(study.verdict for study in listed)
+    with pytest.raises(SystemExit) as ended:
+        main(["study", "--folder", str(tmp_path), "--json"])
+    assert ended.value.code == 0
+    assert [study["name"] for study in json.loads(capsys.readouterr().out)["studies"]] == list(STUDIES)
