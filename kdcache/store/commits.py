@@ -1,7 +1,7 @@
 """Commits: the record that a block is whole, how it is read, and all of them in one file at a seal."""
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from itertools import pairwise
 from typing import Annotated, ClassVar, Self
 
@@ -13,6 +13,7 @@ from kdcache.base.arrays import Array
 from kdcache.base.limits import COMMIT_LEAST, COMMIT_LIMIT, COMMITS_LIMIT, MIB, STRUCK_MAX
 from kdcache.base.records import Record, shorten
 from kdcache.errors import DamagedError, MissingBlockError, StoreError
+from kdcache.places.parallel import many
 from kdcache.places.place import Place
 from kdcache.store.layout import SegmentLayout
 from kdcache.store.provenance import Provenance
@@ -92,6 +93,12 @@ def listed_blocks(folder: Place, layout: SegmentLayout) -> Iterator[int]:
     for key in folder.keys(layout.commits_prefix):
         if name := COMMIT_NAME.fullmatch(key.rsplit("/", 1)[-1]):
             yield int(name[1])
+
+
+def uncommitted(folder: Place, layout: SegmentLayout, blocks: Sequence[int]) -> list[int]:
+    """Those of some blocks that have no commit file. Each is asked for alone, nothing is listed."""
+    sizes = many(folder, lambda block: folder.size(layout.commit_key(block)), blocks)
+    return [block for block, size in zip(blocks, sizes, strict=True) if size is None]
 
 
 def commits_bytes(commits: Mapping[int, Commit], layout: SegmentLayout) -> bytes:

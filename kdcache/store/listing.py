@@ -50,13 +50,3 @@ def listed_parts(folder: Place, identity: Identity) -> list[Part]:
             raise FormatError(f"{path} is not what this store's manifest predicts; restore it from another copy")
         parts.append((layout, None, absent.get(views, set())))
     return parts
-
-
-def absent_arrays(folder: Place, layout: SegmentLayout, arrays: Set[str]) -> set[str]:
-    """Those of the arrays that a copy of a segment was made without which are not there whole by now."""
-    absent = set()
-    for name in arrays:
-        spec = layout.arrays[name]
-        keys = (f"{spec.path}/zarr.json", *map(spec.key, range(layout.blocks)))
-        absent |= {name} if any(folder.size(key) is None for key in keys) else set()
-    return absent

@@ -2,21 +2,27 @@
 
 import os
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence, Set
 from itertools import pairwise
 from typing import Annotated, Literal, Self
 
+import numpy as np
+import numpy.typing as npt
 from pydantic import FailFast, model_validator
 
+from kdcache.base.arrays import values_digest
 from kdcache.base.canonical import sha256_hex
 from kdcache.base.limits import LATEST_LIMIT, SEAL_LIMIT
 from kdcache.base.records import Record
-from kdcache.errors import DamagedError, StoreNotFoundError
+from kdcache.errors import DamagedError, MissingBlockError, StoreNotFoundError
 from kdcache.places.place import Place, is_url
-from kdcache.store.layout import LATEST_SEAL, seal_key, segment_digest
+from kdcache.store.commits import Commit, commits_bytes
+from kdcache.store.layout import LATEST_SEAL, SegmentLayout, seal_key, segment_digest
 from kdcache.store.manifest import Identity
+from kdcache.store.partial import read_partial, replace_partial
 from kdcache.store.sealed_segment import Digest, SealedSegment
 from kdcache.store.segment_layout import segment_layout
+from kdcache.store.whole_arrays import head_digest, read_head
 
 NAME = re.compile(r"[0-9a-f]{32}\.json")
 PIN = 32  # hex digits of a content id that always name one seal
@@ -127,3 +133,49 @@ def _complete_id(folder: Place, prefix: str) -> str:
         names = ", ".join(matches[:SHOWN]) or "none"
         raise StoreNotFoundError(f"{folder.root}: {prefix} names {len(matches)} seals ({names}); give more digits")
     return matches[0]
+
+
+def write_seal(
+    folder: Place,
+    identity: Identity,
+    labels: npt.NDArray[np.int64],
+    segments: Sequence[tuple[SegmentLayout, Mapping[int, Commit], Set[str]]],
+) -> Seal:
+    """Write the seal of some segments, each with its commits and the arrays that this copy was made without, and make
+    it the latest one. `labels` [N] by position.
+
+    Raises MissingBlockError where a block has no commit."""
+    absent: dict[SealedSegment, set[str]] = {}
+    for layout, commits, left_out in segments:
+        data = commits_bytes(commits, layout)
+        digest = sha256_hex(data)
+        folder.put_same(layout.commits_file(digest), data)
+        entry = SealedSegment(
+            views=layout.views, commits=digest, digest=segment_digest(layout, identity.digest, digest)
+        )
+        absent[entry] = _absent_arrays(folder, layout, left_out)
+    if not absent:
+        raise MissingBlockError(f"{folder.root} has no segment to seal; run kdcache extract")
+    seal = Seal(
+        format=identity.format,
+        identity=identity.digest,
+        order=identity.order.sha256,
+        labels=values_digest(labels.astype(np.int32)),
+        head=head_digest(read_head(folder, identity)) if identity.encoding.head else None,
+        segments=tuple(absent),
+    )
+    folder.put_same(seal_key(seal.content_id), seal.to_bytes())
+    record = read_partial(folder)
+    replace_partial(folder, record, record.after_seal(absent))  # what is here now is shown again
+    folder.replace(LATEST_SEAL, seal.content_id.encode() + b"\n")
+    return seal
+
+
+def _absent_arrays(folder: Place, layout: SegmentLayout, arrays: Set[str]) -> set[str]:
+    """Those of the arrays that a copy of a segment was made without which are not there whole by now."""
+    absent = set()
+    for name in arrays:
+        spec = layout.arrays[name]
+        keys = (f"{spec.path}/zarr.json", *map(spec.key, range(layout.blocks)))
+        absent |= {name} if any(folder.size(key) is None for key in keys) else set()
+    return absent

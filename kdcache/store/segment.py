@@ -13,15 +13,16 @@ from kdcache.base.view_span import ViewSpan
 from kdcache.errors import DamagedError, InvalidInputError, MissingBlockError
 from kdcache.places.place import Place
 from kdcache.store.array_spec import ArraySpec
-from kdcache.store.commits import Commit, Counts, SealedCommits, list_commits, read_commit
+from kdcache.store.awaited import awaited_blocks
+from kdcache.store.commits import Commit, Counts, SealedCommits, list_commits, read_commit, uncommitted
 from kdcache.store.layout import SegmentLayout, describe_segment, group_bytes, segment_digest
 from kdcache.store.manifest import Identity, Provenance
 from kdcache.store.plan import without_answer
-from kdcache.store.read_ahead import AwaitedBlock, AwaitedFile, Expectant
+from kdcache.store.read_ahead import Expectant
 from kdcache.store.reading import EncodedRows, open_folders, parts_of, read_records
 from kdcache.store.segment_layout import require_alone
-from kdcache.store.shards import longest_chunk, read_row, require_metadata
-from kdcache.store.struck import check_ticket, shown, struck_rows
+from kdcache.store.shards import read_row, require_metadata
+from kdcache.store.struck import check_ticket, require_answers, struck_rows
 from kdcache.store.writing import write_block, writing, writing_store
 
 Array = npt.NDArray[Any]
@@ -32,7 +33,7 @@ PROBED = 8  # commit files that are asked for where none can be listed
 
 class Segment:
     """The segment of some views. `commits_digest` is the sha256 that a seal gives for its commits, None without one;
-    `left_out` are the arrays of taps that this copy lacks on purpose."""
+    `left_out` are the arrays of taps that this copy lacks on purpose, `listed` the commits of a `snapshot`."""
 
     def __init__(
         self,
@@ -41,12 +42,14 @@ class Segment:
         layout: SegmentLayout,
         commits_digest: str | None,
         left_out: Set[str] = frozenset(),
+        listed: Mapping[int, Commit] | None = None,
     ) -> None:
         self.folder = folder
         self.identity = identity
         self.layout = layout
         self.commits_digest = commits_digest
         self.left_out = layout.arrays.keys() & left_out
+        self.listed = listed
 
     @property
     def views(self) -> ViewSpan:
@@ -129,19 +132,39 @@ class Segment:
             raise DamagedError(f"{path} has sha256 {digest}, the seal says {self.commits_digest}; restore the file")
         return SealedCommits(data, self.layout, str(self.folder.path(key)))
 
+    @property
+    def _known_commits(self) -> Mapping[int, Commit] | None:
+        """The commits of the seal or of the snapshot; None where only the place knows them."""
+        return self.listed if self.commits_digest is None else self.sealed_commits
+
+    def snapshot(self, blocks: Sequence[int] | None = None) -> "Segment":
+        """This segment as one listing shows it now, or with `blocks` alone, each of which is asked for by its own
+        commit file. Its commits are not asked for again."""
+        if self.commits_digest is not None:
+            return self
+        commits = self.commits() if blocks is None else {block: self.find_commit(block) for block in blocks}
+        listed = {block: commit for block, commit in commits.items() if commit is not None}
+        return Segment(self.folder, self.identity, self.layout, self.commits_digest, self.left_out, listed)
+
+    def commits(self) -> Mapping[int, Commit]:
+        """Block -> commit, from the seal's file or the snapshot, or by listing: then every commit file is read."""
+        return list_commits(self.folder, self.layout) if (known := self._known_commits) is None else known
+
+    def find_commit(self, block: int) -> Commit | None:
+        """The commit of one block by its own file, without listing; None where there is none."""
+        return (
+            read_commit(self.folder, self.layout, block) if (known := self._known_commits) is None else known.get(block)
+        )
+
     def commit_of(self, block: int) -> Commit:
         """The commit of one block, without listing. Raises MissingBlockError where there is none."""
-        has_seal = self.commits_digest is not None
-        commit = self.sealed_commits[block] if has_seal else read_commit(self.folder, self.layout, block)
-        if commit is None:
+        if (commit := self.find_commit(block)) is None:
             raise self._missing_block(block)
         return commit
 
-    def commits(self) -> Mapping[int, Commit]:
-        """Block -> commit, from the seal's file, or by listing where there is no seal."""
-        if self.commits_digest is not None:
-            return self.sealed_commits
-        return list_commits(self.folder, self.layout)
+    def uncommitted(self, blocks: Sequence[int]) -> list[int]:
+        """Those of some blocks that have no commit by now: each is asked for by its own file, without listing."""
+        return uncommitted(self.folder, self.layout, blocks)
 
     def read(self, view: int, positions: IntArray, names: list[str]) -> EncodedRows:
         """Arrays `names` of one view at `positions` [B], rows in that order.
@@ -162,7 +185,8 @@ class Segment:
         with open_folders(self.folder, prefixes) as place:
             commits = self._check_blocks(place, [part.block for part in parts])
             if next(iter(self.layout.arrays)) in specs:  # fingerprints alone are read of struck rows too
-                self._require_answers(view, sorted_positions, [p for part in parts for p in commits[part.block].struck])
+                struck = [position for part in parts for position in commits[part.block].struck]
+                require_answers(self.identity.plan, self.layout, view, sorted_positions, struck)
             for spec in specs.values():
                 require_metadata(self.folder, spec)
             records = read_records(
@@ -179,21 +203,10 @@ class Segment:
     def struck(self, view: int | None = None) -> IntArray:
         """Ascending positions of the committed rows of a view that have no answer, since their sample or that of their
         mixing partner could not be decoded. Without a view: the positions of these samples."""
-        if self.commits_digest is not None:
-            samples = self.sealed_commits.struck
-        else:
-            samples = tuple(position for _, commit in sorted(self.commits().items()) for position in commit.struck)
-        positions = np.array(samples, dtype=np.int64)
+        commits = self.commits()
+        in_blocks = (position for block in sorted(commits) for position in commits[block].struck)
+        positions = np.array(commits.struck if isinstance(commits, SealedCommits) else [*in_blocks], dtype=np.int64)
         return positions if view is None else without_answer(self.identity.plan, positions, view, self.layout.rows)
-
-    def _require_answers(self, view: int, positions: IntArray, samples: list[int]) -> None:
-        struck, rows = np.array(samples, dtype=np.int64), self.layout.rows
-        absent = np.intersect1d(positions, without_answer(self.identity.plan, struck, view, rows)) if samples else ()
-        if len(absent):
-            raise InvalidInputError(
-                f"{self.layout.name}: view {view} has no answer at positions {shown(absent)}, which are struck: their "
-                f"sample, or its mixing partner, could not be decoded; leave out those that Store.struck({view}) lists"
-            )
 
     def _check_rows(self, view: int, block: int, name: str, values: Array, struck: Sequence[int]) -> None:
         """Check one view of a block's ticket, as `check_ticket` does; other arrays pass."""
@@ -206,17 +219,7 @@ class Segment:
         """Name the files of a read to a far place before the read, so that it fetches all of them at once."""
         if self.commits_digest is None or not isinstance(self.folder, Expectant):
             return
-        commits, row, blocks_ahead = self.sealed_commits, view - self.views.start, []
-        for block in blocks:
-            shards = [(spec, commits[block].shards[name]) for name, spec in specs.items()]
-            files = tuple(
-                AwaitedFile(
-                    spec.key(block), shard.size, shard.sha256, spec.entry_of(row), spec.shape[0], longest_chunk(spec)
-                )
-                for spec, shard in shards
-            )
-            blocks_ahead.append(AwaitedBlock(self.layout.commit_key(block), commits.record(block), files))
-        self.folder.expect(blocks_ahead)
+        self.folder.expect(awaited_blocks(self.layout, self.sealed_commits, specs, blocks, view - self.views.start))
 
     def canary(self, view: int) -> Array:
         """Thumbnails [min(64, N), 3, 8, 8] u8 of the first positions' views. Raises MissingBlockError for sequences."""
@@ -269,9 +272,7 @@ class Segment:
 
     def _has_commits(self) -> bool:
         """True where this copy of a sealed store has commit files. Where none can be listed, some are asked for."""
-        if self.folder.lists:
-            return self.folder.has_folder(self.layout.commits_prefix)
-        return self._has_probed_commits
+        return self.folder.has_folder(self.layout.commits_prefix) if self.folder.lists else self._has_probed_commits
 
     @cached_property
     def _has_probed_commits(self) -> bool:

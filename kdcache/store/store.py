@@ -1,15 +1,13 @@
 """A store: create it, open it, read soft labels by view and positions, add views, seal it."""
 
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import cached_property
 from typing import Any, Self
 
 import numpy as np
 import numpy.typing as npt
 
-from kdcache.base.arrays import values_digest
-from kdcache.base.canonical import sha256_hex
 from kdcache.base.limits import CARD_LIMIT, MANIFEST_LIMIT
 from kdcache.base.records import require_equal
 from kdcache.base.view_span import ViewSpan, shown_spans
@@ -19,16 +17,15 @@ from kdcache.places.opening import open_folder, open_place
 from kdcache.places.place import Place, get_optional
 from kdcache.store.all_logits import all_logits
 from kdcache.store.array_spec import plain_array
-from kdcache.store.commits import commits_bytes
-from kdcache.store.layout import CARD, LATEST_SEAL, MANIFEST, group_bytes, labels_spec, order_spec, seal_key
-from kdcache.store.listing import absent_arrays, listed_parts, sealed_parts
+from kdcache.store.commits import Commit
+from kdcache.store.layout import CARD, LATEST_SEAL, MANIFEST, group_bytes, labels_spec, order_spec
+from kdcache.store.listing import listed_parts, sealed_parts
 from kdcache.store.manifest import Card, Identity, Manifest, Provenance, parse_manifest
-from kdcache.store.partial import read_partial, replace_partial
 from kdcache.store.plan import partners_of
 from kdcache.store.read_ahead import reading
 from kdcache.store.reading import EncodedRows
 from kdcache.store.sealed_segment import SealedSegment
-from kdcache.store.seals import Seal, read_seal, split_pin
+from kdcache.store.seals import Seal, read_seal, split_pin, write_seal
 from kdcache.store.segment import Segment
 from kdcache.store.segment_layout import read_arrays, require_small_taps, segment_layout
 from kdcache.store.shards import put_plain
@@ -254,38 +251,28 @@ class Store:
         self.segments = tuple(sorted((*self.segments, segment), key=lambda segment: segment.views))
         return segment
 
+    def snapshot(self, blocks: Sequence[int] | None = None) -> Self:
+        """This store as it is now, by one listing of each segment or with some blocks alone: see `Segment.snapshot`."""
+        segments = tuple(segment.snapshot(blocks) for segment in self.segments)
+        return type(self)(self.folder, self.manifest, self.seal_record, segments, self.left_out)
+
     def seal(self) -> Seal:
         """Write a seal that lists every segment's digest, create-only. `open` shows this seal from now on.
 
         Raises MissingBlockError where a block is not committed: all segments must be whole.
         """
         with writing_store(self.folder, self.identity) as folder:
-            return self._seal(folder)
+            known = {segment.views: segment.listed for segment in self.segments}
+            segments = Store.listed(folder).segments
+            parts = [(part.layout, _commits_by(known.get(part.views), part), part.left_out) for part in segments]
+            return write_seal(folder, self.identity, self.labels, parts)
 
-    def _seal(self, folder: Place) -> Seal:
-        absent: dict[SealedSegment, set[str]] = {}
-        for segment in Store.listed(folder).segments:
-            data = commits_bytes(segment.commits(), segment.layout)
-            digest = sha256_hex(data)
-            folder.put_same(segment.layout.commits_file(digest), data)
-            entry = SealedSegment(views=segment.views, commits=digest, digest=segment.digest(digest))
-            absent[entry] = absent_arrays(folder, segment.layout, segment.left_out)
-        if not absent:
-            raise MissingBlockError(f"{self.folder.root} has no segment to seal; run kdcache extract")
-        head = head_digest(read_head(self.folder, self.identity)) if self.identity.encoding.head else None
-        seal = Seal(
-            format=self.identity.format,
-            identity=self.identity.digest,
-            order=self.identity.order.sha256,
-            labels=values_digest(self.labels.astype(np.int32)),
-            head=head,
-            segments=tuple(absent),
-        )
-        folder.put_same(seal_key(seal.content_id), seal.to_bytes())
-        record = read_partial(folder)
-        replace_partial(folder, record, record.after_seal(absent))  # what is here now is shown again
-        folder.replace(LATEST_SEAL, seal.content_id.encode() + b"\n")
-        return seal
+
+def _commits_by(listed: Mapping[int, Commit] | None, segment: Segment) -> Mapping[int, Commit]:
+    """The commits of a snapshot where its last one lies in the segment as well, else those of the segment, by listing:
+    another store may have been put in its place meanwhile."""
+    last = segment.layout.blocks - 1
+    return listed if listed and listed.get(last) == segment.find_commit(last) else segment.commits()
 
 
 _ADVICE = "use another store path, or the settings that the store was made with (kdcache inspect shows them)"

@@ -86,6 +86,20 @@ def check_ticket(spec: ArraySpec, values: Array, struck: Flags, *, classes: int,
         raise DamagedError(f"{path}: row {row} of the block, view {view} of those read, {state}; fetch the store again")
 
 
+def require_answers(
+    plan: ViewPlan, layout: SegmentLayout, view: int, positions: IntArray, struck: Sequence[int]
+) -> None:
+    """Raises InvalidInputError where one of `positions` [B] has no answer in a view, since the samples at positions
+    `struck` could not be decoded."""
+    samples = np.array(struck, dtype=np.int64)
+    absent = np.intersect1d(positions, without_answer(plan, samples, view, layout.rows)) if len(samples) else ()
+    if len(absent):
+        raise InvalidInputError(
+            f"{layout.name}: view {view} has no answer at positions {shown(absent)}, which are struck: their "
+            f"sample, or its mixing partner, could not be decoded; leave out those that Store.struck({view}) lists"
+        )
+
+
 def adopted(
     spec: ArraySpec, values: Array, struck: Flags, plan: ViewPlan, layout: SegmentLayout, block: int
 ) -> tuple[int, ...]:
