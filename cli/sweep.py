@@ -1,6 +1,5 @@
 """`kdcache sweep` trains many students from one file."""
 
-from functools import partial
 from typing import Annotated, Any
 
 import typer
@@ -12,7 +11,6 @@ from kdcache.cli.flags import Json, with_settings_flags
 File = Annotated[str, typer.Argument(help="TOML file: [base], and [grid], [random] or [study]; see docs/sweeps.md")]
 Folder = Annotated[str, typer.Option("--folder", help="Folder of the sweep; the file's own by default.")]
 Together = Annotated[int, typer.Option("--together", min=1, max=64, help="Students that share a stream of batches.")]
-WORK = "kdcache.pipelines.sweep.stage"  # what each worker imports, once
 MEASURES = ("accuracy", "agreement", "loss", "seconds", "bytes_a_row")
 
 
@@ -28,36 +26,16 @@ def command(
     from kdcache.cli.live import live_table
     from kdcache.pipelines.sweep.stage import SweepSummary, sweep
 
-    sweep_engine = _engine(engine, together)
+    wants_dask(engine)  # refuses Dask's settings without it before torch is imported
     with stopping(as_json) as stop, live_table(quiet=as_json) as (report, progress):
         summary: SweepSummary = sweep(
-            file, folder=folder, engine=sweep_engine, report=report, progress=progress, stop=stop
+            file, folder=folder, together=together, engine=engine, report=report, progress=progress, stop=stop
         )
     if as_json:
         print_json(summary.model_dump())
     else:
         _print(summary)
     return 1 if summary.failed else 0
-
-
-def _engine(settings: EngineSettings, together: int) -> Any:
-    from kdcache.pipelines.sweep.stage import Engine
-
-    if not wants_dask(settings):
-        return Engine(together)
-    from kdcache.base.cluster import open_cluster
-    from kdcache.pipelines.extract.dask_cluster import visible_gpus
-
-    return Engine(
-        together,
-        partial(
-            open_cluster,
-            scheduler=settings.scheduler,
-            workers=settings.dask_workers,
-            gpus=visible_gpus(),
-            preload=[WORK],
-        ),
-    )
 
 
 def _print(summary: Any) -> None:

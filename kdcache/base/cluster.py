@@ -1,7 +1,7 @@
 """Many processes or machines through Dask distributed: workers of one kdcache version, and work dealt to them.
 
-The engine runs any function: `Cluster.each` takes it and its items, and yields each item with its result as it ends. A
-task may run more than once, since workers die: it must be idempotent. Dask is imported when a cluster is opened.
+`Cluster` is an `engine.Engine`. A task may run more than once, since workers die: it must be idempotent. Dask is
+imported when a cluster is opened.
 """
 
 import asyncio
@@ -10,10 +10,12 @@ import importlib.util
 import queue
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import Future
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
 
+from kdcache.base.engine import AHEAD, RETRIES, idle
 from kdcache.base.local_cluster import DASHBOARD, local_cluster
 from kdcache.errors import ClusterError
 
@@ -24,6 +26,7 @@ PATIENCE = 10.0  # seconds that a scheduler has to answer, and to have a worker
 LEFT_ALONE = 300.0  # seconds without any worker after which work is given up
 LOOK = 0.2  # seconds between two looks at a request to stop
 COUNT = 2.0  # seconds between two counts of the workers
+ITEMS_PER_TASK = 16  # blocks that are checked in one task: sha256 of a small one takes less than dealing it
 DEATHS = 1  # times that a task is dealt again after Dask gave it up: workers died of it, or of another task
 NO_DASHBOARD = "off; pip install 'kdcache[dashboard]'"
 
@@ -42,6 +45,8 @@ class Cluster:
     without bokeh, which draws it. `processes` are the cluster's own on this machine: they are started anew where Dask
     has given one up."""
 
+    items_per_task = ITEMS_PER_TASK
+
     def __init__(self, client: Any, address: str, dashboard: str, processes: Any = None) -> None:
         self.client = client
         self._processes = processes
@@ -51,18 +56,23 @@ class Cluster:
         self._count_time, self._worker_count, self._worker_time = 0.0, 0, time.monotonic()
 
     @property
+    def workers(self) -> int:
+        """The number of workers that there are now, 1 at least."""
+        return max(len(self.client.nthreads()), 1)
+
+    @property
     def dashboard_text(self) -> str:
         """The address of the dashboard for people, or why there is none."""
         return self.dashboard or ("off" if _has_bokeh() else NO_DASHBOARD)
 
     def each(
         self,
-        function: Callable[[I], R],
+        function: Callable[[I], R | Future[R]],
         items: Iterable[I],
         *,
-        ahead: int = 2,
-        retries: int = 2,
-        poll: Callable[[], None] = lambda: None,
+        ahead: int = AHEAD,
+        retries: int = RETRIES,
+        poll: Callable[[], None] = idle,
     ) -> Iterator[tuple[I, R | Exception]]:
         """Each item with `function(item)`, or with the error of the last of 1 + `retries` attempts at it.
 

@@ -1,5 +1,6 @@
 """The device that work is done on, and host values on their way to it. torch is imported where it is used."""
 
+import os
 from typing import TYPE_CHECKING
 
 from kdcache.errors import InvalidInputError
@@ -42,3 +43,11 @@ def chosen_device(name: str) -> str:
             f"device {device} cannot be used ({line}); without --device it is {default_device()}"
         ) from error
     return device
+
+
+def visible_gpus() -> tuple[str, ...]:
+    """This machine's GPUs as values of CUDA_VISIBLE_DEVICES."""
+    import torch
+
+    names = [name.strip() for name in os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",") if name.strip()]
+    return tuple(names or map(str, range(torch.cuda.device_count()))) if torch.cuda.is_available() else ()

@@ -13,6 +13,7 @@ from kdcache.errors import ClusterError, InvalidInputError
 
 MOST_PROCESSES = 8  # by default, where there is no GPU: each holds a teacher
 DASHBOARD = "127.0.0.1:8787"
+ANY_PORT = "127.0.0.1:0"  # of a dashboard which no user is pointed to: progress is shown by this process
 HOST = "127.0.0.1"
 LOST_AFTER = "120s"  # Dask no longer restarts a worker that is not back by then: 15 s are too few on a busy machine
 

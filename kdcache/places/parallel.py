@@ -1,11 +1,12 @@
 """Many answers are awaited at once: a pool of threads for the requests, and a budget for the bytes in flight."""
 
+import copy
 import os
 import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from typing import Any, TypeVar
+from typing import Any, Generic, TypeVar
 
 A = TypeVar("A")
 B = TypeVar("B")
@@ -44,6 +45,24 @@ class Pool:
 def many(place: Any, function: Callable[[A], B], items: Sequence[A]) -> Iterator[B]:
     """Results in the order of `items`: one by one for a place that is near, some ahead for one that is far."""
     return Pool(JOBS).map(function, items) if place.far else map(function, items)
+
+
+class Threaded(Generic[A, B]):
+    """A function whose calls run on threads and return futures. What is pickled of it is the plain function."""
+
+    def __init__(self, function: Callable[[A], B], jobs: int = JOBS) -> None:
+        self.function, self.ahead = function, 4 * jobs
+        self._threads = ThreadPoolExecutor(jobs, thread_name_prefix="kdcache")
+
+    def __call__(self, item: A) -> Future[B]:
+        return self._threads.submit(self.function, item)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return copy.copy, (self.function,)
+
+    def close(self) -> None:
+        """Take back the calls that have not begun."""
+        self._threads.shutdown(wait=False, cancel_futures=True)
 
 
 class Budget:

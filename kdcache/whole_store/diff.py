@@ -6,6 +6,7 @@
 from collections.abc import Sequence, Set
 from functools import partial
 
+from kdcache.base.engine import LOCAL, Engine
 from kdcache.base.progress import Progress, silent
 from kdcache.base.records import Record, differences
 from kdcache.base.view_span import ViewSpan
@@ -16,7 +17,7 @@ from kdcache.store.shards import read_row, require_metadata
 from kdcache.store.store import Store
 from kdcache.store.whole_arrays import head_digest
 from kdcache.whole_store.common_rows import common_views
-from kdcache.whole_store.engines import LOCAL, Engine
+from kdcache.whole_store.engines import in_order
 from kdcache.whole_store.row_comparison import RowComparison, compare_common_rows
 from kdcache.whole_store.store_address import StoreAddress, shared_address
 
@@ -229,7 +230,7 @@ def _segment_differences(
         values = [f"block {block} strikes {len(commits[block].struck)} samples" for commits in (commits_a, commits_b)]
         fields.append(FieldDifference(field=f"{name} struck", a=values[0], b=values[1]))
     suspects = [block for block in common if commits_a[block].shards != commits_b[block].shards]
-    results = engine.map(partial(differing_arrays, *addresses, name), suspects)
+    results = in_order(engine, partial(differing_arrays, *addresses, name), suspects)
     for done, (block, arrays) in enumerate(zip(suspects, results, strict=False)):
         progress(f"decoding blocks of {name} whose bytes differ", done, len(suspects))
         if arrays:

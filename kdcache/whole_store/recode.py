@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from kdcache.base.engine import LOCAL, Engine
 from kdcache.base.progress import Progress, StopRequest, silent
 from kdcache.base.records import Record
 from kdcache.base.view_span import ViewSpan
@@ -28,7 +29,7 @@ from kdcache.store.plan import draw_words
 from kdcache.store.segment import Segment
 from kdcache.store.store import Store
 from kdcache.whole_store.blocks import block_labels, block_struck, read_block, view_rows
-from kdcache.whole_store.engines import LOCAL, Engine
+from kdcache.whole_store.engines import in_order, require_stores
 from kdcache.whole_store.recode_plan import (
     Narrowing,
     narrow_identity,
@@ -112,7 +113,7 @@ def recode_store(
         tasks += [Task(name, block, digest) for block in range(segment.layout.blocks) if block not in commits]
         present_count += len(commits)
     with shared_address(source) as source_address, shared_address(output) as output_address:
-        engine.require_stores(source_address, output_address)
+        require_stores(engine, source_address, output_address)
         _recode(source_address, output_address, tasks, engine, progress, stop or StopRequest())
     source_commits, output_commits = (_commits(store, segments) for store in (source, output))
     return RecodeSummary(
@@ -160,7 +161,7 @@ def _recode(
 ) -> None:
     progress("recoding blocks", 0, len(tasks))
     blocked_tasks = []
-    outcomes = engine.map(partial(recode_block, source, output), tasks, poll=lambda: stop.check(AGAIN))
+    outcomes = in_order(engine, partial(recode_block, source, output), tasks, poll=lambda: stop.check(AGAIN))
     for done, (task, committed) in enumerate(zip(tasks, outcomes, strict=True), 1):
         if not committed:
             blocked_tasks.append(task)

@@ -9,6 +9,7 @@ from functools import lru_cache, partial
 
 import numpy as np
 
+from kdcache.base.engine import LOCAL, Engine
 from kdcache.base.progress import Progress, silent
 from kdcache.base.records import Record
 from kdcache.labels.soft_labels import SoftLabels
@@ -16,7 +17,7 @@ from kdcache.store.inspection import class_name
 from kdcache.store.store import Store
 from kdcache.whole_store.agreement import RowAgreement, compare_rows, overlap_size
 from kdcache.whole_store.common_rows import CommonRows, Pairing, gather, groups
-from kdcache.whole_store.engines import LOCAL, Engine
+from kdcache.whole_store.engines import in_order, require_stores
 from kdcache.whole_store.output_values import OutputDifference, OutputSums, compare_outputs, shape_of
 from kdcache.whole_store.store_address import StoreAddress, shared_address
 from kdcache.whole_store.tally import Spread, Tally
@@ -184,7 +185,7 @@ def compare_common_rows(
     exact = all(encoding.COMPLETE for encoding in encodings)
     sums, done = _ComparisonSums(), 0
     with shared_address(a) as address_a, shared_address(b) as address_b:
-        engine.require_stores(address_a, address_b)
+        require_stores(engine, address_a, address_b)
         comparison = Comparison(address_a, address_b, temperature, limit)
         tasks = [
             _Group(view, number, len(rows))
@@ -192,7 +193,8 @@ def compare_common_rows(
             for number, rows in enumerate(_groups(comparison, view))
         ]
         total = sum(group.rows for group in tasks)
-        for group, result in zip(tasks, engine.map(partial(compare_group, comparison), tasks), strict=True):
+        results = in_order(engine, partial(compare_group, comparison), tasks)
+        for group, result in zip(tasks, results, strict=True):
             sums.join(result)
             done += group.rows
             progress("comparing rows", done, total)

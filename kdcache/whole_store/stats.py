@@ -13,6 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from kdcache.base.calibration_bins import calibration_error
+from kdcache.base.engine import LOCAL, Engine
 from kdcache.base.progress import Progress, silent
 from kdcache.base.records import Record
 from kdcache.errors import MissingBlockError
@@ -20,7 +21,7 @@ from kdcache.store.commits import Commit
 from kdcache.store.segment import Segment
 from kdcache.store.store import Store
 from kdcache.whole_store.calibrate import ReliabilityBin, reliability_bins
-from kdcache.whole_store.engines import LOCAL, Engine
+from kdcache.whole_store.engines import in_order, require_stores
 from kdcache.whole_store.output_values import OutputStats, shape_of
 from kdcache.whole_store.stats_sums import Sums, ViewSums, sum_block
 from kdcache.whole_store.store_address import shared_address
@@ -116,8 +117,8 @@ def store_stats(store: Store, *, engine: Engine = LOCAL, progress: Progress = si
     total = Sums(store.identity.teacher.classes)
     progress("reading blocks", 0, len(blocks))
     with shared_address(store) as address:
-        engine.require_stores(address)
-        for done, sums in enumerate(engine.map(partial(sum_block, address), blocks), 1):
+        require_stores(engine, address)
+        for done, sums in enumerate(in_order(engine, partial(sum_block, address), blocks), 1):
             total.join(sums)
             progress("reading blocks", done, len(blocks))
     return _stats(store, commits, total, labels)

@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 
+from kdcache.base.engine import LOCAL, Engine
 from kdcache.base.limits import ZARR_LIMIT
 from kdcache.base.progress import Progress, silent
 from kdcache.base.records import Record
@@ -24,7 +25,7 @@ from kdcache.store.seals import read_seal, sealed_ids, split_pin
 from kdcache.store.segment import Segment
 from kdcache.store.store import Store
 from kdcache.store.whole_arrays import head_specs
-from kdcache.whole_store.engines import LOCAL, Engine, runs
+from kdcache.whole_store.engines import in_order, require_stores, runs
 from kdcache.whole_store.file_checks import (
     BlockInspection,
     BlockName,
@@ -114,9 +115,9 @@ def _inspect_blocks(
     """Run a check of blocks on the engine: one inspection a block, in order."""
     inspections: list[BlockInspection] = []
     with shared_address(store) as address:
-        engine.require_stores(address)
+        require_stores(engine, address)
         tasks = runs(blocks, engine.items_per_task)
-        for results in engine.map(partial(inspect, address), tasks, far=store.folder.far):
+        for results in in_order(engine, partial(inspect, address), tasks, far=store.folder.far):
             for inspection in results:
                 inspections.append(inspection)
                 progress("checking sha256 of blocks", len(inspections), len(blocks))

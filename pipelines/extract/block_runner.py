@@ -1,42 +1,40 @@
-"""A block runner extracts blocks of a segment and measures itself: this process here, others in `dask_cluster`."""
+"""The block runner extracts blocks of a segment on an engine, and measures them: it is the loop of every extraction."""
 
 import time
-from collections.abc import Iterable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import closing
+from collections.abc import Callable
+from concurrent.futures import Future
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
-from functools import cached_property
 from typing import Protocol
 
+from kdcache.base.engine import Engine
 from kdcache.base.memory import peak_rss_bytes
 from kdcache.base.progress import Progress, StopRequest, silent
-from kdcache.base.worker_start import DEFAULT_START, WorkerStart
-from kdcache.errors import TeacherSuspectError
+from kdcache.errors import BlocksFailedError, ClusterError, StoreError, TeacherSuspectError
 from kdcache.networks.checks import twice_chance
-from kdcache.networks.extract_block import BlockAnswer, BlockExtractor
 from kdcache.networks.loop_memory import IN_FLIGHT
-from kdcache.pipelines.extract.earlier_contents import EarlierContents
+from kdcache.pipelines.extract.block_report import RESUME, BlockReport, RowProgress, rows_of
 from kdcache.pipelines.extract.fresh_draws import FreshDraws
-from kdcache.pipelines.extract.job import Job, naming_samples
+from kdcache.pipelines.extract.job import Job
 from kdcache.pipelines.settings import ExtractSettings
 from kdcache.store.commits import Commit
 from kdcache.store.segment import Segment
-from kdcache.views.draw import Drawn
-from kdcache.views.workers import draw_requests
 
 SUSPECT_ROWS = 512
-RESUME = "the blocks that were committed stay; run the same command again to go on"
+FAILURES_AT_FIRST = 8  # once so many blocks failed and none was committed, the other blocks are not tried
+NAMED_SAMPLES = 64  # of a failed block, at most
+VISIBLE_SECONDS = 60.0  # that a network file system has to show a worker's commit to this process
 
 
 @dataclass
 class LoopMeasures:
     """The measures of one loop over blocks.
 
-    `start_time` and `answer_time` are monotonic seconds: the loop's start, and the teacher's latest answer. `labelled`
-    counts views with a hard label, `correct` those that the teacher got right. `foreign_blocks` belong to another
-    writer for now. `waited_for_writer` and `waited_for_views` are seconds in which the teacher idled; `seconds` are
-    those of the whole loop. Memory is in bytes: `memory_bound` of this process, computed beforehand, its peak, and
-    `memory_peak_worker`, the largest peak of a worker.
+    `start_time` is the loop's start in monotonic seconds. `labelled` counts views with a hard label, `correct` those
+    that the teacher got right. `foreign_blocks` belong to another writer for now. `waited_for_writer` and
+    `waited_for_views` are seconds in which the teacher idled; `seconds` are those of the whole loop. Memory is in
+    bytes: `memory_bound` of this process, computed beforehand, its peak, and `memory_peak_worker`, the largest peak of
+    a worker.
     """
 
     start_time: float = field(default_factory=time.monotonic)
@@ -46,7 +44,6 @@ class LoopMeasures:
     labelled: int = 0
     correct: int = 0
     foreign_blocks: list[int] = field(default_factory=list)
-    answer_time: float = 0.0
     waited_for_writer: float = 0.0
     waited_for_views: float = 0.0
     memory_peak_worker: int | None = None
@@ -75,150 +72,120 @@ class LoopMeasures:
             )
 
 
-class BlockRunner(Protocol):
-    """A runner extracts blocks of one segment, as often as it is called, and measures all of it."""
+class BlockWork(Protocol):
+    """The work on blocks, where its engine runs it: in this process, or on workers that build the job themselves."""
 
-    measures: LoopMeasures
-
-    def run(self, blocks: list[int], *, adopt: bool = False) -> None:
-        """Extract and commit blocks. A block of another writer is left alone, or with `adopt` finished for it.
-
-        Raises TeacherSuspectError, BadLogitsError, and InterruptedRunError once a stop is requested.
-        """
-        ...
-
-    def finish(self) -> LoopMeasures:
-        """The measures of all blocks. Raises BlocksFailedError, naming blocks and samples, where blocks failed."""
-        ...
-
-
-class Engine(Protocol):
-    """The place where blocks are extracted: this process, or a Dask cluster."""
+    @property
+    def engine(self) -> Engine: ...
+    @property
+    def memory_bound(self) -> int | None: ...  # of this process, in bytes; None where the work is done elsewhere
+    @property
+    def memory_peak(self) -> int | None: ...  # of its processes, in bytes; None for workers, which report theirs
 
     def require_fit(self, job: Job) -> None:
         """Make ready for a job before anything is written. Raises ClusterError where a worker cannot do it."""
         ...
 
-    def runner(self, job: Job, segment: Segment, fresh: FreshDraws | None = None) -> BlockRunner:
-        """The runner of a segment's blocks. Raises ClusterError where a worker does not see the segment's store."""
+    def begin(self, job: Job, segment: Segment, fresh: FreshDraws | None) -> None:
+        """Make ready for a segment's blocks. Raises ClusterError where a worker does not see the segment's store."""
+        ...
+
+    def extracting(
+        self, blocks: list[int], *, adopt: bool, rows: RowProgress
+    ) -> AbstractContextManager[Callable[[int], BlockReport | Future[BlockReport]]]:
+        """The function that the engine runs on these blocks. A block of another writer is left alone, or with `adopt`
+        finished for it."""
         ...
 
 
-@dataclass(frozen=True)
-class LocalEngine:
-    """This process, which has built the job itself and fits it."""
+class BlockRunner:
+    """The runner extracts blocks of one segment, as often as it is called, and measures all of it. It stops where the
+    teacher's accuracy over the views is below `least_accuracy`; 0.0: never."""
 
-    settings: ExtractSettings
-    progress: Progress
-    stop: StopRequest
-
-    def require_fit(self, job: Job) -> None:
-        pass
-
-    def runner(self, job: Job, segment: Segment, fresh: FreshDraws | None = None) -> BlockRunner:
-        limit = least_accuracy(job, self.settings)
-        settings = self.settings
-        return LocalRunner(
-            job, segment, settings.workers, limit, self.progress, self.stop, settings.worker_start, fresh
-        )
-
-
-@dataclass
-class LocalRunner:
-    """Draws the blocks' views in `workers` processes, asks the teacher in this one, and encodes and commits its answers
-    on a thread. Stops where the teacher's accuracy over the views is below `least_accuracy`; 0.0: never. `fresh` draws
-    some samples of each block again before it is committed."""
-
-    job: Job
-    segment: Segment
-    workers: int
-    least_accuracy: float = 0.0
-    progress: Progress = silent
-    stop: StopRequest | None = None
-    worker_start: WorkerStart = DEFAULT_START
-    fresh: FreshDraws | None = None
-
-    def __post_init__(self) -> None:
-        self.measures = LoopMeasures(memory_bound=peak_rss_bytes() + self.extractor.memory.total)
-
-    @cached_property
-    def extractor(self) -> BlockExtractor:
-        return self.job.extractor(self.segment.layout)
-
-    @cached_property
-    def _earlier(self) -> EarlierContents:
-        return EarlierContents(self.segment, self.job.dataset)
+    def __init__(
+        self,
+        work: BlockWork,
+        job: Job,
+        segment: Segment,
+        *,
+        least_accuracy: float = 0.0,
+        progress: Progress = silent,
+        stop: StopRequest | None = None,
+    ) -> None:
+        self._work, self._job, self._segment = work, job, segment
+        self._least_accuracy, self._progress, self._stop = least_accuracy, progress, stop or StopRequest()
+        self._errors: dict[int, Exception] = {}
+        self.measures = LoopMeasures(memory_bound=work.memory_bound)
 
     def run(self, blocks: list[int], *, adopt: bool = False) -> None:
-        requests = (request for block in blocks for request in self.extractor.requests(block))
-        drawing = draw_requests(self.job.dataset, requests, self.workers, self.worker_start)
-        with naming_samples(self.job.data), closing(drawing) as drawn_views:
-            self.run_drawn(blocks, drawn_views, adopt=adopt)
+        """Extract and commit blocks. A block of another writer is left alone, or with `adopt` finished for it. A block
+        that fails on every worker is noted, and the others go on.
+
+        Raises TeacherSuspectError, BadLogitsError, and InterruptedRunError once a stop is requested.
+        """
+        rows, commit_count = RowProgress(self._progress), 0
+        with self._work.extracting(blocks, adopt=adopt, rows=rows) as function:
+            outcomes = self._work.engine.each(function, blocks, ahead=IN_FLIGHT, poll=lambda: self._stop.check(RESUME))
+            for block, outcome in outcomes:
+                if isinstance(outcome, Exception):
+                    self._fail(block, outcome, commit_count)
+                    continue
+                if outcome.commit is not None and outcome.worker:
+                    self._require_visible(outcome.commit, outcome.worker)
+                commit_count += outcome.commit is not None
+                self._measure(block, outcome)
+                rows.add_ended(rows_of(self._segment, [block]))
 
     def finish(self) -> LoopMeasures:
-        self.measures.memory_peak_worker = peak_rss_bytes(children=True) if self.workers else None
-        return self.measures.end()
-
-    def run_drawn(self, blocks: list[int], drawn_views: Iterator[Drawn], *, adopt: bool = False) -> None:
-        """Do as `run` does with the blocks' views, in the order of their requests, drawn by the caller."""
-        drawn_views = self._with_progress(blocks, drawn_views)
-        writes: list[tuple[int, Future[Commit | None]]] = []
-
-        def finish_write() -> None:
-            block, future = writes.pop(0)
-            self.measures.add(block, future.result())
-
-        with ThreadPoolExecutor(max_workers=1, thread_name_prefix="kdcache-writer") as writer:
-            for block in blocks:
-                if self.fresh is not None:
-                    self.fresh.ask_block(self.segment.layout, block)
-                writes.append((block, writer.submit(self._write, self.extractor.ask(block, drawn_views), adopt)))
-                self.measures.answer_time = time.monotonic()
-                while writes and writes[0][1].done():  # raises at once what went wrong in writing
-                    finish_write()
-                if len(writes) > IN_FLIGHT:
-                    wait_start = time.monotonic()
-                    finish_write()
-                    self.measures.waited_for_writer += time.monotonic() - wait_start
-                self.measures.require_accuracy(self.least_accuracy)
-            while writes:  # the teacher is done, so this is no idle time
-                finish_write()
-            self.measures.require_accuracy(self.least_accuracy)
-        self.job.teacher.require_same_weights()
-
-    def _write(self, answer: BlockAnswer, adopt: bool) -> Commit | None:
-        arrays, counts = self.extractor.encode(answer)
-        if self.fresh is not None:
-            self.fresh.require_block(self.segment.layout, answer.block, answer.pixels, answer.contents, answer.struck)
-        if "contents" in arrays:
-            self._earlier.require_same(answer.block, answer.contents)
-        return self.segment.commit(
-            answer.block,
-            arrays=arrays,
-            counts=counts,
-            provenance=self.job.provenance,
-            adopt=adopt,
-            struck=answer.struck,
+        """The measures of all blocks. Raises BlocksFailedError, naming blocks and samples, where blocks failed."""
+        if not self._errors:
+            self.measures.memory_peak_worker = self.measures.memory_peak_worker or self._work.memory_peak
+            return self.measures.end()
+        lines = [self._failure_line(block, error) for block, error in sorted(self._errors.items())]
+        problem = (
+            f"{len(lines)} of {self._segment.layout.blocks} blocks failed again and again; the others were tried, and "
+            "what was committed stays. Nothing was sealed:"
         )
+        advice = "mend that, and run the same command again: it does the rest"
+        raise BlocksFailedError("\n".join([problem, *lines, advice]))
 
-    def _with_progress(self, blocks: list[int], drawn_views: Iterator[Drawn]) -> Iterator[Drawn]:
-        """The same views, batch by batch; rows are counted, idle seconds noted, and a request to stop is looked for."""
-        total_rows, row_count = rows_of(self.segment, blocks), 0
-        self.progress("extracting", row_count, total_rows)
-        wait_start = time.monotonic()
-        for batch in drawn_views:
-            self.measures.waited_for_views += time.monotonic() - wait_start
-            if self.stop is not None:
-                self.stop.check(RESUME)
-            row_count += batch.images.shape[0] * batch.images.shape[1]
-            self.progress("extracting", row_count, total_rows)
-            yield batch  # after its progress: the caller asks for no more after the last batch
-            wait_start = time.monotonic()
+    def _measure(self, block: int, report: BlockReport) -> None:
+        measures, batch_rows = self.measures, self._job.batch_rows
+        measures.add(block, report.commit)
+        measures.require_accuracy(self._least_accuracy)
+        measures.waited_for_writer += report.waited_for_writer
+        measures.waited_for_views += report.waited_for_views
+        measures.memory_peak_worker = max(measures.memory_peak_worker or 0, report.peak or 0) or None
+        if report.batch_rows != batch_rows:
+            problem = f"worker {report.worker} ran out of memory and went on with batches of {report.batch_rows} rows"
+            note = f"{problem}: last bits may differ from those of batches of {batch_rows}"
+            measures.notes = tuple(dict.fromkeys((*measures.notes, note)))
 
+    def _fail(self, block: int, error: Exception, commit_count: int) -> None:
+        if isinstance(error, StoreError):  # a full disk fails for every block
+            raise error
+        self._errors[block] = error
+        if len(self._errors) >= FAILURES_AT_FIRST and not commit_count:
+            blocks = ", ".join(map(str, self._errors))
+            problem = f"the first {len(self._errors)} blocks failed again and again ({blocks}), and none was committed"
+            advice = "the others were not tried; mend that, and run the same command again"
+            raise BlocksFailedError(f"{problem}: {type(error).__name__}: {error}; {advice}") from error
 
-def rows_of(segment: Segment, blocks: Iterable[int]) -> int:
-    """The number of rows, (position, view) pairs, in some blocks."""
-    return sum(stop - start for start, stop in map(segment.layout.block_rows, blocks)) * len(segment.views)
+    def _failure_line(self, block: int, error: Exception) -> str:
+        start, stop = self._segment.layout.block_rows(block)
+        names = [self._job.sample_name(position) for position in range(start, min(stop, start + NAMED_SAMPLES))]
+        rest = f" and {stop - start - NAMED_SAMPLES} more" if stop - start > NAMED_SAMPLES else ""
+        problem = f"  block {block} (positions {start} to {stop - 1}): {type(error).__name__}: {error}"
+        return f"{problem}; it holds {', '.join(names)}{rest}"
+
+    def _require_visible(self, commit: Commit, worker: str) -> None:
+        """Wait until this process sees a worker's commit, since network file systems are slow. Raises ClusterError."""
+        root, deadline = self._segment.folder.root, time.monotonic() + VISIBLE_SECONDS
+        while self._segment.find_commit(commit.block) != commit:
+            if time.monotonic() > deadline:
+                problem = f"worker {worker} committed block {commit.block}, and {root} does not have it here"
+                raise ClusterError(f"{problem}; put the store into a folder that all machines share, at one path")
+            time.sleep(0.5)
 
 
 def least_accuracy(job: Job, settings: ExtractSettings) -> float:

@@ -5,39 +5,26 @@ import multiprocessing
 import socket
 import threading
 import time
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 import torch
 from distributed import Worker, WorkerPlugin, get_worker
 
 from kdcache.base.memory import peak_rss_bytes
+from kdcache.base.progress import silent
 from kdcache.base.records import require_equal
 from kdcache.errors import ClusterError, InvalidInputError, MismatchError, StoreError
-from kdcache.pipelines.extract.block_runner import LocalRunner
+from kdcache.pipelines.extract.block_report import BlockReport, RowProgress
 from kdcache.pipelines.extract.fresh_draws import FreshDraws
 from kdcache.pipelines.extract.job import Job, open_job
+from kdcache.pipelines.extract.local_blocks import LocalBlocks
 from kdcache.pipelines.settings import ExtractSettings
-from kdcache.store.commits import Commit, read_commit
 from kdcache.store.manifest import Identity
 from kdcache.store.plan import GROUP
 from kdcache.store.segment import Segment
 from kdcache.store.store import Store
 
 SHARE = "put the store into a folder that all machines share, at one path"
-
-
-@dataclass(frozen=True)
-class BlockReport:
-    """A worker's report of one block: its commit, or None where another writer holds the block; never logits.
-    `batch_rows`: the rows of the worker's batches by now. The seconds are those of this block. `peak`: the worker's
-    peak memory so far, in bytes."""
-
-    worker: str
-    commit: Commit | None
-    batch_rows: int
-    waited_for_writer: float = 0.0
-    waited_for_views: float = 0.0
-    peak: int | None = None
 
 
 class WorkerJob(WorkerPlugin):
@@ -77,7 +64,7 @@ class WorkerJob(WorkerPlugin):
         with self._lock:
             job = self._open()
             segment = self._open_segment(job)
-            if (commit := read_commit(segment.folder, segment.layout, block)) is not None:
+            if (commit := segment.find_commit(block)) is not None:
                 return BlockReport(self.worker, commit, job.batch_rows, peak=peak_rss_bytes())
             while True:
                 try:
@@ -87,19 +74,15 @@ class WorkerJob(WorkerPlugin):
                 job = self._job = _with_smaller_batches(job, self.worker, message)
 
     def _ask(self, job: Job, segment: Segment, block: int, adopt: bool) -> BlockReport:
-        start = self.settings.worker_start  # the client judges, over the blocks of all workers
-        runner = LocalRunner(job, segment, self.settings.workers, worker_start=start, fresh=self._fresh)
-        runner.run([block], adopt=adopt)
-        measures = runner.measures
-        commit = None if measures.foreign_blocks else read_commit(segment.folder, segment.layout, block)
-        return BlockReport(
-            self.worker,
-            commit,
-            job.batch_rows,
-            waited_for_writer=time.monotonic() - measures.answer_time,
-            waited_for_views=measures.waited_for_views,
-            peak=peak_rss_bytes(),
-        )
+        work = LocalBlocks(self.settings)
+        work.begin(job, segment, self._fresh)
+        with work.extracting([block], adopt=adopt, rows=RowProgress(silent)) as extract:
+            extract.expect([block])
+            future = extract(block)
+            answer_time = time.monotonic()
+            report = future.result()
+        waited_for_writer = time.monotonic() - answer_time
+        return replace(report, worker=self.worker, waited_for_writer=waited_for_writer, peak=peak_rss_bytes())
 
     def _open(self) -> Job:
         if self._job is None:

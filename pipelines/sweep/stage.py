@@ -1,13 +1,17 @@
 """A sweep trains many points from one file, each in a folder; done points are skipped, failed ones stop nothing."""
 
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager, nullcontext
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
+from kdcache.base.devices import visible_gpus
+from kdcache.base.engine import LOCAL, Engine
+from kdcache.base.engine_settings import EngineSettings
 from kdcache.base.folder_lock import HOLDER, LOCK, held
+from kdcache.base.local_cluster import DASHBOARD
+from kdcache.base.open_engine import open_engine
 from kdcache.base.progress import Progress, StopRequest, silent
 from kdcache.base.records import Record
 from kdcache.base.user_code import place_of
@@ -20,11 +24,14 @@ from kdcache.pipelines.sweep.results import Result
 from kdcache.pipelines.sweep.space import Point, SweepFile, corners, load_sweep, make_point, points_of
 from kdcache.pipelines.sweep.study import Study, require_optuna
 from kdcache.pipelines.train.shared_settings import unequal_settings
-from kdcache.pipelines.train.together import Outcome, train_together
+from kdcache.pipelines.train.together import train_together
 
 LOOK_SECONDS = 1.0  # between two looks at the folders in which workers write
 ADVICE = "run the same command again to go on"
+PRELOAD = ("kdcache.pipelines.sweep.stage",)
 Errors = dict[str, str]
+Group = list[Point]
+GroupSettings = tuple[TrainSettings, ...]
 Make = Callable[[dict[str, Any]], Point]
 
 
@@ -44,54 +51,32 @@ class SweepSummary(Record):
     rows: tuple[Result, ...]
 
 
-class Workers(Protocol):
-    """The part of `kdcache.base.cluster.Cluster` that a sweep uses: a function on items, at most `ahead` a worker at a
-    time."""
-
-    client: Any
-
-    @property
-    def dashboard_text(self) -> str: ...
-
-    def each(
-        self, function: Callable[[Any], Any], items: Any, *, ahead: int, retries: int, poll: Callable[[], None]
-    ) -> Iterator[tuple[Any, Any]]: ...
-
-
-@dataclass(frozen=True)
-class Engine:
-    """The engine trains points: `together` of them side by side on one stream, in this process or on the workers of
-    `cluster`, which is opened once all points were checked."""
-
-    together: int = 1
-    cluster: Callable[[], AbstractContextManager[Workers]] | None = None
-
-    @contextmanager
-    def opened(self) -> Iterator[Workers | None]:
-        with self.cluster() if self.cluster else nullcontext() as workers:
-            yield workers
-
-
 def sweep(
     path: str | Path,
     *,
     folder: str = "",
-    engine: Engine | None = None,
+    together: int = 1,
+    engine: EngineSettings | None = None,
     report: Report = no_report,
     progress: Progress = silent,
     stop: StopRequest | None = None,
 ) -> SweepSummary:
     """Train every point of a sweep's file that is not done yet, and write results.csv to its folder, of which
-    `kdcache compare FOLDER` makes a report.
+    `kdcache compare FOLDER` makes a report. `together` points train side by side on one stream, in this process or in
+    each of the engine's workers, which start once all points were checked.
 
     All points are checked before the first is trained. Raises InvalidInputError or MismatchError for the first point
     with a fault, InvalidInputError for a folder that another process holds, and InterruptedRunError once `stop` is
     requested; the error of a point that fails is in its row.
     """
-    engine, stop = engine or Engine(), stop or StopRequest()
+    engine, stop = engine or EngineSettings(), stop or StopRequest()
     start_time = time.monotonic()
     file, checker = load_sweep(path), Checker()
-    sweep_folder = _sweep_folder(file, folder, path, engine)
+    if together < 1:
+        raise InvalidInputError(f"together is {together}; give 1 or more")
+    sweep_folder = _sweep_folder(file, folder, path)
+    if engine.engine != "local":
+        sweep_folder = sweep_folder.resolve()  # workers may have another working folder
 
     def make(swept: dict[str, Any]) -> Point:
         return make_point(file, swept, sweep_folder)
@@ -102,14 +87,14 @@ def sweep(
         require_measured(points[0].settings, file.study.metric)
     epochs_done = checker.check(points, progress, stop)
     table = ResultTable(sweep_folder / "results.csv", file.swept, checker, report)
-    trainer = Trainer(engine.together, table, stop)
+    trainer = Trainer(together, table, stop)
     try:
         with held(sweep_folder):
             study = Study.open(file.study, sweep_folder) if file.study else None
             write_whole(sweep_folder / "sweep.toml", Path(path).read_bytes())
-            with engine.opened() as trainer.workers:
-                if trainer.workers is not None:
-                    progress(f"dask workers, dashboard {trainer.workers.dashboard_text}", 1, 1)
+            with open_engine(
+                engine, gpus=visible_gpus, dashboard=DASHBOARD, preload=PRELOAD, progress=progress
+            ) as trainer.engine:
                 if study is None:
                     table.add(points, epochs_done)
                     present_count = sum(result.status == "done" for result in table.results)
@@ -144,13 +129,13 @@ class Trainer:
 
     def __init__(self, together: int, table: ResultTable, stop: StopRequest) -> None:
         self._together, self._table, self._stop = together, table, stop
-        self.workers: Workers | None = None
+        self.engine: Engine = LOCAL
         self.note = ""
 
     @property
     def capacity(self) -> int:
         """The number of points that can be trained at the same time."""
-        return self._together * (1 if self.workers is None else max(len(self.workers.client.nthreads()), 1))
+        return self._together * self.engine.workers
 
     def train(self, points: Sequence[Point]) -> None:
         """Train some points, each from where its folder stands."""
@@ -158,52 +143,58 @@ class Trainer:
         if len(groups) > -(-len(points) // self._together):
             names = ", ".join(unequal_settings([point.settings for point in points]))
             self.note = f"{len(points)} points in {len(groups)} groups: only students of equal {names} share a stream"
-        if self.workers is None:
-            for group in groups:
-                self._stop.check(ADVICE)
-                self._train_here(group)
-        else:
-            self._train_on_workers(groups, self.workers)
+        by_run = {group[0].settings.run: group for group in groups}
+        dealt, last_look = dict[str, Group](), time.monotonic()
 
-    def _train_here(self, group: list[Point]) -> None:
-        self._table.mark(group, "running")
-        settings = [point.settings for point in group]
-        outcomes = train_together(
-            settings, progress=lambda activity, steps, total: self._table.step(group, steps, total), stop=self._stop
-        )
-        self._mark_done(group, _errors_by_run(outcomes))
-
-    def _train_on_workers(self, groups: list[list[Point]], workers: Workers) -> None:
-        by_key = {tuple(point.settings.run for point in group): group for group in groups}
-        items = [tuple(point.settings for point in group) for group in groups]
-        unfinished_groups, last_look = list(groups), 0.0
+        def deal() -> Iterator[GroupSettings]:
+            for run, group in by_run.items():
+                dealt[run] = group
+                yield tuple(point.settings for point in group)
 
         def poll() -> None:
             nonlocal last_look
             self._stop.check(ADVICE)
             if time.monotonic() - last_look > LOOK_SECONDS:
-                self._table.refresh([point for group in unfinished_groups for point in group])
+                self._table.refresh([point for group in dealt.values() for point in group])
                 last_look = time.monotonic()
 
-        for item, outcome in workers.each(train_group, items, ahead=1, retries=0, poll=poll):
-            group = by_key[tuple(settings.run for settings in item)]
-            unfinished_groups.remove(group)
+        training = GroupTraining(by_run, self._table, self._stop)
+        for item, outcome in self.engine.each(training, deal(), ahead=1, retries=0, poll=poll):
             if isinstance(outcome, Exception):  # the whole group failed
                 outcome = {settings.run: error_text(outcome) for settings in item}
-            self._mark_done(group, outcome)
+            self._mark_done(dealt.pop(item[0].run), outcome)
 
     def _mark_done(self, group: list[Point], errors: Errors) -> None:
         names = {point.settings.run: point.name for point in group}
         self._table.mark(group, "done", {names[run]: text for run, text in errors.items()})
 
 
-def train_group(settings: tuple[TrainSettings, ...]) -> Errors:
-    """Train one group on a worker. Returns errors by run folder, as text: not every exception can be pickled."""
-    return _errors_by_run(train_together(settings))
+class GroupTraining:
+    """The training of one group, which shows in the table and hears a stop. A copy of it that travels to a worker does
+    neither: there the folders of the runs tell. The result is errors by run folder, as text, for not every exception
+    can be pickled."""
 
+    def __init__(
+        self,
+        groups: Mapping[str, Group] | None = None,
+        table: ResultTable | None = None,
+        stop: StopRequest | None = None,
+    ) -> None:
+        self._groups, self._table, self._stop = groups or {}, table, stop
 
-def _errors_by_run(outcomes: Sequence[Outcome]) -> Errors:
-    return {outcome.settings.run: error_text(outcome.error) for outcome in outcomes if outcome.error is not None}
+    def __reduce__(self) -> tuple[type["GroupTraining"], tuple[()]]:
+        return GroupTraining, ()
+
+    def __call__(self, settings: GroupSettings) -> Errors:
+        group = self._groups.get(settings[0].run, [])
+        if self._table is not None:
+            self._table.mark(group, "running")
+        outcomes = train_together(settings, progress=partial(self._step, group), stop=self._stop)
+        return {outcome.settings.run: error_text(outcome.error) for outcome in outcomes if outcome.error is not None}
+
+    def _step(self, group: Group, activity: str, steps: int, total: int) -> None:
+        if self._table is not None:
+            self._table.step(group, steps, total)
 
 
 def group_points(points: Sequence[Point], together: int) -> list[list[Point]]:
@@ -227,16 +218,14 @@ def error_text(error: Exception) -> str:
     return f"{type(error).__name__}: {error}" + (f" ({place.file}, line {place.line})" if place else "")
 
 
-def _sweep_folder(file: SweepFile, folder: str, path: str | Path, engine: Engine) -> Path:
+def _sweep_folder(file: SweepFile, folder: str, path: str | Path) -> Path:
     name = folder or file.folder
     if not name:
         raise InvalidInputError(f'{path} names no folder; write folder = "runs/sweep" at its head, or give --folder')
-    if engine.together < 1:
-        raise InvalidInputError(f"together is {engine.together}; give 1 or more")
     sweep_folder = Path(name)
     if sweep_folder.exists() and not (sweep_folder / "sweep.toml").exists() and not _is_empty(sweep_folder):
         raise InvalidInputError(f"{sweep_folder} is there and holds no sweep; choose another folder")
-    return sweep_folder.resolve() if engine.cluster else sweep_folder  # workers may have another working folder
+    return sweep_folder
 
 
 def _is_empty(folder: Path) -> bool:

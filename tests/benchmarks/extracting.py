@@ -7,7 +7,7 @@ inside the clock.
 """
 
 import os
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import chain
@@ -20,7 +20,7 @@ from torch import Tensor, nn
 
 from kdcache.networks.extract_block import BlockExtractor
 from kdcache.networks.precision import autocast
-from kdcache.pipelines.extract.block_runner import LocalRunner
+from kdcache.pipelines.extract.block_runner import BlockRunner
 from kdcache.pipelines.extract.job import Job, open_job
 from kdcache.pipelines.settings import ExtractSettings
 from kdcache.store.layout import SegmentLayout
@@ -28,11 +28,13 @@ from kdcache.store.segment import Segment
 from kdcache.store.segment_layout import segment_layout
 from kdcache.store.store import Store
 from kdcache.views.decoding import DECODERS
+from kdcache.views.draw import Drawn
 from kdcache.views.transforms import Transform, as_tensor
 from kdcache.views.workers import draw_requests
 from tests.benchmarks.extracting_memory import memory
 from tests.benchmarks.harness import Bench, Figure, Times, alternate, timed_ratio
 from tests.benchmarks.unnamed import UNNAMED
+from tests.kits.blocks import local_runner
 from tests.kits.photographs import PHOTOGRAPHS
 
 WIDTH, HEIGHT = 500, 375
@@ -92,9 +94,9 @@ class Contest:
         store = Store.create(path, job.identity, order=job.order, labels=job.labels, provenance=job.provenance)
         return store.add_segment(job.views)
 
-    def runner(self, segment: Segment) -> LocalRunner:
-        """The runner of a segment's blocks in this process."""
-        return LocalRunner(self.job, segment, self.settings.workers)
+    def runner(self, segment: Segment, drawn: Iterable[Drawn] | None = None) -> BlockRunner:
+        """The runner of a segment's blocks in this process, over `drawn` views where they are given."""
+        return local_runner(self.job, segment, self.settings, drawn=drawn)
 
     def extract(self) -> None:
         """The block loop of `kdcache extract` into a fresh store."""

@@ -84,7 +84,7 @@ def extraction(bench: Bench, scale: Scale, blocks: Contest, teacher: str, device
     ]  # out of /dev/shm; kept, so that the loop over resident views waits for no loader
 
     def extract_resident() -> None:
-        blocks.runner(blocks.segment()).run_drawn(list(blocks.blocks), iter(drawn))
+        blocks.runner(blocks.segment(), drawn).run(list(blocks.blocks))
 
     arms = {"extract_resident": extract_resident, "forward": forward, "extract": blocks.extract, "bare": blocks.bare}
     times = alternate({name: synchronised(arm, device) for name, arm in arms.items()}, bench.trials)

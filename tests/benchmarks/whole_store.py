@@ -16,8 +16,8 @@ from pathlib import Path
 from typing import Any
 
 from kdcache.base.cluster import open_cluster
+from kdcache.base.engine import Engine
 from kdcache.store.store import Store
-from kdcache.whole_store.engines import DaskEngine, Engine
 from kdcache.whole_store.recode import recode_store
 from kdcache.whole_store.recode_plan import Narrowing
 from kdcache.whole_store.stats import store_stats
@@ -51,7 +51,7 @@ def main() -> None:
                     preload=["kdcache.whole_store.recode", "kdcache.whole_store.stats"],
                 )
             )
-            engines[f"{workers} worker{'s' * (workers > 1)}"] = DaskEngine(cluster)
+            engines[f"{workers} worker{'s' * (workers > 1)}"] = cluster
         _measure("verify", large, given.trials, engines, lambda engine: inspect_files(str(large), engine=engine))
         _measure(
             "recode --top-k 10",

@@ -2,18 +2,15 @@
 
 import pickle
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import TypeVar
+from typing import Any
 
 import pytest
 
+from kdcache.base.engine import LocalEngine
 from kdcache.errors import DamagedError
 from kdcache.whole_store import store_address
-from kdcache.whole_store.engines import LocalEngine, Poll, idle
-
-A = TypeVar("A")
-B = TypeVar("B")
 
 
 def late(item: int) -> int:
@@ -44,11 +41,9 @@ class Afresh(LocalEngine):
 
     items_per_task = 3
 
-    def map(
-        self, function: Callable[[A], B], items: Sequence[A], *, far: bool = False, poll: Poll = idle
-    ) -> Iterator[B]:
+    def each(self, function: Any, items: Iterable[Any], **how: Any) -> Iterator[tuple[Any, Any]]:
         for item in items:
             with pytest.MonkeyPatch.context() as patch:
                 patch.setattr(store_address, "_open_stores", {})
                 sent, given = pickle.loads(pickle.dumps((function, item)))
-                yield pickle.loads(pickle.dumps(sent(given)))
+                yield item, pickle.loads(pickle.dumps(sent(given)))

@@ -1,22 +1,22 @@
 """Block runners: blocks of another writer, views that the caller drew, a suspect teacher, and Dask's reports."""
 
-from contextlib import ExitStack
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
-from kdcache.base.progress import StopRequest, silent
+from kdcache.base.progress import StopRequest
 from kdcache.errors import BadLogitsError, BlocksFailedError, TeacherSuspectError
-from kdcache.pipelines.extract.block_runner import LocalEngine, LocalRunner, LoopMeasures, least_accuracy
-from kdcache.pipelines.extract.dask_cluster import DaskEngine
-from kdcache.pipelines.extract.dask_worker import BlockReport
+from kdcache.pipelines.extract.block_report import BlockReport
+from kdcache.pipelines.extract.block_runner import BlockRunner, LoopMeasures, least_accuracy
+from kdcache.pipelines.extract.dask_cluster import DaskBlocks
 from kdcache.pipelines.extract.job import Job, open_job
 from kdcache.store.segment import Segment
 from kdcache.store.store import Store
 from kdcache.views.workers import draw_requests
 from tests.kits import stages
+from tests.kits.blocks import local_runner
 from tests.kits.stages import BLOCKS, Stage
 from tests.kits.stores import all_files
 
@@ -41,11 +41,10 @@ def test_a_block_of_another_writer_is_left_alone_and_then_finished_for_it(stage:
     path.parent.mkdir(parents=True)
     path.write_bytes(ticket(stage.store, segment, 2).read_bytes())  # it decodes, and it is none of ours
     rows: list[tuple[int, int]] = []
-    engine = LocalEngine(
-        stage.asked(tmp_path / "a.kd"), lambda what, done, total: rows.append((done, total)), StopRequest()
+    settings = stage.asked(tmp_path / "a.kd")
+    runner = local_runner(
+        job, segment, settings, progress=lambda what, done, total: rows.append((done, total)), stop=StopRequest()
     )
-    engine.require_fit(job)
-    runner = engine.runner(job, segment)
     runner.run([0, 1, 3])
     assert (runner.measures.foreign_blocks, set(segment.commits())) == ([1], {0, 3})
     assert rows == [(0, 384), (128, 384), (256, 384), (384, 384)]
@@ -60,9 +59,10 @@ def test_a_block_of_another_writer_is_left_alone_and_then_finished_for_it(stage:
 
 def test_views_that_the_caller_drew_give_the_bytes_of_the_stage(stage: Stage, tmp_path: Path) -> None:
     job, segment = begun(stage, tmp_path / "a.kd")
-    runner, blocks = LocalRunner(job, segment, 0), list(range(BLOCKS))
-    requests = [request for block in blocks for request in runner.extractor.requests(block)]
-    runner.run_drawn(blocks, iter(list(draw_requests(job.dataset, requests, 0))))
+    extractor, blocks = job.extractor(segment.layout), list(range(BLOCKS))
+    requests = [request for block in blocks for request in extractor.requests(block)]
+    drawn = list(draw_requests(job.dataset, requests, 0))
+    local_runner(job, segment, stage.asked(tmp_path / "a.kd"), drawn=drawn).run(blocks)
     files, whole = all_files(tmp_path / "a.kd"), all_files(Path(stage.store))
     assert files == {name: whole[name] for name in files}
     assert len(segment.commits()) == BLOCKS
@@ -70,9 +70,10 @@ def test_views_that_the_caller_drew_give_the_bytes_of_the_stage(stage: Stage, tm
 
 def test_a_runner_judges_its_teacher_over_512_views(stage: Stage, tmp_path: Path) -> None:
     job, segment = begun(stage, tmp_path / "a.kd")
+    settings = stage.asked(tmp_path / "a.kd")
     with pytest.raises(TeacherSuspectError, match=r"top-1 accuracy over (512|600) views is 0\.\d+, below 1\.100"):
-        LocalRunner(job, segment, 0, least_accuracy=1.1).run(list(range(BLOCKS)))
-    LocalRunner(job, segment, 0).run(list(range(BLOCKS)))  # one that does not judge
+        local_runner(job, segment, settings, least_accuracy=1.1).run(list(range(BLOCKS)))
+    local_runner(job, segment, settings).run(list(range(BLOCKS)))  # one that does not judge
     assert len(segment.commits()) == BLOCKS
 
 
@@ -93,16 +94,18 @@ def test_fewer_than_512_views_or_none_with_a_label_accuse_no_teacher() -> None:
 def test_reports_of_workers_are_measured_and_failed_blocks_named(stage: Stage, tmp_path: Path) -> None:
     """The cluster is a list of outcomes: a commit, a block that another writer holds, a worker with smaller batches."""
     job, segment = begun(stage, tmp_path / "a.kd")
-    LocalRunner(job, segment, 0).run([0, 2])
+    settings = stage.asked(tmp_path / "a.kd")
+    local_runner(job, segment, settings).run([0, 2])
     commits = segment.commits()
     outcomes: list[tuple[int, Any]] = [
         (2, BlockReport("one", commits[2], job.batch_rows, waited_for_writer=1.0, waited_for_views=2.0, peak=7)),
         (1, BlockReport("two", None, job.batch_rows, waited_for_writer=0.5, peak=9)),
         (0, BlockReport("two", commits[0], 64, peak=8)),
     ]
-    cluster: Any = SimpleNamespace(each=lambda task, blocks, poll: iter(outcomes), everywhere=lambda *given: {})
-    settings = stage.asked(tmp_path / "a.kd")
-    runner = DaskEngine(cluster, settings, silent, StopRequest(), ExitStack()).runner(job, segment)
+    cluster: Any = SimpleNamespace(each=lambda task, blocks, **how: iter(outcomes), everywhere=lambda *given: {})
+    work = DaskBlocks(cluster, settings)
+    work.begin(job, segment)
+    runner = BlockRunner(work, job, segment)
     runner.run([0, 1, 2])
     measures = runner.finish()
     assert (measures.foreign_blocks, measures.labelled) == ([1], 256)

@@ -12,7 +12,7 @@ from kdcache.cli.live import picture
 from kdcache.errors import InterruptedRunError, InvalidInputError, KdcacheError, MismatchError
 from kdcache.pipelines.sweep.result_table import SweepState
 from kdcache.pipelines.sweep.space import load_sweep, points_of
-from kdcache.pipelines.sweep.stage import Engine, SweepSummary, sweep
+from kdcache.pipelines.sweep.stage import SweepSummary, sweep
 from kdcache.pipelines.train.stage import train
 from tests.cli.test_cli import Capture, answer, kdcache, refusal
 from tests.kits import stages
@@ -61,7 +61,7 @@ def grid(stage: Stage, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, 
         grid={"lr": [0.05, 0.1], "top_k": [1, 2, 3], "views": [1, 2]},
     )
     seen: list[SweepState] = []
-    return path, sweep(path, engine=Engine(4), report=seen.append), seen
+    return path, sweep(path, together=4, report=seen.append), seen
 
 
 def test_each_point_is_what_a_run_of_its_own_writes(
@@ -106,7 +106,7 @@ def test_done_points_are_skipped_and_a_lost_one_is_trained_again(
 ) -> None:
     path, first, _ = grid
     seen: list[SweepState] = []
-    again = sweep(path, engine=Engine(4), report=seen.append)
+    again = sweep(path, together=4, report=seen.append)
     assert (again.present, again.done) == (12, 12)
     assert [row.model_dump() for row in again.rows] == [row.model_dump() for row in first.rows]
     lost = Path(first.folder) / first.rows[5].point
@@ -134,8 +134,8 @@ def test_a_stopped_sweep_goes_on_and_ends_equal(stage: Stage, tmp_path: Path) ->
             stop.requested |= calls[0] >= number
 
         with pytest.raises(InterruptedRunError, match="of 6 points are done; run the same command again to go on"):
-            sweep(path, engine=Engine(2), report=report, stop=stop)
-    ended = sweep(path, engine=Engine(3))
+            sweep(path, together=2, report=report, stop=stop)
+    ended = sweep(path, together=3)
     assert ended.done == 6
     for one, other in zip(ended.rows, whole.rows, strict=True):
         assert one.point == other.point
@@ -206,7 +206,7 @@ def test_a_study_goes_on_where_it_was_killed(stage: Stage, tmp_path: Path) -> No
 
     with pytest.raises(InterruptedRunError):
         sweep(path, report=report, stop=stop)
-    summary = sweep(path, engine=Engine(2))
+    summary = sweep(path, together=2)
     assert (summary.points, summary.done, summary.failed) == (5, 5, 0)
     assert summary.present in (1, 2)
     assert summary.best == min(summary.rows, key=lambda row: row.nll or 9e9).point

@@ -8,9 +8,10 @@ from pathlib import Path
 
 import pytest
 
+from kdcache.base import rank_engine
 from kdcache.base.launch import Launch
+from kdcache.base.rank_engine import RankEngine
 from kdcache.errors import InvalidInputError
-from kdcache.pipelines.extract import torchrun
 from kdcache.pipelines.extract.stage import extract
 from kdcache.store.store import Store
 from tests.kits import stages
@@ -34,7 +35,8 @@ def test_each_block_is_one_process_s_whatever_is_done_already() -> None:
     for world_size in (1, 2, 3, 7):
         for done in (set(), {0, 5, 6}):
             left = [block for block in range(20) if block not in done]
-            dealt = [torchrun.own_blocks(left, Launch(rank=rank, world_size=world_size)) for rank in range(world_size)]
+            launches = [Launch(rank=rank, world_size=world_size) for rank in range(world_size)]
+            dealt = [RankEngine(launch, 20, lambda blocks: blocks).share(left) for launch in launches]
             assert sorted(block for blocks in dealt for block in blocks) == left
             assert all(block % world_size == rank for rank, blocks in enumerate(dealt) for block in blocks)
 
@@ -69,8 +71,8 @@ def test_the_first_process_takes_over_what_another_never_does(
 ) -> None:
     """The other one works, and leaves the sealing alone; or it never shows up, and its blocks are taken over."""
     path, shown = tmp_path / "digits.kd", list[str]()
-    monkeypatch.setattr(torchrun, "PATIENCE", 0.1)
-    monkeypatch.setattr(torchrun, "TIMES_OWN", 0.1)
+    monkeypatch.setattr(rank_engine, "PATIENCE", 0.1)
+    monkeypatch.setattr(rank_engine, "TIMES_OWN", 0.1)
     for name, value in told(1, 2).items():
         monkeypatch.setenv(name, value)
     assert extract(stage.asked(path)).content_id is None

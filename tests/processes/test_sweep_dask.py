@@ -1,10 +1,9 @@
 """sweep --engine dask: groups of points on worker processes end as they do in this one."""
 
-from functools import partial
 from pathlib import Path
 
-from kdcache.base.cluster import open_cluster
-from kdcache.pipelines.sweep.stage import Engine, sweep
+from kdcache.base.engine_settings import EngineSettings
+from kdcache.pipelines.sweep.stage import sweep
 from tests.kits import stages
 from tests.kits.stages import NETWORK, Stage, metrics, weights_of
 from tests.pipelines.test_sweep import rows, written
@@ -16,9 +15,9 @@ def test_points_on_two_workers_are_those_of_one_process(stage: Stage, tmp_path: 
     """Two groups of two; one student fails on its worker, and tells why."""
     grid = {"student": [NETWORK, "tests.kits.together_students:exploding"], "seed": [0, 1]}
     base = {"store": stage.store, "student_set": {}, "epochs": 1}
-    cluster = partial(open_cluster, workers=2, dashboard="127.0.0.1:0", preload=["kdcache.pipelines.sweep.stage"])
-    there = sweep(written(tmp_path / "there", base=base, grid=grid), engine=Engine(2, cluster))
-    here = sweep(written(tmp_path / "here", base=base, grid=grid), engine=Engine(2))
+    dask = EngineSettings(engine="dask", dask_workers=2)
+    there = sweep(written(tmp_path / "there", base=base, grid=grid), together=2, engine=dask)
+    here = sweep(written(tmp_path / "here", base=base, grid=grid), together=2)
     assert [row.point for row in there.rows] == [row.point for row in here.rows]
     assert [row.status for row in there.rows] == [row.status for row in here.rows] == ["done"] * 2 + ["failed"] * 2
     assert [row["error"] for row in rows(there)] == [row["error"] for row in rows(here)]

@@ -8,7 +8,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from kdcache.base.cluster import open_cluster
+from kdcache.base.cluster import Cluster, open_cluster
+from kdcache.base.engine import LOCAL, Engine
 from kdcache.base.engine_settings import EngineSettings
 from kdcache.base.progress import StopRequest
 from kdcache.errors import ClusterError, DamagedError, InterruptedRunError, InvalidInputError
@@ -18,7 +19,7 @@ from kdcache.sharing.export import export_store
 from kdcache.sharing.push_pull import push
 from kdcache.store.store import Store
 from kdcache.whole_store.diff import diff_stores
-from kdcache.whole_store.engines import LOCAL, DaskEngine, Engine, open_engine, seen_by
+from kdcache.whole_store.engines import in_order, open_engine, require_stores, seen_by
 from kdcache.whole_store.recode import recode_store
 from kdcache.whole_store.recode_plan import Narrowing
 from kdcache.whole_store.stats import store_stats
@@ -33,11 +34,11 @@ ROWS = 1500  # 24 blocks, more than one task of a check
 
 
 @pytest.fixture(scope="module")
-def cluster() -> Iterator[DaskEngine]:
+def cluster() -> Iterator[Cluster]:
     with open_cluster(
         workers=2, dashboard="127.0.0.1:0", preload=["kdcache.whole_store.recode", "kdcache.whole_store.stats"]
     ) as opened:
-        yield DaskEngine(opened)
+        yield opened
 
 
 @pytest.fixture(scope="module")
@@ -57,23 +58,23 @@ def stores(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def test_results_come_in_the_order_of_the_items(cluster: DaskEngine) -> None:
-    assert list(cluster.map(engines.late, range(20))) == [item * item for item in range(20)]
-    assert list(cluster.map(engines.late, [])) == []
+def test_results_come_in_the_order_of_the_items(cluster: Cluster) -> None:
+    assert list(in_order(cluster, engines.late, range(20))) == [item * item for item in range(20)]
+    assert list(in_order(cluster, engines.late, [])) == []
 
 
-def test_errors_are_those_of_the_work(cluster: DaskEngine) -> None:
+def test_errors_are_those_of_the_work(cluster: Cluster) -> None:
     with pytest.raises(DamagedError, match="item 3 is damaged"):
-        list(cluster.map(engines.refused, range(8)))
+        list(in_order(cluster, engines.refused, range(8)))
     with pytest.raises(ClusterError, match=r"workers could not do 0 .ZeroDivisionError: item 0.; .*without --engine"):
-        list(cluster.map(engines.broken, [0]))
+        list(in_order(cluster, engines.broken, [0]))
 
 
 @pytest.mark.parametrize("here", [True, False], ids=["here", "cluster"])
-def test_a_stop_ends_it_early(cluster: DaskEngine, tmp_path: Path, here: bool) -> None:
+def test_a_stop_ends_it_early(cluster: Cluster, tmp_path: Path, here: bool) -> None:
     engine: Engine = LOCAL if here else cluster
     stop = StopRequest()
-    results = engine.map(partial(engines.noted, str(tmp_path)), range(200), poll=lambda: stop.check("go on"))
+    results = in_order(engine, partial(engines.noted, str(tmp_path)), range(200), poll=lambda: stop.check("go on"))
     assert next(results) == 0
     stop.requested = True
     with pytest.raises(InterruptedRunError, match="go on"):
@@ -82,13 +83,13 @@ def test_a_stop_ends_it_early(cluster: DaskEngine, tmp_path: Path, here: bool) -
 
 
 @pytest.mark.parametrize("name", ["a.kd", "hurt.kd", "part.kd"])
-def test_a_check_finds_the_same(cluster: DaskEngine, stores: Path, name: str) -> None:
+def test_a_check_finds_the_same(cluster: Cluster, stores: Path, name: str) -> None:
     found, here = (inspect_files(str(stores / name), engine=engine) for engine in (cluster, LOCAL))
     assert found == here
     assert (len(found.findings), found.missing) == {"a.kd": (0, 0), "hurt.kd": (3, 0), "part.kd": (0, 21)}[name]
 
 
-def test_a_check_over_http_finds_the_same(cluster: DaskEngine, stores: Path) -> None:
+def test_a_check_over_http_finds_the_same(cluster: Cluster, stores: Path) -> None:
     with serving(stores) as site:
         for name, wrong in (("a.kd", 0), ("hurt.kd", 2)):
             found, here = (inspect_files(f"{site.url}/{name}", engine=engine) for engine in (cluster, LOCAL))
@@ -99,14 +100,14 @@ def test_a_check_over_http_finds_the_same(cluster: DaskEngine, stores: Path) -> 
 
 
 @pytest.mark.parametrize("name", ["a.kd", "part.kd"])
-def test_statistics_are_equal_to_the_last_bit(cluster: DaskEngine, stores: Path, name: str) -> None:
+def test_statistics_are_equal_to_the_last_bit(cluster: Cluster, stores: Path, name: str) -> None:
     store = Store.open(stores / name)
     assert store_stats(store, engine=cluster) == store_stats(store)
 
 
 @pytest.mark.parametrize("other", ["a.kd", "b.kd", "part.kd"])
 def test_a_comparison_is_equal_to_the_last_bit(
-    cluster: DaskEngine, stores: Path, other: str, monkeypatch: pytest.MonkeyPatch
+    cluster: Cluster, stores: Path, other: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     a, b = Store.open(stores / "a.kd"), Store.open(stores / other)
     found, here = (diff_stores(a, b, rows=0, engine=engine) for engine in (cluster, LOCAL))
@@ -116,7 +117,7 @@ def test_a_comparison_is_equal_to_the_last_bit(
     assert found.rows.rows == (2 * 3 * 64 if other == "part.kd" else 2 * ROWS)
 
 
-def test_a_recoded_store_is_the_same_store(cluster: DaskEngine, stores: Path, tmp_path: Path) -> None:
+def test_a_recoded_store_is_the_same_store(cluster: Cluster, stores: Path, tmp_path: Path) -> None:
     wanted = Narrowing(top_k=3)
     here = recode_store(str(stores / "a.kd"), str(tmp_path / "here.kd"), wanted)
     there = recode_store(str(stores / "a.kd"), str(tmp_path / "there.kd"), wanted, engine=cluster)
@@ -147,15 +148,15 @@ def test_a_store_is_found_by_its_address(tmp_path: Path, place: str, kind: str) 
         assert (done.content_id, done.blocks) == (here.content_id, 4)
 
 
-def test_a_store_that_workers_do_not_see_is_told_before_work_starts(cluster: DaskEngine, tmp_path: Path) -> None:
+def test_a_store_that_workers_do_not_see_is_told_before_work_starts(cluster: Cluster, tmp_path: Path) -> None:
     write_store(tmp_path / "a.kd", make_case(100))
     with shared_address(Store.open_for_writing(tmp_path / "a.kd")) as address:
         shutil.move(tmp_path / "a.kd", tmp_path / "b.kd")  # open here, gone there
         with pytest.raises(ClusterError, match=r"worker tcp://.* does not find .*a.kd .*a.kd does not exist"):
-            cluster.require_stores(address)
+            require_stores(cluster, address)
         write_store(tmp_path / "a.kd", make_case(101))
         with pytest.raises(ClusterError, match=r"but another store; put it on a folder that all workers share"):
-            cluster.require_stores(address)
+            require_stores(cluster, address)
 
 
 def test_settings_name_an_engine(stores: Path, monkeypatch: pytest.MonkeyPatch) -> None:
