@@ -1,4 +1,4 @@
-"""Studies before they run: what they state, what they refuse, the rows that they take, and the lines that they print."""
+"""Studies before they run: what they state, what they refuse, the rows that they take, the lines that they print."""
 
 import json
 import shlex
@@ -31,13 +31,16 @@ def test_every_study_states_claims_differences_and_cost() -> None:
     rows = [study.row for study in studies]
     assert rows == sorted(set(rows))
     for study in studies:
-        assert study.claims and study.differences and all(study.differences) and study.minutes > 0
+        assert study.claims
+        assert study.differences
+        assert all(study.differences)
+        assert study.minutes > 0
         assert study.why.keys() <= study.claims.keys()
         assert all(claim.margin > 0 for claim in study.claims.values() if claim.direction != "above")
 
 
 def test_an_unknown_study_is_refused_with_the_names() -> None:
-    with pytest.raises(InvalidInputError, match="no study 'tank'.*tang"):
+    with pytest.raises(InvalidInputError, match=r"no study 'tank'.*tang"):
         load_study("tank")
 
 
@@ -93,7 +96,7 @@ def test_rows_of_a_sorted_folder_are_drawn_from_all_of_it(tmp_path: Path) -> Non
 
 def test_a_folder_of_one_split_is_refused(tmp_path: Path) -> None:
     (tmp_path / "train").mkdir()
-    with pytest.raises(InvalidInputError, match="no folder test or val.*--val-set split=NAME"):
+    with pytest.raises(InvalidInputError, match=r"no folder test or val.*--val-set split=NAME"):
         StudyData.open(StudySettings(data=f"folder:{tmp_path}"))
 
 
