@@ -1,4 +1,4 @@
-"""Each study runs at toy size; a second run makes nothing, a killed one goes on, and the printed lines give the same."""
+"""Each study runs at toy size; a second run makes nothing, a killed one goes on, the printed lines give the same."""
 
 import os
 import shlex
