@@ -15,7 +15,7 @@ from typing import Any, NoReturn, TypeVar
 from kdcache.base.limits import METADATA_LIMIT
 from kdcache.errors import ClosedError, DamagedError, FormatError, StoreError, StoreNotFoundError
 from kdcache.places import http_requests
-from kdcache.places.bucket_client import open_client, split_address
+from kdcache.places.bucket_client import LIBRARY, SCHEMES, find_access, open_client, split_address
 from kdcache.places.http_requests import shown
 from kdcache.places.patience import Line, Pace, Patience, TryAgainError, jittered
 from kdcache.places.read_only import Insists
@@ -25,8 +25,12 @@ MEND = "push the store again, whole, or use another copy of it"
 STATUS = re.compile(r"status code: ([0-9]{3}[ A-Za-z]*)")
 FINAL = re.compile(r"[34][0-9][0-9]")
 PASSING = frozenset({"408", "429"})
+NO_BUCKET = re.compile("<Code>(NoSuchBucket|ContainerNotFound)</Code>")  # in a 404, which otherwise means the key
+MACHINE = re.compile(
+    "latest/api/token|latest/meta-data|computeMetadata|metadata/identity"
+)  # asked for credentials last
 CREDENTIALS = {
-    "s3": "AWS_ACCESS_KEY_ID, AWS_PROFILE, ...",
+    "s3": f"AWS_ACCESS_KEY_ID, ..., or AWS_PROFILE with {LIBRARY}",
     "gs": "GOOGLE_APPLICATION_CREDENTIALS, ...",
     "az": "AZURE_STORAGE_ACCOUNT_NAME, AZURE_STORAGE_ACCOUNT_KEY, ...",
 }
@@ -55,12 +59,15 @@ class Bucket(Insists):
     mend = MEND
 
     def __init__(self, url: str, patience: Patience | None = None) -> None:
-        address = split_address(url)
-        self.root = str(address)
+        self._address = split_address(url)
+        self._access = find_access(self._address)
+        self.root = str(self._address)
         self.patience = patience or http_requests.PATIENCE
         self._line = Line()
-        self._client = open_client(address, self.patience, silence=self.patience.timeout)
-        self._writer = open_client(address, self.patience, silence=SENDING * self.patience.timeout)
+        self._client, self._writer = (
+            open_client(self._address, self.patience, silence=factor * self.patience.timeout, access=self._access)
+            for factor in (1, SENDING)
+        )
 
     def path(self, key: str) -> str:
         return f"{self.root}/{key}"
@@ -119,8 +126,9 @@ class Bucket(Insists):
         def read() -> int | None:
             try:
                 return int(self._client.head(key)["size"])
-            except FileNotFoundError:
-                return None
+            except FileNotFoundError:  # a bucket that is missing is told by the body, which a HEAD has not
+                result = self._request(key)
+                return None if result is None else int(result.meta["size"])
 
         return self._ask(key, read)
 
@@ -159,8 +167,8 @@ class Bucket(Insists):
         def remove() -> None:
             try:
                 self._client.delete(key)
-            except FileNotFoundError:
-                return
+            except FileNotFoundError as error:
+                _require_bucket(error)
 
         self._ask(key, remove)
 
@@ -195,7 +203,8 @@ class Bucket(Insists):
     def _request(self, key: str, span: tuple[int, int] | None = None) -> Any:
         try:
             return self._client.get(key, options={} if span is None else {"range": span})
-        except FileNotFoundError:
+        except FileNotFoundError as error:
+            _require_bucket(error)
             return None
 
     def _pieces(self, key: str, result: Any) -> Iterator[bytes]:
@@ -228,23 +237,38 @@ class Bucket(Insists):
             except (PermissionDeniedError, UnauthenticatedError) as error:
                 self._refuse(key, error)
             except (BaseError, FileNotFoundError, TryAgainError) as error:
+                if NO_BUCKET.search(str(error)):
+                    raise self._no_bucket() from None
                 reason, final = _reason(error)
                 failure_time = failure_time or time.monotonic()  # a large file may take long before it breaks off
                 seconds = time.monotonic() - failure_time
                 if final or tries == self.patience.tries or seconds + pause > self.patience.budget:
                     problem = f"{self.path(key)} {reason}, in {tries} tries over {seconds:.1f} s"
-                    advice = (
-                        "check address, endpoint and region, and run the same command again: nothing is half written"
-                    )
+                    noun = self._credentials if MACHINE.search(str(error)) else "address, endpoint and region"
+                    advice = f"check {noun}, and run the same command again: nothing is half written"
                     raise StoreError(f"{problem}; {advice}") from None
                 time.sleep(jittered(pause, self.patience))
             pause *= 2
         raise AssertionError
 
+    def _no_bucket(self) -> StoreNotFoundError:
+        kind, server = SCHEMES[self._address.scheme], self._access.server
+        problem = f"{self.root}: there is no {kind} {self._address.bucket}" + (f" at {server}" if server else "")
+        return StoreNotFoundError(f"{problem}; check its name, the endpoint and the region, or make the {kind} first")
+
     def _refuse(self, key: str, error: Exception) -> NoReturn:
-        variables = CREDENTIALS[self.root.partition("://")[0]]
-        advice = f"check the credentials in the environment ({variables}) and what they may do"
+        advice = f"check {self._credentials} and what they may do"
         raise ClosedError(f"{self.path(key)} {_reason(error)[0]}; {advice}") from None
+
+    @property
+    def _credentials(self) -> str:
+        return f"the credentials in the environment ({CREDENTIALS[self._address.scheme]})"
+
+
+def _require_bucket(error: FileNotFoundError) -> None:
+    """Raises the error again where it says that the bucket is missing, not the key."""
+    if NO_BUCKET.search(str(error)):
+        raise error
 
 
 def _reason(error: Exception) -> tuple[str, bool]:
@@ -255,6 +279,8 @@ def _reason(error: Exception) -> tuple[str, bool]:
     if isinstance(error, TryAgainError):
         return str(error), False
     text = str(error)
+    if MACHINE.search(text):
+        return "was not asked for: there are no credentials, and this machine gives none", False
     if match := STATUS.search(text):
         status = match[1].strip()
         return f"answered {status}", bool(FINAL.match(status)) and status[:3] not in PASSING

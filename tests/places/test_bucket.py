@@ -1,6 +1,5 @@
 """Object stores as places: the contract over a real S3 server, what an address may be, and where credentials go."""
 
-import os
 from pathlib import Path
 
 import pytest
@@ -129,32 +128,6 @@ def test_addresses_that_are_refused(url: str, said: str) -> None:
     with pytest.raises(InvalidInputError, match=said) as caught:
         open_place(url)
     assert "hidden" not in str(caught.value)
-
-
-def test_a_profile_of_the_aws_tools_is_read(
-    s3: Proxy, place: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    for name in [name for name in os.environ if name.startswith("AWS_") and name != "AWS_ALLOW_HTTP"]:
-        monkeypatch.delenv(name)
-    (tmp_path / "credentials").write_text("[team]\naws_access_key_id = PROFILEKEY\naws_secret_access_key = x\n")
-    (tmp_path / "config").write_text(f"[profile team]\nregion = eu-west-1\nendpoint_url = {s3.url}\n")
-    monkeypatch.setenv("AWS_SHARED_CREDENTIALS_FILE", str(tmp_path / "credentials"))
-    monkeypatch.setenv("AWS_CONFIG_FILE", str(tmp_path / "config"))
-    monkeypatch.setenv("AWS_PROFILE", "team")
-    assert Bucket(place).get("x") is None
-    signed = {name.lower(): value for name, value in s3.asked[-1].headers.items()}["authorization"]
-    assert "Credential=PROFILEKEY/" in signed
-    assert "/eu-west-1/s3/" in signed
-    (tmp_path / "config").write_text("[profile team]\nregion = eu-west-1\nendpoint_url = http://127.0.0.1:9\n")
-    monkeypatch.setenv("AWS_ENDPOINT_URL", s3.url)
-    monkeypatch.setenv("AWS_REGION", "us-west-2")  # what the environment says comes first
-    assert Bucket(place).get("x") is None
-    assert any("/us-west-2/s3/" in value for value in s3.asked[-1].headers.values())
-    (tmp_path / "config").write_bytes(b"[profile \xff]\n")
-    assert Bucket(place).get("x") is None
-    monkeypatch.setenv("AWS_PROFILE", "nobody")
-    with pytest.raises(InvalidInputError, match="AWS_PROFILE=nobody names no profile with keys"):
-        Bucket(place)
 
 
 @pytest.mark.parametrize("url", ["gs://bucket/x.kd", "az://container/x.kd"])
