@@ -8,14 +8,13 @@ import hashlib
 import zlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import NoReturn
 
 from kdcache.base.limits import METADATA_LIMIT
 from kdcache.errors import DamagedError, FormatError, InvalidInputError, StoreNotFoundError
-from kdcache.places.parts import LocalFile, Parts
+from kdcache.places.parts import Parts, open_local
 from kdcache.places.read_only import Insists, ReadOnly
 from kdcache.places.safe_open import split_key
 from kdcache.places.zip_format import Entry, check_header, read_entries
@@ -24,36 +23,29 @@ PIECE = 2**23  # bytes that are hashed at a time; over a network each piece is a
 MEND = "use another copy of this file"
 
 
-@dataclass(frozen=True)
-class OpenedEntry:
-    """A file of an archive, of `size` bytes."""
+def open_entry(file: Parts, entry: Entry, name: str) -> Parts:
+    """A file of an archive. Its parts raise DamagedError where the archive was cut."""
 
-    file: Parts
-    entry: Entry
-    name: str
-
-    @property
-    def size(self) -> int:
-        return self.entry.size
-
-    def part(self, offset: int, length: int) -> bytes:
-        """Bytes from `offset` on, fewer at the end. Raises DamagedError where the archive was cut."""
-        length = max(min(length, self.size - offset), 0)
-        data = self.file.part(self.entry.start + offset, length) if length else b""
+    def fetch(offset: int, length: int) -> bytes:
+        data = file.part(entry.start + offset, length)
         if len(data) != length:
-            raise DamagedError(f"{self.name} was cut while it was read; {MEND}")
+            raise DamagedError(f"{name} was cut while it was read; {MEND}")
         return data
 
-    def pieces(self) -> Iterator[bytes]:
-        """All bytes, in pieces. Raises DamagedError, at the end, where they are not the bytes that were written."""
-        crc = 0
-        for offset in range(0, self.size, PIECE):
-            piece = self.part(offset, PIECE)
-            crc = zlib.crc32(piece, crc)
-            yield piece
-        if crc != self.entry.crc:
-            problem = f"has crc32 {crc:08x}, the archive says {self.entry.crc:08x}"
-            raise DamagedError(f"{self.name}/{self.entry.name} {problem}; {MEND}")
+    return Parts(entry.size, fetch)
+
+
+def entry_pieces(file: Parts, entry: Entry, name: str) -> Iterator[bytes]:
+    """All bytes of a file of an archive, in pieces. Raises DamagedError where the archive was cut and, at the end,
+    where they are not the bytes that were written."""
+    parts, crc = open_entry(file, entry, name), 0
+    for offset in range(0, entry.size, PIECE):
+        piece = parts.part(offset, PIECE)
+        crc = zlib.crc32(piece, crc)
+        yield piece
+    if crc != entry.crc:
+        problem = f"has crc32 {crc:08x}, the archive says {entry.crc:08x}"
+        raise DamagedError(f"{name}/{entry.name} {problem}; {MEND}")
 
 
 class Archive(Insists, ReadOnly):
@@ -71,7 +63,7 @@ class Archive(Insists, ReadOnly):
     @classmethod
     def of_file(cls, path: str) -> "Archive":
         """The archive in a file of this machine."""
-        return cls(Path(path), lambda: LocalFile(Path(path)))
+        return cls(Path(path), lambda: open_local(Path(path)))
 
     @cached_property
     def _file(self) -> Parts:
@@ -102,21 +94,21 @@ class Archive(Insists, ReadOnly):
         Raises FormatError for more than `limit` bytes, before they are read, and DamagedError for bytes whose crc32 is
         not the archive's.
         """
-        file = self._find(key)
-        if file is None:
+        entry = self._find(key)
+        if entry is None:
             return None
-        if file.size > limit:
+        if entry.size > limit:
             advice = "it was not written by kdcache: fetch the store again"
-            raise FormatError(f"{self.path(key)} has {file.size} bytes, allowed are {limit}; {advice}")
-        return b"".join(file.pieces())
+            raise FormatError(f"{self.path(key)} has {entry.size} bytes, allowed are {limit}; {advice}")
+        return b"".join(entry_pieces(self._file, entry, str(self.root)))
 
     @contextmanager
-    def opened(self, key: str) -> Iterator[OpenedEntry]:
+    def opened(self, key: str) -> Iterator[Parts]:
         """The file under a key, to read parts of. Raises DamagedError where there is none."""
-        file = self._find(key)
-        if file is None:
+        entry = self._find(key)
+        if entry is None:
             raise DamagedError(f"{self.path(key)} is missing; {MEND}")
-        yield file
+        yield open_entry(self._file, entry, str(self.root))
 
     def span(self, key: str, first: int, last: int, size: int) -> bytes:
         """Bytes first to last of a file of `size` bytes. Raises DamagedError where it has another size."""
@@ -127,18 +119,18 @@ class Archive(Insists, ReadOnly):
 
     def digest(self, key: str) -> str | None:
         """sha256 of the bytes under a key, or None where there is nothing."""
-        file = self._find(key)
-        if file is None:
+        entry = self._find(key)
+        if entry is None:
             return None
         sha256 = hashlib.sha256()
-        for piece in file.pieces():
+        for piece in entry_pieces(self._file, entry, str(self.root)):
             sha256.update(piece)
         return sha256.hexdigest()
 
     def size(self, key: str) -> int | None:
         """The number of bytes under a key, or None where there is nothing."""
-        file = self._find(key, check=False)
-        return None if file is None else file.size
+        entry = self._find(key, check=False)
+        return None if entry is None else entry.size
 
     def nothing(self, key: str) -> StoreNotFoundError:
         """The error to raise where the file that makes an archive a store is missing."""
@@ -156,15 +148,13 @@ class Archive(Insists, ReadOnly):
         """Names of the folders directly under a prefix."""
         return sorted(self._folders.get(prefix, ()))
 
-    def _find(self, key: str, *, check: bool = True) -> OpenedEntry | None:
-        """The file under a key. Where `check`, its own header is compared with the central directory, once."""
+    def _find(self, key: str, *, check: bool = True) -> Entry | None:
+        """The entry under a key. Where `check`, its own header is compared with the central directory, once."""
         entry = self._entries.get("/".join(split_key(key)))
-        if entry is None:
-            return None
-        if check and key not in self._checked:
+        if entry is not None and check and key not in self._checked:
             check_header(self._file, entry, str(self.root))
             self._checked.add(key)
-        return OpenedEntry(self._file, entry, str(self.root))
+        return entry
 
     def _read_only(self) -> NoReturn:
         raise InvalidInputError(f"{self.root} is read only; {UNPACK.format(self.root)}")

@@ -8,8 +8,6 @@ import hashlib
 import re
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass
 from typing import Any, NoReturn, TypeVar
 
 from kdcache.base.limits import METADATA_LIMIT
@@ -18,7 +16,7 @@ from kdcache.places import http_requests
 from kdcache.places.bucket_client import LIBRARY, SCHEMES, find_access, open_client, split_address
 from kdcache.places.http_requests import shown
 from kdcache.places.patience import Line, Pace, Patience, TryAgainError, jittered
-from kdcache.places.read_only import Insists
+from kdcache.places.read_only import Spans
 
 T = TypeVar("T")
 MEND = "push the store again, whole, or use another copy of it"
@@ -37,21 +35,7 @@ CREDENTIALS = {
 SENDING = 15  # times the patience: a put is answered once all of it was sent
 
 
-@dataclass(frozen=True)
-class OpenedObject:
-    """An object of `size` bytes; each part is one request."""
-
-    bucket: "Bucket"
-    key: str
-    size: int
-
-    def part(self, offset: int, length: int) -> bytes:
-        """Bytes from `offset` on, fewer at the end."""
-        stop = min(offset + length, self.size)
-        return self.bucket.span(self.key, offset, stop - 1, self.size) if stop > offset else b""
-
-
-class Bucket(Insists):
+class Bucket(Spans):
     """A folder of a bucket or container as a place. Keys are relative, with forward slashes."""
 
     lists = True
@@ -87,14 +71,6 @@ class Bucket(Insists):
             return None if result is None else b"".join(self._pieces(key, result))
 
         return self._ask(key, read)
-
-    @contextmanager
-    def opened(self, key: str) -> Iterator["OpenedObject"]:
-        """The object under a key, to read parts of. Raises DamagedError where there is none."""
-        size = self.size(key)
-        if size is None:
-            raise DamagedError(f"{self.path(key)} is missing; {MEND}")
-        yield OpenedObject(self, key, size)
 
     def span(self, key: str, first: int, last: int, size: int) -> bytes:
         """Bytes first to last of an object of `size` bytes. Raises DamagedError where it has another size."""

@@ -20,7 +20,8 @@ from typing import cast
 
 from kdcache.errors import DamagedError, InvalidInputError
 from kdcache.places.create_only import TEMPORARY, WRITE, discard
-from kdcache.places.folder import PIECE, Opened
+from kdcache.places.folder import PIECE
+from kdcache.places.parts import Parts, of_descriptor
 from kdcache.places.safe_open import READ
 from kdcache.places.trusted_folder import FOLDER, is_trusted, open_trusted
 
@@ -56,7 +57,7 @@ class Cache:
         self._written = limit  # so that the first write looks how much is there
 
     @contextmanager
-    def opened(self, sha256: str, size: int) -> Iterator[Opened | None]:
+    def opened(self, sha256: str, size: int) -> Iterator[Parts | None]:
         """The file with a sha256, to read parts of, or None where it is not here. One with other bytes, or that another
         user could change, is removed. Raises InvalidInputError where the cache is another user's."""
         with self._open(sha256[:2]) as folder:
@@ -75,7 +76,7 @@ class Cache:
                 if not whole:
                     with suppress(OSError):  # on a disk that is read only
                         os.unlink(sha256, dir_fd=folder)
-                yield Opened(descriptor, size) if whole else None
+                yield of_descriptor(descriptor, size) if whole else None
             finally:
                 os.close(descriptor)
 

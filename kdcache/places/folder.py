@@ -5,31 +5,16 @@ import hashlib
 import os
 from collections.abc import Iterable, Iterator
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 
 from kdcache.base.limits import DEPTH_MAX, METADATA_LIMIT
 from kdcache.errors import DamagedError, FormatError, StoreError, StoreNotFoundError
 from kdcache.places.create_only import TEMPORARY, CannotRefuseError, claim, discard, make_root, write_temporary
+from kdcache.places.parts import Parts, of_descriptor
 from kdcache.places.read_only import Insists
 from kdcache.places.safe_open import LIST, Way, file_status, not_a_file, open_file, open_folder, split_key
 
 PIECE = 2**20  # bytes that are hashed or written at a time
-
-
-@dataclass(frozen=True)
-class Opened:
-    """An open file of `size` bytes, which is read in parts."""
-
-    descriptor: int
-    size: int
-
-    def part(self, offset: int, length: int) -> bytes:
-        """Bytes from `offset` on, fewer at the end."""
-        data = os.pread(self.descriptor, length, offset)
-        while len(data) < length and (rest := os.pread(self.descriptor, length - len(data), offset + len(data))):
-            data += rest
-        return data
 
 
 class Folder(Insists):
@@ -72,13 +57,13 @@ class Folder(Insists):
             os.close(descriptor)
 
     @contextmanager
-    def opened(self, key: str) -> Iterator["Opened"]:
+    def opened(self, key: str) -> Iterator[Parts]:
         """The open file under a key, to read parts of. Raises DamagedError where there is none."""
         descriptor = self._descriptor(key)
         if descriptor is None:
             raise DamagedError(f"{self.path(key)} is missing; {self.mend}")
         try:
-            yield Opened(descriptor, os.fstat(descriptor).st_size)
+            yield of_descriptor(descriptor, os.fstat(descriptor).st_size)
         finally:
             os.close(descriptor)
 

@@ -1,11 +1,14 @@
-"""Places of every kind insist on a file in the same way, and those that are read only refuse to be written."""
+"""Places insist on a file in the same way, far ones open one by spans, and those that are read only refuse writing."""
 
 from abc import ABC, abstractmethod
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import NoReturn
 
 from kdcache.base.limits import METADATA_LIMIT
 from kdcache.errors import DamagedError
+from kdcache.places.parts import Parts
 
 
 class Insists(ABC):
@@ -23,6 +26,26 @@ class Insists(ABC):
         if data is None:
             raise DamagedError(f"{self.path(key)} is missing; {advice}")
         return data
+
+
+class Spans(Insists):
+    """A base that adds `opened` to a place over a network: each part of a file is one request for a span of it."""
+
+    mend: str
+
+    @abstractmethod
+    def size(self, key: str) -> int | None: ...
+
+    @abstractmethod
+    def span(self, key: str, first: int, last: int, size: int) -> bytes: ...
+
+    @contextmanager
+    def opened(self, key: str) -> Iterator[Parts]:
+        """The file under a key, to read parts of. Raises DamagedError where there is none."""
+        size = self.size(key)
+        if size is None:
+            raise DamagedError(f"{self.path(key)} is missing; {self.mend}")
+        yield Parts(size, lambda offset, length: self.span(key, offset, offset + length - 1, size))
 
 
 class ReadOnly(ABC):

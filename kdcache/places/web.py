@@ -6,14 +6,12 @@ An answer is data only where its status, its range and its length are those that
 import hashlib
 import re
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass
 from typing import NoReturn, Protocol, TypeVar
 
 from kdcache.base.limits import METADATA_LIMIT, MIB
 from kdcache.errors import ClosedError, DamagedError, FormatError, InvalidInputError, StoreError, StoreNotFoundError
 from kdcache.places.http_requests import Origin, Reply, TooLongError, shown, split_url
-from kdcache.places.read_only import Insists, ReadOnly
+from kdcache.places.read_only import ReadOnly, Spans
 
 T = TypeVar("T")
 ABSENT = frozenset({404, 410})
@@ -56,21 +54,7 @@ class Plain:
         return True
 
 
-@dataclass(frozen=True)
-class OpenedUrl:
-    """A file on a web server, of `size` bytes; each part is one request."""
-
-    folder: "WebFolder"
-    key: str
-    size: int
-
-    def part(self, offset: int, length: int) -> bytes:
-        """Bytes from `offset` on, fewer at the end."""
-        last = min(offset + length, self.size) - 1
-        return self.folder.span(self.key, offset, last, self.size) if last >= offset else b""
-
-
-class WebFolder(Insists, ReadOnly):
+class WebFolder(Spans, ReadOnly):
     """A folder on a web server as a place. Keys are relative, with forward slashes; nothing is listed or written."""
 
     lists = False
@@ -111,14 +95,6 @@ class WebFolder(Insists, ReadOnly):
                 return None
             self._sizes[key] = size
         return self._sizes[key]
-
-    @contextmanager
-    def opened(self, key: str) -> Iterator["OpenedUrl"]:
-        """The file under a key, to read parts of. Raises DamagedError where there is none."""
-        size = self.size(key)
-        if size is None:
-            raise self._missing(key, MEND)
-        yield OpenedUrl(self, key, size)
 
     def span(self, key: str, first: int, last: int, size: int) -> bytes:
         """Bytes first to last of a file of `size` bytes. Raises StoreError for an answer that holds others."""

@@ -16,7 +16,7 @@ from kdcache.base.limits import METADATA_LIMIT
 from kdcache.places.cache import Cache, open_cache
 from kdcache.places.checked_files import require_sha256
 from kdcache.places.parallel import JOBS, Budget, Pool
-from kdcache.places.parts import InMemory, Parts
+from kdcache.places.parts import Parts, in_memory
 from kdcache.places.place import FarPlace, Place
 from kdcache.store.shards import index_bytes, parse_index
 
@@ -52,23 +52,6 @@ class Expectant(Protocol):
     def expect(self, blocks: Sequence[AwaitedBlock]) -> None: ...
 
 
-@dataclass(frozen=True)
-class _Fetched:
-    """The parts of a file of `size` bytes that were fetched ahead; any other part is requested when it is read."""
-
-    place: "ReadAhead"
-    key: str
-    size: int
-    parts: dict[tuple[int, int], bytes]
-
-    def part(self, offset: int, length: int) -> bytes:
-        data = self.parts.get((offset, length))
-        if data is not None:
-            return data
-        with self.place.inner.opened(self.key) as file:
-            return file.part(offset, length)
-
-
 class ReadAhead:
     """A far place that serves the blocks that `expect` has named from memory or from the cache."""
 
@@ -78,7 +61,7 @@ class ReadAhead:
         self._pool = Pool(JOBS)
         self._lock = threading.Lock()
         self._whole: dict[str, AwaitedFile] = {}  # files that the cache serves
-        self._parts: dict[str, _Fetched] = {}
+        self._parts: dict[str, Parts] = {}
         self._rows: dict[str, set[int]] = {}  # rows of a shard that were read in parts
         self._whole_once: set[str] = set()  # files that were fetched whole once
         self._budget = Budget(HELD)
@@ -116,7 +99,7 @@ class ReadAhead:
                     yield parts_in_cache
                     return
             with self._fetch_whole(file) as data:  # evicted since, and parts would not be compared with its sha256
-                yield InMemory(data)
+                yield in_memory(data)
         elif parts is not None:
             yield parts
         else:
@@ -142,8 +125,19 @@ class ReadAhead:
         if length <= file.longest:
             parts[offset, length] = self._span(file, offset, length)
         with self._lock:
-            self._parts[file.key] = _Fetched(self, file.key, file.size, parts)
+            self._parts[file.key] = self._fetched(file, parts)
             self._rows.setdefault(file.key, set()).add(file.row)
+
+    def _fetched(self, file: AwaitedFile, parts: dict[tuple[int, int], bytes]) -> Parts:
+        """A file of which some parts, by offset and length, are here. Any other part is requested when it is read."""
+
+        def fetch(offset: int, length: int) -> bytes:
+            if (data := parts.get((offset, length))) is not None:
+                return data
+            with self.inner.opened(file.key) as far_parts:
+                return far_parts.part(offset, length)
+
+        return Parts(file.size, fetch)
 
     def _through_cache(self, cache: Cache, file: AwaitedFile) -> bool:
         """True where the cache serves a file, which may be fetched whole for that.

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from kdcache.base.limits import ZIP_DIRECTORY_LIMIT, ZIP_ENTRIES_MAX
 from kdcache.errors import FormatError, KdcacheError
 from kdcache.places.archive import Archive
-from kdcache.places.parts import InMemory
+from kdcache.places.parts import in_memory
 from kdcache.store.store import Store
 from kdcache.whole_store.verify import inspect_files
 from tests.kits.attacks import DEAR, SHARD, Outcome, in_child, read_digest, usual_seconds, visit
@@ -238,7 +238,7 @@ def test_mutated_archives_are_right_or_refused(store: Path, truth: str, tmp_path
         with suppress(KdcacheError):
             inspect_files(str(path))
         with suppress(KdcacheError):
-            assert len(list(Archive("x", lambda: InMemory(data)).keys(""))) <= good.count(b"PK\1\2")
+            assert len(list(Archive("x", lambda: in_memory(data)).keys(""))) <= good.count(b"PK\1\2")
 
     mutate()
 

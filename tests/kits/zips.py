@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from kdcache.errors import KdcacheError
-from kdcache.places.parts import InMemory
+from kdcache.places.parts import Parts, in_memory
 from kdcache.places.zip_format import ZipWriter
 from kdcache.sharing.export import export_store
 from kdcache.store.store import Store
@@ -19,14 +19,14 @@ from tests.kits.attacks import limit_memory
 from tests.kits.stores import all_files
 
 
-def written(entries: dict[str, bytes], full: int = 2**32 - 1) -> InMemory:
+def written(entries: dict[str, bytes], full: int = 2**32 - 1) -> Parts:
     """An archive in memory; sizes and offsets from `full` on are written as those of large files."""
     file = BytesIO()
     writer = ZipWriter(file, full=full)
     for name, data in entries.items():
         writer.add(name, len(data), [data])
     writer.close()
-    return InMemory(file.getvalue())
+    return in_memory(file.getvalue())
 
 
 def export_until(store: str, target: str, part: int) -> None:

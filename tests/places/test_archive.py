@@ -21,9 +21,9 @@ from kdcache.errors import DamagedError, InvalidInputError, KdcacheError, StoreE
 from kdcache.pipelines.settings import VerifySettings
 from kdcache.pipelines.train.stage import train
 from kdcache.pipelines.verify.stage import verify
-from kdcache.places.archive import OpenedEntry
+from kdcache.places.archive import entry_pieces
 from kdcache.places.opening import open_folder, open_place
-from kdcache.places.parts import InMemory
+from kdcache.places.parts import in_memory
 from kdcache.places.zip_format import check_header, read_entries
 from kdcache.sharing.export import WRITING, export_store
 from kdcache.sharing.sealed_files import sealed_files
@@ -258,7 +258,7 @@ def test_the_commands_say_the_same_of_both(packed: Path, local: Path, capsys: py
     assert said["pin"] == f"{packed}@{said['content_id'][:32]}"
     assert (said["bytes"], said["files"]) == (
         packed.stat().st_size,
-        len(read_entries(InMemory(packed.read_bytes()), "x")),
+        len(read_entries(in_memory(packed.read_bytes()), "x")),
     )
     seen = []
     for store in (local, packed, said["pin"]):
@@ -274,7 +274,7 @@ def test_archives_of_many_files(count: int) -> None:
     """From 65,535 entries on a zip needs its 64-bit records; the standard library agrees on every name."""
     names = [f"{number:06d}" for number in range(count)]
     file = written(dict.fromkeys(names, b""))
-    with zipfile.ZipFile(BytesIO(file.data)) as archive:
+    with zipfile.ZipFile(BytesIO(file.part(0, file.size))) as archive:
         assert archive.namelist() == names
     assert list(read_entries(file, "x.zip")) == names
 
@@ -284,10 +284,10 @@ def test_large_archives(full: int) -> None:
     """With a limit of a few bytes in the place of 4 GiB, entries and offsets go where those of large files go."""
     entries = {f"name/{number}": bytes([number]) * 20 * number for number in range(9)}
     file = written(entries, full)
-    with zipfile.ZipFile(BytesIO(file.data)) as archive:
+    with zipfile.ZipFile(BytesIO(file.part(0, file.size))) as archive:
         assert {name: archive.read(name) for name in archive.namelist()} == entries
         assert any(info.extra for info in archive.infolist())
     found = read_entries(file, "x.zip")
     for entry in found.values():
         check_header(file, entry, "x.zip")
-    assert {name: b"".join(OpenedEntry(file, entry, "").pieces()) for name, entry in found.items()} == entries
+    assert {name: b"".join(entry_pieces(file, entry, "")) for name, entry in found.items()} == entries
