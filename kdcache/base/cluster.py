@@ -122,7 +122,10 @@ class Cluster:
                 self.client.cancel(list(flights), force=True)
 
     def everywhere(self, function: Callable[..., R], *arguments: Any) -> dict[str, R | Exception]:
-        """Worker's address -> result or error of `function(*arguments)`, run once on each worker that there is now."""
+        """Worker's address -> result or error of `function(*arguments)`, run once on each worker that there is now.
+        Raises ClusterError where the scheduler is lost."""
+        if self.client.status != "running":
+            raise ClusterError(f"the connection to the scheduler is {self.client.status}; start it again")
         results: dict[str, R | Exception] = self.client.run(function, *arguments, on_error="return")
         return results
 

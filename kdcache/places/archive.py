@@ -8,10 +8,10 @@ import hashlib
 import zlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from functools import cached_property
 from pathlib import Path
 from typing import NoReturn
 
+from kdcache.base.computed_once import computed_once
 from kdcache.base.limits import METADATA_LIMIT
 from kdcache.errors import DamagedError, FormatError, InvalidInputError, StoreNotFoundError
 from kdcache.places.parts import Parts, open_local
@@ -65,15 +65,15 @@ class Archive(Insists, ReadOnly):
         """The archive in a file of this machine."""
         return cls(Path(path), lambda: open_local(Path(path)))
 
-    @cached_property
+    @computed_once
     def _file(self) -> Parts:
         return self._opens()
 
-    @cached_property
+    @computed_once
     def _entries(self) -> dict[str, Entry]:
         return read_entries(self._file, str(self.root))
 
-    @cached_property
+    @computed_once
     def _folders(self) -> dict[str, set[str]]:
         """Folder -> names of the folders directly in it."""
         folders: dict[str, set[str]] = {"": set()}

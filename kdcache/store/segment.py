@@ -1,13 +1,13 @@
 """A segment of a store: the one writer of its blocks, its commits, which say what blocks exist, and its one reader."""
 
 from collections.abc import Iterable, Mapping, Sequence, Set
-from functools import cached_property
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from kdcache.base.canonical import canonical_json, sha256_hex
+from kdcache.base.computed_once import computed_once
 from kdcache.base.limits import COMMIT_LIMIT, COMMITS_LIMIT
 from kdcache.base.view_span import ViewSpan
 from kdcache.errors import DamagedError, InvalidInputError, MissingBlockError
@@ -121,7 +121,7 @@ class Segment:
         """The bytes of the segment's record."""
         return canonical_json(describe_segment(self.layout, self.identity.digest))
 
-    @cached_property
+    @computed_once
     def sealed_commits(self) -> SealedCommits:
         """The commits that the seal lists, from their one file. Raises DamagedError where it has another sha256."""
         assert self.commits_digest is not None
@@ -228,7 +228,7 @@ class Segment:
             raise MissingBlockError(f"{self.layout.name} holds texts, which have no canary: a drift cannot be judged")
         return self._read_first_block("canary", view - self.views.start)
 
-    @cached_property
+    @computed_once
     def class_means(self) -> Array:
         """Mean logit [C] f32 of each class over rows that have it outside the top k, less the mean of the row's tail.
 
@@ -274,7 +274,7 @@ class Segment:
         """True where this copy of a sealed store has commit files. Where none can be listed, some are asked for."""
         return self.folder.has_folder(self.layout.commits_prefix) if self.folder.lists else self._has_probed_commits
 
-    @cached_property
+    @computed_once
     def _has_probed_commits(self) -> bool:
         blocks = range(0, self.layout.blocks, max(self.layout.blocks // PROBED, 1))
         return any(self.folder.size(self.layout.commit_key(block)) is not None for block in blocks)

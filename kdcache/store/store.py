@@ -2,12 +2,12 @@
 
 import os
 from collections.abc import Mapping, Sequence
-from functools import cached_property
 from typing import Any, Self
 
 import numpy as np
 import numpy.typing as npt
 
+from kdcache.base.computed_once import computed_once
 from kdcache.base.limits import CARD_LIMIT, MANIFEST_LIMIT
 from kdcache.base.records import require_equal
 from kdcache.base.view_span import ViewSpan, shown_spans
@@ -144,12 +144,12 @@ class Store:
         """Every view that has a segment, ascending."""
         return tuple(sorted(view for segment in self.segments for view in segment.views))
 
-    @cached_property
+    @computed_once
     def order(self) -> IntArray:
         """[N] i64 dataset index of each position, checked against the manifest."""
         return read_order(self.folder, self.identity)
 
-    @cached_property
+    @computed_once
     def labels(self) -> IntArray:
         """[N] i64 hard label of each position, -1 for none, checked against the manifest."""
         return read_labels(self.folder, self.identity, self.order)

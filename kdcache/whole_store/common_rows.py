@@ -17,6 +17,7 @@ from kdcache.store.store import Store
 IntArray = npt.NDArray[np.int64]
 
 GROUP_BYTES = 2**26  # of the rows of one store that are in memory at a time, as stored
+VIEWS = 2  # whose groups are kept
 READ_BYTES = 2**26  # of the whole blocks that are decoded at a time to take rows from
 
 
@@ -43,6 +44,17 @@ class Pairing:
         self.a, self.b = a, b
         self.aligned = a.identity.order.sha256 == b.identity.order.sha256
         self._to_b: IntArray | None = None
+        self._groups: dict[tuple[int, int], tuple[CommonRows, ...]] = {}
+
+    def groups_of(self, view: int, limit: int) -> "tuple[CommonRows, ...]":
+        """The rows of a view in groups, the same in every process; those of the last views that were asked for stay."""
+        key = (view, limit)
+        if (view_groups := self._groups.get(key)) is None:
+            view_groups = tuple(groups(self.rows_of(view, limit), self.a, self.b, view))
+            for old_key in list(self._groups)[: 1 - VIEWS]:
+                self._groups.pop(old_key, None)
+            self._groups[key] = view_groups
+        return view_groups
 
     def rows_of(self, view: int, limit: int) -> CommonRows:
         """Rows of a view that both stores have committed, at most `limit` of them (0: all).

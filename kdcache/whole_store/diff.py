@@ -17,9 +17,9 @@ from kdcache.store.shards import read_row, require_metadata
 from kdcache.store.store import Store
 from kdcache.store.whole_arrays import head_digest
 from kdcache.whole_store.common_rows import common_views
-from kdcache.whole_store.engines import in_order
+from kdcache.whole_store.engines import in_order, shared_stores
 from kdcache.whole_store.row_comparison import RowComparison, compare_common_rows
-from kdcache.whole_store.store_address import StoreAddress, shared_address
+from kdcache.whole_store.store_address import StoreAddress
 
 SHOWN = 8  # blocks that a message lists
 
@@ -197,14 +197,15 @@ def _content_differences(a: Store, b: Store, engine: Engine, progress: Progress)
     if a.identity.encoding.head and (heads := [head_digest(store.head()) for store in (a, b)])[0] != heads[1]:
         fields.append(FieldDifference(field="head", a=heads[0], b=heads[1]))
     segments_a, segments_b = ({segment.layout.name: segment for segment in store.segments} for store in (a, b))
-    for name in sorted(segments_a.keys() | segments_b.keys()):
-        if name in segments_a and name in segments_b:
-            with shared_address(a) as address_a, shared_address(b) as address_b:
-                addresses = (address_a, address_b)
-                fields += _segment_differences(segments_a[name], segments_b[name], addresses, engine, progress)
-        else:
-            blocks = [_blocks_of(by_name.get(name)) for by_name in (segments_a, segments_b)]
-            fields.append(FieldDifference(field=name, a=blocks[0], b=blocks[1]))
+    with shared_stores(engine, a, b) as (address_a, address_b):
+        for name in sorted(segments_a.keys() | segments_b.keys()):
+            if name in segments_a and name in segments_b:
+                fields += _segment_differences(
+                    segments_a[name], segments_b[name], (address_a, address_b), engine, progress
+                )
+            else:
+                blocks = [_blocks_of(by_name.get(name)) for by_name in (segments_a, segments_b)]
+                fields.append(FieldDifference(field=name, a=blocks[0], b=blocks[1]))
     return tuple(fields)
 
 

@@ -5,7 +5,7 @@ the items and are added up in that order, so no result depends on the engine or 
 """
 
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, ExitStack, closing
+from contextlib import AbstractContextManager, ExitStack, closing, contextmanager, suppress
 from functools import partial
 from typing import Any, TypeVar
 
@@ -14,7 +14,8 @@ from kdcache.base.engine import AHEAD, Engine, idle
 from kdcache.base.engine_settings import EngineSettings
 from kdcache.errors import ClusterError, KdcacheError
 from kdcache.places.parallel import Threaded
-from kdcache.whole_store.store_address import StoreAddress, absolute
+from kdcache.store.store import Store
+from kdcache.whole_store.store_address import StoreAddress, absolute, drop, shared_address
 
 A = TypeVar("A")
 B = TypeVar("B")
@@ -53,6 +54,24 @@ def in_order(
             while turn in results:
                 yield results.pop(turn)
                 turn += 1
+
+
+@contextmanager
+def shared_stores(engine: Engine, *stores: Store) -> Iterator[tuple[StoreAddress, ...]]:
+    """The addresses of stores that are open here, while one computation lasts. However it ends, workers drop them.
+
+    Raises ClusterError where a worker does not find one of them.
+    """
+    with ExitStack() as stack:
+        addresses = tuple(stack.enter_context(shared_address(store)) for store in stores)
+        stack.callback(_drop, engine, *addresses)
+        require_stores(engine, *addresses)
+        yield addresses
+
+
+def _drop(engine: Engine, *addresses: StoreAddress) -> None:
+    with suppress(OSError, ClusterError):  # a cluster that is lost has dropped them
+        engine.everywhere(drop, *addresses)
 
 
 def _run_numbered(function: Callable[[A], B], numbered_item: tuple[int, A]) -> B:

@@ -29,7 +29,7 @@ from kdcache.store.plan import draw_words
 from kdcache.store.segment import Segment
 from kdcache.store.store import Store
 from kdcache.whole_store.blocks import block_labels, block_struck, read_block, view_rows
-from kdcache.whole_store.engines import in_order, require_stores
+from kdcache.whole_store.engines import in_order, shared_stores
 from kdcache.whole_store.recode_plan import (
     Narrowing,
     narrow_identity,
@@ -39,7 +39,7 @@ from kdcache.whole_store.recode_plan import (
     require_recoded_from,
 )
 from kdcache.whole_store.recoding import CARRIED, RecodedRows, Recoding, SegmentSums
-from kdcache.whole_store.store_address import StoreAddress, shared_address
+from kdcache.whole_store.store_address import StoreAddress
 
 Array = npt.NDArray[Any]
 IntArray = npt.NDArray[np.int64]
@@ -112,8 +112,7 @@ def recode_store(
         require_recoded_from(digest, segment, {block: commit.provenance for block, commit in commits.items()})
         tasks += [Task(name, block, digest) for block in range(segment.layout.blocks) if block not in commits]
         present_count += len(commits)
-    with shared_address(source) as source_address, shared_address(output) as output_address:
-        require_stores(engine, source_address, output_address)
+    with shared_stores(engine, source, output) as (source_address, output_address):
         _recode(source_address, output_address, tasks, engine, progress, stop or StopRequest())
     source_commits, output_commits = (_commits(store, segments) for store in (source, output))
     return RecodeSummary(

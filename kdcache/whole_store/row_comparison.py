@@ -5,7 +5,7 @@
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
-from functools import lru_cache, partial
+from functools import partial
 
 import numpy as np
 
@@ -16,10 +16,10 @@ from kdcache.labels.soft_labels import SoftLabels
 from kdcache.store.inspection import class_name
 from kdcache.store.store import Store
 from kdcache.whole_store.agreement import RowAgreement, compare_rows, overlap_size
-from kdcache.whole_store.common_rows import CommonRows, Pairing, gather, groups
-from kdcache.whole_store.engines import in_order, require_stores
+from kdcache.whole_store.common_rows import CommonRows, Pairing, gather
+from kdcache.whole_store.engines import in_order, shared_stores
 from kdcache.whole_store.output_values import OutputDifference, OutputSums, compare_outputs, shape_of
-from kdcache.whole_store.store_address import StoreAddress, shared_address
+from kdcache.whole_store.store_address import StoreAddress
 from kdcache.whole_store.tally import Spread, Tally
 
 PIECE = 2**18  # log-probabilities [rows, classes] in f64 at a time
@@ -133,6 +133,11 @@ class Comparison:
     temperature: float
     limit: int
 
+    @property
+    def pairing(self) -> Pairing:
+        """The common rows of both stores, worked out once a process."""
+        return self.a.kept(self.b, lambda: Pairing(self.a.store(), self.b.store()))
+
 
 @dataclass(frozen=True)
 class _Group:
@@ -184,13 +189,12 @@ def compare_common_rows(
         encoding.require_temperature(temperature)
     exact = all(encoding.COMPLETE for encoding in encodings)
     sums, done = _ComparisonSums(), 0
-    with shared_address(a) as address_a, shared_address(b) as address_b:
-        require_stores(engine, address_a, address_b)
+    with shared_stores(engine, a, b) as (address_a, address_b):
         comparison = Comparison(address_a, address_b, temperature, limit)
         tasks = [
             _Group(view, number, len(rows))
             for view in view_numbers
-            for number, rows in enumerate(_groups(comparison, view))
+            for number, rows in enumerate(comparison.pairing.groups_of(view, limit))
         ]
         total = sum(group.rows for group in tasks)
         results = in_order(engine, partial(compare_group, comparison), tasks)
@@ -198,8 +202,6 @@ def compare_common_rows(
             sums.join(result)
             done += group.rows
             progress("comparing rows", done, total)
-    _groups.cache_clear()
-    _pairing.cache_clear()
     aligned = a.identity.order.sha256 == b.identity.order.sha256
     if not sums.by_view:
         return None
@@ -207,22 +209,11 @@ def compare_common_rows(
     return _result(sums, temperature, exact=exact, aligned=aligned).model_copy(update={"outputs": outputs})
 
 
-@lru_cache(maxsize=1)
-def _pairing(comparison: Comparison) -> Pairing:
-    return Pairing(comparison.a.store(), comparison.b.store())
-
-
-@lru_cache(maxsize=2)
-def _groups(comparison: Comparison, view: int) -> tuple[CommonRows, ...]:
-    """The common rows of a view in groups, the same in every process."""
-    rows = _pairing(comparison).rows_of(view, comparison.limit)
-    return tuple(groups(rows, comparison.a.store(), comparison.b.store(), view))
-
-
 def compare_group(comparison: Comparison, group: _Group) -> _ComparisonSums:
     """Compare one group of rows. On a worker."""
     a, b = comparison.a.store(), comparison.b.store()
-    rows, temperature = _groups(comparison, group.view)[group.number], comparison.temperature
+    rows = comparison.pairing.groups_of(group.view, comparison.limit)[group.number]
+    temperature = comparison.temperature
     result, sums = _ComparisonSums(), _ViewSums()
     encoded_a, encoded_b = gather(a, group.view, rows.a), gather(b, group.view, rows.b)
     sums.pixels += int((encoded_a.arrays["pixels"] == encoded_b.arrays["pixels"]).sum())

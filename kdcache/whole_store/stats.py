@@ -21,10 +21,9 @@ from kdcache.store.commits import Commit
 from kdcache.store.segment import Segment
 from kdcache.store.store import Store
 from kdcache.whole_store.calibrate import ReliabilityBin, reliability_bins
-from kdcache.whole_store.engines import in_order, require_stores
+from kdcache.whole_store.engines import in_order, shared_stores
 from kdcache.whole_store.output_values import OutputStats, shape_of
 from kdcache.whole_store.stats_sums import Sums, ViewSums, sum_block
-from kdcache.whole_store.store_address import shared_address
 from kdcache.whole_store.tally import Percentiles
 
 HISTOGRAM = 50  # bins of the histograms that are drawn
@@ -116,8 +115,7 @@ def store_stats(store: Store, *, engine: Engine = LOCAL, progress: Progress = si
         raise MissingBlockError(f"{store.folder.root} has no committed block; run kdcache extract")
     total = Sums(store.identity.teacher.classes)
     progress("reading blocks", 0, len(blocks))
-    with shared_address(store) as address:
-        require_stores(engine, address)
+    with shared_stores(engine, store) as (address,):
         for done, sums in enumerate(in_order(engine, partial(sum_block, address), blocks), 1):
             total.join(sums)
             progress("reading blocks", done, len(blocks))

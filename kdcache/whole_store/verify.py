@@ -25,7 +25,7 @@ from kdcache.store.seals import read_seal, sealed_ids, split_pin
 from kdcache.store.segment import Segment
 from kdcache.store.store import Store
 from kdcache.store.whole_arrays import head_specs
-from kdcache.whole_store.engines import in_order, require_stores, runs
+from kdcache.whole_store.engines import in_order, runs, shared_stores
 from kdcache.whole_store.file_checks import (
     BlockInspection,
     BlockName,
@@ -34,7 +34,7 @@ from kdcache.whole_store.file_checks import (
     inspect_blocks,
     inspect_sealed_blocks,
 )
-from kdcache.whole_store.store_address import StoreAddress, shared_address
+from kdcache.whole_store.store_address import StoreAddress
 
 NUMBER = re.compile("[0-9]{1,15}")
 
@@ -114,8 +114,7 @@ def _inspect_blocks(
 ) -> list[BlockInspection]:
     """Run a check of blocks on the engine: one inspection a block, in order."""
     inspections: list[BlockInspection] = []
-    with shared_address(store) as address:
-        require_stores(engine, address)
+    with shared_stores(engine, store) as (address,):
         tasks = runs(blocks, engine.items_per_task)
         for results in in_order(engine, partial(inspect, address), tasks, far=store.folder.far):
             for inspection in results:

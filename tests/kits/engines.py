@@ -1,5 +1,6 @@
 """Functions that tests deal to the workers of an engine, and an engine whose worker has nothing open."""
 
+import gc
 import pickle
 import time
 from collections.abc import Iterable, Iterator
@@ -10,6 +11,7 @@ import pytest
 
 from kdcache.base.engine import LocalEngine
 from kdcache.errors import DamagedError
+from kdcache.store.store import Store
 from kdcache.whole_store import store_address
 
 
@@ -34,6 +36,12 @@ def noted(folder: str, item: int) -> int:
     time.sleep(0.02)
     (Path(folder) / str(item)).touch()
     return item
+
+
+def stores_alive() -> int:
+    """Stores that this process holds, by whomever."""
+    gc.collect()
+    return sum(isinstance(item, Store) for item in gc.get_objects())
 
 
 class Afresh(LocalEngine):

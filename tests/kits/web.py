@@ -1,6 +1,6 @@
 """A web server of this process that shows a folder: with ranges, and with any fault for any file, once or for ever."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -33,6 +33,7 @@ class Site(Server):
         self.folder = folder
         self.asked: list[tuple[str, str]] = []
         self.headers_seen: list[dict[str, str]] = []
+        self.before: Callable[[str], None] = lambda key: None  # called on the server's thread, before each answer
 
 
 class _Handler(Handler):
@@ -41,6 +42,7 @@ class _Handler(Handler):
     def note(self) -> None:
         self.server.asked.append((self.key, self.span))
         self.server.headers_seen.append(dict(self.headers))
+        self.server.before(self.key)
 
     def truth(self, *, whole: bool = False) -> Answer:
         path = self.server.folder / self.key

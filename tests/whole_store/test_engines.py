@@ -1,6 +1,7 @@
 """engines: verify, diff, stats and recode give the same on worker processes as here, to the last bit."""
 
 import shutil
+import time
 from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
@@ -157,6 +158,21 @@ def test_a_store_that_workers_do_not_see_is_told_before_work_starts(cluster: Clu
         write_store(tmp_path / "a.kd", make_case(101))
         with pytest.raises(ClusterError, match=r"but another store; put it on a folder that all workers share"):
             require_stores(cluster, address)
+
+
+def test_workers_drop_what_they_opened_when_the_work_ends(cluster: Cluster, stores: Path, tmp_path: Path) -> None:
+    """However it ends, and whoever goes on: the workers stay."""
+    a, b = Store.open(stores / "a.kd"), Store.open(stores / "b.kd")
+    store_stats(a, engine=cluster)
+    diff_stores(a, b, rows=0, engine=cluster)
+    inspect_files(str(stores / "a.kd"), engine=cluster)
+    recode_store(str(stores / "a.kd"), str(tmp_path / "out.kd"), Narrowing(top_k=3), engine=cluster)
+    with pytest.raises(DamagedError):
+        store_stats(Store.open(stores / "hurt.kd"), engine=cluster)
+    deadline = time.monotonic() + 60  # tasks that run when the work is given up hold a store until they end
+    while (alive := set(cluster.everywhere(engines.stores_alive).values())) != {0}:
+        assert time.monotonic() < deadline, alive
+        time.sleep(0.1)
 
 
 def test_settings_name_an_engine(stores: Path, monkeypatch: pytest.MonkeyPatch) -> None:
