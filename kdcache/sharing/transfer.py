@@ -12,12 +12,12 @@ from dataclasses import dataclass, field
 
 from kdcache.base.canonical import sha256_hex
 from kdcache.base.limits import CARD_LIMIT, MANIFEST_LIMIT
+from kdcache.base.parallel import Budget
 from kdcache.base.progress import Progress, StopRequest
 from kdcache.base.records import require_equal
 from kdcache.errors import DamagedError, FormatError, StoreError, StoreNotFoundError
 from kdcache.places.bucket import Bucket
 from kdcache.places.checked_files import require_sha256
-from kdcache.places.parallel import Budget
 from kdcache.places.place import Place
 from kdcache.sharing.sealed_files import SealedListing, SharedFile
 from kdcache.store.layout import CARD, LATEST_SEAL, MANIFEST, PARTIAL

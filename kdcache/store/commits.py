@@ -13,10 +13,10 @@ from kdcache.base.arrays import Array
 from kdcache.base.limits import COMMIT_LEAST, COMMIT_LIMIT, COMMITS_LIMIT, MIB, STRUCK_MAX
 from kdcache.base.records import Record, shorten
 from kdcache.errors import DamagedError, MissingBlockError, StoreError
-from kdcache.places.parallel import many
 from kdcache.places.place import Place
 from kdcache.store.layout import SegmentLayout
 from kdcache.store.provenance import Provenance
+from kdcache.store.read_ahead import many
 from kdcache.store.shards import check_shard
 
 COMMIT_NAME = re.compile(r"([0-9]{6,15})\.json")

@@ -7,18 +7,21 @@ six views would cost six whole shards.
 """
 
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any, Protocol, cast, runtime_checkable
+from typing import Any, Protocol, TypeVar, cast, runtime_checkable
 
 from kdcache.base.limits import METADATA_LIMIT
+from kdcache.base.parallel import JOBS, Budget, Pool
 from kdcache.places.cache import Cache, open_cache
 from kdcache.places.checked_files import require_sha256
-from kdcache.places.parallel import JOBS, Budget, Pool
 from kdcache.places.parts import Parts, in_memory
 from kdcache.places.place import FarPlace, Place
 from kdcache.store.shards import index_bytes, parse_index
+
+A = TypeVar("A")
+B = TypeVar("B")
 
 SMALL = 2**14  # bytes up to which a file is fetched whole at once: a second request would take longer
 HELD = 2**28  # most bytes of whole shards in memory at once, over all threads; a larger shard comes in parts
@@ -184,6 +187,11 @@ class ReadAhead:
         record = block.record if is_checked else self.inner.get(block.commit, limit=METADATA_LIMIT)
         with self._lock:
             self._records[block.commit] = record
+
+
+def many(place: Place, function: Callable[[A], B], items: Sequence[A]) -> Iterator[B]:
+    """Results in the order of `items`: one by one for a place that is near, some ahead for one that is far."""
+    return Pool(JOBS).map(function, items) if place.far else map(function, items)
 
 
 def reading(place: Place) -> Place:

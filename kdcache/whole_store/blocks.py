@@ -11,8 +11,8 @@ import numpy.typing as npt
 
 from kdcache.base.canonical import sha256_hex
 from kdcache.errors import DamagedError
-from kdcache.places.parallel import many
 from kdcache.store.plan import partners_of
+from kdcache.store.read_ahead import many
 from kdcache.store.reading import EncodedRows, rows_first
 from kdcache.store.segment import Segment
 from kdcache.store.shards import decode_shard, largest_shard, require_metadata

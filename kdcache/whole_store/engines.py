@@ -12,8 +12,8 @@ from typing import Any, TypeVar
 from kdcache.base import open_engine as opening
 from kdcache.base.engine import AHEAD, Engine, idle
 from kdcache.base.engine_settings import EngineSettings
+from kdcache.base.parallel import Threaded
 from kdcache.errors import ClusterError, KdcacheError
-from kdcache.places.parallel import Threaded
 from kdcache.store.store import Store
 from kdcache.whole_store.store_address import StoreAddress, absolute, drop, shared_address
 

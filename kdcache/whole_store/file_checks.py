@@ -9,10 +9,10 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
 from kdcache.errors import KdcacheError
-from kdcache.places.parallel import many
 from kdcache.places.place import Place
 from kdcache.store.array_spec import ArraySpec
 from kdcache.store.commits import Commit, Shard, read_commit, require_rows
+from kdcache.store.read_ahead import many
 from kdcache.store.segment import Segment
 from kdcache.store.shards import decode_shard, largest_shard
 from kdcache.store.struck import check_ticket, struck_rows

@@ -46,8 +46,12 @@ class WorkerJob(WorkerPlugin):
         self._lock, self._job, self._segment, self._fresh = threading.Lock(), None, None, None
 
     def teardown(self, worker: Worker) -> None:
+        """End the work: the fresh process ends, and nothing keeps data set and teacher, or a device's memory."""
         if self._fresh is not None:
             self._fresh.close()
+        self._job, self._segment, self._fresh = None, None, None
+        if torch.cuda.is_available():
+            torch.cuda.empty_cache()
 
     def open(self) -> None:
         """Build the job. Raises ClusterError, naming the worker, where it cannot be built or is not the client's."""

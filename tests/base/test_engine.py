@@ -12,10 +12,10 @@ from kdcache.base.engine import LOCAL, Engine
 from kdcache.base.engine_settings import EngineSettings
 from kdcache.base.launch import Launch
 from kdcache.base.open_engine import open_engine
+from kdcache.base.parallel import Threaded
 from kdcache.base.progress import StopRequest
 from kdcache.base.rank_engine import RankEngine
 from kdcache.errors import InterruptedRunError, InvalidInputError
-from kdcache.places.parallel import Threaded
 
 
 def test_this_process_runs_item_by_item_and_pickles_nothing() -> None:

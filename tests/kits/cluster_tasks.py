@@ -1,6 +1,7 @@
 """What tests deal to workers of a Dask cluster: functions, teachers that fail or never answer; and such workers."""
 
 import contextlib
+import gc
 import os
 import signal
 import socket
@@ -12,6 +13,14 @@ from multiprocessing.process import BaseProcess
 from pathlib import Path
 
 from tests.kits.forks import forks
+
+
+def jobs_alive() -> int:
+    """Jobs of extractions, with their data sets and teachers, that this process holds, by whomever."""
+    gc.collect()
+    job = getattr(sys.modules.get("kdcache.pipelines.extract.job"), "Job", None)
+    return sum(type(item) is job for item in gc.get_objects())
+
 
 ROOT = Path(__file__).resolve().parents[2]
 

@@ -86,6 +86,23 @@ def test_one_process_and_a_cluster_finish_what_the_other_began(stage: Stage, clu
     assert extract(stage.asked(path, **on(cluster))).blocks_done_before == BLOCKS
 
 
+def test_workers_that_go_on_drop_the_job_when_the_work_ends(stage: Stage, cluster: Cluster, tmp_path: Path) -> None:
+    """However it ends: data set and teacher would stay in the memory of a cluster that others use."""
+    seen = []
+
+    def progress(what: str, done: int, total: int) -> None:
+        if what == "extracting" and not done:
+            seen.extend(cluster.everywhere(cluster_tasks.jobs_alive).values())
+
+    asked, (stop, stopping) = stage.asked(tmp_path / "digits.kd", **on(cluster)), stop_after(2)
+    begin(asked)
+    with pytest.raises(Exception, match="run the same command again"):
+        extract(asked, progress=stopping, stop=stop)
+    extract(asked, progress=progress)
+    assert set(seen) == {1}
+    wait_for(lambda: set(cluster.everywhere(cluster_tasks.jobs_alive).values()) == {0})
+
+
 def test_a_block_that_fails_is_named_with_its_samples_and_the_rest_goes_on(
     stage: Stage, cluster: Cluster, tmp_path: Path, failing: Path
 ) -> None:

@@ -4,7 +4,7 @@ import copy
 import os
 import threading
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any, Generic, TypeVar
 
@@ -40,11 +40,6 @@ class Pool:
         if self._process != os.getpid():
             self._process, self._threads = os.getpid(), ThreadPoolExecutor(self.jobs, thread_name_prefix="kdcache")
         return self._threads
-
-
-def many(place: Any, function: Callable[[A], B], items: Sequence[A]) -> Iterator[B]:
-    """Results in the order of `items`: one by one for a place that is near, some ahead for one that is far."""
-    return Pool(JOBS).map(function, items) if place.far else map(function, items)
 
 
 class Threaded(Generic[A, B]):
