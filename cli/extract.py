@@ -28,7 +28,8 @@ def command(flags: dict[str, Any], config: str | None, as_json: bool, dry_run: b
         record = result.model_dump(exclude={"by_k", "by_tail"})
         if result.output_bytes:
             record["beside the soft labels"] = outputs_text(result.output_bytes, result.label_bytes)
-        print_record(record, as_json=False, title="dry run: nothing was written")
+        title = f"dry run on {result.rows_tried:,} of {result.rows:,} rows: nothing was written"
+        print_record(record, as_json=False, title=title)
         columns = ["k", "kept mass T 1", "T 2", "T 4", "bytes a row", "mean KL by quantising"]
         print_table(columns, [[row.k, *row.kept_mass, row.bytes_a_row, row.quantisation_kl] for row in result.by_k])
         _print_tails(result.by_tail)

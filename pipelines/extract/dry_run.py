@@ -127,10 +127,11 @@ def _try_rows(job: Job, settings: ExtractSettings) -> tuple[Array, Array, dict[s
     and the seconds that drawing and asking took."""
     encoding = FullEncoding(features=job.identity.encoding.features, taps=job.identity.encoding.taps)
     full_job = replace(job, identity=job.identity.model_copy(update={"encoding": encoding}))
-    count = min(len(job.views), max(1, ROWS_TO_TRY // _smallest_block(job)))
+    count = min(len(job.views), max(1, ROWS_TO_TRY // min(GROUP, len(job.order))))
     layout = segment_layout(full_job.identity, ViewSpan(job.views.start, job.views.start + count))
-    extractor = full_job.extractor(layout)
-    blocks = range(min(layout.blocks, -(-ROWS_TO_TRY // (layout.block * len(layout.views)))))
+    position_count = max(GROUP, ROWS_TO_TRY // count // GROUP * GROUP)  # a block may have 8,192
+    layout = replace(layout, rows=min(layout.rows, position_count))
+    extractor, blocks = full_job.extractor(layout), range(layout.blocks)
     requests = (request for block in blocks for request in extractor.requests(block))
     logits, labels, outputs = [], [], dict[str, Array]()
     start_time = time.monotonic()
@@ -146,11 +147,6 @@ def _try_rows(job: Job, settings: ExtractSettings) -> tuple[Array, Array, dict[s
     if job.identity.plan.mix != "none":  # as many columns as mixed rows have labels
         row_labels = np.repeat(row_labels, 2, axis=1)
     return np.concatenate(logits), row_labels, outputs, seconds
-
-
-def _smallest_block(job: Job) -> int:
-    """Rows of the smallest block: the sample has at least so many of a view."""
-    return min(GROUP, len(job.order))
 
 
 def _bytes_a_row(identity: Identity, logits: Array, labels: Array, views: ViewSpan) -> float:

@@ -6,7 +6,9 @@ from typing import Any
 import numpy as np
 import pytest
 
+from kdcache.base.user_files import load_file
 from kdcache.errors import KdcacheError
+from kdcache.networks.checks import CHECK_ROWS
 from kdcache.pipelines.extract.dry_run import estimate
 from kdcache.pipelines.extract.stage import extract
 from kdcache.store.store import Store
@@ -68,3 +70,49 @@ def test_a_dry_run_refuses_what_the_extraction_would_refuse(stage: Stage, tmp_pa
         with pytest.raises(KdcacheError):
             estimate(stage.asked(tmp_path / "digits.kd", **changes))
     assert list(tmp_path.iterdir()) == []
+
+
+COUNTED = '''"""Pictures of one colour each, whose data set counts the samples that it is asked for."""
+import numpy as np
+
+
+class Colours:
+    def __init__(self, rows):
+        self.labels, self.class_names, self.calls = np.arange(rows) % 10, [str(i) for i in range(10)], 0
+
+    def __len__(self):
+        return len(self.labels)
+
+    def __getitem__(self, index):
+        self.calls += 1
+        return np.full((8, 8, 1), index % 256, dtype=np.uint8), int(self.labels[index])
+
+
+made = []
+
+
+def colours(rows):
+    made.append(Colours(rows))
+    return made[-1]
+'''
+
+
+@pytest.mark.parametrize(("rows", "views"), [(20_000, 16), (2**19, 1)])
+def test_about_a_thousand_rows_are_asked_for_whatever_the_blocks(
+    stage: Stage, tmp_path: Path, rows: int, views: int
+) -> None:
+    """Blocks here have 256 positions in 16 views, and 8,192."""
+    (file := tmp_path / "colours.py").write_text(COUNTED)
+    asked = stage.asked(
+        tmp_path / "big.kd",
+        data=f"{file}:colours",
+        data_set={"rows": rows},
+        views=f"0:{views}",
+        min_accuracy=0.0,
+        workers=0,
+    )
+    result = estimate(asked)
+    assert result.block * views > 2 * result.rows_tried
+    assert 512 <= result.rows_tried <= 1024
+    assert load_file(str(file), "data").made[-1].calls < 1024 + CHECK_ROWS
+    assert result.rows == rows * views
