@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 
 from kdcache.errors import InvalidInputError, KdcacheError
+from kdcache.networks.out_of_memory import is_out_of_memory
 
 CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
 MODES = {1: "L", 3: "RGB", 4: "RGBA"}  # of PIL, by channels
@@ -18,13 +19,16 @@ MODES = {1: "L", 3: "RGB", 4: "RGBA"}  # of PIL, by channels
 def first_views(network: nn.Module, images: Tensor, noun: str, *, precision: str) -> Iterator[None]:
     """While open, the network is asked about its first prepared views [B, ch, H, W]; `noun` names it: teacher, student.
 
-    Raises InvalidInputError for any exception of the network's own, which is taken to come from the views' form.
+    Raises InvalidInputError for any exception of the network's own but lack of memory: it is taken to come from the
+    views' form.
     """
     try:
         yield
     except KdcacheError:
         raise
     except Exception as error:  # a network is its user's code, which may raise anything
+        if is_out_of_memory(error):
+            raise
         message = str(error).partition("\n")[0] or type(error).__name__
         advice = _dtype_advice(network, images, noun, precision) or _channel_advice(network, images)
         advice = advice or f"check --transform and its size, and --{noun}"

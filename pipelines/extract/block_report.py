@@ -7,6 +7,7 @@ from kdcache.base.progress import Progress
 from kdcache.store.commits import Commit
 from kdcache.store.segment import Segment
 
+THIS_PROCESS = "this process"
 RESUME = "the blocks that were committed stay; run the same command again to go on"
 
 
@@ -44,7 +45,7 @@ class RowProgress:
         self._show(self._ended)
 
     def _show(self, rows: int) -> None:
-        if rows > self._shown:
+        if (rows := min(rows, self._total)) > self._shown:  # some are drawn again where batches were halved
             self._shown = rows
             self._progress("extracting", rows, self._total)
 

@@ -13,9 +13,10 @@ from kdcache.base.progress import Progress, StopRequest, silent
 from kdcache.errors import BlocksFailedError, ClusterError, StoreError, TeacherSuspectError
 from kdcache.networks.checks import twice_chance
 from kdcache.networks.loop_memory import IN_FLIGHT
-from kdcache.pipelines.extract.block_report import RESUME, BlockReport, RowProgress, rows_of
+from kdcache.pipelines.extract.block_report import RESUME, THIS_PROCESS, BlockReport, RowProgress, rows_of
 from kdcache.pipelines.extract.fresh_draws import FreshDraws
 from kdcache.pipelines.extract.job import Job
+from kdcache.pipelines.extract.smaller_batches import halved_note
 from kdcache.pipelines.settings import ExtractSettings
 from kdcache.store.commits import Commit
 from kdcache.store.segment import Segment
@@ -115,6 +116,7 @@ class BlockRunner:
         self._work, self._job, self._segment = work, job, segment
         self._least_accuracy, self._progress, self._stop = least_accuracy, progress, stop or StopRequest()
         self._errors: dict[int, Exception] = {}
+        self._halved: dict[str, str] = {}
         self.measures = LoopMeasures(memory_bound=work.memory_bound)
 
     def run(self, blocks: list[int], *, adopt: bool = False) -> None:
@@ -157,9 +159,9 @@ class BlockRunner:
         measures.waited_for_views += report.waited_for_views
         measures.memory_peak_worker = max(measures.memory_peak_worker or 0, report.peak or 0) or None
         if report.batch_rows != batch_rows:
-            problem = f"worker {report.worker} ran out of memory and went on with batches of {report.batch_rows} rows"
-            note = f"{problem}: last bits may differ from those of batches of {batch_rows}"
-            measures.notes = tuple(dict.fromkeys((*measures.notes, note)))
+            place = f"worker {report.worker}" if report.worker else THIS_PROCESS
+            self._halved[place] = halved_note(place, report.batch_rows, batch_rows)
+            measures.notes = tuple(self._halved.values())
 
     def _fail(self, block: int, error: Exception, commit_count: int) -> None:
         if isinstance(error, StoreError):  # a full disk fails for every block

@@ -13,14 +13,13 @@ from distributed import Worker, WorkerPlugin, get_worker
 from kdcache.base.memory import peak_rss_bytes
 from kdcache.base.progress import silent
 from kdcache.base.records import require_equal
-from kdcache.errors import ClusterError, InvalidInputError, MismatchError, StoreError
+from kdcache.errors import ClusterError, MismatchError, StoreError
 from kdcache.pipelines.extract.block_report import BlockReport, RowProgress
 from kdcache.pipelines.extract.fresh_draws import FreshDraws
 from kdcache.pipelines.extract.job import Job, open_job
 from kdcache.pipelines.extract.local_blocks import LocalBlocks
 from kdcache.pipelines.settings import ExtractSettings
 from kdcache.store.manifest import Identity
-from kdcache.store.plan import GROUP
 from kdcache.store.segment import Segment
 from kdcache.store.store import Store
 
@@ -70,21 +69,19 @@ class WorkerJob(WorkerPlugin):
             segment = self._open_segment(job)
             if (commit := segment.find_commit(block)) is not None:
                 return BlockReport(self.worker, commit, job.batch_rows, peak=peak_rss_bytes())
-            while True:
-                try:
-                    return self._ask(job, segment, block, adopt)
-                except torch.OutOfMemoryError as error:
-                    message = str(error).partition("\n")[0]
-                job = self._job = _with_smaller_batches(job, self.worker, message)
+            return self._ask(job, segment, block, adopt)
 
     def _ask(self, job: Job, segment: Segment, block: int, adopt: bool) -> BlockReport:
-        work = LocalBlocks(self.settings)
+        work = LocalBlocks(self.settings, place=f"worker {self.worker}")
         work.begin(job, segment, self._fresh)
-        with work.extracting([block], adopt=adopt, rows=RowProgress(silent)) as extract:
-            extract.expect([block])
-            future = extract(block)
-            answer_time = time.monotonic()
-            report = future.result()
+        try:
+            with work.extracting([block], adopt=adopt, rows=RowProgress(silent)) as extract:
+                extract.expect([block])
+                future = extract(block)
+                answer_time = time.monotonic()
+                report = future.result()
+        finally:
+            self._job = work.job
         waited_for_writer = time.monotonic() - answer_time
         return replace(report, worker=self.worker, waited_for_writer=waited_for_writer, peak=peak_rss_bytes())
 
@@ -134,16 +131,6 @@ class WorkerJob(WorkerPlugin):
             return Store.open_for_writing(self.settings.store)
         except StoreError as error:
             raise ClusterError(f"worker {self.worker} does not see the store ({error}); {SHARE}") from error
-
-
-def _with_smaller_batches(job: Job, worker: str, error: str) -> Job:
-    """The same job with batches of half the rows. Raises InvalidInputError where they have the fewest already."""
-    if job.batch_rows <= GROUP:
-        advice = "use a device with more memory, smaller views, or --precision bfloat16"
-        raise InvalidInputError(f"worker {worker} ran out of memory with batches of {GROUP} rows ({error}); {advice}")
-    if torch.cuda.is_available():
-        torch.cuda.empty_cache()
-    return replace(job, batch_rows=max(GROUP, job.batch_rows // 2 // GROUP * GROUP))
 
 
 async def open_worker_job(name: str, dask_worker: Worker) -> None:

@@ -15,10 +15,12 @@ from kdcache.labels.quantising import decode_logits, decode_tail, quantise_gaps,
 from kdcache.labels.reduction import Array, logsumexp, reduce_topk
 from kdcache.labels.tail_errors import TailError, tail_errors
 from kdcache.labels.topk import TopKEncoding
+from kdcache.networks.out_of_memory import naming_memory
 from kdcache.pipelines.extract.fresh_draws import FreshDraws
 from kdcache.pipelines.extract.job import Job, chosen_words, open_job, stored_encoding
 from kdcache.pipelines.extract.report import clamped_notes
 from kdcache.pipelines.extract.sizes import file_count
+from kdcache.pipelines.extract.smaller_batches import BEFORE_BLOCKS, memory_words
 from kdcache.pipelines.settings import ExtractSettings
 from kdcache.store.manifest import Identity
 from kdcache.store.plan import GROUP
@@ -68,7 +70,7 @@ class Estimate(Record):
 def estimate(settings: ExtractSettings, *, progress: Progress = silent) -> Estimate:
     """Run about a thousand rows through the job's own loader and teacher, and extrapolate to the whole extraction."""
     settings = spelled_out(settings)
-    with FreshDraws(settings) as fresh:
+    with naming_memory(*BEFORE_BLOCKS), FreshDraws(settings) as fresh:
         job = open_job(settings)
         fresh.begin(job)
         checked = job.check(settings.min_accuracy, progress)
@@ -137,7 +139,8 @@ def _try_rows(job: Job, settings: ExtractSettings) -> tuple[Array, Array, dict[s
     start_time = time.monotonic()
     with closing(draw_requests(job.dataset, requests, settings.workers, settings.worker_start)) as drawn_views:
         for block in blocks:
-            arrays, _ = extractor.encode(extractor.ask(block, drawn_views))
+            with naming_memory(*memory_words("the dry run", job.batch_rows)):
+                arrays, _ = extractor.encode(extractor.ask(block, drawn_views))
             logits.append(arrays["logits"].astype(np.float32).reshape(-1, job.identity.teacher.classes))
             start, stop = layout.block_rows(block)
             outputs = outputs or {name: arrays[name][:1] for name in encoding.outputs}

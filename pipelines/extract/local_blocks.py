@@ -4,8 +4,11 @@ import time
 from collections.abc import Generator, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing, contextmanager
+from dataclasses import replace
 from functools import cached_property
 from itertools import islice
+
+import torch
 
 from kdcache.base.engine import LOCAL, Engine
 from kdcache.base.launch import ALONE, Launch
@@ -14,11 +17,14 @@ from kdcache.base.progress import Progress, StopRequest, silent
 from kdcache.base.rank_engine import RankEngine
 from kdcache.errors import InvalidInputError
 from kdcache.networks.extract_block import BlockAnswer, BlockExtractor
-from kdcache.pipelines.extract.block_report import RESUME, BlockReport, RowProgress, rows_of
+from kdcache.networks.out_of_memory import naming_memory
+from kdcache.pipelines.extract.block_report import RESUME, THIS_PROCESS, BlockReport, RowProgress, rows_of
 from kdcache.pipelines.extract.earlier_contents import EarlierContents
 from kdcache.pipelines.extract.fresh_draws import FreshDraws
 from kdcache.pipelines.extract.job import Job, naming_samples
+from kdcache.pipelines.extract.smaller_batches import half, memory_words
 from kdcache.pipelines.settings import ExtractSettings
+from kdcache.store.plan import GROUP
 from kdcache.store.segment import Segment
 from kdcache.training.process_group import own_device
 from kdcache.views.draw import Drawn
@@ -36,7 +42,8 @@ def on_own_device(settings: ExtractSettings, launch: Launch) -> ExtractSettings:
 
 class LocalBlocks:
     """The work on blocks in this process, alone or as one of torchrun's, and in a Dask worker on the blocks that it is
-    dealt. `begin` gives it the job, the segment, and `fresh`, which draws some samples of each block again."""
+    dealt. `begin` gives it the job, the segment, and `fresh`, which draws some samples of each block again. Where a
+    GPU's memory runs out, its batches halve from that block on. `place` names the process."""
 
     job: Job
     segment: Segment
@@ -50,9 +57,11 @@ class LocalBlocks:
         progress: Progress = silent,
         stop: StopRequest | None = None,
         launch: Launch = ALONE,
+        place: str = THIS_PROCESS,
     ) -> None:
         self.settings, self.stop = settings, stop or StopRequest()
         self._progress, self._launch = progress, launch
+        self.place = place
         self.engine: Engine = LOCAL
 
     def require_fit(self, job: Job) -> None:
@@ -71,6 +80,12 @@ class LocalBlocks:
     @cached_property
     def extractor(self) -> BlockExtractor:
         return self.job.extractor(self.segment.layout)
+
+    def halve(self) -> None:
+        """Let batches have half the rows from now on."""
+        self.job = replace(self.job, batch_rows=half(self.job.batch_rows))
+        del self.extractor  # of the larger batches
+        torch.cuda.empty_cache()
 
     @cached_property
     def earlier_contents(self) -> EarlierContents:
@@ -95,6 +110,7 @@ class BlockStream:
     def __init__(self, work: LocalBlocks, adopt: bool, rows: RowProgress) -> None:
         self._work, self._adopt, self._rows = work, adopt, rows
         self.writer = ThreadPoolExecutor(max_workers=1, thread_name_prefix="kdcache-writer")
+        self._blocks: Sequence[int] = ()
         self._drawing: Generator[Drawn] | None = None
         self._drawn_views: Iterator[Drawn] = iter(())
         self._answer_time: float | None = None
@@ -102,9 +118,8 @@ class BlockStream:
 
     def expect(self, blocks: Sequence[int]) -> None:
         """Begin to draw the views of these blocks."""
-        self.close()
-        self._drawing, self._answer_time = self._work.draw(blocks), None
-        self._drawn_views = self._watched(self._drawing)
+        self._answer_time = None
+        self._draw(blocks)
         self._rows.begin(rows_of(self._work.segment, blocks))
 
     def close(self) -> None:
@@ -124,10 +139,30 @@ class BlockStream:
         else:
             if work.fresh is not None:
                 work.fresh.ask_block(work.segment.layout, block)
-            answer = extractor.ask(block, self._drawn_views)
+            answer = self._ask(block)
             future = self.writer.submit(self._write, answer, waited_for_writer, self._waited_for_views)
         self._answer_time = time.monotonic()
         return future
+
+    def _draw(self, blocks: Sequence[int]) -> None:
+        self.close()
+        self._blocks, self._drawing = blocks, self._work.draw(blocks)
+        self._drawn_views = self._watched(self._drawing)
+
+    def _ask(self, block: int) -> BlockAnswer:
+        """The answer to a block; where a GPU's memory runs out, in batches of half the rows. Raises InvalidInputError
+        where that of the machine does, or batches have the fewest rows already."""
+        work = self._work
+        while True:
+            rows = work.job.batch_rows
+            with naming_memory(*memory_words(work.place, rows)):
+                try:
+                    return work.extractor.ask(block, self._drawn_views)
+                except torch.OutOfMemoryError:
+                    if rows == GROUP:
+                        raise
+            work.halve()
+            self._draw(self._blocks[list(self._blocks).index(block) :])  # what was drawn of it has been asked
 
     def _write(self, answer: BlockAnswer, waited_for_writer: float, waited_for_views: float) -> BlockReport:
         work, layout = self._work, self._work.segment.layout

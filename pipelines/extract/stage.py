@@ -6,6 +6,7 @@ from dataclasses import replace
 
 from kdcache.base.launch import launched
 from kdcache.base.progress import Progress, StopRequest, silent
+from kdcache.networks.out_of_memory import naming_memory
 from kdcache.pipelines.extract.block_runner import BlockRunner, least_accuracy
 from kdcache.pipelines.extract.dask_cluster import open_work
 from kdcache.pipelines.extract.earlier_answers import require_same_answers
@@ -15,6 +16,7 @@ from kdcache.pipelines.extract.job import open_job
 from kdcache.pipelines.extract.local_blocks import on_own_device
 from kdcache.pipelines.extract.report import ExtractSummary, Report, all_whole
 from kdcache.pipelines.extract.sizes import Sizes, sizes
+from kdcache.pipelines.extract.smaller_batches import BEFORE_BLOCKS
 from kdcache.pipelines.settings import ExtractSettings
 from kdcache.store.lineage import with_lineage
 from kdcache.store.lineage_text import unsealed_notes
@@ -40,7 +42,11 @@ def extract(
     settings = spelled_out(settings)
     require_own_place(settings.store, settings.data, settings.data_set)
     settings = on_own_device(settings, launch)
-    with FreshDraws(settings) as fresh, open_work(settings, launch, progress, stop) as work:
+    with (
+        naming_memory(*BEFORE_BLOCKS),
+        FreshDraws(settings) as fresh,
+        open_work(settings, launch, progress, stop) as work,
+    ):
         # Data set, teacher and the store that stands.
         job = open_job(settings, progress)
         earlier = open_earlier(settings, job, progress)

@@ -8,6 +8,7 @@ import torch
 
 from kdcache.base.progress import Progress, StopRequest, silent
 from kdcache.networks.answers import answered
+from kdcache.networks.out_of_memory import naming_memory
 from kdcache.networks.precision import autocast
 from kdcache.objectives.batch import Batch
 from kdcache.pipelines.settings import TrainSettings
@@ -38,7 +39,7 @@ def train(
     Raises MismatchError for a store that does not fit or a run of other settings, ReplayError at the first row whose
     pixels are not those the teacher saw, InterruptedRunError once `stop` is requested and the checkpoint is written.
     """
-    with open_ranks(own_device(settings.device)) as ranks, ExitStack() as stack:
+    with naming_memory(*memory_words(settings)), open_ranks(own_device(settings.device)) as ranks, ExitStack() as stack:
         inputs = ranks.together(lambda: open_inputs(settings, ranks, progress if ranks.first else silent))
         student = ranks.together(lambda: make_student(settings, inputs))
         loaders = ranks.together(lambda: open_loaders(settings, inputs, [student.objective]))
@@ -47,6 +48,14 @@ def train(
         run.announce = announce
         serve([run], loaders, NoIsolation(), progress=progress, stop=stop or StopRequest(), ranks=ranks)
         return run.summary()
+
+
+def memory_words(settings: TrainSettings) -> tuple[str, str]:
+    """The problem and the next step where memory runs out in a training, as `naming_memory` takes them."""
+    rows = settings.batch_size
+    smaller = f"give --batch-size {rows // 2} or --precision bfloat16" if rows > 3 else "use a smaller student"
+    kept = "a run that has a checkpoint keeps its settings, so begin another beside it"
+    return f"{settings.run} ran out of memory with batches of {rows} rows", f"{smaller}; {kept}"
 
 
 def serve(

@@ -15,12 +15,13 @@ from kdcache.base.progress import Progress, StopRequest, silent
 from kdcache.base.user_code import exception_text, user_error
 from kdcache.errors import InterruptedRunError, InvalidInputError
 from kdcache.labels.soft_labels import SoftLabels
+from kdcache.networks.out_of_memory import naming_memory
 from kdcache.objectives.batch import Batch
 from kdcache.pipelines.settings import TrainSettings
 from kdcache.pipelines.train.prepare import Inputs, Loaders, make_student, open_inputs, open_loaders, open_run
 from kdcache.pipelines.train.run import Run, TrainSummary
 from kdcache.pipelines.train.shared_settings import require_shared
-from kdcache.pipelines.train.stage import serve
+from kdcache.pipelines.train.stage import memory_words, serve
 from kdcache.pipelines.train.training_state import Student
 from kdcache.training.generators import Generators
 
@@ -90,15 +91,15 @@ class GroupIsolation:
     def make_student(self, settings: TrainSettings, inputs: Inputs) -> Student | None:
         """Make a student and note its generators' state, as a run on its own has it; None where that fails."""
         student = None
-        with self._noting_error(settings.run):
+        with self._noting_error(settings):
             student = make_student(settings, inputs)
             self._generators[settings.run] = Generators()
         return student
 
     def open_run(self, student: Student, inputs: Inputs, loaders: Loaders, stack: ExitStack) -> Run | None:
         """Open a student's run, its folder claimed while `stack` is open; None where that fails."""
-        name, run = student.settings.run, None
-        with self._noting_error(name), self._generators[name].turn():
+        run = None
+        with self._noting_error(student.settings), self._generators[student.settings.run].turn():
             run = open_run(student, inputs, loaders, stack)
         return run  # noqa: RET504  None where it failed
 
@@ -107,7 +108,7 @@ class GroupIsolation:
 
     @contextmanager
     def turn(self, run: Run) -> Iterator[None]:
-        with self._noting_error(run.settings.run), self._generators[run.settings.run].turn():
+        with self._noting_error(run.settings), self._generators[run.settings.run].turn():
             yield
 
     def images(self, run: Run, batch: Batch) -> Tensor:
@@ -126,14 +127,15 @@ class GroupIsolation:
         return self._labels[key]
 
     @contextmanager
-    def _noting_error(self, name: str) -> Iterator[None]:
+    def _noting_error(self, settings: TrainSettings) -> Iterator[None]:
         """Note an exception as the error of this run, and go on."""
         try:
-            yield
+            with naming_memory(*memory_words(settings)):
+                yield
         except Exception as error:  # noqa: BLE001  a student is its user's code, which may raise anything
-            self.errors[name] = error
+            self.errors[settings.run] = error
         except SystemExit as error:
-            self.errors[name] = user_error(error) or InvalidInputError(exception_text(error))
+            self.errors[settings.run] = user_error(error) or InvalidInputError(exception_text(error))
 
 
 def _as_for_one(labels: SoftLabels, top_k: int | None, class_means: bool) -> SoftLabels:
