@@ -11,6 +11,7 @@ from types import ModuleType
 from typing import Any
 
 from kdcache.base.process_state import kept_state
+from kdcache.base.user_code import is_user_file
 from kdcache.base.user_files import load_file, load_module, without_folders
 from kdcache.errors import InvalidInputError
 
@@ -119,6 +120,13 @@ def call(function: Callable[..., Any], arguments: dict[str, Any], noun: str) -> 
 
 
 _LIBRARIES = sys.stdlib_module_names | {"torch", "torchvision", "timm", "kdcache"}
+
+
+def is_packaged(code: Any) -> bool:
+    """True for a function or class of an installed package that is none of these libraries."""
+    module = getattr(code, "__module__", None) or ""
+    file = getattr(sys.modules.get(module), "__file__", None)
+    return bool(file) and module.partition(".")[0] not in _LIBRARIES and not is_user_file(str(file), module)
 
 
 def own_source(code: Any) -> str:

@@ -7,7 +7,7 @@ from typing import Any
 import torchvision
 from torch import nn
 
-from kdcache.base.specs import call, load_callable, own_source
+from kdcache.base.specs import call, is_packaged, load_callable, own_source
 from kdcache.base.user_files import without_folders
 from kdcache.errors import InvalidInputError
 
@@ -51,17 +51,32 @@ def _timm() -> Any:
     return timm
 
 
-def network_text(network: nn.Module, spec: str) -> str:
+def network_text(network: nn.Module, spec: str, stored: str = "") -> str:
     """A digest of a network's code: sha256 over the names of its modules' classes, and over the sources of the user's
     own classes and of the factory.
 
     Equal weights may meet another forward: the digest tells an edited network file from the one that answered before.
+    The code of installed packages is told by its names alone; their versions are provenance. `stored` is the text of
+    the store that stands. Stores made before have the sources of packages in it: their text stays where it is that of
+    the packages as they are now, or where the user has no code in the network, so that only a package can differ.
     """
     lines = [
         f"{name}: {type(module).__module__}.{type(module).__qualname__}" for name, module in network.named_modules()
     ]
-    sources = {own_source(type(module)) for module in network.modules()}
-    if spec.partition(":")[0] not in ("torchvision", "timm"):
-        sources.add(own_source(load_callable(spec, "teacher")))
-    text = "\n".join([*map(without_folders, lines), *sorted(sources)])
-    return "sha256 " + hashlib.sha256(text.encode()).hexdigest()
+    codes = network_codes(network, spec)
+    own = {own_source(code) for code in codes if not is_packaged(code)}
+    packaged = {own_source(code) for code in codes if is_packaged(code)}
+
+    def digest(sources: set[str]) -> str:
+        text = "\n".join([*map(without_folders, lines), *sorted(sources)])
+        return "sha256 " + hashlib.sha256(text.encode()).hexdigest()
+
+    is_former = stored == digest(own | packaged) or (stored.startswith("sha256 ") and not any(own))
+    return stored if is_former and packaged else f"own {digest(own)}" if packaged else digest(own)
+
+
+def network_codes(network: nn.Module, spec: str) -> set[Any]:
+    """The classes of a network's modules, and the factory that its spec names."""
+    codes: set[Any] = {type(module) for module in network.modules()}
+    is_named = spec.partition(":")[0] not in ("torchvision", "timm")
+    return codes | {load_callable(spec, "teacher")} if is_named else codes

@@ -2,18 +2,24 @@
 
 import importlib.metadata
 import platform
+from collections.abc import Iterable
+from typing import Any
 
 import torch
 
+from kdcache.base.specs import is_packaged
 from kdcache.store.manifest import Provenance
 
 _PACKAGES = ("kdcache", "torch", "torchvision", "numpy", "pillow", "timm", "zarr", "numcodecs")
 
 
-def provenance(device: str, *, decoder: str = "", data: str = "") -> Provenance:
-    """Provenance of a pass on a device such as "cpu" or "cuda:0"; free of times, hosts and paths."""
+def provenance(device: str, *, decoder: str = "", data: str = "", code: Iterable[Any] = ()) -> Provenance:
+    """Provenance of a pass on a device such as "cpu" or "cuda:0"; free of times, hosts and paths. `code`: functions and
+    classes of the teacher, the versions of whose packages are noted too."""
     versions = {"python": platform.python_version()}
-    for package in _PACKAGES:
+    modules = {part.__module__.partition(".")[0] for part in code if is_packaged(part)}
+    packages = importlib.metadata.packages_distributions() if modules else {}
+    for package in (*_PACKAGES, *sorted({name for module in modules for name in packages.get(module, ())})):
         try:
             versions[package] = importlib.metadata.version(package)
         except importlib.metadata.PackageNotFoundError:

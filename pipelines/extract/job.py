@@ -20,7 +20,7 @@ from kdcache.labels.encoding import Choice, Contents, Encoding, LabelSpace
 from kdcache.labels.encodings import chosen
 from kdcache.networks.answer import Answer
 from kdcache.networks.answers import Answers
-from kdcache.networks.build import build_network, network_text
+from kdcache.networks.build import build_network, network_codes, network_text
 from kdcache.networks.checks import TeacherCheck, check_teacher, require_determinism
 from kdcache.networks.extract_block import BlockExtractor
 from kdcache.networks.first_views import first_views, give_shapes
@@ -167,7 +167,7 @@ def open_job(settings: ExtractSettings, progress: Progress = silent) -> Job:
             settings.teacher,
             settings.teacher_set,
             classes,
-            network_text(teacher.network, settings.teacher),
+            network_text(teacher.network, settings.teacher, stored.teacher.text if stored else ""),
         ),
         encoding=encoding,
         parents=parents,
@@ -188,7 +188,12 @@ def open_job(settings: ExtractSettings, progress: Progress = silent) -> Job:
             data.ids,
             stand_in=torch.zeros_like(view).numpy() if strikes else None,
         ),
-        provenance=provenance(device, decoder=data.decoder, data=data.name),
+        provenance=provenance(
+            device,
+            decoder=data.decoder,
+            data=data.name,
+            code=network_codes(teacher.network, settings.teacher),
+        ),
         lineage=lineage,
         head=head if "head" in settings.keep else {},
         views=settings.views,
