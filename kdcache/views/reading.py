@@ -6,7 +6,7 @@ sample: it would strike one after the other.
 
 import errno
 from collections.abc import Callable, Iterable
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any, Protocol, TypeVar
 
 import PIL.Image
@@ -64,17 +64,25 @@ def read_probe(data: Probed, index: int, name: str) -> bytes:
 
 def with_unread_probes(data: D) -> D:
     """The same data set, where a sample that cannot be read has no bytes in the identity. So a store with struck
-    samples fits the data set that it was extracted from."""
+    samples fits the data set that it was extracted from. One that is so already stays itself."""
+    if isinstance(data.probe, _UnreadProbe):
+        return data
+    return replace(data, probe=_UnreadProbe(data))  # type: ignore[type-var]
 
-    def probe(index: int) -> bytes:
+
+@dataclass(frozen=True)
+class _UnreadProbe:
+    """The probe of a data set; a sample that cannot be read has no bytes."""
+
+    data: Probed
+
+    def __call__(self, index: int) -> bytes:
         try:
-            return read_probe(data, index, "")
+            return read_probe(self.data, index, "")
         except SampleError as error:
             if is_strikable(error):
                 return b""
             raise
-
-    return replace(data, probe=probe)  # type: ignore[type-var]
 
 
 def as_extracted(data: D, stores: Iterable[Any]) -> D:

@@ -7,6 +7,7 @@ from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
 
@@ -72,7 +73,11 @@ class Data:
         return replace(self, labels=np.full(len(self), NONE, dtype=np.int32), class_names=())
 
     def identity(self) -> DatasetIdentity:
-        """Digests over all ids and labels, and over the contents of 64 samples."""
+        """Digests over all ids and labels, and over the contents of 64 samples; read once."""
+        return self._identity
+
+    @cached_property
+    def _identity(self) -> DatasetIdentity:
         rows = len(self)
         contents = hashlib.sha256()
         for index in np.unique(np.linspace(0, rows - 1, min(PROBES, rows)).astype(int)).tolist():

@@ -124,8 +124,8 @@ def with_stores(inputs: Inputs, stores: list[Store], settings: TrainSettings, pr
         require_joinable(stores, settings.views, settings.top_k)
         parts = joined_parts(stores, inputs.data, words, progress)
         return replace(inputs, stores=stores, parts=tuple(parts))
-    fitting(stores, inputs.data, words=words, progress=progress)
-    return replace(inputs, stores=stores)
+    data = fitting(stores, inputs.data, words=words, progress=progress)
+    return replace(inputs, data=data, stores=stores)
 
 
 def make_student(settings: TrainSettings, inputs: Inputs) -> Student:
