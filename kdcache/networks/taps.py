@@ -20,11 +20,10 @@ from torchvision.models.feature_extraction import create_feature_extractor, get_
 from kdcache.base.tap_names import FEATURES, TapName
 from kdcache.errors import InvalidInputError
 from kdcache.networks.answers import answered
-from kdcache.networks.heads import find_head
+from kdcache.networks.heads import TAP_HOOK, find_head
 
 NAMED = 60  # layers that a message lists
 ANSWER = "kdcache_answer"  # the key of a traced graph's own output
-TAP_HOOK = "kdcache_tap"  # an attribute of the hooks that note outputs, which change no answer
 
 Take = Callable[[str, Tensor], Tensor]
 

@@ -15,10 +15,10 @@ from kdcache.base.specs import portable_name
 from kdcache.errors import InvalidInputError, TeacherSuspectError
 from kdcache.networks.answer import Answer
 from kdcache.networks.answers import Answers, answered
-from kdcache.networks.heads import find_head
+from kdcache.networks.heads import TAP_HOOK, answering_head, find_head, linear_outputs
 from kdcache.networks.precision import PRECISIONS, Precision
 from kdcache.networks.preparation import Preparation
-from kdcache.networks.taps import TAP_HOOK, Tapped
+from kdcache.networks.taps import Tapped
 from kdcache.networks.weight_marks import weight_marks
 from kdcache.networks.weights import weights_digest
 from kdcache.store.manifest import TeacherIdentity
@@ -63,10 +63,8 @@ class Teacher:
         self._tapped: Tapped | None = None
         self._features: Tensor | None = None
         self._head_input: Tensor | None = None
-        self.head = find_head(network)
-        if self.head is not None:
-            self.head.register_forward_pre_hook(self._before_head, with_kwargs=True)
-            self.head.register_forward_hook(self._after_head)
+        self._is_settled, self._is_answering = False, True
+        self._use_head(find_head(network))
         self._marks = weight_marks(network)
 
     def map_answers(self, answers: Answers) -> None:
@@ -77,6 +75,22 @@ class Teacher:
     def watch(self, taps: Sequence[str]) -> None:
         """From now on `answer` gives these taps. Raises InvalidInputError for a layer that the network has not."""
         self._tapped = Tapped(self.network, taps, "teacher") if taps else None
+
+    def _use_head(self, head: nn.Linear | None) -> None:
+        self.head = head
+        if head is not None:
+            before = head.register_forward_pre_hook(self._before_head, with_kwargs=True)
+            self._head_hooks = before, head.register_forward_hook(self._after_head)
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """A note, after the first answer, where the classifier answers in low precision."""
+        if self.precision == "float32" or self._is_answering:
+            return ()
+        return (
+            "no linear layer's output is the teacher's answer (it may end in a convolution, or join several heads): "
+            f"all of it answers in {self.precision}, its classifier too; --precision float32 is finer",
+        )
 
     def answer(self, images: Tensor) -> Answer:
         """The answer to prepared images [B, ch, H, W].
@@ -97,6 +111,24 @@ class Teacher:
     def raw_answer(self, images: Tensor) -> Tensor:
         """The network's own answer [B, N] to prepared images [B, ch, H, W], for its own classes. Raises
         InvalidInputError as `answer` does."""
+        if self._is_settled:
+            return self._asked(images)
+        copy = images.clone()  # the network may write into its input
+        with linear_outputs(self.network) as outputs:
+            answer = self._asked(images)
+        self._is_settled = True
+        head = answering_head(self.head, outputs, answer)
+        self._is_answering = head is not None
+        if head is self.head or (self.precision == "float32" and head is None):
+            return answer
+        if head is not None:
+            if self.head is not None:
+                for hook in self._head_hooks:
+                    hook.remove()
+            self._use_head(head)
+        return self._asked(copy)
+
+    def _asked(self, images: Tensor) -> Tensor:
         self._features = None
         with torch.inference_mode(), self._cast():
             output = self.network(images)
@@ -160,9 +192,10 @@ class Teacher:
 
     def _after_head(self, module: nn.Linear, inputs: tuple[Any, ...], output: Tensor) -> Tensor | None:
         """The classifier in f32 under autocast: its rounding would be the largest error of the store. One that does
-        more than weight and bias, in its own forward or in a hook, keeps its output."""
+        more than weight and bias, in its own forward or in a hook, keeps its output, as does one that is not the
+        answer."""
         features, self._head_input = self._head_input, None
-        if self.precision == "float32" or features is None or not _is_plain(module):
+        if self.precision == "float32" or not self._is_answering or features is None or not _is_plain(module):
             return None
         with torch.autocast(output.device.type, enabled=False):
             bias = None if module.bias is None else module.bias.float()

@@ -200,7 +200,7 @@ def open_job(settings: ExtractSettings, progress: Progress = silent) -> Job:
         batch_rows=settings.batch_size,
         view_bytes=view.nbytes,
         is_new=stored is None,
-        notes=(*data.notes, *class_map.notes, *teacher_notes, *_masked_notes(settings, data)),
+        notes=(*data.notes, *class_map.notes, *teacher_notes, *teacher.notes, *_masked_notes(settings, data)),
     )
 
 

@@ -16,11 +16,11 @@ from kdcache.labels.encoding import TAPS_MAX, Encoding, Tap
 from kdcache.networks.answer import Answer
 from kdcache.networks.answers import LEAST
 from kdcache.networks.first_views import first_views
+from kdcache.networks.heads import DISORDER
 from kdcache.networks.layers import layer_shapes, stages_of
 from kdcache.networks.teacher import Teacher
 
 Array = npt.NDArray[np.float32]
-DISORDER = 1e-2  # of the range of the logits, by which rounding may exchange two classes
 
 
 def classifier(teacher: Teacher, answer: Answer, keep: tuple[str, ...]) -> dict[str, Array]:

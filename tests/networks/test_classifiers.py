@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+import torchvision
 from torch import Tensor, nn
 
 from tests.kits.views import digits, teacher_of, trained_network
@@ -68,3 +69,67 @@ def test_a_classifier_that_is_called_by_keyword() -> None:
         assert actual.features is not None
         assert expected.features is not None
         assert torch.equal(actual.features, expected.features)
+
+
+class TwoHeads(nn.Module):
+    """A body with two heads whose mean is the answer, as a distilled DeiT has them."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        network = trained_network()
+        self.body, self.head, self.head_dist = network[:-1], network[-1], nn.Linear(network[-1].in_features, 10)
+
+    def forward(self, x: Tensor) -> Tensor:
+        features = self.body(x)
+        return torch.as_tensor((self.head(features) + self.head_dist(features)) / 2)
+
+
+class HeadFirst(nn.Module):
+    """A network that declares its head before its body, which ends in a linear layer of its own."""
+
+    def __init__(self, head: nn.Module) -> None:
+        super().__init__()
+        network = trained_network()
+        self.head = head
+        self.body = nn.Sequential(*network[:-1], nn.Linear(16, 16), nn.ReLU())
+
+    def forward(self, x: Tensor) -> Tensor:
+        return torch.as_tensor(self.head(self.body(x)))
+
+
+def _in_bfloat16(network: nn.Module, images: Tensor) -> Tensor:
+    with torch.inference_mode(), torch.autocast("cpu", torch.bfloat16):
+        return torch.as_tensor(network.eval()(images))
+
+
+def test_two_heads_answer_in_the_precision_asked_for_under_a_note() -> None:
+    network = TwoHeads()
+    expected = _in_bfloat16(network, teacher_of(network).preparation(images()))
+    teacher = teacher_of(network, precision="bfloat16")
+    prepared = teacher.preparation(images())
+    for _ in range(2):
+        logits = teacher.answer(prepared.clone()).logits
+        assert torch.equal(logits, expected.float())
+    assert "no linear layer's output is the teacher's answer" in teacher.notes[0]
+    assert teacher_of(TwoHeads()).notes == ()
+
+
+def test_squeezenet_answers_in_the_precision_asked_for_under_a_note() -> None:
+    network = torchvision.models.squeezenet1_0(num_classes=10)
+    teacher = teacher_of(network, precision="bfloat16", channels=3)
+    logits = teacher.answer(torch.rand(2, 3, 64, 64)).logits
+    assert torch.equal(logits, logits.bfloat16().float())
+    assert "it may end in a convolution" in teacher.notes[0]
+
+
+def test_a_head_that_is_declared_first_is_the_classifier_in_f32() -> None:
+    for precision in ("float32", "bfloat16"):
+        head = nn.Linear(16, 10)
+        teacher = teacher_of(HeadFirst(head), precision=precision)
+        answer = teacher.answer(teacher.preparation(images()))
+        assert teacher.head is head
+        assert answer.features is not None
+        expected = nn.functional.linear(answer.features, head.weight, head.bias)
+        assert torch.allclose(answer.logits, expected, atol=1e-5)
+        assert teacher.notes == ()
+    assert not torch.equal(answer.logits, answer.logits.bfloat16().float())
