@@ -16,7 +16,6 @@ from tests.kits.house import ROOT, imports, module_of, sources
 OF_OTHERS = {
     "pydantic_core",
     "markupsafe",
-    "httpx2",
     "dask_cuda",
 }  # brought by those whose parts they are, or not at all
 

@@ -15,10 +15,11 @@ from kdcache.errors import ClosedError, DamagedError, FormatError, StoreError, S
 from kdcache.places import http_requests
 from kdcache.places.bucket_client import LIBRARY, SCHEMES, find_access, open_client, split_address
 from kdcache.places.http_requests import shown
-from kdcache.places.patience import Line, Pace, Patience, TryAgainError, jittered
+from kdcache.places.patience import Line, Pace, Patience, TryAgainError
 from kdcache.places.read_only import Spans
 
 T = TypeVar("T")
+NO_CREDENTIALS = "was not asked for: there are no credentials, and this machine gives none"
 MEND = "push the store again, whole, or use another copy of it"
 STATUS = re.compile(r"status code: ([0-9]{3}[ A-Za-z]*)")
 FINAL = re.compile(r"[34][0-9][0-9]")
@@ -206,26 +207,23 @@ class Bucket(Spans):
         """The result of a call, made again while its failure may pass. Raises StoreError without the server's words."""
         from obstore.exceptions import BaseError, PermissionDeniedError, UnauthenticatedError
 
-        failure_time, pause = 0.0, self.patience.pause
-        for tries in range(1, self.patience.tries + 1):
+        def once() -> T:
             try:
                 return call()
             except (PermissionDeniedError, UnauthenticatedError) as error:
                 self._refuse(key, error)
-            except (BaseError, FileNotFoundError, TryAgainError) as error:
+            except (BaseError, FileNotFoundError) as error:
                 if NO_BUCKET.search(str(error)):
                     raise self._no_bucket() from None
                 reason, final = _reason(error)
-                failure_time = failure_time or time.monotonic()  # a large file may take long before it breaks off
-                seconds = time.monotonic() - failure_time
-                if final or tries == self.patience.tries or seconds + pause > self.patience.budget:
-                    problem = f"{self.path(key)} {reason}, in {tries} tries over {seconds:.1f} s"
-                    noun = self._credentials if MACHINE.search(str(error)) else "address, endpoint and region"
-                    advice = f"check {noun}, and run the same command again: nothing is half written"
-                    raise StoreError(f"{problem}; {advice}") from None
-                time.sleep(jittered(pause, self.patience))
-            pause *= 2
-        raise AssertionError
+                raise TryAgainError(reason, final=final) from None
+
+        def refusal(error: TryAgainError, tries: str) -> StoreError:
+            noun = self._credentials if str(error) == NO_CREDENTIALS else "address, endpoint and region"
+            advice = f"check {noun}, and run the same command again: nothing is half written"
+            return StoreError(f"{self.path(key)} {error}, {tries}; {advice}")
+
+        return self.patience.outlast(once, refusal)
 
     def _no_bucket(self) -> StoreNotFoundError:
         kind, server = SCHEMES[self._address.scheme], self._access.server
@@ -252,11 +250,9 @@ def _reason(error: Exception) -> tuple[str, bool]:
 
     The text of obstore is not shown, since it quotes addresses and bodies.
     """
-    if isinstance(error, TryAgainError):
-        return str(error), False
     text = str(error)
     if MACHINE.search(text):
-        return "was not asked for: there are no credentials, and this machine gives none", False
+        return NO_CREDENTIALS, False
     if match := STATUS.search(text):
         status = match[1].strip()
         return f"answered {status}", bool(FINAL.match(status)) and status[:3] not in PASSING

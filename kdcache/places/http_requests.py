@@ -2,11 +2,11 @@
 
 A store's server is not trusted, so requests go through the standard library's http.client. obstore 0.12 follows
 redirects to any host and takes the body of an error into memory whole: one that announces a terabyte ends the process.
+httpcore2 2.16, with a network backend of ours, kept the same promises in as many lines; it stays out, since it gains
+nothing for three more packages.
 """
 
-import os
 import re
-import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import suppress
@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, TypeVar, cast
 from urllib.parse import SplitResult, quote, urljoin, urlsplit
 
 from kdcache.errors import InvalidInputError, StoreError
-from kdcache.places.patience import Line, Pace, Patience, TryAgainError, jittered
+from kdcache.places.patience import Line, Pace, Patience, TryAgainError
 from kdcache.places.timed_connection import Clock, Connection
 
 if TYPE_CHECKING:
@@ -27,6 +27,7 @@ RETRIED = frozenset({408, 429, 500, 502, 503, 504})
 REDIRECTS = frozenset({301, 302, 303, 307, 308})
 SAFE = "/%:@!$&'()*+,;=~"
 PIECE = 2**20
+KEPT = 16  # connections to a server that wait for the next request
 DRAINED = 2**14  # bytes of a body that nobody wants, for which a connection is kept
 SHOWN = 120  # characters of a server's words that a message shows
 
@@ -149,41 +150,36 @@ class Reply:
 
 
 class Origin:
-    """A web server by scheme, host and port. Each thread has one connection, kept open between requests."""
+    """A web server by scheme, host and port, and its connections: each serves one request at a time, from any thread.
+
+    There are as many as requests are under way at a time, at most; up to KEPT stay open between requests.
+    """
 
     def __init__(self, parts: SplitResult, patience: Patience | None = None) -> None:
         self.scheme, self.host, self.port = parts.scheme.lower(), cast(str, parts.hostname), parts.port
         self.name = f"{self.scheme}://{parts.netloc}"
         self.patience = patience or PATIENCE
-        self._local, self._line = threading.local(), Line()
+        self._line, self._idle = Line(), list[Connection]()
 
     def ask(self, path: str, read: Callable[[Reply], T], *, byte_range: str = "", extra: Extra | None = None) -> T:
         """The result of `read` on the answer to a request, which is asked again while its failure may pass.
 
         Raises StoreError.
         """
-        failure_time, pause = 0.0, self.patience.pause
-        for tries in range(1, self.patience.tries + 1):
-            try:
-                return self._once(path, read, byte_range, extra or Extra())
-            except TryAgainError as error:
-                wait = jittered(pause, self.patience, error.wait)
-                failure_time = failure_time or time.monotonic()  # a large file may take long before it breaks off
-                seconds = time.monotonic() - failure_time
-                if tries == self.patience.tries or seconds + wait > self.patience.budget:
-                    problem = f"{self.name}{path} {error}, in {tries} tries over {seconds:.1f} s"
-                    raise StoreError(
-                        f"{problem}; check the address, run the same command again later, or copy the store to a folder"
-                    ) from error
-            pause *= 2
-            time.sleep(wait)
-        raise AssertionError
 
-    def _once(self, path: str, read: Callable[[Reply], T], byte_range: str, extra: Extra) -> T:
+        def refusal(error: TryAgainError, tries: str) -> StoreError:
+            advice = "check the address, run the same command again later, or copy the store to a folder"
+            return StoreError(f"{self.name}{path} {error}, {tries}; {advice}")
+
+        return self.patience.outlast(lambda: self.once(path, read, byte_range=byte_range, extra=extra), refusal)
+
+    def once(self, path: str, read: Callable[[Reply], T], *, byte_range: str = "", extra: Extra | None = None) -> T:
+        """The same in one try. Raises TryAgainError too."""
         import ssl
         from http.client import HTTPException
 
         span = {"Range": byte_range} if byte_range else {}
+        extra = extra or Extra()
         headers = {"Accept-Encoding": "identity", "User-Agent": "kdcache", **span, **extra.headers}
         target = quote(path, safe=SAFE) + (f"?{quote(extra.query, safe=SAFE + '?')}" if extra.query else "")
         connection = self._connection()
@@ -204,20 +200,25 @@ class Origin:
                 f"{problem}; check the address and the clock, or name the authority in SSL_CERT_FILE"
             ) from error
         except (OSError, HTTPException) as error:
+            self._idle.clear()  # what broke this connection may have broken those that wait
             raise TryAgainError(f"gave no answer ({type(error).__name__}: {shown(str(error))})") from error
         finally:
-            if not reusable:
+            if reusable and len(self._idle) < KEPT:
+                self._idle.append(connection)
+            else:
                 http.close()
                 if response is not None:
                     response.close()  # http.client leaves this one to us where the server ends the connection
 
     def _connection(self) -> Connection:
-        """The connection of this thread; one that a parent process opened is never used."""
-        connection: Connection | None = getattr(self._local, "connection", None)
-        if connection is None or connection.process != os.getpid():
-            connection = Connection(self.scheme, self.host, self.port, self.patience.timeout)
-            self._local.connection = connection
-        return connection
+        """A connection that waits, else a new one. Those that a parent process opened are never used."""
+        while True:
+            try:
+                connection = self._idle.pop()  # whole under threads: no lock, which a fork might leave locked
+            except IndexError:
+                return Connection(self.scheme, self.host, self.port, self.patience.timeout)
+            if connection.waits:
+                return connection
 
 
 def _seconds(text: str) -> float:

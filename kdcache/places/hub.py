@@ -82,7 +82,7 @@ def find_hub() -> Hub:
         from huggingface_hub import constants
     except ImportError as error:
         raise InvalidInputError("hf:// addresses need huggingface-hub; run: pip install 'kdcache[hub]'") from error
-    if constants.is_offline_mode():
+    if constants.HF_HUB_OFFLINE:
         raise InvalidInputError("HF_HUB_OFFLINE is set, and the store lies on the hub; unset it, or use a local copy")
     token = huggingface_hub.get_token()
     if token and not (token.isascii() and token.isprintable()):
@@ -164,7 +164,7 @@ class HubServer:
         self, key: str, address: SplitResult, read: Callable[[Reply], T], byte_range: str = "", method: str = "GET"
     ) -> T:
         """Ask an address, then those that answers point to; the token is left out from the first other server on."""
-        at_hub = _origin_of(address) == _origin_of(self._parts)
+        at_hub = is_same_origin(address, self._parts)
         for _ in range(HOPS):
             headers = self.hub.headers if at_hub else {}
             step = _Step(self, key, read, at_hub, method)
@@ -173,7 +173,7 @@ class HubServer:
             if step.next is None:
                 return value  # type: ignore[return-value]
             address = step.next
-            if at_hub and _origin_of(address) != _origin_of(self._parts):
+            if at_hub and not is_same_origin(address, self._parts):
                 self._elsewhere[key], at_hub = address, False
         raise StoreError(f"{self.root}/{key}: the hub points on and on, {HOPS} times; check the endpoint")
 
@@ -228,6 +228,11 @@ def open_hub(url: str) -> WebFolder:
     """The folder of a data set repository that an hf:// address names, as a place."""
     address = split_hub(url)
     return WebFolder(address.text, HubServer(address, find_hub()))
+
+
+def is_same_origin(one: SplitResult, other: SplitResult) -> bool:
+    """True where two addresses are of one server, by scheme, host and port."""
+    return _origin_of(one) == _origin_of(other)
 
 
 def _origin_of(parts: SplitResult) -> tuple[str, str | None, int | None]:

@@ -1,24 +1,49 @@
-"""The hub's own client lists, uploads and commits; its errors become errors of ours.
+"""The hub's own client uploads and commits, and its errors become errors of ours; our own requests list a repository.
 
-huggingface-hub 2 tries uploads and listings again by itself, commits never. Its messages may hold signed addresses, so
-only the hub's own words are shown of them.
+huggingface-hub asks by requests, httpx or httpx2, by its version: nothing here names one of them. It follows a listing
+to any server that the hub names, with the token. Its messages may hold signed addresses, so only the hub's own words
+are shown of them.
 """
 
+import re
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
-from time import sleep
-from typing import Any, NoReturn, TypeVar
+from typing import Any, TypeVar
+from urllib.parse import SplitResult, quote, urljoin, urlsplit
 
+from pydantic import BaseModel, TypeAdapter
+
+from kdcache.base.limits import METADATA_LIMIT
 from kdcache.errors import StoreError, StoreNotFoundError
 from kdcache.places import http_requests
-from kdcache.places.http_requests import RETRIED, shown
-from kdcache.places.hub import LOGIN, Hub, HubAddress
-from kdcache.places.patience import jittered
+from kdcache.places.http_requests import RETRIED, Extra, Origin, Reply, shown, split_url
+from kdcache.places.hub import LOGIN, Hub, HubAddress, is_same_origin
+from kdcache.places.patience import Patience, TryAgainError
 
 T = TypeVar("T")
 CONFLICTS = frozenset({409, 412})  # somebody else committed meanwhile
+NEXT = re.compile(r'<([^<>]*)>; *rel="?next')
+PAGES = 10_000  # of a listing, 1,000 files each
+SENDING = 50  # times the budget of other requests: a batch that is sent again takes minutes
+
+
+class _Large(BaseModel):
+    oid: str  # sha256
+
+
+class _Entry(BaseModel):
+    """One file or folder of a listing."""
+
+    type: str
+    path: str
+    size: int = 0
+    oid: str
+    lfs: _Large | None = None
+
+
+ENTRIES = TypeAdapter(list[_Entry])
 
 
 @dataclass(frozen=True)
@@ -32,6 +57,19 @@ class Standing:
 
 class NoRepositoryError(StoreNotFoundError):
     """The repository does not exist, or the token may not see it."""
+
+
+class _FailedError(TryAgainError):
+    """A request that failed; `status` is 0 where no answer came, and `words` are the hub's."""
+
+    def __init__(self, status: int, words: str, *, passes: bool = False) -> None:
+        super().__init__(f"answered {status}", final=not (passes or status in RETRIED | CONFLICTS))
+        self.status, self.words = status, shown(words)
+
+
+def sending_patience() -> Patience:
+    """The patience for what is sent to the hub."""
+    return replace(http_requests.PATIENCE, budget=SENDING * http_requests.PATIENCE.budget)
 
 
 @dataclass(frozen=True)
@@ -49,6 +87,10 @@ class HubClient:
         return HfApi(endpoint=self.hub.endpoint, token=self.hub.token, library_name="kdcache")
 
     @property
+    def _name(self) -> str:
+        return f"{self.address.text}: the hub at {self.hub.endpoint}"
+
+    @property
     def _where(self) -> dict[str, Any]:
         return {"repo_id": self.address.repository, "repo_type": "dataset"}
 
@@ -58,16 +100,44 @@ class HubClient:
 
     def listed(self, commit: str = "") -> dict[str, Standing] | None:
         """Every file of the repository, now or at a commit; None where there is no repository."""
-
-        def read() -> dict[str, Standing]:
-            tree = self._api.list_repo_tree(**self._where, recursive=True, revision=commit or self.address.revision)
-            files = [entry for entry in tree if hasattr(entry, "blob_id")]
-            return {file.path: Standing(file.size, file.lfs.sha256 if file.lfs else "", file.blob_id) for file in files}
-
+        hub, revision = split_url(self.hub.endpoint), quote(commit or self.address.revision, safe="")
+        path = f"{hub.path.rstrip('/')}/api/datasets/{self.address.repository}/tree/{revision}"
+        page: SplitResult | None = hub._replace(path=path, query="recursive=true")
+        files: dict[str, Standing] = {}
         try:
-            return self._ask(read)
+            for _ in range(PAGES):
+                if page is None:
+                    return files
+                entries, page = self._page(Origin(hub), page)
+                files |= {
+                    entry.path: Standing(entry.size, entry.lfs.oid if entry.lfs else "", entry.oid)
+                    for entry in entries
+                    if entry.type == "file"
+                }
         except NoRepositoryError:
             return None
+        raise StoreError(f"{self._name} lists more than {PAGES} pages of files; check the endpoint")
+
+    def _page(self, hub: Origin, page: SplitResult) -> tuple[list[_Entry], SplitResult | None]:
+        """Entries of one page of a listing, and the address of the next page, which must lie on the hub too."""
+
+        def read(reply: Reply) -> tuple[list[_Entry], SplitResult | None]:
+            if reply.status != 200 and reply.location is None:
+                if reply.header("X-Error-Code") == "RepoNotFound":
+                    raise NoRepositoryError(f"{self._name} answered {reply.status_line}")
+                raise _FailedError(reply.status, reply.header("X-Error-Message"))
+            link = NEXT.search(reply.header("Link"))
+            following = urlsplit(urljoin(reply.url, link[1])) if link else reply.location
+            if following is not None and not is_same_origin(following, page):
+                there = shown(f"{following.scheme}://{following.netloc.rpartition('@')[2]}")
+                raise StoreError(f"{self._name} lists on at {there}, which gets no token; check the endpoint")
+            try:
+                return ENTRIES.validate_json(reply.body(METADATA_LIMIT)) if reply.status == 200 else [], following
+            except ValueError:
+                raise StoreError(f"{self._name} answered with no listing of files; check the endpoint") from None
+
+        extra = Extra(headers=self.hub.headers, query=page.query)
+        return self._ask(lambda: hub.once(page.path, read, extra=extra))
 
     def upload(self, files: Sequence[tuple[str, bytes]]) -> list[Any]:
         """Send the bytes of files that are to be committed; those that the hub keeps in git travel with the commit."""
@@ -93,7 +163,7 @@ class HubClient:
             try:
                 self._api.create_commit(**self._where, operations=batch, commit_message=message, **options)
             except HfHubHTTPError as error:
-                if parent is not None and _status(error) in CONFLICTS:
+                if parent is not None and error.response.status_code in CONFLICTS:
                     return False
                 raise
             return True
@@ -101,37 +171,46 @@ class HubClient:
         return self._ask(make)
 
     def _ask(self, call: Callable[[], T]) -> T:
-        import httpx2
-        from huggingface_hub import errors
+        """The result of a call, made again while its failure may pass."""
+        from huggingface_hub.errors import HfHubHTTPError, RepositoryNotFoundError
 
-        pause, patience = http_requests.PATIENCE.pause, http_requests.PATIENCE
-        for tries in range(1, patience.tries + 1):
+        # the root of all errors of the library that huggingface-hub asks by
+        library_error: Any = next(
+            kind for kind in HfHubHTTPError.__mro__[1:] if getattr(kind.__base__, "__module__", "") == "builtins"
+        )
+
+        def once() -> T:
             try:
                 return call()
-            except (httpx2.HTTPError, OSError, RuntimeError, ValueError) as error:
-                status = _status(error)
-                if _cause(error, errors.RepositoryNotFoundError) is not None and status != 403:
-                    raise NoRepositoryError(self._message(status, error)) from None
-                temporary = status in RETRIED | CONFLICTS or _cause(error, httpx2.TransportError) is not None
-                if tries == patience.tries or not temporary:
-                    self._refuse(status, error)
-            sleep(jittered(pause, patience))
-            pause *= 2
-        raise AssertionError
+            except (library_error, OSError, RuntimeError, ValueError) as error:
+                answer = _cause(error, HfHubHTTPError)
+                status = 0 if answer is None else int(answer.response.status_code)
+                failure = _FailedError(
+                    status,
+                    str(getattr(answer, "server_message", None) or ""),
+                    passes=answer is None and _cause(error, library_error) is not None,
+                )
+                if _cause(error, RepositoryNotFoundError) is not None and status != 403:
+                    raise NoRepositoryError(self._message(failure)) from None
+                raise failure from list(_chain(error))[-1]
 
-    def _refuse(self, status: int, error: Exception) -> NoReturn:
+        return sending_patience().outlast(once, self._refusal)
+
+    def _refusal(self, error: TryAgainError, tries: str) -> StoreError:
         advice = {
             401: f"the token is not known; {LOGIN}",
             403: f"the token may not write to it; {LOGIN}",
             404: f"there is no revision {self.address.revision} that the token sees; make the branch, or {LOGIN}",
             413: "the hub takes no more; write the store to one file (kdcache export), and put that there instead",
-        }.get(status, "run the same command again: what was committed stays")
-        raise StoreError(f"{self._message(status, error)}; {advice}") from None
+        }.get(getattr(error, "status", 0), "run the same command again: what was committed stays")
+        return StoreError(f"{self._message(error)}; {advice}")
 
-    def _message(self, status: int, error: Exception) -> str:
-        answer = f"answered {status}" if status else f"gave no answer that counts ({type(_first(error)).__name__})"
-        words = shown(str(getattr(_http(error), "server_message", None) or ""))
-        return f"{self.address.text}: the hub at {self.hub.endpoint} {answer}" + (f" ({words})" if words else "")
+    def _message(self, error: TryAgainError) -> str:
+        words = getattr(error, "words", "")
+        answer = str(error)
+        if not getattr(error, "status", 0) and error.__cause__ is not None:
+            answer = f"gave no answer that counts ({type(error.__cause__).__name__})"
+        return f"{self._name} {answer}" + (f" ({words})" if words else "")
 
 
 def _chain(error: BaseException) -> Iterator[BaseException]:
@@ -142,23 +221,8 @@ def _chain(error: BaseException) -> Iterator[BaseException]:
         link = link.__cause__ or link.__context__
 
 
-def _first(error: Exception) -> BaseException:
-    return list(_chain(error))[-1]
-
-
-def _cause(error: Exception, kind: Any) -> BaseException | None:
+def _cause(error: Exception, kind: Any) -> Any:
     return next((link for link in _chain(error) if isinstance(link, kind)), None)
-
-
-def _http(error: Exception) -> Any:
-    from huggingface_hub.errors import HfHubHTTPError
-
-    return _cause(error, HfHubHTTPError)
-
-
-def _status(error: Exception) -> int:
-    http_error = _http(error)
-    return 0 if http_error is None else int(http_error.response.status_code)
 
 
 @contextmanager

@@ -1,4 +1,5 @@
-"""Patience with a server is bounded in seconds and bytes: one that drips is given up, and a slow line gets its file.
+"""Patience with a server is bounded in tries, seconds and bytes: one that drips is given up, and a slow line gets its
+file.
 
 The length that a server announces, or the largest one that is allowed, bounds nothing: a drip would have as long as a
 large file. A body goes by the bytes that came instead.
@@ -6,14 +7,29 @@ large file. A body goes by the bytes that came instead.
 
 import random
 import threading
+import time
+from collections.abc import Callable
 from dataclasses import dataclass
+from itertools import count
+from typing import TypeVar
+
+T = TypeVar("T")
 
 _jitter = random.Random()  # of its own: the global generator belongs to the views
 
 
+class TryAgainError(Exception):
+    """A failure of one try: it may pass, unless it is `final`. `wait` holds the seconds that a server asks for."""
+
+    def __init__(self, reason: str, wait: float = 0.0, *, final: bool = False) -> None:
+        super().__init__(reason)
+        self.wait, self.final = wait, final
+
+
 @dataclass(frozen=True)
 class Patience:
-    """Patience bounds the time that a server may take.
+    """Patience bounds the time that a server may take. It is the one policy by which anything is tried again: for web
+    servers and the hub's files as it stands, for buckets and pushes to the hub with more time to send.
 
     timeout: seconds until an answer has begun, its headers whole. window, slowest: in any `window` seconds that a body
     is waited for, a server sends at least `slowest` bytes a second over all its connections together. share: one
@@ -31,27 +47,33 @@ class Patience:
     longest_pause: float = 5.0
     budget: float = 12.0
 
+    def outlast(self, call: Callable[[], T], refusal: Callable[[TryAgainError, str], Exception]) -> T:
+        """The result of a call, which is made again while it raises a TryAgainError that is not final.
+
+        Raises `refusal(failure, tries)` of the last failure, where `tries` reads "in 3 tries over 2.1 s".
+        """
+        failure_time = 0.0
+        for number in count(1):
+            try:
+                return call()
+            except TryAgainError as error:
+                failure_time = failure_time or time.monotonic()  # a large file may take long before it breaks off
+                seconds, wait = time.monotonic() - failure_time, self._wait(number, error.wait)
+                if error.final or number == self.tries or seconds + wait > self.budget:
+                    raise refusal(error, f"in {number} tries over {seconds:.1f} s") from error.__cause__
+            time.sleep(wait)
+        raise AssertionError
+
+    def _wait(self, number: int, server_wait: float) -> float:
+        """Seconds after a try: at random half the pause or more, or the wait that a server asks for where that is
+        longer; never more than the longest pause."""
+        pause = self.pause * 2.0 ** (number - 1) * _jitter.uniform(0.5, 1.0)
+        return min(max(pause, server_wait), self.longest_pause)
+
     @property
     def piece(self) -> int:
         """Bytes that one connection brings in a window at least."""
         return max(1, int(self.slowest * self.window / self.share))
-
-
-def jittered(pause: float, patience: Patience, server_wait: float = 0.0) -> float:
-    """Seconds to wait: at random half the pause or more, or the wait that a server asks for where that is longer; never
-    more than the longest pause."""
-    return min(max(pause * _jitter.uniform(0.5, 1.0), server_wait), patience.longest_pause)
-
-
-class TryAgainError(Exception):
-    """A failure that may pass: a connection that broke, or an answer that says so.
-
-    `wait` holds the seconds that the server asks for.
-    """
-
-    def __init__(self, reason: str, wait: float = 0.0) -> None:
-        super().__init__(reason)
-        self.wait = wait
 
 
 class Line:

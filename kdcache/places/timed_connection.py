@@ -6,6 +6,7 @@ The timeout of a socket is no such bound, since it begins anew with each byte th
 import functools
 import io
 import os
+import select
 import socket
 import time
 from typing import TYPE_CHECKING, Any, cast
@@ -40,6 +41,15 @@ class Connection:
         self.http = kind(host, port or kind.default_port, timeout=timeout)
         cast(Any, self.http).response_class = functools.partial(_timed_response, self.clock)
         cast(Any, self.http)._create_connection = functools.partial(_connect, self.clock)
+
+    @property
+    def waits(self) -> bool:
+        """True where this process may use it again: a socket with something to read was closed, or speaks unasked."""
+        if self.process != os.getpid():
+            return False
+        poll = select.poll()
+        poll.register(self.http.sock, select.POLLIN)
+        return not poll.poll(0)
 
     def __del__(self) -> None:
         self.http.close()

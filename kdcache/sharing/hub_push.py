@@ -7,17 +7,15 @@ skipped, and so is one that was uploaded before a push was stopped: the same com
 import hashlib
 from collections import Counter
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field
-from time import sleep
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from kdcache.base.limits import MANIFEST_LIMIT, MIB
 from kdcache.base.progress import Progress, StopRequest
 from kdcache.errors import InvalidInputError, StoreError
-from kdcache.places import http_requests
 from kdcache.places.hub import LOGIN, HubAddress, HubServer, find_hub, split_hub
-from kdcache.places.hub_client import HubClient, Standing, quiet
-from kdcache.places.patience import jittered
+from kdcache.places.hub_client import HubClient, Standing, quiet, sending_patience
+from kdcache.places.patience import TryAgainError
 from kdcache.places.place import Place
 from kdcache.places.web import WebFolder
 from kdcache.sharing.sealed_files import SealedListing, SharedFile, known_file
@@ -164,26 +162,32 @@ def _seal(push: _Push, listing: SealedListing, files: Iterable[SharedFile]) -> s
 
     The commit goes on top of the one that was looked at. Where another push came in between, that is looked at too.
     """
+
+    def refusal(error: TryAgainError, tries: str) -> StoreError:
+        problem = f"{push.address.text} {error} while the seal was to be written, {tries}"
+        return StoreError(f"{problem}; run the same command again")
+
+    patience = replace(sending_patience(), tries=SEALINGS)
+    return patience.outlast(lambda: _seal_once(push, listing, files), refusal)
+
+
+def _seal_once(push: _Push, listing: SealedListing, files: Iterable[SharedFile]) -> str:
+    """The same in one try. Raises TryAgainError where another push came in between."""
     seal, latest = listing.last[-2:]
-    for attempt in range(SEALINGS):
-        sleep(attempt and jittered(http_requests.PATIENCE.pause * 2**attempt, http_requests.PATIENCE))
-        place, commit = _opened(push)
-        current = read_seal(place, listing.identity, None)
-        _require_whole(push, files, commit)
-        moves = current is None or set(current.segments) <= set(listing.seal.segments)
-        last_files = [*_record(push, place, listing), seal, *([latest] if moves else [])]
-        missing_files = [file for file in last_files if not _holds(push, file)]
-        push.stop.check("run the same command again to go on")
-        batch = [(push.address.inside(file.key), fetch(push.source, file)) for file in missing_files]
-        if not missing_files or push.client.commit(push.client.upload(batch), commit or None):
-            push.files += len(missing_files)
-            push.bytes += sum(file.size for file in missing_files)
-            push.report(
-                sum(file.size for file in listing.last if file.key == PARTIAL) + seal.size + latest.size * moves
-            )
-            return listing.content_id if moves or current is None else current.content_id
-    problem = f"{push.address.text}: others committed {SEALINGS} times while the seal was to be written"
-    raise StoreError(f"{problem}; run the same command again")
+    place, commit = _opened(push)
+    current = read_seal(place, listing.identity, None)
+    _require_whole(push, files, commit)
+    moves = current is None or set(current.segments) <= set(listing.seal.segments)
+    last_files = [*_record(push, place, listing), seal, *([latest] if moves else [])]
+    missing_files = [file for file in last_files if not _holds(push, file)]
+    push.stop.check("run the same command again to go on")
+    batch = [(push.address.inside(file.key), fetch(push.source, file)) for file in missing_files]
+    if missing_files and not push.client.commit(push.client.upload(batch), commit or None):
+        raise TryAgainError("was committed to by others")
+    push.files += len(missing_files)
+    push.bytes += sum(file.size for file in missing_files)
+    push.report(sum(file.size for file in listing.last if file.key == PARTIAL) + seal.size + latest.size * moves)
+    return listing.content_id if moves or current is None else current.content_id
 
 
 def _require_whole(push: _Push, files: Iterable[SharedFile], commit: str) -> None:

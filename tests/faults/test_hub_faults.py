@@ -151,6 +151,17 @@ def test_a_server_that_points_back_gets_no_token_there(pushed: Hub) -> None:
     assert line == [("hub", True), ("second", False), ("hub", False)]
 
 
+def test_a_listing_that_leads_to_another_server_is_not_followed(pushed: Hub, local: Path) -> None:
+    """Its later pages would be asked for with the token."""
+    pushed.lists_at = pushed.second.url
+    pushed.asked.clear()
+    said = refusal(lambda: push(str(local), URL))
+    assert re.match(
+        rf"{URL}: the hub at {pushed.main.url} lists on at {pushed.second.url}, which gets no token; ", said
+    )
+    assert {(each.server, each.token) for each in pushed.asked} == {("hub", True)}
+
+
 def test_who_may_not_read_is_told_what_to_do(
     pushed: Hub, local: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:

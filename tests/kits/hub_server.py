@@ -14,7 +14,7 @@ from tests.kits.http_server import Handler, Server, Spoiling
 
 TOKEN, OTHER = "hf_secretsecretsecret", "hf_readsonly"
 PAGE = 40  # entries of one answer to a listing
-API = re.compile(r"/api/datasets/([^/]+/[^/]+)/(tree|preupload|commit)/([^/]+)")
+API = re.compile(r"/api/datasets/([^/]+/[^/]+)/(tree|preupload|commit|revision)/([^/]+)")
 RESOLVE = re.compile(r"/datasets/([^/]+/[^/]+)/resolve/([^/]+)/(.+)")
 BATCH = re.compile(r"/datasets/([^/]+/[^/]+)\.git/info/lfs/objects/batch")
 
@@ -58,6 +58,7 @@ class State:
     objects: dict[str, bytes] = field(default_factory=dict)
     asked: list[Asked] = field(default_factory=list)
     ignored: set[str] = field(default_factory=set)
+    lists_at: str = ""  # the server that the pages of a listing but the first are said to be on
     expired: int = 0  # addresses of the second server that still do not hold
 
 
@@ -132,6 +133,8 @@ class Main(HubHandler):
             return no(404, "RevisionNotFound", "Invalid rev id")
         if action == "tree":
             return self.tree(repository, at[1])
+        if action == "revision":  # which huggingface-hub 0.30 to 0.35 asks before it uploads
+            return say({"id": name, "xetEnabled": False, "siblings": []})
         if action == "preupload":
             return self.preupload(json.loads(self.given))
         return self.commit(repository, name, [json.loads(line) for line in self.given.splitlines()])
@@ -140,7 +143,8 @@ class Main(HubHandler):
         query = parse_qs(urlsplit(self.path).query)
         start = int(query.get("cursor", ["0"])[0])
         names = sorted(files)[start : start + PAGE]
-        link = f'<{self.server.url}{urlsplit(self.path).path}?recursive=1&cursor={start + PAGE}>; rel="next"'
+        server = self.server.hub.lists_at or self.server.url
+        link = f'<{server}{urlsplit(self.path).path}?recursive=1&cursor={start + PAGE}>; rel="next"'
         more = {"Link": link} if start + PAGE < len(files) else {}
         return say([self.described(repository, name, files[name]) for name in names], **more)
 

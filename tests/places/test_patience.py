@@ -11,6 +11,7 @@ import pytest
 
 from kdcache.errors import StoreError
 from kdcache.places import http_requests, timed_connection
+from kdcache.places.parallel import Pool
 from kdcache.places.patience import Line, Pace, Patience, TryAgainError
 from kdcache.places.web import WebFolder
 
@@ -191,3 +192,70 @@ def test_an_address_that_swallows_leaves_time_for_the_next(monkeypatch: pytest.M
             addresses = [(*kind, deaf.getsockname()), (*kind, ("127.0.0.1", port))]
             monkeypatch.setattr(timed_connection.socket, "getaddrinfo", lambda *given, **named: addresses)
             assert WebFolder("http://twofold.example/x.kd").get(KEY) == b"ok"
+
+
+def test_a_connection_that_its_server_closed_is_not_asked_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of one try each: a server closes connections that wait, and says nothing about it."""
+    monkeypatch.setattr(http_requests, "PATIENCE", Patience(tries=1))
+    closed = threading.Semaphore(0)
+
+    def serve(connection: socket.socket) -> None:
+        connection.recv(2**16)
+        connection.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok")
+        connection.close()
+        closed.release()
+
+    with listening(serve) as port:
+        folder = WebFolder(f"http://127.0.0.1:{port}/x.kd")
+        for _ in range(3):
+            assert folder.get(KEY) == b"ok"
+            assert closed.acquire(timeout=SECONDS)
+
+
+def test_connections_that_a_network_forgot_cost_one_try(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Three wait, and none of them brings anything any more: once one has failed, no other is tried."""
+    monkeypatch.setattr(http_requests, "PATIENCE", SHORT)
+    together = threading.Barrier(3)
+    forgotten = threading.Event()
+
+    def serve(connection: socket.socket) -> None:
+        while connection.recv(2**16):
+            if not forgotten.is_set():
+                together.wait(SECONDS)  # so that each of three requests has a connection
+            elif connection in old:
+                continue
+            old.append(connection)
+            connection.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok")
+
+    old: list[socket.socket] = []
+    with listening(serve) as port:
+        folder = WebFolder(f"http://127.0.0.1:{port}/x.kd")
+        assert list(Pool(3).map(folder.get, [KEY] * 3)) == [b"ok"] * 3
+        forgotten.set()
+        assert folder.get(KEY) == b"ok"
+        assert len(old) == 4
+
+
+def test_patience_ends_by_tries_by_time_or_at_once() -> None:
+    """Failures that may pass are outlasted; the last one is told with its tries; a final one is not tried again."""
+    failures = iter([TryAgainError("a"), TryAgainError("b")])
+    patience = Patience(tries=3, pause=0.001)
+
+    def call() -> str:
+        if (failure := next(failures, None)) is not None:
+            raise failure
+        return "done"
+
+    def refusal(error: TryAgainError, tries: str) -> StoreError:
+        return StoreError(f"{error}, {tries}")
+
+    assert patience.outlast(call, refusal) == "done"
+    for patience, final, tries in (
+        (Patience(tries=2, pause=0.001), False, 2),
+        (Patience(tries=2, pause=0.001), True, 1),
+        (Patience(tries=9, pause=1.0, budget=0.1), False, 1),
+    ):
+        failures = iter([TryAgainError("no", final=final)] * 9)
+        with pytest.raises(StoreError, match=rf"no, in {tries} tries over [0-9.]+ s"):
+            patience.outlast(call, refusal)
+        assert len(list(failures)) == 9 - tries

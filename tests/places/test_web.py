@@ -13,16 +13,19 @@ from kdcache.errors import InvalidInputError, KdcacheError, StoreError, StoreNot
 from kdcache.pipelines.train.stage import train
 from kdcache.places.http_requests import Origin, split_url
 from kdcache.places.opening import open_place
+from kdcache.places.parallel import JOBS
 from kdcache.places.place import Place
 from kdcache.places.web import WebFolder
 from kdcache.store.inspection import describe_rows, describe_store
 from kdcache.store.seals import split_pin
 from kdcache.store.store import Store
+from kdcache.whole_store.stats import store_stats
 from kdcache.whole_store.verify import inspect_files
 from tests.kits import stages
 from tests.kits.damage import ANSWERED, FIRST, all_reads, rich_store
 from tests.kits.house import loaded
 from tests.kits.stages import Stage, metrics, student, weights_of
+from tests.kits.stores import make_case, write_store
 from tests.kits.web import Site, serving, uncached
 
 stage = stages.stage
@@ -245,6 +248,17 @@ def test_connections_are_kept_and_a_page_that_nobody_reads_does_not_spoil_the_ne
             assert web.get("data") == b"data"
             assert web.get("none") is None
         assert site.connections == 1
+
+
+def test_a_whole_store_is_read_over_a_connection_a_thread(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each block is read by new threads: they take the connections that others left."""
+    monkeypatch.setenv("KDCACHE_CACHE_LIMIT", "0")
+    write_store(tmp_path / "x.kd", make_case(2048))
+    for read in (lambda url: store_stats(Store.open(url)), inspect_files):
+        with serving(tmp_path) as site:
+            read(f"{site.url}/x.kd")
+            assert len(site.asked) > 10 * JOBS
+            assert site.connections <= JOBS
 
 
 def test_opening_local_stores_pays_nothing_for_the_web(local: Path) -> None:
