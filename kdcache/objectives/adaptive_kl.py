@@ -9,11 +9,12 @@ from torch import Tensor
 from kdcache.objectives.batch import Batch
 from kdcache.objectives.facts import BY_LOGIT, SKETCHED, Facts, OpenShare, Positive
 from kdcache.objectives.outputs import Outputs
+from kdcache.objectives.row_means import ByRows
 from kdcache.objectives.targets import Targets, kl_rows
 
 
 @dataclass(frozen=True)
-class AdaptiveKL:
+class AdaptiveKL(ByRows):
     """T^2 (g_h KL(p || q) + g_t KL(q || p)) / (g_h + g_t): g_h, g_t the sums of |p_c - q_c| over the teacher's head
     (its best classes, the fewest that hold a mass of mu) and over the rest, constants for the gradient. Logits [B, C].
 
@@ -26,12 +27,12 @@ class AdaptiveKL:
     mu: OpenShare = 0.5
     temperature: Positive = 1.0
 
-    def __call__(self, outputs: Outputs, targets: Targets, batch: Batch) -> Tensor:
+    def rows(self, outputs: Outputs, targets: Targets, batch: Batch) -> Tensor:
         log_q = torch.log_softmax(outputs.logits / self.temperature, dim=-1)
         log_p = targets.log_probs(self.temperature)
         share = self._head_share(log_p.exp(), log_q.detach().exp())
         rows = share * kl_rows(log_p, log_q) + (1.0 - share) * kl_rows(log_q, log_p)
-        return self.temperature**2 * rows.mean()
+        return self.temperature**2 * rows
 
     def _head_share(self, p: Tensor, q: Tensor) -> Tensor:
         """g_h / (g_h + g_t) [B]; 1/2 where the two agree everywhere."""

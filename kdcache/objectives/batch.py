@@ -45,7 +45,8 @@ class Batch:
     pooled teacher features of each store, or empty. steps: the number of batches in this epoch. epochs: the number of
     epochs in the whole training. shares: the number of rows of each process, where several share the batch; B may be 0.
     taps: [B, ...] f16 of each layer that was asked for, by name, of each store, or empty. negatives: rows of the stores
-    for objectives that contrast, or None.
+    for objectives that contrast, or None. weight: [B] f32, by which rows count in a mean over rows, 0 for a row that
+    does not; None: all count alike.
 
     Objectives take any leading axes in place of B: [B, S] for sequences of S positions, where lam stays [B].
 
@@ -68,6 +69,7 @@ class Batch:
     shares: tuple[int, ...] = ()
     taps: tuple[Mapping[str, Tensor], ...] = ()
     negatives: Negatives | None = None
+    weight: Tensor | None = None
 
     def __repr__(self) -> str:
         shape = "x".join(map(str, self.images.shape[1:]))
@@ -80,6 +82,7 @@ class Batch:
             f"step {self.step} of {self.steps}",
             f"{len(self.teachers)} teacher{'' if len(self.teachers) == 1 else 's'}",
             *(["mixed"] if self.lam is not None else []),
+            *(["weighed"] if self.weight is not None else []),
         ]
         return f"Batch({', '.join(parts)})"
 
@@ -115,6 +118,7 @@ class Batch:
             features=tuple(to_device(values, device) for values in self.features),
             taps=tuple({name: to_device(tap, device) for name, tap in taps.items()} for taps in self.taps),
             negatives=None if self.negatives is None else self.negatives.to(device),
+            weight=None if self.weight is None else to_device(self.weight, device),
         )
 
     def tap(self, number: int, name: str) -> Tensor:

@@ -1,7 +1,7 @@
 """Objectives are made here from a name and settings; every key and value is checked."""
 
 import inspect
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, get_type_hints
 
 from pydantic import TypeAdapter, ValidationError
@@ -29,7 +29,7 @@ from kdcache.objectives.mgd import MGD
 from kdcache.objectives.mlld import MLLD
 from kdcache.objectives.nkd import NKD
 from kdcache.objectives.no_teacher import ConfidencePenalty, LabelSmoothing
-from kdcache.objectives.objective import OWN, Objective
+from kdcache.objectives.objective import OWN, Objective, weighs_rows
 from kdcache.objectives.pkt import PKT
 from kdcache.objectives.pseudo_teachers import KDPartial, KDSim, KDTopK
 from kdcache.objectives.ramps import Ramp
@@ -89,6 +89,7 @@ TERMS = LOGIT_TERMS | TAP_TERMS
 
 DEFAULT = "kd"  # where there is a store and no objective is named
 WITHOUT_TEACHER = tuple(name for name, term in TERMS.items() if not term.facts.teacher)
+BY_ROWS = tuple(name for name, term in TERMS.items() if weighs_rows(term))  # whose rows can be weighed
 FINITE = ("skew-reverse-kl", "jsd")  # under masked classes, the nearest to those that are not
 
 
@@ -109,6 +110,11 @@ def facts_of(name: str) -> Facts:
     """The facts of the term of a name; those that hold for any term where a user's own states none."""
     facts = getattr(term_class(name), "facts", None)
     return facts if isinstance(facts, Facts) else OWN
+
+
+def name_of(term: object) -> str:
+    """The name of a term; of a user's own its class's."""
+    return next((name for name, kind in TERMS.items() if type(term) is kind), type(term).__name__)
 
 
 def names_in(name: str) -> list[str]:
@@ -171,6 +177,7 @@ def make_objective(
     combine: Combine = "probabilities",
     weights: tuple[float, ...] = (),
     over_epochs: Mapping[str, Ramp] | None = None,
+    trust: Sequence[float] = (),
 ) -> Objective | Joint:
     """The objective of a name, or the sum of several, `kd+hint`.
 
@@ -182,8 +189,11 @@ def make_objective(
     names, ramps = names_in(name), dict(over_epochs or {})
     all_settings = settings_of_parts(name, settings or {})
     all_ramps = settings_of_parts(name, ramps, "number to change over epochs") if len(names) > 1 else [ramps]
+    if trust and len(names) > 1:
+        raise InvalidInputError(f"trust by class weighs one objective, and {name} is {len(names)}; name one of them")
+    options: dict[str, Any] = {"tail": tail, "combine": combine, "weights": weights, "trust": trust}
     parts = [
-        _make_one(part, values, head, sizes, tail=tail, combine=combine, weights=weights, over_epochs=own_ramps)
+        _make_one(part, values, head, sizes, **options, over_epochs=own_ramps)
         for part, values, own_ramps in zip(names, all_settings, all_ramps, strict=True)
     ]
     if len(parts) == 1:

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from kdcache.objectives.batch import Batch
 from kdcache.objectives.facts import BOUNDED, Facts, NotNegative, Positive
 from kdcache.objectives.outputs import Outputs
+from kdcache.objectives.row_means import mean_of_rows
 from kdcache.objectives.targets import Targets
 
 
@@ -33,11 +34,15 @@ class CTKD(nn.Module):
         return 1.0 + self.span * torch.sigmoid(self.theta[0])
 
     def forward(self, outputs: Outputs, targets: Targets, batch: Batch) -> Tensor:
+        return mean_of_rows(self.rows(outputs, targets, batch), batch)
+
+    def rows(self, outputs: Outputs, targets: Targets, batch: Batch) -> Tensor:
+        """The loss of each row [B] in nats."""
         logits = outputs.logits
         temperature = 1.0 + self.span * torch.sigmoid(reversed_gradient(self.theta[0], self._strength(batch.epoch)))
         temperature = temperature.to(logits.dtype)
         log_q = torch.log_softmax(logits / temperature, dim=-1)
-        return temperature**2 * targets.kl(log_q, temperature).mean()
+        return temperature**2 * targets.kl(log_q, temperature)
 
     def _strength(self, epoch: int) -> float:
         progress = min((epoch + 1) / self.loops, 1.0) if self.loops else 1.0

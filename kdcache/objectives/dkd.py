@@ -8,13 +8,14 @@ from torch import Tensor
 
 from kdcache.objectives.batch import Batch
 from kdcache.objectives.facts import BOTH_LABELS, BY_LOGIT, Facts, NotNegative, Positive
-from kdcache.objectives.hard import over_labels
+from kdcache.objectives.hard import rows_over_labels
 from kdcache.objectives.outputs import Outputs
+from kdcache.objectives.row_means import ByRows
 from kdcache.objectives.targets import FLOOR, Targets, kl_rows
 
 
 @dataclass(frozen=True)
-class DKD:
+class DKD(ByRows):
     """T^2 (alpha KL(b || b') + beta KL(p^ || q^)): b = (p_y, 1 - p_y) at T, p^ = p over all classes but the label y,
     renormalised; b' and q^ the student's. Logits [B, C].
 
@@ -36,10 +37,12 @@ class DKD:
     temperature: Positive = 4.0
     warmup_epochs: NotNegative = 20.0
 
-    def __call__(self, outputs: Outputs, targets: Targets, batch: Batch) -> Tensor:
+    def rows(self, outputs: Outputs, targets: Targets, batch: Batch) -> Tensor:
         log_q = torch.log_softmax(outputs.logits / self.temperature, dim=-1)
         ramp = min((batch.epoch + 1) / self.warmup_epochs, 1.0) if self.warmup_epochs else 1.0
-        return ramp * self.temperature**2 * over_labels(batch, lambda y, which: self._rows(log_q, targets, y, which))
+        return (
+            ramp * self.temperature**2 * rows_over_labels(batch, lambda y, which: self._rows(log_q, targets, y, which))
+        )
 
     def _rows(self, log_q: Tensor, targets: Targets, y: Tensor, which: int) -> Tensor:
         log_p = targets.log_probs(self.temperature, labels=y, which=which)

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from kdcache.objectives.batch import Batch
+from kdcache.objectives.row_means import mean_of_rows
 
 
 def hard_cross_entropy(logits: Tensor, batch: Batch) -> Tensor:
@@ -13,10 +14,15 @@ def hard_cross_entropy(logits: Tensor, batch: Batch) -> Tensor:
 
     logits [B, C]. Zhang et al. 2018 (mixup), section 2; plain cross-entropy where nothing is mixed.
     """
-    if batch.y2 is None:
+    if batch.y2 is None and batch.weight is None:
         flat, y = logits.flatten(0, -2), batch.y.flatten()
         return torch.nn.functional.cross_entropy(flat, y, ignore_index=-1, reduction="sum") / max(len(y), 1)
-    return over_labels(batch, lambda y, which: cross_entropy_rows(logits, y))
+    return mean_of_rows(hard_rows(logits, batch), batch)
+
+
+def hard_rows(logits: Tensor, batch: Batch) -> Tensor:
+    """The losses [B] of which `hard_cross_entropy` is the mean."""
+    return rows_over_labels(batch, lambda y, which: cross_entropy_rows(logits, y))
 
 
 def cross_entropy_rows(logits: Tensor, labels: Tensor) -> Tensor:
@@ -25,8 +31,8 @@ def cross_entropy_rows(logits: Tensor, labels: Tensor) -> Tensor:
     return losses.reshape(labels.shape)
 
 
-def over_labels(batch: Batch, rows: Callable[[Tensor, int], Tensor]) -> Tensor:
-    """Mean over rows of lam rows(y, 0) + (1 - lam) rows(y2, 1); of rows(y, 0) where nothing is mixed.
+def rows_over_labels(batch: Batch, rows: Callable[[Tensor, int], Tensor]) -> Tensor:
+    """The losses [B] lam rows(y, 0) + (1 - lam) rows(y2, 1); rows(y, 0) where nothing is mixed.
 
     `rows` takes labels [B], 0 in place of -1, and returns a loss a row [B]; rows without a label then count as 0.
     """
@@ -35,7 +41,7 @@ def over_labels(batch: Batch, rows: Callable[[Tensor, int], Tensor]) -> Tensor:
         second = _of_labels(batch.y2, rows(batch.y2.clamp_min(0), 1))
         lam = batch.lam.to(losses.dtype).reshape(-1, *[1] * (losses.ndim - 1))
         losses = torch.lerp(second, losses, lam)
-    return losses.mean()
+    return losses
 
 
 def _of_labels(labels: Tensor, losses: Tensor) -> Tensor:

@@ -9,11 +9,12 @@ from kdcache.objectives.batch import Batch
 from kdcache.objectives.facts import ALL_TAILS, Facts
 from kdcache.objectives.hard import cross_entropy_rows
 from kdcache.objectives.outputs import Outputs
+from kdcache.objectives.row_means import ByRows
 from kdcache.objectives.targets import Targets
 
 
 @dataclass(frozen=True)
-class HardTeacher:
+class HardTeacher(ByRows):
     """CE(argmax_c p_c, q): cross-entropy of the student's logits [B, C] with the class that the teacher finds best.
 
     Touvron et al. 2021 (DeiT), equation 3, which weighs it and the hard labels by 1/2. Exact on full and on top-k,
@@ -22,5 +23,5 @@ class HardTeacher:
 
     facts: ClassVar[Facts] = Facts(topk="exact", tails=ALL_TAILS, w_ce=0.5, w_kd=0.5, asks_at=())
 
-    def __call__(self, outputs: Outputs, targets: Targets, batch: Batch) -> Tensor:
-        return cross_entropy_rows(outputs.logits, targets.top_class()).mean()
+    def rows(self, outputs: Outputs, targets: Targets, batch: Batch) -> Tensor:
+        return cross_entropy_rows(outputs.logits, targets.top_class())

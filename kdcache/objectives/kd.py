@@ -8,11 +8,12 @@ from torch import Tensor
 from kdcache.objectives.batch import Batch
 from kdcache.objectives.facts import BOUNDED, Facts, Positive
 from kdcache.objectives.outputs import Outputs
+from kdcache.objectives.row_means import ByRows
 from kdcache.objectives.targets import Targets
 
 
 @dataclass(frozen=True)
-class KD:
+class KD(ByRows):
     """T^2 KL(p_T || q_T), with p_T, q_T the softmax of the teacher's and the student's logits [B, C] over T.
 
     Hinton, Vinyals & Dean 2015, section 2. The teacher's entropy is included, so a student that agrees has loss 0.
@@ -24,13 +25,13 @@ class KD:
     facts: ClassVar[Facts] = Facts(topk=BOUNDED, by_kl=True)
     temperature: Positive = 4.0
 
-    def __call__(self, outputs: Outputs, targets: Targets, batch: Batch) -> Tensor:
+    def rows(self, outputs: Outputs, targets: Targets, batch: Batch) -> Tensor:
         rows = targets.kl_of_logits(outputs.logits, self.temperature, tau=self.temperature)
-        return self.temperature**2 * rows.mean()
+        return self.temperature**2 * rows
 
 
 @dataclass(frozen=True)
-class FunctionMatching:
+class FunctionMatching(ByRows):
     """KL(p_1 || q_1) alone, with p_1, q_1 at T = 1: a recipe as much as a loss. Beyer et al. 2022, section 3.
 
     Teacher and student see the same crop and the same mixup (extract with --mix mixup), no hard labels take part, and
@@ -40,5 +41,5 @@ class FunctionMatching:
     facts: ClassVar[Facts] = Facts(topk=BOUNDED, w_ce=0.0, w_kd=1.0, by_kl=True)
     temperature: Positive = 1.0
 
-    def __call__(self, outputs: Outputs, targets: Targets, batch: Batch) -> Tensor:
-        return KD(self.temperature)(outputs, targets, batch)
+    def rows(self, outputs: Outputs, targets: Targets, batch: Batch) -> Tensor:
+        return KD(self.temperature).rows(outputs, targets, batch)

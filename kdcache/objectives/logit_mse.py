@@ -8,11 +8,12 @@ from torch import Tensor
 from kdcache.objectives.batch import Batch
 from kdcache.objectives.facts import BY_LOGIT, Facts
 from kdcache.objectives.outputs import Outputs
+from kdcache.objectives.row_means import ByRows
 from kdcache.objectives.targets import Targets
 
 
 @dataclass(frozen=True)
-class LogitMSE:
+class LogitMSE(ByRows):
     """1/2 sum_c (s_c - mean(s) - t_c + mean(t))^2, mean over rows: logits [B, C] up to a constant a row.
 
     Ba & Caruana 2014, centred, since a store keeps logits up to a constant; T^2 KD tends to it over C as T
@@ -24,6 +25,6 @@ class LogitMSE:
         topk="approximate: the tail at its mean logit", tails=BY_LOGIT, w_ce=0.0, w_kd=1.0, asks_at=(), sketch=True
     )
 
-    def __call__(self, outputs: Outputs, targets: Targets, batch: Batch) -> Tensor:
+    def rows(self, outputs: Outputs, targets: Targets, batch: Batch) -> Tensor:
         difference = targets.seen(outputs.logits - targets.logits())
-        return 0.5 * (difference - difference.mean(dim=-1, keepdim=True)).square().sum(dim=-1).mean()
+        return 0.5 * (difference - difference.mean(dim=-1, keepdim=True)).square().sum(dim=-1)

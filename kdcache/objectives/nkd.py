@@ -9,13 +9,14 @@ from torch import Tensor
 from kdcache.objectives.batch import Batch
 from kdcache.objectives.dkd import decouple
 from kdcache.objectives.facts import BOTH_LABELS, BY_LOGIT, Facts, NotNegative, Positive
-from kdcache.objectives.hard import over_labels
+from kdcache.objectives.hard import rows_over_labels
 from kdcache.objectives.outputs import Outputs
+from kdcache.objectives.row_means import ByRows
 from kdcache.objectives.targets import Targets
 
 
 @dataclass(frozen=True)
-class NKD:
+class NKD(ByRows):
     """-p_y log q_y - gamma T^2 sum_{c != y} p^_c log q^_c: p_y, q_y at temperature 1; p^, q^ over all classes but the
     label y at T, renormalised. Logits [B, C].
 
@@ -34,8 +35,8 @@ class NKD:
     gamma: NotNegative = 1.5
     temperature: Positive = 1.0
 
-    def __call__(self, outputs: Outputs, targets: Targets, batch: Batch) -> Tensor:
-        return over_labels(batch, lambda y, which: self._rows(outputs.logits, targets, y, which))
+    def rows(self, outputs: Outputs, targets: Targets, batch: Batch) -> Tensor:
+        return rows_over_labels(batch, lambda y, which: self._rows(outputs.logits, targets, y, which))
 
     def _rows(self, logits: Tensor, targets: Targets, y: Tensor, which: int) -> Tensor:
         log_p_y = targets.label_log_prob(1.0, y, which)

@@ -8,13 +8,14 @@ from torch import Tensor
 
 from kdcache.objectives.batch import Batch
 from kdcache.objectives.facts import BOTH_LABELS, Facts, NotNegative, Share
-from kdcache.objectives.hard import hard_cross_entropy
+from kdcache.objectives.hard import hard_rows
 from kdcache.objectives.outputs import Outputs
+from kdcache.objectives.row_means import ByRows
 from kdcache.objectives.targets import Targets
 
 
 @dataclass(frozen=True)
-class LabelSmoothing:
+class LabelSmoothing(ByRows):
     """(1 - epsilon) CE(y, q) + epsilon mean_c(-log q_c): cross-entropy with smoothed labels, logits [B, C].
 
     Szegedy et al. 2016, section 7. It is a whole loss: w_ce is 0 by default. Rows without a label (-1) keep the second
@@ -24,14 +25,14 @@ class LabelSmoothing:
     facts: ClassVar[Facts] = Facts(topk="exact", mixing=BOTH_LABELS, w_ce=0.0, w_kd=1.0, teacher=False, asks_at=())
     epsilon: Share = 0.1
 
-    def __call__(self, outputs: Outputs, targets: Targets, batch: Batch) -> Tensor:
+    def rows(self, outputs: Outputs, targets: Targets, batch: Batch) -> Tensor:
         logits = outputs.logits
-        uniform = -torch.log_softmax(logits, dim=-1).mean()
-        return (1.0 - self.epsilon) * hard_cross_entropy(logits, batch) + self.epsilon * uniform
+        uniform = -torch.log_softmax(logits, dim=-1).mean(dim=-1)
+        return (1.0 - self.epsilon) * hard_rows(logits, batch) + self.epsilon * uniform
 
 
 @dataclass(frozen=True)
-class ConfidencePenalty:
+class ConfidencePenalty(ByRows):
     """-beta H(q) = beta sum_c q_c log q_c, beside the cross-entropy with hard labels; logits [B, C].
 
     Pereyra et al. 2017, section 3. Needs no store; mixed pictures: the entropy of the answer to the mixed one.
@@ -42,6 +43,6 @@ class ConfidencePenalty:
     )
     beta: NotNegative = 0.1
 
-    def __call__(self, outputs: Outputs, targets: Targets, batch: Batch) -> Tensor:
+    def rows(self, outputs: Outputs, targets: Targets, batch: Batch) -> Tensor:
         log_q = torch.log_softmax(outputs.logits, dim=-1)
-        return self.beta * (log_q.exp() * log_q).sum(dim=-1).mean()
+        return self.beta * (log_q.exp() * log_q).sum(dim=-1)

@@ -1,19 +1,21 @@
 """An objective is the loss of a student: w_ce times the hard labels plus w_kd times a term that sees the teachers."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from math import isfinite
 from typing import Any, ClassVar, Protocol, cast
 
+import torch
 from torch import Tensor, nn
 
 from kdcache.errors import InvalidInputError
 from kdcache.labels.soft_labels import Tail
 from kdcache.objectives.batch import Batch
 from kdcache.objectives.facts import Facts
-from kdcache.objectives.hard import hard_cross_entropy
+from kdcache.objectives.hard import hard_cross_entropy, hard_rows
 from kdcache.objectives.outputs import Outputs
 from kdcache.objectives.ramps import Ramp
+from kdcache.objectives.row_means import mean_of_rows
 from kdcache.objectives.targets import Combine, Targets, in_dtype, mean_of_teachers, normalised_weights
 
 OWN = Facts(topk="as its author has it", full="as its author has it", w_ce=0.0, w_kd=1.0, asks_at=())
@@ -21,7 +23,8 @@ OWN = Facts(topk="as its author has it", full="as its author has it", w_ce=0.0, 
 
 
 class Term(Protocol):
-    """A term is one idea of a loss: term(outputs, targets, batch) -> scalar in nats, mean over rows."""
+    """A term is one idea of a loss: term(outputs, targets, batch) -> scalar in nats, mean over rows. One that also has
+    rows(outputs, targets, batch) -> [B], of which it is the mean (`row_means.ByRows`), can have its rows weighed."""
 
     facts: ClassVar[Facts]
 
@@ -36,8 +39,12 @@ class Objective(nn.Module):
 
     w_ce, w_kd: by default the term's published weights. tail: the shape of the tail. combine, weights: how the stores
     of an ensemble become one teacher, see `Targets`; "losses" is the weighted mean of the term over the teachers.
-    over_epochs: ramps by name, for w_ce, w_kd and the numbers of the term, such as temperature.
+    over_epochs: ramps by name, for w_ce, w_kd and the numbers of the term, such as temperature. trust: [C], the shares
+    by class at which the teacher is trusted; in place of w_ce and w_kd a row of class y then weighs 1 - trust[y] in the
+    cross-entropy and trust[y] in the term, and a row without a label learns from the teacher alone.
     """
+
+    trust: Tensor | None
 
     def __init__(
         self,
@@ -49,6 +56,7 @@ class Objective(nn.Module):
         combine: Combine = "probabilities",
         weights: tuple[float, ...] = (),
         over_epochs: Mapping[str, Ramp] | None = None,
+        trust: Sequence[float] = (),
     ) -> None:
         super().__init__()
         self.term = term
@@ -57,6 +65,7 @@ class Objective(nn.Module):
         self.w_kd = self.facts.w_kd if w_kd is None else w_kd
         self.tail, self.combine, self.weights = tail, combine, weights
         self.over_epochs = dict(over_epochs or {})
+        self.register_buffer("trust", torch.tensor(tuple(trust)) if len(trust) else None, persistent=False)
         self._check()
 
     def forward(self, outputs: Outputs | Tensor, batch: Batch) -> Tensor:
@@ -65,6 +74,9 @@ class Objective(nn.Module):
         logits = outputs.logits
         values = {name: ramp(batch.time) for name, ramp in self.over_epochs.items()}
         w_ce, w_kd = values.pop("w_ce", self.w_ce), values.pop("w_kd", self.w_kd)
+        self._require_weighable(batch, counts=bool(w_kd))
+        if self.trust is not None:
+            return self._trusted(outputs, batch, values, self.trust.to(logits.dtype))
         if not w_ce and not w_kd:
             return logits.sum() * 0.0  # a step of a ramp that begins or ends at 0
         loss = logits.new_zeros(())
@@ -73,6 +85,11 @@ class Objective(nn.Module):
         if w_kd:
             loss = loss + w_kd * _one_number(self._term_loss(outputs, batch, values), self.term)
         return loss
+
+    def _trusted(self, outputs: Outputs, batch: Batch, values: dict[str, float], trust: Tensor) -> Tensor:
+        shares = torch.where(batch.y >= 0, trust[batch.y.clamp_min(0)], 1.0)
+        hard, soft = hard_rows(outputs.logits, batch), self._term_loss(outputs, batch, values, by_row=True)
+        return mean_of_rows((1.0 - shares) * hard + shares * soft, batch)
 
     def gathers(self, epoch: int) -> bool:
         """True where each of several processes needs the whole batch."""
@@ -118,9 +135,10 @@ class Objective(nn.Module):
         name = self.facts.best
         return getattr(self.term, name) if name else 1
 
-    def _term_loss(self, outputs: Outputs, batch: Batch, values: dict[str, float]) -> Tensor:
-        """The term's loss, with the numbers that ramps give it at this step."""
-        term: Term = replace(cast("Any", self.term), **values) if values else self.term
+    def _term_loss(self, outputs: Outputs, batch: Batch, values: dict[str, float], *, by_row: bool = False) -> Tensor:
+        """The term's loss, or that of each row [B], with the numbers that ramps give it at this step."""
+        whole: Any = replace(cast("Any", self.term), **values) if values else self.term
+        term: Term = whole.rows if by_row else whole
         if "features" in self.facts.sees and outputs.features is None:
             raise InvalidInputError(
                 f"{type(self.term).__name__} needs the student's features and the outputs have none; call the "
@@ -139,6 +157,17 @@ class Objective(nn.Module):
         losses = [term(outputs, Targets((teacher,), self.tail), batch) for teacher in teachers]
         return mean_of_teachers(losses, shares)
 
+    def _require_weighable(self, batch: Batch, *, counts: bool) -> None:
+        if batch.weight is not None and counts and not weighs_rows(self.term):
+            raise InvalidInputError(
+                f"the rows of the batch are weighed, and {type(self.term).__name__} has no loss of each row; use a "
+                "term with a method rows(outputs, targets, batch), such as KD, or a batch without weights"
+            )
+        if self.trust is not None and batch.y2 is not None:
+            raise InvalidInputError(
+                "trust by class is of rows with one label, and the batch is mixed; use unmixed views"
+            )
+
     def _check(self) -> None:
         kind, facts = type(self.term).__name__, self.facts
         for name, value in (("w_ce", self.w_ce), ("w_kd", self.w_kd)):
@@ -146,6 +175,10 @@ class Objective(nn.Module):
                 raise InvalidInputError(f"{name} of {kind} is {value}; give a finite number of 0 or more")
         if facts.teacher and self.tail not in facts.tails:
             raise InvalidInputError(f"{kind} cannot take tail {self.tail!r}; it can take {', '.join(facts.tails)}")
+        if self.trust is not None and not (weighs_rows(self.term) and facts.teacher):
+            raise InvalidInputError(
+                f"{kind} takes no trust by class: it must see a teacher and have a loss of each row, as KD has"
+            )
         if facts.remembers and self.combine == "losses":
             raise InvalidInputError(
                 f"{kind} remembers one loss a step; combine the teachers by probabilities or logits"
@@ -156,6 +189,11 @@ class Objective(nn.Module):
             raise InvalidInputError(
                 f"{kind} has no {', '.join(unknown_names)} to change over epochs; it has {', '.join(numbers)}"
             )
+
+
+def weighs_rows(term: object) -> bool:
+    """True for a term, or the class of one, that has a loss of each row: `rows(outputs, targets, batch)` -> [B]."""
+    return callable(getattr(term, "rows", None))
 
 
 def _one_number(loss: object, term: object) -> Tensor:

@@ -11,13 +11,14 @@ from torch import Tensor, nn
 from kdcache.errors import InvalidInputError
 from kdcache.objectives.batch import Batch
 from kdcache.objectives.facts import ALL_TAILS, BOTH_LABELS, FULL_SUPPORT, Facts, Positive
-from kdcache.objectives.hard import over_labels
+from kdcache.objectives.hard import rows_over_labels
 from kdcache.objectives.outputs import Outputs
+from kdcache.objectives.row_means import ByRows, mean_of_rows
 from kdcache.objectives.targets import FLOOR, Targets, kl_rows
 
 
 @dataclass(frozen=True)
-class KDPartial:
+class KDPartial(ByRows):
     """T^2 KL(p' || q_T): p' has the teacher's probability of the hard label, its other classes share the rest evenly.
 
     KD-pt, Tang et al. 2020: the part of KD that rescales the gradient by the teacher's confidence. Logits [B, C]. Exact
@@ -28,9 +29,9 @@ class KDPartial:
     facts: ClassVar[Facts] = Facts(topk="exact at T 1, 2, 4, else by sketch", mixing=BOTH_LABELS, tails=FULL_SUPPORT)
     temperature: Positive = 4.0
 
-    def __call__(self, outputs: Outputs, targets: Targets, batch: Batch) -> Tensor:
+    def rows(self, outputs: Outputs, targets: Targets, batch: Batch) -> Tensor:
         log_q = torch.log_softmax(outputs.logits / self.temperature, dim=-1)
-        return self.temperature**2 * over_labels(batch, lambda y, which: self._rows(log_q, targets, y, which))
+        return self.temperature**2 * rows_over_labels(batch, lambda y, which: self._rows(log_q, targets, y, which))
 
     def _rows(self, log_q: Tensor, targets: Targets, y: Tensor, which: int) -> Tensor:
         visible_q = targets.seen(log_q)
@@ -46,7 +47,7 @@ class KDPartial:
 
 
 @dataclass(frozen=True)
-class KDTopK:
+class KDTopK(ByRows):
     """T^2 KL(p' || q_T): p' has the teacher's probabilities of its k best classes, the others share the rest evenly.
 
     KD-topk, Tang et al. 2020: the ablation of k. Logits [B, C]. Exact on full; on top-k stores of k or more classes at
@@ -58,9 +59,9 @@ class KDTopK:
     k: Annotated[int, Field(ge=1)] = 5
     temperature: Positive = 4.0
 
-    def __call__(self, outputs: Outputs, targets: Targets, batch: Batch) -> Tensor:
+    def rows(self, outputs: Outputs, targets: Targets, batch: Batch) -> Tensor:
         head, temperature = self._head(targets)
-        return self.temperature**2 * head.kl_of_logits(outputs.logits, temperature, tau=self.temperature).mean()
+        return self.temperature**2 * head.kl_of_logits(outputs.logits, temperature, tau=self.temperature)
 
     def _head(self, targets: Targets) -> tuple[Targets, float]:
         """The k best classes, and the temperature at which to take them.
@@ -93,16 +94,20 @@ class KDSim(nn.Module):
         if head is None:
             raise InvalidInputError("kd-sim needs the teacher's classifier; extract with --keep head")
         self.alpha, self.beta, self.temperature = alpha, beta, temperature
-        self.register_buffer("rows", nn.functional.normalize(head, dim=-1), persistent=False)
+        self.register_buffer("directions", nn.functional.normalize(head, dim=-1), persistent=False)
 
     def forward(self, outputs: Outputs, targets: Targets, batch: Batch) -> Tensor:
+        return mean_of_rows(self.rows(outputs, targets, batch), batch)
+
+    def rows(self, outputs: Outputs, targets: Targets, batch: Batch) -> Tensor:
+        """The loss of each row [B] in nats."""
         log_q = torch.log_softmax(outputs.logits / self.temperature, dim=-1)
-        rows = self.get_buffer("rows").to(log_q.dtype)
+        directions = self.get_buffer("directions").to(log_q.dtype)
 
         def divergence(y: Tensor, which: int) -> Tensor:
-            likeness = (rows[y] @ rows.T).clamp_min(0.0) ** self.alpha / self.beta
+            likeness = (directions[y] @ directions.T).clamp_min(0.0) ** self.alpha / self.beta
             if targets.masked:
                 likeness[..., list(targets.masked)] = FLOOR
             return kl_rows(torch.log_softmax(likeness, dim=-1), log_q)
 
-        return self.temperature**2 * over_labels(batch, divergence)
+        return self.temperature**2 * rows_over_labels(batch, divergence)

@@ -8,13 +8,14 @@ from torch import Tensor
 from kdcache.objectives.batch import Batch
 from kdcache.objectives.facts import BY_LOGIT, Facts, Positive
 from kdcache.objectives.outputs import Outputs
+from kdcache.objectives.row_means import ByRows
 from kdcache.objectives.targets import Targets
 
 EPSILON = 1e-7  # as in the authors' code
 
 
 @dataclass(frozen=True)
-class LogitStandardisation:
+class LogitStandardisation(ByRows):
     """T^2 KL(softmax(Z(t) / T) || softmax(Z(s) / T)), Z(z) = (z - mean(z)) / std(z) over a row's logits [B, C].
 
     Sun et al. 2024, with the unbiased std and the weights 1 and 9 of their code. Exact on full. On top-k
@@ -27,7 +28,7 @@ class LogitStandardisation:
     )
     temperature: Positive = 2.0
 
-    def __call__(self, outputs: Outputs, targets: Targets, batch: Batch) -> Tensor:
+    def rows(self, outputs: Outputs, targets: Targets, batch: Batch) -> Tensor:
         logits = outputs.logits
         visible = targets.seen(logits)
         mean, std = visible.mean(dim=-1, keepdim=True), visible.std(dim=-1, keepdim=True)
@@ -35,4 +36,4 @@ class LogitStandardisation:
         scale = (targets.deviation() + EPSILON) * self.temperature  # dividing by the std tempers each row by its own
         if not targets.exact:
             scale = scale.clamp_min(1.0)
-        return self.temperature**2 * targets.kl_of_logits(z_scores, scale, tau=self.temperature).mean()
+        return self.temperature**2 * targets.kl_of_logits(z_scores, scale, tau=self.temperature)

@@ -169,8 +169,8 @@ def normalised_weights(weights: tuple[float, ...], members: int) -> tuple[float,
 
 
 def mean_of_teachers(losses: Sequence[Tensor], shares: Sequence[float]) -> Tensor:
-    """The weighted mean of the losses against each teacher."""
-    return torch.stack([share * loss for share, loss in zip(shares, losses, strict=True)]).sum()
+    """The weighted mean of the losses, or of those of each row [B], against each teacher."""
+    return torch.stack([share * loss for share, loss in zip(shares, losses, strict=True)]).sum(dim=0)
 
 
 def _label_column(teacher: SoftLabels, temperature: float | Tensor, labels: Tensor, which: int) -> Tensor:

@@ -21,7 +21,8 @@ class DataParallel:
     """A network and an objective as a step uses them. A process that trains alone calls just these two.
 
     With several processes an objective that `gathers` is computed on the whole batch everywhere. All others are means
-    over rows: each process computes the mean of its rows, times its share of the batch. DistributedDataParallel takes
+    over rows: each process computes the mean of its rows, times its share of the batch, or of its weights where rows
+    are weighed. DistributedDataParallel takes
     the mean of the gradients over processes, so it is handed the loss times their number.
 
     view: gives one prepared view [1, ch, H, W]. It shows the parameters that no answer depends on, whose gradients
@@ -54,12 +55,19 @@ class DataParallel:
         if self.ranks.alone:
             loss: Tensor = self.objective(outputs, batch)
             return loss, loss.detach()
-        share = len(outputs.logits) / sum(batch.shares)
+        share = self._share(batch)
         if self.objective.gathers(batch.epoch):
             loss = self.objective(*whole_batch(outputs, batch, self.ranks))
             return loss + self._all_parts(outputs), loss.detach() * share
         loss = self.objective(outputs, batch) * share if len(outputs.logits) else outputs.logits.sum()
         return (loss + self._all_parts(outputs)) * self.ranks.world_size, loss.detach()
+
+    def _share(self, batch: Batch) -> Tensor | float:
+        """The share of the whole batch's mean over rows that this process has."""
+        if batch.weight is None:
+            return len(batch.y) / sum(batch.shares)
+        weight = batch.weight.sum()
+        return weight / self.ranks.sum(weight).clamp_min(torch.finfo(weight.dtype).tiny)
 
     def _all_parts(self, outputs: Outputs) -> Tensor | float:
         """Nothing, with a gradient of 0 for every parameter that an output depends on: DistributedDataParallel waits
