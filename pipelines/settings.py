@@ -19,6 +19,7 @@ from kdcache.base.setting_types import (
     Keep,
     Means,
     Names,
+    Pace,
     Paths,
     Positive,
     Precision,
@@ -127,7 +128,7 @@ class ExtractSettings(Settings):
 
 AUTO = "auto"
 LATER = frozenset(
-    {"labels", "val_epochs"}
+    {"labels", "val_epochs", "trust", "curriculum"}
 )  # settings that records on disk may lack; at their default they are left out
 
 
@@ -161,6 +162,13 @@ class TrainSettings(Settings):
     set: Arguments = Field(default={}, description="key=value for the objective, for example alpha=1, w_ce=1")
     temperature: Temperature | None = Field(default=None, description="a number, or calibrated; the objective's own")
     calibration_store: str = Field(default="", description="held-out store for calibrated; --val-store by default")
+    trust: str = Field(
+        default="", description="held-out store that weighs hard labels against the teacher by class, for w_ce and w_kd"
+    )
+    curriculum: Pace = Field(
+        default="",
+        description="EPOCHS or EPOCHS:START: the share of easiest rows that count grows from START (0.2) to all",
+    )
     over_epochs: Arguments = Field(
         default={}, description="w_ce, w_kd or a setting as EPOCH:VALUE,..., for example w_kd=0:0.9,30:0.1"
     )

@@ -7,9 +7,11 @@ from typing import Annotated, Any, Literal
 from pydantic import AfterValidator, BeforeValidator, ValidationInfo
 
 from kdcache.base.limits import CLASSES_MAX
+from kdcache.base.pacing import Pacing
 from kdcache.base.ranges import EPOCHS_MAX, LARGE, PROCESSES_MAX, SEED_MAX, Range
 from kdcache.base.specs import parse_arguments
 from kdcache.base.tap_names import require_kept
+from kdcache.errors import InvalidInputError
 
 
 def _arguments(value: Any) -> Any:
@@ -50,11 +52,23 @@ def _advice(name: str | None, parts: list[str]) -> str:
     return f"the flag repeats: write {' '.join(f'{flag} {path}' for path in paths)}, and in TOML a list"
 
 
+def _pace(value: Any) -> Any:
+    """A pace as it is written, a whole number too. Raises ValueError for one that is none."""
+    text = str(value) if isinstance(value, int) and not isinstance(value, bool) else value
+    if isinstance(text, str) and text:
+        try:
+            Pacing.parse(text)
+        except InvalidInputError as error:
+            raise ValueError(str(error)) from error
+    return text
+
+
 Arguments = Annotated[dict[str, Any], BeforeValidator(_arguments)]
 Means = Annotated[tuple[Annotated[float, Range(-LARGE, LARGE)], ...], BeforeValidator(listed)]
 Deviations = Annotated[tuple[Annotated[float, Range(1 / LARGE, LARGE)], ...], BeforeValidator(listed)]
 Weights = Annotated[tuple[Annotated[float, Range(0.0, LARGE)], ...], BeforeValidator(listed)]
 Classes = Annotated[tuple[Annotated[int, Range(0, CLASSES_MAX - 1)], ...], BeforeValidator(listed)]
+Pace = Annotated[str, BeforeValidator(_pace)]
 Epochs = Annotated[tuple[Annotated[int, Range(0, EPOCHS_MAX)], ...], BeforeValidator(listed)]
 Seed = Annotated[int, Range(0, SEED_MAX)]
 Count = Annotated[int, Range(1, CLASSES_MAX)]

@@ -17,14 +17,13 @@ from kdcache.base.records import Record
 from kdcache.errors import InvalidInputError
 from kdcache.labels.soft_labels import SoftLabels
 from kdcache.store.store import Store
+from kdcache.whole_store.labelled_pieces import PIECE, labelled_pieces, require_one_label
 
 Floats = npt.NDArray[np.float64]
-IntArray = npt.NDArray[np.int64]
 
 FULL_RANGE, TOPK_RANGE = (0.05, 100.0), (1.0, 100.0)
 GRID = 16  # temperatures a pass; a pass leaves 2 / 17 of the interval's logarithm
 SEARCHES = 5  # passes over the rows: 7.6 nats of T end as 2 x 9.1e-5, so T* is known to 1e-4 of itself
-PIECE = 2**18  # logits in f64 at a time
 TOP_ENDS = (
     "NLL still falls at T = 100: the teacher knows little of these labels; compare its class order with the data's"
 )
@@ -83,7 +82,8 @@ def fit_temperature(store: Store, view: int | None = None, *, progress: Progress
     store lacks, or no labelled row; MissingBlockError and DamagedError as `Store.read`.
     """
     store.identity.encoding.require_sketch("a fitted temperature")
-    view = _usable_view(store, view)
+    require_one_label(store, advice="calibrate on an unmixed store of held-out rows")
+    view = store.every_view[0] if view is None else view
     full = store.identity.encoding.COMPLETE
     low, high = FULL_RANGE if full else TOPK_RANGE
     passes = _Passes(store, view, progress)
@@ -113,17 +113,6 @@ def fit_temperature(store: Store, view: int | None = None, *, progress: Progress
         bins_before=sums_at_1.bins(),
         bins_after=sums_at_best.bins(),
     )
-
-
-def _usable_view(store: Store, view: int | None) -> int:
-    if (mix := store.identity.plan.mix) != "none":
-        raise InvalidInputError(
-            f"the views of {store.folder.root} are mixed by {mix}: a row has two hard labels, and no NLL of one; "
-            "calibrate on an unmixed store of held-out rows (kdcache extract --mix none)"
-        )
-    if not store.every_view:
-        raise InvalidInputError(f"{store.folder.root} has no views yet; run kdcache extract")
-    return store.every_view[0] if view is None else view
 
 
 def _best_neighbours(curve: dict[float, float]) -> tuple[float, float]:
@@ -180,7 +169,6 @@ class _Passes:
     def __init__(self, store: Store, view: int, progress: Progress) -> None:
         self.store, self.view, self.progress = store, view, progress
         self.done, self.total = 0, (SEARCHES + 1) * store.rows
-        self.struck = store.struck(view)
 
     def nll(self, temperatures: Floats) -> list[float]:
         """Mean of -log p(hard label) at each of `temperatures` [T], f64. Raises InvalidInputError without labels."""
@@ -204,28 +192,11 @@ class _Passes:
         return sums
 
     def _pieces(self) -> Iterator[tuple[SoftLabels, npt.NDArray[np.bool_]]]:
-        """Labelled rows [B] in f64, and a mask [B] of those whose top class is the hard label; at most PIECE logits at
-        once."""
-        block = self.store.segment_of(self.view).layout.block
-        step = max(1, PIECE // self.store.identity.kept)
+        """Labelled rows [B] in f64, and a mask [B] of those whose top class is the hard label."""
         self.progress("calibrating", self.done, self.total)
-        for block_start, block_stop in _ranges(self.store.rows, max(block, step // block * block)):
-            positions = np.setdiff1d(np.arange(block_start, block_stop, dtype=np.int64), self.struck)
-            rows = self.store.load(self.view, positions)
-            hard = self.store.hard_labels(self.view, positions)
-            for start, stop in _ranges(len(positions), step):
-                soft = rows.take(np.arange(start, stop)).soft_labels()
-                yield _labelled_rows(soft, hard[start:stop])
-            self.done += block_stop - block_start
-            self.progress("calibrating", self.done, self.total)
+        for _, soft, hard in labelled_pieces(self.store, self.view, piece=PIECE, passed=self._passed):
+            yield soft, np.asarray(soft.top_class == hard)
 
-
-def _ranges(count: int, step: int) -> list[tuple[int, int]]:
-    """(start, stop) of the pieces of `step` rows that `count` rows are cut into; the last piece may be shorter."""
-    return [(start, min(start + step, count)) for start in range(0, count, step)]
-
-
-def _labelled_rows(soft: SoftLabels, hard: IntArray) -> tuple[SoftLabels, npt.NDArray[np.bool_]]:
-    """The rows that have a hard label, in f64, and a mask of those whose top class is that label."""
-    mask = ~np.isnan(soft.label)
-    return soft.take(mask).wide(), np.asarray(soft.top_class == hard)[mask]
+    def _passed(self, rows: int) -> None:
+        self.done += rows
+        self.progress("calibrating", self.done, self.total)

@@ -11,7 +11,7 @@ from kdcache.training.run_record import WEIGHTS, weights_apart
 
 # settings that change no result
 NAMELESS = {"run", "workers", "worker_start", "device", "checkpoint_steps", "keep_epochs", "accept_drift"}
-PLACES = {"data", "val_data", "store", "val_store", "calibration_store"}  # a moved store is the same store
+PLACES = {"data", "val_data", "store", "val_store", "calibration_store", "trust"}  # a moved store is the same store
 LONGEST_NAME = 120  # characters, the digest included
 
 
@@ -23,6 +23,7 @@ def point_name(settings: TrainSettings, swept: dict[str, Any], folder: Path) -> 
     """
     record = settings.as_recorded(without=NAMELESS | PLACES | {"views"})
     record["train_views"] = list(settings.views or ())
+    record |= {"trust": True} if settings.trust else {}
     label = ",".join(f"{name.rpartition('.')[2]}={_value_name(value)}" for name, value in swept.items())
     label = label[: LONGEST_NAME - 9]
     by_set = f"{label}-{_digest({**dict.fromkeys(WEIGHTS), **record}, swept)}"

@@ -1,14 +1,13 @@
 """The objective is built from train's settings; stores that lack what it needs are refused before the first step."""
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from kdcache.base.records import require_equal
 from kdcache.base.specs import parse_arguments
 from kdcache.errors import InvalidInputError, MissingBlockError
 from kdcache.labels.encoding import Encoding
@@ -20,6 +19,7 @@ from kdcache.objectives.ramps import Ramp
 from kdcache.objectives.tap_pairs import Sizes
 from kdcache.objectives.targets import normalised_weights
 from kdcache.pipelines.settings import TrainSettings
+from kdcache.pipelines.train.trust import held_out_store
 from kdcache.store.store import Store
 from kdcache.whole_store.calibrate import fit_temperature
 
@@ -40,12 +40,14 @@ def build_objective(
     stores: list[Store],
     temperature: float | None,
     sizes: Callable[[], Sizes] | None = None,
+    *,
+    trust: Sequence[float] = (),
 ) -> AnyObjective:
     """The objective that the settings describe; without stores and without a name, plain cross-entropy.
 
     `temperature` is the settings' or the calibrated one. `sizes` gives those of student and stores to a term that sees
-    taps. Raises InvalidInputError or MissingBlockError for arrays that
-    the stores lack, naming the flag of extract that would have kept them.
+    taps. `trust` [C] is the first objective's. Raises InvalidInputError or MissingBlockError for arrays that the stores
+    lack, naming the flag of extract that would have kept them.
     """
     if not stores and not settings.objective:
         _require_plain(settings)
@@ -63,7 +65,8 @@ def build_objective(
             raise InvalidInputError(
                 f"{flag} names epoch {part.epoch}, the run has {settings.epochs}; give 1 to {settings.epochs - 1}"
             )
-    objectives = [(part.epoch, _make(part, settings, stores, sizes, is_first=part is parts[0])) for part in parts]
+    objectives = [(parts[0].epoch, _make(parts[0], settings, stores, sizes, is_first=True, trust=trust))]
+    objectives += [(part.epoch, _make(part, settings, stores, sizes, is_first=False)) for part in parts[1:]]
     return objectives[0][1] if len(objectives) == 1 else Phases(objectives)
 
 
@@ -84,10 +87,8 @@ def chosen_temperature(settings: TrainSettings, stores: list[Store]) -> float | 
             "--temperature calibrated needs a held-out store; give --calibration-store, a store of the same teacher on "
             "rows that it was not trained on"
         )
-    store = Store.open(url)
     advice = "calibrate with a store of the teacher that this student learns from"
-    problem = f"{store.folder.root} is of another teacher than {stores[0].folder.root}:"
-    require_equal(stores[0].identity.teacher, store.identity.teacher, problem, advice, "teacher.")
+    store = held_out_store(url, stores, advice=advice)
     fit = fit_temperature(store)
     if fit.at_bound:
         raise InvalidInputError(f"no temperature can be fitted to {url}: {fit.note}; or give a --temperature")
@@ -101,7 +102,9 @@ def chosen_temperature(settings: TrainSettings, stores: list[Store]) -> float | 
 
 def _require_plain(settings: TrainSettings) -> None:
     """Raises InvalidInputError where settings of an objective would be ignored."""
-    objective_settings = ("set", "then", "over_epochs", "kd_epochs", "temperature", "ensemble_weights")
+    objective_settings = (
+        "set", "then", "over_epochs", "kd_epochs", "temperature", "ensemble_weights", "curriculum",
+    )  # fmt: skip
     names = [name for name in objective_settings if getattr(settings, name) != TrainSettings.model_fields[name].default]
     if names:
         flags = ", ".join("--" + name.replace("_", "-") for name in names)
@@ -137,7 +140,13 @@ def _parse_part(text: str) -> Part:
 
 
 def _make(
-    part: Part, settings: TrainSettings, stores: list[Store], sizes: Callable[[], Sizes] | None, *, is_first: bool
+    part: Part,
+    settings: TrainSettings,
+    stores: list[Store],
+    sizes: Callable[[], Sizes] | None,
+    *,
+    is_first: bool,
+    trust: Sequence[float] = (),
 ) -> Objective | Joint:
     facts = [facts_of(name) for name in names_in(part.name)]
     uses_teacher = any(one.teacher for one in facts)
@@ -156,6 +165,7 @@ def _make(
         combine=settings.combine,
         weights=settings.ensemble_weights,
         over_epochs=ramps,
+        trust=trust,
     )
     weights = [weight for term in objectives_in(objective) for weight in (term.w_ce, term.w_kd)]
     if not any(weights) and not {key.rpartition(".")[2] for key in ramps} & {"w_ce", "w_kd"}:

@@ -19,6 +19,7 @@ from kdcache.objectives.joined import AnyObjective, wrapped
 from kdcache.objectives.tap_pairs import Sizes
 from kdcache.pipelines.settings import TrainSettings
 from kdcache.pipelines.train.class_matching import class_notes, require_learnable, require_same_labels
+from kdcache.pipelines.train.curriculum import chosen_curriculum
 from kdcache.pipelines.train.first_answers import mode_notes, require_answers
 from kdcache.pipelines.train.longer import why_not_longer
 from kdcache.pipelines.train.objective import build_objective, chosen_temperature
@@ -34,6 +35,7 @@ from kdcache.pipelines.train.student import (
 )
 from kdcache.pipelines.train.taken import Taken
 from kdcache.pipelines.train.training_state import Student
+from kdcache.pipelines.train.trust import chosen_trust, trust_notes
 from kdcache.pipelines.train.unused_settings import unused_notes
 from kdcache.pipelines.train.validating import require_own_folder, validation_loader
 from kdcache.store.lineage import SavedNetwork, weights_metadata
@@ -56,7 +58,7 @@ from kdcache.views.other_data import data_words
 from kdcache.views.sources import Data, open_data
 
 FREE = frozenset(  # settings that may change when a run goes on
-    {"run", "data", "val_data", "store", "val_store", "calibration_store", "views"}
+    {"run", "data", "val_data", "store", "val_store", "calibration_store", "trust", "views"}
     | {"workers", "worker_start", "device", "checkpoint_steps", "keep_epochs", "accept_drift"}
 )
 
@@ -135,6 +137,7 @@ def make_student(settings: TrainSettings, inputs: Inputs) -> Student:
     require_reached(settings)
     torch.manual_seed(settings.seed)
     temperature = chosen_temperature(settings, inputs.teachers)
+    trust = chosen_trust(settings, inputs.data, inputs.teachers, inputs.stores)
     network, notes = build_student(settings, inputs.data, inputs.stores)
     notes += tuple(mode_notes(network))
 
@@ -146,9 +149,12 @@ def make_student(settings: TrainSettings, inputs: Inputs) -> Student:
             weights=settings.ensemble_weights,
         )
 
-    objective = build_objective(settings, inputs.teachers, temperature, sizes).to(inputs.device)
+    objective = build_objective(settings, inputs.teachers, temperature, sizes, trust=trust).to(inputs.device)
     require_learnable(objective, inputs.data)
-    return Student(settings, wrapped(objective, network).to(inputs.device), objective, temperature, notes)
+    curriculum = chosen_curriculum(settings, inputs.data, inputs.stores, objective)
+    notes += trust_notes(trust, inputs.data.class_names)
+    network = wrapped(objective, network).to(inputs.device)
+    return Student(settings, network, objective, temperature, notes, trust, curriculum)
 
 
 def open_loaders(settings: TrainSettings, inputs: Inputs, objectives: Sequence[AnyObjective] = ()) -> Loaders:
@@ -170,7 +176,7 @@ def open_run(student: Student, inputs: Inputs, loaders: Loaders, stack: ExitStac
     a student that does not answer the classes."""
     settings, folder, ranks = student.settings, Path(student.settings.run), inputs.ranks
     classes = ranks.together(lambda: require_answers(student.network, inputs.data, loaders.all, settings.precision))
-    record = run_record(settings, student.temperature, loaders.record)
+    record = run_record(settings, student.temperature, loaders.record, trust=student.trust)
     claim = claimed_run(
         folder,
         record,
@@ -218,7 +224,10 @@ def _validation_notes(loaders: Loaders) -> tuple[str, ...]:
     return notes
 
 
-def run_record(settings: TrainSettings, temperature: float | None, inputs: dict[str, Any]) -> dict[str, Any]:
+def run_record(
+    settings: TrainSettings, temperature: float | None, inputs: dict[str, Any], *, trust: Sequence[float] = ()
+) -> dict[str, Any]:
     """The content of a run's settings.json; a run goes on only where it is equal."""
     record = weights_apart(settings.as_recorded(without=FREE))  # `inputs` tell the transform of the validation
-    return {**record, "temperature": temperature, "inputs": inputs}
+    by_class = {"trust": list(trust)} if trust else {}  # wherever the held-out store lies
+    return {**record, **by_class, "temperature": temperature, "inputs": inputs}

@@ -12,6 +12,7 @@ from kdcache.base.records import Record
 from kdcache.networks.precision import autocast
 from kdcache.objectives.batch import Batch
 from kdcache.pipelines.settings import TrainSettings
+from kdcache.pipelines.train.curriculum import Curriculum
 from kdcache.pipelines.train.epoch_end import Announce, EpochEnd, unannounced
 from kdcache.pipelines.train.rank_generators import generator_states, restore_generators, seed_generators
 from kdcache.pipelines.train.rates import rate_multiplier
@@ -64,6 +65,7 @@ class Run:
         self.network, self.optimizer, self.scaler, self.ema = state.network, state.optimizer, state.scaler, state.ema
         self.steps_total = sum(loader.steps(epoch) for epoch in range(settings.epochs))
         self.multiplier = rate_multiplier(settings, self.steps_total)
+        self.curriculum: Curriculum | None = None
         self.loss_sum = torch.zeros((), device=loader.device)
         self.watch = FiniteLossCheck(loader.device)
         self.steps_done, self.best = 0, -1.0
@@ -89,6 +91,7 @@ class Run:
         seed_generators(ranks, settings.seed, 0)
         run = cls(settings, state, loader, files, _parallel(state, settings, loader, ranks))
         run._set_rate()
+        run.curriculum = student.curriculum
         run.notes += student.notes
         return run
 
@@ -119,6 +122,7 @@ class Run:
         run.start = (checkpoint["epoch"], checkpoint["step"])
         run.unjudged, run._resumed = checkpoint.get(UNJUDGED), True
         run._was_resumed = True
+        run.curriculum = student.curriculum
         if epochs >= settings.epochs:
             run.notes.append(f"{settings.run} was finished before: nothing was trained")
         return run
@@ -135,6 +139,7 @@ class Run:
 
     def step(self, batch: Batch) -> None:
         """One optimiser step on a batch."""
+        batch = batch if self.curriculum is None else self.curriculum.weighed(batch)
         with autocast(self.settings.precision, self.loader.device):
             outputs = self.parallel.outputs(batch.images)
         loss, loss_part = self.parallel.loss(outputs, batch)

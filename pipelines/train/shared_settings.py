@@ -7,7 +7,18 @@ from kdcache.pipelines.settings import TrainSettings
 
 PER_STUDENT = frozenset(
     {"run", "student", "student_set", "weights", "objective", "set", "temperature"}
-    | {"calibration_store", "over_epochs", "kd_epochs", "then", "tail", "top_k", "combine", "ensemble_weights"}
+    | {
+        "calibration_store",
+        "trust",
+        "curriculum",
+        "over_epochs",
+        "kd_epochs",
+        "then",
+        "tail",
+        "top_k",
+        "combine",
+        "ensemble_weights",
+    }
     | {"optimizer", "lr", "momentum", "weight_decay", "schedule", "step_epochs", "step_factor", "warmup_epochs"}
     | {"ema", "precision", "checkpoint_steps", "keep_epochs"}
 )

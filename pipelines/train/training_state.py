@@ -10,19 +10,22 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from kdcache.errors import MismatchError
 from kdcache.objectives.joined import AnyObjective
 from kdcache.pipelines.settings import TrainSettings
+from kdcache.pipelines.train.curriculum import Curriculum
 from kdcache.training.optimisers import build_optimizer
 
 
 @dataclass(frozen=True)
 class Student:
     """One student before its first step: network and objective on the device, the temperature that is
-    recorded, and notes on its weights file."""
+    recorded, notes on its weights file, the trust [C] of each class that is recorded, and the curriculum."""
 
     settings: TrainSettings
     network: nn.Module
     objective: AnyObjective
     temperature: float | None
     notes: tuple[str, ...] = ()
+    trust: tuple[float, ...] = ()
+    curriculum: Curriculum | None = None
 
 
 @dataclass(frozen=True)

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 
+from kdcache.base.pacing import Pacing
 from kdcache.objectives.ramps import Ramp
 from kdcache.pipelines.settings import TrainSettings
 
@@ -27,6 +28,12 @@ def unused_notes(settings: TrainSettings) -> Iterator[str]:
         values = {ramp(0.0), ramp(settings.epochs)} | {v for time, v in ramp.points if 0 < time < settings.epochs}
         if len(values) == 1:
             yield f"--over-epochs {name}={text} is {values.pop():g} throughout the {settings.epochs} epochs"
+    if settings.curriculum and (pace := Pacing.parse(settings.curriculum)).epochs >= settings.epochs:
+        share = pace.share(settings.epochs - 1)
+        yield (
+            f"--curriculum {settings.curriculum} takes up all rows at epoch {pace.epochs}, and the run has "
+            f"{settings.epochs}: at most {share:.2f} of the labelled rows count"
+        )
     if settings.optimizer == "adamw" and _is_given(settings, "momentum"):
         yield "--momentum is of SGD, and has no effect on AdamW"
     yield from _without_stores(settings)

@@ -53,6 +53,7 @@ def site(stage: Stage, tmp_path_factory: pytest.TempPathFactory) -> Site:
     extract(stage.asked(folder / "mixed.kd", data_set={"limit": ROWS}, mix="mixup"))
     clean: dict[str, Any] = {"data_set": TEST["val_set"], "transform": "none", "transform_set": {}, "views": "1"}
     extract(stage.asked(folder / "test.kd", **clean))
+    extract(stage.asked(folder / "clean.kd", data_set={"limit": ROWS}))
     return Site(folder)
 
 
@@ -63,11 +64,16 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "mlld then ctkd": {"objective": "mlld", "temperature": None, "then": ("1:ctkd,loops=2",), "set": {"w_kd": 0.1}},
     "taid": {"objective": "taid", "temperature": None, "optimizer": "adamw", "lr": 0.01},
     "fewer rows than processes": {"batch_size": 3, "data_set": {"limit": ROWS}, "epochs": 1},
+    "weighed": {"store": ("clean.kd",), "trust": "test.kd", "curriculum": "2:0.1", "batch_size": 5},
 }
 
 
 def variant(site: Site, run: Path, name: str) -> TrainSettings:
-    return site.settings(run, **VARIANTS[name])
+    changes = dict(VARIANTS[name])
+    if "trust" in changes:
+        changes |= {"store": tuple(str(site.folder / path) for path in changes["store"])}
+        changes |= {"trust": str(site.folder / changes["trust"])}
+    return site.settings(run, **changes)
 
 
 @pytest.fixture(scope="module")
