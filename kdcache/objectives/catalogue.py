@@ -127,6 +127,16 @@ def names_in(name: str) -> list[str]:
     return names
 
 
+def require_weighable(terms: Mapping[str, object], flag: str) -> None:
+    """Raises InvalidInputError for a term, by its name, whose rows cannot be weighed, with the names of those that
+    can."""
+    if wrong := [name for name, term in terms.items() if not weighs_rows(term)]:
+        raise InvalidInputError(
+            f"{flag} weighs the rows of a batch, and objective {wrong[0]} is no mean over rows that can be weighed; "
+            f"use one of {', '.join(BY_ROWS)}"
+        )
+
+
 def parameters_of(name: str) -> dict[str, Any]:
     """The settings of an objective, with their defaults: those of its term, and the weights w_ce and w_kd."""
     kind, facts = term_class(name), facts_of(name)

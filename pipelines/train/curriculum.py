@@ -11,10 +11,9 @@ from kdcache.base.arrays import IntArray
 from kdcache.base.pacing import Pacing
 from kdcache.errors import InvalidInputError
 from kdcache.objectives.batch import Batch
-from kdcache.objectives.catalogue import name_of
+from kdcache.objectives.catalogue import name_of, require_weighable
 from kdcache.objectives.joined import AnyObjective, objectives_in
 from kdcache.pipelines.settings import TrainSettings
-from kdcache.pipelines.train.trust import require_weighable
 from kdcache.store.store import Store
 from kdcache.views.sources import Data
 from kdcache.whole_store.confidence import label_losses

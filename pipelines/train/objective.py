@@ -19,7 +19,7 @@ from kdcache.objectives.ramps import Ramp
 from kdcache.objectives.tap_pairs import Sizes
 from kdcache.objectives.targets import normalised_weights
 from kdcache.pipelines.settings import TrainSettings
-from kdcache.pipelines.train.trust import held_out_store
+from kdcache.pipelines.train.held_out_store import held_out_store
 from kdcache.store.store import Store
 from kdcache.whole_store.calibrate import fit_temperature
 

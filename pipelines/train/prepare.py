@@ -34,7 +34,7 @@ from kdcache.pipelines.train.student import (
     train_loader,
 )
 from kdcache.pipelines.train.taken import Taken
-from kdcache.pipelines.train.training_state import Student
+from kdcache.pipelines.train.training_state import Student, unweighed
 from kdcache.pipelines.train.trust import chosen_trust, trust_notes
 from kdcache.pipelines.train.unused_settings import unused_notes
 from kdcache.pipelines.train.validating import require_own_folder, validation_loader
@@ -154,7 +154,8 @@ def make_student(settings: TrainSettings, inputs: Inputs) -> Student:
     curriculum = chosen_curriculum(settings, inputs.data, inputs.stores, objective)
     notes += trust_notes(trust, inputs.data.class_names)
     network = wrapped(objective, network).to(inputs.device)
-    return Student(settings, network, objective, temperature, notes, trust, curriculum)
+    weigh = unweighed if curriculum is None else curriculum.weighed
+    return Student(settings, network, objective, temperature, notes, trust, weigh)
 
 
 def open_loaders(settings: TrainSettings, inputs: Inputs, objectives: Sequence[AnyObjective] = ()) -> Loaders:

@@ -1,5 +1,6 @@
 """One training's lifetime: it begins or goes on from a checkpoint, takes steps, ends epochs and saves itself."""
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -12,12 +13,11 @@ from kdcache.base.records import Record
 from kdcache.networks.precision import autocast
 from kdcache.objectives.batch import Batch
 from kdcache.pipelines.settings import TrainSettings
-from kdcache.pipelines.train.curriculum import Curriculum
 from kdcache.pipelines.train.epoch_end import Announce, EpochEnd, unannounced
 from kdcache.pipelines.train.rank_generators import generator_states, restore_generators, seed_generators
 from kdcache.pipelines.train.rates import rate_multiplier
 from kdcache.pipelines.train.run_files import RunFiles
-from kdcache.pipelines.train.training_state import Student, TrainingState
+from kdcache.pipelines.train.training_state import Student, TrainingState, unweighed
 from kdcache.training.batch_stream import BatchStream
 from kdcache.training.data_parallel import DataParallel
 from kdcache.training.finite_loss import FiniteLossCheck
@@ -65,7 +65,7 @@ class Run:
         self.network, self.optimizer, self.scaler, self.ema = state.network, state.optimizer, state.scaler, state.ema
         self.steps_total = sum(loader.steps(epoch) for epoch in range(settings.epochs))
         self.multiplier = rate_multiplier(settings, self.steps_total)
-        self.curriculum: Curriculum | None = None
+        self.weigh: Callable[[Batch], Batch] = unweighed
         self.loss_sum = torch.zeros((), device=loader.device)
         self.watch = FiniteLossCheck(loader.device)
         self.steps_done, self.best = 0, -1.0
@@ -91,7 +91,7 @@ class Run:
         seed_generators(ranks, settings.seed, 0)
         run = cls(settings, state, loader, files, _parallel(state, settings, loader, ranks))
         run._set_rate()
-        run.curriculum = student.curriculum
+        run.weigh = student.weigh
         run.notes += student.notes
         return run
 
@@ -122,7 +122,7 @@ class Run:
         run.start = (checkpoint["epoch"], checkpoint["step"])
         run.unjudged, run._resumed = checkpoint.get(UNJUDGED), True
         run._was_resumed = True
-        run.curriculum = student.curriculum
+        run.weigh = student.weigh
         if epochs >= settings.epochs:
             run.notes.append(f"{settings.run} was finished before: nothing was trained")
         return run
@@ -139,7 +139,7 @@ class Run:
 
     def step(self, batch: Batch) -> None:
         """One optimiser step on a batch."""
-        batch = batch if self.curriculum is None else self.curriculum.weighed(batch)
+        batch = self.weigh(batch)
         with autocast(self.settings.precision, self.loader.device):
             outputs = self.parallel.outputs(batch.images)
         loss, loss_part = self.parallel.loss(outputs, batch)

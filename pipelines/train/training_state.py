@@ -1,5 +1,6 @@
 """A student before its first step, and the state that steps change, which a checkpoint holds."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -8,16 +9,22 @@ from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from kdcache.errors import MismatchError
+from kdcache.objectives.batch import Batch
 from kdcache.objectives.joined import AnyObjective
 from kdcache.pipelines.settings import TrainSettings
-from kdcache.pipelines.train.curriculum import Curriculum
 from kdcache.training.optimisers import build_optimizer
+
+
+def unweighed(batch: Batch) -> Batch:
+    """The batch as it is: all rows count alike."""
+    return batch
 
 
 @dataclass(frozen=True)
 class Student:
     """One student before its first step: network and objective on the device, the temperature that is
-    recorded, notes on its weights file, the trust [C] of each class that is recorded, and the curriculum."""
+    recorded, notes on its weights file, the trust [C] of each class that is recorded, and
+    `weigh`, which gives each batch its weights."""
 
     settings: TrainSettings
     network: nn.Module
@@ -25,7 +32,7 @@ class Student:
     temperature: float | None
     notes: tuple[str, ...] = ()
     trust: tuple[float, ...] = ()
-    curriculum: Curriculum | None = None
+    weigh: Callable[[Batch], Batch] = unweighed
 
 
 @dataclass(frozen=True)

@@ -1,28 +1,19 @@
 """Trust by class: a held-out store tells how far each class learns from the teacher, and else from hard labels."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 
-from kdcache.base.records import require_equal
 from kdcache.errors import InvalidInputError
-from kdcache.objectives.catalogue import BY_ROWS, DEFAULT, facts_of, names_in, term_class
-from kdcache.objectives.objective import weighs_rows
+from kdcache.objectives.catalogue import BY_ROWS, DEFAULT, facts_of, names_in, require_weighable, term_class
 from kdcache.pipelines.settings import TrainSettings
+from kdcache.pipelines.train.held_out_store import held_out_store
 from kdcache.store.store import Store
 from kdcache.views.sources import Data
 from kdcache.whole_store.confidence import class_margins
 from kdcache.whole_store.labelled_pieces import require_one_label
 
 WEIGHTS = ("w_ce", "w_kd")
-
-
-def held_out_store(url: str, stores: Sequence[Store], *, advice: str) -> Store:
-    """The store at a path or address. Raises MismatchError where its teacher is not that of the stores."""
-    store = Store.open(url)
-    problem = f"{store.folder.root} is of another teacher than {stores[0].folder.root}:"
-    require_equal(stores[0].identity.teacher, store.identity.teacher, problem, advice, "teacher.")
-    return store
 
 
 def chosen_trust(
@@ -77,16 +68,6 @@ def trust_notes(trust: Sequence[float], class_names: Sequence[str]) -> tuple[str
         f"the teacher is trusted {np.mean(trust):.2f} on average over classes, least in {names[least]} "
         f"({trust[least]:.2f}), most in {names[most]} ({trust[most]:.2f})",
     )
-
-
-def require_weighable(terms: Mapping[str, object], flag: str) -> None:
-    """Raises InvalidInputError for a term, by its name, whose rows cannot be weighed, with the names of those that
-    can."""
-    if wrong := [name for name, term in terms.items() if not weighs_rows(term)]:
-        raise InvalidInputError(
-            f"{flag} weighs the rows of a batch, and objective {wrong[0]} is no mean over rows that can be weighed; "
-            f"use one of {', '.join(BY_ROWS)}"
-        )
 
 
 def _require_objective(settings: TrainSettings) -> None:
