@@ -7,7 +7,7 @@ DEMO ?= demo
 ROOM ?=
 PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto
 
-.PHONY: demo test slow lint check format bench torture clean
+.PHONY: demo test slow lint check format bench torture studies clean
 
 demo: $(READY)
 	$(BIN)/kdcache demo $(DEMO)
@@ -28,6 +28,13 @@ check: lint test slow
 
 bench: $(READY)
 	$(BIN)/python -m tests.benchmarks --out docs/performance.md $(BENCH)
+
+# Every study on its published seeds, two at a time, and the page of them; an hour or more on two cores.
+STUDIES ?= $(shell $(BIN)/python -c 'from kdcache.pipelines.studies.catalogue import STUDIES; print(*STUDIES)')
+studies: $(READY)
+	for name in $(STUDIES); do $(BIN)/kdcache study $$name --jobs 2 --folder studies || exit; done
+	cp studies/*.json studies/*.png docs/figures/studies/
+	$(BIN)/kdcache study --page docs/studies.md --folder docs/figures/studies
 
 torture: $(READY)
 	$(BIN)/python -m tests.torture

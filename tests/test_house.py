@@ -21,7 +21,7 @@ CHAIN = 18  # modules, one importing the next
 ASKED = ("encoding.k", "encoding.name")
 TERMINAL = {"typer", "rich", "click"}
 BARE = {"pipelines", "cli"}
-STAGES = {"compare", "extract", "train", "verify", "sweep"}
+STAGES = {"compare", "extract", "studies", "train", "verify", "sweep"}
 TESTS = {
     "compare",
     "doors",
