@@ -1,70 +1,83 @@
-"""The live table shows a sweep: counts, the points in training, the best so far, and the remaining time."""
+"""The board shows a sweep: the points in training and the best so far, and below rich's progress of all of them."""
 
-import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 
-from rich.console import Group, RenderableType
-from rich.live import Live
+from rich.console import RenderableType
 from rich.markup import escape
-from rich.progress_bar import ProgressBar
+from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.table import Table
 
-from kdcache.base.progress import Progress, silent
+from kdcache.base import progress as progresses
 from kdcache.base.visible import visible
 from kdcache.cli.console import print_note, shown, terminal
 from kdcache.pipelines.sweep.result_table import Report, SweepState, no_report
 from kdcache.pipelines.sweep.results import Result
 
 LINES = 12  # of points in the table at most; points in training come first
-REDRAW_SECONDS = 0.25  # between two pictures
+ESTIMATE_SECONDS = 600.0  # over which the remaining time is estimated
 
 
 @contextmanager
-def live_table(quiet: bool) -> Iterator[tuple[Report, Progress]]:
-    """Two callbacks that write to stderr. The first shows a sweep's state: a table that is redrawn, or on a pipe a line
+def live_table(quiet: bool) -> Iterator[tuple[Report, progresses.Progress]]:
+    """Two callbacks that write to stderr. The first shows a sweep's state: a board that is redrawn, or on a pipe a line
     for each point that ends. The second shows the progress of the check of all points."""
     console = terminal()
     if quiet:
-        yield no_report, silent
+        yield no_report, progresses.silent
     elif not console.is_terminal:
-        yield _lines(), silent
+        yield _lines(), progresses.silent
     else:
-        with Live(console=console, auto_refresh=False, transient=True) as live:
-            last_update = 0.0
-
-            def show(content: RenderableType) -> None:
-                nonlocal last_update
-                if time.monotonic() - last_update > REDRAW_SECONDS:
-                    last_update = time.monotonic()
-                    live.update(content, refresh=True)
-
-            yield (
-                lambda state: show(picture(state)),
-                lambda activity, count, total: show(escape(f"{visible(activity)}: {count} of {total}")),
-            )
+        columns = (
+            TextColumn("{task.description}"), BarColumn(), TaskProgressColumn(), TimeElapsedColumn(),
+            TextColumn("ETA"), TimeRemainingColumn(),
+        )  # fmt: skip
+        with Board(*columns, console=console, transient=True, speed_estimate_period=ESTIMATE_SECONDS) as board:
+            yield board.show, board.show_check
 
 
-def picture(state: SweepState) -> RenderableType:
-    """The table of a sweep's state."""
-    table = Table(title=_headline(state), title_justify="left")
+class Board(Progress):
+    """Rich's progress of one task, all points of a sweep or their check, below a table of points."""
+
+    state: SweepState | None = None
+
+    def show(self, state: SweepState) -> None:
+        """Show a sweep's state."""
+        self.state = state
+        counts = ", ".join(f"{count} {status}" for status, count in _counts(state.results).items())
+        self._update(counts, state.share, 1.0)
+
+    def show_check(self, activity: str, count: int, total: int) -> None:
+        """Show the check of all points before the first."""
+        self._update(f"{visible(activity)} {count} of {total}", count, total)
+
+    def get_renderables(self) -> Iterable[RenderableType]:
+        """What rich draws: the table of points, where there is one, and the task."""
+        if self.state is not None:
+            yield table(self.state)
+        yield self.make_tasks_table(self.tasks)
+
+    def _update(self, text: str, done: float, total: float) -> None:
+        number = self.task_ids[0] if self.task_ids else self.add_task("")
+        if self.tasks[0].total != total:  # the check has ended, and its pace tells nothing
+            self.reset(number, total=total, completed=done)  # type: ignore[arg-type]  # floats count as well
+        self.update(number, description=escape(text), completed=done)
+
+
+def table(state: SweepState) -> Table:
+    """The table of some points: those in training, then failed ones, then the best."""
+    points = Table()
     for column in ("point", "status", "epoch", "accuracy", "seconds"):
-        table.add_column(column, justify="left" if column in ("point", "status") else "right", no_wrap=True)
+        points.add_column(column, justify="left" if column in ("point", "status") else "right", no_wrap=True)
     ranked_results = sorted(state.results, key=_rank)
     for result in ranked_results[:LINES]:
         accuracy = "-" if result.accuracy is None else f"{result.accuracy:.4f}"
-        table.add_row(
+        points.add_row(
             escape(visible(result.point)), result.status, str(result.epochs), accuracy, f"{result.seconds:.1f}"
         )
     if len(ranked_results) > LINES:
-        table.add_row(f"and {len(ranked_results) - LINES} more", "", "", "", "")
-    return Group(table, ProgressBar(total=1.0, completed=state.share, width=60))
-
-
-def _headline(state: SweepState) -> str:
-    counts = ", ".join(f"{count} {status}" for status, count in _counts(state.results).items())
-    eta = "" if state.eta is None else f", ETA {state.eta:,.0f} s"
-    return f"{counts}; {state.seconds:,.0f} s{eta}"
+        points.add_row(f"and {len(ranked_results) - LINES} more", "", "", "", "")
+    return points
 
 
 def _counts(results: tuple[Result, ...]) -> dict[str, int]:

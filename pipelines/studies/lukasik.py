@@ -19,7 +19,7 @@ CLAIMS = {
 
 def run(bench: Bench) -> Findings:
     order = {"imbalance_order": ORDER} if bench.data.train.classes == len(ORDER) else {}
-    tail: dict[str, Any] = {"imbalance": IMBALANCE, **order}
+    tail: dict[str, Any] = {"imbalance": 4.0 if bench.settings.toy else IMBALANCE, **order}
     teachers = bench.teachers(bench.mlp(256, depth=2), ROWS, EPOCHS, part=tail)
     taught = {"store": bench.stores(teachers, bench.data.part(ROWS, teacher=True, **tail)), "temperature": 2.0}
     arms: Arms = {
