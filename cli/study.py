@@ -57,8 +57,8 @@ def _print_list(studies: list[Any], as_json: bool) -> None:
 def _print(outcome: "Outcome", picture: str) -> None:
     import numpy as np
 
+    from kdcache.pipelines.studies.claims import SHARES
     from kdcache.pipelines.studies.page import interval_text
-    from kdcache.pipelines.studies.study import SHARES
 
     names = list(dict.fromkeys(name for measures in outcome.arms.values() for name in measures))
     factor = {name: 100.0 if name in SHARES else 1.0 for name in names}

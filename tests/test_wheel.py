@@ -16,6 +16,7 @@ from tests.kits.house import ROOT, imports, module_of, sources
 OF_OTHERS = {
     "pydantic_core",
     "markupsafe",
+    "botocore",  # boto3's
     "dask_cuda",
 }  # brought by those whose parts they are, or not at all
 
@@ -38,7 +39,7 @@ def test_what_is_imported_comes_along_and_nothing_else() -> None:
     owners = packages_distributions()
     imported = {_name(owner) for module in modules for owner in set(owners[module])}
     assert base <= imported
-    assert imported - base == optional - {"bokeh", "kdcache"}  # Dask imports bokeh
+    assert imported - base == optional - {"bokeh", "boto3", "kdcache"}  # which Dask and obstore import
     assert {"dask", "distributed"} <= base
 
 

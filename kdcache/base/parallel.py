@@ -4,7 +4,7 @@ import copy
 import os
 import threading
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any, Generic, TypeVar
 
@@ -40,6 +40,11 @@ class Pool:
         if self._process != os.getpid():
             self._process, self._threads = os.getpid(), ThreadPoolExecutor(self.jobs, thread_name_prefix="kdcache")
         return self._threads
+
+
+def many(function: Callable[[A], B], items: Sequence[A], *, far: bool) -> Iterator[B]:
+    """Results in the order of `items`: one by one, or some ahead where each waits for a `far` place."""
+    return Pool(JOBS).map(function, items) if far else map(function, items)
 
 
 class Threaded(Generic[A, B]):

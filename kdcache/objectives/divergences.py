@@ -13,9 +13,9 @@ import torch
 from torch import Tensor
 
 from kdcache.objectives.batch import Batch
+from kdcache.objectives.by_rows import ByRows
 from kdcache.objectives.facts import BOUNDED, BY_CLASS, FULL_SUPPORT, SKETCHED, Facts, OpenShare, Positive
 from kdcache.objectives.outputs import Outputs
-from kdcache.objectives.row_means import ByRows
 from kdcache.objectives.targets import Targets, kl_rows
 
 

@@ -6,10 +6,10 @@ from typing import ClassVar
 from torch import Tensor
 
 from kdcache.objectives.batch import Batch
+from kdcache.objectives.by_rows import ByRows
 from kdcache.objectives.facts import ALL_TAILS, Facts
 from kdcache.objectives.hard import cross_entropy_rows
 from kdcache.objectives.outputs import Outputs
-from kdcache.objectives.row_means import ByRows
 from kdcache.objectives.targets import Targets
 
 

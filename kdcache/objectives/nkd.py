@@ -7,11 +7,11 @@ import torch
 from torch import Tensor
 
 from kdcache.objectives.batch import Batch
+from kdcache.objectives.by_rows import ByRows
 from kdcache.objectives.dkd import decouple
 from kdcache.objectives.facts import BOTH_LABELS, BY_LOGIT, Facts, NotNegative, Positive
 from kdcache.objectives.hard import rows_over_labels
 from kdcache.objectives.outputs import Outputs
-from kdcache.objectives.row_means import ByRows
 from kdcache.objectives.targets import Targets
 
 

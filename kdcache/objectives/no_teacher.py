@@ -7,10 +7,10 @@ import torch
 from torch import Tensor
 
 from kdcache.objectives.batch import Batch
+from kdcache.objectives.by_rows import ByRows
 from kdcache.objectives.facts import BOTH_LABELS, Facts, NotNegative, Share
 from kdcache.objectives.hard import hard_rows
 from kdcache.objectives.outputs import Outputs
-from kdcache.objectives.row_means import ByRows
 from kdcache.objectives.targets import Targets
 
 

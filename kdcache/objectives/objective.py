@@ -24,7 +24,7 @@ OWN = Facts(topk="as its author has it", full="as its author has it", w_ce=0.0, 
 
 class Term(Protocol):
     """A term is one idea of a loss: term(outputs, targets, batch) -> scalar in nats, mean over rows. One that also has
-    rows(outputs, targets, batch) -> [B], of which it is the mean (`row_means.ByRows`), can have its rows weighed."""
+    rows(outputs, targets, batch) -> [B], of which it is the mean (`by_rows.ByRows`), can have its rows weighed."""
 
     facts: ClassVar[Facts]
 

@@ -10,10 +10,11 @@ from torch import Tensor, nn
 
 from kdcache.errors import InvalidInputError
 from kdcache.objectives.batch import Batch
+from kdcache.objectives.by_rows import ByRows
 from kdcache.objectives.facts import ALL_TAILS, BOTH_LABELS, FULL_SUPPORT, Facts, Positive
 from kdcache.objectives.hard import rows_over_labels
 from kdcache.objectives.outputs import Outputs
-from kdcache.objectives.row_means import ByRows, mean_of_rows
+from kdcache.objectives.row_means import mean_of_rows
 from kdcache.objectives.targets import FLOOR, Targets, kl_rows
 
 

@@ -6,9 +6,9 @@ from typing import ClassVar
 from torch import Tensor
 
 from kdcache.objectives.batch import Batch
+from kdcache.objectives.by_rows import ByRows
 from kdcache.objectives.facts import BOUNDED, Facts, Positive
 from kdcache.objectives.outputs import Outputs
-from kdcache.objectives.row_means import ByRows
 from kdcache.objectives.targets import Targets
 
 

@@ -11,12 +11,12 @@ from pydantic import ConfigDict, FailFast, Field, StrictInt
 
 from kdcache.base.arrays import Array
 from kdcache.base.limits import COMMIT_LEAST, COMMIT_LIMIT, COMMITS_LIMIT, MIB, STRUCK_MAX
+from kdcache.base.parallel import many
 from kdcache.base.records import Record, shorten
 from kdcache.errors import DamagedError, MissingBlockError, StoreError
 from kdcache.places.place import Place
 from kdcache.store.layout import SegmentLayout
 from kdcache.store.provenance import Provenance
-from kdcache.store.read_ahead import many
 from kdcache.store.shards import check_shard
 
 COMMIT_NAME = re.compile(r"([0-9]{6,15})\.json")
@@ -97,7 +97,7 @@ def listed_blocks(folder: Place, layout: SegmentLayout) -> Iterator[int]:
 
 def uncommitted(folder: Place, layout: SegmentLayout, blocks: Sequence[int]) -> list[int]:
     """Those of some blocks that have no commit file. Each is asked for alone, nothing is listed."""
-    sizes = many(folder, lambda block: folder.size(layout.commit_key(block)), blocks)
+    sizes = many(lambda block: folder.size(layout.commit_key(block)), blocks, far=folder.far)
     return [block for block, size in zip(blocks, sizes, strict=True) if size is None]
 
 

@@ -7,7 +7,7 @@ six views would cost six whole shards.
 """
 
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Protocol, TypeVar, cast, runtime_checkable
@@ -187,11 +187,6 @@ class ReadAhead:
         record = block.record if is_checked else self.inner.get(block.commit, limit=METADATA_LIMIT)
         with self._lock:
             self._records[block.commit] = record
-
-
-def many(place: Place, function: Callable[[A], B], items: Sequence[A]) -> Iterator[B]:
-    """Results in the order of `items`: one by one for a place that is near, some ahead for one that is far."""
-    return Pool(JOBS).map(function, items) if place.far else map(function, items)
 
 
 def reading(place: Place) -> Place:

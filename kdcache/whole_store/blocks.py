@@ -10,9 +10,9 @@ import numpy as np
 import numpy.typing as npt
 
 from kdcache.base.canonical import sha256_hex
+from kdcache.base.parallel import many
 from kdcache.errors import DamagedError
 from kdcache.store.plan import partners_of
-from kdcache.store.read_ahead import many
 from kdcache.store.reading import EncodedRows, rows_first
 from kdcache.store.segment import Segment
 from kdcache.store.shards import decode_shard, largest_shard, require_metadata
@@ -33,7 +33,7 @@ def read_block(segment: Segment, block: int, names: Iterable[str]) -> dict[str, 
     where other rows are marked as struck than the commit strikes."""
     commit, names = segment.commit_of(block), list(names)
     segment.require_held(names)
-    values = many(segment.folder, lambda name: _read(segment, block, name, commit.shards[name].sha256), names)
+    values = many(lambda name: _read(segment, block, name, commit.shards[name].sha256), names, far=segment.folder.far)
     arrays = dict(zip(names, values, strict=True))
     spec = next(iter(segment.layout.arrays.values()))
     if (ticket := spec.path.rsplit("/", 1)[-1]) in arrays:

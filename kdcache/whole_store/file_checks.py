@@ -8,11 +8,11 @@ Workers run these functions.
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
+from kdcache.base.parallel import many
 from kdcache.errors import KdcacheError
 from kdcache.places.place import Place
 from kdcache.store.array_spec import ArraySpec
 from kdcache.store.commits import Commit, Shard, read_commit, require_rows
-from kdcache.store.read_ahead import many
 from kdcache.store.segment import Segment
 from kdcache.store.shards import decode_shard, largest_shard
 from kdcache.store.struck import check_ticket, struck_rows
@@ -62,7 +62,7 @@ def _inspect(
     tasks = [(address.segment(name), block) for name, block in blocks]
     if len(tasks) == 1:
         return [inspect(folder, *tasks[0])]
-    return list(many(folder, lambda task: inspect(folder, *task), tasks))
+    return list(many(lambda task: inspect(folder, *task), tasks, far=folder.far))
 
 
 def _inspect_block(folder: Place, segment: Segment, block: int) -> BlockInspection:

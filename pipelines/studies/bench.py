@@ -9,12 +9,10 @@ import numpy as np
 
 from kdcache.errors import InvalidInputError
 from kdcache.pipelines.compare.settings import CompareSettings
-from kdcache.pipelines.compare.stage import compare
 from kdcache.pipelines.settings import TapsSettings
-from kdcache.pipelines.studies.command_lines import command_line
-from kdcache.pipelines.studies.pieces import Pieces, one_thread
+from kdcache.pipelines.studies.claims import Values
+from kdcache.pipelines.studies.pieces import Pieces
 from kdcache.pipelines.studies.settings import StudySettings
-from kdcache.pipelines.studies.study import Values
 from kdcache.pipelines.studies.study_data import StudyData
 from kdcache.pipelines.taps import list_taps
 from kdcache.training.run_folder import read_metrics
@@ -212,11 +210,8 @@ class Bench:
                 data_set=self.data.test_set if rows is None else rows, transform=self.data.own_transform,
                 transform_set=self.data.transform_set if self.data.own_transform else {}, workers=0, **settings,
             )  # fmt: skip
-            self.pieces.note(command_line("compare", "runs", asked))
-            if self.pieces.dry:
+            if (comparison := self.pieces.compare(asked)) is None:
                 continue
-            with one_thread():
-                comparison = compare(asked)
             for member in (member for group in comparison.groups for member in group.members):
                 for arm, n in places[member.place]:
                     for name in measures:

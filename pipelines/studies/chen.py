@@ -1,8 +1,9 @@
 """Chen et al. 2022: SimKD answers through the teacher's classifier, and learns its last map alone."""
 
 from kdcache.pipelines.studies.bench import Arms, Bench
+from kdcache.pipelines.studies.claims import Claim, Findings
 from kdcache.pipelines.studies.maps import DIFFERENCES, EPOCHS, POOLED, ROWS, open_maps
-from kdcache.pipelines.studies.study import Claim, Findings, Study
+from kdcache.pipelines.studies.study import Study
 
 CLAIMS = {
     "simkd": Claim("SimKD is above KD"),

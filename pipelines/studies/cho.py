@@ -3,7 +3,8 @@
 from typing import Any
 
 from kdcache.pipelines.studies.bench import Arms, Bench
-from kdcache.pipelines.studies.study import Claim, Findings, Study
+from kdcache.pipelines.studies.claims import Claim, Findings
+from kdcache.pipelines.studies.study import Study
 
 ROWS, EPOCHS = 3_000, 30
 WIDTHS = (16, 128, 768)

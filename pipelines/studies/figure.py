@@ -6,8 +6,8 @@ import numpy as np
 from scipy.special import stdtrit
 
 from kdcache.base.figures import figure_class, save_picture
+from kdcache.pipelines.studies.claims import SHARES
 from kdcache.pipelines.studies.outcome import Outcome
-from kdcache.pipelines.studies.study import SHARES
 from kdcache.pipelines.studies.verdict import LEVEL
 
 WIDTH, HEAD, ROW = 6.4, 1.1, 0.34  # inches

@@ -6,7 +6,8 @@ from functools import partial
 import numpy as np
 
 from kdcache.pipelines.studies.bench import Arms, Bench, BySeed
-from kdcache.pipelines.studies.study import Claim, Findings, Study, Values
+from kdcache.pipelines.studies.claims import Claim, Findings, Values
+from kdcache.pipelines.studies.study import Study
 from kdcache.store.store import Store
 
 ROWS, EPOCHS, HELD_OUT = 500, 80, 5_000

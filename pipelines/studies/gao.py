@@ -3,8 +3,9 @@
 from typing import Any
 
 from kdcache.pipelines.studies.bench import Arms, Bench, BySeed
+from kdcache.pipelines.studies.claims import Claim, Findings
 from kdcache.pipelines.studies.maps import DIFFERENCES, EPOCHS, ROWS, open_maps
-from kdcache.pipelines.studies.study import Claim, Findings, Study
+from kdcache.pipelines.studies.study import Study
 
 FAMILIES = {
     "assistant": "a teaching assistant (TAKD)",

@@ -3,8 +3,9 @@
 from typing import Any
 
 from kdcache.pipelines.studies.bench import Arms, Bench, Measures
+from kdcache.pipelines.studies.claims import Claim, Findings
 from kdcache.pipelines.studies.maps import LAST
-from kdcache.pipelines.studies.study import Claim, Findings, Study
+from kdcache.pipelines.studies.study import Study
 
 ROWS, EPOCHS, VIEWS = 1_000, 30, 10
 WEAK: dict[str, Any] = {"transform": "light", "transform_set": {"padding": 1}}

@@ -1,8 +1,9 @@
 """Han et al. 2021: the teacher's channels are put in the student's order before features are compared."""
 
 from kdcache.pipelines.studies.bench import Arms, Bench
+from kdcache.pipelines.studies.claims import Claim, Findings
 from kdcache.pipelines.studies.maps import DIFFERENCES, EPOCHS, ROWS, open_maps
-from kdcache.pipelines.studies.study import Claim, Findings, Study
+from kdcache.pipelines.studies.study import Study
 
 WEIGHT = 3.0
 CLAIMS = {

@@ -13,8 +13,9 @@ from kdcache.networks.build import build_network
 from kdcache.networks.weights import load_weights
 from kdcache.pipelines.settings import ExtractSettings
 from kdcache.pipelines.studies.bench import Arms, Bench, BySeed
+from kdcache.pipelines.studies.claims import Claim, Findings
 from kdcache.pipelines.studies.counterfactuals import counterfactuals, save
-from kdcache.pipelines.studies.study import Claim, Findings, Study
+from kdcache.pipelines.studies.study import Study
 from kdcache.store.store import Store
 from kdcache.training.saved_networks import spelled_out
 from kdcache.views.sources import open_data

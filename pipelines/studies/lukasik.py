@@ -3,7 +3,8 @@
 from typing import Any
 
 from kdcache.pipelines.studies.bench import Arms, Bench
-from kdcache.pipelines.studies.study import Claim, Findings, Study
+from kdcache.pipelines.studies.claims import Claim, Findings
+from kdcache.pipelines.studies.study import Study
 
 ROWS, EPOCHS, IMBALANCE = 20_000, 40, 100.0
 ORDER = [4, 8, 5, 1, 7, 9, 3, 0, 2, 6]  # of Fashion-MNIST's classes, from head to tail

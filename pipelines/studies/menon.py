@@ -7,7 +7,8 @@ import numpy as np
 from scipy.stats import spearmanr
 
 from kdcache.pipelines.studies.bench import Arms, Bench, BySeed
-from kdcache.pipelines.studies.study import Claim, Findings, Study, Values
+from kdcache.pipelines.studies.claims import Claim, Findings, Values
+from kdcache.pipelines.studies.study import Study
 from kdcache.store.store import Store
 
 SIZES = (20, 50, 100, 300, 1_000)

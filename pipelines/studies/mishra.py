@@ -3,7 +3,8 @@
 from typing import Any
 
 from kdcache.pipelines.studies.bench import Arms, Bench
-from kdcache.pipelines.studies.study import Claim, Findings, Study
+from kdcache.pipelines.studies.claims import Claim, Findings
+from kdcache.pipelines.studies.study import Study
 
 ROWS, EPOCHS, VIEWS = 1_500, 80, 10
 CUTOUT = "torchvision.transforms.v2:RandomErasing"

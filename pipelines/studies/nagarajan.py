@@ -3,7 +3,8 @@
 import numpy as np
 
 from kdcache.pipelines.studies.bench import Arms, Bench, Measures
-from kdcache.pipelines.studies.study import Claim, Findings, Study, Values
+from kdcache.pipelines.studies.claims import Claim, Findings, Values
+from kdcache.pipelines.studies.study import Study
 
 ROWS, EPOCHS = 3_000, 30
 CLAIMS = {

@@ -1,8 +1,9 @@
 """Ojha et al. 2023: what gets distilled? A student of grey pictures learns from its teacher to see through colour."""
 
 from kdcache.pipelines.studies.bench import Arms, Bench
+from kdcache.pipelines.studies.claims import Claim, Findings
 from kdcache.pipelines.studies.maps import LAST
-from kdcache.pipelines.studies.study import Claim, Findings, Study
+from kdcache.pipelines.studies.study import Study
 
 ROWS, EPOCHS = 1_500, 20
 GREY = {"split": "train", "tint": "grey", "count": ROWS}

@@ -9,7 +9,8 @@ from kdcache.base.canonical import parse_json
 from kdcache.base.records import Record
 from kdcache.base.whole_files import make_folder, write_whole
 from kdcache.errors import FormatError
-from kdcache.pipelines.studies.study import Findings, Study, Values
+from kdcache.pipelines.studies.claims import Findings, Values
+from kdcache.pipelines.studies.study import Study
 from kdcache.pipelines.studies.verdict import Judged, Verdict, adjusted, judge
 
 

@@ -3,7 +3,8 @@
 from typing import Any
 
 from kdcache.pipelines.studies.bench import Arms, Bench, BySeed
-from kdcache.pipelines.studies.study import Claim, Findings, Study, Values
+from kdcache.pipelines.studies.claims import Claim, Findings, Values
+from kdcache.pipelines.studies.study import Study
 
 ROWS, EPOCHS, NOISE = 2_000, 60, 0.3
 ROUNDS = 2

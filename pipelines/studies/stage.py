@@ -10,16 +10,21 @@ from kdcache.base.folder_lock import held
 from kdcache.base.progress import Progress, StopRequest, silent
 from kdcache.base.whole_files import make_folder
 from kdcache.errors import InvalidInputError
+from kdcache.pipelines.compare.stage import compare
 from kdcache.pipelines.extract.fresh_server import shared_server
+from kdcache.pipelines.extract.stage import extract
 from kdcache.pipelines.studies.bench import Bench
 from kdcache.pipelines.studies.catalogue import STUDIES, load_study
 from kdcache.pipelines.studies.command_lines import command_line
 from kdcache.pipelines.studies.outcome import Outcome, judged_claims, load, plain, save
-from kdcache.pipelines.studies.pieces import Pieces
+from kdcache.pipelines.studies.pieces import Pieces, Stages
 from kdcache.pipelines.studies.settings import StudySettings
 from kdcache.pipelines.studies.study import Study
 from kdcache.pipelines.studies.study_data import StudyData, require_fashion
+from kdcache.pipelines.train.together import train_together
 from kdcache.views.provenance import provenance
+
+STAGES = Stages(train_together, extract, compare)
 
 
 @dataclass(frozen=True)
@@ -48,7 +53,7 @@ def commands_of(settings: StudySettings) -> list[str]:
     """The kdcache lines that make and measure every arm of a study; nothing is made."""
     study = load_study(settings.study)
     settings = usable(study, settings)
-    pieces = Pieces(Path(settings.folder), dry=True)
+    pieces = Pieces(Path(settings.folder), STAGES, dry=True)
     study.run(Bench(settings, pieces, StudyData.open(settings)))
     return ["export OMP_NUM_THREADS=1  # as the study does", *pieces.commands]
 
@@ -66,7 +71,7 @@ def run_study(settings: StudySettings, *, progress: Progress = silent, stop: Sto
     data = StudyData.open(settings)
     make_folder(folder)
     with held(folder), shared_server():
-        pieces = Pieces(folder, settings.jobs, progress=progress, stop=stop or StopRequest())
+        pieces = Pieces(folder, STAGES, settings.jobs, progress=progress, stop=stop or StopRequest())
         bench = Bench(settings, pieces, data)
         findings = study.run(bench)
         machine = provenance(default_device())

@@ -1,7 +1,8 @@
 """Stanton et al. 2021: does knowledge distillation really work? Fidelity to a teacher, to ensembles, with more data."""
 
 from kdcache.pipelines.studies.bench import Arms, Bench, Measures, Network, Runs
-from kdcache.pipelines.studies.study import Claim, Findings, Study
+from kdcache.pipelines.studies.claims import Claim, Findings
+from kdcache.pipelines.studies.study import Study
 
 ROWS, EPOCHS, SEEDS_OF_TEACHERS = 3_000, 30, (0, 1, 2, 3, 4, 5)
 SMALL = (200, 2_000, 20_000)  # rows that students see of the answers of a teacher of 200 rows

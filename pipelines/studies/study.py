@@ -2,55 +2,14 @@
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
-import numpy as np
-import numpy.typing as npt
-
-if TYPE_CHECKING:
-    from kdcache.pipelines.studies.bench import Bench
-
-Values = npt.NDArray[np.float64]
-"""One value a seed, in the order of the bench's seeds."""
-
-SHARES = ("accuracy", "agreement", "ece", "worst_3_classes", "worst_class", "attention_iou")
-"""Measures that are shares, shown in points of a hundred."""
-
-Direction = Literal["above", "same", "not below"]
-"""The claimed side of a difference: above 0; between -margin and margin; above -margin."""
+from kdcache.pipelines.studies.bench import Bench
+from kdcache.pipelines.studies.claims import Claim, Findings
 
 Own = Literal["any", "untrained", "none"]
 """The teacher of the user's own that a study can ask: any; one that it trains itself (the claims are about its seeds,
 checkpoints or rows); none, since its teachers are of a kind that the study makes."""
-
-
-@dataclass(frozen=True)
-class Claim:
-    """A claim of a paper about one number, whose values over seeds the study gives.
-
-    text: the claim, of which the number is the evidence. paper: the paper's own figure, empty where it gives none.
-    margin: in the number's own unit, for claims of no difference; stated before any run. points: true where the number
-    is a share, which is printed in points of a hundred.
-    """
-
-    text: str
-    paper: str = ""
-    direction: Direction = "above"
-    margin: float = 0.0
-    points: bool = True
-
-
-@dataclass(frozen=True)
-class Findings:
-    """What a study measured.
-
-    arms: the measures of each arm by name, a value a seed. evidence: the values of each claim's number, by the claim's
-    key. notes: for the reader.
-    """
-
-    arms: Mapping[str, Mapping[str, Values]]
-    evidence: Mapping[str, Values]
-    notes: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -71,7 +30,7 @@ class Study:
     question: str
     claims: Mapping[str, Claim]
     differences: tuple[str, ...]
-    run: Callable[["Bench"], Findings]
+    run: Callable[[Bench], Findings]
     minutes: float
     baseline: str
     measure: str = "accuracy"

@@ -1,7 +1,8 @@
 """Tang et al. 2020: what part of a teacher's word helps? Pseudo-teachers each keep one part of it."""
 
 from kdcache.pipelines.studies.bench import Arms, Bench
-from kdcache.pipelines.studies.study import Claim, Findings, Study
+from kdcache.pipelines.studies.claims import Claim, Findings
+from kdcache.pipelines.studies.study import Study
 
 KEPT = (1, 2, 5)  # of the top-k pseudo-teachers
 CLAIMS = {

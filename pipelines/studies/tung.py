@@ -1,8 +1,9 @@
 """Tung & Mori 2019: pairs of rows that are alike for the teacher are to be alike for the student."""
 
 from kdcache.pipelines.studies.bench import Arms, Bench
+from kdcache.pipelines.studies.claims import Claim, Findings
 from kdcache.pipelines.studies.maps import DIFFERENCES, EPOCHS, ROWS, open_maps
-from kdcache.pipelines.studies.study import Claim, Findings, Study
+from kdcache.pipelines.studies.study import Study
 
 GAMMA = 100.0  # 3000 is for wide networks; it destroys the training of four channels
 CLAIMS = {

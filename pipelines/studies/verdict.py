@@ -8,7 +8,7 @@ from typing import Literal
 import numpy as np
 from scipy.special import stdtr, stdtrit
 
-from kdcache.pipelines.studies.study import Claim, Values
+from kdcache.pipelines.studies.claims import Claim, Values
 
 LEVEL = 0.05
 Verdict = Literal["shown", "not shown", "reversed"]

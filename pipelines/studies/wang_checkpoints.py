@@ -3,7 +3,8 @@
 from typing import Any
 
 from kdcache.pipelines.studies.bench import Arms, Bench
-from kdcache.pipelines.studies.study import Claim, Findings, Study
+from kdcache.pipelines.studies.claims import Claim, Findings
+from kdcache.pipelines.studies.study import Study
 
 EPOCHS, ROWS = 20, 500
 KEPT, JOINED = (4, 8, 12, 16), (8, 12, 16)

@@ -1,7 +1,8 @@
 """Yang & Song 2021: a teacher that is calibrated first teaches better, the more so the bigger it is."""
 
 from kdcache.pipelines.studies.bench import Arms, Bench
-from kdcache.pipelines.studies.study import Claim, Findings, Study
+from kdcache.pipelines.studies.claims import Claim, Findings
+from kdcache.pipelines.studies.study import Study
 
 ROWS, EPOCHS, HELD_OUT = 3_000, 30, 5_000
 WIDTHS = (16, 64, 256, 1024)

@@ -132,7 +132,7 @@ def test_simkd_is_not_joined_with_layers_of_the_student_alone() -> None:
         ("crd", {"tau": 0}, "tau is 0: Input should be greater than 0"),
         ("crd", {"negatives": 0}, "negatives is 0: Input should be greater than or equal to 1"),
         ("crd", {"constant": "other"}, "constant is 'other': Input should be 'fitted' or 'paper'"),
-        ("aligned", {"map": "free"}, "map is 'free': Input should be 'assignment' or 'learned'"),
+        ("aligned", {"map": "free"}, "map is 'free': Input should be 'assignment', 'learned' or 'given'"),
         ("simkd", {"factor": 0}, "factor is 0: Input should be greater than or equal to 1"),
         ("rkd", {"angle": -1}, "angle is -1: Input should be greater than or equal to 0"),
     ],

@@ -6,9 +6,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
 import typer
-from torchvision.io import write_png
+from PIL import Image
 
 from kdcache.cli.app import main
 from kdcache.cli.flags import with_flags
@@ -83,7 +82,7 @@ def test_rows_of_a_sorted_folder_are_drawn_from_all_of_it(tmp_path: Path) -> Non
             folder = tmp_path / "photos" / split / name
             folder.mkdir(parents=True)
             for number in range(count):
-                write_png(torch.full((3, 16, 16), number, dtype=torch.uint8), str(folder / f"{number}.png"))
+                Image.new("RGB", (16, 16), (number, 0, 0)).save(folder / f"{number}.png")
     settings = StudySettings(data=f"folder:{tmp_path / 'photos'}", folder=str(tmp_path / "studies"))
     data = StudyData.open(settings)
     part, held_out = (open_data(data.spec, rows) for rows in (data.part(30), data.held_out()))

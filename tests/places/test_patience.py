@@ -9,9 +9,9 @@ from typing import Any
 
 import pytest
 
+from kdcache.base.parallel import Pool
 from kdcache.errors import StoreError
 from kdcache.places import http_requests, timed_connection
-from kdcache.places.parallel import Pool
 from kdcache.places.patience import Line, Pace, Patience, TryAgainError
 from kdcache.places.web import WebFolder
 

@@ -8,12 +8,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from kdcache.base.parallel import JOBS
 from kdcache.cli.app import main
 from kdcache.errors import InvalidInputError, KdcacheError, StoreError, StoreNotFoundError
 from kdcache.pipelines.train.stage import train
 from kdcache.places.http_requests import Origin, split_url
 from kdcache.places.opening import open_place
-from kdcache.places.parallel import JOBS
 from kdcache.places.place import Place
 from kdcache.places.web import WebFolder
 from kdcache.store.inspection import describe_rows, describe_store

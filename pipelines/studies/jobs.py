@@ -1,0 +1,95 @@
+"""Students are trained in this process or in several, one thread each: bits do not depend on how many."""
+
+import signal
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor, wait
+from contextlib import contextmanager
+from multiprocessing import get_context
+from multiprocessing.synchronize import Event
+from typing import Any
+
+import torch
+
+from kdcache.base.progress import StopRequest
+from kdcache.pipelines.settings import TrainSettings
+from kdcache.pipelines.train.shared_settings import unequal_settings
+
+ADVICE = "run the same command again to go on"
+TOGETHER = 16  # students that share a stream
+Train = Callable[..., Sequence[Any]]
+"""`train_together`: it trains a group of settings and gives an outcome of each, with its `error`."""
+
+
+def groups_of(settings: Sequence[TrainSettings], jobs: int) -> list[list[TrainSettings]]:
+    """Groups that share a stream, small enough that every process has one."""
+    largest = max(1, min(TOGETHER, -(-len(settings) // jobs)))
+    groups: list[list[TrainSettings]] = []
+    for each in settings:
+        for group in groups:
+            if len(group) < largest and not unequal_settings([group[0], each]):
+                group.append(each)
+                break
+        else:
+            groups.append([each])
+    return groups
+
+
+def train_all(train: Train, groups: Sequence[list[TrainSettings]], jobs: int, stop: StopRequest) -> Iterator[int]:
+    """Train groups in so many processes, one thread each, and yield the size of each that ends. With one job it is this
+    process: bits do not depend on it."""
+    if jobs == 1 or len(groups) < 2:
+        for group in groups:
+            stop.check(ADVICE)
+            with one_thread():
+                _train_group(train, group, stop)
+            yield len(group)
+        return
+    context = get_context("spawn")
+    stopping = context.Event()
+    pool = ProcessPoolExecutor(min(jobs, len(groups)), context, initializer=_begin, initargs=(stopping,))
+    try:
+        sizes = {pool.submit(_train_group, train, group): len(group) for group in groups}
+        pending = set(sizes)
+        while pending:
+            stop.check(ADVICE)
+            ended, pending = wait(pending, timeout=1.0, return_when=FIRST_COMPLETED)
+            for future in ended:
+                future.result()
+                yield sizes[future]
+    finally:
+        stopping.set()
+        pool.shutdown(cancel_futures=True)
+
+
+_stop = StopRequest()  # of a worker
+
+
+def _begin(stopping: Event) -> None:
+    """Begin a worker: it has one thread for torch, and stops when the study's process says so, not at a Ctrl-C."""
+
+    def listen() -> None:
+        stopping.wait()
+        _stop.requested = True
+
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.SIG_IGN)
+    threading.Thread(target=listen, daemon=True).start()
+    torch.set_num_threads(1)
+
+
+def _train_group(train: Train, group: list[TrainSettings], stop: StopRequest | None = None) -> None:
+    for outcome in train(group, stop=stop or _stop):
+        if outcome.error is not None:
+            raise outcome.error
+
+
+@contextmanager
+def one_thread() -> Iterator[None]:
+    """One thread of torch's, whatever the machine has: small networks are faster so, and their bits stay."""
+    count = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(count)
