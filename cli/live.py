@@ -15,6 +15,10 @@ from kdcache.pipelines.sweep.result_table import Report, SweepState, no_report
 from kdcache.pipelines.sweep.results import Result
 
 LINES = 12  # of points in the table at most; points in training come first
+COLUMNS = (
+    TextColumn("{task.description}"), BarColumn(), TaskProgressColumn(), TimeElapsedColumn(), TextColumn("ETA"),
+    TimeRemainingColumn(),
+)  # fmt: skip
 ESTIMATE_SECONDS = 600.0  # over which the remaining time is estimated
 
 
@@ -28,11 +32,7 @@ def live_table(quiet: bool) -> Iterator[tuple[Report, progresses.Progress]]:
     elif not console.is_terminal:
         yield _lines(), progresses.silent
     else:
-        columns = (
-            TextColumn("{task.description}"), BarColumn(), TaskProgressColumn(), TimeElapsedColumn(),
-            TextColumn("ETA"), TimeRemainingColumn(),
-        )  # fmt: skip
-        with Board(*columns, console=console, transient=True, speed_estimate_period=ESTIMATE_SECONDS) as board:
+        with Board(*COLUMNS, console=console, transient=True, speed_estimate_period=ESTIMATE_SECONDS) as board:
             yield board.show, board.show_check
 
 
