@@ -1,0 +1,77 @@
+"""The page of studies says what their outcomes hold, and publishes no toys."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from kdcache.errors import FormatError, InvalidInputError
+from kdcache.pipelines.studies.catalogue import load_study
+from kdcache.pipelines.studies.claims import Findings
+from kdcache.pipelines.studies.figure import draw
+from kdcache.pipelines.studies.outcome import Outcome, judged_claims, load, path_of, plain, save
+from kdcache.pipelines.studies.page import interval_text, write_page
+
+SEEDS = tuple(range(1000, 1008))
+
+
+def outcome_of(name: str, *, seeds: tuple[int, ...] = SEEDS, toy: bool = False) -> Outcome:
+    """An outcome of a study whose numbers are drawn: of every claim, and of the baseline and one more arm."""
+    study, generator = load_study(name), np.random.default_rng(0)
+    evidence = {
+        key: generator.normal(0.03 * number - 0.05, 0.03, len(seeds)) for number, key in enumerate(study.claims)
+    }
+    arms = {arm: {study.measure: generator.uniform(0.7, 0.8, len(seeds))} for arm in (study.baseline, "another")}
+    findings = Findings(arms, evidence, ("a note of the study",))
+    return Outcome(
+        study=name, row=study.row, title=study.title, paper=study.paper, question=study.question, data="drawn",
+        seeds=seeds, toy=toy, baseline=study.baseline, measure=study.measure, arms=plain(findings.arms),
+        claims=judged_claims(study, findings), differences=study.differences, notes=findings.notes, seconds=12.0,
+        cpu_seconds=20.0, made=3, present=4, rows_asked=500, versions={"torch": "2"}, device="cpu",
+        command="kdcache study",
+    )  # fmt: skip
+
+
+def test_an_outcome_is_read_as_it_was_written(tmp_path: Path) -> None:
+    outcome = outcome_of("tang")
+    save(outcome, tmp_path)
+    assert load(tmp_path, "tang") == outcome
+    assert load(tmp_path, "cho") is None
+    path_of(tmp_path, "tang").write_text("{}")
+    with pytest.raises(FormatError, match=r"tang.json"):
+        load(tmp_path, "tang")
+
+
+def test_the_page_has_a_line_for_every_claim(tmp_path: Path) -> None:
+    outcomes = [outcome_of("tang"), outcome_of("cho")]
+    for outcome in outcomes:
+        save(outcome, tmp_path / "figures")
+        draw(outcome, tmp_path / f"figures/{outcome.study}.png")
+    page = tmp_path / "studies.md"
+    write_page(tmp_path / "figures", page)
+    lines = page.read_text().splitlines()
+    for outcome in outcomes:
+        assert f"## {outcome.study}" in lines
+        for claim in outcome.claims:
+            row = next(line for line in lines if line.startswith(f"| {outcome.row} |") and f"| {claim.text} |" in line)
+            assert f"| {interval_text(claim)} | {len(SEEDS)} | {claim.verdict} |" in row
+        picture = next(line for line in lines if line.startswith(f"![{outcome.study}:"))
+        assert (tmp_path / picture.partition("(")[2].rstrip(")")).is_file()
+    assert len({claim.verdict for outcome in outcomes for claim in outcome.claims}) == 3
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [{"toy": True}, {"seeds": SEEDS[:7]}, {"seeds": tuple(range(8))}],
+    ids=["toy", "seven seeds", "tried seeds"],
+)
+def test_what_must_not_be_published_is_refused(changes: dict[str, object], tmp_path: Path) -> None:
+    save(outcome_of("tang", **changes), tmp_path)  # type: ignore[arg-type]
+    with pytest.raises(InvalidInputError, match=r"tang was run on seeds .*a page needs 8 or more from 1000 on"):
+        write_page(tmp_path, tmp_path / "studies.md")
+    assert not (tmp_path / "studies.md").exists()
+
+
+def test_a_folder_without_outcomes_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(InvalidInputError, match="holds no outcome"):
+        write_page(tmp_path, tmp_path / "studies.md")
