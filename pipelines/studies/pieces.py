@@ -17,8 +17,9 @@ from kdcache.pipelines.studies.jobs import ADVICE, Train, groups_of, one_thread,
 from kdcache.pipelines.sweep.names import NAMELESS
 from kdcache.places.opening import open_place
 from kdcache.store.seals import sealed_ids
-from kdcache.training.run_folder import epochs_done
+from kdcache.training.run_folder import epochs_done, file_digest
 
+CODE = ("data", "transform", "student", "teacher")  # settings that may name a file of the user's
 ALIKE = NAMELESS - {"keep_epochs"}  # settings that change nothing of a piece
 
 
@@ -34,10 +35,11 @@ class Stages:
 @dataclass
 class Pieces:
     """The pieces in a folder. dry: nothing is made, `commands` alone are noted. made, present: stores and runs.
-    rows_asked: rows that teachers were asked for, (position, view) pairs."""
+    rows_asked: rows that teachers were asked for, (position, view) pairs. data_digest: of both splits' identities."""
 
     folder: Path
     stages: Stages
+    data_digest: str = ""
     jobs: int = 1
     dry: bool = False
     progress: Progress = silent
@@ -100,9 +102,11 @@ class Pieces:
         )
 
     def _name(self, kind: str, model: type, values: dict[str, Any]) -> str:
-        """A piece's folder: a digest of its settings as written, without folders of this machine above the study's."""
+        """A piece's folder: a digest of its settings as written, without folders of this machine above the study's, and
+        of what their files hold: data, weights and code that change make other pieces."""
         named = {name: value for name, value in values.items() if name not in ALIKE}
-        text = json.dumps([model.__name__, named], sort_keys=True, default=str).replace(f"{self.folder}/", "")
+        parts = [model.__name__, named, self.data_digest, *contents_of(values)]
+        text = json.dumps(parts, sort_keys=True, default=str).replace(f"{self.folder}/", "")
         return (self.folder / kind / hashlib.sha256(text.encode()).hexdigest()[:8]).as_posix()
 
     def note(self, *commands: str) -> None:
@@ -112,3 +116,10 @@ class Pieces:
 
 def _is_trained(settings: TrainSettings) -> bool:
     return epochs_done(Path(settings.run)) == settings.epochs
+
+
+def contents_of(values: dict[str, Any]) -> list[str]:
+    """sha256 of the weights file, and of the user's own files of code, that a piece's settings name."""
+    paths = [str(values.get("weights", "")).partition("#")[0]]
+    paths += [str(values.get(name, "")).rpartition(":")[0] for name in CODE]
+    return [file_digest(Path(path)) for path in paths if path and Path(path).is_file()]

@@ -53,8 +53,9 @@ def commands_of(settings: StudySettings) -> list[str]:
     """The kdcache lines that make and measure every arm of a study; nothing is made."""
     study = load_study(settings.study)
     settings = usable(study, settings)
-    pieces = Pieces(Path(settings.folder), STAGES, dry=True)
-    study.run(Bench(settings, pieces, StudyData.open(settings)))
+    data = StudyData.open(settings)
+    pieces = Pieces(Path(settings.folder), STAGES, data.digest, dry=True)
+    study.run(Bench(settings, pieces, data))
     return ["export OMP_NUM_THREADS=1  # as the study does", *pieces.commands]
 
 
@@ -71,13 +72,13 @@ def run_study(settings: StudySettings, *, progress: Progress = silent, stop: Sto
     data = StudyData.open(settings)
     make_folder(folder)
     with held(folder), shared_server():
-        pieces = Pieces(folder, STAGES, settings.jobs, progress=progress, stop=stop or StopRequest())
+        pieces = Pieces(folder, STAGES, data.digest, settings.jobs, progress=progress, stop=stop or StopRequest())
         bench = Bench(settings, pieces, data)
         findings = study.run(bench)
         machine = provenance(default_device())
         outcome = Outcome(
             study=study.name, row=study.row, title=study.title, paper=study.paper, question=study.question,
-            data=f"{data.train.name}: {len(data.train):,} rows, tested on {data.test_rows:,}", seeds=bench.seeds,
+            data=f"{data.train.name}: {len(data.train):,} rows, tested on {len(data.test):,}", seeds=bench.seeds,
             toy=settings.toy, baseline=study.baseline, measure=study.measure, arms=plain(findings.arms),
             claims=judged_claims(study, findings), differences=study.differences, notes=findings.notes,
             seconds=time.monotonic() - start, cpu_seconds=_cpu_seconds() - cpu, made=pieces.made,

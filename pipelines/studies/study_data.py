@@ -27,7 +27,7 @@ SHUFFLED = ("fashion-mnist", "digits")  # whose first rows are as good as any
 class StudyData:
     """The data of a study.
 
-    spec, train_set, test_set: as `open_data` takes them. train: the training split. shape: [ch, H, W] of a view.
+    spec, train_set, test_set: as `open_data` takes them. train, test: the whole splits. shape: [ch, H, W] of a view.
     folder: where lists of rows are written. transform, transform_set: of every picture. rows: the rows that the user
     wants students to learn from, 0 for the study's own number.
     """
@@ -36,7 +36,7 @@ class StudyData:
     train_set: dict[str, Any]
     test_set: dict[str, Any]
     train: Data
-    test_rows: int
+    test: Data
     shape: tuple[int, ...]
     folder: Path
     transform: str
@@ -69,9 +69,15 @@ class StudyData:
         transform, _ = build_transform(settings.transform, settings.transform_set)
         shape = tuple(first_view(transform, train.samples, 0).shape)
         return cls(
-            spec, train_set, test_set, train, len(test), shape, Path(settings.folder) / "rows", settings.transform,
+            spec, train_set, test_set, train, test, shape, Path(settings.folder) / "rows", settings.transform,
             settings.transform_set, settings.rows, settings.toy,
         )  # fmt: skip
+
+    @property
+    def digest(self) -> str:
+        """sha256 over the identities of both splits."""
+        identities = [split.identity().model_dump(mode="json") for split in (self.train, self.test)]
+        return hashlib.sha256(json.dumps(identities, sort_keys=True).encode()).hexdigest()
 
     @property
     def own_transform(self) -> str:

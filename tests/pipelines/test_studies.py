@@ -16,8 +16,9 @@ from kdcache.pipelines.compare.settings import CompareSettings
 from kdcache.pipelines.settings import ExtractSettings, TrainSettings, load_settings
 from kdcache.pipelines.studies.catalogue import STUDIES, load_study
 from kdcache.pipelines.studies.command_lines import command_line
+from kdcache.pipelines.studies.pieces import Pieces
 from kdcache.pipelines.studies.settings import StudySettings
-from kdcache.pipelines.studies.stage import commands_of, list_studies, usable
+from kdcache.pipelines.studies.stage import STAGES, commands_of, list_studies, usable
 from kdcache.pipelines.studies.study_data import StudyData
 from kdcache.views.sources import open_data
 
@@ -88,7 +89,7 @@ def test_rows_of_a_sorted_folder_are_drawn_from_all_of_it(tmp_path: Path) -> Non
     part, held_out = (open_data(data.spec, rows) for rows in (data.part(30), data.held_out()))
     assert (data.train_set, data.test_set) == ({"split": "train"}, {"split": "val"})
     assert set(np.unique(part.labels)) == {0, 1, 2}
-    assert (len(part), len(held_out), data.test_rows) == (30, 12, 12)
+    assert (len(part), len(held_out), len(data.test)) == (30, 12, 12)
     assert not set(part.ids) & set(held_out.ids)
     assert data.part(30) == StudyData.open(settings).part(30)
 
@@ -135,3 +136,26 @@ def test_the_list_names_every_study(tmp_path: Path, capsys: pytest.CaptureFixtur
         main(["study", "--folder", str(tmp_path), "--json"])
     assert ended.value.code == 0
     assert [study["name"] for study in json.loads(capsys.readouterr().out)["studies"]] == list(STUDIES)
+
+
+def test_pieces_are_named_by_what_their_files_hold(tmp_path: Path) -> None:
+    weights, code = tmp_path / "t.safetensors", tmp_path / "net.py"
+    weights.write_bytes(b"one")
+    code.write_text("def net(num_classes): ...")
+
+    def names(folder: str = "a", *, digest: str = "data", **changes: object) -> tuple[str, str]:
+        pieces = Pieces(tmp_path / folder, STAGES, digest, dry=True)
+        common = {"data": "digits", "weights": str(weights), **changes}
+        run = pieces.train("", [{**common, "student": f"{code}:net"}])[0]
+        store = pieces.extract("", [{**common, "teacher": "run:" + str(tmp_path / folder / "runs/1")}])[0]
+        return Path(run).name, Path(store).name
+
+    first = names()
+    assert names() == names("b") == names(workers=3) == first
+    assert names(digest="other") != first
+    assert names(seed=1) != first
+    code.write_text("def net(num_classes): pass")
+    second = names()
+    assert (second[0] == first[0], second[1] == first[1]) == (False, True)
+    weights.write_bytes(b"two")
+    assert not set(names()) & set(second)
