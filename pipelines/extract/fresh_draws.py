@@ -93,9 +93,15 @@ def fresh_environment() -> dict[str, str]:
 
 def start_forked(job: DrawnJob) -> tuple[Channel, Callable[[], None]]:
     """Fork a process, which has this one's data set and transform; for those that cannot be opened twice."""
-    context = multiprocessing.get_context("fork")
+    return start_in("fork", _serve_forked, job)
+
+
+def start_in(method: str, serve: Callable[..., None], *arguments: Any) -> tuple[Channel, Callable[[], None]]:
+    """Start a process by a method of `multiprocessing`, which runs `serve(channel, *arguments)`; returns this side of
+    the channel, and what ends the process. It ends with this one."""
+    context: Any = multiprocessing.get_context(method)
     ours, theirs = context.Pipe()
-    process = context.Process(target=_serve_forked, args=(theirs, job), daemon=True)
+    process = context.Process(target=serve, args=(theirs, *arguments), daemon=True)
     process.start()
     theirs.close()
 

@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from multiprocessing import get_context
 
 from kdcache.pipelines.extract import fresh_draws
-from kdcache.pipelines.extract.fresh_draws import JOIN_SECONDS, fresh_environment
+from kdcache.pipelines.extract.fresh_draws import fresh_environment, start_in
 from kdcache.pipelines.extract.fresh_process import Channel, open_dataset, serve
 from kdcache.views.workers import outlive_signals
 
@@ -27,19 +27,8 @@ def shared_server() -> Iterator[None]:
 
 def start_from_server() -> tuple[Channel, Callable[[], None]]:
     """A process that has imported kdcache, and nothing else of this one's; it ends with this one."""
-    context = get_context("forkserver")
-    context.set_forkserver_preload(IMPORTED)
-    ours, theirs = context.Pipe()
-    process = context.Process(target=_serve, args=(theirs, fresh_environment()), daemon=True)
-    process.start()
-    theirs.close()
-
-    def end() -> None:
-        process.kill()
-        process.join(JOIN_SECONDS)
-        ours.close()
-
-    return ours, end
+    get_context("forkserver").set_forkserver_preload(IMPORTED)
+    return start_in("forkserver", _serve, fresh_environment())
 
 
 def _serve(channel: Channel, environment: dict[str, str]) -> None:
