@@ -19,7 +19,7 @@ from kdcache.training.run_folder import read_metrics
 from kdcache.training.saved_networks import PREFIX
 
 TOY_SEEDS, TOY_EPOCHS = 2, 2
-APART = 1_000_000  # seeds of several teachers of one seed
+APART = 1_000_000  # between the seeds of teachers and of students, who would else begin alike
 OPTIMISER = {"lr": 0.05, "batch_size": 64}  # of every training, beside train's defaults: SGD, cosine, decay 5e-4
 
 Teachers = TypeVar("Teachers", bound=tuple[str, ...])
@@ -97,17 +97,21 @@ class Bench:
 
     def teacher(self, network: Network, rows: int, epochs: int, **settings: Any) -> str:
         """One teacher, of the first seed: `run:FOLDER@last`, or the user's own spec."""
-        return self.teachers_of(network, self.seeds[:1], rows, epochs, **settings)[0]
+        return self.members(network, 1, rows, epochs, **settings)[0]
+
+    def members(self, network: Network, count: int, rows: int, epochs: int, **settings: Any) -> tuple[str, ...]:
+        """So many teachers of all seeds."""
+        return self._teachers(network, range(self.seeds[0], self.seeds[0] + count), rows, epochs, settings)
 
     def teachers(self, network: Network, rows: int, epochs: int, *, another: int = 0, **settings: Any) -> BySeed:
-        """A teacher for each seed; `another`: that many have been trained for each before."""
+        """A teacher for each seed; `another`: that many have been trained for each before. `part`: further arguments
+        of their rows."""
         seeds = [seed + another * APART for seed in self.seeds]
-        return BySeed(self.teachers_of(network, seeds, rows, epochs, **settings))
+        return BySeed(self._teachers(network, seeds, rows, epochs, settings))
 
-    def teachers_of(
-        self, network: Network, seeds: Sequence[int], rows: int, epochs: int, **settings: Any
+    def _teachers(
+        self, network: Network, seeds: Sequence[int], rows: int, epochs: int, settings: dict[str, Any]
     ) -> tuple[str, ...]:
-        """A teacher for each of these seeds; `part`: further arguments of its rows."""
         own = self.own_teacher(network)
         if own.weights:
             return (own.spec,) * len(seeds)
@@ -116,22 +120,34 @@ class Bench:
             "student": own.spec, "student_set": dict(own.arguments), "epochs": self._shortened(epochs), **OPTIMISER,
             "batch_size": 128, **self._inputs(part), **self._test(), **settings,
         }  # fmt: skip
-        runs = self.pieces.train("training teachers", [{**common, "seed": seed} for seed in seeds])
+        runs = self.pieces.train("training teachers", [{**common, "seed": seed + APART} for seed in seeds])
         return tuple(f"{PREFIX}{run}@last" for run in runs)
 
-    def students(self, arms: Arms, network: Network, rows: int, epochs: int, **settings: Any) -> Runs:
+    def students(
+        self,
+        arms: Arms,
+        network: Network,
+        rows: int,
+        epochs: int,
+        *,
+        own: bool = True,
+        another: int = 0,
+        **settings: Any,
+    ) -> Runs:
         """Students of each arm and seed, all of one seed with the same batches: the folders of their runs.
 
-        `part`: further arguments of their rows; other settings are those of `kdcache train`.
+        own: false for networks between teacher and student, which the user's own does not replace. another: so many
+        students came before, whose seeds are others. `part`: further arguments of their rows; other settings are those
+        of `kdcache train`.
         """
-        network = self.own_student(network)
+        network = self.own_student(network) if own else network
         common = {
             "student": network.spec, "student_set": dict(network.arguments), "epochs": self.epochs(epochs), **OPTIMISER,
             **self._inputs(self.data.part(rows, **settings.pop("part", {}))), **self._test(), **settings,
             **self.settings.training,
         }  # fmt: skip
         trainings = [
-            {**_of_seed({**common, **arm}, number), "seed": seed}
+            {**_of_seed({**common, **arm}, number), "seed": seed + 2 * another * APART}
             for arm in arms.values()
             for number, seed in enumerate(self.seeds)
         ]
@@ -153,6 +169,10 @@ class Bench:
     def runs_of(self, teachers: Teachers) -> Teachers:
         """The folders of teachers' runs."""
         return type(teachers)(teacher.removeprefix(PREFIX).rpartition("@")[0] for teacher in teachers)
+
+    def as_teachers(self, runs: BySeed) -> BySeed:
+        """Students as teachers."""
+        return BySeed(f"{PREFIX}{run}@last" for run in runs)
 
     def checkpoints(self, teachers: Teachers, epoch: int) -> Teachers:
         """Teachers as they were after so many epochs, which they have kept."""

@@ -15,7 +15,8 @@ CLAIMS = {
 def run(bench: Bench) -> Findings:
     maps = open_maps(bench)
     taught = {"store": (maps.store,)}
-    taps = {} if bench.settings.teacher else {"student_tap": POOLED, "teacher_tap": POOLED}
+    taps = {} if bench.settings.teacher else {"teacher_tap": POOLED}
+    taps |= {} if bench.settings.student else {"student_tap": POOLED}
     arms: Arms = {
         "alone": {},
         "kd": taught,

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from kdcache.pipelines.studies.bench import Arms, Bench, BySeed
+from kdcache.pipelines.studies.bench import Arms, Bench
 from kdcache.pipelines.studies.claims import Claim, Findings
 from kdcache.pipelines.studies.maps import DIFFERENCES, EPOCHS, ROWS, open_maps
 from kdcache.pipelines.studies.study import Study
@@ -19,8 +19,8 @@ CLAIMS = {name: Claim(f"{text} is above plain KD") for name, text in FAMILIES.it
 def run(bench: Bench) -> Findings:
     maps = open_maps(bench)
     first: Arms = {"assistant": {"store": maps.store}}
-    assistants = bench.students(first, bench.convnet(8), ROWS, EPOCHS)["assistant"]
-    between = bench.stores(BySeed(f"run:{run}@last" for run in assistants), bench.data.part(ROWS))
+    assistants = bench.students(first, bench.convnet(8), ROWS, EPOCHS, own=False, another=1)["assistant"]
+    between = bench.stores(bench.as_teachers(assistants), bench.data.part(ROWS))
     taught: dict[str, Any] = {"store": maps.store}
     masked = {"mgd.w_ce": 0.0, "mgd.w_kd": 1.0, **{f"mgd.{key}": tap for key, tap in maps.taps.items()}}
     arms: Arms = {

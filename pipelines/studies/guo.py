@@ -77,6 +77,7 @@ STUDY = Study(
     ),
     run=run,
     minutes=8,
+    draws=True,
     baseline="of weak",
     own_teacher="none",
 )

@@ -1,6 +1,5 @@
 """Students are trained in this process or in several, one thread each: bits do not depend on how many."""
 
-import signal
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor, wait
@@ -14,6 +13,7 @@ import torch
 from kdcache.base.progress import StopRequest
 from kdcache.pipelines.settings import TrainSettings
 from kdcache.pipelines.train.shared_settings import unequal_settings
+from kdcache.views.workers import outlive_signals
 
 ADVICE = "run the same command again to go on"
 TOGETHER = 16  # students that share a stream
@@ -66,14 +66,13 @@ _stop = StopRequest()  # of a worker
 
 
 def _begin(stopping: Event) -> None:
-    """Begin a worker: it has one thread for torch, and stops when the study's process says so, not at a Ctrl-C."""
+    """Begin a worker: it has one thread for torch, and stops when the study's process says so or ends."""
 
     def listen() -> None:
         stopping.wait()
         _stop.requested = True
 
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, signal.SIG_IGN)
+    outlive_signals()
     threading.Thread(target=listen, daemon=True).start()
     torch.set_num_threads(1)
 

@@ -9,6 +9,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
+from kdcache.errors import InvalidInputError
 from kdcache.networks.build import build_network
 from kdcache.networks.weights import load_weights
 from kdcache.pipelines.settings import ExtractSettings
@@ -94,6 +95,11 @@ def make_rows(
             views.append(rows)
             changed.append(counterfactuals(network_of(models[peer], data.classes), rows))
             labels += data.labels[chosen].tolist()
+        if not views:
+            raise InvalidInputError(
+                f"no model is right on a row of the pool that model {number} has wrong: there is nothing to teach; "
+                "take more rows, or other networks"
+            )
         save(control, torch.cat(views), labels)
         save(path, torch.cat(changed), labels)
 
@@ -128,6 +134,7 @@ STUDY = Study(
     ),
     run=run,
     minutes=5,
+    draws=True,
     baseline="lacking",
     own_teacher="none",
 )

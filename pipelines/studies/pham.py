@@ -22,28 +22,24 @@ CLAIMS = {
 def run(bench: Bench) -> Findings:
     accuracy: dict[str, Values] = {}
     sharpness: dict[str, Values] = {}
+    whole: dict[str, Any] = {"set": {"w_ce": 0.0, "w_kd": 1.0}, "temperature": 1.0}
     for label, noise in (("clean", 0.0), ("noisy", NOISE)):
         part: dict[str, Any] = {"noise": noise} if noise else {}
         network, rows = bench.mlp(128), bench.data.part(ROWS, **part)
-        teachers = bench.teachers(network, ROWS, EPOCHS, part=part, batch_size=64)
-        runs = {f"{label}, teacher": bench.runs_of(teachers)}
-        first = bench.stores(teachers, rows)
-        store = first
+        plain: Arms = {f"{label}, teacher": {}}
+        runs = bench.students(plain, network, ROWS, EPOCHS, part=part)
+        first = store = bench.stores(bench.as_teachers(runs[f"{label}, teacher"]), rows)
         for number in range(1, ROUNDS + 1):
-            arm: Arms = {
-                f"{label}, round {number}": {"store": store, "set": {"w_ce": 0.0, "w_kd": 1.0}, "temperature": 1.0}
-            }
-            runs |= bench.students(arm, network, ROWS, EPOCHS, part=part)
+            arm: Arms = {f"{label}, round {number}": {**whole, "store": store}}
+            runs |= bench.students(arm, network, ROWS, EPOCHS, another=number, part=part)
             if number < ROUNDS:
-                store = bench.stores(BySeed(f"run:{run}@last" for run in runs[f"{label}, round {number}"]), rows)
+                store = bench.stores(bench.as_teachers(runs[f"{label}, round {number}"]), rows)
         if not noise:
             others = BySeed((*first[1:], first[0]))  # the teacher of the next seed
-            both: Arms = {
-                "clean, of two": {"store": (first, others), "set": {"w_ce": 0.0, "w_kd": 1.0}, "temperature": 1.0}
-            }
-            runs |= bench.students(both, network, ROWS, EPOCHS)
+            both: Arms = {"clean, of two": {**whole, "store": (first, others)}}
+            runs |= bench.students(both, network, ROWS, EPOCHS, another=1)
         accuracy |= bench.validated(runs)
-        test = bench.stores(teachers[:1], bench.data.test_set)
+        test = bench.stores(bench.as_teachers(runs[f"{label}, teacher"])[:1], bench.data.test_set)
         flat = {name: runs[name] for name in (f"{label}, teacher", f"{label}, round 1")}
         measured = bench.compared(flat, test, ("sharpness",), also=("sharpness",))
         sharpness |= {name: measures["sharpness"] for name, measures in measured.items()}

@@ -54,6 +54,7 @@ def commands_of(settings: StudySettings) -> list[str]:
     study = load_study(settings.study)
     settings = usable(study, settings)
     data = StudyData.open(settings)
+    require_enough(study, data)
     pieces = Pieces(Path(settings.folder), STAGES, data.digest, dry=True)
     study.run(Bench(settings, pieces, data))
     return ["export OMP_NUM_THREADS=1  # as the study does", *pieces.commands]
@@ -70,6 +71,7 @@ def run_study(settings: StudySettings, *, progress: Progress = silent, stop: Sto
     start, cpu = time.monotonic(), _cpu_seconds()
     folder = Path(settings.folder)
     data = StudyData.open(settings)
+    require_enough(study, data)
     make_folder(folder)
     with held(folder), shared_server():
         pieces = Pieces(folder, STAGES, data.digest, settings.jobs, progress=progress, stop=stop or StopRequest())
@@ -109,6 +111,15 @@ def usable(study: Study, settings: StudySettings) -> StudySettings:
             f"study {study.name} needs students of its own kind; leave out --student {settings.student}"
         )
 
+    sizes = {"--rows": settings.rows, "--epochs": settings.epochs}
+    if not study.own_sizes and any(sizes.values()):
+        flags = ", ".join(f"{flag} {value}" for flag, value in sizes.items() if value)
+        raise InvalidInputError(f"study {study.name} varies rows and epochs itself; leave out {flags}")
+    if study.draws and settings.transform != "none":
+        raise InvalidInputError(
+            f"study {study.name} draws views of its own; leave out --transform {settings.transform}, and give pictures "
+            "that are of one size already"
+        )
     if not study.data:
         return settings
     if settings.data:
@@ -117,6 +128,18 @@ def usable(study: Study, settings: StudySettings) -> StudySettings:
         require_fashion()
     own = {"data": study.data, "train_set": dict(study.train_set), "val_set": dict(study.val_set)}
     return settings.model_copy(update=own)
+
+
+def require_enough(study: Study, data: StudyData) -> None:
+    """Raises InvalidInputError for a training split with fewer rows or classes than a study needs."""
+    rows, classes = len(data.train) - data.held_out_rows, data.train.classes
+    if rows < study.fewest_rows and not data.toy:
+        raise InvalidInputError(
+            f"study {study.name} needs {study.fewest_rows:,} training rows; there are {rows:,}, and "
+            f"{data.held_out_rows:,} more are held out"
+        )
+    if classes < study.fewest_classes:
+        raise InvalidInputError(f"study {study.name} needs {study.fewest_classes} classes; the data have {classes}")
 
 
 def _cpu_seconds() -> float:

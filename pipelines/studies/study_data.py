@@ -8,9 +8,10 @@ from typing import Any
 
 import numpy as np
 
-from kdcache.base.whole_files import make_folder
+from kdcache.base.whole_files import replacing
 from kdcache.errors import InvalidInputError
 from kdcache.pipelines.studies.settings import StudySettings
+from kdcache.views.chosen_rows import ARGUMENTS
 from kdcache.views.data_parts import write_ids
 from kdcache.views.readable import first_view
 from kdcache.views.sources import Data, open_data
@@ -50,6 +51,7 @@ class StudyData:
         spec = settings.data or ("digits" if settings.toy else f"fashion-mnist:{FASHION}")
         if not settings.data and not settings.toy:
             require_fashion()
+        require_whole(settings)
         both = {"side": SIDE, **settings.data_set} if spec.startswith("fashion-mnist:") else settings.data_set
         train_set = {**both, **(settings.train_set or _split(spec, ("train",), "--train-set"))}
         test_set = {**both, **(settings.val_set or _split(spec, ("test", "val"), "--val-set"))}
@@ -64,8 +66,8 @@ class StudyData:
             raise InvalidInputError(
                 f"the training split has {len(train)} rows of {train.classes} classes; a study needs ten rows a class"
             )
-        if list(train.ids) == list(test.ids):
-            raise InvalidInputError("training and test split have the same ids: give --val-set another split")
+        if train.identity() == test.identity():
+            raise InvalidInputError("training and test split are the same rows: give --val-set another split")
         transform, _ = build_transform(settings.transform, settings.transform_set)
         shape = tuple(first_view(transform, train.samples, 0).shape)
         return cls(
@@ -114,9 +116,19 @@ class StudyData:
         """Write a list of rows, named by what it holds, and return its path."""
         path = self.folder / f"{hashlib.sha256(json.dumps(ids).encode()).hexdigest()[:8]}.txt"
         if not path.exists():
-            make_folder(self.folder)
-            write_ids(path, ids)
+            with replacing(path) as temporary:
+                write_ids(temporary, ids)
         return path.as_posix()
+
+
+def require_whole(settings: StudySettings) -> None:
+    """Raises InvalidInputError for arguments that choose rows: a study chooses them itself."""
+    for flag in ("data_set", "train_set", "val_set"):
+        if names := sorted(getattr(settings, flag).keys() & set(ARGUMENTS)):
+            raise InvalidInputError(
+                f"--{flag.replace('_', '-')} chooses rows by {', '.join(names)}, and a study takes rows of the whole "
+                "split itself; leave that out, or make a data set of these rows"
+            )
 
 
 def require_fashion() -> None:
