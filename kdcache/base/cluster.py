@@ -126,7 +126,10 @@ class Cluster:
         Raises ClusterError where the scheduler is lost."""
         if self.client.status != "running":
             raise ClusterError(f"the connection to the scheduler is {self.client.status}; start it again")
-        results: dict[str, R | Exception] = self.client.run(function, *arguments, on_error="return")
+        try:
+            results: dict[str, R | Exception] = self.client.run(function, *arguments, on_error="return")
+        except OSError as error:
+            raise self._lost_error(error) from error
         return results
 
     def require_version(self) -> None:

@@ -18,7 +18,7 @@ from pydantic import BaseModel, TypeAdapter
 from kdcache.base.limits import METADATA_LIMIT
 from kdcache.errors import StoreError, StoreNotFoundError
 from kdcache.places import http_requests
-from kdcache.places.http_requests import RETRIED, Extra, Origin, Reply, shown, split_url
+from kdcache.places.http_requests import RETRIED, Extra, Origin, Reply, TooLongError, shown, split_url
 from kdcache.places.hub import LOGIN, Hub, HubAddress, is_same_origin
 from kdcache.places.patience import Patience, TryAgainError
 
@@ -133,11 +133,11 @@ class HubClient:
                 raise StoreError(f"{self._name} lists on at {there}, which gets no token; check the endpoint")
             try:
                 return ENTRIES.validate_json(reply.body(METADATA_LIMIT)) if reply.status == 200 else [], following
-            except ValueError:
+            except (ValueError, TooLongError):
                 raise StoreError(f"{self._name} answered with no listing of files; check the endpoint") from None
 
         extra = Extra(headers=self.hub.headers, query=page.query)
-        return self._ask(lambda: hub.once(page.path, read, extra=extra))
+        return self._ask(lambda: hub.once(page.path, read, extra=extra), http_requests.PATIENCE)
 
     def upload(self, files: Sequence[tuple[str, bytes]]) -> list[Any]:
         """Send the bytes of files that are to be committed; those that the hub keeps in git travel with the commit."""
@@ -170,8 +170,8 @@ class HubClient:
 
         return self._ask(make)
 
-    def _ask(self, call: Callable[[], T]) -> T:
-        """The result of a call, made again while its failure may pass."""
+    def _ask(self, call: Callable[[], T], patience: Patience | None = None) -> T:
+        """The result of a call, made again while its failure may pass; without a patience, with that of sending."""
         from huggingface_hub.errors import HfHubHTTPError, RepositoryNotFoundError
 
         # the root of all errors of the library that huggingface-hub asks by
@@ -194,7 +194,7 @@ class HubClient:
                     raise NoRepositoryError(self._message(failure)) from None
                 raise failure from list(_chain(error))[-1]
 
-        return sending_patience().outlast(once, self._refusal)
+        return (patience or sending_patience()).outlast(once, self._refusal)
 
     def _refusal(self, error: TryAgainError, tries: str) -> StoreError:
         advice = {

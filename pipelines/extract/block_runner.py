@@ -3,7 +3,7 @@
 import time
 from collections.abc import Callable
 from concurrent.futures import Future
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, ExitStack, closing
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -126,8 +126,10 @@ class BlockRunner:
         Raises TeacherSuspectError, BadLogitsError, and InterruptedRunError once a stop is requested.
         """
         rows, commit_count = RowProgress(self._progress), 0
-        with self._work.extracting(blocks, adopt=adopt, rows=rows) as function:
+        with ExitStack() as stack:
+            function = stack.enter_context(self._work.extracting(blocks, adopt=adopt, rows=rows))
             outcomes = self._work.engine.each(function, blocks, ahead=IN_FLIGHT, poll=lambda: self._stop.check(RESUME))
+            stack.enter_context(closing(outcomes))  # type: ignore[type-var]
             for block, outcome in outcomes:
                 if isinstance(outcome, Exception):
                     self._fail(block, outcome, commit_count)

@@ -3,7 +3,7 @@
 import os
 import uuid
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from functools import partial
 
 from kdcache.base.cluster import Cluster
@@ -57,7 +57,8 @@ class DaskBlocks:
             yield self
         finally:
             if self._is_placed and self._settings.scheduler and self.engine.client.status == "running":
-                self.engine.client.unregister_worker_plugin(self._name)
+                with suppress(Exception):  # of a worker that is lost or cannot end: the outcome of the work stands
+                    self.engine.client.unregister_worker_plugin(self._name)
 
     def require_fit(self, job: Job) -> None:
         """Build the job on each worker. Raises ClusterError, naming one that cannot, or that builds another."""

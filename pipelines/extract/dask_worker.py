@@ -36,6 +36,7 @@ class WorkerJob(WorkerPlugin):
     _job: Job | None
     _segment: Segment | None
     _fresh: FreshDraws | None
+    _has_ended: bool
 
     def __init__(self, settings: ExtractSettings, identity: Identity) -> None:
         self.settings, self.identity = settings, identity
@@ -43,14 +44,15 @@ class WorkerJob(WorkerPlugin):
     def setup(self, worker: Worker) -> None:
         self.worker = f"{worker.address} ({socket.gethostname()})"
         self._lock, self._job, self._segment, self._fresh = threading.Lock(), None, None, None
+        self._has_ended = False
 
     def teardown(self, worker: Worker) -> None:
-        """End the work: the fresh process ends, and nothing keeps data set and teacher, or a device's memory."""
+        """End the work: the fresh process ends, and nothing keeps data set and teacher, or a device's memory. A block
+        that is under way on another thread ends, and no other begins."""
+        self._has_ended = True
         if self._fresh is not None:
             self._fresh.close()
-        self._job, self._segment, self._fresh = None, None, None
-        if torch.cuda.is_available():
-            torch.cuda.empty_cache()
+        self._let_go()
 
     def open(self) -> None:
         """Build the job. Raises ClusterError, naming the worker, where it cannot be built or is not the client's."""
@@ -82,10 +84,19 @@ class WorkerJob(WorkerPlugin):
                 report = future.result()
         finally:
             self._job = work.job
+            if self._has_ended:
+                self._let_go()
         waited_for_writer = time.monotonic() - answer_time
         return replace(report, worker=self.worker, waited_for_writer=waited_for_writer, peak=peak_rss_bytes())
 
+    def _let_go(self) -> None:
+        self._job, self._segment, self._fresh = None, None, None
+        if torch.cuda.is_available():
+            torch.cuda.empty_cache()
+
     def _open(self) -> Job:
+        if self._has_ended:
+            raise ClusterError(f"worker {self.worker}: this extraction has ended, and its block was not begun")
         if self._job is None:
             self._job = self._build()
         return self._job

@@ -128,11 +128,11 @@ class BlockStream:
             self._drawing.close()
 
     def __call__(self, block: int) -> Future[BlockReport]:
-        work, extractor = self._work, self._work.extractor
+        work = self._work
         waited_for_writer = 0.0 if self._answer_time is None else time.monotonic() - self._answer_time
         self._waited_for_views = 0.0
         if (commit := work.segment.find_commit(block)) is not None:  # by another writer
-            for _ in islice(self._drawn_views, sum(1 for _ in extractor.requests(block))):
+            for _ in islice(self._drawn_views, sum(1 for _ in work.extractor.requests(block))):
                 pass
             report = BlockReport("", commit, work.job.batch_rows, waited_for_writer, self._waited_for_views)
             future = self.writer.submit(lambda: report)
@@ -142,6 +142,8 @@ class BlockStream:
             answer = self._ask(block)
             future = self.writer.submit(self._write, answer, waited_for_writer, self._waited_for_views)
         self._answer_time = time.monotonic()
+        if self._blocks and block == self._blocks[-1]:  # nothing is left to draw
+            self.close()
         return future
 
     def _draw(self, blocks: Sequence[int]) -> None:

@@ -81,7 +81,7 @@ def extract(
         measures = runner.finish()
 
     # Seal and summary, from one listing.
-    ended = store.snapshot()
+    ended = Store.open_for_writing(settings.store).snapshot()  # others may have added views meanwhile
     must_seal = settings.seal and launch.rank == 0 and all_whole(ended)
     content_id = ended.seal().content_id if must_seal else None
     report = Report(

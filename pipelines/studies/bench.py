@@ -19,6 +19,7 @@ from kdcache.training.run_folder import read_metrics
 from kdcache.training.saved_networks import PREFIX
 
 TOY_SEEDS, TOY_EPOCHS = 2, 2
+FURTHER = 100_000_000  # between the seeds of students that come after one another
 APART = 1_000_000  # between the seeds of teachers and of students, who would else begin alike
 OPTIMISER = {"lr": 0.05, "batch_size": 64}  # of every training, beside train's defaults: SGD, cosine, decay 5e-4
 
@@ -147,7 +148,7 @@ class Bench:
             **self.settings.training,
         }  # fmt: skip
         trainings = [
-            {**_of_seed({**common, **arm}, number), "seed": seed + 2 * another * APART}
+            {**_of_seed({**common, **arm}, number), "seed": seed + another * FURTHER}
             for arm in arms.values()
             for number, seed in enumerate(self.seeds)
         ]

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from functools import partial
+from typing import Any
 
 import numpy as np
 from scipy.stats import spearmanr
@@ -15,7 +16,7 @@ SIZES = (20, 50, 100, 300, 1_000)
 FEW = 100  # rows that the students of worse teachers see
 WORSE = tuple((temperature, noise) for temperature in (0.2, 0.5, 1.0, 2.0, 5.0) for noise in (0.0, 1.0))
 TEACHER = "kdcache.pipelines.studies.mixture:bayes"
-FULL_BATCH = {"batch_size": 1024, "lr": 0.5, "weight_decay": 2e-4}
+FULL_BATCH: dict[str, Any] = {"batch_size": 1024, "lr": 0.5, "weight_decay": 2e-4}
 KD = {"set": {"w_ce": 0.0, "w_kd": 1.0}, "temperature": 1.0}
 CLAIMS = {
     "variance": Claim("a row's loss has less variance under p* than under a label: 1 less the ratio", points=False),
