@@ -3,11 +3,11 @@
 import time
 from collections.abc import Callable
 from concurrent.futures import Future
-from contextlib import AbstractContextManager, ExitStack, closing
+from contextlib import AbstractContextManager, ExitStack
 from dataclasses import dataclass, field
 from typing import Protocol
 
-from kdcache.base.engine import Engine
+from kdcache.base.engine import Engine, idle
 from kdcache.base.memory import peak_rss_bytes
 from kdcache.base.progress import Progress, StopRequest, silent
 from kdcache.errors import BlocksFailedError, ClusterError, StoreError, TeacherSuspectError
@@ -129,7 +129,7 @@ class BlockRunner:
         with ExitStack() as stack:
             function = stack.enter_context(self._work.extracting(blocks, adopt=adopt, rows=rows))
             outcomes = self._work.engine.each(function, blocks, ahead=IN_FLIGHT, poll=lambda: self._stop.check(RESUME))
-            stack.enter_context(closing(outcomes))  # type: ignore[type-var]
+            stack.callback(getattr(outcomes, "close", idle))  # what is under way is called off before the work ends
             for block, outcome in outcomes:
                 if isinstance(outcome, Exception):
                     self._fail(block, outcome, commit_count)
