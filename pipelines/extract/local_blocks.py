@@ -124,6 +124,7 @@ class BlockStream:
 
     def close(self) -> None:
         """End the processes that draw."""
+        self._drawn_views = iter(())  # it holds this object
         if self._drawing is not None:
             self._drawing.close()
 

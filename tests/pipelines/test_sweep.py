@@ -1,16 +1,13 @@
 """sweep: every point a run of its own, done ones skipped, failures apart, and refusals before any work."""
 
 import csv
-import io
 import json
 from pathlib import Path
 from typing import Any
 
 import pytest
-from rich.console import Console
 
 from kdcache.base.progress import StopRequest
-from kdcache.cli.live import COLUMNS, Board
 from kdcache.errors import InterruptedRunError, InvalidInputError, KdcacheError, MismatchError
 from kdcache.pipelines.sweep.result_table import SweepState
 from kdcache.pipelines.sweep.space import load_sweep, points_of
@@ -100,21 +97,6 @@ def test_results_have_a_line_a_point(grid: tuple[Path, SweepSummary, list[SweepS
     assert shares == sorted(shares)
     assert shares[-1] == 1.0
     assert any(standing.eta for standing in seen)
-    half_way = seen[len(seen) // 2]
-    shown = board_of(half_way)
-    assert any(result.point in shown for result in half_way.results)
-    assert f"{100 * half_way.share:.0f}%" in shown
-    assert "ETA" in shown
-
-
-def board_of(state: SweepState) -> str:
-    """What a terminal of 160 columns shows of a sweep's state."""
-    console = Console(file=io.StringIO(), width=160)
-    board = Board(*COLUMNS, console=console)
-    board.show(state)
-    console.print(*board.get_renderables())
-    assert isinstance(console.file, io.StringIO)
-    return console.file.getvalue()
 
 
 def test_done_points_are_skipped_and_a_lost_one_is_trained_again(

@@ -34,6 +34,7 @@ def test_a_file_that_was_cut_gives_what_is_left(tmp_path: Path) -> None:
 
 def test_a_local_file_is_closed_with_its_last_user(tmp_path: Path) -> None:
     (tmp_path / "x").write_bytes(bytes(100))
+    gc.collect()  # what earlier tests left
     before = set(os.listdir("/dev/fd"))
     file = open_local(tmp_path / "x")
     assert len(set(os.listdir("/dev/fd")) - before) == 1
