@@ -3,7 +3,6 @@
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor, wait
-from contextlib import contextmanager
 from multiprocessing import get_context
 from multiprocessing.synchronize import Event
 from typing import Any
@@ -13,6 +12,7 @@ import torch
 from kdcache.base.progress import StopRequest
 from kdcache.pipelines.settings import TrainSettings
 from kdcache.pipelines.train.shared_settings import unequal_settings
+from kdcache.views.draw import one_thread
 from kdcache.views.workers import outlive_signals
 
 ADVICE = "run the same command again to go on"
@@ -81,14 +81,3 @@ def _train_group(train: Train, group: list[TrainSettings], stop: StopRequest | N
     for outcome in train(group, stop=stop or _stop):
         if outcome.error is not None:
             raise outcome.error
-
-
-@contextmanager
-def one_thread() -> Iterator[None]:
-    """One thread of torch's, whatever the machine has: small networks are faster so, and their bits stay."""
-    count = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(count)

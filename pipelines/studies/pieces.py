@@ -13,11 +13,12 @@ from kdcache.pipelines.compare.comparison import Comparison
 from kdcache.pipelines.compare.settings import CompareSettings
 from kdcache.pipelines.settings import ExtractSettings, TrainSettings
 from kdcache.pipelines.studies.command_lines import command_line
-from kdcache.pipelines.studies.jobs import ADVICE, Train, groups_of, one_thread, train_all
+from kdcache.pipelines.studies.jobs import ADVICE, Train, groups_of, train_all
 from kdcache.pipelines.sweep.names import NAMELESS
 from kdcache.places.opening import open_place
 from kdcache.store.seals import sealed_ids
 from kdcache.training.run_folder import epochs_done, file_digest
+from kdcache.views.draw import one_thread
 
 CODE = ("data", "transform", "student", "teacher")  # settings that may name a file of the user's
 ALIKE = NAMELESS - {"keep_epochs"}  # settings that change nothing of a piece
