@@ -8,6 +8,7 @@ from typing import Any
 from pydantic import BaseModel
 from pydantic_core import PydanticUndefined
 
+from kdcache.base.specs import parse_arguments
 from kdcache.base.view_span import ViewSpan
 
 
@@ -29,10 +30,17 @@ def command_line(command: str, positional: str, settings: BaseModel) -> str:
 def _texts(value: Any) -> list[str]:
     """The texts that a flag is given, one for each time that it is repeated."""
     if isinstance(value, dict):
-        return [f"{key}={_text(entry)}" for key, entry in value.items()]
+        return [f"{key}={_argument(key, entry)}" for key, entry in value.items()]
     if isinstance(value, tuple):
         return [_text(entry) for entry in value]
     return [_text(value)]
+
+
+def _argument(key: str, value: Any) -> str:
+    """The text of one entry of key=value; a text that would be read as a number or a list stands in quotes."""
+    text = _text(value)
+    is_text = isinstance(value, str) and parse_arguments([f"{key}={text}"], key)[key] == value
+    return text if is_text or not isinstance(value, str) else json.dumps(value)
 
 
 def _text(value: Any) -> str:
