@@ -52,7 +52,7 @@ class Board(Progress):
         self._update(f"{visible(activity)} {count} of {total}", count, total)
 
     def get_renderables(self) -> Iterable[RenderableType]:
-        """What rich draws: the table of points, where there is one, and the task."""
+        """The parts that rich draws: the table of points, where there is one, and the task."""
         if self.state is not None:
             yield table(self.state)
         yield self.make_tasks_table(self.tasks)

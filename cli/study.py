@@ -21,6 +21,7 @@ def command(flags: dict[str, Any], config: str | None, as_json: bool) -> None:
         from kdcache.pipelines.studies.page import write_page
 
         write_page(Path(settings.folder), Path(settings.page))
+        print_record({"page": settings.page}, as_json=as_json)
         return
     if not settings.study:
         _print_list(list_studies(Path(settings.folder)), as_json)

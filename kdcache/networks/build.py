@@ -64,15 +64,15 @@ def network_text(network: nn.Module, spec: str, stored: str = "") -> str:
         f"{name}: {type(module).__module__}.{type(module).__qualname__}" for name, module in network.named_modules()
     ]
     codes = network_codes(network, spec)
-    own = {own_source(code) for code in codes if not is_packaged(code)}
+    users = {own_source(code) for code in codes if not is_packaged(code)}
     packaged = {own_source(code) for code in codes if is_packaged(code)}
 
     def digest(sources: set[str]) -> str:
         text = "\n".join([*map(without_folders, lines), *sorted(sources)])
         return "sha256 " + hashlib.sha256(text.encode()).hexdigest()
 
-    is_former = stored == digest(own | packaged) or (stored.startswith("sha256 ") and not any(own))
-    return stored if is_former and packaged else f"own {digest(own)}" if packaged else digest(own)
+    is_former = stored == digest(users | packaged) or (stored.startswith("sha256 ") and not any(users))
+    return stored if is_former and packaged else f"own {digest(users)}" if packaged else digest(users)
 
 
 def network_codes(network: nn.Module, spec: str) -> set[Any]:

@@ -16,6 +16,7 @@ from kdcache.base.records import shorten
 from kdcache.errors import InvalidInputError
 from kdcache.measures.facts import Value
 from kdcache.measures.flips import flips_from_baseline
+from kdcache.measures.intervals import half_width
 from kdcache.measures.tally import Tally, total
 from kdcache.pipelines.compare.comparison import By, Group, Ints, Member, Spread
 from kdcache.pipelines.compare.members import DATA, EMPTY, Place, RunPlace
@@ -188,7 +189,7 @@ def _spread(values: list[float]) -> Spread:
     mean, n = fmean(values), len(values)
     if n < 2 or not np.isfinite(values).all():
         return Spread(mean, None, None, n)
-    half = float(stdtrit(n - 1, 0.975)) * stdev(values) / sqrt(n)
+    half = half_width(values)
     return Spread(mean, mean - half, mean + half, n)
 
 

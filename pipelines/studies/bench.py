@@ -113,13 +113,13 @@ class Bench:
     def _teachers(
         self, network: Network, seeds: Sequence[int], rows: int, epochs: int, settings: dict[str, Any]
     ) -> tuple[str, ...]:
-        own = self.own_teacher(network)
-        if own.weights:
-            return (own.spec,) * len(seeds)
+        network = self.own_teacher(network)
+        if network.weights:
+            return (network.spec,) * len(seeds)
         part = self.data.part(rows, teacher=True, **settings.pop("part", {}))
         common = {
-            "student": own.spec, "student_set": dict(own.arguments), "epochs": self._shortened(epochs), **OPTIMISER,
-            "batch_size": 128, **self._inputs(part), **self._test(), **settings,
+            "student": network.spec, "student_set": dict(network.arguments), "epochs": self._shortened(epochs),
+            **OPTIMISER, "batch_size": 128, **self._inputs(part), **self._test(), **settings,
         }  # fmt: skip
         runs = self.pieces.train("training teachers", [{**common, "seed": seed + APART} for seed in seeds])
         return tuple(f"{PREFIX}{run}@last" for run in runs)
@@ -241,7 +241,7 @@ class Bench:
         return values
 
     def known(self, function: Callable[[], Values], default: Values) -> Values:
-        """What a function finds out from pieces; where none are made, `default`."""
+        """The values that a function finds out from pieces; where none are made, `default`."""
         return default if self.pieces.dry else function()
 
     def slope(self, sizes: Sequence[float], values: Sequence[Values]) -> Values:
@@ -251,11 +251,10 @@ class Bench:
         return np.asarray(x @ np.asarray(values) / (x @ x))
 
     def _extraction(self, teacher: str, rows: Rows, settings: dict[str, Any]) -> dict[str, Any]:
-        own = self.settings
-        named = (
-            {"teacher_set": own.teacher_set, "weights": own.weights} if own.weights and teacher == own.teacher else {}
-        )
-        toy = {"min_accuracy": 0.0} if own.toy else {}
+        asked = self.settings
+        is_own = bool(asked.weights) and teacher == asked.teacher
+        named = {"teacher_set": asked.teacher_set, "weights": asked.weights} if is_own else {}
+        toy = {"min_accuracy": 0.0} if asked.toy else {}
         return {"teacher": teacher, **named, "encoding": "full", **toy, **self._inputs(rows), **settings}
 
     def _inputs(self, rows: Rows) -> dict[str, Any]:

@@ -1,7 +1,7 @@
 """Chen et al. 2022: SimKD answers through the teacher's classifier, and learns its last map alone."""
 
 from kdcache.pipelines.studies.bench import Arms, Bench
-from kdcache.pipelines.studies.claims import Claim, Findings
+from kdcache.pipelines.studies.claims import Claim, Findings, accuracies
 from kdcache.pipelines.studies.maps import DIFFERENCES, EPOCHS, POOLED, ROWS, open_maps
 from kdcache.pipelines.studies.study import Study
 
@@ -25,7 +25,7 @@ def run(bench: Bench) -> Findings:
     }
     accuracy = bench.validated(bench.students(arms, maps.student, rows=ROWS, epochs=EPOCHS))
     return Findings(
-        arms={arm: {"accuracy": values} for arm, values in accuracy.items()},
+        arms=accuracies(accuracy),
         evidence={
             "simkd": accuracy["simkd"] - accuracy["kd"],
             "labels": accuracy["simkd"] - accuracy["alone"],

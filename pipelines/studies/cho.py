@@ -3,7 +3,7 @@
 from typing import Any
 
 from kdcache.pipelines.studies.bench import Arms, Bench
-from kdcache.pipelines.studies.claims import Claim, Findings
+from kdcache.pipelines.studies.claims import Claim, Findings, accuracies
 from kdcache.pipelines.studies.study import Study
 
 ROWS, EPOCHS = 3_000, 30
@@ -36,7 +36,7 @@ def run(bench: Bench) -> Findings:
     accuracy |= bench.validated(bench.students(students, bench.mlp(16), rows=ROWS, epochs=EPOCHS))
     small, middle, big = WIDTHS
     return Findings(
-        arms={arm: {"accuracy": values} for arm, values in accuracy.items()},
+        arms=accuracies(accuracy),
         evidence={
             "size": accuracy[f"kd {middle}"] - accuracy[f"kd {big}"],
             "eskd": accuracy[f"eskd {big}"] - accuracy[f"kd {big}"],

@@ -33,9 +33,14 @@ class Claim:
     points: bool = True
 
 
+def accuracies(values: Mapping[str, Values]) -> dict[str, dict[str, Values]]:
+    """Arms of which accuracy alone was measured, as findings have them."""
+    return {arm: {"accuracy": accuracy} for arm, accuracy in values.items()}
+
+
 @dataclass(frozen=True)
 class Findings:
-    """What a study measured.
+    """The measures of a study, and the evidence of its claims.
 
     arms: the measures of each arm by name, a value a seed. evidence: the values of each claim's number, by the claim's
     key. notes: for the reader.

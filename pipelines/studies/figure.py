@@ -3,12 +3,11 @@
 from pathlib import Path
 
 import numpy as np
-from scipy.special import stdtrit
 
 from kdcache.base.figures import figure_class, save_picture
+from kdcache.measures.intervals import half_width
 from kdcache.pipelines.studies.claims import SHARES
 from kdcache.pipelines.studies.outcome import Outcome
-from kdcache.pipelines.studies.verdict import LEVEL
 
 WIDTH, HEAD, ROW = 6.4, 1.1, 0.34  # inches
 
@@ -24,7 +23,7 @@ def draw(outcome: Outcome, path: Path) -> None:
     for place, values in enumerate(arms.values()):
         paired = factor * (values - base)
         mean, count = paired.mean(), len(paired)
-        half = stdtrit(count - 1, 1 - LEVEL / 2) * paired.std(ddof=1) / np.sqrt(count)
+        half = half_width(paired.tolist())
         axes.plot(paired, np.full(count, place) + 0.16, ".", color="tab:gray", alpha=0.6, markersize=5)
         axes.errorbar(mean, place - 0.08, xerr=half, fmt="o", color="tab:blue", capsize=3, markersize=5)
         text = f"{mean:+.2f}" if unit else f"{mean:+.3g}"

@@ -6,7 +6,7 @@ from functools import partial
 import numpy as np
 
 from kdcache.pipelines.studies.bench import Arms, Bench, BySeed
-from kdcache.pipelines.studies.claims import Claim, Findings, Values
+from kdcache.pipelines.studies.claims import Claim, Findings, Values, accuracies
 from kdcache.pipelines.studies.study import Study
 from kdcache.store.store import Store
 
@@ -47,7 +47,7 @@ def run(bench: Bench) -> Findings:
     singles = np.array([accuracy[f"assistant {width}"] for width in WIDTHS])
     best = singles[[int(fit[-1]) for fit in fits], np.arange(len(fits))]
     return Findings(
-        arms={arm: {"accuracy": values} for arm, values in accuracy.items()},
+        arms=accuracies(accuracy),
         evidence={
             "direct": accuracy["weighted"] - accuracy["direct"],
             "mean": accuracy["weighted"] - accuracy["mean"],

@@ -3,7 +3,7 @@
 from typing import Any
 
 from kdcache.pipelines.studies.bench import Arms, Bench
-from kdcache.pipelines.studies.claims import Claim, Findings
+from kdcache.pipelines.studies.claims import Claim, Findings, accuracies
 from kdcache.pipelines.studies.maps import DIFFERENCES, EPOCHS, ROWS, open_maps
 from kdcache.pipelines.studies.study import Study
 
@@ -33,7 +33,7 @@ def run(bench: Bench) -> Findings:
     }
     accuracy = bench.validated(bench.students(arms, maps.student, ROWS, EPOCHS))
     return Findings(
-        arms={arm: {"accuracy": values} for arm, values in accuracy.items()},
+        arms=accuracies(accuracy),
         evidence={name: accuracy[name] - accuracy["kd"] for name in FAMILIES},
     )
 

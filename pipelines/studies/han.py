@@ -1,7 +1,7 @@
 """Han et al. 2021: the teacher's channels are put in the student's order before features are compared."""
 
 from kdcache.pipelines.studies.bench import Arms, Bench
-from kdcache.pipelines.studies.claims import Claim, Findings
+from kdcache.pipelines.studies.claims import Claim, Findings, accuracies
 from kdcache.pipelines.studies.maps import DIFFERENCES, EPOCHS, ROWS, open_maps
 from kdcache.pipelines.studies.study import Study
 
@@ -26,7 +26,7 @@ def run(bench: Bench) -> Findings:
     }
     accuracy = bench.validated(bench.students(arms, maps.student, rows=ROWS, epochs=EPOCHS))
     return Findings(
-        arms={arm: {"accuracy": values} for arm, values in accuracy.items()},
+        arms=accuracies(accuracy),
         evidence={
             "order": accuracy["aligned"] - accuracy["as they come"],
             "labels": accuracy["aligned"] - accuracy["alone"],

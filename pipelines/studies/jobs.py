@@ -25,13 +25,13 @@ def groups_of(settings: Sequence[TrainSettings], jobs: int) -> list[list[TrainSe
     """Groups that share a stream, small enough that every process has one."""
     largest = max(1, min(TOGETHER, -(-len(settings) // jobs)))
     groups: list[list[TrainSettings]] = []
-    for each in settings:
+    for run in settings:
         for group in groups:
-            if len(group) < largest and not unequal_settings([group[0], each]):
-                group.append(each)
+            if len(group) < largest and not unequal_settings([group[0], run]):
+                group.append(run)
                 break
         else:
-            groups.append([each])
+            groups.append([run])
     return groups
 
 

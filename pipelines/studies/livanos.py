@@ -14,7 +14,7 @@ from kdcache.networks.build import build_network
 from kdcache.networks.weights import load_weights
 from kdcache.pipelines.settings import ExtractSettings
 from kdcache.pipelines.studies.bench import Arms, Bench, BySeed
-from kdcache.pipelines.studies.claims import Claim, Findings
+from kdcache.pipelines.studies.claims import Claim, Findings, accuracies
 from kdcache.pipelines.studies.counterfactuals import counterfactuals, save
 from kdcache.pipelines.studies.study import Study
 from kdcache.store.store import Store
@@ -55,7 +55,7 @@ def run(bench: Bench) -> Findings:
         runs |= bench.students(arm, network, ROWS, EPOCHS, **settings)
     accuracy = bench.validated(runs)
     return Findings(
-        arms={arm: {"accuracy": values} for arm, values in accuracy.items()},
+        arms=accuracies(accuracy),
         evidence={
             "gain": accuracy["counterfactual"] - accuracy["lacking"],
             "control": accuracy["counterfactual"] - accuracy["unchanged"],

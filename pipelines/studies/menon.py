@@ -8,7 +8,7 @@ import numpy as np
 from scipy.stats import spearmanr
 
 from kdcache.pipelines.studies.bench import Arms, Bench, BySeed
-from kdcache.pipelines.studies.claims import Claim, Findings, Values
+from kdcache.pipelines.studies.claims import Claim, Findings, Values, accuracies
 from kdcache.pipelines.studies.study import Study
 from kdcache.store.store import Store
 
@@ -56,7 +56,7 @@ def run(bench: Bench) -> Findings:
     ]
     by_error, by_accuracy, variance = np.transpose(orders)
     return Findings(
-        arms={arm: {"accuracy": values} for arm, values in accuracy.items()},
+        arms=accuracies(accuracy),
         evidence={
             "variance": variance,
             "bayes": gains[0],

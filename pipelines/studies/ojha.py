@@ -1,7 +1,7 @@
 """Ojha et al. 2023: what gets distilled? A student of grey pictures learns from its teacher to see through colour."""
 
 from kdcache.pipelines.studies.bench import Arms, Bench
-from kdcache.pipelines.studies.claims import Claim, Findings
+from kdcache.pipelines.studies.claims import Claim, Findings, accuracies
 from kdcache.pipelines.studies.maps import LAST
 from kdcache.pipelines.studies.study import Study
 
@@ -36,7 +36,7 @@ def run(bench: Bench) -> Findings:
         {arm: runs[arm] for arm in ("alone", "kl")}, (bench.store(teacher, tests),), ("accuracy",), rows=tests
     )
     return Findings(
-        arms={arm: {"accuracy": values} for arm, values in tinted.items()},
+        arms=accuracies(tinted),
         evidence={
             **{arm: tinted[arm] - tinted["alone"] for arm in FIGURES},
             "order": tinted["hint"] - tinted["kl"],

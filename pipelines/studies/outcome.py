@@ -64,7 +64,7 @@ class Outcome(Record):
 
     @property
     def verdict(self) -> str:
-        """How many claims were shown, such as `shown 2 of 3, reversed 1`."""
+        """The number of claims that were shown, such as `shown 2 of 3, reversed 1`."""
         count = [claim.verdict for claim in self.claims].count
         reversed_text = f", reversed {count('reversed')}" if count("reversed") else ""
         return f"shown {count('shown')} of {len(self.claims)}{reversed_text}"

@@ -7,12 +7,13 @@ import numpy as np
 
 from kdcache.base.whole_files import write_whole
 from kdcache.errors import InvalidInputError
+from kdcache.measures.intervals import LEVEL
 from kdcache.pipelines.studies.catalogue import STUDIES, load_study
 from kdcache.pipelines.studies.claims import SHARES
 from kdcache.pipelines.studies.outcome import ClaimOutcome, Outcome, load
 from kdcache.pipelines.studies.settings import FIRST_SEED, SEEDS
 from kdcache.pipelines.studies.study import Study
-from kdcache.pipelines.studies.verdict import LEVEL, decided
+from kdcache.pipelines.studies.verdict import decided
 
 HEAD = """# Studies: published systems, asked again from stores
 

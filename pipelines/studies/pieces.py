@@ -54,33 +54,33 @@ class Pieces:
         """Train runs that are not there yet, and return the folder of each. Raises the first error of a run, and
         InterruptedRunError once a stop is requested."""
         settings = [self._run(values) for values in trainings]
-        runs = {each.run: each for each in settings}
-        self.note(*(command_line("train", "run", each) for each in runs.values()))
-        missing = [] if self.dry else [each for each in runs.values() if not _is_trained(each)]
+        runs = {run.run: run for run in settings}
+        self.note(*(command_line("train", "run", run) for run in runs.values()))
+        missing = [] if self.dry else [run for run in runs.values() if not _is_trained(run)]
         self.present += len(runs) - len(missing)
         done = len(runs) - len(missing)
         for count in train_all(self.stages.train, groups_of(missing, self.jobs), self.jobs, self.stop):
             done += count
             self.made += count
             self.progress(label, done, len(runs))
-        return [each.run for each in settings]
+        return [run.run for run in settings]
 
     def extract(self, label: str, extractions: Sequence[dict[str, Any]]) -> list[str]:
         """Extract stores that are not there yet, and return the path of each."""
         settings = [self._store(values) for values in extractions]
-        for number, each in enumerate(settings):
-            self.note(command_line("extract", "store", each))
+        for number, store in enumerate(settings):
+            self.note(command_line("extract", "store", store))
             if self.dry:
                 continue
             self.stop.check(ADVICE)
-            if Path(each.store).exists() and sealed_ids(open_place(each.store)):
+            if Path(store.store).exists() and sealed_ids(open_place(store.store)):
                 self.present += 1
             else:
                 with one_thread():
-                    summary = self.stages.extract(each, stop=self.stop)
+                    summary = self.stages.extract(store, stop=self.stop)
                 self.made, self.rows_asked = self.made + 1, self.rows_asked + summary.rows
             self.progress(label, number + 1, len(settings))
-        return [each.store for each in settings]
+        return [store.store for store in settings]
 
     def compare(self, settings: CompareSettings) -> Comparison | None:
         """Hold runs against a store; None where nothing is made."""

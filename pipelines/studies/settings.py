@@ -40,6 +40,6 @@ class StudySettings(BaseModel):
     folder: str = Field(default="studies", description="where teachers, stores, runs and verdicts are kept")
     jobs: Annotated[int, Range(1, 64)] = Field(default=1, description="processes that train, one thread each")
     toy: bool = Field(default=False, description="digits, two seeds, two epochs: does it run at all")
-    commands: bool = Field(default=False, description="print the kdcache lines of every arm, and do nothing")
+    commands: bool = Field(default=False, description="print the kdcache lines of every arm, and run none of them")
     page: str = Field(default="", description="write the page (.md) of the outcomes in the folder, and run nothing")
     plot: bool = Field(default=True, description="draw the picture of the arms")

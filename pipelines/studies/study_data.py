@@ -60,7 +60,7 @@ class StudyData:
             if not (data.labels >= 0).all():
                 raise InvalidInputError(
                     f"{int((data.labels < 0).sum())} of {len(data)} rows of the {name} split have no label; a study "
-                    "needs all of them: leave these out with rows=FILE"
+                    "needs all of them: make a data set of the others"
                 )
         if len(train) < train.classes * 10:
             raise InvalidInputError(
@@ -91,14 +91,14 @@ class StudyData:
         """The number of rows that are held out."""
         return min(HELD_OUT, len(self.train) // 6)
 
-    def part(self, rows: int, *, skip: int = 0, teacher: bool = False, **arguments: Any) -> dict[str, Any]:
-        """The arguments of so many training rows behind the first `skip`, or of as many as there are. `teacher`: rows
-        of a teacher, whose number the user does not change. `arguments`: further ones, such as noise=0.3."""
+    def part(self, rows: int, *, teacher: bool = False, **arguments: Any) -> dict[str, Any]:
+        """The arguments of the first so many training rows, or of as many as there are. `teacher`: rows of a teacher,
+        whose number the user does not change. `arguments`: further ones, such as noise=0.3."""
         count = rows if teacher or not self.rows else self.rows
         if self.toy:
-            count, skip = min(count, TOY_TEACHER if teacher else TOY_STUDENT), min(skip, TOY_TEACHER)
-        stop = min(skip + count, len(self.train) - self.held_out_rows)
-        return {**self.train_set, **self._range(max(stop - count, 0), stop), **arguments}
+            count = min(count, TOY_TEACHER if teacher else TOY_STUDENT)
+        stop = min(count, len(self.train) - self.held_out_rows)
+        return {**self.train_set, **self._range(0, stop), **arguments}
 
     def held_out(self, rows: int = HELD_OUT) -> dict[str, Any]:
         """The arguments of rows that are held out from the training split."""

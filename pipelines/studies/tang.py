@@ -1,7 +1,7 @@
 """Tang et al. 2020: what part of a teacher's word helps? Pseudo-teachers each keep one part of it."""
 
 from kdcache.pipelines.studies.bench import Arms, Bench
-from kdcache.pipelines.studies.claims import Claim, Findings
+from kdcache.pipelines.studies.claims import Claim, Findings, accuracies
 from kdcache.pipelines.studies.study import Study
 
 KEPT = (1, 2, 5)  # of the top-k pseudo-teachers
@@ -31,7 +31,7 @@ def run(bench: Bench) -> Findings:
     accuracy = bench.validated(bench.students(arms, bench.mlp(32), rows=500, epochs=80))
     best = [accuracy[f"kd-topk {k}"] for k in KEPT]
     return Findings(
-        arms={arm: {"accuracy": values} for arm, values in accuracy.items()},
+        arms=accuracies(accuracy),
         evidence={
             "kd": accuracy["kd"] - accuracy["alone"],
             "pt": accuracy["kd-pt"] - accuracy["alone"],

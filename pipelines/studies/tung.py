@@ -1,7 +1,7 @@
 """Tung & Mori 2019: pairs of rows that are alike for the teacher are to be alike for the student."""
 
 from kdcache.pipelines.studies.bench import Arms, Bench
-from kdcache.pipelines.studies.claims import Claim, Findings
+from kdcache.pipelines.studies.claims import Claim, Findings, accuracies
 from kdcache.pipelines.studies.maps import DIFFERENCES, EPOCHS, ROWS, open_maps
 from kdcache.pipelines.studies.study import Study
 
@@ -27,7 +27,7 @@ def run(bench: Bench) -> Findings:
     }
     accuracy = bench.validated(bench.students(arms, maps.student, rows=ROWS, epochs=EPOCHS))
     return Findings(
-        arms={arm: {"accuracy": values} for arm, values in accuracy.items()},
+        arms=accuracies(accuracy),
         evidence={"sp": accuracy["sp"] - accuracy["alone"], "both": accuracy["kd + sp"] - accuracy["kd"]},
     )
 

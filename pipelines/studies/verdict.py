@@ -6,23 +6,22 @@ from math import sqrt
 from typing import Literal
 
 import numpy as np
-from scipy.special import stdtr, stdtrit
+from scipy.special import stdtr
 
+from kdcache.measures.intervals import LEVEL, half_width
 from kdcache.pipelines.studies.claims import Claim, Values
 
-LEVEL = 0.05
 Verdict = Literal["shown", "not shown", "reversed"]
 
 
 @dataclass(frozen=True)
 class Judged:
-    """The judgement of one claim: mean and 95 % interval of its number over n seeds, by Student's t; `p`, the least
+    """The judgement of one claim: mean and 95 % interval of its number over seeds, by Student's t; `p`, the least
     level at which the interval would be on one side of the claim's bounds; and the verdict."""
 
     mean: float
     low: float
     high: float
-    n: int
     p: float
     verdict: Verdict
 
@@ -38,17 +37,16 @@ def judge(claim: Claim, values: Values) -> Judged:
         raise ValueError(f"{claim.text}: {len(values)} values, {int(np.isfinite(values).sum())} of them finite")
     mean, n = float(np.mean(values)), len(values)
     error = float(np.std(values, ddof=1)) / sqrt(n)
-    half = float(stdtrit(n - 1, 1 - LEVEL / 2)) * error
-    low, high = mean - half, mean + half
+    half = half_width(values.tolist())
     side = -_distance(claim, mean)
     p = 2 * float(stdtr(n - 1, -abs(side) / error)) if error else float(side == 0)
     decided = p < LEVEL
     verdict: Verdict = "not shown" if not decided else "shown" if side < 0 else "reversed"
-    return Judged(mean, low, high, n, min(p, 1.0), verdict)
+    return Judged(mean, mean - half, mean + half, min(p, 1.0), verdict)
 
 
 def _distance(claim: Claim, mean: float) -> float:
-    """How far a mean lies inside the claimed side; negative outside."""
+    """The distance of a mean from the bounds of the claimed side; negative outside."""
     if claim.direction == "same":
         return claim.margin - abs(mean)
     return mean + claim.margin if claim.direction == "not below" else mean

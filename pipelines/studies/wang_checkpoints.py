@@ -3,7 +3,7 @@
 from typing import Any
 
 from kdcache.pipelines.studies.bench import Arms, Bench
-from kdcache.pipelines.studies.claims import Claim, Findings
+from kdcache.pipelines.studies.claims import Claim, Findings, accuracies
 from kdcache.pipelines.studies.study import Study
 
 EPOCHS, ROWS = 20, 500
@@ -35,7 +35,7 @@ def run(bench: Bench) -> Findings:
         for epoch, mark in ((12, kept[12]), (EPOCHS, 0))
     }
     return Findings(
-        arms={arm: {"accuracy": values} for arm, values in accuracy.items()},
+        arms=accuracies(accuracy),
         evidence={
             "as_good": accuracy["epoch 12"] - accuracy[f"epoch {EPOCHS}"],
             "better": accuracy["epoch 12"] - accuracy[f"epoch {EPOCHS}"],

@@ -31,7 +31,7 @@ RESULTS = tuple(
 
 
 def shown(monkeypatch: pytest.MonkeyPatch, width: int) -> str:
-    """What is drawn of a check and of a sweep that is 40 % done."""
+    """The drawing of a check and of a sweep that is 40 % done."""
     console = Console(file=io.StringIO(), width=width, force_terminal=True, color_system=None)
     monkeypatch.setattr(live, "terminal", lambda: console)
     with live_table(quiet=False) as (report, progress):

@@ -6,8 +6,9 @@ from scipy import stats
 from statsmodels.stats.multitest import multipletests
 from statsmodels.stats.weightstats import DescrStatsW
 
+from kdcache.measures.intervals import LEVEL
 from kdcache.pipelines.studies.claims import Claim
-from kdcache.pipelines.studies.verdict import LEVEL, adjusted, judge
+from kdcache.pipelines.studies.verdict import adjusted, judge
 
 UP = np.array([0.8, 1.3, 0.4, 1.1, 0.9, 1.6, 0.2, 1.0])
 
