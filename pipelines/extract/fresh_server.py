@@ -11,12 +11,14 @@ from kdcache.pipelines.extract.fresh_draws import fresh_environment, start_in
 from kdcache.pipelines.extract.fresh_process import Channel, open_dataset, serve
 from kdcache.views.workers import outlive_signals
 
-IMPORTED = ["kdcache.pipelines.extract.fresh_server"]
+IMPORTED = "kdcache.pipelines.extract.fresh_server"
 
 
 @contextmanager
-def shared_server() -> Iterator[None]:
-    """While open, fresh processes are forked from one server, which starts with the first."""
+def shared_server(*imported: str) -> Iterator[None]:
+    """While open, fresh processes are forked from one server, which starts with the first. `imported`: further modules
+    that the server imports, for other processes that are forked from it."""
+    get_context("forkserver").set_forkserver_preload([IMPORTED, *imported])
     start = fresh_draws.launch
     fresh_draws.launch = start_from_server
     try:
@@ -27,7 +29,6 @@ def shared_server() -> Iterator[None]:
 
 def start_from_server() -> tuple[Channel, Callable[[], None]]:
     """A process that has imported kdcache, and nothing else of this one's; it ends with this one."""
-    get_context("forkserver").set_forkserver_preload(IMPORTED)
     return start_in("forkserver", _serve, fresh_environment())
 
 

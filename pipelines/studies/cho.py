@@ -7,7 +7,7 @@ from kdcache.pipelines.studies.claims import Claim, Findings, accuracies
 from kdcache.pipelines.studies.study import Study
 
 ROWS, EPOCHS = 3_000, 30
-WIDTHS = (16, 128, 768)
+WIDTHS = (16, 128, 512)
 LONG: dict[str, Any] = {"epochs": 60, "schedule": "step", "step_epochs": (18,)}  # 200 and 60 epochs of the paper
 SHORT: dict[str, Any] = {"epochs": 15, "schedule": "step", "step_epochs": (5,)}  # 50 and 15 of the paper
 CLAIMS = {

@@ -9,7 +9,7 @@ from kdcache.measures.intervals import half_width
 from kdcache.pipelines.studies.claims import SHARES
 from kdcache.pipelines.studies.outcome import Outcome
 
-WIDTH, HEAD, ROW = 6.4, 1.1, 0.34  # inches
+WIDTH, HEAD, ROW = 6.4, 1.3, 0.34  # inches
 
 
 def draw(outcome: Outcome, path: Path) -> None:
@@ -34,5 +34,7 @@ def draw(outcome: Outcome, path: Path) -> None:
     name = measure.replace("_", " ")
     axes.set_xlabel(f"{name} less {outcome.baseline}" + (f", {unit}" if unit else ""))
     level = f"{outcome.baseline}: {factor * base.mean():.4g}" + (" %" if unit else "")
-    axes.set_title(f"{outcome.study}: {outcome.question}\n{level}, n {len(base)}, mean and 95 % interval", fontsize=9)
+    data = outcome.data.partition(": ")[0]
+    text = f"{outcome.study}: {outcome.question}\n{data}\n{level}, n {len(base)}, mean and 95 % interval"
+    axes.set_title(text, fontsize=9)
     save_picture(figure, path)

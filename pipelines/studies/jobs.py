@@ -1,8 +1,10 @@
 """Students are trained in this process or in several, one thread each: bits do not depend on how many."""
 
 import threading
+import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor, wait
+from dataclasses import dataclass
 from multiprocessing import get_context
 from multiprocessing.synchronize import Event
 from typing import Any
@@ -35,28 +37,33 @@ def groups_of(settings: Sequence[TrainSettings], jobs: int) -> list[list[TrainSe
     return groups
 
 
-def train_all(train: Train, groups: Sequence[list[TrainSettings]], jobs: int, stop: StopRequest) -> Iterator[int]:
-    """Train groups in so many processes, one thread each, and yield the size of each that ends. With one job it is this
-    process: bits do not depend on it."""
+@dataclass(frozen=True)
+class Trained:
+    """A group that was trained: how many runs, and the CPU seconds that another process spent on them."""
+
+    runs: int
+    cpu_seconds: float = 0.0
+
+
+def train_all(train: Train, groups: Sequence[list[TrainSettings]], jobs: int, stop: StopRequest) -> Iterator[Trained]:
+    """Train groups in so many processes, one thread each, and yield each that ends. With one job it is this process:
+    bits do not depend on it."""
     if jobs == 1 or len(groups) < 2:
         for group in groups:
             stop.check(ADVICE)
             with one_thread():
                 _train_group(train, group, stop)
-            yield len(group)
+            yield Trained(len(group))
         return
-    context = get_context("spawn")
+    context = get_context("forkserver")  # whose server has imported torch already, see `shared_server`
     stopping = context.Event()
     pool = ProcessPoolExecutor(min(jobs, len(groups)), context, initializer=_begin, initargs=(stopping,))
     try:
-        sizes = {pool.submit(_train_group, train, group): len(group) for group in groups}
-        pending = set(sizes)
+        pending = {pool.submit(_train_group, train, group) for group in groups}
         while pending:
             stop.check(ADVICE)
             ended, pending = wait(pending, timeout=1.0, return_when=FIRST_COMPLETED)
-            for future in ended:
-                future.result()
-                yield sizes[future]
+            yield from (future.result() for future in ended)
     finally:
         stopping.set()
         pool.shutdown(cancel_futures=True)
@@ -77,7 +84,9 @@ def _begin(stopping: Event) -> None:
     torch.set_num_threads(1)
 
 
-def _train_group(train: Train, group: list[TrainSettings], stop: StopRequest | None = None) -> None:
+def _train_group(train: Train, group: list[TrainSettings], stop: StopRequest | None = None) -> Trained:
+    start = time.process_time()
     for outcome in train(group, stop=stop or _stop):
         if outcome.error is not None:
             raise outcome.error
+    return Trained(len(group), time.process_time() - start)

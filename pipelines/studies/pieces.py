@@ -36,7 +36,8 @@ class Stages:
 @dataclass
 class Pieces:
     """The pieces in a folder. dry: nothing is made, `commands` alone are noted. made, present: stores and runs.
-    rows_asked: rows that teachers were asked for, (position, view) pairs. data_digest: of both splits' identities."""
+    rows_asked: rows that teachers were asked for, (position, view) pairs. cpu_seconds: of other processes that trained.
+    data_digest: of both splits' identities."""
 
     folder: Path
     stages: Stages
@@ -49,6 +50,7 @@ class Pieces:
     made: int = 0
     present: int = 0
     rows_asked: int = 0
+    cpu_seconds: float = 0.0
 
     def train(self, label: str, trainings: Sequence[dict[str, Any]]) -> list[str]:
         """Train runs that are not there yet, and return the folder of each. Raises the first error of a run, and
@@ -59,9 +61,10 @@ class Pieces:
         missing = [] if self.dry else [run for run in runs.values() if not _is_trained(run)]
         self.present += len(runs) - len(missing)
         done = len(runs) - len(missing)
-        for count in train_all(self.stages.train, groups_of(missing, self.jobs), self.jobs, self.stop):
-            done += count
-            self.made += count
+        for trained in train_all(self.stages.train, groups_of(missing, self.jobs), self.jobs, self.stop):
+            done += trained.runs
+            self.made += trained.runs
+            self.cpu_seconds += trained.cpu_seconds
             self.progress(label, done, len(runs))
         return [run.run for run in settings]
 

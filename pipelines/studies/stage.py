@@ -73,7 +73,7 @@ def run_study(settings: StudySettings, *, progress: Progress = silent, stop: Sto
     data = StudyData.open(settings)
     require_enough(study, data)
     make_folder(folder)
-    with held(folder), shared_server():
+    with held(folder), shared_server(train_together.__module__):
         pieces = Pieces(folder, STAGES, data.digest, settings.jobs, progress=progress, stop=stop or StopRequest())
         bench = Bench(settings, pieces, data)
         findings = study.run(bench)
@@ -83,7 +83,7 @@ def run_study(settings: StudySettings, *, progress: Progress = silent, stop: Sto
             data=f"{data.train.name}: {len(data.train):,} rows, tested on {len(data.test):,}", seeds=bench.seeds,
             toy=settings.toy, baseline=study.baseline, measure=study.measure, arms=plain(findings.arms),
             claims=judged_claims(study, findings), differences=study.differences, notes=findings.notes,
-            seconds=time.monotonic() - start, cpu_seconds=_cpu_seconds() - cpu, made=pieces.made,
+            seconds=time.monotonic() - start, cpu_seconds=_cpu_seconds() - cpu + pieces.cpu_seconds, made=pieces.made,
             present=pieces.present, rows_asked=pieces.rows_asked, versions=machine.versions,
             device=f"{machine.device}, {machine.cpu_capability}",
             command=command_line("study", "study", given),

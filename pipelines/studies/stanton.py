@@ -7,12 +7,13 @@ from kdcache.pipelines.studies.study import Study
 ROWS, EPOCHS, MEMBERS = 3_000, 30, 6
 SMALL = (200, 2_000, 20_000)  # rows that students see of the answers of a teacher of 200 rows
 SAMPLES = 100_000  # that each of these students sees, whatever its rows
-MEASURES = ("agreement", "kl_to_teacher", "accuracy")
+MEASURES = ("agreement", "kl_to_teacher", "accuracy", "ece")
 CLAIMS = {
     "temperature": Claim("T = 4 raises test agreement over T = 1"),
     "temperature_kl": Claim("T = 4 lowers KL(teacher || student) on test rows", points=False),
     "members": Claim("five members raise test agreement with the ensemble over one"),
     "members_accuracy": Claim("five members leave accuracy as it is", direction="same", margin=0.005),
+    "calibrated": Claim("five members, the most faithful, make the better calibrated student: ECE under that of one"),
     "data": Claim("four times the rows, at equal steps, raise test agreement"),
     "data_train": Claim("four times the rows, at equal steps, lower train agreement"),
     "own": Claim("the student agrees more with its teacher than that of an independent teacher does"),
@@ -54,6 +55,7 @@ def run(bench: Bench) -> Findings:
             "temperature_kl": values["T 1, one"]["kl_to_teacher"] - one["kl_to_teacher"],
             "members": five["agreement"] - one["agreement"],
             "members_accuracy": five["accuracy"] - one["accuracy"],
+            "calibrated": one["ece"] - five["ece"],
             "data": values["T 4, 4 x rows"]["agreement"] - one["agreement"],
             "data_train": seen["T 4, one"]["agreement"] - seen["T 4, 4 x rows"]["agreement"],
             "own": one["agreement"] - values["T 4, independent"]["agreement"],

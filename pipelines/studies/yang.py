@@ -5,7 +5,7 @@ from kdcache.pipelines.studies.claims import Claim, Findings
 from kdcache.pipelines.studies.study import Study
 
 ROWS, EPOCHS, HELD_OUT = 3_000, 30, 5_000
-WIDTHS = (16, 64, 256, 1024)
+WIDTHS = (16, 64, 256, 512)
 TEMPERATURES = ("1", "2", "calibrated")
 CLAIMS = {
     "overconfident": Claim("bigger teachers are worse calibrated: the teacher's ECE a doubling of its width"),
