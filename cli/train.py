@@ -25,4 +25,7 @@ def command(flags: dict[str, Any], config: str | None, as_json: bool, **old_weig
     with stopping(as_json) as stop, progress_bar(quiet=as_json or not is_first) as progress:
         summary = train(settings, progress=progress, stop=stop, announce=announce)
     if is_first:
-        print_record(summary.model_dump(), as_json=as_json, title="trained")
+        record = summary.model_dump()
+        if "selected" in record and not as_json:  # by epoch in metrics.jsonl
+            record["selected"] = {name: round(sum(e) / max(len(e), 1), 3) for name, e in summary.selected.items()}
+        print_record(record, as_json=as_json, title="trained")

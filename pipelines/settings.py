@@ -128,7 +128,7 @@ class ExtractSettings(Settings):
 
 AUTO = "auto"
 LATER = frozenset(
-    {"labels", "val_epochs", "trust", "curriculum"}
+    {"labels", "val_epochs", "trust", "curriculum", "select_set", "select_steps", "select_rate"}
 )  # settings that records on disk may lack; at their default they are left out
 
 
@@ -168,6 +168,17 @@ class TrainSettings(Settings):
     curriculum: Pace = Field(
         default="",
         description="EPOCHS or EPOCHS:START: the share of easiest rows that count grows from START (0.2) to all",
+    )
+    select_set: Arguments = Field(
+        default={},
+        description="key=value that select held-out rows of the data, such as range=50000:51000: the drop of the loss "
+        "on them switches terms of the objective on and off",
+    )
+    select_steps: Annotated[int, Range(1, ROWS_OF_BATCH_MAX)] = Field(
+        default=10, description="steps until terms are selected anew"
+    )
+    select_rate: Annotated[float, Range(0.0, LARGE)] = Field(
+        default=0.5, description="by which their selection learns; 0: at random"
     )
     over_epochs: Arguments = Field(
         default={}, description="w_ce, w_kd or a setting as EPOCH:VALUE,..., for example w_kd=0:0.9,30:0.1"

@@ -10,13 +10,20 @@ from kdcache.errors import InvalidInputError
 from kdcache.objectives.batch import Batch
 from kdcache.objectives.objective import Objective
 from kdcache.objectives.outputs import Outputs
+from kdcache.objectives.selection import Selection
 
 
 class Joint(nn.Module):
-    """The sum of several objectives, `kd+hint`: the first one counts the hard labels, each its own term."""
+    """The sum of several objectives, `kd+hint`: the first one counts the hard labels, each its own term.
 
-    def __init__(self, parts: Sequence[Objective]) -> None:
+    selection: the policy that switches their terms on and off, None where all count always. Hard labels always count.
+    """
+
+    selection: Selection | None
+
+    def __init__(self, parts: Sequence[Objective], selection: Selection | None = None) -> None:
         super().__init__()
+        self.selection = selection
         self.parts = nn.ModuleList(parts)
         if counting := [type(part.term).__name__ for part in parts[1:] if part.w_ce]:
             raise InvalidInputError(
@@ -26,7 +33,10 @@ class Joint(nn.Module):
 
     def forward(self, outputs: Outputs | Tensor, batch: Batch) -> Tensor:
         """The scalar loss: the sum of the parts'."""
-        losses: list[Tensor] = [part(outputs, batch) for part in self.parts]
+        chosen = [True] * len(self.parts) if self.selection is None else self.selection.chosen.tolist()
+        losses: list[Tensor] = [
+            part(outputs, batch, with_term=is_on) for part, is_on in zip(self.parts, chosen, strict=True)
+        ]
         return sum(losses[1:], losses[0])
 
     def gathers(self, epoch: int) -> bool:

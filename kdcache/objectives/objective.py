@@ -68,12 +68,13 @@ class Objective(nn.Module):
         self.register_buffer("trust", torch.tensor(tuple(trust)) if len(trust) else None, persistent=False)
         self._check()
 
-    def forward(self, outputs: Outputs | Tensor, batch: Batch) -> Tensor:
-        """Scalar loss in nats, mean over the rows; the student's outputs, or its logits [B, C] alone, f32 or f64."""
+    def forward(self, outputs: Outputs | Tensor, batch: Batch, *, with_term: bool = True) -> Tensor:
+        """Scalar loss in nats, mean over the rows; the student's outputs, or its logits [B, C] alone, f32 or f64.
+        with_term: false for a step in which the hard labels alone count."""
         outputs = Outputs.of(outputs)
         logits = outputs.logits
         values = {name: ramp(batch.time) for name, ramp in self.over_epochs.items()}
-        w_ce, w_kd = values.pop("w_ce", self.w_ce), values.pop("w_kd", self.w_kd)
+        w_ce, w_kd = values.pop("w_ce", self.w_ce), values.pop("w_kd", self.w_kd) * with_term
         self._require_weighable(batch, counts=bool(w_kd))
         if self.trust is not None:
             return self._trusted(outputs, batch, values, self.trust.to(logits.dtype))

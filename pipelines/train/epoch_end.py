@@ -5,6 +5,25 @@ from typing import Any
 
 from kdcache.base.records import Record
 
+COLUMNS = {"epoch", "loss", "lr", "seconds", "drift_levels"}  # of metrics.jsonl
+SELECTED = "selected."  # begins those of the share of the epoch's steps in which a term was on
+
+
+def selected_columns(shares: dict[str, float]) -> dict[str, float]:
+    """Shares by term as columns of metrics.jsonl."""
+    return {f"{SELECTED}{name}": share for name, share in shares.items()}
+
+
+def selected_by_epoch(metrics: list[dict[str, Any]]) -> dict[str, tuple[float, ...]]:
+    """Shares by epoch of each term that is switched on and off."""
+    columns = [name for name in (metrics[-1] if metrics else {}) if name.startswith(SELECTED)]
+    return {name.removeprefix(SELECTED): tuple(line[name] for line in metrics) for name in columns}
+
+
+def is_validated(name: str) -> bool:
+    """True for a column of metrics.jsonl that is a measure of the validation."""
+    return name not in COLUMNS and not name.startswith(SELECTED)
+
 
 class EpochEnd(Record):
     """The end of an epoch: its line in metrics.jsonl, how many epochs there are, and the best accuracy so far."""

@@ -104,6 +104,7 @@ def _require_plain(settings: TrainSettings) -> None:
     """Raises InvalidInputError where settings of an objective would be ignored."""
     objective_settings = (
         "set", "then", "over_epochs", "kd_epochs", "temperature", "ensemble_weights", "curriculum",
+        "select_set",
     )  # fmt: skip
     names = [name for name in objective_settings if getattr(settings, name) != TrainSettings.model_fields[name].default]
     if names:

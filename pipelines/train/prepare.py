@@ -15,6 +15,7 @@ from kdcache.base.launch import launched
 from kdcache.base.progress import Progress, silent
 from kdcache.errors import InvalidInputError
 from kdcache.networks.simkd import SimKDStudent
+from kdcache.objectives.batch import Batch
 from kdcache.objectives.joined import AnyObjective, wrapped
 from kdcache.objectives.tap_pairs import Sizes
 from kdcache.pipelines.settings import TrainSettings
@@ -24,6 +25,7 @@ from kdcache.pipelines.train.first_answers import mode_notes, require_answers
 from kdcache.pipelines.train.longer import why_not_longer
 from kdcache.pipelines.train.objective import build_objective, chosen_temperature
 from kdcache.pipelines.train.run import Run
+from kdcache.pipelines.train.selection import add_selection
 from kdcache.pipelines.train.sizes import sizes_of
 from kdcache.pipelines.train.student import (
     build_student,
@@ -37,7 +39,7 @@ from kdcache.pipelines.train.taken import Taken
 from kdcache.pipelines.train.training_state import Student, unweighed
 from kdcache.pipelines.train.trust import chosen_trust, trust_notes
 from kdcache.pipelines.train.unused_settings import unused_notes
-from kdcache.pipelines.train.validating import require_own_folder, validation_loader
+from kdcache.pipelines.train.validating import held_out_loader, require_own_folder, validation_loader
 from kdcache.store.lineage import SavedNetwork, weights_metadata
 from kdcache.store.store import Store
 from kdcache.training.batch_stream import BatchStream
@@ -84,15 +86,27 @@ class Inputs:
 
 @dataclass(frozen=True)
 class Loaders:
-    """The loaders of the training and the validation split; `record` holds the `inputs_of` each of them."""
+    """The loaders of the training and the validation split, and of rows that terms are selected by; `record` holds the
+    `inputs_of` each of them."""
 
     training: BatchStream
     validating: BatchStream | None
     record: dict[str, Any]
+    selecting: BatchStream | None = None
 
     @property
     def all(self) -> list[BatchStream]:
-        return [loader for loader in (self.training, self.validating) if loader is not None]
+        return [loader for loader in (self.training, self.validating, self.selecting) if loader is not None]
+
+    def held_out_batches(self) -> tuple[Batch, ...]:
+        """The rows that terms are selected by, drawn once and kept on the device: they are asked about again and
+        again."""
+        if self.selecting is None:
+            return ()
+        self.selecting.set_epoch(0)
+        batches = tuple(batch for batch in self.selecting if len(batch.positions))
+        self.selecting.close()
+        return batches
 
     def close(self) -> None:
         """End the workers and threads of the loaders."""
@@ -151,6 +165,7 @@ def make_student(settings: TrainSettings, inputs: Inputs) -> Student:
 
     objective = build_objective(settings, inputs.teachers, temperature, sizes, trust=trust).to(inputs.device)
     require_learnable(objective, inputs.data)
+    add_selection(settings, inputs.data, objective)
     curriculum = chosen_curriculum(settings, inputs.data, inputs.stores, objective)
     notes += trust_notes(trust, inputs.data.class_names)
     network = wrapped(objective, network).to(inputs.device)
@@ -165,10 +180,10 @@ def open_loaders(settings: TrainSettings, inputs: Inputs, objectives: Sequence[A
     taken = Taken.by(objectives, len(inputs.teachers))
     training = train_loader(settings, inputs.data, inputs.stores, inputs.device, launch, taken=taken, build=build)
     validating = validation_loader(settings, training, inputs.device, launch)
-    by_split = {"train": training, "val": validating}
-    return Loaders(
-        training, validating, {name: inputs_of(loader) for name, loader in by_split.items() if loader is not None}
-    )
+    selecting = held_out_loader(settings, training, validating, inputs.device, launch)
+    by_split = {"train": training, "val": validating, "select": selecting}
+    record = {name: inputs_of(loader) for name, loader in by_split.items() if loader is not None}
+    return Loaders(training, validating, record, selecting)
 
 
 def open_run(student: Student, inputs: Inputs, loaders: Loaders, stack: ExitStack) -> Run:

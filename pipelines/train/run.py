@@ -2,9 +2,10 @@
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
+from pydantic import Field
 from torch import nn
 
 from kdcache.base.folder_lock import Hold
@@ -12,8 +13,16 @@ from kdcache.base.memory import peak_rss_bytes
 from kdcache.base.records import Record
 from kdcache.networks.precision import autocast
 from kdcache.objectives.batch import Batch
+from kdcache.objectives.selection import Selection
 from kdcache.pipelines.settings import TrainSettings
-from kdcache.pipelines.train.epoch_end import Announce, EpochEnd, unannounced
+from kdcache.pipelines.train.epoch_end import (
+    Announce,
+    EpochEnd,
+    is_validated,
+    selected_by_epoch,
+    selected_columns,
+    unannounced,
+)
 from kdcache.pipelines.train.rank_generators import generator_states, restore_generators, seed_generators
 from kdcache.pipelines.train.rates import rate_multiplier
 from kdcache.pipelines.train.run_files import RunFiles
@@ -25,14 +34,15 @@ from kdcache.training.ranks import Ranks
 from kdcache.training.run_folder import STATE, UNJUDGED, no_checkpoint, save_state
 
 KEYS = {"step", "steps_done", "best", "loss_sum", "network", "objective", "optimizer", "scaler", "ema"}
-COLUMNS = {"epoch", "loss", "lr", "seconds", "drift_levels"}  # of metrics.jsonl; all others are of the validation
 WEIGHTS = "weights"  # key in a checkpoint: the sha256 of the weights files
 
 
 class TrainSummary(Record):
     """The summary that `kdcache train` prints at its end. `validation` holds the measures of `metrics.Validation`.
     `peak_memory_bytes` is the largest resident size of the main process, loader workers not counted. `processes` is the
-    number of processes that trained last."""
+    number of processes that trained last. `selected`: the share of steps that each term was on, by term and epoch."""
+
+    LATER: ClassVar[tuple[str, ...]] = ("selected",)
 
     run: str
     epochs: int
@@ -45,6 +55,7 @@ class TrainSummary(Record):
     weights: str
     peak_memory_bytes: int
     processes: int
+    selected: dict[str, tuple[float, ...]] = Field(default={})
     notes: tuple[str, ...] = ()
 
 
@@ -133,6 +144,11 @@ class Run:
         return self.steps_done == 0 and not self._was_resumed
 
     @property
+    def selection(self) -> Selection | None:
+        """The policy that switches terms of the objective on and off, where there is one."""
+        return getattr(self.state.objective, "selection", None)
+
+    @property
     def eval_network(self) -> nn.Module:
         """The network that is validated and saved: the averaged one where there is one."""
         return self.network if self.ema is None else self.ema.module
@@ -181,6 +197,7 @@ class Run:
             "loss": float(self.ranks.sum(self.loss_sum)) / self.loader.steps(epoch),
             "lr": self._rate(self.steps_done - 1),
             **({} if drift_levels < 0 else {"drift_levels": drift_levels}),
+            **({} if self.selection is None else selected_columns(self.selection.take_shares())),
             "seconds": seconds,
         }
         self.loss_sum.zero_()
@@ -227,7 +244,7 @@ class Run:
     def _last_is_measured(self) -> bool:
         """False where the last epoch that ended was not validated, though others are."""
         metrics = self.files.metrics
-        return not self.settings.validates or (bool(metrics) and bool(metrics[-1].keys() - COLUMNS))
+        return not self.settings.validates or (bool(metrics) and any(map(is_validated, metrics[-1])))
 
     def save(self, epoch: int, step: int) -> None:
         """Write the checkpoint from which `epoch` goes on at `step`."""
@@ -265,13 +282,14 @@ class Run:
             epochs=self.settings.epochs,
             steps=self.steps_done,
             loss=last_line.get("loss", float("nan")),
-            validation={name: value for name, value in last_line.items() if name not in COLUMNS},
+            validation={name: value for name, value in last_line.items() if is_validated(name)},
             best_accuracy=self.best if self.best > 0 else None,
             seconds=sum(line["seconds"] for line in metrics),
             drift_levels=max((line["drift_levels"] for line in metrics if "drift_levels" in line), default=None),
             weights=str(folder / "weights/last.safetensors"),
             peak_memory_bytes=peak_rss_bytes(),
             processes=self.ranks.world_size,
+            selected=selected_by_epoch(metrics),
             notes=tuple(dict.fromkeys(self.notes)),
         )
 

@@ -11,6 +11,8 @@ PER_STUDENT = frozenset(
         "calibration_store",
         "trust",
         "curriculum",
+        "select_steps",
+        "select_rate",
         "over_epochs",
         "kd_epochs",
         "then",

@@ -17,6 +17,7 @@ from kdcache.pipelines.train.fitting import fit_objective
 from kdcache.pipelines.train.isolation import Isolation, NoIsolation
 from kdcache.pipelines.train.prepare import Loaders, make_student, open_inputs, open_loaders, open_run
 from kdcache.pipelines.train.run import Run, TrainSummary
+from kdcache.pipelines.train.selecting import select_terms
 from kdcache.pipelines.train.validating import judged_as
 from kdcache.training.batch_stream import BatchStream
 from kdcache.training.metrics import Validation
@@ -80,6 +81,7 @@ def serve(
             run.look_at_weights()
             if run.is_new:
                 fit_objective(run, loader, stop)
+    held_out = ranks.together(loaders.held_out_batches)
     start_time = time.monotonic()
     for batch in _batches_from(loader, min(run.start for run in runs), ranks, stop):
         active_runs = [run for run in runs if isolation.active(run) and run.start <= (batch.epoch, batch.step)]
@@ -87,6 +89,7 @@ def serve(
             break
         for run in active_runs:
             with isolation.turn(run):
+                select_terms(run, held_out)
                 run.step(isolation.batch(run, batch))
         lead_run = max(active_runs, key=lambda run: run.steps_done)
         progress("training", lead_run.steps_done, lead_run.steps_total)

@@ -34,6 +34,9 @@ def unused_notes(settings: TrainSettings) -> Iterator[str]:
             f"--curriculum {settings.curriculum} takes up all rows at epoch {pace.epochs}, and the run has "
             f"{settings.epochs}: at most {share:.2f} of the labelled rows count"
         )
+    pair = ("select_steps", "select_rate")
+    if not settings.select_set and (names := [name for name in pair if _is_given(settings, name)]):
+        yield f"{_idle(names)} without held-out rows: give --select-set"
     if settings.optimizer == "adamw" and _is_given(settings, "momentum"):
         yield "--momentum is of SGD, and has no effect on AdamW"
     yield from _without_stores(settings)

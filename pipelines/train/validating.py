@@ -1,5 +1,6 @@
-"""The validation split: which data, in which views, beside which stores of its teachers."""
+"""The validation split: which data, in which views, beside which stores of its teachers; and the rows held out too."""
 
+from collections.abc import Sequence
 from typing import Any
 
 from kdcache.base.launch import ALONE, Launch
@@ -18,8 +19,11 @@ from kdcache.views.own_place import require_own_place
 from kdcache.views.sources import Data, of_whole, open_data
 from kdcache.views.transforms import PRESETS, build_transform, preset_size
 
+Source = tuple[str, dict[str, Any]]
+"""The spec and the arguments of a data set."""
 
-def validation_source(settings: TrainSettings) -> tuple[str, dict[str, Any]]:
+
+def validation_source(settings: TrainSettings) -> Source:
     """The spec and the arguments of the validation data: its own, or the training's with other arguments."""
     if settings.val_data:
         return settings.val_data, settings.val_set
@@ -50,7 +54,21 @@ def validation_loader(
         require_alike(names, training.data.class_names, classes=store.identity.teacher.classes, store=name)
         store.identity.encoding.require_log_probs("--val-store")
         require_whole(store)
-    plan, transform = _views(settings, data, stores, training)
+    return evaluation_loader(settings, spec, data, stores, training, device, launch)
+
+
+def evaluation_loader(
+    settings: TrainSettings,
+    spec: str,
+    data: Data,
+    stores: Sequence[Store],
+    training: BatchStream,
+    device: str,
+    launch: Launch = ALONE,
+) -> Loader:
+    """Rows of the data set of a spec, in the view of their stores or under the validation transform, once and in
+    order."""
+    plan, transform = _views(settings, spec, stores, training)
     mean, std = view_normalisation(settings, data, transform, plan, strikes=bool(stores))
     feed = FeedOptions(
         settings.workers, device, mean, std, plan, transform, rank=launch.rank, world_size=launch.world_size,
@@ -58,6 +76,48 @@ def validation_loader(
     )  # fmt: skip
     options = LabelOptions(accept_drift=settings.accept_drift)
     return Loader(data, stores, batch_size=256, epochs=1, labels=options, feed=feed)
+
+
+def held_out_loader(
+    settings: TrainSettings, training: BatchStream, validating: Loader | None, device: str, launch: Launch = ALONE
+) -> Loader | None:
+    """The held-out rows that terms are selected by, in views as the validation's; None where none are named. Raises
+    InvalidInputError for rows that are learned from or validated, and where none has a label."""
+    if not settings.select_set:
+        return None
+    source = settings.data, {**of_whole(settings.data, settings.data_set), **settings.select_set}
+    data = numbered_by(open_data(*source, labels=settings.labels), training.data.class_names)
+    if not data.is_labelled:
+        raise InvalidInputError(
+            f"no row that --select-set {_words(settings.select_set)} names has a label; name labelled ones"
+        )
+    others = [(training.data, (settings.data, settings.data_set), "learned from")]
+    if validating is not None:
+        others.append((validating.data, validation_source(settings), "the validation's"))
+    for other, other_source, role in others:
+        if common := _common_rows(data, source, other, other_source):
+            raise InvalidInputError(
+                f"{common} of the {len(data)} rows that --select-set {_words(settings.select_set)} names are {role}: a "
+                "selection by them would flatter itself; name others, such as range=START:STOP beyond those of "
+                "--data-set"
+            )
+    return evaluation_loader(settings, source[0], data, (), training, device, launch)
+
+
+def _common_rows(data: Data, source: Source, other: Data, other_source: Source) -> int:
+    """The number of rows that two data sets share, as far as their ids can tell: ids of one whole are compared."""
+    if data.identity() == other.identity():
+        return len(data)
+    if source[0] != other_source[0]:
+        return 0
+    wholes = [of_whole(spec, arguments) for spec, arguments in (source, other_source)]
+    if wholes[0] != wholes[1] and len({open_data(source[0], whole).identity() for whole in wholes}) > 1:
+        return 0
+    return len(set(data.ids) & set(other.ids))
+
+
+def _words(arguments: dict[str, Any]) -> str:
+    return " ".join(f"{name}={value}" for name, value in arguments.items())
 
 
 def judged_as(settings: TrainSettings) -> tuple[Combine, tuple[float, ...]]:
@@ -77,12 +137,12 @@ def _require_weights(settings: TrainSettings) -> None:
 
 
 def _views(
-    settings: TrainSettings, data: Data, stores: list[Store], training: BatchStream
+    settings: TrainSettings, data_spec: str, stores: Sequence[Store], training: BatchStream
 ) -> tuple[ViewPlan, Any | None]:
     """The plan of the validation's views, and its transform; None: that which the stores' plan names."""
     if stores and settings.val_transform in (AUTO, "none") and not settings.val_transform_set:
         return stores[0].identity.plan, None  # the loader asks for a transform of the user's own by its name
-    name, arguments = _transform(settings, training)
+    name, arguments = _transform(settings, data_spec, training)
     transform, spec = build_transform(name, arguments)
     plan = stores[0].identity.plan if stores else ViewPlan(transform=spec)
     if spec != plan.transform:
@@ -93,13 +153,13 @@ def _views(
     return plan, transform
 
 
-def _transform(settings: TrainSettings, training: BatchStream) -> tuple[str, dict[str, Any]]:
+def _transform(settings: TrainSettings, data_spec: str, training: BatchStream) -> tuple[str, dict[str, Any]]:
     """The name and arguments of the validation transform. By default a folder's pictures, which are of many sizes, are
     resized and cropped at their centre to the size that the training's transform crops to."""
     if settings.val_transform != AUTO:
         return settings.val_transform, settings.val_transform_set
     size, spec = 0, training.plan.transform
-    if validation_source(settings)[0].startswith("folder:"):
+    if data_spec.startswith("folder:"):
         size = preset_size(spec)
         if spec.name not in PRESETS:
             height, width = next(iter(training.spread_views(1).values())).shape[-2:]

@@ -64,6 +64,12 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "mlld then ctkd": {"objective": "mlld", "temperature": None, "then": ("1:ctkd,loops=2",), "set": {"w_kd": 0.1}},
     "taid": {"objective": "taid", "temperature": None, "optimizer": "adamw", "lr": 0.01},
     "fewer rows than processes": {"batch_size": 3, "data_set": {"limit": ROWS}, "epochs": 1},
+    "selected": {
+        "objective": "kd+ctkd",
+        "set": {"ctkd.w_kd": 0.3},
+        "select_set": {"range": "100:151"},
+        "select_steps": 3,
+    },
     "weighed": {"store": ("clean.kd",), "trust": "test.kd", "curriculum": "2:0.1", "batch_size": 5},
 }
 
