@@ -178,7 +178,7 @@ class TrainSettings(Settings):
         default=10, description="steps until terms are selected anew"
     )
     select_rate: Annotated[float, Range(0.0, LARGE)] = Field(
-        default=0.5, description="by which their selection learns; 0: at random"
+        default=0.1, description="by which their selection learns; 0: at random"
     )
     over_epochs: Arguments = Field(
         default={}, description="w_ce, w_kd or a setting as EPOCH:VALUE,..., for example w_kd=0:0.9,30:0.1"

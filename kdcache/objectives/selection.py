@@ -10,7 +10,7 @@ from torch import nn
 
 from kdcache.errors import InvalidInputError
 
-STEPS, RATE = 10, 0.5
+STEPS, RATE = 10, 0.1  # at .5 a hundred rewards of noise alone decide half of the terms, at .1 none
 MEMORY = 0.1  # by which running means follow what is new
 BOUND = 3.0  # of preferences: every term stays on, and off, in one of 21 choices at least
 

@@ -15,7 +15,7 @@ from kdcache.objectives.catalogue import make_objective
 from kdcache.objectives.facts import Facts
 from kdcache.objectives.joined import Joint
 from kdcache.objectives.objective import Objective
-from kdcache.objectives.selection import Selection, policy_gradient
+from kdcache.objectives.selection import RATE, Selection, policy_gradient
 from tests.kits.labels import batch_of, full_labels, real_student
 
 OWN_FACTS = Facts(topk="exact", teacher=False, w_ce=0.0, w_kd=1.0)
@@ -89,6 +89,15 @@ def test_at_rate_0_terms_are_on_half_of_the_time_whatever_the_reward() -> None:
     assert all(0.45 < share < 0.55 for share in policy.take_shares().values())
 
 
+def test_rewards_of_noise_alone_decide_no_term() -> None:
+    for seed in range(20):
+        noise, policy = np.random.default_rng(seed), Selection(("a", "b", "c"), steps=1, seed=seed)
+        for loss in np.cumsum(noise.normal(size=125)).tolist():
+            policy.begin_step(lambda loss=loss: loss)
+        assert policy.probabilities.min() > 0.1
+        assert policy.probabilities.max() < 0.9
+
+
 def test_a_loss_that_is_not_finite_is_refused() -> None:
     with pytest.raises(InvalidInputError, match="held-out rows that terms are selected by is nan; lower the learning"):
         Selection(("a", "b")).begin_step(lambda: float("nan"))
@@ -119,7 +128,7 @@ class Labels:
         return F.cross_entropy(outputs.logits, (batch.y + self.shift) % 3)
 
 
-def shares_of(seed: int, *, rate: float = 0.5) -> dict[str, float]:
+def shares_of(seed: int, *, rate: float = RATE) -> dict[str, float]:
     """The shares of the last 600 of 800 steps in which a term that helps and one that harms were on."""
     generator = torch.Generator().manual_seed(seed)
     inputs = torch.randn(1000, 4, generator=generator)
@@ -148,4 +157,4 @@ def shares_of(seed: int, *, rate: float = 0.5) -> dict[str, float]:
 def test_a_term_that_harms_is_turned_off_more_often_than_on(seed: int) -> None:
     shares = shares_of(seed)
     assert shares["harms"] < 0.35
-    assert shares["helps"] > 0.65
+    assert shares["helps"] > 0.6

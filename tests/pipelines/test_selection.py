@@ -86,7 +86,13 @@ def test_students_together_select_as_each_does_alone(stage: Stage, tmp_path: Pat
 
 def test_a_term_that_harms_is_on_less_often_in_a_training_too(stage: Stage, tmp_path: Path) -> None:
     (tmp_path / "harm.py").write_text(HARM)
-    settings = {"objective": f"kd+{tmp_path / 'harm.py'}:Harm", "set": {"kd.w_ce": 0.5}, "epochs": 60, "lr": 0.02}
+    settings = {
+        "objective": f"kd+{tmp_path / 'harm.py'}:Harm",
+        "set": {"kd.w_ce": 0.5},
+        "epochs": 60,
+        "lr": 0.02,
+        "select_rate": 0.5,
+    }
     for seed in (1, 2):
         summary = train(selected(stage, tmp_path / f"run {seed}", **settings, seed=seed))
         assert np.mean(summary.selected["Harm"][20:]) < 0.4
