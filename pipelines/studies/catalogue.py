@@ -16,6 +16,7 @@ STUDIES = (
     "pham",
     "chen",
     "han",
+    "wang_selection",
     "yang",
     "mishra",
     "menon",
