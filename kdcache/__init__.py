@@ -10,6 +10,7 @@ if TYPE_CHECKING:
     from kdcache.base.view_span import ViewSpan
     from kdcache.errors import KdcacheError
     from kdcache.labels.full import FullLabels
+    from kdcache.labels.reduction import class_logits
     from kdcache.labels.sampled_labels import SampledLabels
     from kdcache.labels.soft_labels import SoftLabels
     from kdcache.labels.topk_labels import TopKLabels
@@ -54,6 +55,7 @@ _HOMES = {
     "TransformSpec": "store.plan",
     "ViewPlan": "store.plan",
     "ViewSpan": "base.view_span",
+    "class_logits": "labels.reduction",
     "compare": "pipelines.compare.stage",
     "extract": "pipelines.extract.stage",
     "fit_temperature": "whole_store.calibrate",
@@ -87,6 +89,7 @@ __all__ = [
     "TransformSpec",
     "ViewPlan",
     "ViewSpan",
+    "class_logits",
     "compare",
     "extract",
     "fit_temperature",

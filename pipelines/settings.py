@@ -89,6 +89,9 @@ class ExtractSettings(Settings):
         default=None, description="probs: it ends in a softmax; default: logits, or what the store has"
     )
     mask_classes: Classes = Field(default=(), description="classes that count as absent, for example 3,17")
+    subclasses: Count = Field(
+        default=1, description="logits that the teacher answers for each class, summed for hard labels; a run's own"
+    )
     views: WrittenSpan = Field(
         default=ViewSpan(0, 1), description="how many views, or a range such as 10:20 to add to a store"
     )
@@ -128,7 +131,7 @@ class ExtractSettings(Settings):
 
 AUTO = "auto"
 LATER = frozenset(
-    {"labels", "val_epochs", "trust", "curriculum", "select_set", "select_steps", "select_rate"}
+    {"labels", "val_epochs", "trust", "curriculum", "select_set", "select_steps", "select_rate", "subclasses"}
 )  # settings that records on disk may lack; at their default they are left out
 
 
@@ -162,6 +165,11 @@ class TrainSettings(Settings):
     set: Arguments = Field(default={}, description="key=value for the objective, for example alpha=1, w_ce=1")
     temperature: Temperature | None = Field(default=None, description="a number, or calibrated; the objective's own")
     calibration_store: str = Field(default="", description="held-out store for calibrated; --val-store by default")
+    subclasses: SomeCount = Field(
+        default=None,
+        description="logits that the student answers for each class, summed for hard labels; default: the store's, "
+        "else 1; 1 learns from a store's classes",
+    )
     trust: str = Field(
         default="", description="held-out store that weighs hard labels against the teacher by class, for w_ce and w_kd"
     )

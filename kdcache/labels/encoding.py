@@ -30,12 +30,14 @@ TAPS_MAX = 64  # each is an array more, whose metadata stands in the segment's r
 class LabelSpace:
     """The classes that a teacher answers, and the hard labels that a row has.
 
-    classes: all of them. masked: ids that count as absent, ascending. labels: hard labels a row, 2 under mixing.
+    classes: all of them, each subclass counting as one. masked: ids that count as absent, ascending. labels: hard
+    labels a row, 2 under mixing. subclasses: how many stand for each class that a hard label can name.
     """
 
     classes: int
     masked: tuple[int, ...] = ()
     labels: int = 1
+    subclasses: int = 1
 
     @property
     def visible(self) -> int:

@@ -28,12 +28,16 @@ def chosen(name: str, choice: Choice, space: LabelSpace, *, like: Encoding | Non
     """The encoding of this name that a choice asks for, without features or head. What it leaves open is as in `like`,
     the encoding of the store that stands: its block rule too. Raises InvalidInputError, also for draws that the
     encoding does not make."""
-    encoding = _kind(name, choice).chosen(choice, space, like=like)
+    encoding = _kind(name, choice, space).chosen(choice, space, like=like)
     return encoding.model_copy(update={"block_rule": like.block_rule if like else BLOCK_RULE})
 
 
-def _kind(name: str, choice: Choice) -> type[Encoding]:
+def _kind(name: str, choice: Choice, space: LabelSpace) -> type[Encoding]:
     kind = encoding_class(name)
+    if space.subclasses > 1 and not kind.COMPLETE:  # a class's logit is a sum over subclasses, and a top k holds some
+        raise InvalidInputError(
+            f"{space.subclasses} subclasses a class need all logits, and {name} keeps some; use --encoding full"
+        )
     if not kind.DRAWN and (choice.draws, choice.draw_temperature) != (None, None):
         raise InvalidInputError(f"--draws and --draw-temperature are of --encoding sampled, and {name} was chosen")
     return kind
@@ -43,7 +47,7 @@ def narrowed(source: Encoding, choice: Choice, space: LabelSpace, name: str | No
     """The encoding to which a store in `source` is recoded: that of the name, or top-k where a top k is chosen, or else
     its own; what it keeps beside soft labels stays. Raises InvalidInputError for what the source does not hold."""
     name = name or (TopKEncoding.model_fields["name"].default if choice.top_k is not None else source.name)
-    encoding = _kind(name, choice).narrowed(source, choice, space)
+    encoding = _kind(name, choice, space).narrowed(source, choice, space)
     return encoding.model_copy(update={key: getattr(source, key) for key in CARRIED})
 
 

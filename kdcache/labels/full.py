@@ -12,8 +12,17 @@ from array_api_compat import array_namespace, device
 
 from kdcache.errors import InvalidInputError
 from kdcache.labels.encoding import UPWARD, Choice, Encoded, Encoding, LabelSpace, RowArray
-from kdcache.labels.reduction import Array, TopK, best_classes, centre, label_distances, logsumexp, reduce_topk
-from kdcache.labels.soft_labels import SoftLabels, Tail, column
+from kdcache.labels.reduction import (
+    Array,
+    TopK,
+    best_classes,
+    centre,
+    class_logits,
+    label_distances,
+    logsumexp,
+    reduce_topk,
+)
+from kdcache.labels.soft_labels import SoftLabels, Tail, column, require_only
 from kdcache.labels.topk_labels import TopKLabels, read_topk
 
 LOWEST = -65504.0  # of f16
@@ -22,7 +31,13 @@ ROUNDING = 2.0**-10  # of f16, against the distance to the top
 
 @dataclass(frozen=True)
 class FullLabels(SoftLabels):
-    """Soft labels of B rows that hold all logits [B, C], by class id; -inf where masked."""
+    """Soft labels of B rows that hold all logits [B, C], by class id; -inf where masked.
+
+    subclasses: how many of the C entries stand for each class of the hard labels. Above 1 an entry, and `top_class`, is
+    a subclass; `by_class` gives the classes, and hard labels can be asked for at T = 1 alone.
+    """
+
+    subclasses: int = 1
 
     COMPLETE: ClassVar[bool] = True
 
@@ -73,8 +88,30 @@ class FullLabels(SoftLabels):
         """[B, C] logits, -inf where masked."""
         return self.logits
 
+    def by_class(self) -> "FullLabels":
+        """The same rows with the logits [B, C / S] of the classes, see `reduction.class_logits`."""
+        if self.subclasses == 1:
+            return self
+        logits = class_logits(self.logits, self.subclasses)
+        top = array_namespace(logits).max(logits, axis=-1)
+        label = self.label - (top[..., None] if self.label.ndim > top.ndim else top)
+        return FullLabels(logits - top[..., None], label, logits.shape[-1])
+
+    def label_log_prob(self, temperature: float | Array) -> Array:
+        """[B] or [B, 2] log-probability of the hard label; NaN where there is none. Raises InvalidInputError for
+        subclasses at another temperature than 1, where they have no sum that this holds."""
+        if self.subclasses > 1:
+            advice = "ask their classes by by_class(), or train with --subclasses 1"
+            require_only(temperature, 1.0, f"hard labels of {self.subclasses} subclasses", advice)
+        return super().label_log_prob(temperature)
+
     def prefix(self, k: int) -> TopKLabels:
         """The same rows as top-k soft labels, reduced exactly as extract would have done."""
+        if self.subclasses > 1:
+            raise InvalidInputError(
+                f"top-k {k} was asked of soft labels with {self.subclasses} subclasses a class, which need all logits; "
+                "leave --top-k out, or ask their classes by by_class()"
+            )
         visible = self.num_classes - len(self.masked)
         if not 1 <= k <= visible:
             raise InvalidInputError(f"top-k {k} was asked of {visible} classes: choose 1 to {visible}")
@@ -134,7 +171,7 @@ class FullEncoding(Encoding):
         return {
             "logits": xp.astype(clipped_BC, xp.float16),
             "clamped": xp.any(too_low, axis=-1),
-            "label": label_distances(centred_BC, labels_BL),
+            "label": label_distances(_by_class(centred_BC, space), labels_BL),
         }
 
     def encode(self, fields: dict[str, Array], space: LabelSpace) -> Encoded:
@@ -143,9 +180,10 @@ class FullEncoding(Encoding):
     def decode(self, arrays: dict[str, Array], space: LabelSpace) -> FullLabels:
         return FullLabels(
             logits=arrays["logits"].astype(np.float32),
-            label=_label_logits(arrays["logits"], arrays["hard"].astype(np.int64)),
+            label=_label_logits(arrays["logits"], arrays["hard"].astype(np.int64), space),
             num_classes=space.classes,
             masked=space.masked,
+            subclasses=space.subclasses,
         )
 
     def fields_of(self, soft: SoftLabels, hard_RL: Array, space: LabelSpace) -> dict[str, Array]:
@@ -156,7 +194,7 @@ class FullEncoding(Encoding):
         return {
             "logits": soft.logits.astype(np.float16),
             "clamped": clamped,
-            "label": label_distances(soft.logits, hard_RL),
+            "label": label_distances(_by_class(soft.logits, space), hard_RL),
         }
 
     def at_limit(self, arrays: dict[str, Array], kept: int) -> Array:
@@ -166,10 +204,17 @@ class FullEncoding(Encoding):
         return ROUNDING * max(1.0, span)
 
 
-def _label_logits(logits: Array, labels: Array) -> Array:
+def _by_class(logits_BC: Array, space: LabelSpace) -> Array:
+    """Logits by the classes of hard labels, the top one 0."""
+    return logits_BC if space.subclasses == 1 else centre(class_logits(logits_BC, space.subclasses))
+
+
+def _label_logits(logits: Array, labels: Array, space: LabelSpace) -> Array:
     """Logits f32 of the hard labels [R] or [R, 2], NaN for none and for masked classes: the encoding stores no label
     distance."""
     classes = labels if labels.ndim == 2 else labels[:, None]
+    if space.subclasses > 1:
+        logits = class_logits(logits.astype(np.float32), space.subclasses)
     values = np.take_along_axis(logits, np.maximum(classes, 0), axis=1).astype(np.float32)
     values = np.where((classes >= 0) & np.isfinite(values), values, np.float32(np.nan))
     return values if labels.ndim == 2 else values[:, 0]

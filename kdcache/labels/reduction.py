@@ -9,6 +9,8 @@ from typing import Any
 import numpy as np
 from array_api_compat import array_namespace, device, is_numpy_namespace
 
+from kdcache.errors import InvalidInputError
+
 Array = Any  # a numpy array or a torch tensor; every function returns the kind that it was given
 
 SKETCH_TEMPERATURES = (1.0, 2.0, 4.0)
@@ -128,6 +130,24 @@ def finite_rows(logits_BC: Array, masked: tuple[int, ...] = ()) -> Array:
         finite_BC = xp.asarray(finite_BC, copy=True)
         finite_BC[..., list(masked)] = True
     return xp.all(finite_BC, axis=-1)
+
+
+def class_logits(logits_BC: Array, subclasses: int) -> Array:
+    """Logits [B, C / S] by class from logits [B, C] by subclass, numpy or torch, S = `subclasses`.
+
+    That of class c is the logsumexp of the entries c S to c S + S - 1, so that a class has the probability of its
+    subclasses together: Müller, Kornblith & Hinton 2020 (arXiv 2002.03936). With S = 1 the logits themselves. Raises
+    InvalidInputError for a number that does not fit.
+    """
+    if subclasses == 1:
+        return logits_BC
+    count = int(logits_BC.shape[-1])
+    if subclasses < 1 or count % subclasses or count < 2 * subclasses:
+        raise InvalidInputError(
+            f"{count} logits are not those of two classes or more with {subclasses} subclasses each; give a number of "
+            "subclasses that divides them"
+        )
+    return logsumexp(logits_BC.reshape(*logits_BC.shape[:-1], count // subclasses, subclasses))
 
 
 def logsumexp(values_BC: Array) -> Array:

@@ -93,6 +93,10 @@ class SoftLabels(ABC):
         """The k best classes as `reduction.reduce_topk` gives them, in f64 where logits join a tail. `hard_BL` [B, L]:
         hard labels."""
 
+    def by_class(self) -> Self:
+        """The same rows by the classes of hard labels: of a teacher with subclasses the sums over each class's."""
+        return self
+
     def require_temperature(self, temperature: float | Array, *, tail: Tail = "uniform") -> None:
         """Raises InvalidInputError for a temperature at which these rows are not known. With `tail` "none" the mass of
         the tail is not asked for."""

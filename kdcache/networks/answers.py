@@ -33,23 +33,28 @@ class Answering(Protocol):
     @property
     def classes(self) -> int: ...
 
+    @property
+    def subclasses(self) -> int: ...
+
 
 @dataclass(frozen=True)
 class Answers:
     """How a network answers.
 
     kind: "logits", or "probs" for probabilities. class_map [N]: for each class of the network the class of the data, or
-    -1; empty where they are the same. classes: the number of classes C of the data, with a map.
+    -1; empty where they are the same. classes: the number of classes C of the data, with a map. subclasses: logits that
+    the network answers for each class of the data, which stay as they are.
     """
 
     kind: Kind = "logits"
     class_map: tuple[int, ...] = ()
     classes: int = 0
+    subclasses: int = 1
 
     @classmethod
     def of(cls, identity: Answering) -> "Answers":
         """The answers of the teacher that a manifest names."""
-        return cls(identity.answers, identity.class_map, identity.classes)
+        return cls(identity.answers, identity.class_map, identity.classes, identity.subclasses)
 
     @property
     def unreached(self) -> tuple[int, ...]:

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from kdcache.base.arrays import IntArray
 from kdcache.base.progress import Progress, silent
-from kdcache.labels.reduction import centre
+from kdcache.labels.reduction import centre, class_logits
 from kdcache.networks.asked_answers import AskedAnswers
 from kdcache.networks.forward_memory import ForwardMemory, LiveBytes
 from kdcache.networks.head_check import HeadCheck
@@ -169,7 +169,8 @@ class RowTrials:
         return True
 
     def _top_classes(self, logits: Tensor) -> IntArray:
-        return np.asarray(centre(logits, self.teacher.masked_classes).argmax(dim=1).cpu().numpy(), dtype=np.int64)
+        logits = class_logits(centre(logits, self.teacher.masked_classes), self.teacher.answers.subclasses)
+        return np.asarray(logits.argmax(dim=1).cpu().numpy(), dtype=np.int64)
 
     def _count(self, rows: int) -> None:
         self.asked_rows += rows

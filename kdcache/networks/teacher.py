@@ -158,6 +158,7 @@ class Teacher:
             masked_classes=self.masked_classes,
             class_map=self.answers.class_map,
             answers=self.answers.kind,
+            subclasses=self.answers.subclasses,
         )
 
     def head_arrays(self) -> dict[str, Any]:

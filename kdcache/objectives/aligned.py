@@ -176,6 +176,7 @@ def _class_shares(batch: Batch, number: int) -> Array:
 
 def _one_hot(labels: Tensor, teacher: SoftLabels) -> Tensor:
     """[B, classes] f64 of labels, the teacher's top class for -1; drawn soft labels, which tell none, refuse that."""
+    teacher = teacher.by_class()
     if (labels < 0).any():
         labels = torch.where(labels >= 0, labels, teacher.top_class)
     return nn.functional.one_hot(labels, teacher.num_classes).double()

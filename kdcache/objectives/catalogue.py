@@ -38,6 +38,7 @@ from kdcache.objectives.simkd import SimKD
 from kdcache.objectives.sp import SP
 from kdcache.objectives.srrl import SRRL
 from kdcache.objectives.standardisation import LogitStandardisation
+from kdcache.objectives.subclass import Subclass
 from kdcache.objectives.taid import TAID
 from kdcache.objectives.tap_pairs import Sizes
 from kdcache.objectives.targets import Combine
@@ -48,6 +49,7 @@ LOGIT_TERMS: dict[str, Any] = {
     "hard-teacher": HardTeacher,
     "label-smoothing": LabelSmoothing,
     "confidence-penalty": ConfidencePenalty,
+    "subclass": Subclass,
     "kd-pt": KDPartial,
     "kd-topk": KDTopK,
     "kd-sim": KDSim,
@@ -188,6 +190,7 @@ def make_objective(
     weights: tuple[float, ...] = (),
     over_epochs: Mapping[str, Ramp] | None = None,
     trust: Sequence[float] = (),
+    subclasses: int = 1,
 ) -> Objective | Joint:
     """The objective of a name, or the sum of several, `kd+hint`.
 
@@ -202,6 +205,7 @@ def make_objective(
     if trust and len(names) > 1:
         raise InvalidInputError(f"trust by class weighs one objective, and {name} is {len(names)}; name one of them")
     options: dict[str, Any] = {"tail": tail, "combine": combine, "weights": weights, "trust": trust}
+    options["subclasses"] = subclasses
     parts = [
         _make_one(part, values, head, sizes, **options, over_epochs=own_ramps)
         for part, values, own_ramps in zip(names, all_settings, all_ramps, strict=True)

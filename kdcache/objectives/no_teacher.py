@@ -26,7 +26,7 @@ class LabelSmoothing(ByRows):
     epsilon: Share = 0.1
 
     def rows(self, outputs: Outputs, targets: Targets, batch: Batch) -> Tensor:
-        logits = outputs.logits
+        logits = outputs.class_logits
         uniform = -torch.log_softmax(logits, dim=-1).mean(dim=-1)
         return (1.0 - self.epsilon) * hard_rows(logits, batch) + self.epsilon * uniform
 
@@ -44,5 +44,5 @@ class ConfidencePenalty(ByRows):
     beta: NotNegative = 0.1
 
     def rows(self, outputs: Outputs, targets: Targets, batch: Batch) -> Tensor:
-        log_q = torch.log_softmax(outputs.logits, dim=-1)
+        log_q = torch.log_softmax(outputs.class_logits, dim=-1)
         return self.beta * (log_q.exp() * log_q).sum(dim=-1)

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from kdcache.errors import InvalidInputError
 from kdcache.labels.soft_labels import Tail
 from kdcache.objectives.batch import Batch
-from kdcache.objectives.facts import Facts
+from kdcache.objectives.facts import BOTH_LABELS, Facts
 from kdcache.objectives.hard import hard_cross_entropy, hard_rows
 from kdcache.objectives.outputs import Outputs
 from kdcache.objectives.ramps import Ramp
@@ -41,7 +41,8 @@ class Objective(nn.Module):
     of an ensemble become one teacher, see `Targets`; "losses" is the weighted mean of the term over the teachers.
     over_epochs: ramps by name, for w_ce, w_kd and the numbers of the term, such as temperature. trust: [C], the shares
     by class at which the teacher is trusted; in place of w_ce and w_kd a row of class y then weighs 1 - trust[y] in the
-    cross-entropy and trust[y] in the term, and a row without a label learns from the teacher alone.
+    cross-entropy and trust[y] in the term, and a row without a label learns from the teacher alone. subclasses: how
+    many logits, of student and teachers, stand for each class; the cross-entropy is that of the classes.
     """
 
     trust: Tensor | None
@@ -57,6 +58,7 @@ class Objective(nn.Module):
         weights: tuple[float, ...] = (),
         over_epochs: Mapping[str, Ramp] | None = None,
         trust: Sequence[float] = (),
+        subclasses: int = 1,
     ) -> None:
         super().__init__()
         self.term = term
@@ -64,14 +66,14 @@ class Objective(nn.Module):
         self.w_ce = self.facts.w_ce if w_ce is None else w_ce
         self.w_kd = self.facts.w_kd if w_kd is None else w_kd
         self.tail, self.combine, self.weights = tail, combine, weights
-        self.over_epochs = dict(over_epochs or {})
+        self.over_epochs, self.subclasses = dict(over_epochs or {}), subclasses
         self.register_buffer("trust", torch.tensor(tuple(trust)) if len(trust) else None, persistent=False)
         self._check()
 
     def forward(self, outputs: Outputs | Tensor, batch: Batch, *, with_term: bool = True) -> Tensor:
         """Scalar loss in nats, mean over the rows; the student's outputs, or its logits [B, C] alone, f32 or f64.
         with_term: false for a step in which the hard labels alone count."""
-        outputs = Outputs.of(outputs)
+        outputs = replace(Outputs.of(outputs), subclasses=self.subclasses)
         logits = outputs.logits
         values = {name: ramp(batch.time) for name, ramp in self.over_epochs.items()}
         w_ce, w_kd = values.pop("w_ce", self.w_ce), values.pop("w_kd", self.w_kd) * with_term
@@ -82,14 +84,14 @@ class Objective(nn.Module):
             return logits.sum() * 0.0  # a step of a ramp that begins or ends at 0
         loss = logits.new_zeros(())
         if w_ce:
-            loss = loss + w_ce * hard_cross_entropy(logits, batch)
+            loss = loss + w_ce * hard_cross_entropy(outputs.class_logits, batch)
         if w_kd:
             loss = loss + w_kd * _one_number(self._term_loss(outputs, batch, values), self.term)
         return loss
 
     def _trusted(self, outputs: Outputs, batch: Batch, values: dict[str, float], trust: Tensor) -> Tensor:
         shares = torch.where(batch.y >= 0, trust[batch.y.clamp_min(0)], 1.0)
-        hard, soft = hard_rows(outputs.logits, batch), self._term_loss(outputs, batch, values, by_row=True)
+        hard, soft = hard_rows(outputs.class_logits, batch), self._term_loss(outputs, batch, values, by_row=True)
         return mean_of_rows((1.0 - shares) * hard + shares * soft, batch)
 
     def gathers(self, epoch: int) -> bool:
@@ -179,6 +181,12 @@ class Objective(nn.Module):
         if self.trust is not None and not (weighs_rows(self.term) and facts.teacher):
             raise InvalidInputError(
                 f"{kind} takes no trust by class: it must see a teacher and have a loss of each row, as KD has"
+            )
+        if self.subclasses > 1 and facts.teacher and facts.mixing == BOTH_LABELS:
+            raise InvalidInputError(
+                f"{kind} holds the teacher's logit of the hard label against the others, and {self.subclasses} "
+                "subclasses stand for it; use another objective, such as KD, or a student of whole classes "
+                "(--subclasses 1)"
             )
         if facts.remembers and self.combine == "losses":
             raise InvalidInputError(

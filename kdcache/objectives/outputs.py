@@ -7,6 +7,7 @@ from torch import Tensor
 
 from kdcache.base.tap_names import FEATURES
 from kdcache.errors import InvalidInputError
+from kdcache.labels.reduction import class_logits
 
 
 @dataclass(frozen=True)
@@ -14,12 +15,14 @@ class Outputs:
     """Outputs of a student for B rows, on the batch's device.
 
     logits: [B, C]. features: [B, D], pooled, before the classifier, or None. taps: [B, ...] of each layer that is
-    tapped, by the layer's name. Any leading axes may stand in place of B, as in `Batch`.
+    tapped, by the layer's name. subclasses: how many of the C logits stand for each class of the hard labels; an
+    objective sets its own. Any leading axes may stand in place of B, as in `Batch`.
     """
 
     logits: Tensor
     features: Tensor | None = None
     taps: Mapping[str, Tensor] = field(default_factory=dict)
+    subclasses: int = 1
 
     @classmethod
     def of(cls, answer: "Tensor | Outputs") -> "Outputs":
@@ -31,6 +34,12 @@ class Outputs:
         """Outputs in f32 of logits and the taps of a `Tapped` network, `features` among them."""
         values = {name: tap.float() for name, tap in taps.items()}
         return cls(logits.float(), values.pop(FEATURES, None), values)
+
+    @property
+    def class_logits(self) -> Tensor:
+        """[B, C / S] logits of the classes that hard labels name, see `reduction.class_logits`."""
+        logits: Tensor = class_logits(self.logits, self.subclasses)
+        return logits
 
     def tap(self, name: str) -> Tensor:
         """The tap [B, ...] of a name; `features` is one. Raises InvalidInputError for one that is not there."""

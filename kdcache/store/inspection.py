@@ -34,7 +34,7 @@ def describe_store(store: Store) -> dict[str, Any]:
         "rows": identity.dataset.rows,
         "sequence": identity.dataset.sequence,
         "struck": sum(len(segment.struck()) for segment in store.segments),
-        "classes": teacher.classes,
+        "classes": teacher.label_classes,
         "views": shown_spans(segment.views for segment in store.segments),
         "soft labels": encoding.title,
         "features": encoding.features,
@@ -72,7 +72,7 @@ def describe_rows(store: Store, count: int, view: int | None) -> list[dict[str, 
     view = store.every_view[0] if view is None else view
     struck = store.struck(view)
     positions = np.setdiff1d(np.arange(min(count + len(struck), store.rows), dtype=np.int64), struck)[:count]
-    ids, probabilities, tail = store.read(view, positions).shown()
+    ids, probabilities, tail = store.read(view, positions).by_class().shown()
     best = np.argsort(-probabilities, axis=-1, kind="stable")[:, :BEST]
     classes = np.take_along_axis(ids, best, axis=-1)
     values = np.take_along_axis(probabilities, best, axis=-1)
@@ -97,6 +97,8 @@ def _answers(teacher: TeacherIdentity) -> dict[str, str]:
     mapped = sum(label >= 0 for label in teacher.class_map)
     if teacher.class_map:
         facts["class map"] = f"{mapped} of the network's {len(teacher.class_map)} classes"
+    if teacher.subclasses > 1:
+        facts["subclasses"] = f"{teacher.subclasses} a class, {teacher.classes} logits"
     return facts
 
 

@@ -51,15 +51,16 @@ class SavedNetwork(Record):
 
 
 class Lineage(Record):
-    """The lineage in a weights file, the names of the classes that its network answers, where they have names, and the
-    network where it is not the student as the run's settings name it."""
+    """The lineage in a weights file, the names of the classes that its network answers, where they have names, the
+    network where it is not the student as the run's settings name it, and how many logits it answers for each class."""
 
     format: Literal[1] = 1
     stores: tuple[Ancestor, ...]
     class_names: tuple[str, ...] = ()
     network: SavedNetwork | None = None
+    subclasses: int = Field(default=1, ge=1, strict=True)
 
-    LATER: ClassVar[tuple[str, ...]] = ("class_names", "network")
+    LATER: ClassVar[tuple[str, ...]] = ("class_names", "network", "subclasses")
 
 
 class Described(Protocol):
@@ -115,18 +116,18 @@ def weights_metadata(
     start: str | Path = "",
     class_names: Sequence[str] = (),
     network: SavedNetwork | None = None,
+    subclasses: int = 1,
 ) -> dict[str, str]:
-    """Metadata of a weights file: the lineage of its network, the names of its classes, and the network where the
-    student alone does not tell it; empty without all.
+    """Metadata of a weights file: the lineage of its network, the names of its classes, the network where the student
+    alone does not tell it, and its subclasses; empty without all.
 
     `start` is the weights file that training began from, if any: its lineage is the network's too.
     """
     ancestors = lineage_of(stores)
     ancestors += tuple(ancestor for ancestor in (read_lineage(start) if start else ()) if ancestor not in ancestors)
     names = tuple(class_names) if _are_written(class_names) else ()
-    if not ancestors and not names and network is None:
-        return {}
-    return {KEY: Lineage(stores=_bound(ancestors), class_names=names, network=network).to_bytes().decode()}
+    lineage = Lineage(stores=_bound(ancestors), class_names=names, network=network, subclasses=subclasses)
+    return {} if lineage == Lineage(stores=()) else {KEY: lineage.to_bytes().decode()}
 
 
 def read_lineage(path: str | Path) -> tuple[Ancestor, ...]:
@@ -145,6 +146,11 @@ def read_class_names(path: str | Path) -> tuple[str, ...]:
 def read_network(path: str | Path) -> SavedNetwork | None:
     """The network of a weights file where the student alone does not tell it; raises as `read_lineage`."""
     return _read(path).network
+
+
+def read_subclasses(path: str | Path) -> int:
+    """The number of logits that the network of a weights file answers for each class; raises as `read_lineage`."""
+    return _read(path).subclasses
 
 
 def _read(path: str | Path) -> Lineage:
@@ -221,11 +227,13 @@ def _parse_text(text: str, name: str) -> Lineage:
     number = record.get("format") if isinstance(record, dict) else None
     if isinstance(number, int) and number > FORMAT:
         raise InvalidInputError(f"{name} is of format {number}; this kdcache reads {FORMAT}: upgrade kdcache")
-    keys = record.keys() - {"class_names", "network"} if isinstance(record, dict) else ()
+    keys = record.keys() - set(Lineage.LATER) if isinstance(record, dict) else ()
     if not isinstance(record, dict) or keys != {"format", "stores"} or number != FORMAT:
         raise InvalidInputError(f"{name} is no record of format {FORMAT} and stores; {ADVICE}")
     network = None if record.get("network") is None else validated(SavedNetwork, name, **_dict(record["network"], name))
-    return Lineage(stores=parse_ancestors(record["stores"], name), class_names=_names(record, name), network=network)
+    stores, names, count = parse_ancestors(record["stores"], name), _names(record, name), record.get("subclasses", 1)
+    lineage: Lineage = validated(Lineage, name, stores=stores, class_names=names, network=network, subclasses=count)
+    return lineage
 
 
 def _dict(value: Any, name: str) -> dict[str, Any]:

@@ -59,7 +59,8 @@ class TeacherIdentity(Record):
     `weights` is a sha256 over names, shapes and values. `text` is one over the network's structure and a user's own
     sources, since networks of equal weights may have different forward functions. `class_map` has for each class of the
     network that of the data, or -1; empty where they are the same. `classes` are the data's, and `answers` is what the
-    network gave: the store holds logits of it.
+    network gave: the store holds logits of it. `subclasses` S is above 1 where the teacher answers S logits for each
+    class of the data, those of class c at c S to c S + S - 1: `classes` then counts all of them.
     """
 
     name: str
@@ -74,8 +75,14 @@ class TeacherIdentity(Record):
     masked_classes: Annotated[tuple[int, ...], FailFast()] = ()
     class_map: Annotated[tuple[Annotated[int, Strict()], ...], FailFast()] = ()
     answers: Literal["logits", "probs"] = "logits"
+    subclasses: int = Field(default=1, ge=1, le=CLASSES_MAX, strict=True)
 
-    LATER: ClassVar[tuple[str, ...]] = ("class_map", "answers")
+    LATER: ClassVar[tuple[str, ...]] = ("class_map", "answers", "subclasses")
+
+    @property
+    def label_classes(self) -> int:
+        """The number of classes that hard labels can name."""
+        return self.classes // self.subclasses
 
     @model_validator(mode="after")
     def _check_class_map(self) -> Self:
@@ -89,6 +96,16 @@ class TeacherIdentity(Record):
             raise ValueError(f"class map holds class {twice[0]} twice; a class of the data has one of the network")
         if missing := set(range(self.classes)) - set(reached) - set(self.masked_classes):
             raise ValueError(f"class map leaves out class {min(missing)}, which is not masked; mask it, or map to it")
+        return self
+
+    @model_validator(mode="after")
+    def _check_subclasses(self) -> Self:
+        if self.subclasses == 1:
+            return self
+        if self.classes % self.subclasses or self.label_classes < 2:
+            raise ValueError(f"{self.classes} logits are not of two classes or more with {self.subclasses} subclasses")
+        if self.class_map or self.masked_classes:
+            raise ValueError(f"{self.subclasses} subclasses go with no class map and no masked classes")
         return self
 
     @model_validator(mode="after")
@@ -120,7 +137,7 @@ class Identity(Record):
     def space(self) -> LabelSpace:
         """The classes and hard labels that its encoding works with."""
         labels = 1 if self.plan.mix == "none" else 2
-        return LabelSpace(self.teacher.classes, self.teacher.masked_classes, labels)
+        return LabelSpace(self.teacher.classes, self.teacher.masked_classes, labels, self.teacher.subclasses)
 
     @property
     def kept(self) -> int:
@@ -130,6 +147,8 @@ class Identity(Record):
     @model_validator(mode="after")
     def _check_encoding(self) -> Self:
         self.encoding.require_fit(self.space)
+        if self.teacher.subclasses > 1 and not self.encoding.COMPLETE:
+            raise ValueError(f"{self.teacher.subclasses} subclasses need all logits, not {self.encoding.logits_kept}")
         if self.dataset.sequence > 1 and self.plan.mix != "none":
             raise ValueError(f"sequences of {self.dataset.sequence} tokens are not mixed by {self.plan.mix}; use none")
         return self

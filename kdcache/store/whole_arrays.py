@@ -48,7 +48,7 @@ def _torn_sequence(order: IntArray, sequence: int) -> int | None:
 
 def read_labels(folder: Place, identity: Identity, order: IntArray) -> IntArray:
     """Hard labels [N] i64 by position, -1 for none. Raises DamagedError where their digest is not the manifest's."""
-    path, classes = folder.path("labels"), identity.teacher.classes
+    path, classes = folder.path("labels"), identity.teacher.label_classes
     labels = read_whole(folder, labels_spec(identity.dataset.rows))
     by_index = np.empty_like(labels)
     by_index[order] = labels

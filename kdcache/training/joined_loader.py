@@ -36,7 +36,7 @@ from kdcache.views.reading import as_extracted
 from kdcache.views.replay import ReplayGrade
 from kdcache.views.sources import Data
 
-TEACHER = ("weights", "classes", "masked_classes", "class_map", "answers", "mean", "std")
+TEACHER = ("weights", "classes", "masked_classes", "class_map", "answers", "subclasses", "mean", "std")
 """Fields of a teacher in which the stores of two parts must agree: the answers of one teacher, fed in one way."""
 
 

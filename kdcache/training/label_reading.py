@@ -120,6 +120,8 @@ class LabelReading:
 
     def _decoded(self, store: Store, view: int, rows: EncodedRows) -> SoftLabels:
         soft_labels = rows.soft_labels()
+        if self.options.by_class:
+            soft_labels = soft_labels.by_class()
         if self.options.top_k is not None:
             soft_labels = soft_labels.prefix(self.options.top_k)
         if self.options.class_means and not store.identity.encoding.COMPLETE:

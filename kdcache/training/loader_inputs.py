@@ -42,8 +42,8 @@ def fitting(stores: Sequence[Store], data: Data, *, words: str = "", progress: P
         first = stores[0].identity
         require_equal(first.order, store.identity.order, f"{name} has another order:", advice, "order.")
         require_equal(first.plan, store.identity.plan, f"{name} has another view plan:", advice, "views.")
-        if store.identity.teacher.classes != first.teacher.classes:
-            raise InvalidInputError(f"{name} has {store.identity.teacher.classes} classes, not {first.teacher.classes}")
+        if (classes := store.identity.teacher.label_classes) != first.teacher.label_classes:
+            raise InvalidInputError(f"{name} has {classes} classes, not {first.teacher.label_classes}")
         if not store.every_view:
             raise MissingBlockError(f"{name} has no views yet; run kdcache extract")
     return data

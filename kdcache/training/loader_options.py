@@ -19,8 +19,9 @@ class LabelOptions:
     class means, which tail "class-mean" needs. features: hand on the stores' features. taps: the names of the taps that
     are handed on, of each store, `features` among them where an objective asks for them; none by default. negatives:
     the number of rows that are drawn with each batch for objectives that contrast, with the stores' features.
-    accept_drift: go on where the canary shows that pixels are a few levels off. memory_bytes: a view's soft labels and
-    taps up to this size are in memory whole; above it blocks are shuffled.
+    by_class: of teachers with subclasses hand on the classes. accept_drift: go on where the canary shows that pixels
+    are a few levels off. memory_bytes: a view's soft labels and taps up to this size are in memory whole; above it
+    blocks are shuffled.
     """
 
     top_k: int | None = None
@@ -28,6 +29,7 @@ class LabelOptions:
     features: bool = False
     taps: tuple[tuple[str, ...], ...] = ()
     negatives: int = 0
+    by_class: bool = False
     accept_drift: bool = False
     memory_bytes: int = DEFAULT_MEMORY
 

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from kdcache.base.calibration_bins import BINS, calibration_error, calibration_sums
+from kdcache.labels.reduction import class_logits
 from kdcache.objectives.batch import Batch
 from kdcache.objectives.targets import Combine, Targets, in_dtype
 from kdcache.training.ranks import Ranks
@@ -18,17 +19,21 @@ class Validation:
 
     On labelled rows: accuracy, NLL (nats) and ECE (15 bins, Guo et al. 2017; as torchmetrics counts them). On rows with
     a teacher: agreement (share of rows with equal top class) and KL(teacher || student) in nats at T = 1. Several
-    teachers are one, by `combine` and `weights` as in `Targets`.
+    teachers are one, by `combine` and `weights` as in `Targets`. Of `subclasses` a class the student answers each; all
+    measures are of classes.
     """
 
-    def __init__(self, combine: Combine = "probabilities", weights: tuple[float, ...] = ()) -> None:
-        self._combine, self._weights = combine, weights
+    def __init__(
+        self, combine: Combine = "probabilities", weights: tuple[float, ...] = (), *, subclasses: int = 1
+    ) -> None:
+        self._combine, self._weights, self._subclasses = combine, weights, subclasses
         self._labelled = np.zeros(3)  # rows, hits, summed NLL
         self._taught = np.zeros(3)  # rows, those that agree, summed KL
         self._bins = np.zeros((3, BINS + 1))
 
     def update(self, logits: Tensor, batch: Batch) -> None:
-        """Count one batch; logits [B, C]."""
+        """Count one batch; logits [B, C], and its soft labels by class."""
+        logits = class_logits(logits, self._subclasses)
         has_label = batch.y >= 0
         labels = batch.y[has_label]
         log_probs = torch.log_softmax(logits[has_label], dim=-1)

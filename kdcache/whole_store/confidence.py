@@ -27,7 +27,7 @@ def class_margins(store: Store, view: int | None = None) -> Floats:
         raise InvalidInputError(
             f"{store.folder.root} keeps {store.identity.kept} class, a margin needs the 2 best; extract with --top-k 2"
         )
-    classes = store.identity.teacher.classes
+    classes = store.identity.teacher.label_classes
     sums, counts = np.zeros(classes), np.zeros(classes)
     for _, soft, hard in labelled_pieces(store, store.every_view[0] if view is None else view):
         sums += np.bincount(hard, weights=_margins(soft, hard), minlength=classes)

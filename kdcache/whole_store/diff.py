@@ -140,7 +140,7 @@ def _summary(store: Store) -> StoreSummary:
         content_id=store.content_id,
         identity=store.identity.digest,
         rows=store.rows,
-        classes=store.identity.teacher.classes,
+        classes=store.identity.teacher.label_classes,
         soft_labels=store.identity.encoding.title,
         segments=segments,
     )
@@ -161,7 +161,7 @@ def _comparability(a: Store, b: Store, other_pictures: bool) -> tuple[str, bool]
     fields = _dataset_differences(a.identity.dataset, b.identity.dataset)
     if fields:
         return f"the data sets differ ({', '.join(fields)}): no row is in common", False
-    classes = [store.identity.teacher.classes for store in (a, b)]
+    classes = [store.identity.teacher.label_classes for store in (a, b)]
     if classes[0] != classes[1]:
         return f"the teachers have {classes[0]} and {classes[1]} classes: their answers are not comparable", False
     if any(store.identity.encoding.DRAWN for store in (a, b)):

@@ -27,8 +27,8 @@ def require_one_label(store: Store, *, advice: str) -> None:
 def labelled_pieces(
     store: Store, view: int, *, piece: int = PIECE, passed: Callable[[int], None] = lambda rows: None
 ) -> Iterator[tuple[IntArray, SoftLabels, IntArray]]:
-    """Positions [B], soft labels [B] in f64 and hard labels [B] of the rows of a view that have an answer and a hard
-    label, at most `piece` logits at once. `passed` hears of the rows of each block that was read."""
+    """Positions [B], soft labels [B] in f64 and by class, and hard labels [B] of the rows of a view that have an answer
+    and a hard label, at most `piece` logits at once. `passed` hears of the rows of each block that was read."""
     block = store.segment_of(view).layout.block
     step = max(1, piece // store.identity.kept)
     struck = store.struck(view)
@@ -37,7 +37,7 @@ def labelled_pieces(
         rows = store.load(view, positions)
         hard = store.hard_labels(view, positions)
         for start, stop in _ranges(len(positions), step):
-            soft = rows.take(np.arange(start, stop)).soft_labels()
+            soft = rows.take(np.arange(start, stop)).soft_labels().by_class()
             mask = ~np.isnan(soft.label)
             yield positions[start:stop][mask], soft.take(mask).wide(), hard[start:stop][mask]
         passed(block_stop - block_start)

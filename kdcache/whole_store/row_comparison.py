@@ -220,7 +220,7 @@ def compare_group(comparison: Comparison, group: _Group) -> _ComparisonSums:
     step = max(PIECE // a.identity.teacher.classes, 1)
     for start in range(0, len(rows), step):
         piece = np.arange(start, min(start + step, len(rows)))
-        soft_a, soft_b = (encoded_rows.take(piece).soft_labels() for encoded_rows in (encoded_a, encoded_b))
+        soft_a, soft_b = (rows_of.take(piece).soft_labels().by_class() for rows_of in (encoded_a, encoded_b))
         agreement = compare_rows(soft_a, soft_b, temperature)
         sums.add(agreement)
         for side, soft in enumerate((soft_a, soft_b)):

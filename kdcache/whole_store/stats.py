@@ -108,12 +108,13 @@ def store_stats(store: Store, *, engine: Engine = LOCAL, progress: Progress = si
     DamagedError where a file is not the one of its commit.
     """
     store.identity.encoding.require_log_probs("kdcache stats")
-    labels = np.bincount(store.labels[store.labels >= 0], minlength=store.identity.teacher.classes)  # checks them too
+    classes = store.identity.teacher.label_classes
+    labels = np.bincount(store.labels[store.labels >= 0], minlength=classes)  # checks them too
     commits = [(segment, dict(segment.commits())) for segment in store.segments]
     blocks = [(segment.layout.name, block) for segment, by_block in commits for block in sorted(by_block)]
     if not blocks:
         raise MissingBlockError(f"{store.folder.root} has no committed block; run kdcache extract")
-    total = Sums(store.identity.teacher.classes)
+    total = Sums(classes)
     progress("reading blocks", 0, len(blocks))
     with shared_stores(engine, store) as (address,):
         for done, sums in enumerate(in_order(engine, partial(sum_block, address), blocks), 1):
@@ -142,7 +143,7 @@ def _stats(
         store=str(store.folder.root),
         content_id=store.content_id,
         soft_labels=store.identity.encoding.described(),
-        classes=store.identity.teacher.classes,
+        classes=store.identity.teacher.label_classes,
         rows=rows,
         struck=overall.struck,
         blocks=blocks,

@@ -81,7 +81,7 @@ def sum_block(address: StoreAddress, block_name: tuple[str, int]) -> Sums:
     name, block = block_name
     store, segment = address.store(), address.segment(name)
     arrays = read_block(segment, block, segment.identity.encoding.arrays(segment.identity.space))
-    labels, sums = block_labels(store, segment, block), Sums(segment.identity.teacher.classes)
+    labels, sums = block_labels(store, segment, block), Sums(segment.identity.teacher.label_classes)
     struck, temperatures = block_struck(segment, block), segment.identity.encoding.tail_temperatures
     tops = np.full(struck.shape, STRUCK)
     for place, view in enumerate(segment.views):
@@ -97,12 +97,12 @@ def sum_block(address: StoreAddress, block_name: tuple[str, int]) -> Sums:
 
 
 def _pieces(rows: EncodedRows, hard: IntArray) -> Iterator[tuple[SoftLabels, IntArray]]:
-    """Soft labels [B] in f64 and hard labels [B, L]."""
+    """Soft labels [B] in f64, by class, and hard labels [B, L]."""
     step = max(PIECE // rows.encoding.kept(rows.space), 1)
     columns = hard if hard.ndim == 2 else hard[:, None]
     for start in range(0, len(rows.positions), step):
         part = np.arange(start, min(start + step, len(rows.positions)))
-        yield rows.take(part).soft_labels().wide(), columns[part]
+        yield rows.take(part).soft_labels().by_class().wide(), columns[part]
 
 
 def _add(

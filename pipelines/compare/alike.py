@@ -22,18 +22,18 @@ def require_comparable(place: Place, first: Store, settings: CompareSettings) ->
         if not settings.data:
             advice = f"give --data, the data set of {root}"
             raise InvalidInputError(f"{place.place} is a run, which is asked about pictures; {advice}")
-        require_alike(dataset.class_names, place.class_names, classes=teacher.classes, store=str(root))
+        require_alike(dataset.class_names, place.class_names, classes=teacher.label_classes, store=str(root))
         return
     own, name = place.store.identity, place.place
-    if own.teacher.classes != teacher.classes:
-        raise InvalidInputError(f"{name} has {own.teacher.classes} classes, {root} has {teacher.classes}")
+    if (classes := own.teacher.label_classes) != teacher.label_classes:
+        raise InvalidInputError(f"{name} has {classes} classes, {root} has {teacher.label_classes}")
     other = own.dataset if own.dataset.class_names else own.dataset.model_copy(update={"labels": dataset.labels})
     advice = "compare stores of one data set"
     require_equal(
         dataset.model_copy(update={"class_names": other.class_names}), other, f"{name} is of other rows than {root}:",
         advice, "dataset.", names=(str(root), name),
     )  # fmt: skip
-    require_alike(own.dataset.class_names, dataset.class_names, classes=own.teacher.classes, store=name)
+    require_alike(own.dataset.class_names, dataset.class_names, classes=classes, store=name)
     if not place.store.every_view:
         raise InvalidInputError(f"{name} has no view yet; run kdcache extract")
     if own.plan.mix != "none":

@@ -104,7 +104,7 @@ class HeldOut:
         position_of = np.argsort(store.order)
         for rows in teacher.rows:
             positions = position_of[self.first.order[rows.positions]]
-            soft = store.read(self._view_of(store), positions).to(self.device)
+            soft = store.read(self._view_of(store), positions).by_class().to(self.device)
             asked.count(log_probs_of(soft), rows)
         return asked
 
@@ -119,7 +119,7 @@ class HeldOut:
         return Loader(
             self.data, self.stores, batch_size=settings.batch_size, epochs=1, views=ViewSpan(self.view, self.view + 1),
             positions=positions,
-            labels=LabelOptions(taps=self._taps(), accept_drift=settings.accept_drift),
+            labels=LabelOptions(taps=self._taps(), accept_drift=settings.accept_drift, by_class=True),
             feed=feed,
         )  # fmt: skip
 
@@ -130,12 +130,12 @@ class HeldOut:
 
     def _stored(self, positions: IntArray, part: int | None) -> Teacher:
         """The teacher's rows without any picture, in pieces; parts are drawn: rows of a class may lie together."""
-        teacher, size = Teacher(), part or largest_piece(self.first.identity.teacher.classes)
+        teacher, size = Teacher(), part or largest_piece(self.first.identity.teacher.label_classes)
         if part is not None:
             positions = np.random.default_rng(0).permutation(positions)
         for start in range(0, len(positions), size):
             rows = positions[start : start + size]
-            soft = [store.read(self.view, rows).to(self.device) for store in self.stores]
+            soft = [store.read(self.view, rows).by_class().to(self.device) for store in self.stores]
             y = torch.from_numpy(self.first.labels[rows]).to(self.device)
             teacher.count(Taught.of(soft, y, rows, self.settings.combine))
         return teacher
@@ -153,8 +153,8 @@ def _require_one_order(stores: Sequence[Store]) -> None:
         )
         require_equal(first.order, own.order, f"{name} has another order:", advice, "order.", names=(root, name))
         require_equal(first.plan, own.plan, f"{name} has another view plan:", advice, "views.", names=(root, name))
-        if own.teacher.classes != first.teacher.classes:
-            raise InvalidInputError(f"{name} has {own.teacher.classes} classes, not {first.teacher.classes}")
+        if (classes := own.teacher.label_classes) != first.teacher.label_classes:
+            raise InvalidInputError(f"{name} has {classes} classes, not {first.teacher.label_classes}")
         if not store.every_view:
             raise InvalidInputError(f"{name} has no view yet; run kdcache extract")
         if own.plan.mix != "none":

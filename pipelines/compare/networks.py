@@ -1,12 +1,14 @@
 """A run's network as a comparison asks it: logits, and in the same forward what further measures need."""
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from kdcache.base.tap_names import FEATURES
 from kdcache.errors import InvalidInputError
+from kdcache.labels.reduction import class_logits
 from kdcache.measures.attention import AttentionTally
 from kdcache.measures.cka import FeatureTally
 from kdcache.measures.cost import cost
@@ -23,6 +25,7 @@ from kdcache.networks.weights import load_weights
 from kdcache.objectives.batch import Batch
 from kdcache.pipelines.compare.members import RunPlace
 from kdcache.pipelines.compare.settings import FurtherMeasure
+from kdcache.store.lineage import read_subclasses
 from kdcache.store.store import Store
 
 SHARPNESS_ROWS = 512
@@ -54,7 +57,9 @@ class AskedNetwork:
 
     def __init__(self, run: RunPlace, store: Store, also: Sequence[FurtherMeasure], device: str) -> None:
         self.run, self.also, self.device = run, also, device
-        network = build_network(run.network.teacher, run.network.teacher_set, store.identity.teacher.classes, "student")
+        self.subclasses = read_subclasses(run.network.weights)
+        classes = store.identity.teacher.label_classes * self.subclasses
+        network = build_network(run.network.teacher, run.network.teacher_set, classes, "student")
         load_weights(network, run.network.weights, "student")
         self.network = network.to(device).eval()
         self.taps, self.head = tap_of(store, also), store.head()["weight"] if "attention_iou" in also else None
@@ -66,7 +71,7 @@ class AskedNetwork:
 
     @torch.no_grad()
     def answer(self, batch: Batch) -> Tensor:
-        """Logits [B, C] of a batch, counted for further measures."""
+        """Logits [B, C] of a batch by class, counted for further measures."""
         if self._example is None:
             self._begin(batch.images)
         images = batch.images.clone()  # a network may work in place on its input
@@ -78,7 +83,7 @@ class AskedNetwork:
                 self._see(taps, batch)
         if "sharpness" in self.also:
             self._keep(batch)
-        return logits
+        return torch.as_tensor(class_logits(logits.float(), self.subclasses))
 
     def _begin(self, images: Tensor) -> None:
         self._example = images[:1].clone()
@@ -118,8 +123,20 @@ class AskedNetwork:
         if "attention_iou" in self.also:
             values |= self._attention.result()
         if "sharpness" in self.also:
-            values |= _sharpness(self.network, self._rows)
+            values |= _sharpness(_ByClass(self.network, self.subclasses), self._rows)
         return values
+
+
+class _ByClass(nn.Module):
+    """A network that answers its classes, where it has subclasses."""
+
+    def __init__(self, network: nn.Module, subclasses: int) -> None:
+        super().__init__()
+        self.network, self.subclasses = network, subclasses
+
+    def forward(self, images: Tensor) -> Any:
+        answer = self.network(images)
+        return answer if self.subclasses == 1 else class_logits(answer, self.subclasses)
 
 
 def _sharpness(network: nn.Module, rows: Sequence[tuple[Tensor, Tensor]]) -> dict[str, Value]:

@@ -194,5 +194,5 @@ class BlockRunner:
 
 def least_accuracy(job: Job, settings: ExtractSettings) -> float:
     """The accuracy over views below which a teacher is suspect: twice chance, or less where the settings say so."""
-    limit = twice_chance(job.identity.teacher.classes)
+    limit = twice_chance(job.identity.teacher.label_classes)
     return limit if settings.min_accuracy is None else min(limit, settings.min_accuracy)

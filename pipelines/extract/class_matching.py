@@ -2,10 +2,11 @@
 
 from itertools import zip_longest
 
-from kdcache.errors import MismatchError
+from kdcache.errors import InvalidInputError, MismatchError
 from kdcache.networks.class_map import ClassMap, are_equal_in_number, class_map_by_name, read_class_map
 from kdcache.networks.class_names import vocabularies
 from kdcache.networks.teacher import Teacher
+from kdcache.pipelines.extract.subclasses import chosen_subclasses
 from kdcache.pipelines.settings import ExtractSettings
 from kdcache.store.lineage import read_class_names
 from kdcache.store.manifest import TeacherIdentity
@@ -16,9 +17,9 @@ SHOWN = 5  # classes that a message lists
 
 def classes_to_build(settings: ExtractSettings, data: Data, stored: TeacherIdentity | None) -> int:
     """The number of classes that the teacher is built with, where its factory asks for one: those of the class map that
-    stands, of the weights file where it names them, or of the data."""
+    stands, of the weights file where it names them, or of the data; each as often as it has subclasses."""
     names = read_class_names(settings.weights) if settings.weights else ()
-    return (len(stored.class_map) if stored else 0) or len(names) or data.classes
+    return ((len(stored.class_map) if stored else 0) or len(names) or data.classes) * chosen_subclasses(settings)
 
 
 def matched_classes(
@@ -36,7 +37,13 @@ def matched_classes(
         classes=classes,
     )
     if not settings.class_map:
-        return class_map_by_name(data.class_names, known, classes=classes, masked=settings.mask_classes)
+        class_map = class_map_by_name(data.class_names, known, classes=classes, masked=settings.mask_classes)
+        if class_map.map and (subclasses := teacher.answers.subclasses) > 1:
+            raise InvalidInputError(
+                f"the teacher's classes are matched with the data's by name, which a teacher of {subclasses} "
+                "subclasses a class does not take; number the data's classes as the teacher does"
+            )
+        return class_map
     class_map = read_class_map(settings.class_map, data.class_names, known, classes=classes, labels=data.classes)
     if stored is not None:
         _require_same(stored, class_map, settings)
@@ -64,9 +71,9 @@ def _require_same(stored: TeacherIdentity, class_map: ClassMap, settings: Extrac
 def _of_store(stored: TeacherIdentity, data: Data) -> ClassMap:
     count = len(data.class_names)
     notes: tuple[str, ...] = ()
-    if count and not are_equal_in_number(count, stored.classes, stored.masked_classes):
+    if count and not are_equal_in_number(count, stored.label_classes, stored.masked_classes):
         notes = (
-            f"the store has the teacher's {stored.classes:,} classes, the data names {count:,}: hard labels and soft "
-            "labels may mean other classes; a new store matches them by name or by --class-map",
+            f"the store has the teacher's {stored.label_classes:,} classes, the data names {count:,}: hard labels and "
+            "soft labels may mean other classes; a new store matches them by name or by --class-map",
         )
     return ClassMap(stored.class_map, stored.classes, notes)

@@ -33,6 +33,7 @@ from kdcache.networks.teacher import Teacher
 from kdcache.networks.weights import load_weights
 from kdcache.pipelines.extract.class_matching import classes_to_build, matched_classes
 from kdcache.pipelines.extract.kept import classifier, kept_taps
+from kdcache.pipelines.extract.subclasses import chosen_subclasses, require_subclasses
 from kdcache.pipelines.extract.views import open_views
 from kdcache.pipelines.settings import ExtractSettings
 from kdcache.places.opening import open_folder
@@ -139,14 +140,16 @@ def open_job(settings: ExtractSettings, progress: Progress = silent) -> Job:
     stored = stored_identity(settings)
     teacher, teacher_notes = _open_teacher(settings, data, view, device, stored.teacher if stored else None)
     answer = _first_answer(teacher, view)
-    class_map = matched_classes(
-        settings, data, teacher, classes=int(answer.logits.shape[1]), stored=stored.teacher if stored else None
-    )
+    subclasses = teacher.answers.subclasses
+    require_subclasses(int(answer.logits.shape[1]), subclasses, data)
+    count = int(answer.logits.shape[1]) // subclasses
+    class_map = matched_classes(settings, data, teacher, classes=count, stored=stored.teacher if stored else None)
     if class_map.map:
         teacher.map_answers(Answers(teacher.answers.kind, class_map.map, class_map.classes))
         answer = _first_answer(teacher, view)
     classes, head = int(answer.logits.shape[1]), classifier(teacher, answer, settings.keep)
-    encoding = _encoding(settings, LabelSpace(classes, teacher.masked_classes), contents_of(data.samples))
+    space = LabelSpace(classes, teacher.masked_classes, subclasses=subclasses)
+    encoding = _encoding(settings, space, contents_of(data.samples))
     width = int(head["weight"].shape[1]) if head else 0
     encoding = encoding.model_copy(
         update={
@@ -160,7 +163,7 @@ def open_job(settings: ExtractSettings, progress: Progress = silent) -> Job:
     identity = validated(
         Identity,
         "the store's identity",
-        dataset=_with_fitting_labels(data_identity, data, classes),
+        dataset=_with_fitting_labels(data_identity, data, classes // subclasses),
         order=order_identity,
         views=plan,
         teacher=teacher.identity(
@@ -222,12 +225,13 @@ def _open_teacher(
     fed = feeding((settings.mean, settings.std), view, own=own, stored=stored)
     preparation = Preparation(fed.mean, fed.std, device)
     give_shapes(network, preparation(view[None]), "teacher")
+    kind = settings.teacher_answers or (stored.answers if stored else "logits")
     teacher = Teacher(
         network,
         preparation=preparation,
         precision=settings.precision,
         masked_classes=settings.mask_classes,
-        answers=Answers(settings.teacher_answers or (stored.answers if stored else "logits")),
+        answers=Answers(kind, subclasses=chosen_subclasses(settings)),
     )
     return teacher, (*notes, *fed.notes)
 
@@ -238,7 +242,7 @@ def _encoding(settings: ExtractSettings, space: LabelSpace, contents: Contents |
         raise InvalidInputError(f"masked classes {wrong_classes} are not among the teacher's {space.classes} classes")
     name = settings.encoding
     if name == "auto":
-        name = "full" if settings.top_k >= space.visible else "topk"
+        name = "full" if settings.top_k >= space.visible or space.subclasses > 1 else "topk"
     stored = stored_encoding(settings)
     encoding = chosen(name, chosen_words(settings), space, like=stored)
     contents = contents if stored is None else stored.contents

@@ -118,7 +118,7 @@ class Report:
         """A note where the teacher knows clean rows, and hardly any view: below the limit, by more than chance."""
         if self.accuracy is None or labelled < FEW_VIEWS:
             return
-        accuracy, limit = correct / labelled, twice_chance(self.store.identity.teacher.classes)
+        accuracy, limit = correct / labelled, twice_chance(self.store.identity.teacher.label_classes)
         if accuracy < limit and self.accuracy - accuracy > SURE * (self.accuracy / labelled) ** 0.5:
             yield (
                 f"the teacher's top-1 accuracy is {self.accuracy:.3f} on clean rows and {accuracy:.3f} on the views: "

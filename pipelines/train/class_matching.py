@@ -67,7 +67,7 @@ def class_notes(settings: TrainSettings, data: Data, stores: list[Store], object
         notes.append("rows without a label teach nothing under this objective")
     for store in stores:
         teacher = store.identity.teacher
-        classes = teacher.classes
+        classes = teacher.label_classes
         if count and not are_equal_in_number(count, classes, teacher.masked_classes):
             notes.append(
                 f"{store.folder.root} has {classes:,} classes, the data names {count:,}: hard labels and soft labels "

@@ -17,11 +17,13 @@ ASKED = 8  # views of a split about which the student is asked
 ROWS = 64  # of a split without a store that are drawn: their sizes must agree. A store's views agreed when it was made
 
 
-def require_answers(network: nn.Module, data: Data, loaders: Sequence[BatchStream], precision: str) -> int:
+def require_answers(
+    network: nn.Module, data: Data, loaders: Sequence[BatchStream], precision: str, subclasses: int = 1
+) -> int:
     """Check with some views of each split that the student takes views, answers each with all classes, and can learn.
 
-    `loaders`: that of training, and that of validation where there is one. Returns how many classes it
-    answers. Raises InvalidInputError. The generators are left as they were.
+    `loaders`: that of training, and that of validation where there is one. `subclasses`: logits that stand for each
+    class. Returns how many classes it answers. Raises InvalidInputError. The generators are left as they were.
     """
     if not any(parameter.requires_grad for parameter in network.parameters()):
         count = sum(1 for _ in network.parameters())
@@ -47,8 +49,8 @@ def require_answers(network: nn.Module, data: Data, loaders: Sequence[BatchStrea
                 raise InvalidInputError(f"validation: {error}; {advice}") from error
             if val_count != count:
                 raise InvalidInputError(f"the student answers {count} classes in training, {val_count} in validation")
-    _require_classes(count, data, loaders)
-    return count
+    _require_classes(count, data, loaders, subclasses)
+    return count // subclasses
 
 
 def mode_notes(network: nn.Module) -> list[str]:
@@ -92,16 +94,23 @@ def _answer(network: nn.Module, images: Tensor, loader: BatchStream, precision: 
     return logits
 
 
-def _require_classes(count: int, data: Data, loaders: Sequence[BatchStream]) -> None:
+def _require_classes(count: int, data: Data, loaders: Sequence[BatchStream], subclasses: int) -> None:
+    each = f" with {subclasses} subclasses each" if subclasses > 1 else ""
+    answer = f"the student answers {count} {'logits' if each else 'classes'}"
     for store in (store for loader in loaders for store in loader.stores):
-        if count != (classes := store.identity.teacher.classes):
+        if count != (wanted := (classes := store.identity.teacher.label_classes) * subclasses):
             raise InvalidInputError(
-                f"the student answers {count} classes, {store.folder.root} has {classes}; "
-                f"set --student-set num_classes={classes}"
+                f"{answer}, {store.folder.root} has {classes}{' classes' if each else ''}{each}; "
+                f"set --student-set num_classes={wanted}"
             )
+    if count % subclasses or count < 2 * subclasses:
+        raise InvalidInputError(
+            f"{answer}, which are not those of two classes or more{each}; set --student-set "
+            f"num_classes={max(data.classes, 2) * subclasses}, or another --subclasses"
+        )
     for split in (data, *(loader.data for loader in loaders)):
-        if (largest := int(split.labels.max(initial=-1))) >= count:
+        if (largest := int(split.labels.max(initial=-1))) >= count // subclasses:
             raise InvalidInputError(
-                f"the data set ({split.name}) has label {largest}, the student answers {count} classes; set "
-                f"--student-set num_classes={largest + 1}"
+                f"the data set ({split.name}) has label {largest}, {answer}{' of classes' if each else ''}{each}; set "
+                f"--student-set num_classes={(largest + 1) * subclasses}"
             )

@@ -20,6 +20,7 @@ from kdcache.objectives.tap_pairs import Sizes
 from kdcache.objectives.targets import normalised_weights
 from kdcache.pipelines.settings import TrainSettings
 from kdcache.pipelines.train.held_out_store import held_out_store
+from kdcache.pipelines.train.subclasses import student_subclasses, takes_classes
 from kdcache.store.store import Store
 from kdcache.whole_store.calibrate import fit_temperature
 
@@ -51,7 +52,7 @@ def build_objective(
     """
     if not stores and not settings.objective:
         _require_plain(settings)
-        return make_objective(DEFAULT, PLAIN)
+        return make_objective(DEFAULT, PLAIN, subclasses=student_subclasses(settings, stores))
     if settings.then and settings.kd_epochs is not None:
         raise InvalidInputError(
             f"--then and --kd-epochs both change the objective; give --then EPOCH:{DEFAULT},w_ce=1,w_kd=0"
@@ -156,6 +157,11 @@ def _make(
             f"objective {part.name} needs a store and none is given; give --store, or leave --objective out for plain "
             "training"
         )
+    if takes_classes(settings, stores) and any("head" in (*one.needs, *one.keeps) for one in facts):
+        raise InvalidInputError(
+            f"objective {part.name} uses the teacher's classifier, which answers subclasses, and --subclasses 1 learns "
+            "from classes; leave --subclasses out"
+        )
     ramps = {name: Ramp.parse(str(text), name) for name, text in settings.over_epochs.items()} if is_first else {}
     objective = make_objective(
         part.name,
@@ -167,6 +173,7 @@ def _make(
         weights=settings.ensemble_weights,
         over_epochs=ramps,
         trust=trust,
+        subclasses=student_subclasses(settings, stores),
     )
     weights = [weight for term in objectives_in(objective) for weight in (term.w_ce, term.w_kd)]
     if not any(weights) and not {key.rpartition(".")[2] for key in ramps} & {"w_ce", "w_kd"}:

@@ -35,6 +35,7 @@ from kdcache.pipelines.train.student import (
     require_usable,
     train_loader,
 )
+from kdcache.pipelines.train.subclasses import student_subclasses
 from kdcache.pipelines.train.taken import Taken
 from kdcache.pipelines.train.training_state import Student, unweighed
 from kdcache.pipelines.train.trust import chosen_trust, trust_notes
@@ -191,7 +192,10 @@ def open_run(student: Student, inputs: Inputs, loaders: Loaders, stack: ExitStac
     `stack` is open. Raises MismatchError for a folder of other settings, InvalidInputError for a folder in use and for
     a student that does not answer the classes."""
     settings, folder, ranks = student.settings, Path(student.settings.run), inputs.ranks
-    classes = ranks.together(lambda: require_answers(student.network, inputs.data, loaders.all, settings.precision))
+    subclasses = student_subclasses(settings, inputs.stores)
+    classes = ranks.together(
+        lambda: require_answers(student.network, inputs.data, loaders.all, settings.precision, subclasses)
+    )
     record = run_record(settings, student.temperature, loaders.record, trust=student.trust)
     claim = claimed_run(
         folder,
@@ -205,7 +209,11 @@ def open_run(student: Student, inputs: Inputs, loaders: Loaders, stack: ExitStac
     loaders.training.settle_steps(None if state is None else "equal_steps" in state)
     class_names = inputs.data.class_names if len(inputs.data.class_names) == classes else ()
     metadata = weights_metadata(
-        inputs.stores, start=settings.weights, class_names=class_names, network=_saved_network(student.network)
+        inputs.stores,
+        start=settings.weights,
+        class_names=class_names,
+        network=_saved_network(student.network),
+        subclasses=subclasses,
     )
     if state is None:
         run = Run.begin(student, loaders.training, metadata, ranks, claim.hold)

@@ -18,6 +18,7 @@ from kdcache.pipelines.train.isolation import Isolation, NoIsolation
 from kdcache.pipelines.train.prepare import Loaders, make_student, open_inputs, open_loaders, open_run
 from kdcache.pipelines.train.run import Run, TrainSummary
 from kdcache.pipelines.train.selecting import select_terms
+from kdcache.pipelines.train.subclasses import student_subclasses
 from kdcache.pipelines.train.validating import judged_as
 from kdcache.training.batch_stream import BatchStream
 from kdcache.training.metrics import Validation
@@ -148,7 +149,10 @@ def validate(
     """The measures of each run over the validation split, in eval mode and one pass; empty where there is no split."""
     if loader is None:
         return {}
-    validations = {run: Validation(*judged_as(run.settings)) for run in runs}
+    validations = {
+        run: Validation(*judged_as(run.settings), subclasses=student_subclasses(run.settings, run.loader.stores))
+        for run in runs
+    }
     for run in runs:
         ranks.align_buffers(run.eval_network)
         run.eval_network.eval()

@@ -13,6 +13,7 @@ from kdcache.networks.build import build_network
 from kdcache.networks.preparation import Preparation
 from kdcache.networks.weights import load_weights
 from kdcache.pipelines.settings import TrainSettings
+from kdcache.pipelines.train.subclasses import student_subclasses, takes_classes
 from kdcache.pipelines.train.taken import NOTHING, Taken
 from kdcache.pipelines.train.views import require_whole, view_normalisation
 from kdcache.store.plan import ViewPlan
@@ -31,7 +32,7 @@ def require_usable(stores: list[Store], settings: TrainSettings) -> None:
     for store in stores:
         require_whole(store)
         read_as(store.identity.encoding, settings.top_k)
-        largest_k = min(store.identity.kept, store.identity.space.visible)
+        largest_k = min(store.identity.kept, store.identity.space.visible) // store.identity.teacher.subclasses
         if settings.top_k is not None and settings.top_k > largest_k:
             raise InvalidInputError(
                 f"top-k {settings.top_k} was asked for; {store.folder.root} keeps {largest_k} classes"
@@ -115,6 +116,7 @@ def train_loader(
             class_means=settings.tail == "class-mean",
             taps=taken.taps,
             negatives=taken.negatives,
+            by_class=takes_classes(settings, stores),
             accept_drift=settings.accept_drift,
             memory_bytes=int(settings.memory_gb * 1e9),
         ),
@@ -170,8 +172,9 @@ def _user_transform(settings: TrainSettings, plan: ViewPlan) -> tuple[Any, ViewP
 
 
 def build_student(settings: TrainSettings, data: Data, stores: list[Store]) -> tuple[nn.Module, tuple[str, ...]]:
-    """Build the student; it answers the store's classes, or the data set's where there is no store. Also returns notes
-    on the weights file that it starts from."""
-    classes = stores[0].identity.teacher.classes if stores else data.classes
+    """Build the student; it answers the store's classes, or the data set's where there is no store, each as often as it
+    has subclasses. Also returns notes on the weights file that it starts from."""
+    classes = stores[0].identity.teacher.label_classes if stores else data.classes
+    classes *= student_subclasses(settings, stores)
     network = build_network(settings.student, settings.student_set, classes, "student")
     return network, load_weights(network, settings.weights, "student") if settings.weights else ()

@@ -51,7 +51,7 @@ def validation_loader(
     _require_weights(settings)
     for store in stores:
         names, name = store.identity.dataset.class_names, str(store.folder.root)
-        require_alike(names, training.data.class_names, classes=store.identity.teacher.classes, store=name)
+        require_alike(names, training.data.class_names, classes=store.identity.teacher.label_classes, store=name)
         store.identity.encoding.require_log_probs("--val-store")
         require_whole(store)
     return evaluation_loader(settings, spec, data, stores, training, device, launch)
@@ -74,7 +74,7 @@ def evaluation_loader(
         settings.workers, device, mean, std, plan, transform, rank=launch.rank, world_size=launch.world_size,
         worker_start=settings.worker_start,
     )  # fmt: skip
-    options = LabelOptions(accept_drift=settings.accept_drift)
+    options = LabelOptions(accept_drift=settings.accept_drift, by_class=True)
     return Loader(data, stores, batch_size=256, epochs=1, labels=options, feed=feed)
 
 

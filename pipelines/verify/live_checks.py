@@ -181,7 +181,7 @@ def _open_teacher(replay: Replay, settings: VerifySettings, positions: IntArray)
     network = build_network(
         settings.teacher,
         settings.teacher_set,
-        len(identity.class_map) or replay.data.classes or identity.classes,
+        len(identity.class_map) or replay.data.classes * identity.subclasses or identity.classes,
         "teacher",
     )
     if settings.weights:

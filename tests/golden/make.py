@@ -39,6 +39,7 @@ MASKED = 11
 CLASS_MAP = (-1, *range(10, -1, -1), -1)  # of a network of 13 classes: none of them is class 11
 STRUCK = (3, 17, 66)  # in the stores of struck rows
 SEQUENCE, TOKENS = 8, 72  # in the store of texts
+SUBCLASSES = 3  # of each of 4 classes, in the store of a teacher with subclasses
 GOLDEN = Provenance(device="golden")
 DRAWS, DRAW_TEMPERATURE = 7, 2.0
 FEATURES, TAPS = 3, (Tap(name="layer1.0.conv2", shape=(2, 3, 2)), Tap(name="norm", shape=(5,)))
@@ -137,6 +138,24 @@ def _make_sequences(name: str) -> None:
     store.seal()
 
 
+def _make_subclasses(name: str) -> None:
+    """A store of a teacher whose 12 logits are 3 subclasses of each of 4 classes, which hard labels name."""
+    labels = np.where(golden_labels() < 0, -1, golden_labels() % (CLASSES // SUBCLASSES))
+    identity = _identity(FullEncoding(), "none", {}).model_dump()
+    names = identity["dataset"]["class_names"][: CLASSES // SUBCLASSES]
+    identity["dataset"] |= {"labels": values_digest(labels.astype("i4")), "class_names": names}
+    identity["teacher"] |= {"masked_classes": (), "subclasses": SUBCLASSES}
+    store = Store.create(
+        _absent(name),
+        Identity.model_validate(identity),
+        order=golden_order(),
+        labels=labels[golden_order()],
+        provenance=GOLDEN,
+    )
+    _write_views(store, 0, 2, ())
+    store.seal()
+
+
 def _identity(encoding: Encoding, mix: str, teacher: dict[str, Any]) -> Identity:
     names = tuple(f"class {number}" for number in range(CLASSES))
     return Identity(
@@ -154,7 +173,7 @@ def _identity(encoding: Encoding, mix: str, teacher: dict[str, Any]) -> Identity
 
 def _encode(store: Store, segment: Segment, positions: Array, logits: Array) -> dict[str, Array]:
     if store.identity.encoding.COMPLETE:
-        return encode_full(centre(logits, (MASKED,))).arrays
+        return encode_full(centre(logits, store.identity.teacher.masked_classes)).arrays
     labels = np.stack([store.hard_labels(view, positions) for view in segment.views])
     labels = labels[..., None] if labels.ndim == 2 else labels
     if store.identity.encoding.DRAWN:
@@ -223,6 +242,7 @@ def _make_missing() -> None:
     _make("format1-contents.kd", TopKEncoding(k=K, contents="bytes"), "mixup", [(0, 2), (2, 3)])
     pooled = TopKEncoding(k=1, features=FEATURES, head=FEATURES, taps=POOLED)
     _make("format1-pooled-taps.kd", pooled, "none", [(0, 2)])
+    _make_subclasses("format1-subclasses.kd")
 
 
 if __name__ == "__main__":

@@ -35,6 +35,22 @@ def confidence_penalty(s: Tensor, teacher: Teacher, case: Case) -> Tensor:
     return -case.beta * torch.distributions.Categorical(logits=s).entropy().mean()
 
 
+def subclass(s: Tensor, teacher: Teacher, case: Case) -> Tensor:
+    """Müller et al. 2020, the auxiliary loss: standardised logits over sqrt(T N), row by row and pair by pair."""
+    rows = []
+    for z in s:
+        mean = sum(z) / len(z)
+        deviation = (sum((one - mean) ** 2 for one in z) / len(z)) ** 0.5
+        rows.append([(one - mean) / deviation / (case.temperature * len(z)) ** 0.5 for one in z])
+    total = s.new_zeros(())
+    for first in rows:
+        similar = torch.stack(
+            [sum((a * b for a, b in zip(first, other, strict=True)), s.new_zeros(())) for other in rows]
+        )
+        total = total + torch.log(similar.exp().sum()) - 1 / case.temperature - math.log(len(s))
+    return case.beta * total / len(s)
+
+
 def kd_pt(s: Tensor, teacher: Teacher, case: Case) -> Tensor:
     """Tang et al. 2020, KD-pt: p_y where it is, (1 - p_y) / (C - 1) elsewhere."""
     T, visible = case.temperature, teacher.visible
@@ -239,8 +255,9 @@ def double_distillation(s: Tensor, teacher: Teacher, case: Case) -> Tensor:
 
 REFERENCES: dict[str, Callable[[Tensor, Teacher, Case], Tensor]] = {
     "kd": kd, "hard-teacher": hard_teacher, "label-smoothing": label_smoothing,
-    "confidence-penalty": confidence_penalty, "kd-pt": kd_pt, "kd-topk": kd_topk, "kd-sim": kd_sim, "dkd": dkd,
-    "nkd": nkd, "dist": dist, "logit-standardisation": logit_standardisation, "mlld": mlld, "ctkd": ctkd, "ttm": ttm,
+    "confidence-penalty": confidence_penalty, "subclass": subclass, "kd-pt": kd_pt, "kd-topk": kd_topk,
+    "kd-sim": kd_sim, "dkd": dkd, "nkd": nkd, "dist": dist, "logit-standardisation": logit_standardisation,
+    "mlld": mlld, "ctkd": ctkd, "ttm": ttm,
     "wttm": wttm, "logit-mse": logit_mse, "reverse-kl": reverse_kl, "symmetric-kl": symmetric_kl, "brier": brier,
     "jsd": jsd, "skew-kl": skew_kl, "skew-reverse-kl": skew_reverse_kl, "tvd": tvd, "adaptive-kl": adaptive_kl,
     "taid": taid, "double-distillation": double_distillation, "function-matching": kd,

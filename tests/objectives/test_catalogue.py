@@ -94,7 +94,8 @@ def test_each_describes_itself(subtests: pytest.Subtests) -> None:
         with subtests.test(name):
             said = describe(name)
             assert set(said) == shown | {"on many devices"}
-            assert (said["on many devices"] == "the whole batch on each") == (name in ("dist", "mlld", "taid"))
+            gathering = ("subclass", "dist", "mlld", "taid")
+            assert (said["on many devices"] == "the whole batch on each") == (name in gathering)
             assert said["objective"] == name
             assert set(said["settings"]) == set(parameters_of(name)) >= {"w_ce", "w_kd"}
             assert said["needs"] == ["store" if term.facts.teacher else "no teacher", *extra.get(name, [])]
@@ -169,7 +170,7 @@ def test_no_teacher_is_refused_where_one_is_needed(subtests: pytest.Subtests) ->
 
 def test_without_its_term_an_objective_needs_no_store() -> None:
     assert torch.isfinite(Objective(KD(), w_kd=0.0)(real_student(logits()), batch_of(y=torch.arange(ROWS))))
-    for name in ("label-smoothing", "confidence-penalty"):
+    for name in ("label-smoothing", "confidence-penalty", "subclass"):
         assert torch.isfinite(made(name)(real_student(logits()), batch_of(y=torch.arange(ROWS))))
 
 

@@ -27,6 +27,7 @@ SETTINGS: list[tuple[str, dict[str, Any]]] = [
     *((name, {"temperature": temperature}) for name in TEMPERED for temperature in (0.7, 1.0, 2.0, 3.0, 8.0)),
     ("label-smoothing", {"epsilon": 0.3}),
     ("confidence-penalty", {"beta": 0.7}),
+    ("subclass", {"beta": 0.3, "temperature": 0.5}),
     ("kd-topk", {"k": 2}),
     ("kd-sim", {"alpha": 0.3, "beta": 0.5}),
     ("dkd", {"alpha": 0.5, "beta": 2.0, "warmup_epochs": 0.0}),
@@ -161,7 +162,7 @@ def test_the_reduction_is_the_mean_over_rows(subtests: pytest.Subtests) -> None:
     student, y = real_student(logits()), torch.from_numpy(labels())
     teacher = full_labels(logits(), labels())
     alone = [full_labels(logits()[row : row + 1], labels()[row : row + 1]) for row in range(ROWS)]
-    assert [name for name, term in LOGIT_TERMS.items() if term.facts.couples] == ["dist", "mlld"]
+    assert [name for name, term in LOGIT_TERMS.items() if term.facts.couples] == ["subclass", "dist", "mlld"]
     for name in [name for name, term in LOGIT_TERMS.items() if not term.facts.couples]:
         with subtests.test(name):
             rows = [

@@ -39,7 +39,7 @@ def objective(name: str) -> Any:
 
 
 def test_the_terms_that_can_be_weighed_are_the_sums_over_rows() -> None:
-    assert set(LOGIT_TERMS) - set(BY_ROWS) == {"dist", "mlld", "taid"}
+    assert set(LOGIT_TERMS) - set(BY_ROWS) == {"subclass", "dist", "mlld", "taid"}
     assert set(BY_ROWS) <= set(LOGIT_TERMS)
     assert all(not TERMS[name].facts.couples and not TERMS[name].facts.remembers for name in BY_ROWS)
     assert name_of(KD()) == "kd"

@@ -75,6 +75,7 @@ def partners_by_hand(seed: int, view: int) -> Array:
         (PROBS, "f378f3076d132c11e276590f7c1381e96cfffadd7001d72cb0b74e5e8b492ea4"),
         (HERE / "format1-struck.kd", "a6a3fc08819107903e57010cf171b752e073709db6729552195ba59dc749e946"),
         (HERE / "format1-struck-full.kd", "aa0b7c6c6c183b3e8f0df1a2962295994f7b28ed8b60594aa216574ab1d66712"),
+        (HERE / "format1-subclasses.kd", "e2d183cbc066d77f561ce032d126213e405bcce5f4a2c1f4b557c7e930f428c2"),
         (HERE / "format1-sequence.kd", "7dce3c6ec4e0a048bc2111142754ecd90fb969744a542b8c58d3077b4b0e2938"),
     ],
 )

@@ -10,10 +10,22 @@ import pytest
 
 from kdcache.errors import FormatError
 from kdcache.store.store import Store
-from tests.golden.make import CLASSES, HERE, MASKED, ROWS, K, golden_contents, golden_pixels
+from tests.golden.make import (
+    CLASSES,
+    HERE,
+    MASKED,
+    ROWS,
+    SUBCLASSES,
+    K,
+    golden_contents,
+    golden_labels,
+    golden_logits,
+    golden_order,
+    golden_pixels,
+)
 from tests.store.test_golden import EVERYTHING, MAPPED, PACKED, PROBS, RULE_2, TOPK, exact, raw
 
-CONTENTS = HERE / "format1-contents.kd"
+CONTENTS, SUBCLASSED = HERE / "format1-contents.kd", HERE / "format1-subclasses.kd"
 
 
 def identity_of(root: Path) -> Any:
@@ -72,6 +84,29 @@ def test_a_store_of_probabilities_holds_their_logarithm() -> None:
     np.testing.assert_array_equal(store.read(0, EVERYTHING).all_logits(), stored.astype("f4"))
 
 
+def test_a_store_of_subclasses_holds_all_of_them_and_labels_of_their_classes() -> None:
+    """12 logits a row; class c has the entries 3 c to 3 c + 2, whose exponentials are summed."""
+    teacher = identity_of(SUBCLASSED)["teacher"]
+    assert (teacher["subclasses"], teacher["classes"], teacher["masked_classes"]) == (SUBCLASSES, CLASSES, [])
+    logits = golden_logits(0, 2).astype("f8")
+    logits -= logits.max(axis=2, keepdims=True)
+    np.testing.assert_array_equal(raw(SUBCLASSED, "views-00000-00002/logits"), logits.astype("f2"))
+    labels = np.where(golden_labels() < 0, -1, golden_labels() % 4)[golden_order()]
+    np.testing.assert_array_equal(raw(SUBCLASSED, "labels"), labels)
+    store = Store.open(SUBCLASSED)
+    for view in (0, 1):
+        sums = np.stack([np.exp(logits[view])[:, 3 * c : 3 * c + 3].sum(axis=1) for c in range(4)], axis=1)
+        p = sums / sums.sum(axis=1, keepdims=True)
+        soft = store.read(view, EVERYTHING)
+        assert (soft.num_classes, soft.by_class().num_classes) == (CLASSES, 4)
+        np.testing.assert_allclose(soft.by_class().dense(1.0), p, rtol=1e-5)
+        at_label = np.log(p[EVERYTHING, labels])
+        for rows in (soft, soft.by_class()):
+            found = np.asarray(rows.label_log_prob(1.0))
+            np.testing.assert_allclose(found[labels >= 0], at_label[labels >= 0], rtol=1e-5, atol=1e-6)
+            assert np.isnan(found[labels < 0]).all()
+
+
 def test_a_store_of_contents_holds_one_fingerprint_a_sample_and_segment() -> None:
     """[1, N] u32 whatever the number of views, in shards of one chunk; rows are those of the store without it."""
     store = Store.open(CONTENTS)
@@ -103,6 +138,11 @@ def test_a_store_of_contents_holds_one_fingerprint_a_sample_and_segment() -> Non
         (MAPPED, "teacher.class_map", "all"),
         (PROBS, "teacher.answers", "log_probs"),
         (PROBS, "teacher.answers", None),
+        (SUBCLASSED, "teacher.subclasses", 0),
+        (SUBCLASSED, "teacher.subclasses", 5),
+        (SUBCLASSED, "teacher.subclasses", 12),
+        (SUBCLASSED, "teacher.subclasses", "3"),
+        (SUBCLASSED, "teacher.masked_classes", [1]),
     ],
 )
 def test_a_value_that_is_not_known_is_refused_by_its_key(tmp_path: Path, root: Path, key: str, value: Any) -> None:
@@ -112,5 +152,5 @@ def test_a_value_that_is_not_known_is_refused_by_its_key(tmp_path: Path, root: P
     assert name in manifest["identity"][family]
     manifest["identity"][family][name] = value
     path.write_text(json.dumps(manifest))
-    with pytest.raises(FormatError, match=rf"manifest.json: identity\.{family}.*({name}|class map)"):
+    with pytest.raises(FormatError, match=rf"manifest.json: identity\.{family}.*({name}|class map|subclasses)"):
         Store.open(tmp_path / "new.kd")
