@@ -182,10 +182,10 @@ class Objective(nn.Module):
             raise InvalidInputError(
                 f"{kind} takes no trust by class: it must see a teacher and have a loss of each row, as KD has"
             )
-        if self.subclasses > 1 and facts.teacher and facts.mixing == BOTH_LABELS:
+        if self.subclasses > 1 and facts.teacher and (facts.mixing == BOTH_LABELS or facts.best):
             raise InvalidInputError(
-                f"{kind} holds the teacher's logit of the hard label against the others, and {self.subclasses} "
-                "subclasses stand for it; use another objective, such as KD, or a student of whole classes "
+                f"{kind} takes the teacher's classes apart by the hard label or by rank, and {self.subclasses} "
+                "subclasses stand for each; use another objective, such as KD, or a student of whole classes "
                 "(--subclasses 1)"
             )
         if facts.remembers and self.combine == "losses":

@@ -97,9 +97,9 @@ def test_regularisers_are_those_of_the_classes(name: str) -> None:
     assert wide(S, batch_of(y=Y)).item() == pytest.approx(narrow(by_hand(S), batch_of(y=Y)).item(), rel=1e-9)
 
 
-@pytest.mark.parametrize("name", ["dkd", "nkd", "kd-pt"])
-def test_objectives_of_the_labels_own_logit_are_refused(name: str) -> None:
-    with pytest.raises(InvalidInputError, match=r"4 subclasses stand for it; use another objective, such as KD"):
+@pytest.mark.parametrize("name", ["dkd", "nkd", "kd-pt", "kd-topk"])
+def test_objectives_that_take_classes_apart_are_refused(name: str) -> None:
+    with pytest.raises(InvalidInputError, match=r"4 subclasses stand for each; use another objective, such as KD"):
         make_objective(name, subclasses=SUB)
 
 

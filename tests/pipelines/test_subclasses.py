@@ -202,7 +202,7 @@ def test_a_teacher_of_whole_classes_has_no_subclasses(stage: Stage, tmp_path: Pa
         ({"top_k": 5}, "--top-k 5 was asked of a store with 3 subclasses a class"),
         ({"top_k": 11, "subclasses": 1}, "top-k 11 was asked for; .* keeps 10 classes"),
         ({"temperature": "calibrated"}, "--temperature calibrated is fitted to classes"),
-        ({"objective": "dkd"}, "3 subclasses stand for it; use another objective"),
+        ({"objective": "dkd"}, "3 subclasses stand for each; use another objective"),
     ],
 )
 def test_students_that_do_not_fit_are_refused(
