@@ -1,7 +1,7 @@
-"""Rows of a data set by arguments that every kind takes: a range, a long tail of classes, labels that are noisy.
+"""Rows of a data set by arguments that every kind takes: a range, a long tail, classes that are joined, noisy labels.
 
-They come in this order: `rows` (a file of ids), `range`, `imbalance`, `noise`, `limit`. The result is a data set of its
-own, told from others by the digests of its ids, labels and contents.
+They come in this order: `rows` (a file of ids), `range`, `imbalance`, `groups`, `noise`, `limit`. The result is a data
+set of its own, told from others by the digests of its ids, labels and contents.
 """
 
 from collections.abc import Mapping
@@ -17,13 +17,15 @@ from kdcache.errors import InvalidInputError
 from kdcache.views.data_parts import D, listed_indices, part_of
 from kdcache.views.own_labels import Labels
 
-ARGUMENTS = ("rows", "range", "imbalance", "imbalance_order", "imbalance_seed", "noise", "noise_seed", "limit")
+ARGUMENTS = (
+    "rows", "range", "imbalance", "imbalance_order", "imbalance_seed", "groups", "noise", "noise_seed", "limit",
+)  # fmt: skip
 HELPERS = {"imbalance_order": "imbalance", "imbalance_seed": "imbalance", "noise_seed": "noise"}
 
 
 def chosen_rows(data: D, arguments: Mapping[str, Any], *, classes: int) -> D:
-    """The rows that `ARGUMENTS` leave of a data set of so many `classes`, in its order, with the labels that `noise`
-    gives them. Raises InvalidInputError, naming the argument and what the data set has."""
+    """The rows that `ARGUMENTS` leave of a data set of so many `classes`, in its order, with the labels that `groups`
+    and `noise` give them. Raises InvalidInputError, naming the argument and what the data set has."""
     for helper, name in HELPERS.items():
         if helper in arguments and name not in arguments:
             raise InvalidInputError(f"{helper} is {arguments[helper]!r} and there is no {name}; give {name} too")
@@ -35,6 +37,9 @@ def chosen_rows(data: D, arguments: Mapping[str, Any], *, classes: int) -> D:
         order = _class_order(arguments.get("imbalance_order"), classes)
         seed = _seed(arguments, "imbalance_seed")
         data = part_of(data, long_tail(_labels(data, "imbalance", arguments), arguments["imbalance"], order, seed))
+    if "groups" in arguments:
+        _labels(data, "groups", arguments)
+        data, classes = _grouped(data, arguments["groups"], classes)
     if "noise" in arguments:
         share, seed = arguments["noise"], _seed(arguments, "noise_seed")
         data = replace(data, labels=noisy(_labels(data, "noise", arguments), share, classes, seed))  # type: ignore[type-var]
@@ -72,6 +77,20 @@ def long_tail(labels: Labels, ratio: Any, order: IntArray, seed: int) -> IntArra
     rows = [permuted[labels[permuted] == number][:count] for number, count in zip(order, kept, strict=True)]
     indices: IntArray = np.sort(np.concatenate(rows)).astype(np.int64)
     return indices
+
+
+def _grouped(data: D, size: Any, classes: int) -> tuple[D, int]:
+    """The data set with each `size` consecutive classes as one, named by theirs, and the number of classes that are
+    left; the last may have fewer. Raises InvalidInputError unless there are two at least."""
+    if not isinstance(size, int) or isinstance(size, bool) or not 2 <= size < classes:
+        raise InvalidInputError(
+            f"groups is {size!r}, and the data set has {classes} classes; give the number of consecutive classes that "
+            f"become one, 2 to {classes - 1}"
+        )
+    starts = range(0, classes, size)
+    names = tuple(" + ".join(data.class_names[start : start + size]) for start in starts if data.class_names)
+    labels = np.where(data.labels >= 0, data.labels // size, data.labels).astype(np.int32)
+    return replace(data, labels=labels, class_names=names), len(starts)  # type: ignore[type-var]
 
 
 def noisy(labels: Labels, share: Any, classes: int, seed: int) -> Labels:

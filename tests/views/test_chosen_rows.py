@@ -116,6 +116,31 @@ def test_noise_comes_after_the_tail_and_the_limit_last() -> None:
     assert np.array_equal(digits(range="0:400", imbalance=4, noise=1.0, limit=15).labels, noisy.labels[:15])
 
 
+def test_groups_join_consecutive_classes_after_the_tail_and_before_noise() -> None:
+    whole, halves, uneven = digits(), digits(groups=5), digits(groups=4)
+    assert np.array_equal(halves.labels, whole.labels // 5)
+    assert halves.labels.dtype == whole.labels.dtype
+    assert (halves.classes, uneven.classes, halves.ids) == (2, 3, whole.ids)
+    assert np.array_equal(uneven.labels, whole.labels // 4)
+    assert halves.identity().labels != whole.identity().labels
+    assert halves.identity().probes == whole.identity().probes
+    assert halves.name == "digits split=train groups=5"
+    tail = digits(imbalance=4, groups=5)
+    assert np.array_equal(tail.labels, digits(imbalance=4).labels // 5)
+    assert set(digits(groups=5, noise=1.0).labels.tolist()) == {0, 1}
+
+
+def test_groups_are_named_by_the_classes_that_they_join(tmp_path: Path) -> None:
+    (tmp_path / "named.py").write_text(
+        "import numpy\nclass Named:\n    labels, class_names = [0, 1, 2, -1], ['cat', 'dog', 'oak']\n"
+        "    def __len__(self): return 4\n"
+        "    def __getitem__(self, i): return numpy.zeros((8, 8, 3), numpy.uint8), self.labels[i]\n"
+    )
+    data = open_data(f"{tmp_path}/named.py:Named", {"groups": 2})
+    assert (data.class_names, data.labels.tolist()) == (("cat + dog", "oak"), [0, 0, 1, -1])
+    assert of_whole("digits", {"groups": 5, "split": "test"}) == {"split": "test"}
+
+
 def test_rows_without_a_label_keep_none_and_belong_to_no_class(tmp_path: Path) -> None:
     (tmp_path / "half.py").write_text(
         MINE.replace("index % 4 for index in range(rows)", "index % 4 - 1 for index in range(rows)").replace(
@@ -156,6 +181,10 @@ def test_validation_takes_no_part_of_the_training_s_choice() -> None:
         ({"noise": True}, "noise is True; give the share"),
         ({"noise_seed": 3}, "noise_seed is 3 and there is no noise; give noise too"),
         ({"noise": 0.5, "noise_seed": -1}, "noise_seed is -1; give a whole number from 0 to"),
+        ({"groups": 1}, "groups is 1, and the data set has 10 classes; give .*, 2 to 9"),
+        ({"groups": 10}, "groups is 10, and the data set has 10 classes; give"),
+        ({"groups": 2.5}, "groups is 2.5, and the data set has 10 classes"),
+        ({"groups": True}, "groups is True, and the data set has 10 classes"),
     ],
 )  # fmt: skip
 def test_what_cannot_be_chosen_says_why(arguments: dict[str, Any], message: str) -> None:
@@ -163,7 +192,7 @@ def test_what_cannot_be_chosen_says_why(arguments: dict[str, Any], message: str)
         open_data("digits", arguments)
 
 
-@pytest.mark.parametrize("arguments", [{"imbalance": 2}, {"noise": 0.5}])
+@pytest.mark.parametrize("arguments", [{"imbalance": 2}, {"noise": 0.5}, {"groups": 2}])
 def test_what_needs_labels_is_refused_without_them(mine: str, arguments: dict[str, Any]) -> None:
     ((name, value),) = arguments.items()
     message = f"{name} is {value}, and none of the 12 samples has a label"
