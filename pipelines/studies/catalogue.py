@@ -25,6 +25,7 @@ STUDIES = (
     "gao",
     "nagarajan",
     "tang",
+    "mueller",
     "livanos",
 )
 

@@ -100,7 +100,7 @@ def test_a_folder_of_one_split_is_refused(tmp_path: Path) -> None:
         StudyData.open(StudySettings(data=f"folder:{tmp_path}"))
 
 
-@pytest.mark.parametrize("name", ["tang", "stanton", "yang", "mishra", "tung", "wang_selection"])
+@pytest.mark.parametrize("name", ["tang", "stanton", "yang", "mishra", "tung", "wang_selection", "mueller"])
 def test_lines_that_a_study_prints_say_what_it_does(name: str, tmp_path: Path) -> None:
     """Each line, read by the command's own flags, gives settings that print as that line again; nothing is made."""
     lines = commands_of(StudySettings(study=name, toy=True, folder=str(tmp_path / "studies")))

@@ -107,7 +107,7 @@ def test_every_ensemble_trains(fashion: Fashion, tmp_path: Path, combine: str, n
     require_progress(lines)
 
 
-@pytest.mark.parametrize("name", ["label-smoothing", "confidence-penalty"])
+@pytest.mark.parametrize("name", ["label-smoothing", "confidence-penalty", "subclass"])
 def test_objectives_without_a_teacher_need_no_store(fashion: Fashion, tmp_path: Path, name: str) -> None:
     require_progress(fashion.train(tmp_path / "run", (), "--objective", name))
 
@@ -153,5 +153,6 @@ def test_the_facts_cover_every_objective() -> None:
     assert {name for name in LOGIT_TERMS if not term_class(name).facts.teacher} == {
         "label-smoothing",
         "confidence-penalty",
+        "subclass",
     }
     assert {name for name in LOGIT_TERMS if term_class(name).facts.needs} == {"kd-sim"}
