@@ -4,7 +4,8 @@ from typing import Any
 
 from kdcache.cli.console import print_json, print_line, print_table, progress_bar
 from kdcache.cli.flags import with_flags
-from kdcache.pipelines.settings import TapsSettings, load_settings
+from kdcache.pipelines.settings import load_settings
+from kdcache.pipelines.taps_settings import TapsSettings
 
 
 @with_flags(TapsSettings, "network")

@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal, TypeVar
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from kdcache.base.engine_settings import EngineSettings
-from kdcache.base.limits import CLASSES_MAX, ROWS_MAX
+from kdcache.base.limits import ROWS_MAX
 from kdcache.base.ranges import EPOCHS_MAX, LARGE, ROWS_OF_BATCH_MAX, Range
 from kdcache.base.records import explain
 from kdcache.base.setting_types import (
@@ -238,23 +238,6 @@ class TrainSettings(Settings):
         every = self.val_epochs
         is_due = epoch + 1 >= self.epochs or (every > 0 and (epoch + 1) % every == 0)
         return self.validates and is_due
-
-
-class TapsSettings(BaseModel):
-    """Settings of `kdcache taps`."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    network: str = Field(description="torchvision:NAME, timm:NAME, package.module:callable or file.py:callable")
-    teacher_set: Arguments = Field(default={}, description="key=value for the network")
-    weights: str = Field(default="", description=WEIGHTS_TEXT)
-    classes: Annotated[int, Range(0, CLASSES_MAX)] = Field(default=0, description="classes of it; 0: its own number")
-    size: Annotated[int, Range(1, 10_000)] = Field(default=224, description="height and width of an image")
-    channels: Annotated[int, Range(1, 1000)] = Field(default=3, description="channels of an image")
-    data: str = Field(default="", description="take the size from this data set's views instead")
-    data_set: Arguments = Field(default={}, description="key=value for the data set")
-    transform: str = Field(default="none", description="the transform of its views")
-    transform_set: Arguments = Field(default={}, description="key=value for the transform")
 
 
 class VerifySettings(EngineSettings):

@@ -13,7 +13,7 @@ from kdcache.networks.first_views import first_views, give_shapes
 from kdcache.networks.layers import layer_shapes, stages_of
 from kdcache.networks.preparation import Preparation, default_normalisation
 from kdcache.networks.weights import load_weights
-from kdcache.pipelines.settings import TapsSettings
+from kdcache.pipelines.taps_settings import TapsSettings
 from kdcache.training.saved_networks import spelled_out
 from kdcache.views.readable import first_view
 from kdcache.views.sources import open_data

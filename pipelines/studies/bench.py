@@ -9,12 +9,12 @@ import numpy as np
 
 from kdcache.errors import InvalidInputError
 from kdcache.pipelines.compare.settings import CompareSettings
-from kdcache.pipelines.settings import TapsSettings
 from kdcache.pipelines.studies.claims import Values
 from kdcache.pipelines.studies.pieces import Pieces
 from kdcache.pipelines.studies.settings import StudySettings
 from kdcache.pipelines.studies.study_data import StudyData
 from kdcache.pipelines.taps import list_taps
+from kdcache.pipelines.taps_settings import TapsSettings
 from kdcache.training.run_folder import read_metrics
 from kdcache.training.saved_networks import PREFIX
 

@@ -8,6 +8,7 @@ from kdcache.networks.answers import answered
 from kdcache.networks.precision import autocast
 from kdcache.objectives.batch import Batch
 from kdcache.pipelines.train.run import Run
+from kdcache.pipelines.train.subclasses import student_subclasses
 from kdcache.training.metrics import Validation
 
 
@@ -20,7 +21,8 @@ def select_terms(run: Run, held_out: Sequence[Batch]) -> None:
 
 def _loss(run: Run, held_out: Sequence[Batch]) -> float:
     """The mean cross-entropy in nats over labelled held-out rows, in eval mode."""
-    validation, network = Validation(), run.network
+    subclasses = student_subclasses(run.settings, run.loader.stores)
+    validation, network = Validation(subclasses=subclasses), run.network
     modes = [(module, module.training) for module in network.modules()]
     run.ranks.align_buffers(network)
 

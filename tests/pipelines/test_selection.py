@@ -154,3 +154,12 @@ def test_settings_of_a_selection_without_rows_are_noted_and_name_points(stage: S
     plain = selected(stage, tmp_path / "point")
     others = [plain.model_copy(update=change) for change in ({"select_rate": 0.0}, {"select_set": {"range": "1:2"}})]
     assert len({point_name(settings, {}, tmp_path) for settings in (plain, *others)}) == 3
+
+
+def test_students_with_subclasses_are_selected_by_the_loss_of_their_classes(stage: Stage, tmp_path: Path) -> None:
+    terms = {"objective": "subclass+confidence-penalty", "set": {"confidence-penalty.w_ce": 0.0}, "subclasses": 3}
+    train(selected(stage, tmp_path / "run", **terms, store=(), epochs=1, lr=1e-6))
+    state = load_state(tmp_path / "run")
+    assert state is not None
+    (loss,) = [value["loss"] for key, value in state["objective"].items() if key.endswith("selection._extra_state")]
+    assert abs(loss - np.log(10)) < abs(loss - np.log(30)), "an untrained student knows nothing of 10 classes"

@@ -7,8 +7,8 @@ import pytest
 
 from kdcache.cli.app import main
 from kdcache.errors import InvalidInputError
-from kdcache.pipelines.settings import TapsSettings
 from kdcache.pipelines.taps import list_taps
+from kdcache.pipelines.taps_settings import TapsSettings
 
 
 def listed(network: str, **changes: Any) -> Any:
