@@ -29,6 +29,8 @@ from kdcache.base.setting_types import (
     SomeEpochs,
     SomePositive,
     SomeShare,
+    SomeSubclasses,
+    Subclasses,
     Temperature,
     Texts,
     Weights,
@@ -89,7 +91,7 @@ class ExtractSettings(Settings):
         default=None, description="probs: it ends in a softmax; default: logits, or what the store has"
     )
     mask_classes: Classes = Field(default=(), description="classes that count as absent, for example 3,17")
-    subclasses: Count = Field(
+    subclasses: Subclasses = Field(
         default=1, description="logits that the teacher answers for each class, summed for hard labels; a run's own"
     )
     views: WrittenSpan = Field(
@@ -165,7 +167,7 @@ class TrainSettings(Settings):
     set: Arguments = Field(default={}, description="key=value for the objective, for example alpha=1, w_ce=1")
     temperature: Temperature | None = Field(default=None, description="a number, or calibrated; the objective's own")
     calibration_store: str = Field(default="", description="held-out store for calibrated; --val-store by default")
-    subclasses: SomeCount = Field(
+    subclasses: SomeSubclasses = Field(
         default=None,
         description="logits that the student answers for each class, summed for hard labels; default: the store's, "
         "else 1; 1 learns from a store's classes",

@@ -25,6 +25,7 @@ VALUES_LIMIT = 2**20  # commas and opening brackets
 # Numbers of the manifest.
 ROWS_MAX = 2**40
 CLASSES_MAX = 2**24
+SUBCLASSES_MAX = 1000  # of a class
 ROW_BYTES_MAX = MIB  # one position of one array: a chunk has 64 rows or more, so 64 MiB are decoded at once
 HEAD_BYTES_MAX = 256 * MIB
 VIEWS_MAX = 100_000  # a segment's name has five digits for a view

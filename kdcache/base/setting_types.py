@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BeforeValidator, ValidationInfo
 
-from kdcache.base.limits import CLASSES_MAX
+from kdcache.base.limits import CLASSES_MAX, SUBCLASSES_MAX
 from kdcache.base.pacing import Pacing
 from kdcache.base.ranges import EPOCHS_MAX, LARGE, PROCESSES_MAX, SEED_MAX, Range
 from kdcache.base.specs import parse_arguments
@@ -81,6 +81,8 @@ Keep = Annotated[tuple[str, ...], BeforeValidator(listed), AfterValidator(requir
 Precision = Literal["float32", "bfloat16", "float16"]
 Temperature = Annotated[float | Literal["calibrated"], Range(0.0, LARGE, above=True, words=("calibrated",))]
 SomeEpochs = Annotated[int | None, Range(1, EPOCHS_MAX)]
+Subclasses = Annotated[int, Range(1, SUBCLASSES_MAX)]
+SomeSubclasses = Annotated[int | None, Range(1, SUBCLASSES_MAX)]
 SomeCount = Annotated[int | None, Range(1, CLASSES_MAX)]
 SomePositive = Annotated[float | None, Range(0.0, LARGE, above=True)]
 SomeShare = Annotated[float | None, Range(0.0, 1.0)]

@@ -16,6 +16,7 @@ from typing import Any, ClassVar, Literal, Protocol
 from pydantic import Field, ValidationError
 from safetensors import SafetensorError, safe_open
 
+from kdcache.base.limits import SUBCLASSES_MAX
 from kdcache.base.records import Record, validated
 from kdcache.base.weights_path import begins_as_safetensors, split_weights
 from kdcache.errors import InvalidInputError
@@ -58,7 +59,7 @@ class Lineage(Record):
     stores: tuple[Ancestor, ...]
     class_names: tuple[str, ...] = ()
     network: SavedNetwork | None = None
-    subclasses: int = Field(default=1, ge=1, strict=True)
+    subclasses: int = Field(default=1, ge=1, le=SUBCLASSES_MAX, strict=True)
 
     LATER: ClassVar[tuple[str, ...]] = ("class_names", "network", "subclasses")
 
@@ -231,9 +232,10 @@ def _parse_text(text: str, name: str) -> Lineage:
     if not isinstance(record, dict) or keys != {"format", "stores"} or number != FORMAT:
         raise InvalidInputError(f"{name} is no record of format {FORMAT} and stores; {ADVICE}")
     network = None if record.get("network") is None else validated(SavedNetwork, name, **_dict(record["network"], name))
-    stores, names, count = parse_ancestors(record["stores"], name), _names(record, name), record.get("subclasses", 1)
-    lineage: Lineage = validated(Lineage, name, stores=stores, class_names=names, network=network, subclasses=count)
-    return lineage
+    stores, count = parse_ancestors(record["stores"], name), record.get("subclasses", 1)
+    if type(count) is not int or not 1 <= count <= SUBCLASSES_MAX:
+        raise InvalidInputError(f"{name} has subclasses that are no number from 1 to {SUBCLASSES_MAX}; {ADVICE}")
+    return Lineage(stores=stores, class_names=_names(record, name), network=network, subclasses=count)
 
 
 def _dict(value: Any, name: str) -> dict[str, Any]:

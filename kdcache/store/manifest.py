@@ -12,7 +12,15 @@ from pydantic import (
 )
 
 from kdcache.base.canonical import parse_json, sha256_hex
-from kdcache.base.limits import CLASSES_MAX, HEAD_BYTES_MAX, MANIFEST_LIMIT, ROW_BYTES_MAX, ROWS_MAX, SEQUENCE_MAX
+from kdcache.base.limits import (
+    CLASSES_MAX,
+    HEAD_BYTES_MAX,
+    MANIFEST_LIMIT,
+    ROW_BYTES_MAX,
+    ROWS_MAX,
+    SEQUENCE_MAX,
+    SUBCLASSES_MAX,
+)
 from kdcache.base.records import FORMAT, Record, shorten
 from kdcache.errors import FormatError
 from kdcache.labels.encoding import LabelSpace
@@ -75,7 +83,7 @@ class TeacherIdentity(Record):
     masked_classes: Annotated[tuple[int, ...], FailFast()] = ()
     class_map: Annotated[tuple[Annotated[int, Strict()], ...], FailFast()] = ()
     answers: Literal["logits", "probs"] = "logits"
-    subclasses: int = Field(default=1, ge=1, le=CLASSES_MAX, strict=True)
+    subclasses: int = Field(default=1, ge=1, le=SUBCLASSES_MAX, strict=True)
 
     LATER: ClassVar[tuple[str, ...]] = ("class_map", "answers", "subclasses")
 

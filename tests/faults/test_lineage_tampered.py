@@ -80,6 +80,9 @@ TAMPERED: dict[str, tuple[str, str]] = {
     "class names of numbers": (text([], class_names=[1, 2]), "has class names that are no list of texts"),
     "a class name of half a pair": (r'{"format":1,"stores":[],"class_names":["\ud800"]}', "no list of texts"),
     "too many class names": (text([], class_names=["cat"] * 2**18), "has class names that are no list of texts"),
+    "no subclass": (text([], subclasses=0), "has subclasses that are no number from 1 to 1000"),
+    "a word of subclasses": (text([], subclasses="3"), "has subclasses that are no number from 1 to 1000"),
+    "too many subclasses": (text([], subclasses=10**9), "has subclasses that are no number from 1 to 1000"),
     "huge": (text([{"content_id": ID[1], "teacher": "t" * BYTES}]), f"kdcache writes at most {BYTES}"),
 }
 

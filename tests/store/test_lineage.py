@@ -21,6 +21,7 @@ from kdcache.store.lineage import (
     lineage_of,
     read_class_names,
     read_lineage,
+    read_subclasses,
     weights_metadata,
 )
 from kdcache.store.lineage_text import render
@@ -158,6 +159,14 @@ def test_class_names_stand_beside_the_lineage(generations: list[Store], tmp_path
         assert weights_metadata(stores, start=path).get(KEY) == weights_metadata(stores).get(KEY)
     assert weights_metadata([], class_names=("caf\udce9",)) == {}  # of a folder whose name is not UTF-8
     assert weights_metadata([], class_names=("x" * 2**21, "y")) == {}
+
+
+def test_subclasses_stand_beside_the_lineage(tmp_path: Path) -> None:
+    path, metadata = tmp_path / "w.safetensors", weights_metadata([], subclasses=3)
+    save_weights(path, network(3), metadata=metadata)
+    assert (read_subclasses(path), read_lineage(path), read_class_names(path)) == (3, (), ())
+    assert metadata == {KEY: '{"format":1,"stores":[],"subclasses":3}\n'}
+    assert weights_metadata([], subclasses=1) == weights_metadata([], start=path) == {}
 
 
 def test_a_state_dict_says_nothing(stage: Stage, tmp_path: Path) -> None:

@@ -1,7 +1,9 @@
 """Identity: what is refused while it is built, what is told apart, and what later versions may add."""
 
 import json
+from typing import Any
 
+import numpy as np
 import pytest
 from pydantic import ValidationError
 
@@ -10,8 +12,9 @@ from kdcache.base.records import explain, require_equal, validated
 from kdcache.errors import FormatError, InvalidInputError, MismatchError
 from kdcache.labels.encodings import encoding_of
 from kdcache.labels.full import FullEncoding
-from kdcache.store.manifest import Provenance, TeacherIdentity, parse_manifest
+from kdcache.store.manifest import Identity, Provenance, TeacherIdentity, parse_manifest
 from kdcache.store.plan import TransformSpec, ViewPlan
+from tests.kits.stores import make_identity
 
 
 @pytest.mark.parametrize("masked", [(1, 1), (3,), (-1,), (2, 0)])
@@ -37,9 +40,34 @@ def test_a_class_map_gives_every_class_that_is_not_masked_once(class_map: tuple[
         TeacherIdentity(name="t", weights="w", classes=3, class_map=class_map)
 
 
+@pytest.mark.parametrize(
+    ("values", "problem"),
+    [
+        ({"subclasses": 5}, "12 logits are not of two classes or more with 5 subclasses"),
+        ({"subclasses": 12}, "12 logits are not of two classes or more with 12"),
+        ({"subclasses": 0}, "greater than or equal to 1"),
+        ({"subclasses": True}, "valid integer"),
+        ({"subclasses": 3, "masked_classes": (1,)}, "3 subclasses go with no class map and no masked classes"),
+        ({"subclasses": 3, "class_map": tuple(reversed(range(12)))}, "3 subclasses go with no class map"),
+    ],
+)
+def test_subclasses_divide_the_logits_of_two_classes_or_more(values: dict[str, Any], problem: str) -> None:
+    with pytest.raises(ValidationError, match=problem):
+        TeacherIdentity(name="t", weights="w", classes=12, **values)
+
+
+def test_subclasses_are_kept_whole() -> None:
+    identity = make_identity(np.arange(4), np.zeros(4), classes=12, encoding=FullEncoding()).model_dump()
+    identity["teacher"]["subclasses"] = 3
+    assert Identity.model_validate(identity).space.subclasses == 3
+    identity["encoding"] = {"name": "topk", "k": 4, "quantisation": "default", "features": 0, "head": 0}
+    with pytest.raises(ValidationError, match="3 subclasses need all logits, not top 4"):
+        Identity.model_validate(identity)
+
+
 def test_keys_that_came_later_are_absent_at_their_defaults() -> None:
     teacher = TeacherIdentity(name="t", weights="w", classes=3)
-    assert not {"class_map", "answers"} & teacher.model_dump().keys()
+    assert not {"class_map", "answers", "subclasses"} & teacher.model_dump().keys()
     later = TeacherIdentity(
         name="t", weights="w", classes=3, masked_classes=(1,), class_map=(2, -1, 0, -1), answers="probs"
     )
