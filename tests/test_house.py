@@ -47,7 +47,13 @@ def test_every_file_lies_in_a_room() -> None:
     assert at_the_top == {"__init__", "__main__", "errors"}
     folders = {path.parent for path in sources("kdcache")} - {ROOT / "kdcache"}
     assert {folder.relative_to(ROOT / "kdcache").as_posix() for folder in folders} == set(ROOMS) - {"errors"}
-    assert {path.stem for path in (ROOT / "pipelines").glob("*.py")} == {"__init__", "settings", "demo", "taps", "taps_settings"}
+    assert {path.stem for path in (ROOT / "pipelines").glob("*.py")} == {
+        "__init__",
+        "settings",
+        "demo",
+        "taps",
+        "taps_settings",
+    }
     assert {path.parent.name for path in (ROOT / "pipelines").glob("*/*.py")} == STAGES
     rooms = {path.name for path in (ROOT / "tests").iterdir() if path.is_dir() and path.name != "__pycache__"}
     assert rooms == TESTS | set(ROOMS) - {"errors"}

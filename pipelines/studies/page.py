@@ -23,7 +23,8 @@ pieces that are there are taken as they are, also by another study. A claim is j
 over {n} seeds or more, from seed {first} on; protocols were fixed on other seeds before. *Shown*: the whole interval is
 on the claimed side. *Reversed*: it is on the other. *Not shown*: it straddles. By chance alone about {chance:.1f} of
 these {claims} claims would be decided wrongly at this level; "all in view" is the verdict by Holm's procedure over all
-of them. Seconds are those of the machine named in each study's section, and fewer where pieces were there already.
+of them. Seconds are of two jobs on the machine that a study's section names, which did other work too, and fewer where
+pieces were there already.
 """
 
 
@@ -81,7 +82,7 @@ def text_of(published: Sequence[Published], folder: Path, beside: Path) -> str:
     holm = iter(decided([claim.p for claim in claims]))
     minimum = min(len(one.outcome.seeds) for one in published)
     head = HEAD.format(n=minimum, first=FIRST_SEED, chance=LEVEL * len(claims), claims=len(claims))
-    systems = ["| row | study | question | n | verdict | seconds | command |", "|---|---|---|---|---|---|---|"]
+    systems = ["| row | study | question | n | verdict | seconds (CPU) | command |", "|---|---|---|---|---|---|---|"]
     table = [
         "| row | study | claim | paper | here (95 %) | n | verdict | all in view |",
         "|---|---|---|---|---|---|---|---|",
@@ -89,9 +90,9 @@ def text_of(published: Sequence[Published], folder: Path, beside: Path) -> str:
     parts: list[str] = []
     for one in published:
         outcome, link = one.outcome, f"[{one.name}](#{one.anchor})"
-        n = len(outcome.seeds)
+        n, seconds = len(outcome.seeds), f"{outcome.seconds:.0f} ({outcome.cpu_seconds:.0f})"
         systems.append(
-            f"| {outcome.row} | {link} | {outcome.question} | {n} | {outcome.verdict} | {outcome.seconds:.0f} | "
+            f"| {outcome.row} | {link} | {outcome.question} | {n} | {outcome.verdict} | {seconds} | "
             f"`{outcome.command}` |"
         )
         for claim in outcome.claims:
