@@ -56,7 +56,7 @@ STUDY = Study(
     claims=CLAIMS,
     differences=(
         "The paper distils ResNets on CIFAR-10 and ImageNet; here perceptrons of two hidden layers teach one of 16 "
-        "units on Fashion-MNIST at 14 x 14, both on the same 3,000 rows.",
+        "units on {data}, both on the same 3,000 rows.",
         "Schedules are the paper's for CIFAR in proportion: 200 epochs with a step at 60 became 60 with a step at 18.",
     ),
     run=run,

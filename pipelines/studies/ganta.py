@@ -88,7 +88,7 @@ STUDY = Study(
     question="weighted assistants teach better than one, and than the teacher",
     claims=CLAIMS,
     differences=(
-        "The paper's networks are plain convolutional ones on CIFAR-10; here perceptrons on Fashion-MNIST at 14 x 14, "
+        "The paper's networks are plain convolutional ones on CIFAR-10; here perceptrons on {data}, "
         "of which the teacher saw 20,000 rows and all others 500.",
     ),
     run=run,

@@ -70,6 +70,7 @@ STUDY = Study(
     differences=(
         "The paper has ten models, one round after another; here as many as there are seeds, and one round.",
         "Counterfactuals are of rows held out from all models, by 60 steps of Adam; the paper's take up to 500.",
+        "Each model is a peer of the others, so what seeds give is not independent.",
         "The same rows unchanged, with their labels, are our control.",
     ),
     run=run,

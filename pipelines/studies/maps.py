@@ -33,5 +33,6 @@ def open_maps(bench: Bench) -> Maps:
 
 DIFFERENCES = (
     "The paper's networks learn from the rows that their teacher saw; here a convolutional teacher of two stages saw "
-    "20,000 rows of Fashion-MNIST at 14 x 14, and students of four channels see 1,000.",
+    "20,000 rows of {data}, and students of four channels see 1,000.",
+    "One teacher stands for all: intervals are over students' seeds.",
 )

@@ -84,7 +84,7 @@ STUDY = Study(
     claims=CLAIMS,
     differences=(
         "The paper's networks are ResNets, MobileNets and RoBERTa on CIFAR, TinyImageNet, ImageNet and GLUE; here "
-        "perceptrons on 3,000 rows of Fashion-MNIST at 14 x 14.",
+        "perceptrons on 3,000 rows of {data}.",
         "The paper looks at plots of single runs; here the slope is fitted by least squares, over seeds of both.",
     ),
     run=run,

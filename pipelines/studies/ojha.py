@@ -65,8 +65,9 @@ STUDY = Study(
     baseline="alone",
     own_teacher="none",
     own_student=False,
+    own_sizes=False,
     data="kdcache.pipelines.studies.tinted:garments",
     train_set={"split": "train"},
-    val_set={"split": "test", "tint": "tinted", "count": 0},
+    val_set={"split": "test", "tint": "tinted", "count": 0, "seed": 1},
     needs_fashion=True,
 )

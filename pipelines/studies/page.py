@@ -23,8 +23,8 @@ pieces that are there are taken as they are, also by another study. A claim is j
 over {n} seeds or more, from seed {first} on; protocols were fixed on other seeds before. *Shown*: the whole interval is
 on the claimed side. *Reversed*: it is on the other. *Not shown*: it straddles. By chance alone about {chance:.1f} of
 these {claims} claims would be decided wrongly at this level; "all in view" is the verdict by Holm's procedure over all
-of them. Seconds are of two jobs on the machine that a study's section names, which did other work too, and fewer where
-pieces were there already.
+of them. Seconds are of the machine that a study's section names, which did other work too; they are fewer where pieces
+were there already.
 """
 
 

@@ -4,6 +4,8 @@ import hashlib
 import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from importlib.metadata import version
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, cast
 
@@ -20,7 +22,8 @@ from kdcache.store.seals import sealed_ids
 from kdcache.training.run_folder import epochs_done, file_digest
 from kdcache.views.draw import one_thread
 
-CODE = ("data", "transform", "student", "teacher")  # settings that may name a file of the user's
+CODE = ("data", "transform", "student", "teacher")  # settings that may name a file of code
+VERSIONS = {name: version(name) for name in ("kdcache", "torch")}
 ALIKE = NAMELESS - {"keep_epochs"}  # settings that change nothing of a piece
 
 
@@ -95,22 +98,20 @@ class Pieces:
 
     def _run(self, values: dict[str, Any]) -> TrainSettings:
         values = {"workers": 0, "val_epochs": 0, **values}
-        run = self._name("runs", TrainSettings, values)
-        return cast("TrainSettings", validated(TrainSettings, "training of a study", run=run, **values))
+        settings = cast("TrainSettings", validated(TrainSettings, "training of a study", run="run", **values))
+        return settings.model_copy(update={"run": self._name("runs", settings, {"run", *ALIKE})})
 
     def _store(self, values: dict[str, Any]) -> ExtractSettings:
         values = {"workers": 0, **values}
-        name = self._name("stores", ExtractSettings, values)
-        return cast(
-            "ExtractSettings", validated(ExtractSettings, "extraction of a study", store=f"{name}.kd", **values)
-        )
+        settings = cast("ExtractSettings", validated(ExtractSettings, "extraction of a study", store="store", **values))
+        return settings.model_copy(update={"store": f"{self._name('stores', settings, {'store', *ALIKE})}.kd"})
 
-    def _name(self, kind: str, model: type, values: dict[str, Any]) -> str:
-        """A piece's folder: a digest of its settings as written, without folders of this machine above the study's, and
-        of what their files hold: data, weights and code that change make other pieces."""
-        named = {name: value for name, value in values.items() if name not in ALIKE}
-        parts = [model.__name__, named, self.data_digest, *contents_of(values)]
-        text = json.dumps(parts, sort_keys=True, default=str).replace(f"{self.folder}/", "")
+    def _name(self, kind: str, settings: TrainSettings | ExtractSettings, without: set[str]) -> str:
+        """A piece's folder: a digest of its settings, without folders of this machine above the study's, of what their
+        files hold, and of versions: data, weights, defaults, code and libraries that change make other pieces."""
+        values = settings.model_dump(mode="json", exclude=without)
+        parts = [type(settings).__name__, values, self.data_digest, VERSIONS, *contents_of(values)]
+        text = json.dumps(parts, sort_keys=True).replace(f"{self.folder}/", "")
         return (self.folder / kind / hashlib.sha256(text.encode()).hexdigest()[:8]).as_posix()
 
     def note(self, *commands: str) -> None:
@@ -123,7 +124,18 @@ def _is_trained(settings: TrainSettings) -> bool:
 
 
 def contents_of(values: dict[str, Any]) -> list[str]:
-    """sha256 of the weights file, and of the user's own files of code, that a piece's settings name."""
-    paths = [str(values.get("weights", "")).partition("#")[0]]
-    paths += [str(values.get(name, "")).rpartition(":")[0] for name in CODE]
+    """sha256 of the weights file, and of the files of code, that a piece's settings name."""
+    paths = [str(values.get("weights") or "").partition("#")[0]]
+    paths += [_code_file(str(values.get(name) or "").rpartition(":")[0]) for name in CODE]
     return [file_digest(Path(path)) for path in paths if path and Path(path).is_file()]
+
+
+def _code_file(place: str) -> str:
+    """The file of a module that is named by its dotted path, or else the place itself."""
+    if "." not in place or Path(place).is_file():
+        return place
+    try:
+        spec = find_spec(place)
+    except ModuleNotFoundError:
+        return place
+    return (spec.origin or "") if spec is not None else place

@@ -19,7 +19,7 @@ from kdcache.pipelines.studies.command_lines import command_line
 from kdcache.pipelines.studies.outcome import Outcome, judged_claims, load, plain, save
 from kdcache.pipelines.studies.pieces import Pieces, Stages
 from kdcache.pipelines.studies.settings import StudySettings
-from kdcache.pipelines.studies.study import Study
+from kdcache.pipelines.studies.study import Study, differences_on
 from kdcache.pipelines.studies.study_data import StudyData, require_fashion
 from kdcache.pipelines.train.together import train_together
 from kdcache.views.provenance import provenance
@@ -82,7 +82,7 @@ def run_study(settings: StudySettings, *, progress: Progress = silent, stop: Sto
             study=study.name, row=study.row, title=study.title, paper=study.paper, question=study.question,
             data=f"{data.train.name}: {len(data.train):,} rows, tested on {len(data.test):,}", seeds=bench.seeds,
             toy=settings.toy, baseline=study.baseline, measure=study.measure, arms=plain(findings.arms),
-            claims=judged_claims(study, findings), differences=study.differences, notes=findings.notes,
+            claims=judged_claims(study, findings), differences=differences_on(study, data.title), notes=findings.notes,
             seconds=time.monotonic() - start, cpu_seconds=_cpu_seconds() - cpu + pieces.cpu_seconds, made=pieces.made,
             present=pieces.present, rows_asked=pieces.rows_asked, versions=machine.versions,
             device=f"{machine.device}, {machine.cpu_capability}",

@@ -4,7 +4,7 @@ from kdcache.pipelines.studies.bench import Arms, Bench, Measures, Network, Runs
 from kdcache.pipelines.studies.claims import Claim, Findings
 from kdcache.pipelines.studies.study import Study
 
-ROWS, EPOCHS, MEMBERS = 3_000, 30, 6
+ROWS, EPOCHS, MEMBERS = 3_000, 32, 6
 SMALL = (200, 2_000, 20_000)  # rows that students see of the answers of a teacher of 200 rows
 SAMPLES = 100_000  # that each of these students sees, whatever its rows
 MEASURES = ("agreement", "kl_to_teacher", "accuracy", "ece")
@@ -90,7 +90,7 @@ STUDY = Study(
     claims=CLAIMS,
     differences=(
         "The paper distils ResNets on CIFAR-100 and LeNets on MNIST; here perceptrons and small convolutional "
-        "networks on Fashion-MNIST at 14 x 14.",
+        "networks on {data}.",
         "More data are four times the rows at equal steps; the paper adds rows of a GAN and mixup.",
         "One set of six teachers stands for all: intervals are over students' seeds.",
         "The teacher of 200 rows is a convolutional network of two stages, with batch norm, in place of LeNet-5.",

@@ -17,13 +17,13 @@ class Study:
     """A study by its name, usually the paper's first author.
 
     row: its number in the list of systems. question: the claim in a line. claims: by key. differences: what is not
-    as in the paper, every item a sentence. why: for claims that are not shown or reversed in a published run, by
-    key, or by "key, data set" for a further one: why that may be. own_teacher: see `Own`. own_student: false where
-    students are of a kind that the study makes. own_sizes: false where rows and epochs of students are what it
-    varies. draws: true where it draws views of its own, of pictures as they are. fewest_rows, fewest_classes: of a
-    training split, those that are held out not counted. minutes: on two cores. baseline, measure: the arm that
-    others are shown against, and by what. data, train_set, val_set: a data set of the study's own, which no other
-    can replace; `needs_fashion`: it is made of Fashion-MNIST.
+    as in the paper, every item a sentence, {data} for the data set's name. why: for claims that are not shown or
+    reversed in a published run, by key, or by "key, data set" for a further one: why that may be. own_teacher: see
+    `Own`. own_student: false where students are of a kind that the study makes. own_sizes: false where rows and
+    epochs of students are what it varies. draws: true where it draws views of its own, of pictures as they are.
+    fewest_rows, fewest_classes: of a training split, those that are held out not counted. minutes: on two cores.
+    baseline, measure: the arm that others are shown against, and by what. data, train_set, val_set: a data set of
+    the study's own, which no other can replace; `needs_fashion`: it is made of Fashion-MNIST.
     """
 
     name: str
@@ -48,3 +48,8 @@ class Study:
     val_set: Mapping[str, Any] = field(default_factory=dict)
     needs_fashion: bool = False
     why: Mapping[str, str] = field(default_factory=dict)
+
+
+def differences_on(study: Study, data: str) -> tuple[str, ...]:
+    """A study's differences from its paper, with the data set named that it was asked on."""
+    return tuple(text.replace("{data}", data) for text in study.differences)

@@ -76,6 +76,11 @@ class StudyData:
         )  # fmt: skip
 
     @property
+    def title(self) -> str:
+        """The data as a sentence names them."""
+        return f"Fashion-MNIST at {SIDE} x {SIDE}" if self.spec == f"fashion-mnist:{FASHION}" else self.train.name
+
+    @property
     def digest(self) -> str:
         """sha256 over the identities of both splits."""
         identities = [split.identity().model_dump(mode="json") for split in (self.train, self.test)]

@@ -52,7 +52,7 @@ STUDY = Study(
     question="pseudo-teachers recover part of KD each; few classes suffice",
     claims=CLAIMS,
     differences=(
-        "The paper trains ResNets and WideResNets on CIFAR-100; here perceptrons on Fashion-MNIST at 14 x 14.",
+        "The paper trains ResNets and WideResNets on CIFAR-100; here perceptrons on {data}.",
         "Teacher and student of the paper see the same rows; here the teacher saw 20,000 and students see 500.",
         "The paper's figures are of single networks; here intervals over seeds of students of one teacher.",
     ),

@@ -53,7 +53,7 @@ STUDY = Study(
     question="a half-way checkpoint teaches as well as the last, several better",
     claims=CLAIMS,
     differences=(
-        "The paper distils ResNets on CIFAR and ImageNet; here a perceptron of 10,000 rows of Fashion-MNIST at 14 x 14 "
+        "The paper distils ResNets on CIFAR and ImageNet; here a perceptron of 10,000 rows of {data} "
         "teaches a smaller one on 500 of these.",
         "The paper chooses its checkpoints by mutual information, estimated with a decoder; here they are fixed.",
     ),

@@ -60,7 +60,7 @@ STUDY = Study(
     claims=CLAIMS,
     differences=(
         "The paper distils ResNets on CIFAR-10 and Fashion-MNIST; here perceptrons of two hidden layers teach one of "
-        "12 units on 3,000 rows of Fashion-MNIST at 14 x 14.",
+        "12 units on 3,000 rows of {data}.",
         "The paper compares with uncalibrated teachers alone; a plain T = 2 is our control.",
     ),
     run=run,

@@ -7,24 +7,27 @@ import pytest
 import torch
 
 from kdcache.errors import InvalidInputError
-from kdcache.pipelines.studies.glyphs import CHARACTERS, PACKAGES, glyphs
+from kdcache.pipelines.studies.glyphs import CHARACTERS, SPLITS, glyphs
+
+TRAIN, TEST = SPLITS["train"], SPLITS["test"]
 
 
 @pytest.fixture
 def packages(tmp_path: Path) -> str:
-    """Lists of packages as Debian keeps them, of which one has fonts."""
-    fonts = sorted(str(path) for path in Path(mpl.get_data_path(), "fonts/ttf").glob("*.ttf"))
-    for name in PACKAGES:
+    """Lists of packages as Debian keeps them, of which one of each split has fonts."""
+    folder = Path(mpl.get_data_path(), "fonts/ttf")
+    for name in (*TRAIN, *TEST):
         (tmp_path / f"{name}.list").write_text("/usr/share/doc\n")
-    (tmp_path / f"{PACKAGES[0]}.list").write_text("\n".join(["/usr", *reversed(fonts), "/nowhere/gone.ttf"]))
+    for name, pattern in ((TRAIN[0], "DejaVuSans*.ttf"), (TEST[0], "DejaVuSerif*.ttf")):
+        fonts = sorted(map(str, folder.glob(pattern)), reverse=True)
+        (tmp_path / f"{name}.list").write_text(
+            "\n".join(["/usr", *fonts, "/nowhere/gone.ttf", str(folder / "cmex10.ttf")])
+        )
     return str(tmp_path)
 
 
-def test_each_font_gives_every_character_and_a_family_is_in_one_split(
-    packages: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("kdcache.pipelines.studies.glyphs.PART", 2)
-    train, test = (glyphs(split, 16, packages) for split in ("train", "test"))
+def test_each_font_gives_every_character_in_the_split_of_its_package(packages: str) -> None:
+    train, test = (glyphs(split, 16, packages) for split in SPLITS)
     for data in (train, test):
         assert len(data) > 0
         assert len(data) % len(CHARACTERS) == 0
@@ -49,9 +52,9 @@ def test_missing_packages_and_wrong_arguments_are_named(packages: str, tmp_path:
         glyphs("val", 16, packages)
     with pytest.raises(InvalidInputError, match="side is 4"):
         glyphs("train", 4, packages)
-    (tmp_path / f"{PACKAGES[0]}.list").write_text("/usr")
-    with pytest.raises(InvalidInputError, match="no font of these packages is of the test split"):
+    (tmp_path / f"{TEST[0]}.list").write_text("/usr")
+    with pytest.raises(InvalidInputError, match="no package of the test split has a font"):
         glyphs("test", 16, packages)
-    (tmp_path / f"{PACKAGES[3]}.list").unlink()
-    with pytest.raises(InvalidInputError, match=f"1 of {len(PACKAGES)} packages .* apt install {PACKAGES[3]}$"):
+    (tmp_path / f"{TEST[0]}.list").unlink()
+    with pytest.raises(InvalidInputError, match=f"1 of {len(TRAIN) + len(TEST)} packages .* apt install {TEST[0]}$"):
         glyphs("train", 16, packages)

@@ -16,9 +16,10 @@ from kdcache.pipelines.compare.settings import CompareSettings
 from kdcache.pipelines.settings import ExtractSettings, TrainSettings, load_settings
 from kdcache.pipelines.studies.catalogue import STUDIES, load_study
 from kdcache.pipelines.studies.command_lines import command_line
-from kdcache.pipelines.studies.pieces import Pieces
+from kdcache.pipelines.studies.pieces import VERSIONS, Pieces
 from kdcache.pipelines.studies.settings import StudySettings
 from kdcache.pipelines.studies.stage import STAGES, commands_of, list_studies, usable
+from kdcache.pipelines.studies.study import differences_on
 from kdcache.pipelines.studies.study_data import StudyData
 from kdcache.views.sources import open_data
 
@@ -159,3 +160,31 @@ def test_pieces_are_named_by_what_their_files_hold(tmp_path: Path) -> None:
     assert (second[0] == first[0], second[1] == first[1]) == (False, True)
     weights.write_bytes(b"two")
     assert not set(names()) & set(second)
+
+
+def test_pieces_of_other_defaults_versions_and_modules_are_others(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    module = tmp_path / "studied" / "nets.py"
+    module.parent.mkdir()
+    module.write_text("def net(num_classes): ...")
+    monkeypatch.syspath_prepend(str(tmp_path))
+
+    def name(**given: object) -> str:
+        pieces = Pieces(tmp_path / "a", STAGES, "data", dry=True)
+        return pieces.train("", [{"data": "digits", "student": "studied.nets:net", **given}])[0]
+
+    names = [name()]
+    assert name(lr=TrainSettings.model_fields["lr"].default) == names[0]  # what is not given counts by its value
+    monkeypatch.setitem(VERSIONS, "torch", "0.0")
+    names.append(name())
+    module.write_text("def net(num_classes): pass")
+    names.append(name())
+    assert len(set(names)) == 3
+
+
+def test_a_study_names_the_data_that_it_was_asked_on() -> None:
+    study = load_study("tang")
+    assert any("Letters" in text for text in differences_on(study, "Letters"))
+    for name in STUDIES:
+        assert not any("{" in text for text in differences_on(load_study(name), "Letters"))
