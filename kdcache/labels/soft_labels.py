@@ -58,6 +58,11 @@ class SoftLabels(ABC):
         return int(self.logits.shape[-1])
 
     @property
+    def subclasses(self) -> int:
+        """The number of entries that stand for each class of the hard labels."""
+        return 1
+
+    @property
     @abstractmethod
     def tail_classes(self) -> int:
         """The number of classes in the tail."""

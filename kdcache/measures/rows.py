@@ -69,6 +69,11 @@ class Rows:
         return ids
 
     def _soft(self, soft: SoftLabels) -> SoftLabels:
+        if (number := soft.subclasses) > 1:
+            raise InvalidInputError(
+                f"the soft labels have {number} subclasses a class, and measures are of classes; give soft.by_class() "
+                f"with logits of the classes: class_logits(logits, {number}) where they have subclasses too"
+            )
         if soft.num_classes != self.classes:
             raise InvalidInputError(
                 f"the soft labels are of {soft.num_classes} classes and the logits of {self.classes}; ask a store of "

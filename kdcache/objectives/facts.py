@@ -36,12 +36,12 @@ class Facts:
     student's outputs that it needs beside logits; with "taps" it names layers of the student and of the stores, see
     `tap_pairs`, and is made with their `Sizes`. pooled: exactness on a tap that was pooled. asks_at: the settings that
     hold the temperatures at which it asks the stores. best: the setting that counts the best classes that a top-k store
-    must keep, empty where any k does. zeros: true where it is finite for a class whose teacher probability is 0 (masked
-    classes). couples: true where the rows of a batch meet in it. remembers: true where it follows one loss from step to
-    step, and so cannot be asked for each teacher apart. by_kl: true where KL(p_T || q) at `asks_at`, or no soft label,
-    is all that it asks of a teacher, so that draws will do. sketch: true where it asks at temperatures that nobody
-    knows before, or for moments of the tail. by_total: true where it follows the share of the whole training that is
-    done.
+    must keep, empty where any k does. ranks: true where it takes the teacher's classes by their order. zeros: true
+    where it is finite for a class whose teacher probability is 0 (masked classes). couples: true where the rows of a
+    batch meet in it. remembers: true where it follows one loss from step to step, and so cannot be asked for each
+    teacher apart. by_kl: true where KL(p_T || q) at `asks_at`, or no soft label, is all that it asks of a teacher, so
+    that draws will do. sketch: true where it asks at temperatures that nobody knows before, or for moments of the tail.
+    by_total: true where it follows the share of the whole training that is done.
     """
 
     topk: str
@@ -57,6 +57,7 @@ class Facts:
     pooled: str = ""
     asks_at: tuple[str, ...] = ("temperature",)
     best: str = ""
+    ranks: bool = False
     zeros: bool = True
     couples: bool = False
     remembers: bool = False

@@ -21,7 +21,7 @@ class HardTeacher(ByRows):
     whose tail plays no part. Mixed pictures: the teacher's best class of the mixed one.
     """
 
-    facts: ClassVar[Facts] = Facts(topk="exact", tails=ALL_TAILS, w_ce=0.5, w_kd=0.5, asks_at=())
+    facts: ClassVar[Facts] = Facts(topk="exact", tails=ALL_TAILS, w_ce=0.5, w_kd=0.5, asks_at=(), ranks=True)
 
     def rows(self, outputs: Outputs, targets: Targets, batch: Batch) -> Tensor:
         return cross_entropy_rows(outputs.logits, targets.top_class())

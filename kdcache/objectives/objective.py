@@ -24,7 +24,9 @@ OWN = Facts(topk="as its author has it", full="as its author has it", w_ce=0.0, 
 
 class Term(Protocol):
     """A term is one idea of a loss: term(outputs, targets, batch) -> scalar in nats, mean over rows. One that also has
-    rows(outputs, targets, batch) -> [B], of which it is the mean (`by_rows.ByRows`), can have its rows weighed."""
+    rows(outputs, targets, batch) -> [B], of which it is the mean (`by_rows.ByRows`), can have its rows weighed.
+    Hard labels go against `outputs.class_logits`, [B, C] where the student answers subclasses too; a teacher against
+    `outputs.logits`."""
 
     facts: ClassVar[Facts]
 
@@ -72,7 +74,8 @@ class Objective(nn.Module):
 
     def forward(self, outputs: Outputs | Tensor, batch: Batch, *, with_term: bool = True) -> Tensor:
         """Scalar loss in nats, mean over the rows; the student's outputs, or its logits [B, C] alone, f32 or f64.
-        with_term: false for a step in which the hard labels alone count."""
+        with_term: false for a step in which the hard labels alone count. Raises InvalidInputError where the term sees
+        teachers of other subclasses than the objective's."""
         outputs = replace(Outputs.of(outputs), subclasses=self.subclasses)
         logits = outputs.logits
         values = {name: ramp(batch.time) for name, ramp in self.over_epochs.items()}
@@ -149,6 +152,7 @@ class Objective(nn.Module):
             )
         if not self.facts.teacher:
             return term(outputs, Targets(()), batch)
+        self._require_subclasses(batch)
         teachers = tuple(in_dtype(teacher, outputs.logits.dtype) for teacher in batch.teachers)
         if not teachers:
             raise InvalidInputError(
@@ -159,6 +163,15 @@ class Objective(nn.Module):
         shares = normalised_weights(self.weights, len(teachers))
         losses = [term(outputs, Targets((teacher,), self.tail), batch) for teacher in teachers]
         return mean_of_teachers(losses, shares)
+
+    def _require_subclasses(self, batch: Batch) -> None:
+        for number, teacher in enumerate(batch.teachers):
+            if (count := teacher.subclasses) != self.subclasses:
+                raise InvalidInputError(
+                    f"teacher {number} of the batch has {count} subclasses a class, and the objective has "
+                    f"{self.subclasses}; make it by make_objective(..., subclasses={count}) for a student of as many, "
+                    "or learn from classes by LabelOptions(by_class=True) and make_objective(..., subclasses=1)"
+                )
 
     def _require_weighable(self, batch: Batch, *, counts: bool) -> None:
         if batch.weight is not None and counts and not weighs_rows(self.term):
@@ -182,7 +195,7 @@ class Objective(nn.Module):
             raise InvalidInputError(
                 f"{kind} takes no trust by class: it must see a teacher and have a loss of each row, as KD has"
             )
-        if self.subclasses > 1 and facts.teacher and (facts.mixing == BOTH_LABELS or facts.best):
+        if self.subclasses > 1 and facts.teacher and (facts.mixing == BOTH_LABELS or facts.ranks):
             raise InvalidInputError(
                 f"{kind} takes the teacher's classes apart by the hard label or by rank, and {self.subclasses} "
                 "subclasses stand for each; use another objective, such as KD, or a student of whole classes "

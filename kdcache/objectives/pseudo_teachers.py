@@ -56,7 +56,7 @@ class KDTopK(ByRows):
     its own k best.
     """
 
-    facts: ClassVar[Facts] = Facts(topk="exact at T 1, 2, 4, else by sketch", tails=("uniform",), best="k")
+    facts: ClassVar[Facts] = Facts(topk="exact at T 1, 2, 4, else by sketch", tails=("uniform",), best="k", ranks=True)
     k: Annotated[int, Field(ge=1)] = 5
     temperature: Positive = 4.0
 

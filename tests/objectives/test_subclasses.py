@@ -11,6 +11,7 @@ from torch import Tensor
 from kdcache.errors import InvalidInputError
 from kdcache.labels.full import FullLabels
 from kdcache.labels.reduction import class_logits
+from kdcache.measures.tally import Tally
 from kdcache.objectives.batch import Batch
 from kdcache.objectives.catalogue import make_objective
 from kdcache.objectives.objective import Objective
@@ -97,10 +98,46 @@ def test_regularisers_are_those_of_the_classes(name: str) -> None:
     assert wide(S, batch_of(y=Y)).item() == pytest.approx(narrow(by_hand(S), batch_of(y=Y)).item(), rel=1e-9)
 
 
-@pytest.mark.parametrize("name", ["dkd", "nkd", "kd-pt", "kd-topk"])
+@pytest.mark.parametrize("name", ["dkd", "nkd", "kd-pt", "kd-topk", "hard-teacher"])
 def test_objectives_that_take_classes_apart_are_refused(name: str) -> None:
     with pytest.raises(InvalidInputError, match=r"4 subclasses stand for each; use another objective, such as KD"):
         make_objective(name, subclasses=SUB)
+
+
+@pytest.mark.parametrize("name", ["kd", "nkd", "dkd", "kd-pt", "kd-topk", "hard-teacher", "dist", "logit-mse"])
+def test_teachers_of_other_subclasses_are_refused_and_their_classes_are_not(name: str) -> None:
+    objective = make_objective(name, {"k": 2} if name == "kd-topk" else {})
+    wanted = (
+        r"teacher 0 of the batch has 4 subclasses a class, and the objective has 1; .*subclasses=4\) .*by_class=True"
+    )
+    with pytest.raises(InvalidInputError, match=wanted):
+        objective(S, batch_of(taught(), y=Y))
+    losses = [
+        objective(by_hand(S), batch_of(teacher, y=Y)).item()
+        for teacher in (taught().by_class(), full_labels(by_hand(Z).numpy(), Y.numpy()))
+    ]
+    assert losses[0] == pytest.approx(losses[1], rel=2e-3)
+
+
+def test_the_other_way_round_is_refused_where_the_term_counts() -> None:
+    plain, batch = full_labels(Z, np.full(ROWS, -1)), batch_of(taught(), y=Y)
+    with pytest.raises(
+        InvalidInputError, match=r"teacher 1 of the batch has 1 subclasses a class, .* has 4; make it by"
+    ):
+        make_objective("kd", subclasses=SUB)(S, batch_of(taught(), plain, y=Y))
+    hard = make_objective("kd", {"w_ce": 1.0, "w_kd": 0.0})(by_hand(S), batch)
+    assert hard.item() == pytest.approx(make_objective("label-smoothing", {"epsilon": 0.0})(by_hand(S), batch).item())
+
+
+def test_measures_are_of_classes() -> None:
+    tally = Tally()
+    with pytest.raises(
+        InvalidInputError, match=r"4 subclasses a class, .*soft.by_class\(\) .*class_logits\(logits, 4\)"
+    ):
+        tally.update(S, taught(), Y)
+    tally.update(class_logits(S, SUB), taught().by_class(), Y)
+    same = (by_hand(S).argmax(dim=1) == by_hand(Z).argmax(dim=1)).double().mean()
+    assert tally.result()["agreement"].value == pytest.approx(float(same))
 
 
 def test_terms_of_a_users_own_see_the_subclasses_and_the_classes() -> None:
