@@ -30,6 +30,8 @@ def command(flags: dict[str, Any], config: str | None, as_json: bool, dry_run: b
             record["beside the soft labels"] = outputs_text(result.output_bytes, result.label_bytes)
         title = f"dry run on {result.rows_tried:,} of {result.rows:,} rows: nothing was written"
         print_record(record, as_json=False, title=title)
+        if not result.by_k:  # subclasses, which need all logits
+            return
         columns = ["k", "kept mass T 1", "T 2", "T 4", "bytes a row", "mean KL by quantising"]
         print_table(columns, [[row.k, *row.kept_mass, row.bytes_a_row, row.quantisation_kl] for row in result.by_k])
         _print_tails(result.by_tail)

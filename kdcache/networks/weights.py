@@ -16,12 +16,15 @@ from kdcache.networks.weights_files import State, read_states
 USUAL = ("state_dict", "model")  # under these keys the world keeps the state dict that is meant
 
 
-def load_weights(network: nn.Module, path: str | Path, noun: str = "teacher") -> tuple[str, ...]:
+def load_weights(
+    network: nn.Module, path: str | Path, noun: str = "teacher", subclasses: tuple[int, int] = (1, 1)
+) -> tuple[str, ...]:
     """Load a weights file, `FILE` or `FILE#KEY`, into a network (weights only, never pickled code).
 
     Returns notes on what was done to make it fit: a beginning of all names left out, one state dict of several taken,
-    numbers rounded. `noun` (teacher or student) names the flag in messages. Raises InvalidInputError for a file that
-    cannot be read or does not fit; the network is as it was.
+    numbers rounded. `noun` (teacher or student) names the flag in messages, which tell the `subclasses` of the file's
+    network and of this one. Raises InvalidInputError for a file that cannot be read or does not fit; the network is as
+    it was.
     """
     network_names = {plain: name for name, plain in plain_names(network).items()}
     own_state = network.state_dict()
@@ -34,7 +37,7 @@ def load_weights(network: nn.Module, path: str | Path, noun: str = "teacher") ->
     if not fit.is_exact:
         raise _misfit(path, states, key, fit, expected, noun)
     state = {fit.names[name]: value for name, value in states[key].items() if name in fit.names}
-    _require_shapes(path, state, expected, noun)
+    _require_shapes(path, state, expected, noun, subclasses)
     _require_dtypes(path, state, expected)
     _require_numbers(path, state)
     for group in groups:
@@ -154,12 +157,15 @@ def _differs(value: Tensor, other: Tensor) -> bool:
     return not is_lazy(value) and value.shape != other.shape
 
 
-def _require_shapes(path: str | Path, state: State, expected: dict[str, Tensor], noun: str) -> None:
+def _require_shapes(
+    path: str | Path, state: State, expected: dict[str, Tensor], noun: str, subclasses: tuple[int, int]
+) -> None:
     """Raises InvalidInputError for tensors of another shape."""
     if names := [name for name in sorted(state) if _differs(expected[name], state[name])]:
         sizes = {name: (list(state[name].shape), list(expected[name].shape)) for name in names}
         shown = [f"{name}: {here} in the file, {there} in the network" for name, (here, there) in sizes.items()]
-        advice = _classes_advice(sizes, noun) or f"check --{noun}-set, or give the weights of this network"
+        advice = _classes_advice(sizes, noun, *subclasses)
+        advice = advice or f"check --{noun}-set, or give the weights of this network"
         raise InvalidInputError(
             f"weights {path} do not fit the network: {len(names)} of another shape ({'; '.join(shown[:4])}); {advice}"
         )
@@ -197,16 +203,22 @@ def _require_numbers(path: str | Path, state: State) -> None:
         )
 
 
-def _classes_advice(sizes: dict[str, tuple[list[int], list[int]]], noun: str) -> str:
+def _classes_advice(sizes: dict[str, tuple[list[int], list[int]]], noun: str, saved: int, subclasses: int) -> str:
     """Advice where one layer alone differs, and in its outputs alone: the network answers other classes."""
     pairs = {(stored[0], wanted[0]) for stored, wanted in sizes.values() if stored and wanted}
     is_last = all(stored and wanted and stored[1:] == wanted[1:] for stored, wanted in sizes.values())
     if not is_last or len(pairs) != 1 or len({name.rpartition(".")[0] for name in sizes}) > 1:
         return ""
-    stored_classes, classes = pairs.pop()
+    stored_count, count = pairs.pop()
+    flag = f"--{noun}-set num_classes={stored_count}"
+    if saved == subclasses == 1:
+        return (
+            f"the file answers {stored_count} classes, the network {count}: give {flag}, or weights of {count} classes"
+        )
+    flag = flag if saved == subclasses else f"--subclasses {saved}"
     return (
-        f"the file answers {stored_classes} classes, the network {classes}: give --{noun}-set "
-        f"num_classes={stored_classes}, or weights of {classes} classes"
+        f"the file answers {stored_count} logits ({saved} a class), the network {count} ({subclasses} a class): give "
+        f"{flag}, or weights of {count} logits"
     )
 
 

@@ -86,7 +86,7 @@ def estimate(settings: ExtractSettings, *, progress: Progress = silent) -> Estim
     candidates = [
         TopKEncoding.chosen(replace(chosen_words(settings), top_k=k), space, like=stored_encoding(settings))
         for k in CANDIDATES
-        if k < space.visible
+        if k < space.visible and space.subclasses == 1
     ]
     return Estimate(
         rows_tried=row_count,

@@ -38,7 +38,7 @@ from kdcache.pipelines.extract.views import open_views
 from kdcache.pipelines.settings import ExtractSettings
 from kdcache.places.opening import open_folder
 from kdcache.store.layout import MANIFEST, SegmentLayout
-from kdcache.store.lineage import Ancestor, open_lineage
+from kdcache.store.lineage import Ancestor, open_lineage, read_subclasses
 from kdcache.store.manifest import DatasetIdentity, Identity, Provenance, TeacherIdentity, parse_manifest
 from kdcache.store.plan import GROUP
 from kdcache.store.segment_layout import require_small_taps
@@ -218,10 +218,11 @@ def _open_teacher(
     settings: ExtractSettings, data: Data, view: Tensor, device: str, stored: TeacherIdentity | None
 ) -> tuple[Teacher, tuple[str, ...]]:
     """The teacher before its classes are matched with the data's, and notes on its weights file and how it is fed."""
+    weights, subclasses = settings.weights, chosen_subclasses(settings)
     classes = classes_to_build(settings, data, stored)
     network = build_network(settings.teacher, settings.teacher_set, classes, "teacher")
-    own = own_input(network, settings.teacher, settings.teacher_set, settings.weights)
-    notes = load_weights(network, settings.weights, "teacher") if settings.weights else ()
+    own = own_input(network, settings.teacher, settings.teacher_set, weights)
+    notes = load_weights(network, weights, "teacher", (read_subclasses(weights), subclasses)) if weights else ()
     fed = feeding((settings.mean, settings.std), view, own=own, stored=stored)
     preparation = Preparation(fed.mean, fed.std, device)
     give_shapes(network, preparation(view[None]), "teacher")
@@ -231,7 +232,7 @@ def _open_teacher(
         preparation=preparation,
         precision=settings.precision,
         masked_classes=settings.mask_classes,
-        answers=Answers(kind, subclasses=chosen_subclasses(settings)),
+        answers=Answers(kind, subclasses=subclasses),
     )
     return teacher, (*notes, *fed.notes)
 
@@ -242,7 +243,8 @@ def _encoding(settings: ExtractSettings, space: LabelSpace, contents: Contents |
         raise InvalidInputError(f"masked classes {wrong_classes} are not among the teacher's {space.classes} classes")
     name = settings.encoding
     if name == "auto":
-        name = "full" if settings.top_k >= space.visible or space.subclasses > 1 else "topk"
+        is_free = space.subclasses > 1 and "top_k" not in settings.model_fields_set
+        name = "full" if settings.top_k >= space.visible or is_free else "topk"
     stored = stored_encoding(settings)
     encoding = chosen(name, chosen_words(settings), space, like=stored)
     contents = contents if stored is None else stored.contents

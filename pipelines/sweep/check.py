@@ -17,6 +17,7 @@ from kdcache.pipelines.train.prepare import Inputs, Loaders, open_inputs, open_l
 from kdcache.pipelines.train.shared_settings import SHARED
 from kdcache.pipelines.train.sizes import sizes_of
 from kdcache.pipelines.train.student import build_student, example_views, require_usable
+from kdcache.pipelines.train.subclasses import student_subclasses, with_subclasses
 from kdcache.pipelines.train.validating import require_own_folder
 from kdcache.store.store import Store
 from kdcache.training.joined_loader import are_of_parts
@@ -83,6 +84,7 @@ class Checker:
         require_own_folder(settings)
         inputs = self._inputs_of(settings)
         require_usable(inputs.stores, settings)
+        settings = with_subclasses(settings, inputs.stores)
         temperature = self._temperature(settings, inputs)
 
         def sizes() -> Sizes:
@@ -92,6 +94,7 @@ class Checker:
                 example_views(settings, inputs.data, inputs.stores),
                 inputs.teachers,
                 weights=settings.ensemble_weights,
+                subclasses=student_subclasses(settings, inputs.stores),
             )
 
         objective = build_objective(settings, inputs.teachers, temperature, sizes)
@@ -100,7 +103,8 @@ class Checker:
         if build not in self._answered:
             loaders = self._loaders_of(key, settings, inputs)
             network = build_student(settings, inputs.data, inputs.stores)[0].to(inputs.device)
-            require_answers(network, inputs.data, loaders.all, settings.precision)
+            subclasses = student_subclasses(settings, inputs.stores)
+            require_answers(network, inputs.data, loaders.all, settings.precision, subclasses)
             self._answered.add(build)
         folder = Path(settings.run)
         if not (folder / STATE).exists():

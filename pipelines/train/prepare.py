@@ -35,7 +35,7 @@ from kdcache.pipelines.train.student import (
     require_usable,
     train_loader,
 )
-from kdcache.pipelines.train.subclasses import student_subclasses
+from kdcache.pipelines.train.subclasses import student_subclasses, with_subclasses
 from kdcache.pipelines.train.taken import Taken
 from kdcache.pipelines.train.training_state import Student, unweighed
 from kdcache.pipelines.train.trust import chosen_trust, trust_notes
@@ -150,6 +150,7 @@ def make_student(settings: TrainSettings, inputs: Inputs) -> Student:
     through a part of its own wraps the network."""
     require_usable(inputs.stores, settings)
     require_reached(settings)
+    settings = with_subclasses(settings, inputs.stores)
     torch.manual_seed(settings.seed)
     temperature = chosen_temperature(settings, inputs.teachers)
     trust = chosen_trust(settings, inputs.data, inputs.teachers, inputs.stores)
@@ -162,6 +163,7 @@ def make_student(settings: TrainSettings, inputs: Inputs) -> Student:
             example_views(settings, inputs.data, inputs.stores),
             inputs.teachers,
             weights=settings.ensemble_weights,
+            subclasses=student_subclasses(settings, inputs.stores),
         )
 
     objective = build_objective(settings, inputs.teachers, temperature, sizes, trust=trust).to(inputs.device)

@@ -13,10 +13,17 @@ from kdcache.store.store import Store
 from kdcache.training.generators import Generators
 
 
-def sizes_of(network: nn.Module, images: Tensor, stores: Sequence[Store], *, weights: tuple[float, ...] = ()) -> Sizes:
+def sizes_of(
+    network: nn.Module,
+    images: Tensor,
+    stores: Sequence[Store],
+    *,
+    weights: tuple[float, ...] = (),
+    subclasses: int = 1,
+) -> Sizes:
     """The sizes of a student, asked about prepared images [B, ch, H, W], B at least 2, and of the stores that it learns
-    from, which count by `weights`. The generators are left as they were. Raises InvalidInputError where the student
-    takes no such views."""
+    from, which count by `weights`; it answers so many `subclasses` for each class. The generators are left as they
+    were. Raises InvalidInputError where the student takes no such views."""
     with Generators().turn(), first_views(network, images, "student", precision="float32"):
         shapes = layer_shapes(network, images)
     return Sizes(
@@ -24,7 +31,7 @@ def sizes_of(network: nn.Module, images: Tensor, stores: Sequence[Store], *, wei
         last=last_stage(network, shapes),
         teachers=tuple(map(_of_store, stores)),
         weights=weights,
-        classes=stores[0].identity.teacher.classes if stores else 0,
+        classes=stores[0].identity.teacher.label_classes * subclasses if stores else 0,
         rows=stores[0].rows if stores else 0,
     )
 

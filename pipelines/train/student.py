@@ -16,6 +16,7 @@ from kdcache.pipelines.settings import TrainSettings
 from kdcache.pipelines.train.subclasses import student_subclasses, takes_classes
 from kdcache.pipelines.train.taken import NOTHING, Taken
 from kdcache.pipelines.train.views import require_whole, view_normalisation
+from kdcache.store.lineage import read_subclasses
 from kdcache.store.plan import ViewPlan
 from kdcache.store.store import Store
 from kdcache.store.whole_arrays import make_order
@@ -175,6 +176,14 @@ def build_student(settings: TrainSettings, data: Data, stores: list[Store]) -> t
     """Build the student; it answers the store's classes, or the data set's where there is no store, each as often as it
     has subclasses. Also returns notes on the weights file that it starts from."""
     classes = stores[0].identity.teacher.label_classes if stores else data.classes
-    classes *= student_subclasses(settings, stores)
-    network = build_network(settings.student, settings.student_set, classes, "student")
-    return network, load_weights(network, settings.weights, "student") if settings.weights else ()
+    subclasses = student_subclasses(settings, stores)
+    network = build_network(settings.student, settings.student_set, classes * subclasses, "student")
+    if not settings.weights:
+        return network, ()
+    saved = read_subclasses(settings.weights)
+    notes = load_weights(network, settings.weights, "student", (saved, subclasses))
+    if saved < subclasses:
+        notes += (
+            f"weights {settings.weights}: they name no subclasses; each {subclasses} consecutive logits are a class",
+        )
+    return network, notes

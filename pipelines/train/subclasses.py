@@ -4,7 +4,25 @@ from collections.abc import Sequence
 
 from kdcache.errors import InvalidInputError
 from kdcache.pipelines.settings import TrainSettings
+from kdcache.store.lineage import read_subclasses
 from kdcache.store.store import Store
+
+
+def with_subclasses(settings: TrainSettings, stores: Sequence[Store]) -> TrainSettings:
+    """Settings that name the subclasses of the weights file that the student starts from, where neither they nor a
+    store tell. Raises InvalidInputError for weights with subclasses that are not the student's."""
+    saved = read_subclasses(settings.weights) if settings.weights else 1
+    if saved == 1:
+        return settings
+    if settings.subclasses is None and not stores:
+        return settings.model_copy(update={"subclasses": saved})
+    if saved != (wanted := student_subclasses(settings, stores)):
+        advice = "" if stores else f", give --subclasses {saved},"
+        raise InvalidInputError(
+            f"the network of {settings.weights} was trained with {saved} subclasses a class, and the student has "
+            f"{wanted}; leave --weights out{advice} or start from a network with as many"
+        )
+    return settings
 
 
 def student_subclasses(settings: TrainSettings, stores: Sequence[Store]) -> int:

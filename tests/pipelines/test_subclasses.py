@@ -14,11 +14,13 @@ from kdcache.networks.build import build_network
 from kdcache.networks.weights import load_weights
 from kdcache.pipelines.compare.settings import CompareSettings
 from kdcache.pipelines.compare.stage import compare
+from kdcache.pipelines.extract.dry_run import estimate
 from kdcache.pipelines.extract.report import ExtractSummary
 from kdcache.pipelines.extract.stage import extract
 from kdcache.pipelines.settings import ExtractSettings, VerifySettings
 from kdcache.pipelines.train.stage import train
 from kdcache.pipelines.verify.stage import verify
+from kdcache.sharing.croissant import croissant
 from kdcache.store.inspection import describe_rows, describe_store
 from kdcache.store.store import Store
 from kdcache.training.loader import Loader
@@ -38,6 +40,18 @@ stage = stages.stage
 SUB, CLASSES = 3, 10
 DIGITS: dict[str, Any] = {"data": "digits", "data_set": {"limit": ROWS}, "workers": 0}
 TEST: dict[str, Any] = {"val_set": {"split": "test", "limit": 100}}
+
+SEES = '''"""A term that knows the student's answers before it sees one."""
+
+
+class Sees:
+    def __init__(self, sizes):
+        self.classes = sizes.classes
+
+    def __call__(self, outputs, targets, batch):
+        assert outputs.logits.shape[1] == self.classes
+        return (outputs.logits - targets.logits()).square().mean()
+'''
 
 
 class Taught:
@@ -175,6 +189,7 @@ def test_verify_asks_the_teacher_again(taught: Taught) -> None:
     ("changes", "message"),
     [
         ({"encoding": "topk"}, "3 subclasses a class need all logits, and topk keeps some; use --encoding full"),
+        ({"top_k": 5}, "3 subclasses a class need all logits, and topk keeps some; use --encoding full"),
         ({"encoding": "sampled"}, "3 subclasses a class need all logits, and sampled keeps some"),
         ({"subclasses": 2}, r"--subclasses is 2, and the network of .* was trained with 3 logits a class"),
         ({"mask_classes": (1,)}, "--mask-classes is of whole classes, and the teacher has 3 subclasses of each"),
@@ -203,6 +218,10 @@ def test_a_teacher_of_whole_classes_has_no_subclasses(stage: Stage, tmp_path: Pa
         ({"top_k": 11, "subclasses": 1}, "top-k 11 was asked for; .* keeps 10 classes"),
         ({"temperature": "calibrated"}, "--temperature calibrated is fitted to classes"),
         ({"objective": "dkd"}, "3 subclasses stand for each; use another objective"),
+        (
+            {"objective": "hard-teacher", "temperature": None},
+            "HardTeacher takes .* by rank, and 3 subclasses stand for each",
+        ),
     ],
 )
 def test_students_that_do_not_fit_are_refused(
@@ -232,6 +251,24 @@ def test_a_plain_training_without_enough_logits_is_refused(tmp_path: Path) -> No
         train(student(tmp_path / "x", subclasses=5, student_set={"num_classes": 10}))
     with pytest.raises(InvalidInputError, match="answers 10 logits, which are not those of two classes or more with 3"):
         train(student(tmp_path / "x", subclasses=3, student_set={"num_classes": 10}))
+
+
+def test_a_dry_run_tries_no_top_k(taught: Taught, tmp_path: Path) -> None:
+    settings = {"store": str(tmp_path / "x.kd"), "teacher": f"run:{taught.run}", **DIGITS}
+    found = estimate(ExtractSettings.model_validate(settings))
+    assert (found.encoding, found.k, found.by_k, found.by_tail) == ("full", None, (), ())
+
+
+def test_a_term_of_ones_own_is_told_how_many_logits_the_student_answers(taught: Taught, tmp_path: Path) -> None:
+    (tmp_path / "mine.py").write_text(SEES)
+    for name, changes in (("classes", {"subclasses": 1}), ("all", {})):
+        own = {"objective": f"{tmp_path}/mine.py:Sees", "temperature": None, "epochs": 1}
+        train(student(tmp_path / name, store=(str(taught.store),), **own, **changes))
+
+
+def test_a_card_tells_of_them(taught: Taught) -> None:
+    description = json.loads(croissant(Store.open(taught.store)))["description"]
+    assert " (subclasses: 3 a class, 30 logits) for 300 samples of digits" in description
 
 
 def test_it_is_recoded_to_no_top_k(taught: Taught, tmp_path: Path) -> None:
