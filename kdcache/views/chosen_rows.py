@@ -20,6 +20,10 @@ from kdcache.views.own_labels import Labels
 ARGUMENTS = (
     "rows", "range", "imbalance", "imbalance_order", "imbalance_seed", "groups", "noise", "noise_seed", "limit",
 )  # fmt: skip
+OF_CLASSES = ("groups",)
+"""Those of `ARGUMENTS` that change which classes there are."""
+OF_LABELS = (*OF_CLASSES, "noise", "noise_seed")
+"""Those that keep all rows, and change labels."""
 HELPERS = {"imbalance_order": "imbalance", "imbalance_seed": "imbalance", "noise_seed": "noise"}
 
 

@@ -4,7 +4,7 @@ import hashlib
 import inspect
 import os
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -122,9 +122,10 @@ def open_data(
     return replace(data, name=name, notes=notes)
 
 
-def of_whole(spec: str, arguments: dict[str, Any]) -> dict[str, Any]:
-    """The arguments of a data set without those that choose some of its rows or change labels."""
-    choosing = set(ARGUMENTS) & arguments.keys()
+def of_whole(spec: str, arguments: dict[str, Any], *, keep: Collection[str] = ()) -> dict[str, Any]:
+    """The arguments of a data set without those that choose some of its rows or change labels, but for those to
+    `keep`."""
+    choosing = set(ARGUMENTS) & arguments.keys() - set(keep)
     if choosing and spec.partition(":")[0] not in (*_KINDS, "torchvision") and ":" in spec:
         with suppress(ValueError):  # of builtins without a signature
             choosing -= inspect.signature(load_callable(spec, "data")).parameters.keys() - {"limit"}
@@ -234,7 +235,7 @@ def _folder(place: str, arguments: dict[str, Any]) -> Data:
     decoder = str(arguments.pop("decoder", DECODERS[0]))
     max_pixels, hidden = arguments.pop("max_pixels", None), arguments.pop("hidden", False)
     if arguments:
-        known = "split, decoder, max_pixels, hidden, rows and limit, and as any data range, imbalance and noise"
+        known = "split, decoder, max_pixels, hidden, rows and limit, and as any data range, imbalance, groups and noise"
         raise InvalidInputError(f"data folder takes {known}, not {', '.join(arguments)}")
     if max_pixels is not None and (not isinstance(max_pixels, int) or isinstance(max_pixels, bool) or max_pixels < 1):
         raise InvalidInputError(f"data folder: max_pixels is {max_pixels!r}; give the pixels of the largest picture")

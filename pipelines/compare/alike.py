@@ -9,6 +9,7 @@ from kdcache.pipelines.compare.held_out import HeldOut
 from kdcache.pipelines.compare.members import Place, RunPlace, StorePlace
 from kdcache.pipelines.compare.settings import CompareSettings
 from kdcache.store.store import Store
+from kdcache.views.chosen_rows import OF_LABELS
 from kdcache.views.class_numbers import require_alike
 from kdcache.views.data_parts import ids_digest
 from kdcache.views.sources import Data, of_whole, open_data
@@ -53,9 +54,13 @@ def trained_on(runs: Sequence[RunPlace], rows: HeldOut) -> Iterator[str]:
 
 
 def _whole_data(rows: HeldOut) -> Data | None:
-    """The data set of which the held-out rows are all or a part; None where none is named."""
+    """The data set of which the held-out rows are all or a part, with its labels changed as theirs; None where none is
+    named."""
     settings, data = rows.settings, rows.data
-    if data is None or (arguments := of_whole(settings.data, settings.data_set)) == settings.data_set:
+    if data is None:
+        return None
+    arguments = of_whole(settings.data, settings.data_set, keep=OF_LABELS)
+    if arguments == settings.data_set:
         return data
     return open_data(settings.data, arguments, labels="data" if data.is_labelled else "none")
 

@@ -21,6 +21,7 @@ from kdcache.store.store import Store
 from kdcache.training.run_folder import SETTINGS, read_metrics
 from kdcache.training.run_record import weights_apart
 from kdcache.training.saved_networks import PREFIX, spelled_out, split_run
+from kdcache.views.chosen_rows import OF_CLASSES
 from kdcache.views.sources import of_whole
 
 SWEEP = "sweep.toml"
@@ -197,7 +198,7 @@ def of_sweep(settings: CompareSettings) -> CompareSettings:
     if settings.combine is None and base.get("combine", "probabilities") != "losses":
         changes["combine"] = base.get("combine", "probabilities")  # as it was validated: by all of them as one
     if not settings.data and (data := base.get("val_data") or base.get("data")):
-        whole = {} if base.get("val_data") else of_whole(data, base.get("data_set", {}))
+        whole = {} if base.get("val_data") else of_whole(data, base.get("data_set", {}), keep=OF_CLASSES)
         changes |= {"data": data, "data_set": {**whole, **base.get("val_set", {}), **settings.data_set}}
     return CompareSettings.model_validate({**settings.model_dump(exclude_unset=True), **changes})
 

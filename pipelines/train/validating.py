@@ -14,6 +14,7 @@ from kdcache.store.store import Store
 from kdcache.training.batch_stream import BatchStream
 from kdcache.training.loader import Loader
 from kdcache.training.loader_options import FeedOptions, LabelOptions
+from kdcache.views.chosen_rows import OF_CLASSES
 from kdcache.views.class_numbers import numbered_by, require_alike
 from kdcache.views.own_place import require_own_place
 from kdcache.views.sources import Data, of_whole, open_data
@@ -27,7 +28,7 @@ def validation_source(settings: TrainSettings) -> Source:
     """The spec and the arguments of the validation data: its own, or the training's with other arguments."""
     if settings.val_data:
         return settings.val_data, settings.val_set
-    return settings.data, {**of_whole(settings.data, settings.data_set), **settings.val_set}
+    return settings.data, {**of_whole(settings.data, settings.data_set, keep=OF_CLASSES), **settings.val_set}
 
 
 def require_own_folder(settings: TrainSettings) -> None:
@@ -85,7 +86,7 @@ def held_out_loader(
     InvalidInputError for rows that are learned from or validated, and where none has a label."""
     if not settings.select_set:
         return None
-    source = settings.data, {**of_whole(settings.data, settings.data_set), **settings.select_set}
+    source = settings.data, {**of_whole(settings.data, settings.data_set, keep=OF_CLASSES), **settings.select_set}
     data = numbered_by(open_data(*source, labels=settings.labels), training.data.class_names)
     if not data.is_labelled:
         raise InvalidInputError(

@@ -9,14 +9,18 @@ import numpy as np
 import pytest
 
 from kdcache.errors import InvalidInputError, KdcacheError, MismatchError
+from kdcache.pipelines.compare.members import of_sweep
+from kdcache.pipelines.compare.settings import CompareSettings
 from kdcache.pipelines.extract.stage import extract
 from kdcache.pipelines.train.stage import train
 from kdcache.views.sources import open_data
 from tests.kits import stages
 from tests.kits.compared import CLEAN, TEST, Bench
-from tests.kits.stages import Stage
+from tests.kits.stages import Stage, student
 
 stage = stages.stage
+
+PLAIN: dict[str, Any] = {"teacher_set": {}, "weights": "", "top_k": 1}
 
 
 @pytest.fixture(scope="module")
@@ -36,6 +40,25 @@ def test_training_rows_among_others_are_told_too(bench: Bench, stage: Stage, tmp
         extract(stage.asked(tmp_path / f"{limit}.kd", data_set=data, **CLEAN))
         found = bench.compare(bench.runs[0], store=(str(tmp_path / f"{limit}.kd"),), data_set=data)
         assert "THE ROWS ARE TRAINING ROWS of 1 of 1 runs" in found.warnings[0]
+
+
+@pytest.mark.parametrize("labels", [{"groups": 5}, {"noise": 0.3, "noise_seed": 2}])
+def test_training_rows_of_changed_labels_are_told_too(
+    bench: Bench, stage: Stage, tmp_path: Path, labels: dict[str, Any]
+) -> None:
+    train(student(tmp_path / "run", data_set={"limit": 300, **labels}, epochs=1))
+    data, place = {"limit": 120, **labels}, str(tmp_path / "part.kd")
+    extract(stage.asked(place, teacher=f"run:{tmp_path / 'run'}", data_set=data, min_accuracy=0.0, **CLEAN, **PLAIN))
+    found = bench.compare(str(tmp_path / "run"), store=(place,), data_set=data)
+    assert "THE ROWS ARE TRAINING ROWS of 1 of 1 runs" in found.warnings[0]
+
+
+def test_a_sweep_s_rows_are_those_of_its_validation(tmp_path: Path) -> None:
+    base = 'data = "digits"\nval_store = ["held.kd"]\n'
+    tables = "[base.data_set]\ngroups = 5\nlimit = 300\n[base.val_set]\nsplit = 'test'\n"
+    (tmp_path / "sweep.toml").write_text(f"[base]\n{base}{tables}")
+    found = of_sweep(CompareSettings(runs=(str(tmp_path),)))
+    assert (found.store, found.data, found.data_set) == (("held.kd",), "digits", {"groups": 5, "split": "test"})
 
 
 def test_rows_of_other_stores_are_never_taken_for_these(bench: Bench, stage: Stage, tmp_path: Path) -> None:

@@ -1,9 +1,11 @@
 """Stores of rows that were chosen by arguments: training meets them again, and refuses other rows and other labels."""
 
+import json
 from pathlib import Path
 
 import pytest
 
+from kdcache.base.arrays import values_digest
 from kdcache.errors import MismatchError
 from kdcache.pipelines.extract.stage import extract
 from kdcache.pipelines.train.stage import train
@@ -30,3 +32,17 @@ def test_a_store_of_a_noisy_range_belongs_to_these_rows_and_labels(stage: Stage,
     ):
         with pytest.raises(MismatchError, match=message):
             train(student(tmp_path / "other", store=[str(tmp_path / "noisy.kd")], data_set=other))
+
+
+def test_held_out_rows_have_the_training_s_classes(tmp_path: Path) -> None:
+    """Those of the validation, and those that terms are selected by."""
+    chosen = {"limit": 300, "groups": 5}
+    terms = {"objective": "confidence-penalty+label-smoothing"}
+    held_out = {"val_set": {"split": "test", "limit": 100}, "select_set": {"range": "300:400"}}
+    summary = train(student(tmp_path / "run", data_set=chosen, epochs=1, **terms, **held_out))
+    assert summary.validation["nll"] < 1.0, "of two classes"
+    inputs = json.loads((tmp_path / "run/settings.json").read_text())["inputs"]
+    for name, arguments in (("val", held_out["val_set"]), ("select", held_out["select_set"])):
+        labels = open_data("digits", {**arguments, "groups": 5}).labels
+        assert set(labels.tolist()) == {0, 1}
+        assert inputs[name]["dataset"]["labels"] == values_digest(labels)

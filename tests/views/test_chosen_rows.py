@@ -164,6 +164,15 @@ def test_validation_takes_no_part_of_the_training_s_choice() -> None:
     assert validation_source(settings) == ("digits", {"split": "all", "range": "500:600"})
 
 
+def test_validation_takes_over_which_classes_there_are() -> None:
+    settings = TrainSettings(run="r", data="digits", student="s:s", data_set={"groups": 5, "noise": 0.2})
+    assert validation_source(settings) == ("digits", {"groups": 5})
+    given = settings.model_copy(update={"val_set": {"groups": 2, "split": "test"}})
+    assert validation_source(given) == ("digits", {"groups": 2, "split": "test"})
+    others = settings.model_copy(update={"val_data": "fashion-mnist:F", "val_set": {"split": "test"}})
+    assert validation_source(others) == ("fashion-mnist:F", {"split": "test"})
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
