@@ -95,4 +95,12 @@ STUDY = Study(
     minutes=5,
     baseline="direct",
     own_teacher="untrained",
+    why={
+        "direct": "The teacher is far larger than its student and yet its best teacher: there is no gap of size "
+        "for assistants to bridge, and each of them knows a little less than the teacher does.",
+        "mean": "The assistants learned from one teacher and differ little: weights raise their accuracy on "
+        "held-out rows by .3 points, of which a student of 8 units and 500 rows keeps a tenth.",
+        "single": "Assistants that learned from one teacher err on much the same rows, so their mean has little to "
+        "add to any of them.",
+    },
 )

@@ -61,4 +61,10 @@ STUDY = Study(
     minutes=4,
     baseline="alone",
     own_teacher="untrained",
+    why={
+        "better": "Twelve epochs come within .1 points of twenty and not above: on 10,000 rows the last teacher is "
+        "itself the better one by .2 points, and has not begun to fit its rows too closely.",
+        "ensemble": "Checkpoints of one training on a falling rate are near to one another: their mean is between "
+        "them, and so is its student.",
+    },
 )
