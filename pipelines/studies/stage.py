@@ -78,11 +78,12 @@ def run_study(settings: StudySettings, *, progress: Progress = silent, stop: Sto
         bench = Bench(settings, pieces, data)
         findings = study.run(bench)
         machine = provenance(default_device())
+        differences = differences_on(study, data.title, teacher=settings.teacher, student=settings.student)
         outcome = Outcome(
             study=study.name, row=study.row, title=study.title, paper=study.paper, question=study.question,
             data=f"{data.train.name}: {len(data.train):,} rows, tested on {len(data.test):,}", seeds=bench.seeds,
             toy=settings.toy, baseline=study.baseline, measure=study.measure, arms=plain(findings.arms),
-            claims=judged_claims(study, findings), differences=differences_on(study, data.title), notes=findings.notes,
+            claims=judged_claims(study, findings), differences=differences, notes=findings.notes,
             seconds=time.monotonic() - start, cpu_seconds=_cpu_seconds() - cpu + pieces.cpu_seconds, made=pieces.made,
             present=pieces.present, rows_asked=pieces.rows_asked, versions=machine.versions,
             device=f"{machine.device}, {machine.cpu_capability}",

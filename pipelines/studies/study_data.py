@@ -78,7 +78,7 @@ class StudyData:
     @property
     def title(self) -> str:
         """The data as a sentence names them."""
-        return f"Fashion-MNIST at {SIDE} x {SIDE}" if self.spec == f"fashion-mnist:{FASHION}" else self.train.name
+        return f"Fashion-MNIST at {SIDE} x {SIDE}" if self.spec == f"fashion-mnist:{FASHION}" else self.spec
 
     @property
     def digest(self) -> str:

@@ -188,3 +188,5 @@ def test_a_study_names_the_data_that_it_was_asked_on() -> None:
     assert any("Letters" in text for text in differences_on(study, "Letters"))
     for name in STUDIES:
         assert not any("{" in text for text in differences_on(load_study(name), "Letters"))
+    (alone,) = differences_on(study, "Letters", teacher="timm:resnet50")
+    assert alone.startswith("Asked with teacher timm:resnet50 on Letters")
