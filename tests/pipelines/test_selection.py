@@ -19,18 +19,6 @@ from tests.kits.stages import Stage, metrics, stop_after, student, weights_of
 
 stage = stages.stage
 
-HARM = '''"""A term that teaches the next class."""
-from torch.nn import functional as F
-
-
-class Harm:
-    def __init__(self, scale=3.0):
-        self.scale = scale
-
-    def __call__(self, outputs, targets, batch):
-        return self.scale * F.cross_entropy(outputs.logits, (batch.y + 1) % 10)
-'''
-
 
 def selected(stage: Stage, run: Path, **changes: Any) -> TrainSettings:
     """A student of 300 digits by two terms, which 100 others select at each third step."""
@@ -84,18 +72,15 @@ def test_students_together_select_as_each_does_alone(stage: Stage, tmp_path: Pat
         assert metrics(tmp_path / f"group {number}") == metrics(tmp_path / f"alone {number}")
 
 
-def test_a_term_that_harms_is_on_less_often_in_a_training_too(stage: Stage, tmp_path: Path) -> None:
-    (tmp_path / "harm.py").write_text(HARM)
-    settings = {
-        "objective": f"kd+{tmp_path / 'harm.py'}:Harm",
-        "set": {"kd.w_ce": 0.5},
-        "epochs": 60,
-        "lr": 0.02,
-        "select_rate": 0.5,
-    }
-    for seed in (1, 2):
-        summary = train(selected(stage, tmp_path / f"run {seed}", **settings, seed=seed))
-        assert np.mean(summary.selected["Harm"][20:]) < 0.4
+def test_terms_are_selected_by_the_loss_that_validation_would_measure(stage: Stage, tmp_path: Path) -> None:
+    one_step = {"batch_size": 300, "lr": 1e-12}  # an epoch, which moves the statistics of batch norm alone
+    train(selected(stage, tmp_path / "run", **one_step, epochs=2, select_steps=1, select_rate=0.0))
+    by_first = {"objective": "kd+dist", "temperature": None, "store": [stage.store]}
+    train(student(tmp_path / "plain", **by_first, **one_step, epochs=1, val_set={"range": "300:400"}))
+    state = load_state(tmp_path / "run")
+    assert state is not None
+    (policy,) = [value for key, value in state["objective"].items() if key.endswith("selection._extra_state")]
+    assert policy["loss"] == pytest.approx(metrics(tmp_path / "plain")[0]["nll"], rel=1e-5)
 
 
 def test_a_selection_goes_beside_a_curriculum_and_ramps(stage: Stage, tmp_path: Path) -> None:
