@@ -92,4 +92,9 @@ STUDY = Study(
     baseline="self: alone",
     own_teacher="none",
     own_student=False,
+    why={
+        "labels": "A student of the teacher's kind and the same labels is surer of itself than its teacher on rows "
+        "where both are right: it exaggerates by fitting labels, which has nothing to do with the "
+        "teacher.",
+    },
 )
