@@ -35,7 +35,7 @@ def run(bench: Bench) -> Findings:
     }
     accuracy = bench.validated(bench.students(arms, bench.mlp(32), rows=500, epochs=80, **both))
     stores, unknown = bench.stores(divided, test), np.full(len(bench.seeds), np.nan)
-    told = bench.known(lambda: np.array([_told(bench, path) for path in stores]), unknown)
+    shares = bench.known(lambda: np.array([_told(bench, path) for path in stores]), unknown)
     used = bench.known(lambda: np.array([len(np.unique(_top_subclasses(path))) for path in stores]), unknown)
     hidden = bench.data.test.labels
     taught = bench.validated({"plain": bench.runs_of(plain), "divided": bench.runs_of(divided)})
@@ -44,13 +44,13 @@ def run(bench: Bench) -> Findings:
         evidence={
             "subclass": accuracy["subclass kd"] - accuracy["kd"],
             "kd": accuracy["kd"] - accuracy["alone"],
-            "hidden": told - _told_share(hidden, hidden // count),
+            "hidden": shares - _told_share(hidden, hidden // count),
         },
         notes=(
             f"teachers: conventional {100 * taught['plain'].mean():.2f} %, of subclasses "
             f"{100 * taught['divided'].mean():.2f} %",
             f"of {2 * count} subclasses {used.mean():.1f} are the top one of a test row ({used.min():.0f} to "
-            f"{used.max():.0f} over seeds), and tell the hidden class of {100 * told.mean():.1f} % of them",
+            f"{used.max():.0f} over seeds), and tell the hidden class of {100 * shares.mean():.1f} % of them",
         ),
     )
 

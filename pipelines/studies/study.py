@@ -53,7 +53,7 @@ class Study:
 def differences_on(study: Study, data: str, *, teacher: str = "", student: str = "") -> tuple[str, ...]:
     """A study's differences from its paper, with the data set named that it was asked on. Where `teacher` or `student`
     is the user's own, the study cannot know them."""
-    own = {"teacher": teacher, "student": student}
-    if named := [f"{role} {spec}" for role, spec in own.items() if spec]:
+    roles = {"teacher": teacher, "student": student}
+    if named := [f"{role} {spec}" for role, spec in roles.items() if spec]:
         return (f"Asked with {' and '.join(named)} on {data}: no difference but this is listed.",)
     return tuple(text.replace("{data}", data) for text in study.differences)

@@ -95,22 +95,22 @@ def _answer(network: nn.Module, images: Tensor, loader: BatchStream, precision: 
 
 
 def _require_classes(count: int, data: Data, loaders: Sequence[BatchStream], subclasses: int) -> None:
-    each = f" with {subclasses} subclasses each" if subclasses > 1 else ""
-    answer = f"the student answers {count} {'logits' if each else 'classes'}"
+    suffix = f" with {subclasses} subclasses each" if subclasses > 1 else ""
+    answer = f"the student answers {count} {'logits' if suffix else 'classes'}"
     for store in (store for loader in loaders for store in loader.stores):
         if count != (wanted := (classes := store.identity.teacher.label_classes) * subclasses):
             raise InvalidInputError(
-                f"{answer}, {store.folder.root} has {classes}{' classes' if each else ''}{each}; "
+                f"{answer}, {store.folder.root} has {classes}{' classes' if suffix else ''}{suffix}; "
                 f"set --student-set num_classes={wanted}"
             )
     if count % subclasses or count < 2 * subclasses:
         raise InvalidInputError(
-            f"{answer}, which are not those of two classes or more{each}; set --student-set "
+            f"{answer}, which are not those of two classes or more{suffix}; set --student-set "
             f"num_classes={max(data.classes, 2) * subclasses}, or another --subclasses"
         )
     for split in (data, *(loader.data for loader in loaders)):
         if (largest := int(split.labels.max(initial=-1))) >= count // subclasses:
             raise InvalidInputError(
-                f"the data set ({split.name}) has label {largest}, {answer}{' of classes' if each else ''}{each}; set "
-                f"--student-set num_classes={(largest + 1) * subclasses}"
+                f"the data set ({split.name}) has label {largest}, {answer}{' of classes' if suffix else ''}{suffix}; "
+                f"set --student-set num_classes={(largest + 1) * subclasses}"
             )
