@@ -23,7 +23,8 @@ def command(flags: dict[str, Any], config: str | None, as_json: bool, **old_weig
     is_first = launched().rank == 0
     announce = unannounced if as_json else lambda end: print_note(end.text)
     with stopping(as_json) as stop, progress_bar(quiet=as_json or not is_first) as progress:
-        summary = train(settings, progress=progress, stop=stop, announce=announce)
+        tell = None if as_json else print_note
+        summary = train(settings, progress=progress, stop=stop, announce=announce, tell=tell)
     if is_first:
         record = summary.model_dump()
         if "selected" in record and not as_json:  # by epoch in metrics.jsonl

@@ -5,7 +5,8 @@ from typing import Any
 from kdcache.cli.console import print_json, print_line, print_table, progress_bar
 from kdcache.cli.flags import with_flags
 from kdcache.errors import CheckFailedError
-from kdcache.pipelines.settings import VerifySettings, load_settings
+from kdcache.pipelines.settings import load_settings
+from kdcache.pipelines.verify.settings import VerifySettings
 from kdcache.pipelines.verify.stage import verify
 
 

@@ -11,8 +11,8 @@ from kdcache.errors import InvalidInputError
 from kdcache.pipelines.extract.report import ExtractSummary
 from kdcache.pipelines.extract.stage import extract
 from kdcache.pipelines.settings import ExtractSettings, TrainSettings
-from kdcache.pipelines.train.run import TrainSummary
 from kdcache.pipelines.train.stage import train
+from kdcache.pipelines.train.summary import TrainSummary
 
 VIEWS = 10
 TEACHER_EPOCHS, STUDENT_EPOCHS = 10, 20

@@ -5,8 +5,7 @@ from typing import Annotated, Any, Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from kdcache.base.engine_settings import EngineSettings
-from kdcache.base.limits import ROWS_MAX
+from kdcache.base.cache_options import DEFAULT_GB, CacheOptions
 from kdcache.base.ranges import EPOCHS_MAX, LARGE, ROWS_OF_BATCH_MAX, Range
 from kdcache.base.records import explain
 from kdcache.base.setting_types import (
@@ -42,6 +41,8 @@ from kdcache.errors import InvalidInputError
 from kdcache.training.run_record import WEIGHTS
 
 WEIGHTS_TEXT = "safetensors or torch FILE to load into the teacher; FILE#KEY: one of its state dicts"
+
+CACHE_GB: Any = Field(default=DEFAULT_GB, description="GB that each of these folders may take")
 
 S = TypeVar("S", bound=BaseModel)
 
@@ -123,6 +124,8 @@ class ExtractSettings(Settings):
     )
     parents: Names = Field(default=(), description="content ids of stores that this teacher was distilled from")
     seal: bool = Field(default=True, description="seal the store once it is whole")
+    fill_view_cache: str = Field(default="", description="folder in which the views are kept for train --view-cache")
+    view_cache_gb: Positive = CACHE_GB
     engine: Literal["local", "dask"] = Field(default="local", description="this process, or Dask: many, and machines")
     scheduler: str = Field(default="", description="address of a running Dask scheduler, such as tcp://HOST:8786")
     dask_workers: Processes = Field(
@@ -134,6 +137,7 @@ class ExtractSettings(Settings):
 AUTO = "auto"
 LATER = frozenset(
     {"labels", "val_epochs", "trust", "curriculum", "select_set", "select_steps", "select_rate", "subclasses"}
+    | {"view_cache", "decoded_cache", "view_cache_gb"}
 )  # settings that records on disk may lack; at their default they are left out
 
 
@@ -222,6 +226,9 @@ class TrainSettings(Settings):
         default=0, description="also save after so many steps; 0: after each epoch"
     )
     memory_gb: Positive = Field(default=4.0, description="memory for soft labels; above it blocks are shuffled")
+    view_cache: str = Field(default="", description="folder in which views are kept, so that they are drawn once")
+    decoded_cache: str = Field(default="", description="folder in which decoded pictures are kept, for views too many")
+    view_cache_gb: Positive = CACHE_GB
     accept_drift: bool = Field(default=False, description="accept replays that are a few levels off")
 
     def as_recorded(self, *, without: Collection[str]) -> dict[str, Any]:
@@ -229,6 +236,11 @@ class TrainSettings(Settings):
         unsaid = {name for name in LATER if getattr(self, name) == TrainSettings.model_fields[name].default}
         record = self.model_dump(mode="json", exclude={*without, *unsaid})
         return {**record, "val_transform": "none" if self.val_transform == AUTO else self.val_transform}
+
+    @property
+    def caches(self) -> CacheOptions:
+        """Where pixels are cached."""
+        return CacheOptions(self.view_cache, self.decoded_cache, self.view_cache_gb)
 
     @property
     def validates(self) -> bool:
@@ -240,26 +252,6 @@ class TrainSettings(Settings):
         every = self.val_epochs
         is_due = epoch + 1 >= self.epochs or (every > 0 and (epoch + 1) % every == 0)
         return self.validates and is_due
-
-
-class VerifySettings(EngineSettings):
-    """Settings of `kdcache verify`."""
-
-    store: str = Field(description="folder or http(s) address of the store")
-    data: str = Field(default="", description="replay views of this data set and compare fingerprints")
-    data_set: Arguments = Field(default={}, description="key=value for the data set, for example split=train")
-    transform: str = Field(default="", description="the store's transform, where it is one of your own")
-    transform_set: Arguments = Field(default={}, description="key=value for that transform")
-    teacher: str = Field(default="", description="ask this teacher again for some rows; needs --data")
-    teacher_set: Arguments = Field(default={}, description="key=value for the teacher")
-    weights: str = Field(default="", description=WEIGHTS_TEXT)
-    rows: Annotated[int, Range(0, ROWS_MAX)] = Field(
-        default=512, description="rows a view that are drawn again; 0 means all"
-    )
-    workers: Processes = Field(default=0, description="processes that draw views")
-    worker_start: WorkerStart = Field(default=DEFAULT_START, description="how these processes begin")
-    device: str = Field(default="", description="where the teacher runs")
-    repair: bool = Field(default=False, description="remove damaged blocks, so that extract redoes just those")
 
 
 def load_settings(model: type[S], flags: dict[str, Any], config: str | None) -> S:

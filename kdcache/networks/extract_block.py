@@ -33,8 +33,9 @@ from kdcache.store.layout import SegmentLayout
 from kdcache.store.manifest import Identity
 from kdcache.store.plan import GROUP, draw_words
 from kdcache.store.struck import struck_rows
-from kdcache.views.draw import Drawn, ViewRequest, thumbnails
+from kdcache.views.draw import thumbnails
 from kdcache.views.mixing import mix_images
+from kdcache.views.view_stack import Drawn, ViewRequest
 
 Array = npt.NDArray[Any]
 NO_LABEL = -1

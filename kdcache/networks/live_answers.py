@@ -11,8 +11,9 @@ from kdcache.base.arrays import IntArray
 from kdcache.base.view_span import ViewSpan
 from kdcache.labels.reduction import centre
 from kdcache.networks.teacher import Teacher
-from kdcache.views.draw import Drawn, ViewDataset, ViewRequest
+from kdcache.views.draw import ViewDataset
 from kdcache.views.mixing import mix_rows, with_partners
+from kdcache.views.view_stack import Drawn, ViewRequest
 
 Array = npt.NDArray[np.float32]
 SURE_LOG_PROB = -12.0  # log-probability above which two answers are compared: below it gaps may be clamped

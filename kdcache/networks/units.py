@@ -12,7 +12,7 @@ from torch import Tensor
 
 from kdcache.store.manifest import Identity
 from kdcache.store.plan import GROUP, Mixing
-from kdcache.views.draw import Drawn
+from kdcache.views.view_stack import Drawn
 
 Flags = npt.NDArray[np.bool_]
 UNIT_BYTES = 16_000_000  # of a request: all views of some rows, where they fit

@@ -24,12 +24,12 @@ def is_trusted(status: os.stat_result) -> bool:
     return status.st_uid in (os.geteuid(), ROOT) and not status.st_mode & OTHERS_WRITE
 
 
-def open_trusted(path: Path, parent: int | None, *, make: bool = False) -> int | None:
+def open_trusted(path: Path, parent: int | None, *, make: bool = False, advice: str = ELSEWHERE) -> int | None:
     """Descriptor of a folder, which is made for this user alone where that is asked for; None where it is missing.
 
     `parent`: the open folder that it lies in. Raises InvalidInputError where it is another user's, writable for others,
     a link, or cannot be opened, and OSError where a disk is full. Without a parent it is the user's own word, which may
-    be a link and writable.
+    be a link and writable. `advice`: the next step, for messages.
     """
     try:
         if make and parent is None:
@@ -44,11 +44,11 @@ def open_trusted(path: Path, parent: int | None, *, make: bool = False) -> int |
         if error.errno in FULL:
             raise
         with suppress(OSError):  # for the message alone
-            _require_trusted(os.stat(path), path, is_root=parent is None)
+            _require_trusted(os.stat(path), path, advice, is_root=parent is None)
         verb = "written" if make else "opened"
-        raise InvalidInputError(f"the cache {path} cannot be {verb} ({error.strerror}); {ELSEWHERE}") from error
+        raise InvalidInputError(f"the cache {path} cannot be {verb} ({error.strerror}); {advice}") from error
     try:
-        _require_trusted(os.fstat(descriptor), path, is_root=parent is None)
+        _require_trusted(os.fstat(descriptor), path, advice, is_root=parent is None)
     except InvalidInputError:
         os.close(descriptor)
         raise
@@ -62,15 +62,15 @@ def _make_one(name: str, parent: int | None) -> None:
         return
 
 
-def _require_trusted(status: os.stat_result, path: Path, *, is_root: bool) -> None:
+def _require_trusted(status: os.stat_result, path: Path, advice: str, *, is_root: bool) -> None:
     user = _user(os.geteuid())
     if status.st_uid not in (os.geteuid(), ROOT):
         problem = f"the cache {path} belongs to {_user(status.st_uid)}, and you are {user}"
-        raise InvalidInputError(f"{problem}: its owner could change what it serves; {ELSEWHERE}")
+        raise InvalidInputError(f"{problem}: its owner could change what it serves; {advice}")
     if not is_root and not is_trusted(status):
         problem = f"the cache {path} of {_user(status.st_uid)} may be written by others than you, {user}"
-        advice = f"move it away, or {ELSEWHERE}"
-        raise InvalidInputError(f"{problem} (mode {stat.S_IMODE(status.st_mode):04o}); {advice}")
+        mode = f"{stat.S_IMODE(status.st_mode):04o}"
+        raise InvalidInputError(f"{problem} (mode {mode}); move it away, or {advice}")
 
 
 def _user(uid: int) -> str:

@@ -8,17 +8,20 @@ from torch import Tensor
 from kdcache.objectives.batch import Batch
 from kdcache.store.plan import ViewPlan
 from kdcache.store.store import Store
+from kdcache.training.view_drawing import ViewDrawing
 from kdcache.views.replay import ReplayGrade
 from kdcache.views.sources import Data
 
 
 class BatchStream(Protocol):
-    """Batches of one epoch an `iter()`, see `Loader` for all methods. `cycle`: the views that epochs use in turn."""
+    """Batches of one epoch an `iter()`, see `Loader` for all methods. `cycle`: the views that epochs use in turn.
+    `drawings`: what draws its views, of each part."""
 
     data: Data
     epochs: int
     device: str
     plan: ViewPlan
+    drawings: tuple[ViewDrawing, ...]
 
     @property
     def stores(self) -> Sequence[Store]: ...

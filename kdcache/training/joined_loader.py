@@ -88,6 +88,7 @@ class JoinedLoader:
             )
             for number, (part, store, workers) in enumerate(zip(parts, stores, shares, strict=True))
         ]
+        self.drawings = tuple(drawing for loader in self.loaders for drawing in loader.drawings)
         first = self.loaders[0]
         self.plan, self.cycle = first.plan, first.cycle
         self._starts = np.cumsum([0, *(len(part) for part in parts[:-1])]).tolist()

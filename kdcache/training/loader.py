@@ -13,7 +13,7 @@ Shape letters: B rows, C classes, D features' width, [ch, H, W] of an image.
 
 from collections.abc import Generator, Iterator, Mapping, Sequence
 from dataclasses import replace
-from functools import cached_property
+from functools import cached_property, partial
 from typing import Any
 
 import numpy as np
@@ -32,18 +32,16 @@ from kdcache.training.label_reading import LabelReading
 from kdcache.training.loader_inputs import (
     answered_positions,
     chosen_positions,
-    contents_of_stores,
     deal_values,
     fitting,
     row_bytes,
+    view_dataset,
     views_in_turn,
 )
 from kdcache.training.loader_options import FeedOptions, LabelOptions
 from kdcache.training.view_drawing import BatchImages, ViewDrawing
-from kdcache.views.draw import ViewDataset
 from kdcache.views.replay import ReplayCheck, ReplayGrade, require_decoder
 from kdcache.views.sources import Data
-from kdcache.views.transforms import stored_transform
 
 
 class Loader:
@@ -104,11 +102,13 @@ class Loader:
             drop_last=drop_last,
         )
         self.batch_order.require_batches()
-        transform = feed.transform or stored_transform(self.plan.transform)
-        dataset = ViewDataset(data.samples, order, self.plan, transform, contents_of_stores(stores), data.ids)
+        dataset = view_dataset(stores, data, order, self.plan, feed, accept_drift=labels.accept_drift)
         self._drawing = ViewDrawing(dataset, feed)
+        self.drawings: tuple[ViewDrawing, ...] = (self._drawing,)
         self._reading = self._new_reading()
-        self._check = ReplayCheck(stores, dataset, self.batch_order.positions, accept_drift=labels.accept_drift)
+        self._check = ReplayCheck(
+            stores, dataset.afresh(), self.batch_order.positions, accept_drift=labels.accept_drift
+        )
         self._stream: Generator[tuple[BatchRows, BatchImages]] | None = None
         self._stream_place = (0, 0)  # epoch and step of the batch that the stream gives next
         self._next_iteration = (0, 0)  # where the next `iter()` begins
@@ -272,8 +272,8 @@ class Loader:
     def _batch(self, batch: BatchRows, views: BatchImages) -> Batch:
         """One batch of a share's rows and their images, compared with the stores' and with their soft labels."""
         encoded_rows = self._reading.rows(batch)
-        for number, rows in enumerate(encoded_rows if len(batch.positions) else ()):
-            self._check.compare(number, batch.view, views.drawn, rows.arrays["pixels"])
+        stored_pixels = [rows.arrays["pixels"] for rows in encoded_rows if len(batch.positions)]
+        views = self._drawing.compared(batch, views, partial(self._check.compare_all, batch.view, stored_pixels))
         mixes = self.plan.mix != "none"
         return Batch(
             images=views.images,

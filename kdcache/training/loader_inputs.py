@@ -11,13 +11,18 @@ from kdcache.base.records import differences, require_equal
 from kdcache.base.view_span import ViewSpan, shown_spans
 from kdcache.errors import InvalidInputError, MissingBlockError
 from kdcache.labels.encoding import Contents
+from kdcache.store.plan import ViewPlan
 from kdcache.store.segment_layout import read_arrays
 from kdcache.store.store import Store
 from kdcache.training.batch_order import BatchOrder
-from kdcache.training.loader_options import LabelOptions
+from kdcache.training.loader_options import FeedOptions, LabelOptions
+from kdcache.views.cache_keys import open_caches
+from kdcache.views.draw import ViewDataset
 from kdcache.views.other_data import other_data_error
+from kdcache.views.pixel_caches import NO_CACHES, PixelCaches
 from kdcache.views.reading import as_extracted
 from kdcache.views.sources import Data
+from kdcache.views.transforms import stored_transform
 
 
 def fitting(stores: Sequence[Store], data: Data, *, words: str = "", progress: Progress = silent) -> Data:
@@ -90,6 +95,22 @@ def row_bytes(stores: Sequence[Store], options: LabelOptions = LabelOptions()) -
 def contents_of_stores(stores: Sequence[Store]) -> tuple[Contents, ...]:
     """What the stores' content fingerprints are taken over."""
     return tuple(sorted({kind for store in stores for kind in store.identity.encoding.kinds_of_contents}))
+
+
+def view_dataset(
+    stores: Sequence[Store], data: Data, order: IntArray, plan: ViewPlan, feed: FeedOptions, *, accept_drift: bool
+) -> ViewDataset:
+    """The views of a data set in an order, drawn with the caches that the options name. There are none under drift that
+    was accepted, for which another picture of a cache would pass."""
+    kinds, options = contents_of_stores(stores), feed.caches
+    caches = NO_CACHES
+    if accept_drift and (options.views or options.decoded):
+        caches = PixelCaches(notes=("nothing is cached: under drift that is accepted every view is drawn",))
+    elif options.views or options.decoded:
+        checked = bool(stores) and all(store.identity.encoding.contents for store in stores)
+        caches = open_caches(options, data, plan, kinds, checked=checked)
+    transform = feed.transform or stored_transform(plan.transform)
+    return ViewDataset(data.samples, order, plan, transform, kinds, data.ids, caches=caches)
 
 
 def views_in_turn(stores: Sequence[Store], views: ViewSpan | None, epochs: int) -> tuple[int, ...]:

@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 
 from kdcache.base.arrays import IntArray
+from kdcache.base.cache_options import UNCACHED, CacheOptions
 from kdcache.base.tap_names import FEATURES
 from kdcache.base.worker_start import DEFAULT_START, WorkerStart
 from kdcache.store.plan import ViewPlan
@@ -46,7 +47,8 @@ class FeedOptions:
     workers: the number of processes that draw ahead; 0 draws each batch when it is asked for. mean, std: by channel, by
     default those of `default_normalisation` for u8 views; floats are normalised only where they are given. plan, order:
     of a loader without stores. transform: only where the plan's is a user's own. rank, world_size: this process draws
-    and reads its share of each batch, see `share_sizes`. worker_start: how the processes begin.
+    and reads its share of each batch, see `share_sizes`. worker_start: how the processes begin. caches: of the
+    pixels of views, and of decoded samples; none by default.
     """
 
     workers: int = 0
@@ -59,3 +61,4 @@ class FeedOptions:
     rank: int = 0
     world_size: int = 1
     worker_start: WorkerStart = DEFAULT_START
+    caches: CacheOptions = UNCACHED

@@ -3,7 +3,7 @@
 Shape letters: B rows, [ch, H, W] of an image.
 """
 
-from collections.abc import Generator, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from itertools import tee
@@ -15,11 +15,13 @@ from torch import Tensor
 
 from kdcache.base.arrays import IntArray
 from kdcache.base.view_span import ViewSpan
+from kdcache.errors import ReplayError
 from kdcache.networks.preparation import Preparation, normalisation
 from kdcache.training.batch_order import BatchOrder, BatchRows
 from kdcache.training.loader_options import FeedOptions
-from kdcache.views.draw import Drawn, DrawnRows, ViewDataset, ViewRequest
+from kdcache.views.draw import DrawnRows, ViewDataset
 from kdcache.views.mixing import mix_rows, with_partners
+from kdcache.views.view_stack import Drawn, ViewRequest
 from kdcache.views.workers import draw_requests
 
 
@@ -28,13 +30,14 @@ class BatchImages:
     """The images of a batch: `images` [B, ch, H, W] f32 on the device, mixed with those of their `partners` [B].
 
     drawn: all rows that were drawn, those of partners alone behind the batch's. lam: [B] f64, the weight of each row
-    itself.
+    itself. served: the number of rows that a cache gave.
     """
 
     images: Tensor
     drawn: DrawnRows
     partners: IntArray
     lam: npt.NDArray[np.float64]
+    served: int = 0
 
 
 class ViewDrawing:
@@ -43,6 +46,7 @@ class ViewDrawing:
     def __init__(self, dataset: ViewDataset, options: FeedOptions) -> None:
         self.dataset, self.options = dataset, options
         self._preparation: Preparation | None = None
+        self.rows = self.served = 0  # rows that were drawn so far, and those of them that a cache gave
 
     def stream(self, batches: Iterable[BatchRows]) -> Generator[tuple[BatchRows, BatchImages]]:
         """Each batch with its images. The workers end with the stream, or when it is closed."""
@@ -52,6 +56,20 @@ class ViewDrawing:
             for batch in batches:
                 yield batch, self._images(batch, next(items)) if len(batch.positions) else self._no_rows()
             assert next(items, None) is None
+
+    def compared(self, batch: BatchRows, images: BatchImages, compare: Callable[[DrawnRows], None]) -> BatchImages:
+        """The images of a batch once `compare` finds their rows to be the store's. Where it does not, and some are a
+        cache's, which may have another picture, the batch is drawn from its samples. Raises what `compare` raises."""
+        self.rows, self.served = self.rows + len(images.drawn.positions), self.served + images.served
+        try:
+            compare(images.drawn)
+        except ReplayError:
+            if not images.served:
+                raise
+            self.served -= images.served
+            images = self._images(batch, self.dataset.afresh()[_request(self.dataset, batch)])
+            compare(images.drawn)
+        return images
 
     def spread_views(self, order: BatchOrder, rows: int) -> dict[str, Tensor]:
         """Prepared views [1, ch, H, W] of up to `rows` positions, spread over those of an order, not mixed, by the
@@ -69,7 +87,7 @@ class ViewDrawing:
         images = self._prepared(drawn.images[0])
         images = mix_rows(images, mixing, drawn.request.positions, count, self.dataset.plan.mix)
         rows = DrawnRows(drawn.request.positions, drawn.pixels[0], drawn.contents)
-        return BatchImages(images, rows, mixing.partners[:count], mixing.lam[:count])
+        return BatchImages(images, rows, mixing.partners[:count], mixing.lam[:count], drawn.served)
 
     def _no_rows(self) -> BatchImages:
         """The images of a share without rows, whose size nobody has seen."""
@@ -87,9 +105,20 @@ class ViewDrawing:
         return self._preparation(images)
 
 
+def served_share(drawings: Sequence[ViewDrawing]) -> float | None:
+    """The share of the views that were dealt so far which a cache gave; None without a cache of views."""
+    cached = [drawing for drawing in drawings if drawing.dataset.caches.views is not None]
+    rows = sum(drawing.rows for drawing in cached)
+    return sum(drawing.served for drawing in cached) / rows if rows else None
+
+
 def _requests(dataset: ViewDataset, batches: Iterable[BatchRows]) -> Iterator[ViewRequest]:
     """A request for each batch that has rows, with the partners that are drawn only to be mixed in."""
     for batch in batches:
         if len(batch.positions):
-            positions = with_partners(dataset.plan, batch.positions, batch.view, len(dataset.order))
-            yield ViewRequest(ViewSpan.of(batch.view), positions)
+            yield _request(dataset, batch)
+
+
+def _request(dataset: ViewDataset, batch: BatchRows) -> ViewRequest:
+    positions = with_partners(dataset.plan, batch.positions, batch.view, len(dataset.order))
+    return ViewRequest(ViewSpan.of(batch.view), positions)

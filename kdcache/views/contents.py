@@ -7,12 +7,17 @@ gives them by `content(index) -> bytes`, else over dtype, shape and values of wh
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import xxhash
 from torch import Tensor
 
 from kdcache.errors import InvalidInputError
 from kdcache.labels.encoding import Contents
+from kdcache.views.cache_folder import Fingerprints
 from kdcache.views.images import plain_tensor
+
+ContentArrays = dict[Contents, npt.NDArray[np.uint32]]
+"""Content fingerprints [B] u32 of some rows, by what they are taken over."""
 
 UNKNOWN = 0  # the fingerprint of a struck sample of which nothing could be read
 
@@ -35,6 +40,18 @@ def unread_fingerprint(samples: Any, index: int, contents: Contents) -> int:
         return content_fingerprint(samples, index, None, contents) if contents == "bytes" else UNKNOWN
     except Exception:  # noqa: BLE001  of the user's own code, which could not read the sample either
         return UNKNOWN
+
+
+def fingerprints_in(contents: ContentArrays, row: int) -> Fingerprints:
+    """The fingerprints of a row."""
+    first, second, *_ = [*(int(contents[kind][row]) for kind in sorted(contents)), 0, 0]
+    return first, second
+
+
+def put_fingerprints(contents: ContentArrays, fingerprints: npt.NDArray[np.uint32]) -> None:
+    """Set the fingerprints [B, 2] of all rows."""
+    for number, kind in enumerate(sorted(contents)):
+        contents[kind][:] = fingerprints[:, number]
 
 
 def image_bytes(image: Any) -> bytes:

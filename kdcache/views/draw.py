@@ -1,4 +1,4 @@
-"""Drawing views: seeding, the memory they are drawn into, pixel fingerprints and thumbnails.
+"""Drawing views: seeding, decoding, transforming, and thumbnails.
 
 View v of sample i is a pure function of (view plan, i, v). Its pixels are the same in every batch, worker and order, in
 extract and in train. Shape letters: V views, B rows, and [ch, H, W] of one view.
@@ -6,8 +6,8 @@ extract and in train. Shape letters: V views, B rows, and [ch, H, W] of one view
 
 import copy
 import random
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -17,23 +17,26 @@ import PIL.Image
 import torch
 from torch import Tensor
 
+from kdcache.base.arrays import IntArray
 from kdcache.base.user_code import sample_error
 from kdcache.base.view_span import ViewSpan
 from kdcache.errors import SampleError
 from kdcache.labels.encoding import Contents
-from kdcache.store.plan import Mixing, ViewPlan, key_word, mixing_of
-from kdcache.views.contents import content_fingerprint, unread_fingerprint
-from kdcache.views.fingerprint import header, tails
+from kdcache.store.plan import ViewPlan, key_word
+from kdcache.views.contents import (
+    ContentArrays,
+    content_fingerprint,
+    fingerprints_in,
+    put_fingerprints,
+    unread_fingerprint,
+)
 from kdcache.views.images import difference_error
+from kdcache.views.pixel_caches import NO_CACHES, PixelCaches
 from kdcache.views.reading import is_strikable, read_image
 from kdcache.views.transforms import Transform, as_tensor, image_of, is_known
+from kdcache.views.view_stack import Drawn, EmptyImages, ViewRequest, ViewStack, empty_images
 
-IntArray = npt.NDArray[np.int64]
 Array = npt.NDArray[Any]
-
-
-EmptyImages = Callable[[tuple[int, ...], torch.dtype], Tensor]
-"""Memory for images of a shape and dtype; in a worker it is shared with the main process."""
 
 
 class Samples(Protocol):
@@ -42,32 +45,6 @@ class Samples(Protocol):
     def __len__(self) -> int: ...
 
     def __getitem__(self, index: int, /) -> tuple[Any, Any]: ...
-
-
-@dataclass(frozen=True)
-class ViewRequest:
-    """A request for some views of some positions, drawn together; `tag` is handed back untouched."""
-
-    views: ViewSpan
-    positions: IntArray
-    tag: tuple[int, ...] = ()
-
-
-@dataclass(frozen=True)
-class Drawn:
-    """The views of a request, not mixed yet: `images` [V, B, ch, H, W] and, by view, the `mixing` that is to be done.
-
-    `pixels` [V, B] u8 are the low bytes of the fingerprints, which cover the mixing too. `contents` [B] u32 are the
-    samples' content fingerprints, by what they are taken over. `unread` [U] are the rows whose samples could not be
-    read, and whose views are stand-ins.
-    """
-
-    request: ViewRequest
-    images: Tensor
-    mixing: list[Mixing]
-    pixels: npt.NDArray[np.uint8]
-    contents: dict[Contents, npt.NDArray[np.uint32]]
-    unread: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -83,7 +60,8 @@ class DrawnRows:
 class ViewDataset(torch.utils.data.Dataset[Drawn]):
     """Draws the views of requests, in the main process or in a worker. A sample is decoded once for all its views.
     `contents`: what content fingerprints are taken over. `ids`: names of the samples, for messages. `stand_in`
-    [ch, H, W] is the view of samples that cannot be read and may be struck; None where they may not.
+    [ch, H, W] is the view of samples that cannot be read and may be struck; None where they may not. `caches` serve
+    pixels that were drawn before, and keep those that are drawn.
 
     Raises SampleError, with the sample's index, for whatever the data set or the transform raises.
     """
@@ -97,6 +75,7 @@ class ViewDataset(torch.utils.data.Dataset[Drawn]):
         contents: tuple[Contents, ...] = (),
         ids: Sequence[str] = (),
         stand_in: Array | None = None,
+        caches: PixelCaches = NO_CACHES,
     ) -> None:
         self.samples = samples
         self.order = order
@@ -105,28 +84,50 @@ class ViewDataset(torch.utils.data.Dataset[Drawn]):
         self.contents = contents
         self.ids = ids
         self.stand_in = stand_in
+        self.caches = caches
         self.index: Any = None  # in a worker, where the main process reads which sample is drawn
-        self.empty_images: EmptyImages = _empty_images
+        self.empty_images: EmptyImages = empty_images
         self._known = is_known(transform)
 
     def __getitem__(self, request: ViewRequest) -> Drawn:
-        stack = _Stack(self.plan, request, len(self.order), self.empty_images)
+        stack = ViewStack(self.plan, request, len(self.order), self.empty_images)
         contents = {kind: np.empty(len(request.positions), dtype=np.uint32) for kind in self.contents}
-        with own_generators(), one_thread():
-            for row, position in enumerate(request.positions.tolist()):
-                index = int(self.order[position])
-                try:
-                    image = self._read(index, row, contents)
-                except SampleError as error:
-                    if self.stand_in is None or not is_strikable(error):
-                        raise
-                    stack.put_unread(row, index, self.stand_in)
-                    for kind, fingerprints in contents.items():
-                        fingerprints[row] = unread_fingerprint(self.samples, index, kind)
-                    continue
-                for view in request.views:
-                    stack.put(view - request.views.start, row, index, self._draw(image, index, view))
+        indices = self.order[request.positions].tolist()
+        missing: Sequence[int] = range(len(indices))
+        if (cache := self.caches.views) is not None and cache.reads:
+            missing, fingerprints = cache.serve(request.views, indices, stack.put)
+            put_fingerprints(contents, fingerprints)
+            stack.served = len(indices) - len(missing)
+        with drawing() if missing else nullcontext():
+            for row in missing:
+                self._fill(stack, row, indices[row], contents)
         return stack.result(contents)
+
+    def _fill(self, stack: ViewStack, row: int, index: int, contents: ContentArrays) -> None:
+        """Draw the views of one sample into their row, and keep them where there is a cache."""
+        try:
+            image = self._read(index, row, contents)
+        except SampleError as error:
+            if self.stand_in is None or not is_strikable(error):
+                raise
+            stack.put_unread(row, index, self.stand_in)
+            for kind, fingerprints in contents.items():
+                fingerprints[row] = unread_fingerprint(self.samples, index, kind)
+            return
+        for offset, view in enumerate(stack.views):
+            pixels = stack.put(offset, row, index, self._draw(image, index, view))
+            if self.caches.views is not None:
+                self.caches.views.keep(view, index, pixels, fingerprints_in(contents, row))
+
+    def afresh(self) -> "ViewDataset":
+        """The same views, all of them drawn; caches keep what is drawn."""
+        return self.filling(self.caches)
+
+    def filling(self, caches: PixelCaches) -> "ViewDataset":
+        """The same views, all of them drawn; these caches keep what is drawn."""
+        dataset = copy.copy(self)
+        dataset.caches = caches.unread()
+        return dataset
 
     def _draw(self, image: Any, index: int, view: int) -> Array:
         """One view, as `draw_view` gives it. A known transform needs no copy, and torch's generator alone."""
@@ -136,24 +137,35 @@ class ViewDataset(torch.utils.data.Dataset[Drawn]):
         except (Exception, SystemExit) as error:
             raise sample_error(error, index, self.sample_name(index), "transform") from error
 
-    def _read(self, index: int, row: int, contents: dict[Contents, npt.NDArray[np.uint32]]) -> Any:
+    def _read(self, index: int, row: int, contents: ContentArrays) -> Any:
         """The image of a sample, as its transform takes it; its content fingerprints are put into their `row`."""
         if self.index is not None:
             self.index.value = index
         try:
-            image = read_image(self.samples, index)
-            for kind, fingerprints in contents.items():
-                fingerprints[row] = content_fingerprint(self.samples, index, image, kind)
-            return image_of(image, index, self.transform)
+            return image_of(self._decoded(index, row, contents), index, self.transform)
         except (Exception, SystemExit) as error:
             raise sample_error(error, index, self.sample_name(index), "data set") from error
+
+    def _decoded(self, index: int, row: int, contents: ContentArrays) -> Any:
+        cache = self.caches.decoded
+        if cache is not None and cache.reads and (stored := cache.get(index)) is not None:
+            image, fingerprints = stored
+            for kind, value in zip(sorted(contents), fingerprints, strict=False):
+                contents[kind][row] = value
+            return image
+        image = read_image(self.samples, index)
+        for kind, values in contents.items():
+            values[row] = content_fingerprint(self.samples, index, image, kind)
+        if cache is not None:
+            cache.keep(index, image, fingerprints_in(contents, row))
+        return image
 
     def fingerprints(self, position: int, views: ViewSpan) -> tuple[list[int], dict[Contents, int]]:
         """The low bytes of the fingerprints of one sample's views, the last of them drawn first, and its content
         fingerprints. It leaves the generators as they come, since it is for a process that does nothing else."""
         index, request = int(self.order[position]), ViewRequest(views, np.array([position]))
         contents = {kind: np.empty(1, dtype=np.uint32) for kind in self.contents}
-        stack = _Stack(self.plan, request, len(self.order), _empty_images)
+        stack = ViewStack(self.plan, request, len(self.order), empty_images)
         image = self._read(index, 0, contents)
         for view in reversed(range(views.start, views.stop)):
             stack.put(view - views.start, 0, index, self._draw(image, index, view))
@@ -168,56 +180,6 @@ class ViewDataset(torch.utils.data.Dataset[Drawn]):
         """A sample as messages name it: by its index, and its id where it is known."""
         name = self.sample_name(index)
         return f"sample {index}" + (f" ({name})" if name else "")
-
-
-def _empty_images(shape: tuple[int, ...], dtype: torch.dtype) -> Tensor:
-    return torch.empty(shape, dtype=dtype)
-
-
-class _Stack:
-    """Collects the views of a request, one by one, in the memory that is handed over: in a worker it is shared."""
-
-    def __init__(self, plan: ViewPlan, request: ViewRequest, rows: int, empty_images: EmptyImages) -> None:
-        self._plan, self._request, self._rows, self._empty_images = plan, request, rows, empty_images
-        self._images: Tensor | None = None
-        self._unread: list[int] = []
-
-    def put_unread(self, row: int, index: int, stand_in: Array) -> None:
-        """Note a row whose sample could not be read, and let one picture [ch, H, W] stand for its views."""
-        self._unread.append(row)
-        for offset in range(len(self._request.views)):
-            self.put(offset, row, index, stand_in)
-
-    def put(self, offset: int, row: int, index: int, image: Array) -> None:
-        """Copy one view [ch, H, W] of sample `index` in and take its fingerprint while it lies in the processor's
-        cache."""
-        if self._images is None:
-            self._begin(image)
-            self._first_index = index
-        elif image.shape != self._array.shape[2:] or image.dtype != self._array.dtype:
-            raise difference_error(self._array[0, 0], image, (self._first_index, index))
-        target = self._array[offset, row]
-        np.copyto(target, image)
-        digest = self._header.copy()
-        digest.update(target.data)
-        digest.update(self._tails[offset][row])
-        self._pixels[offset, row] = digest.intdigest() & 0xFF
-
-    def _begin(self, image: Array) -> None:
-        """Make memory for all views, and draw their mixing, by the size of the first view [ch, H, W]."""
-        request, size = self._request, (int(image.shape[-2]), int(image.shape[-1]))
-        views, row_count = request.views, len(request.positions)
-        dtype = torch.from_numpy(np.empty(0, image.dtype)).dtype
-        self._images = self._empty_images((len(views), row_count, *image.shape), dtype)
-        self._array = self._images.numpy()
-        self._mixing = [mixing_of(self._plan, request.positions, view, self._rows, size) for view in views]
-        self._tails = [tails(mixing) for mixing in self._mixing]
-        self._header = header(self._images[0, 0])
-        self._pixels = np.empty((len(views), row_count), dtype=np.uint8)
-
-    def result(self, contents: dict[Contents, npt.NDArray[np.uint32]]) -> Drawn:
-        assert self._images is not None
-        return Drawn(self._request, self._images, self._mixing, self._pixels, contents, tuple(self._unread))
 
 
 def draw_view(transform: Transform, image: Any, seed: int, index: int, view: int) -> Tensor:
@@ -242,6 +204,13 @@ def seed_generators(seed: int, index: int, view: int, *, torch_alone: bool = Fal
     random.seed(key_word(seed, index, view, "random"))
     word = key_word(seed, index, view, "numpy")
     np.random.seed([word & 0xFFFFFFFF, word >> 32])
+
+
+@contextmanager
+def drawing() -> Iterator[None]:
+    """Around all drawing of a request."""
+    with own_generators(), one_thread():
+        yield
 
 
 @contextmanager

@@ -21,8 +21,9 @@ from kdcache.store.manifest import Provenance
 from kdcache.store.plan import GROUP
 from kdcache.store.store import Store
 from kdcache.views.decoding import ImageFiles, decoder_kind, decoder_name
-from kdcache.views.draw import DrawnRows, ViewDataset, ViewRequest, thumbnails
+from kdcache.views.draw import DrawnRows, ViewDataset, thumbnails
 from kdcache.views.provenance import provenance, version_differences
+from kdcache.views.view_stack import ViewRequest
 
 EXCUSED_ROWS = 512  # rows from which on the share that differs is compared with the canary's
 DRIFT_LEVELS = 6.0  # of 255, mean difference of a thumbnail up to which it shows the same picture, a little off
@@ -87,6 +88,11 @@ class ReplayCheck:
         self._positions = positions
         self._excused: dict[tuple[int, int], ExcusedDrift] = {}  # by (number of the store, view)
         self._stored: dict[tuple[int, str], tuple[int, Array]] = {}  # (store, array) -> first view read, values [N]
+
+    def compare_all(self, view: int, stored_pixels: Sequence[npt.NDArray[np.uint8]], drawn: DrawnRows) -> None:
+        """Compare rows of a view with those of all stores, see `compare`."""
+        for number, pixels in enumerate(stored_pixels):
+            self.compare(number, view, drawn, pixels)
 
     def compare(self, number: int, view: int, drawn: DrawnRows, stored_pixels: npt.NDArray[np.uint8]) -> None:
         """Compare rows of a view with those of store `number`; `stored_pixels` [B] are of the first B of them, the

@@ -31,8 +31,9 @@ from kdcache.base.user_code import exception_text, sample_error, traceback_text
 from kdcache.base.user_files import UserFiles
 from kdcache.base.worker_start import DEFAULT_START, WorkerStart
 from kdcache.errors import InvalidInputError, KdcacheError, SampleError
-from kdcache.views.draw import Drawn, ViewDataset, ViewRequest
+from kdcache.views.draw import ViewDataset
 from kdcache.views.shared_images import SharedImages, received
+from kdcache.views.view_stack import Drawn, ViewRequest
 
 AHEAD = 2  # requests a worker that are drawn or wait, beside the one that is handed out
 HELD = (signal.SIGINT, signal.SIGTERM)

@@ -24,7 +24,8 @@ from kdcache.pipelines.extract.fresh_process import Channel, Fingerprints, Opene
 from kdcache.pipelines.settings import ExtractSettings
 from kdcache.store.layout import SegmentLayout
 from kdcache.store.manifest import Identity
-from kdcache.views.draw import ViewDataset, ViewRequest
+from kdcache.views.draw import ViewDataset
+from kdcache.views.view_stack import ViewRequest
 from kdcache.views.workers import outlive_signals
 
 SHARE = 200  # rows (position, view), of which one is drawn again

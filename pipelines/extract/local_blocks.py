@@ -10,6 +10,7 @@ from itertools import islice
 
 import torch
 
+from kdcache.base.cache_options import CacheOptions
 from kdcache.base.engine import LOCAL, Engine
 from kdcache.base.launch import ALONE, Launch
 from kdcache.base.memory import peak_rss_bytes
@@ -27,7 +28,9 @@ from kdcache.pipelines.settings import ExtractSettings
 from kdcache.store.plan import GROUP
 from kdcache.store.segment import Segment
 from kdcache.training.process_group import own_device
-from kdcache.views.draw import Drawn
+from kdcache.views.cache_keys import open_caches
+from kdcache.views.draw import ViewDataset
+from kdcache.views.view_stack import Drawn
 from kdcache.views.workers import draw_requests
 
 
@@ -88,13 +91,22 @@ class LocalBlocks:
         torch.cuda.empty_cache()
 
     @cached_property
+    def dataset(self) -> ViewDataset:
+        """The views, which a cache keeps where one is named."""
+        options = CacheOptions(views=self.settings.fill_view_cache, gigabytes=self.settings.view_cache_gb)
+        kinds = self.job.identity.encoding.kinds_of_contents
+        return self.job.dataset.filling(
+            open_caches(options, self.job.data, self.job.identity.plan, kinds, checked=True)
+        )
+
+    @cached_property
     def earlier_contents(self) -> EarlierContents:
         return EarlierContents(self.segment, self.job.dataset)
 
     def draw(self, blocks: Sequence[int]) -> Generator[Drawn]:
         """The views of some blocks, in the order of their requests."""
         requests = (request for block in blocks for request in self.extractor.requests(block))
-        return draw_requests(self.job.dataset, requests, self.settings.workers, self.settings.worker_start)
+        return draw_requests(self.dataset, requests, self.settings.workers, self.settings.worker_start)
 
     @contextmanager
     def extracting(self, blocks: Sequence[int], *, adopt: bool, rows: RowProgress) -> Iterator["BlockStream"]:

@@ -10,7 +10,11 @@ from kdcache.pipelines.settings import TrainSettings
 from kdcache.training.run_record import WEIGHTS, weights_apart
 
 # settings that change no result
-NAMELESS = {"run", "workers", "worker_start", "device", "checkpoint_steps", "keep_epochs", "accept_drift"}
+NAMELESS = {"run", "workers", "worker_start", "device", "checkpoint_steps", "keep_epochs", "accept_drift"} | {
+    "view_cache",
+    "decoded_cache",
+    "view_cache_gb",
+}
 PLACES = {"data", "val_data", "store", "val_store", "calibration_store", "trust"}  # a moved store is the same store
 LONGEST_NAME = 120  # characters, the digest included
 

@@ -2,15 +2,13 @@
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any
 
 import torch
-from pydantic import Field
 from torch import nn
 
 from kdcache.base.folder_lock import Hold
 from kdcache.base.memory import peak_rss_bytes
-from kdcache.base.records import Record
 from kdcache.networks.precision import autocast
 from kdcache.objectives.batch import Batch
 from kdcache.objectives.selection import Selection
@@ -26,37 +24,17 @@ from kdcache.pipelines.train.epoch_end import (
 from kdcache.pipelines.train.rank_generators import generator_states, restore_generators, seed_generators
 from kdcache.pipelines.train.rates import rate_multiplier
 from kdcache.pipelines.train.run_files import RunFiles
+from kdcache.pipelines.train.summary import TrainSummary
 from kdcache.pipelines.train.training_state import Student, TrainingState, unweighed
 from kdcache.training.batch_stream import BatchStream
 from kdcache.training.data_parallel import DataParallel
 from kdcache.training.finite_loss import FiniteLossCheck
 from kdcache.training.ranks import Ranks
 from kdcache.training.run_folder import STATE, UNJUDGED, no_checkpoint, save_state
+from kdcache.training.view_drawing import served_share
 
 KEYS = {"step", "steps_done", "best", "loss_sum", "network", "objective", "optimizer", "scaler", "ema"}
 WEIGHTS = "weights"  # key in a checkpoint: the sha256 of the weights files
-
-
-class TrainSummary(Record):
-    """The summary that `kdcache train` prints at its end. `validation` holds the measures of `metrics.Validation`.
-    `peak_memory_bytes` is the largest resident size of the main process, loader workers not counted. `processes` is the
-    number of processes that trained last. `selected`: the share of steps that each term was on, by term and epoch."""
-
-    LATER: ClassVar[tuple[str, ...]] = ("selected",)
-
-    run: str
-    epochs: int
-    steps: int
-    loss: float
-    validation: dict[str, float]
-    best_accuracy: float | None
-    seconds: float
-    drift_levels: float | None
-    weights: str
-    peak_memory_bytes: int
-    processes: int
-    selected: dict[str, tuple[float, ...]] = Field(default={})
-    notes: tuple[str, ...] = ()
 
 
 class Run:
@@ -290,6 +268,7 @@ class Run:
             peak_memory_bytes=peak_rss_bytes(),
             processes=self.ranks.world_size,
             selected=selected_by_epoch(metrics),
+            served=served_share(self.loader.drawings),
             notes=tuple(dict.fromkeys(self.notes)),
         )
 

@@ -1,7 +1,7 @@
 """Stage two trains students on replayed views and cached soft labels; without a store, plainly."""
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
 
 import torch
@@ -12,13 +12,15 @@ from kdcache.networks.out_of_memory import naming_memory
 from kdcache.networks.precision import autocast
 from kdcache.objectives.batch import Batch
 from kdcache.pipelines.settings import TrainSettings
+from kdcache.pipelines.train.caching import cache_notes, cache_text
 from kdcache.pipelines.train.epoch_end import Announce, unannounced
 from kdcache.pipelines.train.fitting import fit_objective
 from kdcache.pipelines.train.isolation import Isolation, NoIsolation
 from kdcache.pipelines.train.prepare import Loaders, make_student, open_inputs, open_loaders, open_run
-from kdcache.pipelines.train.run import Run, TrainSummary
+from kdcache.pipelines.train.run import Run
 from kdcache.pipelines.train.selecting import select_terms
 from kdcache.pipelines.train.subclasses import student_subclasses
+from kdcache.pipelines.train.summary import TrainSummary
 from kdcache.pipelines.train.validating import judged_as
 from kdcache.training.batch_stream import BatchStream
 from kdcache.training.metrics import Validation
@@ -34,9 +36,10 @@ def train(
     progress: Progress = silent,
     stop: StopRequest | None = None,
     announce: Announce = unannounced,
+    tell: Callable[[str], None] | None = None,
 ) -> TrainSummary:
     """Train a student, or go on with the run that is there; a killed run ends equal to one that was not. `announce` is
-    told of each epoch that ends.
+    told of each epoch that ends, `tell` what a cache of views costs and gains before the first.
 
     Raises MismatchError for a store that does not fit or a run of other settings, ReplayError at the first row whose
     pixels are not those the teacher saw, InterruptedRunError once `stop` is requested and the checkpoint is written.
@@ -48,7 +51,10 @@ def train(
         stack.callback(loaders.close)
         run = open_run(student, inputs, loaders, stack)
         run.announce = announce
+        if tell is not None and ranks.first and (text := cache_text(settings, loaders.training)):
+            tell(text)
         serve([run], loaders, NoIsolation(), progress=progress, stop=stop or StopRequest(), ranks=ranks)
+        run.notes += cache_notes(loaders.training)
         return run.summary()
 
 

@@ -132,6 +132,7 @@ def train_loader(
             order=None if stores else make_order(len(data), "shuffled", settings.seed)[0],
             rank=launch.rank,
             world_size=launch.world_size,
+            caches=settings.caches,
         ),
     )
 

@@ -18,10 +18,12 @@ from kdcache.labels.soft_labels import SoftLabels
 from kdcache.networks.out_of_memory import naming_memory
 from kdcache.objectives.batch import Batch
 from kdcache.pipelines.settings import TrainSettings
+from kdcache.pipelines.train.caching import cache_notes
 from kdcache.pipelines.train.prepare import Inputs, Loaders, make_student, open_inputs, open_loaders, open_run
-from kdcache.pipelines.train.run import Run, TrainSummary
+from kdcache.pipelines.train.run import Run
 from kdcache.pipelines.train.shared_settings import require_shared
 from kdcache.pipelines.train.stage import memory_words, serve
+from kdcache.pipelines.train.summary import TrainSummary
 from kdcache.pipelines.train.training_state import Student
 from kdcache.training.generators import Generators
 
@@ -58,6 +60,8 @@ def train_together(
                 runs = {run.settings.run: run for run in open_runs}
             if runs:
                 serve(list(runs.values()), loaders, isolation, progress=progress, stop=stop or StopRequest())
+                for run in runs.values():
+                    run.notes += cache_notes(loaders.training)
     except InterruptedRunError:
         raise
     except Exception as error:  # noqa: BLE001  something that all runs share has failed: a store, a row, a loader's process

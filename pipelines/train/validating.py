@@ -73,7 +73,7 @@ def evaluation_loader(
     mean, std = view_normalisation(settings, data, transform, plan, strikes=bool(stores))
     feed = FeedOptions(
         settings.workers, device, mean, std, plan, transform, rank=launch.rank, world_size=launch.world_size,
-        worker_start=settings.worker_start,
+        worker_start=settings.worker_start, caches=settings.caches,
     )  # fmt: skip
     options = LabelOptions(accept_drift=settings.accept_drift, by_class=True)
     return Loader(data, stores, batch_size=256, epochs=1, labels=options, feed=feed)

@@ -19,14 +19,15 @@ from kdcache.networks.live_answers import SURE_LOG_PROB, drawn_again, live_log_p
 from kdcache.networks.preparation import Preparation
 from kdcache.networks.teacher import Teacher
 from kdcache.networks.weights import load_weights, weights_digest
-from kdcache.pipelines.settings import VerifySettings
 from kdcache.pipelines.verify.live_outputs import compare_outputs
+from kdcache.pipelines.verify.settings import VerifySettings
 from kdcache.store.store import Store
 from kdcache.views.contents import content_fingerprint
-from kdcache.views.draw import ViewDataset, ViewRequest
+from kdcache.views.draw import ViewDataset
 from kdcache.views.replay import grade_replay, require_decoder
 from kdcache.views.sources import Data
 from kdcache.views.transforms import PRESETS, build_transform
+from kdcache.views.view_stack import ViewRequest
 from kdcache.views.workers import draw_requests
 from kdcache.whole_store.output_values import outputs_here
 from kdcache.whole_store.verify import Check

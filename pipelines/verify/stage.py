@@ -6,7 +6,7 @@ from kdcache.base.arrays import IntArray
 from kdcache.base.progress import Progress, silent
 from kdcache.base.records import Record
 from kdcache.errors import InvalidInputError
-from kdcache.pipelines.settings import VerifySettings
+from kdcache.pipelines.verify.settings import VerifySettings
 from kdcache.places.folder import Folder
 from kdcache.places.opening import open_place
 from kdcache.store.seals import split_pin

@@ -14,8 +14,8 @@ from kdcache.base.specs import load_callable, own_source
 from kdcache.base.user_files import UserFiles
 from kdcache.base.view_span import ViewSpan
 from kdcache.networks.build import network_text
-from kdcache.views.draw import ViewRequest
 from kdcache.views.transforms import describe
+from kdcache.views.view_stack import ViewRequest
 from kdcache.views.workers import draw_requests
 from tests.kits.views import view_dataset
 

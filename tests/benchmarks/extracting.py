@@ -28,8 +28,8 @@ from kdcache.store.segment import Segment
 from kdcache.store.segment_layout import segment_layout
 from kdcache.store.store import Store
 from kdcache.views.decoding import DECODERS
-from kdcache.views.draw import Drawn
 from kdcache.views.transforms import Transform, as_tensor
+from kdcache.views.view_stack import Drawn
 from kdcache.views.workers import draw_requests
 from tests.benchmarks.extracting_memory import memory
 from tests.benchmarks.harness import Bench, Figure, Times, alternate, timed_ratio

@@ -13,8 +13,9 @@ from kdcache.base.engine_settings import EngineSettings
 from kdcache.base.ranges import SEED_MAX, WORD_MAX, Range
 from kdcache.errors import InvalidInputError
 from kdcache.measures.sharpness import sharpness
-from kdcache.pipelines.settings import ExtractSettings, TrainSettings, VerifySettings, load_settings
+from kdcache.pipelines.settings import ExtractSettings, TrainSettings, load_settings
 from kdcache.pipelines.sweep.space import Distribution, RandomSearch, StudySearch
+from kdcache.pipelines.verify.settings import VerifySettings
 from kdcache.store.whole_arrays import make_order
 from kdcache.training.loader import Loader
 from kdcache.views.sources import open_data

@@ -13,8 +13,8 @@ import pytest
 
 from kdcache.errors import StoreError
 from kdcache.pipelines.extract.stage import extract
-from kdcache.pipelines.settings import VerifySettings
 from kdcache.pipelines.train.stage import train
+from kdcache.pipelines.verify.settings import VerifySettings
 from kdcache.pipelines.verify.stage import verify
 from kdcache.store.inspection import describe_rows, describe_store
 from kdcache.store.store import Store

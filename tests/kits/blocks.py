@@ -8,7 +8,7 @@ from kdcache.pipelines.extract.job import Job
 from kdcache.pipelines.extract.local_blocks import LocalBlocks
 from kdcache.pipelines.settings import ExtractSettings
 from kdcache.store.segment import Segment
-from kdcache.views.draw import Drawn
+from kdcache.views.view_stack import Drawn
 
 
 class DrawnBlocks(LocalBlocks):

@@ -16,8 +16,8 @@ from kdcache.labels.encodings import ENCODINGS
 from kdcache.labels.reduction import Array, TopK, best_classes, centre, label_distances, logsumexp
 from kdcache.labels.soft_labels import SoftLabels
 from kdcache.pipelines.extract.stage import extract
-from kdcache.pipelines.settings import VerifySettings
 from kdcache.pipelines.train.stage import train
+from kdcache.pipelines.verify.settings import VerifySettings
 from kdcache.pipelines.verify.stage import verify
 from kdcache.store.inspection import describe_rows, describe_store
 from kdcache.store.store import Store

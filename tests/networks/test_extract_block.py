@@ -21,8 +21,9 @@ from kdcache.pipelines.extract.stage import extract
 from kdcache.pipelines.settings import ExtractSettings
 from kdcache.store.plan import GROUP
 from kdcache.store.store import Store
-from kdcache.views.draw import ViewRequest, thumbnails
+from kdcache.views.draw import thumbnails
 from kdcache.views.mixing import mix_images
+from kdcache.views.view_stack import ViewRequest
 from tests.kits.views import (
     FULL,
     TOPK,

@@ -19,8 +19,8 @@ from kdcache.networks.taps import Tapped
 from kdcache.networks.teacher import Teacher
 from kdcache.pipelines.extract.kept import kept_taps
 from kdcache.store.plan import GROUP
-from kdcache.views.draw import ViewRequest
 from kdcache.views.mixing import mix_images
+from kdcache.views.view_stack import ViewRequest
 from tests.kits.views import TOPK, Mix, Setting, extract_store, make_setting, picture_data, plan_of, teacher_of
 from tests.networks.test_struck_extraction import ROWS as TORN_ROWS
 from tests.networks.test_struck_extraction import struck_store

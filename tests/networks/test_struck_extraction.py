@@ -19,8 +19,9 @@ from kdcache.labels.encoding import Encoding
 from kdcache.networks import extract_block
 from kdcache.store.manifest import Provenance
 from kdcache.store.store import Store
-from kdcache.views.draw import ViewDataset, ViewRequest
+from kdcache.views.draw import ViewDataset
 from kdcache.views.reading import is_strikable
+from kdcache.views.view_stack import ViewRequest
 from kdcache.views.workers import draw_requests
 from kdcache.whole_store.verify import inspect_files
 from tests.kits.views import (

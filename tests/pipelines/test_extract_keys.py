@@ -11,7 +11,7 @@ from kdcache.labels import encodings
 from kdcache.pipelines.extract.dry_run import estimate
 from kdcache.pipelines.extract.job import open_job
 from kdcache.pipelines.extract.stage import extract
-from kdcache.pipelines.settings import VerifySettings
+from kdcache.pipelines.verify.settings import VerifySettings
 from kdcache.pipelines.verify.stage import verify
 from kdcache.sharing.cards import readme
 from kdcache.store.inspection import describe_store

@@ -16,7 +16,7 @@ from kdcache.pipelines.extract.fresh_process import Opened, Question
 from kdcache.pipelines.extract.job import Job, open_job
 from kdcache.store.layout import SegmentLayout
 from kdcache.store.segment_layout import segment_layout
-from kdcache.views.draw import ViewRequest
+from kdcache.views.view_stack import ViewRequest
 from tests.kits import stages
 from tests.kits.fresh import opened, right
 from tests.kits.stages import BLOCKS, ROWS, Stage

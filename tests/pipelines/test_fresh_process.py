@@ -13,7 +13,7 @@ from kdcache.errors import InvalidInputError, SampleError
 from kdcache.pipelines.extract import fresh_draws
 from kdcache.pipelines.extract.fresh_process import Channel, Fingerprints, Question, serve
 from kdcache.pipelines.extract.job import Job, open_job
-from kdcache.views.draw import ViewRequest
+from kdcache.views.view_stack import ViewRequest
 from tests.kits import stages
 from tests.kits.fresh import opened, right
 from tests.kits.stages import Stage

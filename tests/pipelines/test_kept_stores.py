@@ -11,7 +11,8 @@ from kdcache.errors import InterruptedRunError, InvalidInputError, MismatchError
 from kdcache.pipelines.extract.dry_run import estimate
 from kdcache.pipelines.extract.sizes import Sizes
 from kdcache.pipelines.extract.stage import extract
-from kdcache.pipelines.settings import ExtractSettings, VerifySettings
+from kdcache.pipelines.settings import ExtractSettings
+from kdcache.pipelines.verify.settings import VerifySettings
 from kdcache.pipelines.verify.stage import verify
 from kdcache.store.store import Store
 from kdcache.training.run_folder import save_weights

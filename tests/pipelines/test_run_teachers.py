@@ -11,10 +11,11 @@ import pytest
 from kdcache.base.records import flatten
 from kdcache.errors import InvalidInputError
 from kdcache.pipelines.extract.stage import extract
-from kdcache.pipelines.settings import TrainSettings, VerifySettings
+from kdcache.pipelines.settings import TrainSettings
 from kdcache.pipelines.taps import list_taps
 from kdcache.pipelines.taps_settings import TapsSettings
 from kdcache.pipelines.train.stage import train
+from kdcache.pipelines.verify.settings import VerifySettings
 from kdcache.pipelines.verify.stage import verify
 from kdcache.store.store import Store
 from kdcache.training.run_folder import file_digest

@@ -15,8 +15,8 @@ from kdcache.labels.topk import TopKEncoding
 from kdcache.objectives.catalogue import LOGIT_TERMS
 from kdcache.pipelines.extract.dry_run import estimate
 from kdcache.pipelines.extract.stage import extract
-from kdcache.pipelines.settings import VerifySettings
 from kdcache.pipelines.train.stage import train
+from kdcache.pipelines.verify.settings import VerifySettings
 from kdcache.pipelines.verify.stage import verify
 from kdcache.sharing.export import export_store
 from kdcache.store.plan import draw_words

@@ -17,8 +17,9 @@ from kdcache.pipelines.compare.stage import compare
 from kdcache.pipelines.extract.dry_run import estimate
 from kdcache.pipelines.extract.report import ExtractSummary
 from kdcache.pipelines.extract.stage import extract
-from kdcache.pipelines.settings import ExtractSettings, VerifySettings
+from kdcache.pipelines.settings import ExtractSettings
 from kdcache.pipelines.train.stage import train
+from kdcache.pipelines.verify.settings import VerifySettings
 from kdcache.pipelines.verify.stage import verify
 from kdcache.sharing.croissant import croissant
 from kdcache.store.inspection import describe_rows, describe_store

@@ -13,9 +13,9 @@ from kdcache.cli.app import main
 from kdcache.errors import InvalidInputError, KdcacheError, MissingBlockError
 from kdcache.networks.small import convnet
 from kdcache.objectives.catalogue import TAP_TERMS
-from kdcache.pipelines.settings import VerifySettings
 from kdcache.pipelines.train.stage import train
 from kdcache.pipelines.train.together import train_together
+from kdcache.pipelines.verify.settings import VerifySettings
 from kdcache.pipelines.verify.stage import verify
 from kdcache.sharing.push_pull import pull
 from kdcache.training.run_folder import load_state

@@ -11,7 +11,7 @@ import torch
 
 from kdcache.errors import InterruptedRunError, InvalidInputError, KdcacheError
 from kdcache.pipelines.extract.stage import extract
-from kdcache.pipelines.settings import VerifySettings
+from kdcache.pipelines.verify.settings import VerifySettings
 from kdcache.pipelines.verify.stage import Verdict, verify
 from kdcache.store.store import Store
 from kdcache.training.run_folder import save_weights

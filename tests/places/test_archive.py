@@ -18,8 +18,8 @@ from zarr.storage import ZipStore
 
 from kdcache.cli.app import main
 from kdcache.errors import DamagedError, InvalidInputError, KdcacheError, StoreError, StoreNotFoundError
-from kdcache.pipelines.settings import VerifySettings
 from kdcache.pipelines.train.stage import train
+from kdcache.pipelines.verify.settings import VerifySettings
 from kdcache.pipelines.verify.stage import verify
 from kdcache.places.archive import entry_pieces
 from kdcache.places.opening import open_folder, open_place

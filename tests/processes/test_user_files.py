@@ -7,7 +7,7 @@ import torch
 
 from kdcache.base.specs import load_callable
 from kdcache.base.view_span import ViewSpan
-from kdcache.views.draw import ViewRequest
+from kdcache.views.view_stack import ViewRequest
 from kdcache.views.workers import draw_requests
 from tests.base.test_user_files import CODE
 from tests.kits.views import view_dataset

@@ -17,8 +17,9 @@ from kdcache.labels.quantising import decode_logits
 from kdcache.labels.reduction import reduce_topk
 from kdcache.labels.topk import TopKEncoding
 from kdcache.pipelines.extract.stage import extract
-from kdcache.pipelines.settings import ExtractSettings, TrainSettings, VerifySettings
+from kdcache.pipelines.settings import ExtractSettings, TrainSettings
 from kdcache.pipelines.train.stage import train
+from kdcache.pipelines.verify.settings import VerifySettings
 from kdcache.pipelines.verify.stage import verify
 from kdcache.store.store import Store
 from kdcache.views.sources import open_data

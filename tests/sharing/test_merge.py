@@ -17,7 +17,7 @@ from kdcache.errors import (
     StoreError,
 )
 from kdcache.pipelines.extract.stage import extract
-from kdcache.pipelines.settings import VerifySettings
+from kdcache.pipelines.verify.settings import VerifySettings
 from kdcache.pipelines.verify.stage import verify
 from kdcache.sharing.merge import merge_stores
 from kdcache.store.manifest import Card

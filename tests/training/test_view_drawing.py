@@ -8,9 +8,10 @@ from kdcache.base.view_span import ViewSpan
 from kdcache.training.batch_order import BatchOrder, BatchRows
 from kdcache.training.loader_options import FeedOptions
 from kdcache.training.view_drawing import ViewDrawing
-from kdcache.views.draw import ViewDataset, ViewRequest
+from kdcache.views.draw import ViewDataset
 from kdcache.views.mixing import mix_images
 from kdcache.views.transforms import build_transform
+from kdcache.views.view_stack import ViewRequest
 from tests.kits.views import Mix, pictures, plan_of
 
 ROWS = 70

@@ -21,8 +21,9 @@ from kdcache.store.plan import ViewPlan
 from kdcache.training.batch_order import BatchOrder
 from kdcache.training.loader import Loader
 from kdcache.training.loader_options import FeedOptions
-from kdcache.views.draw import Drawn, ViewDataset, ViewRequest, draw_view, own_generators, seed_generators
+from kdcache.views.draw import ViewDataset, draw_view, own_generators, seed_generators
 from kdcache.views.mixing import mix_images, with_partners
+from kdcache.views.view_stack import Drawn, ViewRequest
 from kdcache.views.workers import draw_requests
 from tests.kits.batches import batches_left
 from tests.kits.views import TRANSFORMS, Kind, Mix, Pictures, picture, picture_data, pictures, plan_of, view_dataset

@@ -18,9 +18,10 @@ from kdcache.base.view_span import ViewSpan
 from kdcache.errors import InvalidInputError
 from kdcache.views.contents import content_fingerprint
 from kdcache.views.decoding import decoded_image, decoded_tensor
-from kdcache.views.draw import ViewRequest, draw_view
+from kdcache.views.draw import draw_view
 from kdcache.views.images import array_image, channels_first, eight_bits, plain_image
 from kdcache.views.transforms import build_transform, image_of, takes_images
+from kdcache.views.view_stack import ViewRequest
 from tests.kits.views import view_dataset
 
 Array = npt.NDArray[Any]

@@ -16,8 +16,8 @@ from safetensors.torch import load_file, save_file
 
 from kdcache.errors import InvalidInputError, KdcacheError, MismatchError, ReplayError
 from kdcache.pipelines.extract.stage import extract
-from kdcache.pipelines.settings import VerifySettings
 from kdcache.pipelines.train.stage import train
+from kdcache.pipelines.verify.settings import VerifySettings
 from kdcache.pipelines.verify.stage import verify
 from kdcache.views import decoding
 from tests.kits import pictures

@@ -11,8 +11,8 @@ import pytest
 import torch
 
 from kdcache.pipelines.extract.stage import extract
-from kdcache.pipelines.settings import VerifySettings
 from kdcache.pipelines.train.stage import train
+from kdcache.pipelines.verify.settings import VerifySettings
 from kdcache.pipelines.verify.stage import verify
 from kdcache.store.store import Store
 from kdcache.training.loader import Loader

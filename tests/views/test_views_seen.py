@@ -13,9 +13,10 @@ from kdcache.base.arrays import IntArray
 from kdcache.base.view_span import ViewSpan
 from kdcache.errors import InvalidInputError
 from kdcache.store.plan import Mixing
-from kdcache.views.draw import ViewRequest, draw_view, own_generators, stack_views, thumbnails
+from kdcache.views.draw import draw_view, own_generators, stack_views, thumbnails
 from kdcache.views.fingerprint import fingerprint
 from kdcache.views.mixing import mix_images, mix_rows, with_partners
+from kdcache.views.view_stack import ViewRequest
 from kdcache.views.workers import draw_requests
 from tests.kits.views import Mix, Pictures, pictures, view_dataset
 

@@ -14,7 +14,7 @@ from kdcache.base.engine import LOCAL, Engine
 from kdcache.base.engine_settings import EngineSettings
 from kdcache.base.progress import StopRequest
 from kdcache.errors import ClusterError, DamagedError, InterruptedRunError, InvalidInputError
-from kdcache.pipelines.settings import VerifySettings
+from kdcache.pipelines.verify.settings import VerifySettings
 from kdcache.pipelines.verify.stage import verify
 from kdcache.sharing.export import export_store
 from kdcache.sharing.push_pull import push

@@ -1,0 +1,99 @@
+"""The caches that a data set's views are drawn with: which keys they have, and why there may be none.
+
+A key is all that pixels depend on: samples, transform and seed, decoder, versions, the processor's capability. With a
+store, each row is compared with it as ever. Without one, and with stores that know no contents, pictures count by
+the size and time of their files; a transform or a data set of the user's own is then not cached.
+"""
+
+import hashlib
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from kdcache.base.cache_options import CacheOptions
+from kdcache.errors import InvalidInputError
+from kdcache.labels.encoding import Contents
+from kdcache.store.plan import ViewPlan
+from kdcache.views.built_in import Tensors
+from kdcache.views.cache_folder import CacheFolder
+from kdcache.views.data_parts import SomeSamples
+from kdcache.views.decoded_cache import DecodedCache
+from kdcache.views.decoding import ImageFiles
+from kdcache.views.pixel_caches import NO_CACHES, PixelCaches
+from kdcache.views.provenance import provenance
+from kdcache.views.sources import Data
+from kdcache.views.transforms import PRESETS
+from kdcache.views.view_cache import ViewCache
+
+FORMAT = 1
+VERSIONS = ("kdcache", "torch", "torchvision", "pillow", "numpy")
+
+
+def open_caches(
+    options: CacheOptions, data: Data, plan: ViewPlan, contents: Sequence[Contents], *, checked: bool
+) -> PixelCaches:
+    """The caches of a data set under a view plan. `contents`: what content fingerprints are taken over; `checked`: a
+    store compares pixels and contents of each row with its own. Raises InvalidInputError for a folder of another
+    user."""
+    if not (options.views or options.decoded):
+        return NO_CACHES
+    pictures = None if checked else files_digest(data.samples)
+    if not checked and (pictures is None or plan.transform.name not in PRESETS):
+        what = "transform" if pictures is not None else "data set"
+        return PixelCaches(
+            notes=(
+                f"nothing is cached: without a store that knows its samples, kdcache cannot tell whether a {what} of "
+                "your own still gives what it gave; presets on folder:, digits and fashion-mnist are cached",
+            )
+        )
+    key = {
+        "format": FORMAT,
+        "samples": data.identity().model_dump(mode="json", include={"rows", "ids", "probes"}),
+        "contents": list(contents),
+        **({} if pictures is None else {"pictures": pictures}),
+        **_machine(data.decoder),
+    }
+    limit = int(options.gigabytes * 1e9)
+    views = decoded = None
+    if options.views:
+        drawn = {"transform": plan.transform.model_dump(mode="json"), "seed": plan.seed}
+        views = ViewCache(CacheFolder(_absolute(options.views), "views", {**key, **drawn}, limit), len(data))
+    if options.decoded:
+        decoded = DecodedCache(CacheFolder(_absolute(options.decoded), "decoded", key, limit), len(data))
+    for cache in (views, decoded):
+        if cache is not None:
+            cache.folder.begin()
+    return PixelCaches(views, decoded)
+
+
+def files_digest(samples: Any) -> str | None:
+    """A digest over name, size and time of each file, or over images in memory; None for samples of another kind."""
+    digest = hashlib.sha256()
+    if isinstance(samples, SomeSamples):
+        if (whole := files_digest(samples.samples)) is None:
+            return None
+        digest.update(whole.encode() + samples.indices.astype("<i8").tobytes())
+    elif isinstance(samples, ImageFiles):
+        for name in samples.names:
+            try:
+                status = os.stat(samples.root / name)
+            except OSError as error:
+                raise InvalidInputError(f"{samples.root / name} cannot be read ({error.strerror})") from error
+            digest.update(f"{name}\0{status.st_size}\0{status.st_mtime_ns}\n".encode("utf-8", "surrogateescape"))
+    elif isinstance(samples, Tensors):
+        digest.update(f"{list(samples.images.shape)}".encode() + samples.images.numpy().tobytes())
+    else:
+        return None
+    return digest.hexdigest()
+
+
+def _machine(decoder: str) -> dict[str, Any]:
+    """What of this machine pixels depend on."""
+    here = provenance("cpu", decoder=decoder)
+    versions = {name: here.versions[name] for name in VERSIONS if name in here.versions}
+    return {"decoder": here.decoder, "versions": versions, "cpu": here.cpu_capability}
+
+
+def _absolute(folder: str) -> Path:
+    return Path(folder).expanduser().absolute()
