@@ -70,4 +70,11 @@ STUDY = Study(
     train_set={"split": "train"},
     val_set={"split": "test", "tint": "tinted", "count": 0, "seed": 1},
     needs_fashion=True,
+    why={
+        "crd": "CRD's interval is four times that of the others. It asks a student to tell its row from 256 others of "
+        "1,500, most of which repeat within an epoch; the paper, in which it also gains least, has 16,384.",
+        "order": "The hint compares maps after the second stage of a network of 12 channels, where colour is already "
+        "mixed with shape; here the teacher's answers at T = 8 say more of how it treats tinted rows. The paper's "
+        "order is that of one pair of networks on digits.",
+    },
 )

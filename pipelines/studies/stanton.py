@@ -102,4 +102,11 @@ STUDY = Study(
     own_teacher="untrained",
     own_sizes=False,
     fewest_rows=SMALL[-1],
+    why={
+        "calibrated": "Students of one teacher and of five are calibrated within .1 points of each other, and both as "
+        "well as their teachers: with an ECE of 2 % there is little for fidelity to repair.",
+        "data": "At equal steps the student sees each row a quarter as often, and agrees less with the teacher on "
+        "them (row below), but on test rows neither more nor less: 97.4 % leave little room, and 3,000 rows of "
+        "14 x 14 pixels already pin a perceptron of 64 units down.",
+    },
 )

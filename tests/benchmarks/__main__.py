@@ -25,6 +25,7 @@ BENCHMARKS = {
     "opening": "Opening, files and memory",
     "losses": "Losses",
     "training": "Training",
+    "view_cache": "The cache of views",
     "extracting": "Extracting",
     "taps": "Features and maps",
     "sharing": "Sharing: push, pull, and reading where a store lies",

@@ -73,7 +73,7 @@ def measure(bench: Bench) -> Iterator[Figure]:
 def _photographs(bench: Bench) -> Case:
     rows, size, network = (8, 32, "squeezenet1_1") if bench.quick else (48, 128, "resnet18")
     folder = bench.scratch / "photographs"
-    _write_pictures(folder, rows)
+    write_pictures(folder, rows)
     return Case(
         name=f"JPEG photographs at {size} pixels, {network}",
         shared={
@@ -86,7 +86,7 @@ def _photographs(bench: Bench) -> Case:
     )  # fmt: skip
 
 
-def _write_pictures(folder: Path, count: int) -> None:
+def write_pictures(folder: Path, count: int) -> None:
     """JPEG files of 256 x 256 pixels, random crops of photographs, one class a photograph."""
     rng, bundled = np.random.RandomState(0), Path(skimage.data.__file__).parent
     for number in range(count):
@@ -115,18 +115,20 @@ def _fashion(bench: Bench) -> Case:
 def _epochs(case: Case, bench: Bench, *, target: float | None = None) -> Iterator[Figure]:
     """Only small classes have a full store as well: of 1,000 classes it is kept by few."""
     full = ("full",) if case.top_k < 10 else ()
-    stores = {name: _extract(case, bench, name) for name in ("topk", *full)}
+    stores = {name: extracted(case, bench, name) for name in ("topk", *full)}
     taught_rounds = max(2, bench.trials // 2)
     epochs = bench.trials + 1 + taught_rounds
-    arms = {"bare": _bare(case), "plain": _ours(case, bench, "plain", (), epochs)}
-    arms |= {name: _ours(case, bench, name, (stores[name],), epochs) for name in stores}
+    arms = {"bare": bare_epoch(case), "plain": our_epoch(case, bench, "plain", (), epochs)}
+    arms |= {name: our_epoch(case, bench, name, (stores[name],), epochs) for name in stores}
     times = alternate(arms, bench.trials, clock="cpu")
     for name in stores:
         called = {"topk": "top-k"}.get(name, name)
         yield _ratio(times, case, f"epoch from a {called} store / bare cross-entropy", name, "bare", target)
         yield _ratio(times, case, f"epoch from a {called} store / plain kdcache train", name, "plain", target)
     yield _ratio(times, case, "epoch of plain kdcache train / bare cross-entropy", "plain", "bare")
-    taught = alternate({"topk": arms["topk"], "live": _bare(case, taught=True)}, taught_rounds, clock="cpu", warm=0)
+    taught = alternate(
+        {"topk": arms["topk"], "live": bare_epoch(case, taught=True)}, taught_rounds, clock="cpu", warm=0
+    )
     yield _ratio(taught, case, "epoch from a top-k store / teacher in the loop", "topk", "live")
     saved = 1 - taught.ratio("topk", "live")[0]
     yield exact("share of the time saved", 100 * saved, "%", better="higher", setting=f"{case.name}, {case.taught}")
@@ -138,18 +140,18 @@ def _ratio(times: Times, case: Case, name: str, over: str, under: str, target: f
 
 def _whole_command(case: Case, bench: Bench) -> Iterator[Figure]:
     store = str(bench.scratch / f"topk-{case.top_k}.kd")
-    times = alternate({"train": partial(_whole, case, bench, store), "bare": _bare(case)}, 2, clock="cpu", warm=0)
+    times = alternate({"train": partial(_whole, case, bench, store), "bare": bare_epoch(case)}, 2, clock="cpu", warm=0)
     name = "whole command of 1 epoch, opening and checkpoint included / bare epoch"
     yield _ratio(times, case, name, "train", "bare")
 
 
-def _extract(case: Case, bench: Bench, encoding: str) -> str:
+def extracted(case: Case, bench: Bench, encoding: str, **options: Any) -> str:
     path = str(bench.scratch / f"{encoding}-{case.top_k}.kd")
     kept = {"top_k": case.top_k} if encoding == "topk" else {}
     extract(
         ExtractSettings(
             store=path, teacher=case.teacher, teacher_set=case.teacher_set, encoding=encoding, views="2", workers=0,
-            device="cpu", min_accuracy=0.0, **case.shared, **kept,
+            device="cpu", min_accuracy=0.0, **case.shared, **kept, **options,
         )
     )  # fmt: skip
     return path
@@ -163,9 +165,11 @@ def _settings(case: Case, run: Path, stores: tuple[str, ...], epochs: int) -> Tr
     )  # fmt: skip
 
 
-def _ours(case: Case, bench: Bench, name: str, stores: tuple[str, ...], epochs: int) -> Callable[[], None]:
+def our_epoch(
+    case: Case, bench: Bench, name: str, stores: tuple[str, ...], epochs: int, **options: Any
+) -> Callable[[], None]:
     """The parts of `train`, built as it builds them; a call runs the steps of one epoch."""
-    settings = _settings(case, bench.scratch / f"{name}-{case.top_k}", stores, epochs)
+    settings = _settings(case, bench.scratch / f"{name}-{case.top_k}", stores, epochs).model_copy(update=options)
     Path(settings.run).mkdir()
     torch.manual_seed(0)
     data, opened = open_data(settings.data, settings.data_set), [Store.open(url) for url in stores]
@@ -195,7 +199,7 @@ class _Views(torch.utils.data.Dataset[tuple[Tensor, int]]):
         return as_tensor(self.transform(image)), label
 
 
-def _bare(case: Case, *, taught: bool = False) -> Callable[[], None]:
+def bare_epoch(case: Case, *, taught: bool = False) -> Callable[[], None]:
     """The plain loop; with a teacher in it where `taught`."""
     torch.manual_seed(0)
     data = open_data(case.shared["data"], case.shared.get("data_set", {}))
