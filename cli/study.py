@@ -67,8 +67,9 @@ def _print(outcome: "Outcome", picture: str) -> None:
     rows = []
     for arm, measures in outcome.arms.items():
         cells = [f"{factor[n] * np.mean(measures[n]):.4g}" if n in measures else "-" for n in names]
-        paired = np.subtract(measures.get(outcome.measure, np.nan), base[outcome.measure])
-        rows.append([arm, *cells, "" if arm == outcome.baseline else f"{factor[outcome.measure] * paired.mean():+.2f}"])
+        is_compared = arm != outcome.baseline and outcome.measure in measures
+        paired = np.subtract(measures[outcome.measure], base[outcome.measure]) if is_compared else np.zeros(1)
+        rows.append([arm, *cells, f"{factor[outcome.measure] * paired.mean():+.2f}" if is_compared else "-"])
     heads = [f"{name.replace('_', ' ')}{' %' if name in SHARES else ''}" for name in names]
     print_line(f"{outcome.study}: {outcome.title}, {outcome.paper}")
     print_table(["arm", *heads, f"less {outcome.baseline}"], rows, title=f"{outcome.data}, n {len(outcome.seeds)}")

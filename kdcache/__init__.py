@@ -7,6 +7,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from kdcache.base.cache_options import CacheOptions
     from kdcache.base.view_span import ViewSpan
     from kdcache.errors import KdcacheError
     from kdcache.labels.full import FullLabels
@@ -38,6 +39,7 @@ if TYPE_CHECKING:
 _HOMES = {
     "KD": "objectives.kd",
     "Batch": "objectives.batch",
+    "CacheOptions": "base.cache_options",
     "Data": "views.sources",
     "FeedOptions": "training.loader_options",
     "FullLabels": "labels.full",
@@ -72,6 +74,7 @@ _HOMES = {
 __all__ = [
     "KD",
     "Batch",
+    "CacheOptions",
     "Data",
     "FeedOptions",
     "FullLabels",

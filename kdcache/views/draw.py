@@ -115,9 +115,9 @@ class ViewDataset(torch.utils.data.Dataset[Drawn]):
                 fingerprints[row] = unread_fingerprint(self.samples, index, kind)
             return
         for offset, view in enumerate(stack.views):
-            pixels = stack.put(offset, row, index, self._draw(image, index, view))
+            digest = stack.put(offset, row, index, self._draw(image, index, view))
             if self.caches.views is not None:
-                self.caches.views.keep(view, index, pixels, fingerprints_in(contents, row))
+                self.caches.views.keep(view, index, stack.image(offset, row), digest, fingerprints_in(contents, row))
 
     def afresh(self) -> "ViewDataset":
         """The same views, all of them drawn; caches keep what is drawn."""

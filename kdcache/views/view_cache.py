@@ -1,8 +1,9 @@
 """A cache of views: their pixels as they were drawn, u8, for students and epochs that come later.
 
 A file holds one view of `rows_a_file` neighbouring samples, at its full size from the start. A row counts once its mark
-stands, which is written after its pixels: 64 bits of xxh3 over the pixels, seeded by key, sample, view and contents. It
-is compared with the pixels that a reader has copied, so a row that is half written, or of another key, is no row.
+stands, which is written after its pixels: 64 bits of xxh3, seeded by the folder's key, over view, sample, contents and
+the digest of dtype, shape and pixels. It is compared with that of the pixels that a reader has copied, so a row that is
+half written, or of another key, is no row.
 """
 
 import math
@@ -15,15 +16,16 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-import xxhash
+from xxhash import xxh3_64_intdigest
 
 from kdcache.views.cache_folder import CacheFolder, Fingerprints
 
 Array = npt.NDArray[Any]
-Put = Callable[[int, int, int, Array], Array]
-"""Takes the number of a view among those asked for, the row, the sample and its view [ch, H, W], and returns a copy."""
+Put = Callable[[int, int, int, Array], int]
+"""Copies a view: takes its number among those asked for, the row, the sample and the pixels [ch, H, W], and returns 64
+bits of xxh3 over dtype, shape and pixels of the copy."""
 
-KEY = struct.Struct("<QQQ")  # of a row: view, sample, content fingerprints
+KEY = struct.Struct("<QQQQ")  # of a row: view, sample, content fingerprints, digest of its pixels
 HEAD = struct.Struct("<8sIIII")  # magic, rows, channels, height, width
 MAGIC = b"kdviews1"
 ROWS = 1024  # of a file
@@ -61,15 +63,16 @@ class ViewCache:
                 if file is None or not (mark := file.marks[place]):
                     missing.append(row)
                     break
-                pixels = put(offset, row, index, file.pixels[place])
-                fingerprints[row] = file.contents[place]
-                if mark != file.mark_of(view, index, fingerprints[row], pixels):
+                digest = put(offset, row, index, file.pixels[place])
+                contents = fingerprints[row] = file.contents[place]
+                if mark != xxh3_64_intdigest(KEY.pack(view, index, contents, digest), self._seed):
                     missing.append(row)
                     break
         return missing, np.array(fingerprints, np.uint64).view(np.uint32).reshape(-1, 2)
 
-    def keep(self, view: int, index: int, pixels: Array, fingerprints: Fingerprints) -> bool:
-        """Keep the pixels [ch, H, W] u8 of a row. False where there is no room, and for other views."""
+    def keep(self, view: int, index: int, pixels: Array, digest: int, fingerprints: Fingerprints) -> bool:
+        """Keep the pixels [ch, H, W] u8 of a row, whose digest is that of `put`. False where there is no room, and for
+        other views."""
         block, place = divmod(index, self._rows)
         if pixels.dtype != np.uint8:
             return False
@@ -80,7 +83,7 @@ class ViewCache:
         file.marks[place] = 0  # of a row that is written again
         file.pixels[place] = pixels
         file.contents[place] = contents
-        file.marks[place] = file.mark_of(view, index, contents, pixels)
+        file.marks[place] = xxh3_64_intdigest(KEY.pack(view, index, contents, digest), self._seed)
         return True
 
     def rows_kept(self, view: int) -> int:
@@ -100,7 +103,7 @@ class ViewCache:
         descriptor = self.folder.open(_name(view, block))
         if descriptor is None:
             return None
-        file = _File.mapped(descriptor, self._rows_of(block), self._seed)
+        file = _File.mapped(descriptor, self._rows_of(block))
         if file is None:
             self.folder.remove(_name(view, block))
             return None
@@ -127,15 +130,14 @@ class _File:
     """A mapped file: `pixels` [R, ch, H, W] u8 of its rows, their `marks` [R] u64, and `contents` [R] u64, the two
     fingerprints of each, the first in the low half."""
 
-    def __init__(self, memory: mmap.mmap, shape: tuple[int, ...], seed: int) -> None:
+    def __init__(self, memory: mmap.mmap, shape: tuple[int, ...]) -> None:
         rows = shape[0]
         records = memoryview(memory)[ALIGNED : ALIGNED + 16 * rows].cast("Q")
         self.marks, self.contents = records[:rows], records[rows:]
         self.pixels = np.frombuffer(memory, np.uint8, math.prod(shape), _pixels_start(rows)).reshape(shape)
-        self._seed = xxhash.xxh3_64_intdigest(f"{list(shape[1:])}".encode(), seed=seed)
 
     @classmethod
-    def mapped(cls, descriptor: int, rows: int, seed: int) -> "_File | None":
+    def mapped(cls, descriptor: int, rows: int) -> "_File | None":
         """The file of an open descriptor, which is closed; None where it is no file of so many rows."""
         try:
             size = os.fstat(descriptor).st_size
@@ -145,14 +147,9 @@ class _File:
             magic, *shape = HEAD.unpack(head)
             if magic != MAGIC or shape[0] != rows or file_size(rows, math.prod(shape[1:])) != size:
                 return None
-            return cls(mmap.mmap(descriptor, size), tuple(shape), seed)
+            return cls(mmap.mmap(descriptor, size), tuple(shape))
         finally:
             os.close(descriptor)
-
-    def mark_of(self, view: int, index: int, contents: int, pixels: Array) -> int:
-        """The mark of a row: over its pixels, seeded by key, shape, view, sample and contents."""
-        row_seed = xxhash.xxh3_64_intdigest(KEY.pack(view, index, contents), seed=self._seed)
-        return xxhash.xxh3_64_intdigest(pixels.data, seed=row_seed)
 
 
 def rows_a_file(samples: int) -> int:

@@ -77,21 +77,27 @@ class ViewStack:
         """The views of the request."""
         return self._request.views
 
-    def put(self, offset: int, row: int, index: int, image: Array) -> Array:
+    def put(self, offset: int, row: int, index: int, image: Array) -> int:
         """Copy one view [ch, H, W] of sample `index` in and take its fingerprint while it lies in the processor's
-        cache. Returns the copy."""
+        cache. Returns 64 bits of xxh3 over dtype, shape and pixels of the copy, with which the fingerprint begins."""
         if self._images is None:
             self._begin(image)
             self._first_index = index
         elif image.shape != self._array.shape[2:] or image.dtype != self._array.dtype:
             raise difference_error(self._array[0, 0], image, (self._first_index, index))
-        target: Array = self._array[offset, row]
+        target = self._array[offset, row]
         np.copyto(target, image)
         digest = self._header.copy()
         digest.update(target.data)
+        pixels = digest.intdigest()
         digest.update(self._tails[offset][row])
         self._pixels[offset, row] = digest.intdigest() & 0xFF
-        return target
+        return pixels
+
+    def image(self, offset: int, row: int) -> Array:
+        """A view [ch, H, W] that was put in."""
+        view: Array = self._array[offset, row]
+        return view
 
     def _begin(self, image: Array) -> None:
         """Make memory for all views, and draw their mixing, by the size of the first view [ch, H, W]."""

@@ -71,8 +71,8 @@ STUDY = Study(
         "rises": "With 10 classes the teachers of 16 and of 512 units answer nearly alike, and all of their students "
         "end within .3 points of labels alone: a student of 12 units has no room for what a bigger teacher knows.",
         "steeper": "Where accuracy does not rise with the teacher's size at T*, it cannot rise more than at T = 1.",
-        "gain": "The biggest teacher is overconfident by 8 points of ECE, and its T* of 1.7 to 1.8 softens it; students of "
-        "12 units take the same classes from either target.",
+        "gain": "The biggest teacher is overconfident by 8 points of ECE, and its T* of 1.7 to 1.8 softens it; "
+        "students of 12 units take the same classes from either target.",
         "control": "T* is 1.5 to 1.8, so a plain T = 2 is nearly the same target: the control, which the paper lacks, "
         "shows nothing of T* but its softness.",
     },

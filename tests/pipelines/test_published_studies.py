@@ -1,12 +1,13 @@
 """Every claim of every published system has a study; outcomes are of studies as they stand, with reasons."""
 
+import re
 from pathlib import Path
 
 import pytest
 
 from kdcache.measures.intervals import LEVEL
 from kdcache.pipelines.studies.catalogue import STUDIES, load_study
-from kdcache.pipelines.studies.page import Published, outcomes_in
+from kdcache.pipelines.studies.page import Published, outcomes_in, text_of
 from kdcache.pipelines.studies.study import differences_on
 
 DOCS = Path(__file__).parents[2] / "docs"
@@ -69,3 +70,19 @@ def test_what_is_not_shown_has_a_reason(one: Published) -> None:
     why, on = load_study(one.outcome.study).why, f", {one.on}" if one.on else ""
     missing = [claim.key + on for claim in one.outcome.claims if claim.verdict != "shown" and claim.key + on not in why]
     assert missing == []
+
+
+def test_every_system_is_published_and_six_on_letters_too() -> None:
+    """Row 14 asks for sequences."""
+    rows = {on: {one.outcome.row for one in PUBLISHED if one.on == on} for on in ("", "glyphs")}
+    assert rows == {"": SYSTEMS.keys(), "glyphs": {0, 2, 10, 15, 18, 19}}
+
+
+def test_the_page_is_that_of_the_outcomes_and_its_links_hold() -> None:
+    page = (DOCS / "studies.md").read_text()
+    assert page == text_of(PUBLISHED, FOLDER, DOCS)
+    pictures = re.findall(r"!\[[^\]]*\]\(([^)]+)\)", page)
+    assert len(pictures) == len(PUBLISHED)
+    assert [picture for picture in pictures if not (DOCS / picture).is_file()] == []
+    headings = {line.removeprefix("## ").replace(", ", "-") for line in page.splitlines() if line.startswith("## ")}
+    assert set(re.findall(r"\(#([^)]+)\)", page)) <= headings

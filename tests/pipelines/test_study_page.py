@@ -5,6 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from kdcache.cli import study as cli_study
 from kdcache.errors import FormatError, InvalidInputError
 from kdcache.pipelines.studies.catalogue import load_study
 from kdcache.pipelines.studies.claims import Findings
@@ -75,3 +76,12 @@ def test_what_must_not_be_published_is_refused(changes: dict[str, object], tmp_p
 def test_a_folder_without_outcomes_is_refused(tmp_path: Path) -> None:
     with pytest.raises(InvalidInputError, match="holds no outcome"):
         write_page(tmp_path, tmp_path / "studies.md")
+
+
+def test_an_arm_without_the_measure_has_no_difference(capsys: pytest.CaptureFixture[str]) -> None:
+    outcome = outcome_of("yang")
+    arms = {**outcome.arms, "teacher 16": {"ece": (0.1,) * len(SEEDS)}}
+    cli_study._print(outcome.model_copy(update={"arms": arms}), "")
+    (line,) = [line for line in capsys.readouterr().out.splitlines() if "teacher 16" in line]
+    assert "nan" not in line
+    assert [cell.strip() for cell in line.split("│")[1:-1]] == ["teacher 16", "-", "10", "-"]

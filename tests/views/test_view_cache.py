@@ -16,6 +16,7 @@ from kdcache.views import cache_folder, cache_keys
 from kdcache.views.cache_folder import CacheFolder
 from kdcache.views.cache_keys import open_caches
 from kdcache.views.draw import ViewDataset
+from kdcache.views.fingerprint import header
 from kdcache.views.transforms import build_transform
 from kdcache.views.view_cache import ALIGNED, HEAD, ViewCache, cached_bytes, rows_a_file
 from kdcache.views.view_stack import Drawn, ViewRequest
@@ -133,7 +134,14 @@ def test_a_row_counts_by_view_sample_and_shape(filled: Path) -> None:
         body = file.read()
     with second.open("r+b") as file:
         file.write(body)
-    missing, _ = cache.serve([1], range(ROWS), lambda offset, row, index, view: view.copy())
+
+    def put(offset: int, row: int, index: int, view: Any) -> int:
+        digest = header(torch.from_numpy(view.copy()))
+        digest.update(view.tobytes())
+        return digest.intdigest()
+
+    assert cache.serve([0], range(ROWS), put)[0] == []
+    missing, _ = cache.serve([1], range(ROWS), put)
     assert missing == list(range(ROWS))
 
 
