@@ -3,8 +3,10 @@
     python -m tests.benchmarks.gpu [--trials 5] [--out gpu.json]
 
 ViT-L/16 and ResNet-152, initialised at random, answer in bf16: the block loop of extract against the bare forward over
-data that is resident on the device, and against a bare loader; then a ResNet-50 student's step on a store against plain
-cross-entropy. `--toy` runs it all at toy size on any device, to see that it runs; its figures are not to be quoted.
+data that is resident on the device, and against a bare loader; the checks before block 0; normalising. Then a ResNet-50
+student: its step on a store against plain cross-entropy, and its epoch fed from JPEG files, drawn and from a warm cache
+of views, against batches that are resident. `--toy` runs it all at toy size on any device, to see that it runs; its
+figures are not to be quoted.
 """
 
 import argparse
@@ -21,12 +23,12 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from kdcache import KD, FeedOptions, Loader, Objective, Store
+from kdcache import KD, CacheOptions, FeedOptions, Loader, Objective, Store
 from kdcache.networks.build import build_network
 from kdcache.views.provenance import provenance
 from kdcache.views.sources import Data
 from tests.benchmarks.extracting import Contest, contest, write_jpegs
-from tests.benchmarks.harness import Bench, Figure, Times, alternate, timed_ratio
+from tests.benchmarks.harness import Bench, Figure, Times, alternate, exact, timed_ratio
 from tests.benchmarks.report import line_of
 from tests.benchmarks.unnamed import UNNAMED
 
@@ -67,6 +69,8 @@ def measure(bench: Bench, scale: Scale, device: str) -> Iterator[Figure]:
             batch_size=scale.batch, workers=scale.workers, device=device,
         )  # fmt: skip
         yield from extraction(bench, scale, blocks, teacher, device)
+        yield from checks(scale, blocks, teacher, device)
+    yield from normalising(bench, scale, blocks, device)
     yield from student_step(bench, scale, blocks, device)
 
 
@@ -96,6 +100,46 @@ def extraction(bench: Bench, scale: Scale, blocks: Contest, teacher: str, device
     yield timed_ratio("extract / bare loader and forward", times, "extract", "bare", target=TARGET, setting=setting)
 
 
+def checks(scale: Scale, blocks: Contest, teacher: str, device: str) -> Iterator[Figure]:
+    """The checks before block 0, once, against the forward of 10,000 rows."""
+    resident = torch.randint(0, 256, (scale.batch, 3, scale.size, scale.size), dtype=torch.uint8, device=device)
+
+    def seconds(arm: Callable[[], Any]) -> float:
+        began = time.perf_counter()
+        synchronised(arm, device)()
+        return time.perf_counter() - began
+
+    job, batches = blocks.job, 2 if scale is TOY else 10
+    checking = seconds(lambda: job.check(0.0))
+    forward = seconds(lambda: [job.teacher.answer(job.teacher.preparation(resident)) for _ in range(batches)])
+    share = checking / (forward / (batches * scale.batch) * 10_000)
+    yield exact(
+        "checks before block 0 / the forward of 10,000 rows", share, "ratio", target=0.05, setting=teacher,
+        check_seconds=checking,
+    )  # fmt: skip
+
+
+def normalising(bench: Bench, scale: Scale, blocks: Contest, device: str) -> Iterator[Figure]:
+    """u8 views on the device made network input, against the usual expression."""
+    preparation = blocks.job.teacher.preparation
+    shape = (scale.batch, 3, scale.size, scale.size)
+    views = torch.randint(0, 256, shape, dtype=torch.uint8, device=device)
+    mean, std = (
+        torch.tensor(values, device=device)[None, :, None, None] for values in (preparation.mean, preparation.std)
+    )
+
+    def usual() -> None:
+        for _ in range(scale.steps):
+            (views.to(memory_format=torch.channels_last).float() / 255.0 - mean) / std
+
+    def ours() -> None:
+        for _ in range(scale.steps):
+            preparation(views)
+
+    times = alternate({"ours": synchronised(ours, device), "usual": synchronised(usual, device)}, bench.trials)
+    yield timed_ratio("normalising / the usual expression", times, "ours", "usual", target=1.0, setting=f"{shape}")
+
+
 def _drawn(blocks: Contest) -> Iterator[Any]:
     from kdcache.views.workers import draw_requests
 
@@ -118,13 +162,15 @@ def student_step(bench: Bench, scale: Scale, blocks: Contest, device: str) -> It
     }
 
     def train(loss_of: Callable[[Tensor, Any], Tensor]) -> None:
-        for step in range(scale.steps):
-            batch = batches[step % len(batches)]
-            optimizer.zero_grad(set_to_none=True)
-            with torch.autocast(torch.device(device).type, torch.bfloat16, enabled=scale.precision == "bfloat16"):
-                outputs = network(batch.images)
-            loss_of(outputs.float(), batch).backward()
-            optimizer.step()
+        for number in range(scale.steps):
+            step(batches[number % len(batches)], loss_of)
+
+    def step(batch: Any, loss_of: Callable[[Tensor, Any], Tensor]) -> None:
+        optimizer.zero_grad(set_to_none=True)
+        with torch.autocast(torch.device(device).type, torch.bfloat16, enabled=scale.precision == "bfloat16"):
+            outputs = network(batch.images)
+        loss_of(outputs.float(), batch).backward()
+        optimizer.step()
 
     arms = {name: synchronised(lambda loss=loss: train(loss), device) for name, loss in losses.items()}  # type: ignore[misc]
     times: Times = alternate(arms, bench.trials)
@@ -133,13 +179,45 @@ def student_step(bench: Bench, scale: Scale, blocks: Contest, device: str) -> It
         setting=f"{scale.student}, batch {scale.batch}, batches on the device",
     )  # fmt: skip
 
+    def fed(loader: Loader) -> Callable[[], None]:
+        def epoch() -> None:
+            loader.set_epoch(0)
+            for batch in loader:
+                step(batch, objective)
+
+        return synchronised(epoch, device)
+
+    def resident() -> None:
+        for number in range(len(loaders["drawn"])):
+            step(batches[number % len(batches)], objective)
+
+    caches = {"drawn": CacheOptions(), "warm": CacheOptions(views=str(bench.scratch / "views"), gigabytes=64.0)}
+    loaders = {name: _loader(blocks.job.data, store, scale, device, options) for name, options in caches.items()}
+    feeds = {name: fed(loader) for name, loader in loaders.items()}
+    feeds["warm"]()  # which fills it
+    feeds["resident"] = synchronised(resident, device)
+    times = alternate(feeds, bench.trials)
+    setting = f"{scale.student}, batch {scale.batch}, JPEGs of 500 x 375 to {scale.size} px, {scale.workers} workers"
+    yield timed_ratio(
+        "epoch fed from a warm view cache / batches on the device", times, "warm", "resident", setting=setting
+    )
+    yield timed_ratio(
+        "epoch whose views are drawn / batches on the device", times, "drawn", "resident", setting=setting
+    )
+    for loader in loaders.values():
+        loader.close()
+
 
 def _batches(data: Data, store: Store, scale: Scale, device: str) -> list[Any]:
-    feed = FeedOptions(workers=scale.workers, device=device)
-    loader = Loader(data, [store], batch_size=min(scale.batch, len(data)), epochs=1, feed=feed)
+    loader = _loader(data, store, scale, device, CacheOptions())
     batches = list(islice(loader, 4))
     loader.close()
     return batches
+
+
+def _loader(data: Data, store: Store, scale: Scale, device: str, caches: CacheOptions) -> Loader:
+    feed = FeedOptions(workers=scale.workers, device=device, caches=caches)
+    return Loader(data, [store], batch_size=min(scale.batch, len(data)), epochs=1, feed=feed)
 
 
 def synchronised(arm: Callable[[], None], device: str) -> Callable[[], None]:
