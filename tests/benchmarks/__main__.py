@@ -1,6 +1,9 @@
 """`make bench`: every benchmark in a process of its own, a verdict a line, docs/performance.md.
 
 python -m tests.benchmarks [NAME ...] [--quick] [--strict] [--out PAGE.md]
+python -m tests.benchmarks --rewrite --out PAGE.md
+
+Of a page that is there, the benchmarks named replace their own groups alone; each group has the conditions of its run.
 """
 
 import argparse
@@ -13,10 +16,18 @@ import sys
 import tempfile
 import time
 from pathlib import Path
-from typing import Any
 
 from tests.benchmarks.harness import Bench, Figure
-from tests.benchmarks.report import line_of, line_of_conditions, write
+from tests.benchmarks.report import (
+    Conditions,
+    Groups,
+    line_of,
+    line_of_conditions,
+    line_of_counts,
+    read,
+    record_of,
+    write,
+)
 
 # module -> heading; each has `measure(bench: Bench) -> Iterator[Figure]`
 BENCHMARKS = {
@@ -39,6 +50,9 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--strict", action="store_true", help="exit 1 where a target is missed")
     parser.add_argument("--trials", type=int, default=5, help="rounds of every timed comparison")
     parser.add_argument("--out", type=Path, help="page whose tables are replaced; JSON and a picture go beside it")
+    parser.add_argument(
+        "--rewrite", action="store_true", help="measure nothing: write the page from the JSON beside it"
+    )
     parser.add_argument("--inside", nargs=2, metavar=("FOLDER", "SHARED"), help=argparse.SUPPRESS)
     given = parser.parse_args(arguments)
     if unknown := sorted(set(given.names) - set(BENCHMARKS)):
@@ -46,8 +60,18 @@ def main(arguments: list[str] | None = None) -> int:
     if given.inside:
         _measure_inside(given)
         return 0
+    if given.rewrite:
+        if given.names or not given.out:
+            parser.error("--rewrite takes --out PAGE.md and no benchmark")
+        groups, conditions = read(given.out)
+        write(groups, conditions, given.out)
+        return _summed_up(groups, strict=given.strict)
+    return _measure_all(given)
+
+
+def _measure_all(given: argparse.Namespace) -> int:
     began = time.monotonic()
-    groups: dict[str, list[Figure]] = {}
+    groups: Groups = {}
     failed = []
     with tempfile.TemporaryDirectory() as folder:
         for name in given.names or BENCHMARKS:
@@ -55,13 +79,29 @@ def main(arguments: list[str] | None = None) -> int:
             failed += [name] if code else []
     conditions = _conditions(given, (time.monotonic() - began) / 60)
     if given.out and not failed:
-        write(groups, conditions, given.out)
+        write(*_merged(groups, conditions, given.out if given.names else None), given.out)
     sys.stdout.write(line_of_conditions(conditions) + "\n")
-    missed = [figure for figures in groups.values() for figure in figures if figure.missed]
-    sys.stdout.write(f"{len(missed)} targets missed, {(time.monotonic() - began) / 60:.1f} minutes\n")
+    code = _summed_up(groups, strict=given.strict)
     if failed:
         sys.stdout.write(f"{', '.join(failed)} failed, see the messages above; no page was written\n")
-    return 1 if failed or (missed and given.strict) else 0
+    return 1 if failed else code
+
+
+def _summed_up(groups: Groups, *, strict: bool) -> int:
+    """Say how many targets are met, open and missed; the exit code."""
+    sys.stdout.write(f"{line_of_counts(groups)}\n")
+    missed = any(figure.verdict == "missed" for figures in groups.values() for figure in figures)
+    return 1 if missed and strict else 0
+
+
+def _merged(groups: Groups, run: Conditions, page: Path | None) -> tuple[Groups, dict[str, Conditions]]:
+    """The groups of a run among those of a page, as BENCHMARKS has them, each with the conditions of its own run."""
+    conditions = dict.fromkeys(groups, run)
+    if page is not None and record_of(page).exists():
+        stored, runs = read(page)
+        groups, conditions = {**stored, **groups}, {**runs, **conditions}
+    headings = [heading for heading in BENCHMARKS.values() if heading in groups]
+    return {heading: groups[heading] for heading in headings}, {heading: conditions[heading] for heading in headings}
 
 
 def _in_a_process(name: str, given: argparse.Namespace, folder: Path) -> tuple[list[Figure], int]:
@@ -93,7 +133,7 @@ def _measure_inside(given: argparse.Namespace) -> None:
         results.flush()
 
 
-def _conditions(given: argparse.Namespace, minutes: float) -> dict[str, Any]:
+def _conditions(given: argparse.Namespace, minutes: float) -> Conditions:
     from kdcache.views.provenance import provenance
 
     words = [*given.names, *(["--quick"] if given.quick else []), f"--trials {given.trials}"]

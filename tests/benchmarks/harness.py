@@ -1,7 +1,7 @@
 """Trials that alternate, medians, ratios with bootstrap intervals, and a verdict for each figure.
 
-Machines are shared: arms take turns within a round, a ratio is taken within rounds, and a target counts as missed only
-where the whole interval lies on its wrong side.
+Machines are shared: arms take turns within a round, and a ratio is taken within rounds. A target is met where the whole
+interval is within it, missed where the whole interval is outside, and open where the interval straddles it.
 """
 
 import time
@@ -17,6 +17,7 @@ from pydantic import Field
 from kdcache.base.records import Record
 
 Clock = Literal["wall", "cpu"]
+Verdict = Literal["met", "open", "missed", "reported"]
 RESAMPLES = 2000
 
 
@@ -36,16 +37,16 @@ class Figure(Record):
     details: dict[str, Any] = Field(default_factory=dict)
 
     @property
-    def missed(self) -> bool:
-        if self.target is None:
-            return False
-        return self.low > self.target if self.better == "lower" else self.high < self.target
-
-    @property
-    def verdict(self) -> str:
+    def verdict(self) -> Verdict:
+        """By the interval's best and worst end; "reported" without a target."""
         if self.target is None:
             return "reported"
-        return "MISSED" if self.missed else "met"
+        reached = [self.low <= self.target, self.high <= self.target]
+        if self.better == "higher":
+            reached = [self.low >= self.target, self.high >= self.target]
+        if all(reached):
+            return "met"
+        return "open" if any(reached) else "missed"
 
 
 @dataclass(frozen=True)

@@ -141,7 +141,7 @@ def test_the_page_shows_the_table_and_the_picture(tmp_path: Path) -> None:
         exact("TinyViT: seek and read a sample", 44.0, "bytes/row", setting="k 10", peer="TinyViT", table=table),
     ]
     conditions = {"device": "a CPU", "versions": {}, "command": "make bench", "minutes": 1.0}
-    report.write({"Bytes a row": figures}, conditions, tmp_path / "performance.md")
+    report.write({"Bytes a row": figures}, {"Bytes a row": conditions}, tmp_path / "performance.md")
     assert (
         "By array:\n\n| array | k 10 |\n|---|---|\n| classes | 12.50 |\n" in (tmp_path / "performance.md").read_text()
     )
