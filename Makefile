@@ -27,6 +27,7 @@ lint: $(READY)
 check: lint test slow
 
 bench: $(READY)
+	$(BIN)/uv pip install --quiet --python $(BIN)/python --constraint constraints.txt --editable '.[dev,bench]'
 	$(BIN)/python -m tests.benchmarks --out docs/performance.md $(BENCH)
 
 # Every study on its published seeds, two at a time, six of them on letters too, and the page; two hours on two cores.

@@ -32,6 +32,7 @@ from tests.benchmarks.report import (
 # module -> heading; each has `measure(bench: Bench) -> Iterator[Figure]`
 BENCHMARKS = {
     "sizes": "Bytes a row",
+    "libraries": "Beside real libraries, on identical integers",
     "reading": "Reading soft labels",
     "opening": "Opening, files and memory",
     "losses": "Losses",

@@ -1,8 +1,9 @@
 """How others lay soft labels out on disk, rebuilt from their published layouts to be measured on the same rows.
 
 Each peer is a folder that is written once and then read in random batches of one view. What a row holds differs: ids
-and probabilities (TinyViT, FKD), ids and logits (parquet, HDF5, memmap), or all logits (torchdistill); none holds a
-tail, a label's logit or a pixel fingerprint. Values are f16 as in the originals. Shape letters: V views, N positions,
+and probabilities (TinyViT, FKD), ids and logits (memmap), or all logits (torchdistill); none holds a tail, a label's
+logit or a pixel fingerprint. Values are f16 as in the originals. Libraries are measured as they are, on the integers of
+a store: `libraries`. Shape letters: V views, N positions,
 K kept classes, C classes, B rows of a batch.
 """
 
@@ -133,38 +134,6 @@ class Torchdistill(Peer):
         return ids, values.numpy()
 
 
-class Parquet(Peer):
-    """Rows of a table, as DistillKit keeps them: a list of ids and a list of f16 logits, zstd. A batch decodes the row
-    groups that hold its rows."""
-
-    title, values = "parquet: lists of ids and logits", "logits"
-    GROUP = 1024
-
-    def write(self, kept: Kept) -> None:
-        import pyarrow as pa
-        from pyarrow import parquet
-
-        k = kept.classes.shape[-1]
-        for view, (classes, logits) in enumerate(zip(kept.classes, kept.logits, strict=True)):
-            ids = pa.FixedSizeListArray.from_arrays(pa.array(classes.astype(np.uint16).ravel()), k)
-            values = pa.FixedSizeListArray.from_arrays(pa.array(logits.astype(np.float16).ravel()), k)
-            table = pa.table({"ids": ids, "values": values})
-            path = self.folder / f"view{view}.parquet"
-            parquet.write_table(table, path, compression="zstd", row_group_size=self.GROUP)
-
-    def batch(self, view: int, positions: Array) -> tuple[Array, Array]:
-        from pyarrow import parquet
-
-        with parquet.ParquetFile(self.folder / f"view{view}.parquet", memory_map=True) as file:
-            groups, place = np.unique(positions // self.GROUP, return_inverse=True)
-            table = file.read_row_groups(groups.tolist())
-        columns = [table[name].combine_chunks() for name in ("ids", "values")]
-        k = columns[0].type.list_size
-        rows = place * self.GROUP + positions % self.GROUP
-        ids, values = (column.flatten().to_numpy(zero_copy_only=False).reshape(-1, k)[rows] for column in columns)
-        return ids.astype(np.int64), values.astype(np.float32)
-
-
 class Memmap(Peer):
     """Records of u16 ids and f16 logits, packed, one array a view, which stays mapped: a gather from memory."""
 
@@ -191,28 +160,4 @@ class Memmap(Peer):
         return np.dtype([("ids", "<u2", (k,)), ("values", "<f2", (k,))])
 
 
-class HDF5(Peer):
-    """Two datasets, [V, N, K] u16 and f16, chunks of 1,024 rows, byte shuffle and gzip 4."""
-
-    title, values = "HDF5: shuffle, gzip 4", "logits"
-
-    def write(self, kept: Kept) -> None:
-        import h5py
-
-        chunks = (1, min(1024, kept.classes.shape[1]), kept.classes.shape[2])
-        with h5py.File(self.folder / "rows.h5", "w") as file:
-            for name, values in (("ids", kept.classes.astype("<u2")), ("values", kept.logits.astype("<f2"))):
-                file.create_dataset(name, data=values, chunks=chunks, compression="gzip", shuffle=True)
-
-    def batch(self, view: int, positions: Array) -> tuple[Array, Array]:
-        import h5py
-
-        ascending, place = np.unique(positions, return_inverse=True)  # what h5py asks of a list of indices
-        with h5py.File(self.folder / "rows.h5", "r") as file:
-            ids, values = (file[name][view, ascending][place] for name in ("ids", "values"))
-        return ids.astype(np.int64), values.astype(np.float32)
-
-
-PEERS: dict[str, type[Peer]] = {
-    "TinyViT": TinyViT, "FKD": FKD, "torchdistill": Torchdistill, "parquet": Parquet, "memmap": Memmap, "HDF5": HDF5,
-}  # fmt: skip
+PEERS: dict[str, type[Peer]] = {"TinyViT": TinyViT, "FKD": FKD, "torchdistill": Torchdistill, "memmap": Memmap}

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from kdcache.labels.encoding import Encoding
+from kdcache.labels.encodings import BLOCK_RULE
 from kdcache.labels.full import FullEncoding
 from kdcache.labels.topk import TopKEncoding
 from tests.benchmarks.harness import Bench, Figure, alternate, exact, timed_rate
@@ -31,7 +32,9 @@ READ_K, BATCH = 20, 256
 
 def encoding(k: int, **changes: Any) -> Encoding:
     """As extract writes a top-k store."""
-    return TopKEncoding.model_validate({"k": k, "class_means": True, "packing": "residuals", **changes})
+    return TopKEncoding.model_validate(
+        {"k": k, "class_means": True, "packing": "residuals", "block_rule": BLOCK_RULE, **changes}
+    )
 
 
 def measure(bench: Bench) -> Iterator[Figure]:
