@@ -116,7 +116,7 @@ class ExtractSettings(Settings):
         "pooled, a layer's output, or that pooled (kdcache taps lists layers)",
     )
     batch_size: Annotated[int, Range(64, ROWS_OF_BATCH_MAX)] = Field(
-        default=256, description="rows of a teacher batch, a multiple of 64"
+        default=256, description="rows of a teacher batch, a multiple of 64; on a CPU every forward has 16 rows"
     )
     min_accuracy: SomeShare = Field(default=None, description="accept this top-1 on clean rows; default twice chance")
     on_bad_sample: Literal["refuse", "strike"] = Field(

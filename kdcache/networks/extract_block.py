@@ -27,7 +27,7 @@ from kdcache.networks.loop_memory import NO_FORWARD, LoopMemory, loop_memory
 from kdcache.networks.preparation import BatchBuffers, record_event
 from kdcache.networks.steadiness import SteadyBatches
 from kdcache.networks.teacher import Teacher
-from kdcache.networks.units import Unit, batch_mixing, request_size, units_of
+from kdcache.networks.units import Unit, batch_mixing, batches_of, request_size, units_of
 from kdcache.store.commits import Counts
 from kdcache.store.layout import SegmentLayout
 from kdcache.store.manifest import Identity
@@ -67,8 +67,8 @@ class BlockExtractor:
     """Extracts blocks of one segment: `requests`, then `ask` on the device, then `encode` on the writer's thread.
 
     `order` [N] are dataset indices and `labels` [N] hard labels, by position. `sample_name(position)` names a sample in
-    errors. A forward sees `batch_rows` rows at most, a multiple of 64. `view_bytes` is the size of one drawn view,
-    `forward` the memory of the checks' forward.
+    errors. A batch has `batch_rows` rows at most, a multiple of 64; the teacher's forwards may have fewer. `view_bytes`
+    is the size of one drawn view, `forward` the memory of the checks' forward.
     """
 
     layout: SegmentLayout
@@ -116,25 +116,26 @@ class BlockExtractor:
         """Run the teacher over one block; `drawn_views` are those of its requests, in order.
 
         No batch holds rows of two blocks. One that is not full, the last of the block, is padded to a multiple of 64,
-        so that few shapes of kernels round; only the store's last block has such rows that are asked and not kept.
+        or of the teacher's forwards, so that few shapes of kernels round; only the store's last block has such rows
+        that are asked and not kept.
         """
         answer = _empty_answer(block, self.layout)
         struck: set[int] = set()
-        pending: list[Unit] = []
-        for request in self.requests(block):
+        units = self._units(answer, drawn_views, struck)
+        for batch in batches_of(units, self.batch_rows, cut=self.identity.plan.mix == "none"):
+            self._ask_batch(answer, batch)
+        return replace(answer, ready=record_event(self.teacher.preparation.device), struck=tuple(sorted(struck)))
+
+    def _units(self, answer: BlockAnswer, drawn_views: Iterator[Drawn], struck: set[int]) -> Iterator[Unit]:
+        """The units of a block; what is noted of its drawn views comes into `answer` and `struck`."""
+        for request in self.requests(answer.block):
             item = next(drawn_views)
             start_of_request = request.views, request.positions[0]
             assert (item.request.views, item.request.positions[0]) == start_of_request, "out of step"
             self._note_pixels(answer, item)
             struck |= {int(item.request.positions[row]) for row in item.unread}
-            self._require_few(block, struck)
-            for unit in units_of(item):
-                if sum(len(piece.images) for piece in pending) + len(unit.images) > self.batch_rows:
-                    self._ask_batch(answer, pending)
-                    pending = []
-                pending.append(unit)
-        self._ask_batch(answer, pending)
-        return replace(answer, ready=record_event(self.teacher.preparation.device), struck=tuple(sorted(struck)))
+            self._require_few(answer.block, struck)
+            yield from units_of(item)
 
     def _require_few(self, block: int, struck: set[int]) -> None:
         """Raises InvalidInputError where more samples of a block cannot be read than a commit can strike."""
@@ -163,7 +164,8 @@ class BlockExtractor:
     def _ask_batch(self, answer: BlockAnswer, units: list[Unit]) -> None:
         """Put a batch's reduced answers into the block's. On a GPU their copies are still under way afterwards."""
         count = sum(len(unit.images) for unit in units)
-        rows = -(-count // GROUP) * GROUP
+        granule = self.teacher.forward_rows or GROUP
+        rows = -(-count // granule) * granule
         absent = np.concatenate([unit.absent for unit in units])
         row_labels = np.concatenate([self.labels[unit.start : unit.start + len(unit.images)] for unit in units])
         row_labels[absent] = NO_LABEL  # rows without an answer count nowhere

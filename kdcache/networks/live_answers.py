@@ -25,11 +25,12 @@ def drawn_again(dataset: ViewDataset, view: int, positions: IntArray) -> Drawn:
     return dataset[ViewRequest(ViewSpan.of(view), all_positions)]
 
 
-def live_log_probs(teacher: Teacher, dataset: ViewDataset, drawn: Drawn, rows: int) -> Array:
-    """Log-probabilities [R, C] f32 of the teacher for the first `rows` rows that were drawn by `drawn_again`."""
+def live_log_probs(teacher: Teacher, dataset: ViewDataset, drawn: Drawn, rows: int, *, at_once: bool = False) -> Array:
+    """Log-probabilities [R, C] f32 of the teacher for the first `rows` rows that were drawn by `drawn_again`.
+    `at_once`: by one forward of just these rows."""
     images = teacher.preparation(drawn.images[0])
     mixed = mix_rows(images, drawn.mixing[0], drawn.request.positions, rows, dataset.plan.mix)
-    logits = teacher.answer(mixed).logits
+    logits = (teacher.answer_at_once(mixed) if at_once else teacher.answer(mixed)).logits
     with torch.inference_mode():
         log_probs: Array = centre(logits, teacher.masked_classes).log_softmax(dim=-1).cpu().numpy()
     return log_probs

@@ -35,6 +35,7 @@ CHUNK = CHECKED_ROWS
 FURTHER_ROWS = 432  # with the 2 of the first answer and those that are asked again elsewhere, below 500
 NAMED_ROWS = 128  # rows from which on the better feeding is named: its accuracy is an estimate
 SCREENED = 12  # misses about which every feeding is asked
+TRIAL_ROWS = 16  # of a question about another feeding: what it decides is looked at before the next
 LIKELY = 1.5  # standard deviations by which rates are taken to be higher than they are
 LABEL = "checking the teacher"
 
@@ -140,29 +141,29 @@ class RowTrials:
         with torch.inference_mode():
             images = self.teacher.preparation(views)
             with LiveBytes() if not self.chunks else nullcontext() as live:
-                answer = self.teacher.raw_answer(images)
+                raw = self.teacher.raw_answer(images)
             if live is not None:
                 self.forward = ForwardMemory(len(views), live.peak)
             self._count(len(views))
-            logits = self.teacher.answers.logits(answer)
-            if self.head is not None and (features := self.teacher.features) is not None:
-                self.head.add(features.cpu().numpy(), logits.cpu().numpy())
+            logits = self.teacher.answers.logits(raw.logits)
+            if self.head is not None and raw.features is not None:
+                self.head.add(raw.features.cpu().numpy(), logits.cpu().numpy())
             if not self.chunks:
                 self.notes = require_steady(self.teacher, self.teacher.preparation(views[:STEADY_ROWS]), logits)
                 self._count(min(STEADY_ROWS, len(views)))
             classes = self._top_classes(logits)
         self.chunks.append(views)
         self.predictions = np.concatenate([self.predictions, classes])
-        self.answers.add(answer, views)
+        self.answers.add(raw.logits, views)
         return True
 
     def _ask_trial(self, trial: Trial, rows: IntArray) -> bool:
         """Ask about some rows [r] under another feeding, as many as the budget allows; False where it is spent."""
-        rows = rows[: max(0, min(CHUNK, self.budget - self.asked_rows))]
+        rows = rows[: max(0, min(TRIAL_ROWS, self.budget - self.asked_rows))]
         if not len(rows):
             return False
         views = torch.stack([self.chunks[row // CHUNK][row % CHUNK] for row in rows.tolist()])
-        logits = self.teacher.answer(trial.prepare(views)).logits
+        logits = self.teacher.answer_at_once(trial.prepare(views)).logits
         trial.hits[rows] = self._top_classes(logits) == self.labels[rows]
         trial.asked[rows] = True
         self._count(len(rows))

@@ -29,8 +29,11 @@ class Asked(Protocol):
 
     precision: Precision
     masked_classes: tuple[int, ...]
+    forward_rows: int | None
 
     def answer(self, images: Tensor, /) -> Answer: ...
+
+    def answer_at_once(self, images: Tensor, /) -> Answer: ...
 
 
 def require_steady(teacher: Asked, inputs: Tensor, batch_logits: Tensor) -> tuple[str, ...]:
@@ -39,7 +42,7 @@ def require_steady(teacher: Asked, inputs: Tensor, batch_logits: Tensor) -> tupl
 
     Raises TeacherSuspectError where they differ by more: by dropout or by batch norm over the batch, as in train mode,
     a row's soft labels would depend on its neighbours."""
-    parts = [teacher.answer(inputs[row : row + 3].clone()).logits for row in range(0, len(inputs), 3)]
+    parts = [teacher.answer_at_once(inputs[row : row + 3].clone()).logits for row in range(0, len(inputs), 3)]
     classes = [c for c in range(batch_logits.shape[1]) if c not in teacher.masked_classes]
     whole, current = batch_logits[:, classes], torch.cat(parts)[:, classes]
     expected = whole[: len(current)]
@@ -48,8 +51,8 @@ def require_steady(teacher: Asked, inputs: Tensor, batch_logits: Tensor) -> tupl
     spread = float((expected - expected.mean(dim=1, keepdim=True)).square().mean().sqrt())
     difference = float((expected - current).square().mean().sqrt())
     problem = (
-        f"the teacher answers the same {len(inputs)} views otherwise in batches of 3 than in one batch of "
-        f"{len(whole)}: the logits differ by {difference:.2g}, their spread is {spread:.2g}"
+        f"the teacher answers the same {len(inputs)} views otherwise in batches of 3 than in batches of "
+        f"{teacher.forward_rows or len(whole)}: the logits differ by {difference:.2g}, their spread is {spread:.2g}"
     )
     limit = STEADY[teacher.precision] * spread
     if difference > max(limit, TINY):
@@ -70,15 +73,15 @@ def require_steady(teacher: Asked, inputs: Tensor, batch_logits: Tensor) -> tupl
 
 @dataclass
 class SteadyBatches:
-    """Batches of an extraction. One that is larger than any before is held against the answers to some of its rows in
-    threes; `largest`: the number of rows that the checks before block 0 held so."""
+    """Batches of an extraction. One whose forward is larger than any before is held against the answers to some of its
+    rows in threes; `largest`: the number of rows that the checks before block 0 held so."""
 
     teacher: Asked
     largest: int = CHECKED_ROWS
 
     def answer(self, images: Tensor) -> Answer:
         """The teacher's answer to network input [B, ch, H, W]. Raises TeacherSuspectError as `require_steady` does."""
-        if len(images) <= self.largest:
+        if (self.teacher.forward_rows or len(images)) <= self.largest:
             return self.teacher.answer(images)
         self.largest = len(images)
         rows = images[:ROWS_AGAIN].clone()  # the network may write into its input

@@ -1,10 +1,15 @@
 """The teacher: a frozen network that answers logits in f32, with its identity and its head.
 
+On a CPU all its forwards have 16 rows, whatever the batch. The activations of more leave the caches: a forward of 256
+costs 2.8 times as much a row for EfficientNet-lite0, and 1.3 times for ResNet-18. And a row's answer hangs neither on
+--batch-size nor on the command that asks.
+
 Shape letters: B rows, C classes, D width of the penultimate features.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -13,7 +18,7 @@ from torch.nn.parameter import is_lazy
 
 from kdcache.base.specs import portable_name
 from kdcache.errors import InvalidInputError, TeacherSuspectError
-from kdcache.networks.answer import Answer
+from kdcache.networks.answer import Answer, joined
 from kdcache.networks.answers import Answers, answered
 from kdcache.networks.heads import TAP_HOOK, answering_head, find_head, linear_outputs
 from kdcache.networks.precision import PRECISIONS, Precision
@@ -24,6 +29,7 @@ from kdcache.networks.weights import weights_digest
 from kdcache.store.manifest import TeacherIdentity
 
 AS_LOGITS = Answers()
+CPU_ROWS = 16  # of a forward; never tuned by time, since bytes would hang on it
 NAMED = 3  # tensors that a message lists
 
 
@@ -31,7 +37,8 @@ class Teacher:
     """A network in eval mode with its input preparation; `answer` gives f32 logits, pooled features and taps.
 
     `answers` says what the network answers, and how that becomes logits of the data's classes. `masked_classes` count
-    as absent, with those that no class of the network maps to.
+    as absent, with those that no class of the network maps to. `forward_rows`: of every forward of `answer` and
+    `raw_answer`; None where a forward has the whole batch.
     """
 
     def __init__(
@@ -57,6 +64,7 @@ class Teacher:
             )
         self.network = network.to(memory_format=torch.channels_last)
         self.preparation = preparation
+        self.forward_rows = CPU_ROWS if torch.device(preparation.device).type == "cpu" else None
         self.precision = precision
         self._masked_classes = masked_classes
         self.map_answers(answers)
@@ -98,19 +106,38 @@ class Teacher:
         Raises InvalidInputError where the network's answer is not [rows, classes], or of other classes than its map,
         and where a layer that is watched gives no output by row.
         """
-        tapped = self._tapped
-        if tapped is None:
-            output, taps = self.raw_answer(images), {}
+        return self._in_forwards(images, self.answer_at_once)
+
+    def answer_at_once(self, images: Tensor) -> Answer:
+        """The answer by one forward of just these rows, to be held against that of `answer`. Raises InvalidInputError
+        as `answer` does."""
+        if self._tapped is None:
+            raw = self._raw_at_once(images)
         else:
             self._features = None
             with torch.inference_mode(), self._cast():
-                output, taps = tapped(images)
+                output, taps = self._tapped(images)
+            raw = Answer(output, self._features, taps)
         with torch.inference_mode():
-            return Answer(self.answers.logits(output), self._features, taps)
+            return replace(raw, logits=self.answers.logits(raw.logits))
 
-    def raw_answer(self, images: Tensor) -> Tensor:
-        """The network's own answer [B, N] to prepared images [B, ch, H, W], for its own classes. Raises
-        InvalidInputError as `answer` does."""
+    def raw_answer(self, images: Tensor) -> Answer:
+        """The network's own answer to prepared images [B, ch, H, W], its `logits` [B, N] for its own classes, without
+        taps. Raises InvalidInputError as `answer` does."""
+        return self._in_forwards(images, self._raw_at_once)
+
+    def _in_forwards(self, images: Tensor, ask: Callable[[Tensor], Answer]) -> Answer:
+        if self.forward_rows is None:
+            return ask(images)
+        with torch.inference_mode():
+            return joined([ask(part) for part in _whole_forwards(images, self.forward_rows)], len(images))
+
+    def _raw_at_once(self, images: Tensor) -> Answer:
+        output = self._settled(images)
+        return Answer(output, self._features)
+
+    def _settled(self, images: Tensor) -> Tensor:
+        """The network's own answer [B, N] of one forward. The first one shows which layer answers."""
         if self._is_settled:
             return self._asked(images)
         copy = images.clone()  # the network may write into its input
@@ -133,11 +160,6 @@ class Teacher:
         with torch.inference_mode(), self._cast():
             output = self.network(images)
         return answered(output, len(images), "teacher")
-
-    @property
-    def features(self) -> Tensor | None:
-        """The pooled features [B, D] f32 of the latest answer; None without a linear head that takes them."""
-        return self._features
 
     def _cast(self) -> AbstractContextManager[Any]:
         """Autocast to the teacher's precision."""
@@ -209,3 +231,13 @@ def _is_plain(head: nn.Linear) -> bool:
     own_call = "forward" in vars(head) or type(head).forward is not nn.Linear.forward
     hooks = [hook for hook in head._forward_hooks.values() if not hasattr(hook, TAP_HOOK)]
     return not own_call and len(hooks) == 1
+
+
+def _whole_forwards(images: Tensor, rows: int) -> Iterator[Tensor]:
+    """Images in parts of so many rows; the last is filled up with its first row."""
+    for part in torch.split(images, rows):
+        if len(part) == rows:
+            yield part
+        else:
+            filled = torch.cat([part, part[:1].expand(rows - len(part), *part.shape[1:])])
+            yield filled.to(memory_format=torch.channels_last) if filled.ndim == 4 else filled

@@ -3,7 +3,7 @@
 Shape letters: G rows of a request, R rows of a batch.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -30,6 +30,12 @@ class Unit:
     mixing: Mixing
     absent: Flags
 
+    def cut(self, rows: int) -> "tuple[Unit, Unit]":
+        """The first rows and the others, of a unit that is not mixed."""
+        images, absent = self.images, self.absent
+        first = Unit(self.view, self.start, images[:rows], self.mixing, absent[:rows])
+        return first, Unit(self.view, self.start + rows, images[rows:], self.mixing, absent[rows:])
+
 
 def request_size(identity: Identity, view_count: int, view_bytes: int) -> tuple[int, int]:
     """The numbers of rows and of views that are drawn together."""
@@ -48,6 +54,21 @@ def units_of(item: Drawn) -> Iterator[Unit]:
     for view, images, mixing in zip(item.request.views, item.images, item.mixing, strict=True):
         absent = unread | unread[mixing.partners - start] if unread.any() else unread
         yield Unit(view, start, images, mixing, absent)
+
+
+def batches_of(units: Iterable[Unit], rows: int, *, cut: bool) -> Iterator[list[Unit]]:
+    """Batches of so many rows at most, in the order of the units. With `cut` units are cut, so that all but the last
+    are full; mixing partners meet in one batch only in whole units."""
+    batch: list[Unit] = []
+    for unit in units:
+        while (room := rows - sum(len(piece.images) for piece in batch)) < len(unit.images):
+            if cut and room:
+                first, unit = unit.cut(room)
+                batch.append(first)
+            yield batch
+            batch = []
+        batch.append(unit)
+    yield batch
 
 
 def batch_mixing(units: list[Unit], rows: int) -> Mixing:

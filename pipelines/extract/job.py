@@ -200,7 +200,7 @@ def open_job(settings: ExtractSettings, progress: Progress = silent) -> Job:
         lineage=lineage,
         head=head if "head" in settings.keep else {},
         views=settings.views,
-        batch_rows=settings.batch_size,
+        batch_rows=settings.batch_size if teacher.forward_rows is None else GROUP,
         view_bytes=view.nbytes,
         is_new=stored is None,
         notes=(*data.notes, *class_map.notes, *teacher_notes, *teacher.notes, *_masked_notes(settings, data)),
@@ -211,7 +211,7 @@ def _first_answer(teacher: Teacher, view: Tensor) -> Answer:
     """The answer to one view twice. Raises InvalidInputError for a network that does not take such views."""
     images = teacher.preparation(view[None].expand(2, *view.shape))
     with first_views(teacher.network, images, "teacher", precision=teacher.precision):
-        return teacher.answer(images)
+        return teacher.answer_at_once(images)
 
 
 def _open_teacher(

@@ -64,7 +64,7 @@ def kept_taps(teacher: Teacher, view: Tensor, keep: tuple[str, ...]) -> tuple[Ta
     if not names:
         return ()
     with first_views(teacher.network, images, "teacher", precision=teacher.precision):
-        taps = teacher.answer(images).taps
+        taps = teacher.answer_at_once(images).taps
     return tuple(_tap(name, taps[name]) for name in names)
 
 

@@ -16,7 +16,7 @@ from kdcache.pipelines.extract.job import open_job
 from kdcache.pipelines.extract.local_blocks import on_own_device
 from kdcache.pipelines.extract.report import ExtractSummary, Report, all_whole
 from kdcache.pipelines.extract.sizes import Sizes, sizes
-from kdcache.pipelines.extract.smaller_batches import BEFORE_BLOCKS
+from kdcache.pipelines.extract.smaller_batches import BEFORE_BLOCKS, capped_notes
 from kdcache.pipelines.settings import ExtractSettings
 from kdcache.store.lineage import with_lineage
 from kdcache.store.lineage_text import unsealed_notes
@@ -67,7 +67,8 @@ def extract(
         )
         segment = store.add_segment(job.views)
         earlier_blocks = blocks_done(earlier, job.views)
-        notes = (*checked.notes, *drift_since(store, job), *unsealed_notes(job.lineage), *fresh.notes)
+        capped = capped_notes(segment.layout, job.batch_rows)
+        notes = (*checked.notes, *drift_since(store, job), *unsealed_notes(job.lineage), *fresh.notes, *capped)
 
         # Blocks.
         work.begin(job, segment, fresh)

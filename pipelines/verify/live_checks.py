@@ -138,9 +138,10 @@ def compare_teacher(replay: Replay, positions: IntArray, settings: VerifySetting
     view = replay.store.every_view[0]
     if identity.teacher.answers == "logits" and (text := _probabilities_text(replay, teacher, view, positions)):
         checks.append(Check(name="teacher kind", passed=False, detail=text))
-    answers = _ask(replay, teacher, view, positions, BATCH)
+    answers = _ask(replay, teacher, view, positions)
     progress("asking the teacher", 1, 2)
-    repeated_answers = _ask(replay, teacher, view, positions[::-1].copy(), BATCH // 4 - 1)[::-1]
+    other_rows = (teacher.forward_rows or BATCH // 4) - 1
+    repeated_answers = _ask(replay, teacher, view, positions[::-1].copy(), other_rows)[::-1]
     progress("asking the teacher", 2, 2)
     control = _largest_difference(repeated_answers, answers)
     soft = replay.store.read(view, positions)
@@ -164,7 +165,7 @@ def _probabilities_text(replay: Replay, teacher: Teacher, view: int, positions: 
     """One sentence where the teacher answers probabilities, which the store takes as logits; "" where it does not."""
     images = teacher.preparation(replay.dataset[ViewRequest(ViewSpan.of(view), positions[:KIND_ROWS])].images[0])
     with first_views(teacher.network, images, "teacher", precision=teacher.precision):
-        sums = unit_sums(teacher.raw_answer(images))
+        sums = unit_sums(teacher.raw_answer(images).logits)
     if not are_probabilities(sums):
         return ""
     return f"all {len(sums)} rows asked lie in 0..1 and sum to 1: probabilities, which the store takes as logits"
@@ -200,11 +201,14 @@ def _open_teacher(replay: Replay, settings: VerifySettings, positions: IntArray)
     )
 
 
-def _ask(replay: Replay, teacher: Teacher, view: int, positions: IntArray, batch: int) -> Array:
-    """Log-probabilities [R, C] f32 of the live teacher for some positions of a view, in batches of `batch` rows."""
-    answers = []
+def _ask(replay: Replay, teacher: Teacher, view: int, positions: IntArray, forward_rows: int | None = None) -> Array:
+    """Log-probabilities [R, C] f32 of the live teacher for some positions of a view, as extract asks it or by forwards
+    of `forward_rows` rows."""
+    answers, batch = [], forward_rows or BATCH
     for start in range(0, len(positions), batch):
         rows = positions[start : start + batch]
         drawn_views = drawn_again(replay.dataset, view, rows)
-        answers.append(live_log_probs(teacher, replay.dataset, drawn_views, len(rows)))
+        answers.append(
+            live_log_probs(teacher, replay.dataset, drawn_views, len(rows), at_once=forward_rows is not None)
+        )
     return np.concatenate(answers)

@@ -38,12 +38,13 @@ def compare_outputs(store: Store, dataset: ViewDataset, teacher: Teacher, view: 
     try:
         teacher.watch([name for name in names if name != FEATURES])
         control = _differences(
-            *(_live(dataset, teacher, view, positions[:AGAIN], names, b) for b in (BATCH, AGAIN // 2))
+            _live(dataset, teacher, view, positions[:AGAIN], names),
+            _live(dataset, teacher, view, positions[:AGAIN], names, AGAIN // 2),
         )
         worst, largest = dict.fromkeys(names, 0.0), dict.fromkeys(names, 0.0)
         for start in range(0, len(positions), BATCH):
             rows = positions[start : start + BATCH]
-            live = _live(dataset, teacher, view, rows, names, BATCH)
+            live = _live(dataset, teacher, view, rows, names)
             arrays = segment.read(view, rows, list(names.values())).arrays
             for name, difference in _differences({name: arrays[array] for name, array in names.items()}, live).items():
                 worst[name] = max(worst[name], difference)
@@ -59,16 +60,22 @@ def compare_outputs(store: Store, dataset: ViewDataset, teacher: Teacher, view: 
 
 
 def _live(
-    dataset: ViewDataset, teacher: Teacher, view: int, positions: IntArray, names: dict[str, str], batch: int
+    dataset: ViewDataset,
+    teacher: Teacher,
+    view: int,
+    positions: IntArray,
+    names: dict[str, str],
+    forward_rows: int | None = None,
 ) -> dict[str, Array]:
-    """The teacher's outputs [R, ...] f32 by name, in batches of so many rows."""
+    """The teacher's outputs [R, ...] f32 by name, as extract asks it or by forwards of `forward_rows` rows."""
     parts: dict[str, list[Array]] = {name: [] for name in names}
+    batch = forward_rows or BATCH
     for start in range(0, len(positions), batch):
         rows = positions[start : start + batch]
         drawn = drawn_again(dataset, view, rows)
         images = teacher.preparation(drawn.images[0])
         mixed = mix_rows(images, drawn.mixing[0], drawn.request.positions, len(rows), dataset.plan.mix)
-        answer = teacher.answer(mixed)
+        answer = teacher.answer(mixed) if forward_rows is None else teacher.answer_at_once(mixed)
         for name in names:
             values = answer.features if name == "features" else answer.taps[name]
             if values is None:

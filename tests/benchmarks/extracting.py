@@ -1,9 +1,11 @@
 """What extracting costs on top of the teacher: a bare loop beside it, one view and ten, and the memory that it takes.
 
 The bare loop is torch's DataLoader with default collate over the same decoded samples and the same transform, unseeded,
-the same workers and batches, views as u8, the same normalisation and the same channels-last forward under inference
-mode; it keeps nothing. Extracting also seeds, hashes, reduces, encodes and writes. Both start their workers
-inside the clock.
+the same workers, views as u8, the same normalisation and the same channels-last forward under inference mode; it keeps
+nothing. Its batches are those that serve it best: 16 rows on a CPU, whatever extracting does, and there the same as
+extracting's on a GPU. So a dear batch of extracting shows, and rows that are asked twice show too: blocks are whole
+ones, as large as the data makes them. Extracting also seeds, hashes, reduces, encodes and writes. Both start their
+workers inside the clock.
 """
 
 import os
@@ -39,6 +41,7 @@ from tests.kits.photographs import PHOTOGRAPHS
 
 WIDTH, HEIGHT = 500, 375
 WORKERS = 2
+BARE_BATCH = 16  # rows of a bare loop's batch on a CPU: EfficientNet-lite0 at 224 px takes .36 of the time of 256
 HERE = "tests.benchmarks.extracting"
 
 
@@ -129,7 +132,8 @@ class Contest:
         rows, views, device = self.rows, len(self.job.views), self.settings.device
         samples = BareSamples(self.job.data.samples, self.job.order[:rows], self.job.dataset.transform)
         loader = torch.utils.data.DataLoader(
-            samples, batch_size=self.settings.batch_size, num_workers=self.settings.workers,
+            samples, batch_size=BARE_BATCH if device == "cpu" else self.settings.batch_size,
+            num_workers=self.settings.workers,
             multiprocessing_context="fork" if self.settings.workers else None,
             persistent_workers=self.settings.workers > 0, pin_memory=device.startswith("cuda"),
         )  # fmt: skip
@@ -187,7 +191,7 @@ def write_jpegs(folder: Path, count: int) -> Path:
 def measure(bench: Bench) -> Iterator[Figure]:
     """One view of photographs and of Fashion-MNIST, ten views of JPEG files, and memory."""
     torch.set_num_threads(1)
-    jpegs = write_jpegs(bench.scratch / "jpegs", 4 if bench.quick else 128)
+    jpegs = write_jpegs(bench.scratch / "jpegs", 4 if bench.quick else 256)
     yield from one_view(bench, jpegs)
     yield from one_view_of_small_pictures(bench)
     yield from ten_views(bench, jpegs)
@@ -198,7 +202,7 @@ def measure(bench: Bench) -> Iterator[Figure]:
 
 def one_view(bench: Bench, jpegs: Path) -> Iterator[Figure]:
     blocks = contest(
-        bench, "lite0", 1, data=UNNAMED, data_set={"root": str(jpegs)}, transform="imagenet", batch_size=64,
+        bench, "lite0", 1, data=UNNAMED, data_set={"root": str(jpegs)}, transform="imagenet",
         transform_set={"size": 64 if bench.quick else 224},
         teacher=f"{HERE}:{'Null' if bench.quick else 'lite0'}", top_k=20,
     )  # fmt: skip
@@ -207,7 +211,7 @@ def one_view(bench: Bench, jpegs: Path) -> Iterator[Figure]:
         blocks,
         "extract, one view / bare loop",
         f"EfficientNet-lite0, 224 px, {blocks.rows} JPEGs, k 20",
-        None if bench.quick else 1.02,
+        None if bench.quick else 1.05,
     )
 
 
@@ -219,9 +223,9 @@ def one_view_of_small_pictures(bench: Bench) -> Iterator[Figure]:
             f"{place} does not exist: set KDCACHE_FASHION_MNIST to the folder of Fashion-MNIST's .gz files"
         )
     blocks = contest(
-        bench, "fashion", 1 if bench.quick else 3, data=f"fashion-mnist:{place}", transform="light",
+        bench, "fashion", 1, data=f"fashion-mnist:{place}", transform="light",
         data_set={"limit": 64} if bench.quick else {}, transform_set={"padding": 2},
-        teacher="kdcache.networks:convnet", teacher_set={"width": 32}, top_k=5, batch_size=256,
+        teacher="kdcache.networks:convnet", teacher_set={"width": 32}, top_k=5,
     )  # fmt: skip
     setting = f"convnet of width 32, Fashion-MNIST, {blocks.rows} rows, k 5"
     yield from _against_bare(bench, blocks, "extract, one view / bare loop", setting, None)
@@ -239,9 +243,9 @@ def ten_views(bench: Bench, jpegs: Path) -> Iterator[Figure]:
     for decoder in DECODERS:
         views = 2 if bench.quick else 10
         blocks = contest(
-            bench, decoder, 2, data=f"folder:{jpegs}", data_set={"decoder": decoder}, transform="imagenet",
+            bench, decoder, 1, data=f"folder:{jpegs}", transform="imagenet",
+            data_set={"decoder": decoder, "limit": 128},
             transform_set={"size": 64 if bench.quick else 224}, teacher=f"{HERE}:Null", top_k=20, views=str(views),
-            batch_size=256,
         )  # fmt: skip
         times, wall = compete({"draw": blocks.draw, "bare": blocks.bare_draw, "extract": blocks.extract}, bench.trials)
         setting = f"{blocks.rows} JPEGs of 500 x 375, decoder {decoder}, CPU time"
@@ -257,18 +261,18 @@ def ten_views(bench: Bench, jpegs: Path) -> Iterator[Figure]:
 
 
 def ten_views_of_a_teacher(bench: Bench, jpegs: Path) -> Iterator[Figure]:
-    """The same with a forward on both sides, of small views, for the teacher takes nearly all of the time. A pass is
-    one batch of the size that extracting has: smaller ones lie in a core's cache."""
-    views, rows = (2, 4) if bench.quick else (10, 64)
+    """The same with a forward on both sides, of small views, for the teacher takes nearly all of the time."""
+    views, rows = (2, 4) if bench.quick else (10, 256)
     blocks = contest(
         bench, "taught", 1, data=UNNAMED, data_set={"root": str(jpegs), "limit": rows},
-        transform="imagenet", batch_size=64,
+        transform="imagenet",
         transform_set={"size": 64 if bench.quick else 72}, views=str(views), top_k=20,
         teacher=f"{HERE}:{'Null' if bench.quick else 'lite0'}",
     )  # fmt: skip
     times, _ = compete({"extract": blocks.extract, "bare": blocks.bare}, max(2, bench.trials // 2))
     yield timed_ratio(
         f"extract, {views} views / {views} bare passes", times, "extract", "bare",
+        target=None if bench.quick else 1.05,
         setting=f"EfficientNet-lite0, 72 px, {rows} JPEGs, k 20, CPU time",
     )  # fmt: skip
 

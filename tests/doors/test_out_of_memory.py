@@ -2,6 +2,7 @@
 
 import pytest
 
+from kdcache.networks import teacher
 from kdcache.pipelines.settings import TrainSettings
 from kdcache.pipelines.train.together import train_together
 from tests.kits.doors import Door
@@ -51,6 +52,13 @@ def nets(door: Door) -> Door:
     return door
 
 
+@pytest.fixture
+def whole_batches(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Forwards have whole batches, as on a GPU."""
+    monkeypatch.setattr(teacher, "CPU_ROWS", None)
+
+
+@pytest.mark.usefixtures("whole_batches")
 @pytest.mark.situation(
     "a GPU's memory does not hold a batch of an extraction",
     "a note: batches have half the rows from that block on",
@@ -68,6 +76,7 @@ def test_batches_of_an_extraction_halve(nets: Door) -> None:
     assert {name: files[name.replace("small.kd", "halved.kd")] for name in shards} == shards
 
 
+@pytest.mark.usefixtures("whole_batches")
 def test_blocks_before_that_stay(nets: Door) -> None:
     record = nets.done(*extract("s.kd", *settings(rows=100, calls=2)))
     assert (record["blocks"], record["rows"]) == (5, 600)
@@ -85,9 +94,11 @@ def test_a_teacher_that_has_no_memory_for_the_fewest_rows(nets: Door, place: str
     assert nets.contents() == files
 
 
+@pytest.mark.usefixtures("whole_batches")
 @pytest.mark.situation(
     "the machine's memory does not hold a batch of an extraction",
-    "the rows of a batch, the memory that is left, and a smaller `--batch-size`, which goes on from there",
+    "the rows of a batch, the memory that is left, and the next step; on a GPU a smaller `--batch-size`, which goes on "
+    "from there",
     exit_code=2,
     left="whole blocks; the same command goes on",
 )
@@ -101,12 +112,22 @@ def test_the_machine_has_no_memory_for_a_batch(nets: Door) -> None:
     assert "line 20, in Net.forward" in message
 
 
+@pytest.mark.usefixtures("whole_batches")
 def test_it_goes_on_with_smaller_batches(nets: Door) -> None:
     words = extract("s.kd", *settings(rows=100, calls=2, place="host"))
     nets.refused(*words)
     assert nets.done(*words, "--batch-size", 64)["blocks_done_before"] == 2
 
 
+def test_on_a_cpu_no_smaller_batch_size_is_advised(nets: Door) -> None:
+    """Forwards have 16 rows there whatever it is."""
+    message = nets.refused(*extract("s.kd", *settings(rows=8, calls=40, place="host")))
+    assert "this process ran out of memory with batches of 64 rows" in message
+    assert "smaller views" in message
+    assert "--batch-size" not in message
+
+
+@pytest.mark.usefixtures("whole_batches")
 def test_a_dry_run_names_it_too(nets: Door) -> None:
     message = nets.refused(*extract("s.kd", *settings(rows=100), "--dry-run"))
     assert "the dry run ran out of memory with batches of 256 rows" in message

@@ -29,7 +29,7 @@ from tests.kits.views import trained_network
 
 NETWORK = "kdcache.networks:convnet"
 ROWS, BLOCKS = 300, 5
-TRIALS = 18  # forwards before the second of a process's blocks, and the last of the first: 13 checks, and 5 in threes
+CHECKS = 16  # forwards before block 0: one of a view, four of 64 rows, and eleven in threes
 
 STALLING = '''"""kdcache's convnet, which stalls at forward number STALL_AT until the file STALL_GO is there."""
 import os
@@ -55,6 +55,12 @@ def net(width=8, num_classes=10):
     network.register_forward_pre_hook(stall)
     return network
 '''
+
+
+def first_forward(block: int) -> int:
+    """The number of the forward that begins a process's `block`-th block, all counted from 1: a block of 64 positions
+    in two views has eight."""
+    return CHECKS + 8 * (block - 1) + 1
 
 
 @dataclass(frozen=True)

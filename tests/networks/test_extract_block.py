@@ -17,6 +17,7 @@ from kdcache.labels.reduction import centre, reduce_topk
 from kdcache.labels.topk import TopKEncoding
 from kdcache.labels.topk_labels import TopKLabels
 from kdcache.networks.small import convnet
+from kdcache.networks.teacher import CPU_ROWS
 from kdcache.pipelines.extract.stage import extract
 from kdcache.pipelines.settings import ExtractSettings
 from kdcache.store.plan import GROUP
@@ -162,6 +163,7 @@ def test_a_block_s_bytes_do_not_depend_on_the_blocks_before(tmp_path: Path) -> N
 @pytest.mark.parametrize("batch_rows", [64, 192, 4096])
 def test_batch_rows_do_not_matter_beyond_rounding(tmp_path: Path, batch_rows: int) -> None:
     setting = setting_of(FULL, "mixup")
+    setting.teacher.forward_rows = None  # as on a GPU
     for mine, theirs in zip(
         blocks_of(setting, tmp_path / "a.kd", batch_rows=batch_rows), blocks_of(setting, tmp_path / "a.kd"), strict=True
     ):
@@ -187,10 +189,13 @@ class Counting(nn.Module):
         return self.head
 
 
-def forwards(folder: Path, encoding: Encoding, rows: int, *, batch_rows: int, mix: Mix = "none") -> list[list[int]]:
-    """Rows of every forward, by block of a store of `VIEWS` views."""
+def forwards(
+    folder: Path, encoding: Encoding, rows: int, *, batch_rows: int, mix: Mix = "none", forward_rows: int | None = None
+) -> list[list[int]]:
+    """Rows of every forward, by block of a store of `VIEWS` views; without `forward_rows` as on a GPU."""
     network = Counting()
     setting = make_setting(picture_data(rows), teacher_of(network, channels=3), plan_of(mix=mix), encoding)
+    setting.teacher.forward_rows = forward_rows
     _, segment = create_store(folder, setting, views=VIEWS)
     extractor, blocks = extractor_of(setting, segment, batch_rows=batch_rows), []
     for block in range(segment.layout.blocks):
@@ -206,6 +211,19 @@ def test_a_forward_sees_whole_batches_and_no_row_twice_but_at_the_end(tmp_path: 
     for batch_rows, block in ((64, [64] * 3), (128, [128, 64]), (192, [192]), (1024, [192])):
         found = forwards(tmp_path / str(batch_rows), TopKEncoding(k=2), ROWS, batch_rows=batch_rows, mix=mix)
         assert found == [block, block, block, [64]]
+
+
+@pytest.mark.parametrize("mix", ["none", "mixup"])
+def test_on_a_cpu_all_forwards_have_16_rows_and_hardly_a_row_is_asked_twice(tmp_path: Path, mix: Mix) -> None:
+    found = forwards(tmp_path / "a.kd", TopKEncoding(k=2), ROWS, batch_rows=64, mix=mix, forward_rows=CPU_ROWS)
+    assert found == [[16] * 12, [16] * 12, [16] * 12, [16] * 2]
+
+
+def test_a_ragged_block_wastes_less_than_a_forward(tmp_path: Path) -> None:
+    """The last of 104 positions has 40 of them: units of 40 rows are cut, so that 120 rows are asked as 128."""
+    found = forwards(tmp_path / "a.kd", TopKEncoding(k=2), 104, batch_rows=64, forward_rows=CPU_ROWS)
+    assert found == [[16] * 12, [16] * 8]
+    assert forwards(tmp_path / "b.kd", TopKEncoding(k=2), 104, batch_rows=64) == [[64] * 3, [64] * 2]
 
 
 def test_blocks_by_rule_2_are_whole_batches(tmp_path: Path) -> None:

@@ -236,7 +236,7 @@ def test_under_autocast_the_head_stays_f32() -> None:
 def test_an_answer_that_is_no_logits_is_refused(network: nn.Module, shape: str) -> None:
     teacher = teacher_of(nn.Sequential(nn.Flatten(), network) if isinstance(network, nn.LSTM) else network)
     with pytest.raises(InvalidInputError, match=rf"answered {shape}; it must answer logits \[rows, classes\]"):
-        teacher.answer(teacher.preparation(images(4)))
+        teacher.answer_at_once(teacher.preparation(images(4)))
 
 
 def test_the_identity_says_all_that_changes_answers() -> None:

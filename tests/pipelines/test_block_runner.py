@@ -1,5 +1,6 @@
 """Block runners: blocks of another writer, views that the caller drew, a suspect teacher, and Dask's reports."""
 
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -94,6 +95,7 @@ def test_fewer_than_512_views_or_none_with_a_label_accuse_no_teacher() -> None:
 def test_reports_of_workers_are_measured_and_failed_blocks_named(stage: Stage, tmp_path: Path) -> None:
     """The cluster is a list of outcomes: a commit, a block that another writer holds, a worker with smaller batches."""
     job, segment = begun(stage, tmp_path / "a.kd")
+    job = replace(job, batch_rows=256)  # as on a GPU
     settings = stage.asked(tmp_path / "a.kd")
     local_runner(job, segment, settings).run([0, 2])
     commits = segment.commits()

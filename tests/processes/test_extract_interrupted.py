@@ -12,7 +12,7 @@ import pytest
 from kdcache.pipelines.extract.stage import extract
 from kdcache.store.store import Store
 from tests.kits import stages
-from tests.kits.stages import BLOCKS, TRIALS, Stage, arguments, begin, committed, stalling, start, wait_for
+from tests.kits.stages import BLOCKS, Stage, arguments, begin, committed, first_forward, stalling, start, wait_for
 from tests.kits.stores import all_files
 
 stage = stages.stage
@@ -34,7 +34,7 @@ def twin(stage: Stage, tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_a_killed_extraction_goes_on_to_the_same_bytes(stage: Stage, tmp_path: Path, twin: Path) -> None:
     path = tmp_path / "digits.kd"
     asked = stage.asked(path, teacher=stage.stalling)
-    process = start(asked, stalling(tmp_path, TRIALS + 3))
+    process = start(asked, stalling(tmp_path, first_forward(3)))
     wait_for(lambda: (tmp_path / "here").exists() and committed(path) > 0, process)
     process.kill()
     process.join()
@@ -51,7 +51,7 @@ def test_sigterm_ends_with_75_and_the_same_command_finishes(stage: Stage, tmp_pa
     asked = stage.asked(path, teacher=stage.stalling)
     begin(asked)
     line = [sys.executable, "-m", "kdcache", *arguments(asked), "--json"]
-    environment = {**os.environ, **stalling(tmp_path, TRIALS + 3)}
+    environment = {**os.environ, **stalling(tmp_path, first_forward(3))}
     with subprocess.Popen(line, env=environment, stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
         wait_for(lambda: (tmp_path / "here").exists() or process.poll() is not None)
         process.send_signal(signal.SIGTERM)

@@ -15,7 +15,7 @@ from kdcache.errors import InvalidInputError
 from kdcache.pipelines.extract.stage import extract
 from kdcache.store.store import Store
 from tests.kits import stages
-from tests.kits.stages import BLOCKS, TRIALS, Stage, arguments, begin, committed, stalling, start, wait_for
+from tests.kits.stages import BLOCKS, Stage, arguments, begin, committed, first_forward, stalling, start, wait_for
 from tests.kits.stores import all_files
 
 stage = stages.stage
@@ -48,7 +48,7 @@ def test_two_killed_processes_resumed_by_three_leave_the_store_of_one(stage: Sta
     processes = []
     for rank in range(2):
         (tmp_path / str(rank)).mkdir()
-        processes.append(start(asked, told(rank, 2) | stalling(tmp_path / str(rank), TRIALS + 2)))
+        processes.append(start(asked, told(rank, 2) | stalling(tmp_path / str(rank), first_forward(2))))
     try:
         wait_for(lambda: all((tmp_path / str(rank) / "here").exists() for rank in range(2)) and committed(path) > 0)
     finally:

@@ -16,7 +16,7 @@ from kdcache.pipelines.extract.stage import extract
 from kdcache.pipelines.settings import ExtractSettings
 from kdcache.store.store import Store
 from tests.kits import stages
-from tests.kits.stages import BLOCKS, ROWS, TRIALS, Stage, arguments, begin, committed, stalling, start, wait_for
+from tests.kits.stages import BLOCKS, ROWS, Stage, arguments, begin, committed, first_forward, stalling, start, wait_for
 from tests.kits.stores import all_files
 
 stage = stages.stage
@@ -75,7 +75,9 @@ def test_torchrun_writes_the_bytes_of_one_process(stage: Stage, alone: Path, tmp
 
 def test_a_killed_extraction_goes_on_to_the_same_bytes(stage: Stage, alone: Path, tmp_path: Path) -> None:
     path = tmp_path / "killed.kd"
-    process = start(asked(stage, path), stalling(tmp_path, TRIALS + 5))  # two forwards look at layers and their shapes
+    process = start(
+        asked(stage, path), stalling(tmp_path, first_forward(3) + 2)
+    )  # two forwards look at layers and their shapes
     wait_for(lambda: (tmp_path / "here").exists() and committed(path) > 0, process)
     process.kill()
     process.join()
