@@ -1,8 +1,10 @@
 """Clean rows are asked one after another until it is plain whether the teacher is fed rightly.
 
-Another feeding can be right more often only on rows that the teacher as it is gets wrong. So the others are asked about
-those first, and about the rest only where they gain there; one that cannot be surely better any more is dropped. The
-teacher is asked about the first 64 rows and at most 500 more, counted with each feeding.
+Another feeding can be right more often only on rows that the teacher as it is gets wrong: where so few are wrong that
+none can be surely better, none is asked. Else the others are asked about some of those first, then about a few rows
+that are right, of which a useless feeding loses most, and about the rest only where they gain. One that cannot be
+surely better any more is dropped. The teacher is asked about the first 64 rows and at most 500 more, counted with each
+feeding.
 """
 
 from collections.abc import Callable, Iterator
@@ -34,9 +36,9 @@ Flags = npt.NDArray[np.bool_]
 CHUNK = CHECKED_ROWS
 FURTHER_ROWS = 432  # with the 2 of the first answer and those that are asked again elsewhere, below 500
 NAMED_ROWS = 128  # rows from which on the better feeding is named: its accuracy is an estimate
-SCREENED = 12  # misses about which every feeding is asked
+SCREENED, SCREENED_HITS = 12, 8  # misses, and then hits, about which every feeding is asked
 TRIAL_ROWS = 16  # of a question about another feeding: what it decides is looked at before the next
-LIKELY = 1.5  # standard deviations by which rates are taken to be higher than they are
+LIKELY, LIKELY_MISSES = 1.5, 1.0  # standard deviations by which rates are taken to be higher than they are
 LABEL = "checking the teacher"
 
 
@@ -114,7 +116,7 @@ class RowTrials:
         for trial in alive.values():
             trial.grow(n)
         misses = np.flatnonzero(~hits)
-        for rows in (misses[:SCREENED], misses):
+        for rows in (misses[:SCREENED], np.flatnonzero(hits)[:SCREENED_HITS], misses):
             for trial in alive.values():
                 if len(rest := rows[~trial.asked[rows]]):
                     return self._ask_trial(trial, rest)
@@ -189,7 +191,7 @@ class RowTrials:
     def _alive(self) -> dict[str, Trial]:
         """The feedings that can still be surely better: they gain enough rows at the highest likely rates."""
         n, hits = len(self.predictions), self.hits
-        misses = _likely_rate(int((~hits).sum()), n) * self._final_rows()
+        misses = _likely_rate(int((~hits).sum()), n, LIKELY_MISSES) * self._final_rows()
         alive = {}
         for name, trial in self.trials.items():
             trial.grow(n)
@@ -215,6 +217,6 @@ class RowTrials:
         return abs(accuracy - self.limit) > 2 * LIKELY * float(np.sqrt(share * (1 - share) / n))
 
 
-def _likely_rate(count: int, rows: int) -> float:
+def _likely_rate(count: int, rows: int, deviations: float = LIKELY) -> float:
     """The highest likely rate of something that was seen `count` times in so many rows."""
-    return min(1.0, (count + LIKELY * float(np.sqrt(count + 1)) + 1) / rows) if rows else 1.0
+    return min(1.0, (count + deviations * float(np.sqrt(count + 1)) + 1) / rows) if rows else 1.0

@@ -131,6 +131,20 @@ def test_a_perfect_teacher_is_asked_about_the_first_rows_alone() -> None:
     assert asked == FIRST + 32  # 32 of them again, in threes
 
 
+def test_where_few_rows_are_wrong_no_other_feeding_is_asked() -> None:
+    result, asked, _ = checked({**dict.fromkeys(FEEDINGS, 1.0), "ImageNet's mean and std": 0.99})
+    assert result.accuracy < 1.0
+    assert asked == FIRST + 32
+
+
+@pytest.mark.parametrize("accuracy", [0.95, 0.9, 0.8, 0.7])
+def test_useless_feedings_are_dropped_after_a_few_rows_each(accuracy: float) -> None:
+    """Six others, about 12 misses and 8 hits each at most, and one more chunk."""
+    result, asked, _ = checked({**dict.fromkeys(FEEDINGS, 0.25), "ImageNet's mean and std": accuracy})
+    assert isinstance(result, TeacherCheck)
+    assert asked <= FIRST + 32 + 6 * (12 + 8)
+
+
 @pytest.mark.parametrize("fed", ["mean 0.5 and std 0.5", "values from 0 to 1", "values from 0 to 255"])
 @pytest.mark.parametrize(("wrong", "right"), [(0.3, 0.95), (0.6, 0.95), (0.7, 0.99), (0.1, 0.6)])
 def test_a_wrong_feeding_is_found_and_the_right_one_named(fed: str, wrong: float, right: float) -> None:
