@@ -54,8 +54,8 @@ STUDY = Study(
     question="KD on mixed pictures calibrates the student and costs no accuracy",
     claims=CLAIMS,
     differences=(
-        "The paper distils a WideResNet into a ShuffleNet on CIFAR; here perceptrons on 1,500 rows of {data} "
-        ", which teacher and student both see.",
+        "The paper distils a WideResNet into a ShuffleNet on CIFAR; here perceptrons on 1,500 rows of {data}, "
+        "which teacher and student both see.",
         "One teacher stands for all: intervals are over students' seeds.",
         "Ten mixed views of each row are stored and seen in turn; the paper mixes anew in every epoch.",
     ),
@@ -64,4 +64,8 @@ STUDY = Study(
     draws=True,
     baseline="kd",
     measure="ece",
+    why={
+        "kd": "The teacher learned from the same 1,500 rows, and its answers there may be as sure as labels are; half "
+        "of the loss copies them. The paper's gain of plain KD is .013.",
+    },
 )

@@ -38,6 +38,7 @@ BENCHMARKS = {
     "losses": "Losses",
     "training": "Training",
     "view_cache": "The cache of views",
+    "starting": "Starting",
     "extracting": "Extracting",
     "taps": "Features and maps",
     "sharing": "Sharing: push, pull, and reading where a store lies",
