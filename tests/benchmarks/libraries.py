@@ -13,7 +13,6 @@ constraints.txt has, and works with these; it is installed by hand:
     uv pip install -c constraints.txt --override overrides.txt -e '.[dev,bench]' mosaicml-streaming
 """
 
-import shutil
 import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -25,19 +24,17 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from kdcache.store.layout import order_spec
-from kdcache.store.shards import encode_plain
 from kdcache.store.store import Store
-from tests.benchmarks.harness import Bench, Figure, Times, alternate, exact, timed_ratio
-from tests.benchmarks.libraries_peers import LIBRARIES, Memmap, Tensorstore, ZarrBlosc
-from tests.benchmarks.library import Arrays, Library
+from tests.benchmarks.harness import Bench, Figure, Times, alternate, timed_ratio
+from tests.benchmarks.libraries_peers import LIBRARIES, Memmap, Tensorstore, write_library
+from tests.benchmarks.library import Arrays
 from tests.benchmarks.rows import Rows, imagenet_rows
-from tests.benchmarks.sizes import encoding
-from tests.benchmarks.stored import stored, write_store
+from tests.benchmarks.store_bytes import byte_figures, parts_of, write_both
 
 Array = npt.NDArray[Any]
 
-K, COPIES, NOISE, BATCH = 20, 5, 0.05, 256
+COPIES, NOISE, BATCH = 5, 0.05, 256
+SIZES = ((25_600, 1), (2_560, 10), (2_560, 1))  # samples and views of smaller stores, whose bytes alone are counted
 SLOW, QUICK = 2, 40  # batches of a trial
 FILES, LOADED, DECODED = "kdcache, from the files", "kdcache, view loaded", "kdcache, view loaded, decoded to f32"
 
@@ -56,34 +53,23 @@ class Arm:
 
 def measure(bench: Bench) -> Iterator[Figure]:
     rows = rows_of(bench)
-    store = write_store(
-        stored(rows, encoding(K)), bench.scratch / "rows.kd", order=np.random.RandomState(1).permutation(_count(rows))
-    )
-    arms = {**library_arms(plain_arrays(rows), bench.scratch), **kdcache_arms(store)}
-    times = timed(arms, _count(rows), bench.trials)
-    count, setting = _count(rows), f"{_count(rows):,} rows, 1 view, k {K}"
-    parts = parts_of(store)
-    table = _table(arms, times, parts, count)
-    if ZarrBlosc.title() in arms:
-        size = arms[ZarrBlosc.title()].size
-        both, whole = sum(parts[part] for part in parts if part != "canary, class means"), sum(parts.values())
-        given = both - parts["order"] + given_order_bytes(count)
-        for order, held in (("shuffled", both), ("given", given)):
-            yield exact(
-                "bytes a row, arrays that both hold and our records / zarr with blosc", held / size, "ratio",
-                target=1.0, setting=f"{setting}, {order} order", parts={part: parts[part] / count for part in parts},
-            )  # fmt: skip
-        yield exact(
-            "bytes a row, the whole store / zarr with blosc", whole / size, "ratio", setting=setting, table=table
-        )
-    for what, ours, library in (
+    count = int(rows.logits.shape[1])
+    sizes = [(count, 1), *([(count // 2, 2)] if bench.quick else SIZES)]
+    stores = [write_both(rows, *size, bench.scratch / f"rows{number}.kd") for number, size in enumerate(sizes)]
+    yield from byte_figures(stores, bench.scratch)
+    store, setting = stores[0].store, stores[0].setting
+    arms = {**library_arms(stores[0].arrays, bench.scratch), **kdcache_arms(store)}
+    times = timed(arms, count, bench.trials)
+    compared = (
         ("gather", LOADED, Memmap), ("gather", DECODED, Memmap), ("gather", FILES, Tensorstore),
         ("scan", FILES, Tensorstore), ("open", FILES, Tensorstore),
-    ):  # fmt: skip
+    )  # fmt: skip
+    for what, ours, library in compared:
         if library.title() in arms:
             asked = f"gather of {BATCH} random rows" if what == "gather" else what
-            peer = library.package or "np.memmap"
-            yield timed_ratio(f"{asked}, {ours} / {peer}", times[what], ours, library.title(), setting=setting)
+            name = f"{asked}, {ours} / {library.package or 'np.memmap'}"
+            details = {"table": _table(arms, times, count)} if (what, ours) == compared[0][:2] else {}
+            yield timed_ratio(name, times[what], ours, library.title(), setting=setting, **details)
 
 
 def rows_of(bench: Bench) -> Rows:
@@ -99,15 +85,6 @@ def rows_of(bench: Bench) -> Rows:
     return Rows(np.concatenate(all_logits)[order][None], np.concatenate(all_labels)[order], order)
 
 
-def plain_arrays(rows: Rows) -> Arrays:
-    """The integers of a plain store, rows first."""
-    arrays = stored(rows, encoding(K, packing="plain")).arrays
-    return {
-        "ids": arrays["classes"][0], "gaps": arrays["gaps"][0], "tail": np.moveaxis(arrays["tail"][0], 0, -1).copy(),
-        "label": arrays["label"][0], "pixels": arrays["pixels"][0],
-    }  # fmt: skip
-
-
 def library_arms(arrays: Arrays, scratch: Path) -> dict[str, Arm]:
     """Each library that is installed with these rows written, and held against them."""
     arms = {}
@@ -119,23 +96,6 @@ def library_arms(arrays: Arrays, scratch: Path) -> dict[str, Arm]:
         batches = QUICK if kind is Memmap else SLOW
         arms[kind.title()] = Arm(size, library.open, library.gather, library.scan, batches, kind.scanned)
     return arms
-
-
-def write_library(kind: type[Library], arrays: Arrays, scratch: Path) -> tuple[Library, int]:
-    """A library in a folder of its own, or in that of the library whose files it reads, and its bytes as written.
-    Raises where what it gives back differs."""
-    written = ZarrBlosc if kind is Tensorstore else kind
-    folder = scratch / written.__name__
-    library = kind(folder, arrays)
-    if kind is written or not folder.exists():
-        shutil.rmtree(folder, ignore_errors=True)
-        folder.mkdir(parents=True)
-        library.write(arrays)
-    size = library.bytes_on_disk
-    rows = np.random.RandomState(2).permutation(library.rows)[:BATCH]
-    for name, values in library.gather(library.open(), rows).items():
-        np.testing.assert_array_equal(values, arrays[name][rows], err_msg=f"{kind.__name__}: {name}")
-    return library, size
 
 
 def kdcache_arms(store: Store) -> dict[str, Arm]:
@@ -165,33 +125,6 @@ def kdcache_arms(store: Store) -> dict[str, Arm]:
     }  # fmt: skip
 
 
-def parts_of(store: Store) -> dict[str, int]:
-    """Bytes of a store's files by what they hold."""
-    root = Path(store.folder.root)
-    rowwise = tuple(f"{segment.layout.name}/{name}/c/" for segment in store.segments for name in segment.layout.rowwise)
-    parts = dict.fromkeys(("arrays", "canary, class means", "commits", "order", "labels", "other records"), 0)
-    for path in root.rglob("*"):
-        if path.is_file():
-            key = path.relative_to(root).as_posix()
-            part = "other records"
-            if "/commits" in key:
-                part = "commits"
-            elif key.startswith(("order/c/", "labels/c/")):
-                part = key.partition("/")[0]
-            elif key.startswith(rowwise):
-                part = "arrays"
-            elif "/canary/c/" in key or "/class_means/c/" in key:
-                part = "canary, class means"
-            parts[part] += path.stat().st_size
-    return parts
-
-
-def given_order_bytes(rows: int) -> int:
-    """What `order` takes where positions are those of the data set."""
-    spec = order_spec(rows)
-    return sum(map(len, encode_plain(spec, np.arange(rows, dtype=spec.dtype)).values()))
-
-
 def timed(arms: dict[str, Arm], rows: int, trials: int) -> dict[str, Times]:
     """CPU seconds of opening, of one batch, and of a scan of all rows."""
     rng = np.random.RandomState(3)
@@ -217,11 +150,7 @@ def timed(arms: dict[str, Arm], rows: int, trials: int) -> dict[str, Times]:
     }
 
 
-def _count(rows: Rows) -> int:
-    return int(rows.logits.shape[1])
-
-
-def _table(arms: dict[str, Arm], times: dict[str, Times], parts: dict[str, int], rows: int) -> dict[str, Any]:
+def _table(arms: dict[str, Arm], times: dict[str, Times], rows: int) -> dict[str, Any]:
     """A row for each arm: bytes, and medians with the least and most of all trials."""
     lines = []
     for name, arm in arms.items():
@@ -229,9 +158,8 @@ def _table(arms: dict[str, Arm], times: dict[str, Times], parts: dict[str, int],
         rates = [rows / seconds / 1e6 for seconds in scan]
         cells = [_spread([1e3 * each for each in gather]), _spread(rates), _spread([1e3 * each for each in opening])]
         lines.append([name, f"{arm.size / rows:.1f}", *cells])
-    held = ", ".join(f"{part} {size / rows:.2f}" for part, size in parts.items())
     return {
-        "title": f"Medians of {len(gather)} (least to most) in CPU time; of the store's bytes a row: {held}",
+        "title": f"Medians of {len(gather)} (least to most) in CPU time",
         "columns": ["library", "bytes a row", f"gather of {BATCH}, ms", "scan, M rows/s", "open, ms"],
         "rows": lines,
     }

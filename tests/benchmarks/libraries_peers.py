@@ -1,6 +1,7 @@
 """The libraries that stand beside a store, each used as its own documentation has it, on one thread where it can be
 told so."""
 
+import shutil
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -8,6 +9,7 @@ import numpy as np
 
 from tests.benchmarks.library import Array, Arrays, Library, records_of
 
+CHECKED = 256  # rows that are compared with what was written
 CHUNK, CHUNKS_OF_A_SHARD, GROUP, SLICE = 1024, 64, 4096, 4096  # rows; a slice is what a scan asks for where it must
 
 
@@ -245,3 +247,20 @@ class HFDatasets(Library):
 
 
 LIBRARIES: tuple[type[Library], ...] = (Memmap, Zarr, ZarrBlosc, Tensorstore, HDF5, Parquet, LMDB, MDS, HFDatasets)
+
+
+def write_library(kind: type[Library], arrays: Arrays, scratch: Path) -> tuple[Library, int]:
+    """A library in a folder of its own, or in that of the library whose files it reads, and its bytes as written.
+    Raises where what it gives back differs."""
+    written = ZarrBlosc if kind is Tensorstore else kind
+    folder = scratch / written.__name__
+    library = kind(folder, arrays)
+    if kind is written or not folder.exists():
+        shutil.rmtree(folder, ignore_errors=True)
+        folder.mkdir(parents=True)
+        library.write(arrays)
+    size = library.bytes_on_disk
+    rows = np.random.RandomState(2).permutation(library.rows)[:CHECKED]
+    for name, values in library.gather(library.open(), rows).items():
+        np.testing.assert_array_equal(values, arrays[name][rows], err_msg=f"{kind.__name__}: {name}")
+    return library, size

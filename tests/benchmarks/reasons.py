@@ -22,8 +22,8 @@ class Reason(NamedTuple):
 REASONS = (
     Reason(
         "bytes a row, arrays that both hold and our records / zarr with blosc", "shuffled order",
-        "the order takes 17 bits of each position, 2.1 bytes a row of one view, and zarr holds none; it stands once "
-        "for all views, and for positions in the order of the data set it takes next to nothing",
+        "a shuffled order takes log2(samples) bits of each sample, up to 2.1 bytes a row of one view, and zarr has "
+        "none; it stands once for all views",
     ),
     Reason(
         "batch gather / np.take from a memmap", "batch 256",

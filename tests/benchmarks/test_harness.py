@@ -162,6 +162,7 @@ def shared(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tmp_path_factory.mktemp("shared")
 
 
+@pytest.mark.filterwarnings("ignore:unclosed file:ResourceWarning")  # of mosaicml-streaming, where it is installed
 @pytest.mark.parametrize("name", BENCHMARKS)
 def test_every_benchmark_runs_at_toy_size(name: str, shared: Path, tmp_path: Path) -> None:
     measure = importlib.import_module(f"tests.benchmarks.{name}").measure

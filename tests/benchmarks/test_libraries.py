@@ -7,11 +7,12 @@ import pytest
 
 from kdcache.labels.topk import TopKEncoding
 from kdcache.store.reading import EncodedRows
-from tests.benchmarks.libraries import given_order_bytes, kdcache_arms, parts_of, plain_arrays, write_library
-from tests.benchmarks.libraries_peers import LIBRARIES, Tensorstore, ZarrBlosc
+from tests.benchmarks.libraries import kdcache_arms
+from tests.benchmarks.libraries_peers import LIBRARIES, Tensorstore, ZarrBlosc, write_library
 from tests.benchmarks.library import Arrays, Library
 from tests.benchmarks.rows import Rows
 from tests.benchmarks.sizes import encoding
+from tests.benchmarks.store_bytes import byte_figures, given_order_bytes, parts_of, plain_arrays, write_both
 from tests.benchmarks.stored import stored, write_store
 
 SAMPLES, CLASSES = 300, 200
@@ -81,3 +82,21 @@ def test_the_parts_of_a_store_are_all_of_its_bytes(rows: Rows, tmp_path: Path) -
     assert (layout.blocks, parts["arrays"]) == (1, sum(path.stat().st_size for path in shards))
     assert all(size > 0 for size in parts.values())
     assert parts["order"] == given_order_bytes(SAMPLES)
+
+
+def test_bytes_are_those_of_the_files_in_either_order(rows: Rows, tmp_path: Path) -> None:
+    stores = [write_both(rows, SAMPLES // views, views, tmp_path / f"{views}.kd") for views in (1, 2)]
+    assert [each.rows for each in stores] == [SAMPLES, SAMPLES]
+    figures = list(byte_figures(stores, tmp_path))
+    assert [figure.setting for figure in figures[:4]] == [
+        f"{size}, k 20, {order} order"
+        for size in ("300 samples, 1 view", "150 samples, 2 views")
+        for order in ("shuffled", "given")
+    ]
+    parts = parts_of(stores[0].store)
+    zarr = sum(path.stat().st_size for path in (tmp_path / "zarr0").rglob("*") if path.is_file())
+    held = sum(parts.values()) - parts["canary, class means"]
+    assert figures[0].measured == held / zarr
+    assert figures[1].measured == (held - parts["order"] + given_order_bytes(SAMPLES)) / zarr < figures[0].measured
+    assert figures[4].measured < figures[0].measured  # zarr holds more
+    assert figures[4].details["table"]["rows"][0][-1] == f"{zarr / SAMPLES:.2f}"
