@@ -62,7 +62,7 @@ REASONS = (
     ),
     Reason(
         "8 students side by side from a warm view cache / one that draws", "",
-        "the eight students' own steps are 2.4 times what one takes with its drawing; nothing of the views is left in it",
+        "eight students' own steps are 2.4 times what one takes with its drawing; no drawing is left in it",
     ),
     Reason(
         "objectives / imports of torch and torchvision", "",
