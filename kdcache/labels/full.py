@@ -23,6 +23,7 @@ from kdcache.labels.reduction import (
     reduce_topk,
 )
 from kdcache.labels.soft_labels import SoftLabels, Tail, column, require_only
+from kdcache.labels.spread import Spread
 from kdcache.labels.topk_labels import TopKLabels, read_topk
 
 LOWEST = -65504.0  # of f16
@@ -80,13 +81,13 @@ class FullLabels(SoftLabels):
         self.require_temperature(temperature)
         return logsumexp(self.logits / column(temperature))
 
-    def log_dense(self, temperature: float | Array, *, tail: Tail = "uniform") -> Array:
+    def log_spread(self, temperature: float | Array, *, tail: Tail = "uniform") -> Spread:
         """[B, C] log-probabilities; there is no tail to shape."""
-        return self.log_probs(temperature)
+        return Spread.of(self.log_probs(temperature))
 
-    def all_logits(self, offsets: Array | None = None) -> Array:
+    def logit_spread(self, offsets: Array | None = None) -> Spread:
         """[B, C] logits, -inf where masked."""
-        return self.logits
+        return Spread.of(self.logits)
 
     def by_class(self) -> "FullLabels":
         """The same rows with the logits [B, C / S] of the classes, see `reduction.class_logits`."""

@@ -11,6 +11,7 @@ from array_api_compat import array_namespace
 from kdcache.errors import InvalidInputError
 from kdcache.labels.reduction import Array, TopK
 from kdcache.labels.soft_labels import SoftLabels, Tail, require_only
+from kdcache.labels.spread import Spread
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,10 +43,10 @@ class SampledLabels(SoftLabels):
     def tail_log_mass(self, temperature: float | Array) -> Array:
         raise self._unknown("log-probabilities by class")
 
-    def log_dense(self, temperature: float | Array, *, tail: Tail = "uniform") -> Array:
+    def log_spread(self, temperature: float | Array, *, tail: Tail = "uniform") -> Spread:
         raise self._unknown("log-probabilities by class")
 
-    def all_logits(self, offsets: Array | None = None) -> Array:
+    def logit_spread(self, offsets: Array | None = None) -> Spread:
         raise self._unknown("logits")
 
     def tail_moments(self) -> tuple[Array, Array]:

@@ -9,14 +9,14 @@ Shape letters: B any leading axes, K kept classes, C classes, L hard labels a ro
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from math import log, prod
+from math import inf, log, prod
 from typing import TYPE_CHECKING, ClassVar, Literal, Self
 
-import numpy as np
-from array_api_compat import array_namespace, device, is_numpy_namespace
+from array_api_compat import array_namespace, device, is_torch_namespace
 
 from kdcache.errors import InvalidInputError
 from kdcache.labels.reduction import Array, TopK, fill_at, logsumexp
+from kdcache.labels.spread import Spread
 
 if TYPE_CHECKING:
     import torch
@@ -88,6 +88,10 @@ class SoftLabels(ABC):
     def tail_mean(self) -> Array:
         """[B] mean of the tail's logits under their own softmax at T = 1, the top logit being 0; 0 without a tail."""
 
+    def tail_logit_mean(self) -> Array:
+        """[B] mean of the tail's logits: the first of `tail_moments`."""
+        return self.tail_moments()[0]
+
     @abstractmethod
     def prefix(self, k: int) -> "SoftLabels":
         """The same rows with the k best classes; the others join the tail. Raises InvalidInputError for more than are
@@ -137,45 +141,56 @@ class SoftLabels(ABC):
         return array_namespace(self.logits).exp(self.log_dense(temperature, tail=tail))
 
     def log_dense(self, temperature: float | Array, *, tail: Tail = "uniform") -> Array:
-        """[B, C] log-probabilities; -inf where there is no probability.
+        """[B, C] log-probabilities; -inf where there is no probability. See `log_spread`."""
+        return self.log_spread(temperature, tail=tail).dense()
+
+    def log_spread(self, temperature: float | Array, *, tail: Tail = "uniform") -> Spread:
+        """The log-probabilities [B, C] as the head's and the tail's.
 
         The tail's mass is spread evenly ("uniform") or by the store's class means ("class-mean"), or it is dropped and
         the head renormalised ("none"). Raises InvalidInputError for a ghost tail that is not empty.
         """
-        xp = array_namespace(self.logits)
+        self.require_temperature(temperature, tail=tail)
+        log_head = self.logits / column(temperature)
         if tail == "none":
-            self.require_temperature(temperature, tail=tail)
-            log_head = self.logits / column(temperature)
             log_head = log_head - logsumexp(log_head)[..., None]
-        else:
-            log_head = self.log_probs(temperature)
-        shape = (*self.logits.shape[:-1], self.num_classes)
-        return put_at(xp.broadcast_to(self._log_tail(temperature, tail), shape), self.classes, log_head)
+            return self._spread(array_namespace(log_head).full_like(log_head[..., :1], -inf), log_head)
+        mass = self.tail_log_mass(temperature)
+        xp = array_namespace(log_head)
+        of_head = log_head.logsumexp(dim=-1) if is_torch_namespace(xp) else logsumexp(log_head)
+        normalizer = xp.logaddexp(of_head, mass)
+        log_tail = self._log_tail((mass - normalizer)[..., None], temperature, tail)
+        return self._spread(log_tail, log_head - normalizer[..., None])
 
-    def _log_tail(self, temperature: float | Array, tail: Tail) -> Array:
-        """[B, C], or [B, 1] where all are equal: the log-probability that each class has if it lies in the tail."""
-        xp = array_namespace(self.logits)
-        if tail == "none" or self.tail_classes == 0:
-            return xp.full_like(self.logits[..., :1], -xp.inf)
+    def _log_tail(self, log_mass: Array, temperature: float | Array, tail: Tail) -> Array:
+        """[B, C], or [B, 1] where all are equal: the log-probability that each class has if it lies in the tail, from
+        that of the whole tail [B, 1]."""
+        if not self.tail_classes:
+            return log_mass
         if tail not in ("uniform", "class-mean"):
             raise InvalidInputError(f"tail {tail!r} has no probability for each class; use uniform or class-mean")
-        mass = self.tail_log_prob(temperature)[..., None]
-        if tail == "class-mean":
-            shares = xp.broadcast_to(self.tail_shares(temperature), (*self.logits.shape[:-1], self.num_classes))
-            return mass + shares - logsumexp(fill_at(shares, self.classes, -xp.inf))[..., None]
-        return self._without_masked(mass - log(self.tail_classes))
+        if tail == "uniform":
+            return self._without_masked(log_mass - log(self.tail_classes))
+        xp = array_namespace(log_mass)
+        shares = xp.broadcast_to(self.tail_shares(temperature), (*self.logits.shape[:-1], self.num_classes))
+        return log_mass + shares - logsumexp(fill_at(shares, self.classes, -inf))[..., None]
+
+    def _spread(self, base: Array, head: Array) -> Spread:
+        return Spread(base, self.classes, head, self.num_classes)
 
     def all_logits(self, offsets: Array | None = None) -> Array:
-        """[B, C] logits, -inf where masked. A class of the tail has the tail's mean logit, and more by its offset: [C],
-        or [B, C]."""
-        xp = array_namespace(self.logits)
-        shape = (*self.logits.shape[:-1], self.num_classes)
+        """[B, C] logits, -inf where masked. See `logit_spread`."""
+        return self.logit_spread(offsets).dense()
+
+    def logit_spread(self, offsets: Array | None = None) -> Spread:
+        """The logits [B, C] as the head's and the tail's. A class of the tail has the tail's mean logit, and more by
+        its offset: [C], or [B, C]."""
         if not self.tail_classes:
-            head = xp.full(shape, -xp.inf, dtype=self.logits.dtype, device=device(self.logits))
-            return put_at(head, self.classes, self.logits)
-        mean = self.tail_moments()[0][..., None]
-        logits = mean if offsets is None else offsets + mean
-        return put_at(xp.broadcast_to(self._without_masked(logits), shape), self.classes, self.logits)
+            base = array_namespace(self.logits).full_like(self.logits[..., :1], -inf)
+        else:
+            mean = self.tail_logit_mean()[..., None]
+            base = self._without_masked(mean if offsets is None else offsets + mean)
+        return self._spread(base, self.logits)
 
     def _without_masked(self, values: Array) -> Array:
         """Values [B, C] or [B, 1], the masked classes at -inf."""
@@ -250,9 +265,9 @@ class SoftLabels(ABC):
             values = values.to((dtype or torch.float32) if values.is_floating_point() else torch.int64)
             return values if device is None else to_device(values, device)
 
-        return replace(
-            self, **{name: tensor(values) for name, values in vars(self).items() if hasattr(values, "dtype")}
-        )
+        arrays = {name: values for name, values in vars(self).items() if hasattr(values, "dtype")}
+        moved = {name: new for name, values in arrays.items() if (new := tensor(values)) is not values}
+        return replace(self, **moved) if moved else self
 
 
 def require_temperature(temperature: float | Array, *, complete: bool) -> None:
@@ -281,12 +296,3 @@ def require_only(temperature: float | Array, known: float, holder: str, advice: 
 def column(temperature: float | Array) -> float | Array:
     """The temperature in a shape that broadcasts with [B, K]: [B] gets an axis."""
     return temperature if isinstance(temperature, int | float) or temperature.ndim == 0 else temperature[..., None]
-
-
-def put_at(base: Array, classes: Array, values: Array) -> Array:
-    """A copy of `base` with `values` at `classes`. Gradients pass through tensors, as a learned temperature needs."""
-    if is_numpy_namespace(array_namespace(base)):
-        base = base.copy()
-        np.put_along_axis(base, classes.astype(np.int64), values, axis=-1)
-        return base
-    return base.scatter(-1, classes, values)

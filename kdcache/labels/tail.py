@@ -82,9 +82,16 @@ def tail_moments(sketch: Array, last: Array, n: int) -> tuple[Array, Array]:
     xp = array_namespace(sketch)
     if n == 1:
         return sketch[..., 0], xp.zeros_like(last)
-    values = _values(sketch, n)
-    slope, curvature = (sum(w * v for w, v in zip(weights, values, strict=True)) for weights in _DERIVATIVES)
-    return xp.minimum(slope, last + SLACK), xp.maximum(curvature, xp.zeros_like(last))
+    curvature = sum(weight * value for weight, value in zip(_DERIVATIVES[1], _values(sketch, n), strict=True))
+    return tail_logit_mean(sketch, last, n), xp.maximum(curvature, xp.zeros_like(last))
+
+
+def tail_logit_mean(sketch: Array, last: Array, n: int) -> Array:
+    """The mean [B] that `tail_moments` gives."""
+    if n == 1:
+        return sketch[..., 0]
+    slope = sum(weight * value for weight, value in zip(_DERIVATIVES[0], _values(sketch, n), strict=True))
+    return array_namespace(sketch).minimum(slope, last + SLACK)
 
 
 def tail_mean(sketch: Array, last: Array, n: int) -> Array:

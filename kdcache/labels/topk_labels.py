@@ -12,7 +12,7 @@ from array_api_compat import array_namespace
 from kdcache.errors import InvalidInputError
 from kdcache.labels.reduction import SKETCH_TEMPERATURES, Array, TopK, logsumexp
 from kdcache.labels.soft_labels import SoftLabels, Tail, column, require_only
-from kdcache.labels.tail import tail_logsumexp, tail_mean, tail_moments
+from kdcache.labels.tail import tail_logit_mean, tail_logsumexp, tail_mean, tail_moments
 
 MASS_HOLDER = "a tail of which the mass alone was kept"
 MASS_ADVICE = "use T = 1, or drop the tail by tail none"
@@ -68,9 +68,17 @@ class TopKLabels(SoftLabels):
     def tail_moments(self) -> tuple[Array, Array]:
         """Mean and variance [B] of the tail's logits, see `tail.tail_moments`. Raises InvalidInputError where its mass
         at T = 1 is all that is known."""
+        self._require_moments()
+        return tail_moments(self.tail, self.logits[..., -1], self.tail_classes)
+
+    def tail_logit_mean(self) -> Array:
+        """[B] mean of the tail's logits: the first of `tail_moments`, without the work for the other."""
+        self._require_moments()
+        return tail_logit_mean(self.tail, self.logits[..., -1], self.tail_classes)
+
+    def _require_moments(self) -> None:
         if self.tail.shape[-1] == 1 and self.tail_classes > 1:
             raise InvalidInputError(f"the mean of a tail's logits was asked of {MASS_HOLDER}; {MASS_ADVICE}")
-        return tail_moments(self.tail, self.logits[..., -1], self.tail_classes)
 
     def tail_mean(self) -> Array:
         """[B] mean of the tail's logits under their own softmax at T = 1, see `tail.tail_mean`."""

@@ -2,11 +2,10 @@
 
 Each is T^2 times a mean over rows of a divergence of p_T and q_T, in nats; logits [B, C]. Exact on full; on top-k the
 head is exact and the tail by sketch. A ghost tail is a coarser pair of distributions: a lower bound for every
-f-divergence (data processing inequality).
+f-divergence (data processing inequality). `measure` is that of `fused_divergences.Divergence`.
 """
 
 from dataclasses import dataclass
-from math import log
 from typing import ClassVar
 
 import torch
@@ -15,8 +14,9 @@ from torch import Tensor
 from kdcache.objectives.batch import Batch
 from kdcache.objectives.by_rows import ByRows
 from kdcache.objectives.facts import BOUNDED, BY_CLASS, FULL_SUPPORT, SKETCHED, Facts, OpenShare, Positive
+from kdcache.objectives.fused_divergences import Pair
 from kdcache.objectives.outputs import Outputs
-from kdcache.objectives.targets import Targets, kl_rows
+from kdcache.objectives.targets import Targets
 
 
 @dataclass(frozen=True)
@@ -27,8 +27,11 @@ class ReverseKL(ByRows):
     temperature: Positive = 1.0
 
     def rows(self, outputs: Outputs, targets: Targets, batch: Batch) -> Tensor:
-        log_p, log_q = _pair(outputs.logits, targets, self.temperature)
-        return self.temperature**2 * kl_rows(log_q, log_p)
+        return self.temperature**2 * targets.divergence(self, outputs.logits, self.temperature)
+
+    def measure(self, pair: Pair) -> tuple[Tensor, Tensor]:
+        parts = pair.q * (pair.log_q - pair.log_p)
+        return parts.sum(dim=-1), parts
 
 
 @dataclass(frozen=True)
@@ -39,8 +42,12 @@ class SymmetricKL(ByRows):
     temperature: Positive = 1.0
 
     def rows(self, outputs: Outputs, targets: Targets, batch: Batch) -> Tensor:
-        log_p, log_q = _pair(outputs.logits, targets, self.temperature)
-        return self.temperature**2 * 0.5 * (kl_rows(log_p, log_q) + kl_rows(log_q, log_p))
+        return self.temperature**2 * targets.divergence(self, outputs.logits, self.temperature)
+
+    def measure(self, pair: Pair) -> tuple[Tensor, Tensor]:
+        p, q = pair.p, pair.q
+        ratio = pair.log_q - pair.log_p
+        return 0.5 * ((q - p) * ratio).sum(dim=-1), 0.5 * (q * ratio - p)
 
 
 @dataclass(frozen=True)
@@ -55,10 +62,13 @@ class JSD(ByRows):
     temperature: Positive = 1.0
 
     def rows(self, outputs: Outputs, targets: Targets, batch: Batch) -> Tensor:
-        log_p, log_q = _pair(outputs.logits, targets, self.temperature)
-        log_m = _log_mixture(log_p, log_q, self.beta)
-        rows = self.beta * kl_rows(log_p, log_m) + (1.0 - self.beta) * kl_rows(log_q, log_m)
-        return self.temperature**2 * rows
+        return self.temperature**2 * targets.divergence(self, outputs.logits, self.temperature)
+
+    def measure(self, pair: Pair) -> tuple[Tensor, Tensor]:
+        p, q = pair.p, pair.q
+        log_m = _log(torch.lerp(q, p, self.beta))
+        of_q = (1.0 - self.beta) * q * (pair.log_q - log_m)
+        return (self.beta * p * (pair.log_p - log_m) + of_q).sum(dim=-1), of_q
 
 
 @dataclass(frozen=True)
@@ -70,8 +80,13 @@ class SkewKL(ByRows):
     temperature: Positive = 1.0
 
     def rows(self, outputs: Outputs, targets: Targets, batch: Batch) -> Tensor:
-        log_p, log_q = _pair(outputs.logits, targets, self.temperature)
-        return self.temperature**2 * kl_rows(log_p, _log_mixture(log_p, log_q, self.skew))
+        return self.temperature**2 * targets.divergence(self, outputs.logits, self.temperature)
+
+    def measure(self, pair: Pair) -> tuple[Tensor, Tensor]:
+        p, q = pair.p, pair.q
+        mixture = _positive(torch.lerp(q, p, self.skew))
+        h = (self.skew - 1.0) * p * q / mixture
+        return (p * (pair.log_p - mixture.log())).sum(dim=-1), h
 
 
 @dataclass(frozen=True)
@@ -83,8 +98,13 @@ class SkewReverseKL(ByRows):
     temperature: Positive = 1.0
 
     def rows(self, outputs: Outputs, targets: Targets, batch: Batch) -> Tensor:
-        log_p, log_q = _pair(outputs.logits, targets, self.temperature)
-        return self.temperature**2 * kl_rows(log_q, _log_mixture(log_q, log_p, self.skew))
+        return self.temperature**2 * targets.divergence(self, outputs.logits, self.temperature)
+
+    def measure(self, pair: Pair) -> tuple[Tensor, Tensor]:
+        q = pair.q
+        mixture = _positive(torch.lerp(pair.p, q, self.skew))
+        parts = q * (pair.log_q - mixture.log())
+        return parts.sum(dim=-1), torch.addcdiv(parts, q * q, mixture, value=-self.skew)
 
 
 @dataclass(frozen=True)
@@ -95,8 +115,11 @@ class TVD(ByRows):
     temperature: Positive = 1.0
 
     def rows(self, outputs: Outputs, targets: Targets, batch: Batch) -> Tensor:
-        log_p, log_q = _pair(outputs.logits, targets, self.temperature)
-        return self.temperature**2 * 0.5 * (log_p.exp() - log_q.exp()).abs().sum(dim=-1)
+        return 0.5 * self.temperature**2 * targets.divergence(self, outputs.logits, self.temperature)
+
+    def measure(self, pair: Pair) -> tuple[Tensor, Tensor]:
+        difference = pair.q - pair.p
+        return difference.abs().sum(dim=-1), difference.sign().mul_(pair.q)
 
 
 @dataclass(frozen=True)
@@ -108,14 +131,17 @@ class Brier(ByRows):
     temperature: Positive = 1.0
 
     def rows(self, outputs: Outputs, targets: Targets, batch: Batch) -> Tensor:
-        log_p, log_q = _pair(outputs.logits, targets, self.temperature)
-        return self.temperature**2 * (log_p.exp() - log_q.exp()).square().sum(dim=-1)
+        return 2.0 * self.temperature**2 * targets.divergence(self, outputs.logits, self.temperature)
+
+    def measure(self, pair: Pair) -> tuple[Tensor, Tensor]:
+        difference = pair.q - pair.p
+        return 0.5 * difference.square().sum(dim=-1), pair.q * difference
 
 
-def _pair(logits: Tensor, targets: Targets, temperature: float) -> tuple[Tensor, Tensor]:
-    return targets.pair(torch.log_softmax(logits / temperature, dim=-1), temperature)
+def _log(mixture: Tensor) -> Tensor:
+    return _positive(mixture).log()
 
 
-def _log_mixture(log_a: Tensor, log_b: Tensor, share: float) -> Tensor:
-    """log(share a + (1 - share) b)."""
-    return torch.logaddexp(log_a + log(share), log_b + log(1.0 - share))
+def _positive(mixture: Tensor) -> Tensor:
+    """A mixture whose zeros are the least number there is: what it is multiplied by is 0 there."""
+    return mixture.clamp_min(torch.finfo(mixture.dtype).tiny)

@@ -6,17 +6,14 @@ but the logits, which the network keeps alive anyway, and allocates none but the
 Shape letters: R rows, K kept classes, C classes.
 """
 
-from collections.abc import Iterator
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from kdcache.labels.soft_labels import SoftLabels, Tail
+from kdcache.objectives.pieces import pieces, tempered
 from kdcache.objectives.sparse import LOG_ZERO, Answer, Shares
-
-PIECE = 2**17  # numbers that a core's cache holds a few times
-PIECE_ELSEWHERE = 2**25  # an accelerator wants few launches
 
 
 def fits(teacher: SoftLabels, logits: Tensor, temperature: float | Tensor) -> bool:
@@ -65,14 +62,14 @@ class _Sparse:
         return self.answer.divergence(*self.answer.look(log_q))
 
     def divergence(self, logits: Tensor, tau: float) -> Tensor:
-        pieces = list(_pieces(logits))
+        slices = list(pieces(logits))
         sums = [
-            (self.answer if len(pieces) == 1 else self.answer.piece(rows)).look(
-                torch.log_softmax(_tempered(logits[rows], tau), dim=-1)
+            (self.answer if len(slices) == 1 else self.answer.piece(rows)).look(
+                torch.log_softmax(tempered(logits[rows], tau), dim=-1)
             )
-            for rows in pieces
+            for rows in slices
         ]
-        columns = sums[0] if len(pieces) == 1 else [torch.cat(parts) for parts in zip(*sums, strict=True)]
+        columns = sums[0] if len(slices) == 1 else [torch.cat(parts) for parts in zip(*sums, strict=True)]
         return self.answer.divergence(*columns)
 
     def gradient(self, logits: Tensor, tau: float, scale: Tensor) -> Tensor:
@@ -86,8 +83,8 @@ class _Sparse:
         factor = mass * scale
         share = m / answer.tail_classes if m is not None and answer.tail == "uniform" else None
         offset = None if share is None else -share
-        for rows in _pieces(logits):
-            z, piece = _tempered(logits[rows], tau), gradient[rows]
+        for rows in pieces(logits):
+            z, piece = tempered(logits[rows], tau), gradient[rows]
             torch.softmax(z, dim=-1, out=piece)
             if offset is not None:
                 piece.mul_(factor[rows]).add_(offset[rows])  # addcmul broadcasts three times slower
@@ -127,15 +124,15 @@ class _Dense:
         return self._rows(slice(None), log_q)
 
     def divergence(self, logits: Tensor, tau: float) -> Tensor:
-        parts = [self._rows(rows, torch.log_softmax(_tempered(logits[rows], tau), dim=-1)) for rows in _pieces(logits)]
+        parts = [self._rows(rows, torch.log_softmax(tempered(logits[rows], tau), dim=-1)) for rows in pieces(logits)]
         return parts[0] if len(parts) == 1 else torch.cat(parts)
 
     def gradient(self, logits: Tensor, tau: float, scale: Tensor) -> Tensor:
         """scale [R, 1] times (q - p), [R, C]."""
         gradient = torch.empty_like(logits)
-        for rows in _pieces(logits):
+        for rows in pieces(logits):
             piece = gradient[rows]
-            torch.softmax(_tempered(logits[rows], tau), dim=-1, out=piece)
+            torch.softmax(tempered(logits[rows], tau), dim=-1, out=piece)
             piece.sub_(torch.softmax(self._tempered(rows), dim=-1)).mul_(scale[rows])
         return gradient
 
@@ -147,7 +144,7 @@ class _Dense:
         temperature = self.temperature
         if isinstance(temperature, Tensor):
             return self.logits[rows] / (temperature[rows, None] if temperature.ndim else temperature)
-        return _tempered(self.logits[rows], temperature)
+        return tempered(self.logits[rows], temperature)
 
 
 class _Drawn:
@@ -163,17 +160,17 @@ class _Drawn:
     def divergence(self, logits: Tensor, tau: float) -> Tensor:
         """The draws' mean logit less the normaliser: no log-probability of other classes is made."""
         parts = []
-        for rows in _pieces(logits):
-            z = _tempered(logits[rows], tau)
+        for rows in pieces(logits):
+            z = tempered(logits[rows], tau)
             parts.append(z.logsumexp(dim=-1) - z.gather(-1, self.draws[rows]).mean(dim=-1))
         return parts[0] if len(parts) == 1 else torch.cat(parts)
 
     def gradient(self, logits: Tensor, tau: float, scale: Tensor) -> Tensor:
         """scale [R, 1] times (q - share of the draws), [R, C]. A repeat takes its share once more."""
         gradient = torch.empty_like(logits)
-        for rows in _pieces(logits):
+        for rows in pieces(logits):
             piece = gradient[rows]
-            torch.softmax(_tempered(logits[rows], tau), dim=-1, out=piece)
+            torch.softmax(tempered(logits[rows], tau), dim=-1, out=piece)
             piece.mul_(scale[rows])
         return gradient.scatter_add_(-1, self.draws, (scale / -self.draws.shape[-1]).expand_as(self.draws))
 
@@ -188,13 +185,3 @@ def _target(teacher: SoftLabels, temperature: float | Tensor, tail: Tail) -> _Sp
         teacher.require_temperature(temperature)
         return _Drawn(teacher.draws.reshape(-1, teacher.draws.shape[-1]))
     return _Sparse(Answer.of(teacher.flat(), temperature, tail))
-
-
-def _tempered(values: Tensor, temperature: float) -> Tensor:
-    return values if temperature == 1 else values / temperature
-
-
-def _pieces(logits: Tensor) -> Iterator[slice]:
-    rows, classes = logits.shape
-    length = max(1, (PIECE if logits.device.type == "cpu" else PIECE_ELSEWHERE) // max(classes, 1))
-    return (slice(start, start + length) for start in range(0, max(rows, 1), length))

@@ -3,12 +3,15 @@
 from dataclasses import dataclass
 from typing import ClassVar
 
+import torch
 from torch import Tensor
 
+from kdcache.labels.spread import Spread
 from kdcache.objectives.batch import Batch
 from kdcache.objectives.by_rows import ByRows
 from kdcache.objectives.facts import BY_LOGIT, Facts
 from kdcache.objectives.outputs import Outputs
+from kdcache.objectives.pieces import tempered
 from kdcache.objectives.targets import Targets
 
 
@@ -26,5 +29,33 @@ class LogitMSE(ByRows):
     )
 
     def rows(self, outputs: Outputs, targets: Targets, batch: Batch) -> Tensor:
-        difference = targets.seen(outputs.logits - targets.logits())
-        return 0.5 * (difference - difference.mean(dim=-1, keepdim=True)).square().sum(dim=-1)
+        logits, target = outputs.logits, targets.logits()
+        if targets.masked:
+            logits, target = targets.seen(logits), Spread.of(targets.seen(target.dense()))
+        return targets.row_losses(_SquaredError(target.less_its_mean().flat()), logits)
+
+
+@dataclass(frozen=True)
+class _SquaredError:
+    """1/2 the sum of squares of a row of logits, less its mean, less the target's; a `closed_form.RowLoss`.
+
+    target: of mean 0, rows along one axis.
+    """
+
+    target: Spread
+
+    def plain(self, logits: Tensor) -> Tensor:
+        """The losses [R] of logits [R, C] for autograd."""
+        difference = logits - logits.mean(dim=-1, keepdim=True) - self.target.dense()
+        losses: Tensor = 0.5 * difference.square().sum(dim=-1)
+        return losses
+
+    def closed(self, logits: Tensor, tau: float) -> tuple[Tensor, Tensor]:
+        """The losses [R], and their gradient: the difference itself."""
+        logits = tempered(logits, tau)
+        mean = logits.mean(dim=-1, keepdim=True)
+        target = self.target.map(lambda values: values + mean)
+        difference = logits - target.base
+        if target.classes is not None and target.head is not None:
+            difference.scatter_(-1, target.classes, logits.gather(-1, target.classes) - target.head)
+        return 0.5 * torch.linalg.vector_norm(difference, dim=-1).square(), difference

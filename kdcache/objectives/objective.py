@@ -85,12 +85,11 @@ class Objective(nn.Module):
             return self._trusted(outputs, batch, values, self.trust.to(logits.dtype))
         if not w_ce and not w_kd:
             return logits.sum() * 0.0  # a step of a ramp that begins or ends at 0
-        loss = logits.new_zeros(())
-        if w_ce:
-            loss = loss + w_ce * hard_cross_entropy(outputs.class_logits, batch)
-        if w_kd:
-            loss = loss + w_kd * _one_number(self._term_loss(outputs, batch, values), self.term)
-        return loss
+        hard = w_ce * hard_cross_entropy(outputs.class_logits, batch) if w_ce else None
+        if not w_kd:
+            return cast("Tensor", hard)
+        soft = w_kd * _one_number(self._term_loss(outputs, batch, values), self.term)
+        return soft if hard is None else hard + soft
 
     def _trusted(self, outputs: Outputs, batch: Batch, values: dict[str, float], trust: Tensor) -> Tensor:
         shares = torch.where(batch.y >= 0, trust[batch.y.clamp_min(0)], 1.0)

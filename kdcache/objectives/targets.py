@@ -12,7 +12,10 @@ from torch import Tensor
 
 from kdcache.errors import InvalidInputError
 from kdcache.labels.soft_labels import SoftLabels, Tail
+from kdcache.labels.spread import Spread
+from kdcache.objectives.closed_form import RowLoss, row_losses
 from kdcache.objectives.fused import fits, kl_of_logits
+from kdcache.objectives.fused_divergences import Divergence, DivergenceLoss, Pair
 from kdcache.objectives.sparse import LOG_ZERO, drawn_cross_entropy, ghost_pair, sparse_kl
 
 Combine = Literal["probabilities", "logits", "predictions", "losses"]
@@ -44,7 +47,7 @@ class Targets:
             return drawn_cross_entropy(only, log_q, temperature)
         if only is not None and not only.COMPLETE:
             return sparse_kl(only, log_q, temperature, self.tail)
-        return kl_rows(*self.pair(log_q, temperature))
+        return kl_rows(self.log_probs(temperature), log_q)
 
     def kl_of_logits(self, logits: Tensor, temperature: float | Tensor, *, tau: float = 1.0) -> Tensor:
         """KL(p_T || softmax(logits / tau)) [B] in nats, logits [B, C]; one store takes the closed form of `fused`."""
@@ -52,12 +55,25 @@ class Targets:
             return kl_of_logits(self.teachers[0], logits, tau=tau, temperature=temperature, tail=self.tail)
         return self.kl(torch.log_softmax(logits / tau, dim=-1), temperature)
 
-    def pair(self, log_q: Tensor, temperature: float | Tensor) -> tuple[Tensor, Tensor]:
-        """Log-probabilities of teacher (at T) and student over the same outcomes: [B, C], or [B, K + 1] for a ghost."""
+    def divergence(self, divergence: Divergence, logits: Tensor, temperature: float) -> Tensor:
+        """A divergence [B] of softmax(logits / T) from p_T, logits [B, C]; a ghost tail's is of K + 1 outcomes."""
         only = self._only()
         if self.tail == "ghost" and only is not None and only.tail_classes:
-            return ghost_pair(only, log_q, temperature)
-        return self.log_probs(temperature), log_q
+            log_p, log_q = ghost_pair(only, torch.log_softmax(logits / temperature, dim=-1), temperature)
+            return divergence.measure(Pair(Spread.of(log_p), log_q))[0]
+        if only is None:
+            log_spread = Spread.of(self.log_probs(temperature))
+        else:
+            log_spread = only.log_spread(temperature, tail=self.tail).map(_floored)
+        return self.row_losses(DivergenceLoss(divergence, log_spread.flat()), logits, temperature)
+
+    def row_losses(self, loss: RowLoss, logits: Tensor, tau: float = 1.0) -> Tensor:
+        """The losses [B] of logits [B, C] over tau, in closed form where it covers the case, see `fused.fits`. The
+        loss knows rows along one axis."""
+        if logits.ndim > 2:
+            return self.row_losses(loss, logits.flatten(0, -2), tau).reshape(logits.shape[:-1])
+        closed = all(fits(teacher, logits, tau) for teacher in self.teachers)
+        return row_losses(loss, logits, tau) if closed else loss.plain(logits / tau)
 
     def log_probs(self, temperature: float | Tensor, *, labels: Tensor | None = None, which: int = 0) -> Tensor:
         """Log-probabilities [B, C] at T, FLOOR where there is no probability.
@@ -107,15 +123,15 @@ class Targets:
             return log_sum.exp()
         return (self.log_probs(1.0) / temperature).logsumexp(dim=-1).exp()
 
-    def logits(self) -> Tensor:
+    def logits(self) -> Spread:
         """Logits [B, C] up to a constant a row, FLOOR where masked. Tail classes lie about the tail's mean logit."""
         only = self._only()
-        return self.log_probs(1.0) if only is None else _all_logits(only, self.tail)
+        return Spread.of(self.log_probs(1.0)) if only is None else _logit_spread(only, self.tail)
 
     def deviation(self) -> Tensor:
         """Unbiased standard deviation [B] of a row's logits over its classes; the sketch gives the tail's part."""
         only = self._only()
-        logits = self.log_probs(1.0) if only is None else _all_logits(only, "uniform")
+        logits = self.log_probs(1.0) if only is None else _logit_spread(only, "uniform").dense()
         visible = self.seen(logits)
         squares = (visible - visible.mean(dim=-1, keepdim=True)).square().sum(dim=-1)
         if only is not None and only.tail_classes:
@@ -196,7 +212,7 @@ def _log_dense(
     dense: Tensor = teacher.log_dense(temperature, tail=tail)
     if labels is not None and tail != "none" and teacher.tail_classes:
         dense = _with_label(dense, teacher, temperature, labels, which)
-    return dense.clamp_min(FLOOR)
+    return _floored(dense)
 
 
 def _with_label(dense: Tensor, teacher: SoftLabels, temperature: float | Tensor, labels: Tensor, which: int) -> Tensor:
@@ -215,12 +231,15 @@ def _with_label(dense: Tensor, teacher: SoftLabels, temperature: float | Tensor,
     return log_p.scatter(-1, column, label_log_p[..., None])
 
 
-def _all_logits(teacher: SoftLabels, tail: Tail) -> Tensor:
+def _logit_spread(teacher: SoftLabels, tail: Tail) -> Spread:
     if teacher.tail_classes and tail not in ("uniform", "class-mean"):
         raise InvalidInputError(f"tail {tail!r} gives its classes no logits; use uniform or class-mean")
     offsets = _centred_shares(teacher) if teacher.tail_classes and tail == "class-mean" else None
-    logits: Tensor = teacher.all_logits(offsets)
-    return logits.clamp_min(FLOOR)
+    return teacher.logit_spread(offsets).map(_floored)
+
+
+def _floored(values: Tensor) -> Tensor:
+    return values.clamp_min(FLOOR)
 
 
 def _centred_shares(teacher: SoftLabels) -> Tensor:

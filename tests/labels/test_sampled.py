@@ -17,6 +17,7 @@ from kdcache.labels.full import FullEncoding
 from kdcache.labels.sampled import SampledEncoding, drawn, probabilities, uniforms
 from kdcache.labels.sampled_labels import SampledLabels
 from kdcache.labels.topk import TopKEncoding
+from kdcache.objectives.divergences import JSD
 from kdcache.objectives.targets import Targets, in_dtype, kl_rows
 from kdcache.store.plan import draw_words
 
@@ -167,7 +168,7 @@ UNKNOWN: dict[str, Callable[[SampledLabels], Any]] = {
     "best": lambda soft: soft.best(1),
     "prefix": lambda soft: soft.prefix(1),
     "reduced": lambda soft: soft.reduced(1, np.zeros((1, 1))),
-    "the other KL": lambda soft: Targets((soft.to(),), tail="ghost").pair(torch.zeros(40, 30), 2.0),
+    "the other KL": lambda soft: Targets((soft.to(),), tail="ghost").divergence(JSD(), torch.zeros(40, 30), 2.0),
     "an ensemble": lambda soft: Targets((soft.to(), soft.to())).kl(torch.zeros(40, 30), 2.0),
     "a power sum": lambda soft: Targets((soft.to(),)).power_sum(2.0),
 }

@@ -13,7 +13,7 @@ from kdcache.labels.full import FullLabels
 from kdcache.labels.reduction import reduce_topk
 from kdcache.labels.soft_labels import SoftLabels
 from kdcache.labels.topk_labels import TopKLabels
-from kdcache.objectives import fused
+from kdcache.objectives import fused, pieces
 from kdcache.objectives.kd import KD
 from kdcache.objectives.objective import Objective
 from kdcache.objectives.targets import Targets, in_dtype
@@ -61,14 +61,14 @@ def require_plain(teacher: SoftLabels, temperature: Any, tau: float, tail: Any) 
 def test_topk(monkeypatch: pytest.MonkeyPatch, subtests: pytest.Subtests) -> None:
     for piece, temperature, tail, (k, masked) in product(PIECES, [1.0, 1.7, 4.0, PER_ROW], TAILS, CASES):
         with subtests.test(piece=piece, temperature=temperature, tail=tail, k=k, masked=masked):
-            monkeypatch.setattr(fused, "PIECE", piece)
+            monkeypatch.setattr(pieces, "PIECE", piece)
             require_plain(topk(k, masked), temperature, 2.5, tail)
 
 
 def test_full(monkeypatch: pytest.MonkeyPatch, subtests: pytest.Subtests) -> None:
     for piece, temperature, masked in product(PIECES, [0.5, 4.0, PER_ROW], [(), (2, 9)]):
         with subtests.test(piece=piece, temperature=temperature, masked=masked):
-            monkeypatch.setattr(fused, "PIECE", piece)
+            monkeypatch.setattr(pieces, "PIECE", piece)
             require_plain(full(masked), temperature, 2.5, "uniform")
 
 
