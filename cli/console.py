@@ -160,6 +160,12 @@ def print_note(text: str) -> None:
     _err.print(escape(visible(text)))
 
 
+def print_first_note(*, quiet: bool) -> None:
+    """Say on stderr that torch is imported, which takes seconds, where it still has to be and someone listens."""
+    if not quiet and "torch" not in sys.modules:
+        print_note("importing torch ...")
+
+
 @contextmanager
 def stopping(as_json: bool) -> Iterator[StopRequest]:
     """While open, SIGTERM and Ctrl-C ask for a stop, see `stop_on_signals`."""

@@ -6,7 +6,7 @@ from typing import Annotated, Any
 import typer
 
 from kdcache.base.launch import launched
-from kdcache.cli.console import print_note, print_record, print_table, progress_bar, stopping
+from kdcache.cli.console import print_first_note, print_note, print_record, print_table, progress_bar, stopping
 from kdcache.cli.flags import with_flags
 from kdcache.pipelines.settings import ExtractSettings, load_settings
 
@@ -16,6 +16,9 @@ DryRun = Annotated[bool, typer.Option("--dry-run", help="Run a few batches and e
 @with_flags(ExtractSettings, "store", dry_run=DryRun)
 def command(flags: dict[str, Any], config: str | None, as_json: bool, dry_run: bool) -> None:
     settings = load_settings(ExtractSettings, flags, config)
+    is_first = launched().rank == 0
+    is_quiet = as_json or not is_first
+    print_first_note(quiet=is_quiet)
     if dry_run:
         from kdcache.pipelines.extract.dry_run import estimate
         from kdcache.pipelines.extract.sizes import outputs_text
@@ -38,8 +41,6 @@ def command(flags: dict[str, Any], config: str | None, as_json: bool, dry_run: b
         return
     from kdcache.pipelines.extract.stage import extract
 
-    is_first = launched().rank == 0
-    is_quiet = as_json or not is_first
     with stopping(as_json) as stop, progress_bar(quiet=is_quiet) as progress:
         announce = None if is_quiet else lambda sizes: print_note(sizes.text)
         summary = extract(settings, progress=progress, stop=stop, announce=announce)

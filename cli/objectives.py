@@ -1,7 +1,7 @@
 """`kdcache objectives` lists the losses that a student can be trained with."""
 
 import inspect
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -15,10 +15,10 @@ def command(
     ] = None,
     as_json: Json = False,
 ) -> None:
-    from kdcache.objectives.catalogue import TERMS, describe, names_in, term_class
+    from kdcache.objectives.listing import listing
 
     if name is None:
-        records = [describe(term) for term in TERMS]
+        records = [{key: value for key, value in record.items() if key != "text"} for record in listing().values()]
         if as_json:
             print_json(records)
         else:
@@ -26,10 +26,17 @@ def command(
             rows = [[record[column] for column in columns] for record in records]
             print_table(columns, rows, title="All are exact on full stores. More: kdcache objectives NAME")
         return
-    described = [{**describe(part), "text": inspect.getdoc(term_class(part)) or ""} for part in names_in(name)]
+    described = [dict(listing()[name])] if name in listing() else _described(name)
     if as_json:
         print_json(described if len(described) > 1 else described[0])
         return
     for record in described:
         print_line(record.pop("text") + "\n")
         print_record(record, as_json=False)
+
+
+def _described(name: str) -> list[dict[str, Any]]:
+    """The records of several objectives, and of the user's own: their code is imported."""
+    from kdcache.objectives.catalogue import describe, names_in, term_class
+
+    return [{**describe(part), "text": inspect.getdoc(term_class(part)) or ""} for part in names_in(name)]

@@ -5,7 +5,7 @@ from typing import Annotated, Any
 import typer
 
 from kdcache.base.launch import launched
-from kdcache.cli.console import print_note, print_record, progress_bar, stopping
+from kdcache.cli.console import print_first_note, print_note, print_record, progress_bar, stopping
 from kdcache.cli.flags import with_flags
 from kdcache.pipelines.settings import TrainSettings, load_settings
 
@@ -17,10 +17,11 @@ OldKD = Annotated[str | None, typer.Option("--w-kd", hidden=True)]
 def command(flags: dict[str, Any], config: str | None, as_json: bool, **old_weights: str | None) -> None:
     given_weights = {name: value for name, value in old_weights.items() if value is not None}  # which is refused
     settings = load_settings(TrainSettings, flags | given_weights, config)
+    is_first = launched().rank == 0
+    print_first_note(quiet=as_json or not is_first)
     from kdcache.pipelines.train.epoch_end import unannounced
     from kdcache.pipelines.train.stage import train
 
-    is_first = launched().rank == 0
     announce = unannounced if as_json else lambda end: print_note(end.text)
     with stopping(as_json) as stop, progress_bar(quiet=as_json or not is_first) as progress:
         tell = None if as_json else print_note

@@ -146,8 +146,11 @@ def test_the_store_side_needs_no_torch() -> None:
     assert not {"torch", "torchvision", "typer", "rich", "dask", "distributed"} & needed
 
 
-@pytest.mark.parametrize("given", [["--help"], ["extract", "--help"], ["train", "--help"]], ids=str)
-def test_help_imports_neither_torch_nor_zarr(given: list[str]) -> None:
+WITHOUT_TORCH = [["--help"], ["extract", "--help"], ["train", "--help"], ["objectives"], ["objectives", "tvd"]]
+
+
+@pytest.mark.parametrize("given", WITHOUT_TORCH, ids=str)
+def test_help_and_lists_import_neither_torch_nor_zarr(given: list[str]) -> None:
     needed = loaded(f"from kdcache.cli.app import main\ntry:\n    main({given!r})\nexcept SystemExit:\n    pass")
     assert "typer" in needed
     assert not {"torch", "zarr", "torchvision", "dask", "distributed"} & needed

@@ -79,7 +79,7 @@ def test_the_wheel_holds_every_module_and_owns_one_name(wheel: set[str]) -> None
     expected = {f"kdcache/{path.relative_to(ROOT)}" for path in sources("cli", "pipelines")}
     expected |= {path.relative_to(ROOT).as_posix() for path in sources("kdcache")}
     assert expected <= wheel
-    assert {"kdcache/py.typed", "kdcache/networks/imagenet_synsets.txt"} <= wheel
+    assert {"kdcache/py.typed", "kdcache/networks/imagenet_synsets.txt", "kdcache/objectives/listing.json"} <= wheel
     assert {f"kdcache/pipelines/compare/page.{kind}" for kind in ("html", "css", "js")} <= wheel
     tops = {name.split("/")[0] for name in wheel}
     assert {top for top in tops if not top.endswith(".dist-info")} == {"kdcache"}

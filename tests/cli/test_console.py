@@ -1,6 +1,8 @@
 """What a store says is shown as text: nothing that it holds reaches the terminal as a command."""
 
 import json
+import subprocess
+import sys
 
 import pytest
 
@@ -40,3 +42,30 @@ def test_json_is_escaped_and_says_the_same(capsys: pytest.CaptureFixture[str], n
     assert out.rstrip("\n").isprintable()
     assert err.rstrip("\n").isprintable()
     assert ("naïve 数" in out) == (name != "half a pair")  # of which no encoding has a sign: all are escaped then
+
+
+NO_TORCH = """
+import sys
+
+class NoTorch:
+    def find_spec(self, name, path=None, target=None):
+        if name == "torch":
+            raise ImportError("torch was asked for")
+
+sys.meta_path.insert(0, NoTorch())
+from kdcache.cli.app import main
+main()
+"""
+
+
+@pytest.mark.parametrize(
+    "words", ["train run --student a.b:c --data digits", "extract store --teacher a.b:c --data digits --views 1"]
+)
+def test_the_first_word_comes_before_the_import_of_torch_and_not_to_programs(words: str) -> None:
+    for flags, first in (((), "importing torch ..."), (("--json",), "")):
+        line = [sys.executable, "-c", NO_TORCH, *words.split(), *flags]
+        done = subprocess.run(line, capture_output=True, text=True, check=False)
+        assert "torch was asked for" in done.stderr
+        assert done.stderr.startswith(first)
+        assert ("importing" in done.stderr) == bool(first)
+        assert not done.stdout

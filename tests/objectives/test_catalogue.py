@@ -1,6 +1,7 @@
 """catalogue: names, keys and values are checked; every objective says where it is from and how exact it is."""
 
 import re
+from importlib.resources import files
 from itertools import product
 from typing import Any
 
@@ -19,6 +20,7 @@ from kdcache.objectives.catalogue import (
     parameters_of,
 )
 from kdcache.objectives.kd import KD
+from kdcache.objectives.listing import listing, records_of_classes, written
 from kdcache.objectives.objective import Objective
 from kdcache.objectives.ramps import Ramp
 from tests.kits.labels import batch_of, full_labels, real_student, topk_labels, value_and_gradient
@@ -99,6 +101,13 @@ def test_each_describes_itself(subtests: pytest.Subtests) -> None:
             assert said["objective"] == name
             assert set(said["settings"]) == set(parameters_of(name)) >= {"w_ce", "w_kd"}
             assert said["needs"] == ["store" if term.facts.teacher else "no teacher", *extra.get(name, [])]
+
+
+def test_the_listing_says_what_the_classes_say() -> None:
+    records = records_of_classes()
+    assert list(listing().values()) == records, "write it anew: python -m kdcache.objectives.listing"
+    text = files("kdcache.objectives").joinpath("listing.json").read_text("utf-8")
+    assert text == written(records)
 
 
 def test_the_temperatures_and_classes_that_a_term_asks_for_are_its_settings() -> None:
