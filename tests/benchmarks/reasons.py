@@ -64,18 +64,6 @@ REASONS = (
         "8 students side by side from a warm view cache / one that draws", "",
         "eight students' own steps are 2.4 times what one takes with its drawing; no drawing is left in it",
     ),
-    Reason(
-        "objectives / imports of torch and torchvision", "",
-        "the list is read off the objectives' classes, which import torch",
-    ),
-    Reason(
-        "first word of train / imports of torch and torchvision, wall time", "",
-        "the first word is said once all is imported",
-    ),
-    Reason(
-        "first word of extract / imports of torch and torchvision, wall time", "",
-        "the first word is said once all is imported",
-    ),
 )  # fmt: skip
 
 
