@@ -66,5 +66,9 @@ STUDY = Study(
         "itself the better one by .2 points, and has not begun to fit its rows too closely.",
         "ensemble": "Checkpoints of one training on a falling rate are near to one another: their mean is between "
         "them, and so is its student.",
+        "better, glyphs": "The teachers of twelve and of twenty epochs are alike (claim below), and so are their "
+        "students: whatever epoch from the eighth on, they gain 12.5 points.",
+        "ensemble, glyphs": "As above: three teachers that are alike have a mean that is like each of them.",
+        "teacher, glyphs": "On a falling rate the network has all but settled at epoch 12.",
     },
 )

@@ -64,6 +64,15 @@ REASONS = (
         "8 students side by side from a warm view cache / one that draws", "",
         "eight students' own steps are 2.4 times what one takes with its drawing; no drawing is left in it",
     ),
+    Reason(
+        "gather of 256 random rows, kdcache, from the files / tensorstore", "",
+        "both decode every chunk with a row whole; Python opens, checks and turns each of five files a block, some 40 "
+        "us a file, which tensorstore does in C++",
+    ),
+    Reason(
+        "load of a view by kdcache, CPU", "",
+        "half of it is blosc, the other half opens, checks, turns and packs; larger blocks have fewer files a row",
+    ),
 )  # fmt: skip
 
 
