@@ -50,9 +50,11 @@ def require_steady(teacher: Asked, inputs: Tensor, batch_logits: Tensor) -> tupl
         return ()  # refused when it is written, with the names of the samples
     spread = float((expected - expected.mean(dim=1, keepdim=True)).square().mean().sqrt())
     difference = float((expected - current).square().mean().sqrt())
+    rows = teacher.forward_rows
     problem = (
-        f"the teacher answers the same {len(inputs)} views otherwise in batches of 3 than in batches of "
-        f"{teacher.forward_rows or len(whole)}: the logits differ by {difference:.2g}, their spread is {spread:.2g}"
+        f"the teacher answers the same {len(inputs)} views otherwise in batches of 3 than in "
+        f"{f'one batch of {len(whole)}' if rows is None else f'batches of {rows}'}: the logits differ by "
+        f"{difference:.2g}, their spread is {spread:.2g}"
     )
     limit = STEADY[teacher.precision] * spread
     if difference > max(limit, TINY):

@@ -24,9 +24,12 @@ PRELOAD = ("kdcache.pipelines.extract.dask_worker", "kdcache.pipelines.extract.s
 
 
 @contextmanager
-def open_work(settings: ExtractSettings, launch: Launch, progress: Progress, stop: StopRequest) -> Iterator[BlockWork]:
-    """Open the engine that the settings ask for, and the work of an extraction on it. Afterwards the workers of a
-    cluster that goes on forget the job. Raises InvalidInputError, ClusterError."""
+def open_work(
+    settings: ExtractSettings, launch: Launch, progress: Progress, stop: StopRequest, fresh_address: str = ""
+) -> Iterator[BlockWork]:
+    """Open the engine that the settings ask for, and the work of an extraction on it. `fresh_address`: at which workers
+    have fresh processes forked. Afterwards the workers of a cluster that goes on forget the job. Raises
+    InvalidInputError, ClusterError."""
     gpus = tuple[str, ...] if settings.device.startswith("cpu") else visible_gpus
     with ExitStack() as stack:
         opening = open_engine(settings, gpus=gpus, dashboard=settings.dashboard, preload=PRELOAD, progress=progress)
@@ -36,7 +39,7 @@ def open_work(settings: ExtractSettings, launch: Launch, progress: Progress, sto
             stop.check(RESUME)  # Ctrl-C reaches processes that are being started, too
             raise
         if isinstance(engine, Cluster):
-            yield stack.enter_context(DaskBlocks(engine, settings).forgotten())
+            yield stack.enter_context(DaskBlocks(engine, settings, fresh_address).forgotten())
         else:
             yield LocalBlocks(settings, progress=progress, stop=stop, launch=launch)
 
@@ -46,8 +49,9 @@ class DaskBlocks:
 
     memory_bound = memory_peak = None
 
-    def __init__(self, engine: Cluster, settings: ExtractSettings) -> None:
+    def __init__(self, engine: Cluster, settings: ExtractSettings, fresh_address: str = "") -> None:
         self.engine, self._settings, self._name = engine, settings, f"kdcache-extract-{uuid.uuid4().hex}"
+        self._fresh_address = fresh_address
         self._is_placed = False
 
     @contextmanager
@@ -68,7 +72,7 @@ class DaskBlocks:
         by_name = {name: os.path.abspath(path) for name, path in paths.items() if path}
         settings = self._settings.model_copy(update=by_name)
         try:
-            self.engine.client.register_plugin(WorkerJob(settings, job.identity), name=self._name)
+            self.engine.client.register_plugin(WorkerJob(settings, job.identity, self._fresh_address), name=self._name)
         except Exception as error:
             advice = "install kdcache with all that it needs on every worker"
             raise ClusterError(
@@ -82,7 +86,7 @@ class DaskBlocks:
         from kdcache.pipelines.extract.dask_worker import see_store
 
         if fresh is not None:
-            fresh.close()
+            fresh.leave()
         self._segment = segment
         _require_none_failed(self.engine.everywhere(see_store, self._name))
 

@@ -29,7 +29,7 @@ SHARE = "put the store into a folder that all machines share, at one path"
 class WorkerJob(WorkerPlugin):
     """The job of one extraction on one worker, as a plugin of Dask. It is built when it is first needed and then kept,
     so data set and teacher are read once a worker. A second thread of the worker waits: a teacher answers one batch at
-    a time."""
+    a time. `fresh_address`: at which its fresh process is forked, "" where none is."""
 
     worker: str
     _lock: threading.Lock
@@ -38,8 +38,8 @@ class WorkerJob(WorkerPlugin):
     _fresh: FreshDraws | None
     _has_ended: bool
 
-    def __init__(self, settings: ExtractSettings, identity: Identity) -> None:
-        self.settings, self.identity = settings, identity
+    def __init__(self, settings: ExtractSettings, identity: Identity, fresh_address: str = "") -> None:
+        self.settings, self.identity, self.fresh_address = settings, identity, fresh_address
 
     def setup(self, worker: Worker) -> None:
         self.worker = f"{worker.address} ({socket.gethostname()})"
@@ -109,7 +109,7 @@ class WorkerJob(WorkerPlugin):
             )
         try:
             job = open_job(self.settings)
-            self._fresh = FreshDraws(self.settings)
+            self._fresh = FreshDraws(self.settings, address=self.fresh_address)
             self._fresh.begin(job)
         except Exception as error:
             problem = f"worker {self.worker} cannot build this extraction ({type(error).__name__}: {error})"

@@ -3,7 +3,6 @@ were, and were the same. Counters, caches, time and whatever else differs from p
 
 import copy
 import multiprocessing
-import os
 import subprocess
 import sys
 import threading
@@ -14,12 +13,12 @@ from typing import Any, Protocol
 import numpy as np
 
 from kdcache.base.arrays import Array, IntArray
-from kdcache.base.launch import NAMES
 from kdcache.base.memory import available_bytes, resident_bytes
 from kdcache.base.records import require_equal
 from kdcache.base.view_span import ViewSpan
 from kdcache.errors import InvalidInputError, KdcacheError, ReplayError
 from kdcache.networks.checks import probe_positions
+from kdcache.pipelines.extract.fresh_forks import SERVED, FreshForks, forked_at, fresh_environment
 from kdcache.pipelines.extract.fresh_process import Channel, Fingerprints, Opened, Question, Streams, serve
 from kdcache.pipelines.settings import ExtractSettings
 from kdcache.store.layout import SegmentLayout
@@ -31,7 +30,6 @@ from kdcache.views.workers import outlive_signals
 SHARE = 200  # rows (position, view), of which one is drawn again
 FEWEST = 8  # positions of a segment
 JOIN_SECONDS = 5.0
-NUMBERED = {*NAMES, "SLURM_PROCID", "SLURM_LOCALID", "OMPI_COMM_WORLD_RANK", "OMPI_COMM_WORLD_LOCAL_RANK"}
 BEGIN = "begin"
 ADVICE = (
     "something besides the sample and the global generators of torch, random and numpy decides (a counter, a cache, "
@@ -86,12 +84,6 @@ def start_process() -> tuple[Channel, Callable[[], None]]:
 launch: Launch = start_process
 
 
-def fresh_environment() -> dict[str, str]:
-    """This process's environment without what views must not depend on: numbers of processes, and hashes of texts."""
-    kept = {name: value for name, value in os.environ.items() if name not in NUMBERED}
-    return {**kept, "PYTHONHASHSEED": "random"}
-
-
 def start_forked(job: DrawnJob) -> tuple[Channel, Callable[[], None]]:
     """Fork a process, which has this one's data set and transform; for those that cannot be opened twice."""
     return start_in("fork", _serve_forked, job)
@@ -122,14 +114,29 @@ def _serve_forked(channel: Channel, job: DrawnJob) -> None:
 
 class FreshDraws:
     """A fresh process, and the questions that it was asked; it answers them in their order. One thread may ask while
-    another waits for answers. `rows` counts (position, view) pairs that were drawn again."""
+    another waits for answers. `rows` counts (position, view) pairs that were drawn again.
 
-    def __init__(self, settings: ExtractSettings) -> None:
+    The process is started, or forked at `address`, as `FreshForks` does. With `serves` other processes of this machine
+    may have theirs from there too, by this one's `address`; "" where none are forked.
+    """
+
+    def __init__(self, settings: ExtractSettings, *, address: str = "", serves: bool = False) -> None:
         self.settings, self.rows, self.notes = settings, 0, tuple[str, ...]()
         self._answers: dict[object, dict[int, Fingerprints | KdcacheError]] = {}
         self._asked: list[object] = []
         self._lock = threading.Lock()
-        self._channel, self._end = launch()
+        self._forks: FreshForks | None = None
+        if serves and SERVED and launch is start_process:
+            with suppress(OSError):  # a path may be too long for a socket
+                self._forks = FreshForks()
+        self.address = address if self._forks is None else self._forks.address
+        self._channel, self._end = self._start()
+
+    def _start(self) -> tuple[Channel, Callable[[], None]]:
+        if self.address:
+            with suppress(OSError):  # it may be gone, which forks
+                return forked_at(self.address)
+        return launch()
 
     def __enter__(self) -> "FreshDraws":
         return self
@@ -137,9 +144,15 @@ class FreshDraws:
     def __exit__(self, *error: object) -> None:
         self.close()
 
-    def close(self) -> None:
-        """End the process."""
+    def leave(self) -> None:
+        """End the process; others may be forked at `address` still."""
         self._end()
+
+    def close(self) -> None:
+        """End the process, and let no others be forked."""
+        self.leave()
+        if self._forks is not None:
+            self._forks.close()
 
     def begin(self, job: DrawnJob) -> None:
         """Let the process open data set and transform, and ask for the views of some samples."""

@@ -5,10 +5,14 @@ import itertools
 import os
 import pickle
 import queue
+import signal
+import socket
 import sys
 import threading
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
+from multiprocessing.connection import Connection
 from typing import Any, Protocol
 
 import numpy as np
@@ -26,6 +30,7 @@ from kdcache.store.whole_arrays import make_order
 from kdcache.views.draw import ViewDataset
 from kdcache.views.workers import begin_as_worker
 
+LOOK = 1.0  # seconds between two looks at whether the process that started it lives
 NUMBERS = 16  # of workers that the process takes itself for, in turn
 
 
@@ -69,6 +74,30 @@ def main(path: list[str]) -> None:
     os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
     os.dup2(2, 1)
     serve(Streams(requests, results), open_dataset)
+
+
+def fork(number: int, parent: int) -> None:
+    """The life of an interpreter that forks such a process for whoever connects, as `FreshForks` starts it: `number` of
+    the socket's descriptor, id of the process that started it."""
+    signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # forked ones leave nothing behind
+    listener = socket.socket(fileno=number)
+    listener.settimeout(LOOK)
+    while os.getppid() == parent:
+        with suppress(TimeoutError):
+            connection, _ = listener.accept()
+            if os.fork() == 0:
+                _serve_forked(listener, connection)
+            connection.close()
+
+
+def _serve_forked(listener: socket.socket, connection: socket.socket) -> None:
+    try:
+        signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+        listener.close()
+        connection.setblocking(True)
+        serve(Connection(connection.detach()), open_dataset)
+    finally:
+        os._exit(1)
 
 
 class Streams:

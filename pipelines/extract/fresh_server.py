@@ -7,7 +7,8 @@ from contextlib import contextmanager
 from multiprocessing import get_context
 
 from kdcache.pipelines.extract import fresh_draws
-from kdcache.pipelines.extract.fresh_draws import fresh_environment, start_in
+from kdcache.pipelines.extract.fresh_draws import start_in
+from kdcache.pipelines.extract.fresh_forks import fresh_environment
 from kdcache.pipelines.extract.fresh_process import Channel, open_dataset, serve
 from kdcache.views.workers import outlive_signals
 

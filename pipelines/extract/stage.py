@@ -4,6 +4,7 @@ import time
 from collections.abc import Callable
 from dataclasses import replace
 
+from kdcache.base.engine_settings import wants_dask
 from kdcache.base.launch import launched
 from kdcache.base.progress import Progress, StopRequest, silent
 from kdcache.networks.out_of_memory import naming_memory
@@ -44,8 +45,8 @@ def extract(
     settings = on_own_device(settings, launch)
     with (
         naming_memory(*BEFORE_BLOCKS),
-        FreshDraws(settings) as fresh,
-        open_work(settings, launch, progress, stop) as work,
+        FreshDraws(settings, serves=wants_dask(settings) and not settings.scheduler) as fresh,
+        open_work(settings, launch, progress, stop, fresh.address) as work,
     ):
         # Data set, teacher and the store that stands.
         job = open_job(settings, progress)

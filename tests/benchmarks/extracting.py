@@ -244,7 +244,7 @@ def ten_views(bench: Bench, jpegs: Path) -> Iterator[Figure]:
         views = 2 if bench.quick else 10
         blocks = contest(
             bench, decoder, 1, data=f"folder:{jpegs}", transform="imagenet",
-            data_set={"decoder": decoder, "limit": 128},
+            data_set={"decoder": decoder, "limit": 4 if bench.quick else 128},
             transform_set={"size": 64 if bench.quick else 224}, teacher=f"{HERE}:Null", top_k=20, views=str(views),
         )  # fmt: skip
         times, wall = compete({"draw": blocks.draw, "bare": blocks.bare_draw, "extract": blocks.extract}, bench.trials)

@@ -22,6 +22,14 @@ def jobs_alive() -> int:
     return sum(type(item) is job for item in gc.get_objects())
 
 
+def set_forward_rows(rows: int | None) -> None:
+    """Let teachers that are built in this process have forwards of so many rows; None: of whole batches, as on a
+    GPU."""
+    from kdcache.networks import teacher
+
+    teacher.CPU_ROWS = rows  # type: ignore[assignment]
+
+
 ROOT = Path(__file__).resolve().parents[2]
 
 FAILING = '''"""Digits and a convnet that fail in ways which a file beside this one names, once the checks are done."""

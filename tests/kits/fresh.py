@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from kdcache.pipelines.extract import fresh_draws, fresh_process
+from kdcache.pipelines.extract import fresh_draws, fresh_forks, fresh_process
 from kdcache.pipelines.extract.fresh_process import Channel, Fingerprints, Opened, Question
 from kdcache.pipelines.extract.job import Job
 from tests.kits.forks import forks
@@ -17,7 +17,7 @@ from tests.kits.forks import forks
 def start_forked() -> tuple[Channel, Callable[[], None]]:
     """A process that has imported kdcache, and nothing else of this one's."""
     ours, theirs = forks.Pipe()
-    process = forks.Process(target=serve, args=(theirs, fresh_draws.fresh_environment()), daemon=True)
+    process = forks.Process(target=serve, args=(theirs, fresh_forks.fresh_environment()), daemon=True)
     process.start()
     theirs.close()
 

@@ -3,6 +3,7 @@
 import os
 import threading
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -11,7 +12,8 @@ import pytest
 from kdcache.base.view_span import ViewSpan
 from kdcache.errors import InvalidInputError, MismatchError, ReplayError, SampleError
 from kdcache.pipelines.extract import fresh_draws
-from kdcache.pipelines.extract.fresh_draws import FreshDraws, fresh_environment
+from kdcache.pipelines.extract.fresh_draws import FreshDraws
+from kdcache.pipelines.extract.fresh_forks import fresh_environment
 from kdcache.pipelines.extract.fresh_process import Opened, Question
 from kdcache.pipelines.extract.job import Job, open_job
 from kdcache.store.layout import SegmentLayout
@@ -264,6 +266,17 @@ def test_what_lies_in_the_main_script_is_drawn_by_a_copy(
         fresh.require_begin()
         assert (script.sent, script.ended) == ([], 1)
         assert "defined in the main script" in fresh.notes[0]
+
+
+def test_where_nothing_forks_a_process_is_started(
+    monkeypatch: pytest.MonkeyPatch, stage: Stage, tmp_path: Path
+) -> None:
+    """A worker on another machine, or one that outlives the process that began the extraction."""
+    script = Script([])
+    monkeypatch.setattr(fresh_draws, "launch", lambda: (script, script.end))
+    with FreshDraws(stage.asked("never.kd"), address=str(tmp_path / "gone")):
+        assert not script.ended
+    assert script.ended
 
 
 def test_a_fresh_environment_has_no_rank_and_other_hashes(monkeypatch: pytest.MonkeyPatch) -> None:

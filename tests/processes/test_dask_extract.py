@@ -17,6 +17,7 @@ from kdcache.base import cluster as cluster_module
 from kdcache.base.cluster import Cluster, open_cluster
 from kdcache.errors import BlocksFailedError, ClusterError, InvalidInputError
 from kdcache.labels import encodings
+from kdcache.networks.teacher import CPU_ROWS
 from kdcache.pipelines.extract.dask_cluster import PRELOAD
 from kdcache.pipelines.extract.dask_worker import WorkerJob
 from kdcache.pipelines.extract.job import open_job
@@ -133,6 +134,17 @@ def test_a_block_that_fails_is_named_with_its_samples_and_the_rest_goes_on(
     assert alone.content_id == Store.open(path).content_id
 
 
+@pytest.fixture
+def whole_batches(cluster: Cluster) -> Iterator[None]:
+    """Forwards have whole batches, as on a GPU, here and on workers."""
+    for rows in (None, CPU_ROWS):
+        cluster_tasks.set_forward_rows(rows)
+        cluster.everywhere(cluster_tasks.set_forward_rows, rows)
+        if rows is None:
+            yield
+
+
+@pytest.mark.usefixtures("whole_batches")
 def test_out_of_memory_halves_a_worker_s_batches(stage: Stage, cluster: Cluster, tmp_path: Path, failing: Path) -> None:
     """Down to 64 rows; the bytes are those of batches of 64. With room for fewer, blocks fail by name."""
     asked = stage.asked(tmp_path / "digits.kd", teacher=f"{failing}/failing.py:net", **on(cluster))
