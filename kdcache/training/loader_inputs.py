@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 
 from kdcache.base.arrays import IntArray
+from kdcache.base.cache_options import UNCACHED
 from kdcache.base.progress import Progress, silent
 from kdcache.base.records import differences, require_equal
 from kdcache.base.view_span import ViewSpan, shown_spans
@@ -19,10 +20,10 @@ from kdcache.training.loader_options import FeedOptions, LabelOptions
 from kdcache.views.cache_keys import open_caches
 from kdcache.views.draw import ViewDataset
 from kdcache.views.other_data import other_data_error
-from kdcache.views.pixel_caches import NO_CACHES, PixelCaches
+from kdcache.views.pixel_caches import PixelCaches
 from kdcache.views.reading import as_extracted
 from kdcache.views.sources import Data
-from kdcache.views.transforms import stored_transform
+from kdcache.views.transforms import is_known, stored_transform
 
 
 def fitting(stores: Sequence[Store], data: Data, *, words: str = "", progress: Progress = silent) -> Data:
@@ -102,14 +103,20 @@ def view_dataset(
 ) -> ViewDataset:
     """The views of a data set in an order, drawn with the caches that the options name. There are none under drift that
     was accepted, for which another picture of a cache would pass."""
-    kinds, options = contents_of_stores(stores), feed.caches
-    caches = NO_CACHES
-    if accept_drift and (options.views or options.decoded):
+    kinds, options, transform = contents_of_stores(stores), feed.caches, feed.transform
+    checked = bool(stores) and all(store.identity.encoding.contents for store in stores)
+    if accept_drift and options != UNCACHED:
         caches = PixelCaches(notes=("nothing is cached: under drift that is accepted every view is drawn",))
-    elif options.views or options.decoded:
-        checked = bool(stores) and all(store.identity.encoding.contents for store in stores)
-        caches = open_caches(options, data, plan, kinds, checked=checked)
-    transform = feed.transform or stored_transform(plan.transform)
+    elif options.decoded and transform is not None and not is_known(transform):
+        caches = PixelCaches(
+            notes=(
+                "nothing is cached: a transform of your own may read more of a picture than its pixels; --view-cache "
+                "keeps its views, --decoded-cache serves torchvision's transforms alone",
+            )
+        )
+    else:
+        caches = open_caches(options, data, plan, kinds, checked=checked, is_preset=transform is None)
+    transform = transform or stored_transform(plan.transform)
     return ViewDataset(data.samples, order, plan, transform, kinds, data.ids, caches=caches)
 
 

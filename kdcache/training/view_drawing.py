@@ -46,7 +46,9 @@ class ViewDrawing:
     def __init__(self, dataset: ViewDataset, options: FeedOptions) -> None:
         self.dataset, self.options = dataset, options
         self._preparation: Preparation | None = None
-        self.rows = self.served = 0  # rows that were drawn so far, and those of them that a cache gave
+        self.rows = self.served = 0  # rows that were drawn so far, and those of them that a cache of views gave
+        self.row_bytes = 0  # of a view
+        self.distrusts = False  # true once rows of a cache were not the store's
 
     def stream(self, batches: Iterable[BatchRows]) -> Generator[tuple[BatchRows, BatchImages]]:
         """Each batch with its images. The workers end with the stream, or when it is closed."""
@@ -58,17 +60,21 @@ class ViewDrawing:
             assert next(items, None) is None
 
     def compared(self, batch: BatchRows, images: BatchImages, compare: Callable[[DrawnRows], None]) -> BatchImages:
-        """The images of a batch once `compare` finds their rows to be the store's. Where it does not, and some are a
-        cache's, which may have another picture, the batch is drawn from its samples. Raises what `compare` raises."""
-        self.rows, self.served = self.rows + len(images.drawn.positions), self.served + images.served
-        try:
-            compare(images.drawn)
-        except ReplayError:
-            if not images.served:
-                raise
-            self.served -= images.served
-            images = self._images(batch, self.dataset.afresh()[_request(self.dataset, batch)])
-            compare(images.drawn)
+        """The images of a batch once `compare` finds their rows to be the store's. Where it does not, and caches serve,
+        which may have other pictures, this batch and all that follow are drawn from their samples. Raises what
+        `compare` raises."""
+        self.rows += len(images.drawn.positions)
+        if not self.distrusts:
+            try:
+                compare(images.drawn)
+                self.served += images.served
+                return images
+            except ReplayError:
+                if not self.dataset.caches.serve:
+                    raise
+            self.distrusts = True
+        images = self._images(batch, self.dataset.afresh()[_request(self.dataset, batch)])
+        compare(images.drawn)
         return images
 
     def spread_views(self, order: BatchOrder, rows: int) -> dict[str, Tensor]:
@@ -84,6 +90,7 @@ class ViewDrawing:
 
     def _images(self, batch: BatchRows, drawn: Drawn) -> BatchImages:
         count, mixing = len(batch.positions), drawn.mixing[0]
+        self.row_bytes = drawn.images[0, 0].nbytes
         images = self._prepared(drawn.images[0])
         images = mix_rows(images, mixing, drawn.request.positions, count, self.dataset.plan.mix)
         rows = DrawnRows(drawn.request.positions, drawn.pixels[0], drawn.contents)

@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any, Literal, cast, get_args
 
 from kdcache.base.canonical import canonical_json, sha256_hex
-from kdcache.places.create_only import TEMPORARY, WRITE, CannotRefuseError, claim, discard
+from kdcache.places.create_only import TEMPORARY, WRITE, claim, discard
 from kdcache.places.trusted_folder import FOLDER, FULL, is_trusted, open_trusted
 
 Kind = Literal["views", "decoded"]
@@ -46,6 +46,7 @@ class CacheFolder:
         self.name = sha256_hex(self._record)[:32]
         self._descriptor, self._process = -1, -1
         self._refused = 0  # bytes of the smallest file that there was no room for; 0 while there was
+        self.problem = ""  # why nothing more is kept, where the disk or the folder let it down
 
     def __getstate__(self) -> dict[str, Any]:
         return {**self.__dict__, "_descriptor": -1, "_process": -1}
@@ -65,14 +66,23 @@ class CacheFolder:
         self._descriptor = self._process = -1
 
     def begin(self) -> None:
-        """Open the folder, made where it is missing. Raises InvalidInputError where it is not this user's alone."""
+        """Open the folder, made where it is missing, and count its bytes anew. Raises InvalidInputError where it is not
+        this user's alone, and OSError where it cannot be made."""
         self._folder()
+        with suppress(OSError), self._locked() as lock:  # on a disk that is read only
+            _write_number(lock, self.used())
 
     def open(self, name: str) -> int | None:
-        """Descriptor of a file, to read and to write, or None: where there is none, or others could change it."""
-        try:
-            descriptor = os.open(name, os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=self._folder())
-        except OSError:
+        """Descriptor of a file, to read and, unless the disk is read only, to write; None where there is none, or
+        others could change it."""
+        for access in (os.O_RDWR, os.O_RDONLY):
+            try:
+                descriptor = os.open(name, access | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=self._folder())
+                break
+            except OSError as error:
+                if error.errno not in (errno.EROFS, errno.EACCES):
+                    return None
+        else:
             return None
         status = os.fstat(descriptor)
         if stat.S_ISREG(status.st_mode) and is_trusted(status):
@@ -82,27 +92,38 @@ class CacheFolder:
 
     def make(self, name: str, size: int, write: Callable[[int], None]) -> bool:
         """Make a file of `size` bytes, which `write` fills through its descriptor, unless there is one of that name.
-        False where there is no room for it."""
-        if self._refused and size >= self._refused:
+        False where there is no room for it, and once the disk or the folder failed."""
+        if self.problem or self.refuses(size):
             return False
         try:
             with self._room(size) as has_room:
                 if has_room:
                     self._write(name, write)
                     return True
-        except OSError as error:  # a disk that is full meanwhile, or that a cache cannot be kept on
-            if error.errno not in FULL and not isinstance(error, CannotRefuseError):
-                raise
+        except OSError as error:
+            if error.errno not in FULL:  # the folder is gone, say, or the disk is read only
+                self.problem = f"{self.root} cannot be written ({error.strerror or error})"
+                return False
         self._refused = size
         return False
 
+    def refuses(self, size: int) -> bool:
+        """True where a file of no more bytes had no room before."""
+        return 0 < self._refused <= size
+
     def remove(self, name: str) -> None:
-        """Remove a file; one that is gone stays gone. Whoever has it mapped keeps what it has."""
-        discard(self._folder(), name)
+        """Remove a file, where that can be done. Whoever has it mapped keeps what it has."""
+        with suppress(OSError):
+            discard(self._folder(), name)
 
     def names(self) -> list[str]:
         """The files of this key, but for its record and those that are being written."""
         return [name for name in os.listdir(self._folder()) if name != KEY and not name.startswith(TEMPORARY)]
+
+    def largest(self) -> int:
+        """The bytes of the largest file of this key; 0 where there is none."""
+        folder = self._folder()
+        return max((_size(name, folder) for name in self.names()), default=0)
 
     def used(self) -> int:
         """The bytes of the files of all keys, of views and of decoded images."""
@@ -135,9 +156,10 @@ class CacheFolder:
                 break
             os.close(descriptor)  # it was removed while it was being opened
         self._descriptor, self._process = descriptor, os.getpid()
-        os.utime(descriptor)
-        if KEY not in os.listdir(descriptor):
-            self._write(KEY, lambda file: os.write(file, self._record))
+        with suppress(OSError):  # on a disk that is full or read only
+            os.utime(descriptor)
+            if KEY not in os.listdir(descriptor):
+                self._write(KEY, lambda file: os.write(file, self._record))
         return descriptor
 
     @contextmanager
@@ -145,18 +167,23 @@ class CacheFolder:
         """Whether there is room for so many bytes, for which other keys go where need be. Nobody else takes room
         meanwhile; afterwards the bytes count."""
         self._folder()
-        lock = os.open(self.root / ROOM, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
-        try:
-            with suppress(OSError):
-                fcntl.flock(lock, fcntl.LOCK_EX)
+        with self._locked() as lock:
             text = os.pread(lock, 32, 0)
             used = int(text) if text.isdigit() else self.used()
             if not self._fits(used + size, size):
                 used = self._remove_unused(size)
             has_room = self._fits(used + size, size)
+            _write_number(lock, used + size * has_room)  # before the file: who is killed counts too much
             yield has_room
-            os.ftruncate(lock, 0)
-            os.pwrite(lock, str(used + size * has_room).encode(), 0)
+
+    @contextmanager
+    def _locked(self) -> Iterator[int]:
+        """Descriptor of the file of the bytes of all keys, which nobody else has meanwhile."""
+        lock = os.open(self.root / ROOM, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+        try:
+            with suppress(OSError):  # on a file system without such locks
+                fcntl.flock(lock, fcntl.LOCK_EX)
+            yield lock
         finally:
             os.close(lock)
 
@@ -186,11 +213,12 @@ class CacheFolder:
             for key in sorted(keys, key=lambda key: os.fstat(key.descriptor).st_mtime):
                 if self._fits(used + size, size):
                     break
-                if not _is_in_use(key.descriptor):
-                    used -= _bytes_in(key.descriptor)
-                    for name in os.listdir(key.descriptor):
-                        discard(key.descriptor, name)
-                    os.rmdir(key.name, dir_fd=key.parent)
+                if key.name != self.name and not _is_in_use(key.descriptor):
+                    with suppress(OSError):  # files that are no cache's
+                        for name in os.listdir(key.descriptor):
+                            discard(key.descriptor, name)
+                        os.rmdir(key.name, dir_fd=key.parent)
+                    used = self.used()
         return used
 
     @contextmanager
@@ -222,21 +250,29 @@ class _Key:
 
 
 def _is_in_use(folder: int) -> bool:
-    """True for an open folder that a process uses; where it does not, this descriptor holds it from now on."""
+    """True for an open folder that a process uses, or may use, where the file system has no such locks; where none
+    does, this descriptor holds it from now on."""
     try:
         fcntl.flock(folder, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError as error:
-        return error.errno in (errno.EWOULDBLOCK, errno.EACCES)
+    except OSError:
+        return True
     return False
+
+
+def _write_number(file: int, number: int) -> None:
+    os.ftruncate(file, 0)
+    os.pwrite(file, str(number).encode(), 0)
 
 
 def _bytes_in(folder: int) -> int:
     """The bytes of all files in an open folder."""
-    total = 0
-    for name in os.listdir(folder):
-        with suppress(FileNotFoundError):
-            total += os.stat(name, dir_fd=folder, follow_symlinks=False).st_size
-    return total
+    return sum(_size(name, folder) for name in os.listdir(folder))
+
+
+def _size(name: str, folder: int) -> int:
+    with suppress(FileNotFoundError):  # removed since
+        return os.stat(name, dir_fd=folder, follow_symlinks=False).st_size
+    return 0
 
 
 def _is_abandoned(name: str, folder: int) -> bool:

@@ -31,15 +31,21 @@ VERSIONS = ("kdcache", "torch", "torchvision", "pillow", "numpy")
 
 
 def open_caches(
-    options: CacheOptions, data: Data, plan: ViewPlan, contents: Sequence[Contents], *, checked: bool
+    options: CacheOptions,
+    data: Data,
+    plan: ViewPlan,
+    contents: Sequence[Contents],
+    *,
+    checked: bool,
+    is_preset: bool = True,
 ) -> PixelCaches:
     """The caches of a data set under a view plan. `contents`: what content fingerprints are taken over; `checked`: a
-    store compares pixels and contents of each row with its own. Raises InvalidInputError for a folder of another
-    user."""
+    store compares pixels and contents of each row with its own; `is_preset`: the transform is the plan's own preset, as
+    far as the caller knows. Raises InvalidInputError for a folder of another user."""
     if not (options.views or options.decoded):
         return NO_CACHES
     pictures = None if checked else files_digest(data.samples)
-    if not checked and (pictures is None or plan.transform.name not in PRESETS):
+    if not checked and (pictures is None or not is_preset or plan.transform.name not in PRESETS):
         what = "transform" if pictures is not None else "data set"
         return PixelCaches(
             notes=(
@@ -61,9 +67,13 @@ def open_caches(
         views = ViewCache(CacheFolder(_absolute(options.views), "views", {**key, **drawn}, limit), len(data))
     if options.decoded:
         decoded = DecodedCache(CacheFolder(_absolute(options.decoded), "decoded", key, limit), len(data))
-    for cache in (views, decoded):
-        if cache is not None:
-            cache.folder.begin()
+    try:
+        for cache in (views, decoded):
+            if cache is not None:
+                cache.folder.begin()
+    except OSError as error:
+        folder = options.views or options.decoded
+        return PixelCaches(notes=(f"nothing is cached: {folder} cannot be opened ({error.strerror})",))
     return PixelCaches(views, decoded)
 
 

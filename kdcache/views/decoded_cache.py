@@ -24,16 +24,16 @@ TENSOR = len(MODES)
 
 
 class DecodedCache:
-    """Decoded samples by their index, of `samples`, under a folder's key. `reads` False: they are kept, none is
+    """Decoded samples by their index, of `samples`, under a folder's key. `serves` False: they are kept, none is
     served."""
 
-    def __init__(self, folder: CacheFolder, samples: int, *, reads: bool = True) -> None:
-        self.folder, self.samples, self.reads = folder, samples, reads
+    def __init__(self, folder: CacheFolder, samples: int, *, serves: bool = True) -> None:
+        self.folder, self.samples, self.serves = folder, samples, serves
         self._seed = int(folder.name[:16], 16)
 
-    def unread(self) -> "DecodedCache":
+    def keeping(self) -> "DecodedCache":
         """The same cache, of which nothing is served."""
-        return DecodedCache(self.folder, self.samples, reads=False)
+        return DecodedCache(self.folder, self.samples, serves=False)
 
     def get(self, index: int) -> tuple[Any, Fingerprints] | None:
         """The image of a sample and its content fingerprints; None where it is not here, whole."""
@@ -44,6 +44,8 @@ class DecodedCache:
             if (size := os.fstat(descriptor).st_size) <= HEAD.size:
                 return None
             memory = mmap.mmap(descriptor, size, prot=mmap.PROT_READ)
+        except OSError:  # no memory or no descriptor for the map
+            return None
         finally:
             os.close(descriptor)
         magic, mark, form, *axes, first, second = HEAD.unpack_from(memory)
@@ -68,7 +70,7 @@ class DecodedCache:
                 file.write(head)
                 file.write(pixels.data)
 
-        if not self.reads:
+        if not self.serves:
             self.folder.remove(_name(index))
         return self.folder.make(_name(index), HEAD.size + pixels.nbytes, write)
 

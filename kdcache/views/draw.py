@@ -20,7 +20,7 @@ from torch import Tensor
 from kdcache.base.arrays import IntArray
 from kdcache.base.user_code import sample_error
 from kdcache.base.view_span import ViewSpan
-from kdcache.errors import SampleError
+from kdcache.errors import InvalidInputError, SampleError
 from kdcache.labels.encoding import Contents
 from kdcache.store.plan import ViewPlan, key_word
 from kdcache.views.contents import (
@@ -94,13 +94,18 @@ class ViewDataset(torch.utils.data.Dataset[Drawn]):
         contents = {kind: np.empty(len(request.positions), dtype=np.uint32) for kind in self.contents}
         indices = self.order[request.positions].tolist()
         missing: Sequence[int] = range(len(indices))
-        if (cache := self.caches.views) is not None and cache.reads:
+        if (cache := self.caches.views) is not None and cache.serves:
             missing, fingerprints = cache.serve(request.views, indices, stack.put)
             put_fingerprints(contents, fingerprints)
             stack.served = len(indices) - len(missing)
         with drawing() if missing else nullcontext():
-            for row in missing:
-                self._fill(stack, row, indices[row], contents)
+            try:
+                for row in missing:
+                    self._fill(stack, row, indices[row], contents)
+            except InvalidInputError:  # views of two sizes
+                if not stack.served:
+                    raise
+                return self.afresh()[request]
         return stack.result(contents)
 
     def _fill(self, stack: ViewStack, row: int, index: int, contents: ContentArrays) -> None:
@@ -126,7 +131,7 @@ class ViewDataset(torch.utils.data.Dataset[Drawn]):
     def filling(self, caches: PixelCaches) -> "ViewDataset":
         """The same views, all of them drawn; these caches keep what is drawn."""
         dataset = copy.copy(self)
-        dataset.caches = caches.unread()
+        dataset.caches = caches.keeping()
         return dataset
 
     def _draw(self, image: Any, index: int, view: int) -> Array:
@@ -148,7 +153,7 @@ class ViewDataset(torch.utils.data.Dataset[Drawn]):
 
     def _decoded(self, index: int, row: int, contents: ContentArrays) -> Any:
         cache = self.caches.decoded
-        if cache is not None and cache.reads and (stored := cache.get(index)) is not None:
+        if cache is not None and cache.serves and (stored := cache.get(index)) is not None:
             image, fingerprints = stored
             for kind, value in zip(sorted(contents), fingerprints, strict=False):
                 contents[kind][row] = value

@@ -6,9 +6,11 @@ the digest of dtype, shape and pixels. It is compared with that of the pixels th
 half written, or of another key, is no row.
 """
 
+import fcntl
 import math
 import mmap
 import os
+import resource
 import struct
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Sequence
@@ -30,26 +32,29 @@ HEAD = struct.Struct("<8sIIII")  # magic, rows, channels, height, width
 MAGIC = b"kdviews1"
 ROWS = 1024  # of a file
 FILES = 256  # of a view, at most: of larger data sets they have more rows
-OPEN = 600  # files that a process has mapped
+OPEN = 300  # files that a cache has mapped, each with a descriptor; fewer where the process may have few of these
+SHARE = 4  # of a process's descriptors: one part in so many
 ALIGNED = 64  # bytes at whose multiples pixels begin
 
 
 class ViewCache:
-    """Rows of views of a data set of `samples` samples, by the key of its folder. `reads` False: rows are kept, and
+    """Rows of views of a data set of `samples` samples, by the key of its folder. `serves` False: rows are kept, and
     none is served."""
 
-    def __init__(self, folder: CacheFolder, samples: int, *, reads: bool = True) -> None:
-        self.folder, self.samples, self.reads = folder, samples, reads
+    def __init__(self, folder: CacheFolder, samples: int, *, serves: bool = True) -> None:
+        self.folder, self.samples, self.serves = folder, samples, serves
         self._seed = int(folder.name[:16], 16)
         self._rows = rows_a_file(samples)
         self._files: OrderedDict[tuple[int, int], _File] = OrderedDict()
+        self._absent: set[tuple[int, int]] = set()  # files that could not be made
+        self._most = min(OPEN, resource.getrlimit(resource.RLIMIT_NOFILE)[0] // SHARE)
 
     def __getstate__(self) -> dict[str, Any]:
         return {**self.__dict__, "_files": OrderedDict()}
 
-    def unread(self) -> "ViewCache":
+    def keeping(self) -> "ViewCache":
         """The same cache, of which nothing is served."""
-        return ViewCache(self.folder, self.samples, reads=False)
+        return ViewCache(self.folder, self.samples, serves=False)
 
     def serve(self, views: Iterable[int], indices: Sequence[int], put: Put) -> tuple[list[int], Array]:
         """Hand the views of samples to `put`, and return the rows [M] of those that are not all here, and the content
@@ -76,8 +81,13 @@ class ViewCache:
         block, place = divmod(index, self._rows)
         if pixels.dtype != np.uint8:
             return False
-        file = self._file(view, block) or self._made(view, block, pixels.shape)
-        if file is None or file.pixels.shape[1:] != pixels.shape:
+        file = self._file(view, block)
+        if file is not None and file.pixels.shape[1:] != pixels.shape:
+            del self._files[view, block]
+            self.folder.remove(_name(view, block))
+            file = None
+        file = file or self._made(view, block, pixels.shape)
+        if file is None or file.pixels.shape[1:] != pixels.shape or file.marks.readonly:
             return False
         contents = fingerprints[0] | fingerprints[1] << 32
         file.marks[place] = 0  # of a row that is written again
@@ -98,17 +108,20 @@ class ViewCache:
         return sum(self._file(view, block) is not None for view in views for block in blocks), len(views) * len(blocks)
 
     def _file(self, view: int, block: int) -> "_File | None":
-        if (file := self._files.get((view, block))) is not None:
+        if (file := self._files.get((view, block))) is not None or (view, block) in self._absent:
             return file
         descriptor = self.folder.open(_name(view, block))
         if descriptor is None:
             return None
-        file = _File.mapped(descriptor, self._rows_of(block))
+        try:
+            file = _File.mapped(descriptor, self._rows_of(block))
+        except OSError:  # no memory or no descriptor for the map
+            return None
         if file is None:
             self.folder.remove(_name(view, block))
             return None
         self._files[view, block] = file
-        if len(self._files) > OPEN:
+        if len(self._files) > self._most:
             self._files.popitem(last=False)
         return file
 
@@ -120,7 +133,10 @@ class ViewCache:
             _allocate(descriptor, size)
             os.pwrite(descriptor, HEAD.pack(MAGIC, rows, *shape), 0)
 
-        return self._file(view, block) if self.folder.make(_name(view, block), size, write) else None
+        if self.folder.make(_name(view, block), size, write):
+            return self._file(view, block)
+        self._absent.add((view, block))
+        return None
 
     def _rows_of(self, block: int) -> int:
         return min(self._rows, self.samples - block * self._rows)
@@ -147,7 +163,9 @@ class _File:
             magic, *shape = HEAD.unpack(head)
             if magic != MAGIC or shape[0] != rows or file_size(rows, math.prod(shape[1:])) != size:
                 return None
-            return cls(mmap.mmap(descriptor, size), tuple(shape))
+            is_read_only = fcntl.fcntl(descriptor, fcntl.F_GETFL) & os.O_ACCMODE == os.O_RDONLY
+            access = mmap.ACCESS_READ if is_read_only else mmap.ACCESS_WRITE
+            return cls(mmap.mmap(descriptor, size, access=access), tuple(shape))
         finally:
             os.close(descriptor)
 

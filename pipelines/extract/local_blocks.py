@@ -10,7 +10,6 @@ from itertools import islice
 
 import torch
 
-from kdcache.base.cache_options import CacheOptions
 from kdcache.base.engine import LOCAL, Engine
 from kdcache.base.launch import ALONE, Launch
 from kdcache.base.memory import peak_rss_bytes
@@ -21,6 +20,7 @@ from kdcache.networks.extract_block import BlockAnswer, BlockExtractor
 from kdcache.networks.out_of_memory import naming_memory
 from kdcache.pipelines.extract.block_report import RESUME, THIS_PROCESS, BlockReport, RowProgress, rows_of
 from kdcache.pipelines.extract.earlier_contents import EarlierContents
+from kdcache.pipelines.extract.filled_caches import filled_caches
 from kdcache.pipelines.extract.fresh_draws import FreshDraws
 from kdcache.pipelines.extract.job import Job, naming_samples
 from kdcache.pipelines.extract.smaller_batches import half, memory_words
@@ -28,7 +28,6 @@ from kdcache.pipelines.settings import ExtractSettings
 from kdcache.store.plan import GROUP
 from kdcache.store.segment import Segment
 from kdcache.training.process_group import own_device
-from kdcache.views.cache_keys import open_caches
 from kdcache.views.draw import ViewDataset
 from kdcache.views.view_stack import Drawn
 from kdcache.views.workers import draw_requests
@@ -93,11 +92,7 @@ class LocalBlocks:
     @cached_property
     def dataset(self) -> ViewDataset:
         """The views, which a cache keeps where one is named."""
-        options = CacheOptions(views=self.settings.fill_view_cache, gigabytes=self.settings.view_cache_gb)
-        kinds = self.job.identity.encoding.kinds_of_contents
-        return self.job.dataset.filling(
-            open_caches(options, self.job.data, self.job.identity.plan, kinds, checked=True)
-        )
+        return self.job.dataset.filling(filled_caches(self.job, self.settings))
 
     @cached_property
     def earlier_contents(self) -> EarlierContents:

@@ -2,17 +2,19 @@
 
 import copy
 import time
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import torch
 
 from kdcache.base.view_span import ViewSpan
+from kdcache.errors import KdcacheError
 from kdcache.pipelines.settings import TrainSettings
 from kdcache.training.batch_stream import BatchStream
 from kdcache.training.view_drawing import ViewDrawing
-from kdcache.views.pixel_caches import NO_CACHES
-from kdcache.views.view_cache import cached_bytes
+from kdcache.views.pixel_caches import NO_CACHES, room_notes
+from kdcache.views.view_cache import cached_bytes, file_size
 from kdcache.views.view_stack import ViewRequest
 
 TRIED = 16  # views that are drawn to see how long they take
@@ -20,7 +22,7 @@ WORTH = 60.0  # seconds of drawing that a cache would save, for which it is name
 
 
 @dataclass(frozen=True)
-class Drawing:
+class DrawingCost:
     """The drawing of one view of all samples: its seconds on one core, and the bytes that it takes in a cache; 0 for
     views that are not of 8 bits."""
 
@@ -29,7 +31,7 @@ class Drawing:
     bytes: int
 
     @classmethod
-    def tried(cls, drawing: ViewDrawing, view: int) -> "Drawing":
+    def tried(cls, drawing: ViewDrawing, view: int) -> "DrawingCost":
         """As some samples show, which are drawn for it."""
         dataset = copy.copy(drawing.dataset)
         dataset.caches = NO_CACHES
@@ -46,10 +48,13 @@ def cache_text(settings: TrainSettings, stream: BatchStream) -> str:
     """What a cache of views costs and gains in a training, or why there is none. Empty where none is named, and none
     would save a minute."""
     views = stream.cycle[: stream.epochs]
-    drawings = [Drawing.tried(drawing, views[0]) for drawing in stream.drawings]
-    seconds = sum(drawing.seconds for drawing in drawings)
-    size = len(views) * sum(drawing.bytes for drawing in drawings)
-    rows = sum(drawing.samples for drawing in drawings)
+    try:
+        costs = [DrawingCost.tried(drawing, views[0]) for drawing in stream.drawings]
+    except KdcacheError:  # of a struck sample, or of what the first epoch will name
+        return ""
+    seconds = sum(cost.seconds for cost in costs)
+    size = len(views) * sum(cost.bytes for cost in costs)
+    rows = sum(cost.samples for cost in costs)
     what = f"{len(views)} view{'s' * (len(views) > 1)} of {rows:,} samples"
     saved = seconds * (stream.epochs - len(views))
     if not settings.view_cache:
@@ -69,23 +74,19 @@ def cache_text(settings: TrainSettings, stream: BatchStream) -> str:
 
 def cache_notes(stream: BatchStream) -> list[str]:
     """Why caches that were named do not hold all that a training drew."""
-    notes: list[str] = []
     views = stream.cycle[: stream.epochs]
-    for drawing in stream.drawings:
-        caches = drawing.dataset.caches
-        notes += caches.notes
-        for cache, kept in ((caches.views, "files of views"), (caches.decoded, "pictures")):
-            if cache is None or not drawing.rows:
-                continue
-            held, total = cache.held(views)
-            if held < total:
-                folder, limit = cache.folder, cache.folder.limit / 1e9
-                notes.append(
-                    f"{folder.root} holds {held:,} of {total:,} {kept}, and has room for {folder.room() / 1e6:,.0f} MB "
-                    f"of its {limit:g} GB: the others were drawn each time; raise --view-cache-gb, or see what of "
-                    "them is not of 8 bits"
-                )
-    return notes
+    return [note for drawing in stream.drawings if drawing.rows for note in _notes(drawing, views)]
+
+
+def _notes(drawing: ViewDrawing, views: Sequence[int]) -> Iterator[str]:
+    caches = drawing.dataset.caches
+    yield from caches.notes
+    if drawing.distrusts:
+        yield "what was cached is of other pictures than the store's, so views were drawn; remove the cache's folder"
+    if caches.views is not None:
+        yield from room_notes(caches.views, views, file_size(1, drawing.row_bytes))
+    if caches.decoded is not None and drawing.served < drawing.rows:
+        yield from room_notes(caches.decoded, views, max(caches.decoded.folder.largest(), 1))
 
 
 def _minutes(seconds: float) -> str:

@@ -15,7 +15,7 @@ from kdcache.networks.weights import load_weights
 from kdcache.pipelines.settings import TrainSettings
 from kdcache.pipelines.train.subclasses import student_subclasses, takes_classes
 from kdcache.pipelines.train.taken import NOTHING, Taken
-from kdcache.pipelines.train.views import require_whole, view_normalisation
+from kdcache.pipelines.train.views import own_transform, require_whole, view_normalisation
 from kdcache.store.lineage import read_subclasses
 from kdcache.store.plan import ViewPlan
 from kdcache.store.store import Store
@@ -128,7 +128,7 @@ def train_loader(
             mean=mean,
             std=std,
             plan=plan,
-            transform=transform,
+            transform=own_transform(plan, transform),
             order=None if stores else make_order(len(data), "shuffled", settings.seed)[0],
             rank=launch.rank,
             world_size=launch.world_size,

@@ -8,7 +8,7 @@ from kdcache.errors import InvalidInputError
 from kdcache.objectives.targets import Combine
 from kdcache.pipelines.settings import AUTO, TrainSettings
 from kdcache.pipelines.train.class_matching import require_same_labels
-from kdcache.pipelines.train.views import require_whole, view_normalisation
+from kdcache.pipelines.train.views import own_transform, require_whole, view_normalisation
 from kdcache.store.plan import ViewPlan
 from kdcache.store.store import Store
 from kdcache.training.batch_stream import BatchStream
@@ -72,8 +72,8 @@ def evaluation_loader(
     plan, transform = _views(settings, spec, stores, training)
     mean, std = view_normalisation(settings, data, transform, plan, strikes=bool(stores))
     feed = FeedOptions(
-        settings.workers, device, mean, std, plan, transform, rank=launch.rank, world_size=launch.world_size,
-        worker_start=settings.worker_start, caches=settings.caches,
+        settings.workers, device, mean, std, plan, own_transform(plan, transform),
+        rank=launch.rank, world_size=launch.world_size, worker_start=settings.worker_start, caches=settings.caches,
     )  # fmt: skip
     options = LabelOptions(accept_drift=settings.accept_drift, by_class=True)
     return Loader(data, stores, batch_size=256, epochs=1, labels=options, feed=feed)

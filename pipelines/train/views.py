@@ -9,7 +9,7 @@ from kdcache.store.plan import ViewPlan
 from kdcache.store.store import Store
 from kdcache.views.readable import first_view
 from kdcache.views.sources import Data
-from kdcache.views.transforms import stored_transform
+from kdcache.views.transforms import PRESETS, stored_transform
 
 
 def require_whole(store: Store) -> None:
@@ -31,3 +31,8 @@ def view_normalisation(
     view = first_view(transform, data.samples, plan.seed, strikes=strikes)
     is_float = view.dtype.is_floating_point
     return normalisation(settings.mean, settings.std, channels=view.shape[0], floating=is_float)
+
+
+def own_transform(plan: ViewPlan | None, transform: Any) -> Any:
+    """A transform that is a user's own; None for a plan's preset, which the loader makes itself."""
+    return None if plan is not None and plan.transform.name in PRESETS else transform

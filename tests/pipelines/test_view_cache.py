@@ -11,6 +11,7 @@ from kdcache.errors import ReplayError
 from kdcache.pipelines.extract.stage import extract
 from kdcache.pipelines.settings import TrainSettings
 from kdcache.pipelines.sweep.names import point_name
+from kdcache.pipelines.train.caching import cache_notes
 from kdcache.pipelines.train.stage import train
 from kdcache.pipelines.train.together import train_together
 from kdcache.store.store import Store
@@ -83,6 +84,62 @@ def test_another_picture_in_the_cache_is_drawn_from_its_sample(gallery: Gallery,
         images = [batch.images for batch in loader]
         assert all(bool((one == another).all()) for one, another in zip(images, expected, strict=True))
         assert (loader.drawings[0].served == ROWS) is is_mended
+        assert loader.drawings[0].distrusts is not is_mended
+        assert [("other pictures" in note) for note in cache_notes(loader)] == [True] * (not is_mended)
+
+
+def test_another_picture_among_decoded_ones_is_decoded_again(gallery: Gallery, tmp_path: Path) -> None:
+    own, other = open_data(f"folder:{gallery.pictures}", {}), swapped(gallery, tmp_path / "other")
+    fill(gallery, other, tmp_path / "cache")
+    expected = [batch.images for batch in loader_of(gallery, own, tmp_path / "none")]
+    for is_mended in (False, True):
+        options = CacheOptions(decoded=str(tmp_path / "cache"))
+        loader = Loader(own, [Store.open(gallery.store)], batch_size=45, epochs=2, feed=FeedOptions(caches=options))
+        images = [batch.images for batch in loader]
+        assert all(bool((one == another).all()) for one, another in zip(images, expected, strict=True))
+        assert loader.drawings[0].distrusts is not is_mended
+
+
+def test_a_transform_of_one_s_own_is_not_cached_as_a_preset() -> None:
+    """Nor are decoded pictures served to one, which may read more of them than their pixels."""
+    data = open_data("digits", {"limit": 64})
+    for caches in (CacheOptions(views="unused"), CacheOptions(decoded="unused")):
+        feed = FeedOptions(transform=lambda image: 255 - image, caches=caches)
+        loader = Loader(data, batch_size=64, epochs=1, feed=feed)
+        assert loader.drawings[0].dataset.caches.views is loader.drawings[0].dataset.caches.decoded is None
+        assert "nothing is cached" in loader.drawings[0].dataset.caches.notes[0]
+
+
+def test_what_is_struck_stops_no_word_on_the_cost(gallery: Gallery, tmp_path: Path) -> None:
+    """Positions 0 and the last are among those that are tried, and neither can be read."""
+    root = write_pictures(tmp_path / "pictures")
+    order = Store.open(gallery.store).order
+    for position in (0, ROWS - 1):
+        names(root)[int(order[position])].write_bytes(b"no picture")
+    data = {"data": f"folder:{root}", "on_bad_sample": "strike"}
+    extract(gallery.asked(tmp_path / "store.kd", **data, fill_view_cache=str(tmp_path / "cache")))
+    settings = gallery.student(
+        tmp_path / "run", store=(str(tmp_path / "store.kd"),), data=f"folder:{root}", view_cache=str(tmp_path / "cache")
+    )
+    lines: list[str] = []
+    assert train(settings, tell=lines.append).served == 1.0
+    assert lines == []
+
+
+def test_extract_says_that_a_cache_has_no_room(gallery: Gallery, tmp_path: Path) -> None:
+    cache = {"fill_view_cache": str(tmp_path / "cache")}
+    small = extract(gallery.asked(tmp_path / "a.kd", **cache, view_cache_gb=1e-6))
+    assert [note for note in small.notes if "holds 0 of 2 files of views" in note]
+    again = extract(gallery.asked(tmp_path / "a.kd", **cache))
+    assert [note for note in again.notes if "what stood in the store was not drawn again" in note]
+    assert not [note for note in extract(gallery.asked(tmp_path / "b.kd", **cache)).notes if "cache" in note]
+
+
+def test_views_that_are_served_need_no_decoded_pictures(gallery: Gallery, tmp_path: Path) -> None:
+    caches = {"view_cache": str(tmp_path / "cache"), "decoded_cache": str(tmp_path / "decoded")}
+    extract(gallery.asked(tmp_path / "store.kd", fill_view_cache=caches["view_cache"]))
+    summary = train(gallery.student(tmp_path / "run", store=(str(tmp_path / "store.kd"),), **caches))
+    assert (summary.served, [note for note in summary.notes if "decoded" in note]) == (1.0, [])
 
 
 def fill(gallery: Gallery, data: Data, cache: Path) -> None:
@@ -142,7 +199,7 @@ def test_train_says_what_a_cache_costs_and_what_it_lacked(gallery: Gallery, tmp_
     assert ["of which 100% are there" in line for line in lines] == [False, True]
     small = gallery.student(tmp_path / "c", epochs=4, view_cache=str(tmp_path / "small"), view_cache_gb=1e-6)
     (note,) = [note for note in train(small).notes if "small" in note]
-    assert "holds 0 of 2 files of views, and has room for 0 MB of its 1e-06 GB" in note
+    assert "holds 0 of 2 files of views, and has room for 0.0 MB of its 1e-06 GB" in note
 
 
 def test_a_cache_that_is_not_named_is_told_where_it_saves_a_minute(
