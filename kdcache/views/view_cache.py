@@ -102,6 +102,10 @@ class ViewCache:
         files = [file for block in blocks if (file := self._file(view, block)) is not None]
         return sum(int(np.count_nonzero(np.asarray(file.marks))) for file in files)
 
+    def file_bytes(self, row_bytes: int) -> int:
+        """The bytes of a whole file of views of `row_bytes` bytes."""
+        return file_size(self._rows_of(0), row_bytes)
+
     def held(self, views: Sequence[int]) -> tuple[int, int]:
         """How many files of some views there are, and how many there may be."""
         blocks = range(-(-self.samples // self._rows))

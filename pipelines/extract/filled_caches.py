@@ -5,7 +5,6 @@ from kdcache.pipelines.extract.job import Job
 from kdcache.pipelines.settings import ExtractSettings
 from kdcache.views.cache_keys import open_caches
 from kdcache.views.pixel_caches import PixelCaches, room_notes
-from kdcache.views.view_cache import file_size
 
 
 def filled_caches(job: Job, settings: ExtractSettings) -> PixelCaches:
@@ -23,7 +22,8 @@ def filled_notes(job: Job, settings: ExtractSettings) -> tuple[str, ...]:
     views = list(job.views)
     held, total = caches.views.held(views)
     unfilled = (
-        f"{settings.fill_view_cache} holds {held:,} of {total:,} files of these views: what stood in the store was "
+        f"{settings.fill_view_cache} holds {held:,} of {total:,} files of these views: what stood in the store was not "
+        "drawn again, and only views of 8 bits are kept"
     )
-    unfilled += "not drawn again, and only views of 8 bits are kept"
-    return tuple(room_notes(caches.views, views, file_size(1, job.view_bytes))) or (unfilled,) * (held < total)
+    size = caches.views.file_bytes(job.view_bytes)
+    return tuple(room_notes(caches.views, views, size)) or (unfilled,) * (held < total)

@@ -14,7 +14,7 @@ from kdcache.pipelines.settings import TrainSettings
 from kdcache.training.batch_stream import BatchStream
 from kdcache.training.view_drawing import ViewDrawing
 from kdcache.views.pixel_caches import NO_CACHES, room_notes
-from kdcache.views.view_cache import cached_bytes, file_size
+from kdcache.views.view_cache import cached_bytes
 from kdcache.views.view_stack import ViewRequest
 
 TRIED = 16  # views that are drawn to see how long they take
@@ -84,7 +84,7 @@ def _notes(drawing: ViewDrawing, views: Sequence[int]) -> Iterator[str]:
     if drawing.distrusts:
         yield "what was cached is of other pictures than the store's, so views were drawn; remove the cache's folder"
     if caches.views is not None:
-        yield from room_notes(caches.views, views, file_size(1, drawing.row_bytes))
+        yield from room_notes(caches.views, views, caches.views.file_bytes(drawing.row_bytes))
     if caches.decoded is not None and drawing.served < drawing.rows:
         yield from room_notes(caches.decoded, views, max(caches.decoded.folder.largest(), 1))
 
