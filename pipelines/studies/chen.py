@@ -43,7 +43,7 @@ STUDY = Study(
     claims=CLAIMS,
     differences=(*DIFFERENCES, "The projector's middle is 16 channels wide, where the paper's is 64 and more."),
     run=run,
-    minutes=5,
+    minutes=2,
     baseline="alone",
     why={
         "simkd": "KD gives a row two sources, its label and the teacher's answer; SimKD gives it the teacher's last "

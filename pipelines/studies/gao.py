@@ -51,7 +51,7 @@ STUDY = Study(
         "for MGD's weight.",
     ),
     run=run,
-    minutes=8,
+    minutes=4,
     baseline="kd",
     why={
         "assistant": "The assistant learns from the same 1,000 rows as the student, and knows them as well as the "

@@ -79,7 +79,7 @@ STUDY = Study(
         "Fidelity and information are those with the first of the two teachers.",
     ),
     run=run,
-    minutes=8,
+    minutes=5,
     draws=True,
     baseline="of weak",
     own_teacher="none",

@@ -49,7 +49,7 @@ STUDY = Study(
         "and the learned map begins without a bias, where the hint's has one: neither claim is about order alone.",
     ),
     run=run,
-    minutes=6,
+    minutes=3,
     baseline="alone",
     why={
         "order": "The order is chosen by the responses of a student's channels, class by class, before it has learned, "

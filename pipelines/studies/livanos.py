@@ -74,7 +74,7 @@ STUDY = Study(
         "The same rows unchanged, with their labels, are our control.",
     ),
     run=run,
-    minutes=5,
+    minutes=2,
     draws=True,
     baseline="lacking",
     own_teacher="none",

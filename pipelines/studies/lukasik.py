@@ -63,7 +63,7 @@ STUDY = Study(
         "AdaMargin is left out: its form is not known to us.",
     ),
     run=run,
-    minutes=6,
+    minutes=3,
     fewest_classes=4,
     baseline="kd",
     measure="worst_3_classes",

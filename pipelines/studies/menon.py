@@ -104,7 +104,7 @@ STUDY = Study(
         "The variance is that of the row losses of one fixed random student.",
     ),
     run=run,
-    minutes=6,
+    minutes=4,
     baseline="labels, 20 rows",
     own_teacher="none",
     own_student=False,

@@ -60,7 +60,7 @@ STUDY = Study(
         "Ten mixed views of each row are stored and seen in turn; the paper mixes anew in every epoch.",
     ),
     run=run,
-    minutes=5,
+    minutes=4,
     draws=True,
     baseline="kd",
     measure="ece",

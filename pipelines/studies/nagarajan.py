@@ -88,7 +88,7 @@ STUDY = Study(
         "The paper looks at plots of single runs; here the slope is fitted by least squares, over seeds of both.",
     ),
     run=run,
-    minutes=5,
+    minutes=4,
     baseline="self: alone",
     own_teacher="none",
     own_student=False,

@@ -61,7 +61,7 @@ STUDY = Study(
         "CRD takes 256 negatives in 32 dimensions, tau .1; the weights of losses are not the paper's.",
     ),
     run=run,
-    minutes=6,
+    minutes=2,
     baseline="alone",
     own_teacher="none",
     own_student=False,

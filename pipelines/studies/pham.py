@@ -75,7 +75,7 @@ STUDY = Study(
         "Sharpness is the Hessian's largest eigenvalue of the cross-entropy on 512 test rows.",
     ),
     run=run,
-    minutes=5,
+    minutes=3,
     baseline="clean, teacher",
     own_teacher="none",
     why={

@@ -44,7 +44,7 @@ STUDY = Study(
         "gamma is 100; the paper's 3000, for wide networks on CIFAR, destroys the training of students this small.",
     ),
     run=run,
-    minutes=5,
+    minutes=4,
     baseline="alone",
     why={
         "sp": "The weight of SP is a thirtieth of the published one, at which training broke in trials; in "

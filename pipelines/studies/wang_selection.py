@@ -87,7 +87,7 @@ STUDY = Study(
         "our control.",
     ),
     run=run,
-    minutes=9,
+    minutes=4,
     baseline="alone",
     why={
         "as_good": "KD alone is the best kind and as good as all three; whatever switches it off for some steps loses "

@@ -64,7 +64,7 @@ STUDY = Study(
         "The paper compares with uncalibrated teachers alone; a plain T = 2 is our control.",
     ),
     run=run,
-    minutes=8,
+    minutes=5,
     baseline="alone",
     own_teacher="none",
     why={
@@ -78,7 +78,7 @@ STUDY = Study(
         "overconfident, glyphs": "Teachers of 64 units and more have the same ECE within .3 points, and the smallest "
         "one's is .6 below theirs: with 62 classes size says little of calibration here.",
         "rises, glyphs": "A student of 12 units for 62 classes learns unsteadily: in several arms one seed of eight "
-        "ends at 57 to 74 % where the others end at 76 to 82, and no interval is narrow.",
+        "ends at 57 to 74 % where most end at 76 to 82, and no interval is narrow.",
         "steeper, glyphs": "As above; the mean is on the claimed side.",
         "gain, glyphs": "As above; the mean is on the claimed side.",
         "control, glyphs": "As above: the one seed decides the mean.",
