@@ -29,7 +29,7 @@ class LogitMSE(ByRows):
     )
 
     def rows(self, outputs: Outputs, targets: Targets, batch: Batch) -> Tensor:
-        logits, target = outputs.logits, targets.logits()
+        logits, target = outputs.logits, targets.logit_spread()
         if targets.masked:
             logits, target = targets.seen(logits), Spread.of(targets.seen(target.dense()))
         return targets.row_losses(_SquaredError(target.less_its_mean().flat()), logits)

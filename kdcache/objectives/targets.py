@@ -123,8 +123,13 @@ class Targets:
             return log_sum.exp()
         return (self.log_probs(1.0) / temperature).logsumexp(dim=-1).exp()
 
-    def logits(self) -> Spread:
+    def logits(self) -> Tensor:
         """Logits [B, C] up to a constant a row, FLOOR where masked. Tail classes lie about the tail's mean logit."""
+        logits: Tensor = self.logit_spread().dense()
+        return logits
+
+    def logit_spread(self) -> Spread:
+        """The same as the head's and the tail's."""
         only = self._only()
         return Spread.of(self.log_probs(1.0)) if only is None else _logit_spread(only, self.tail)
 

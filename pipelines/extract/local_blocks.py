@@ -92,7 +92,7 @@ class LocalBlocks:
     @cached_property
     def dataset(self) -> ViewDataset:
         """The views, which a cache keeps where one is named."""
-        return self.job.dataset.filling(filled_caches(self.job, self.settings))
+        return self.job.dataset.filling(filled_caches(self.job.data, self.job.identity, self.settings))
 
     @cached_property
     def earlier_contents(self) -> EarlierContents:

@@ -12,7 +12,7 @@ from kdcache.pipelines.extract.block_runner import BlockRunner, least_accuracy
 from kdcache.pipelines.extract.dask_cluster import open_work
 from kdcache.pipelines.extract.earlier_answers import require_same_answers
 from kdcache.pipelines.extract.earlier_store import blocks_done, drift_since, open_earlier
-from kdcache.pipelines.extract.filled_caches import filled_notes
+from kdcache.pipelines.extract.filled_caches import filled_caches, filled_notes
 from kdcache.pipelines.extract.fresh_draws import FreshDraws
 from kdcache.pipelines.extract.job import open_job
 from kdcache.pipelines.extract.local_blocks import on_own_device
@@ -82,7 +82,7 @@ def extract(
         if foreign_blocks := runner.measures.foreign_blocks:  # see them committed, or finish them for their writer
             runner.run(segment.uncommitted(foreign_blocks), adopt=True)
         measures = runner.finish()
-        notes += filled_notes(job, settings)
+        notes += filled_notes(filled_caches(job.data, job.identity, settings), job.views, job.view_bytes)
 
     # Seal and summary, from one listing.
     ended = Store.open_for_writing(settings.store).snapshot()  # others may have added views meanwhile

@@ -14,7 +14,7 @@ from kdcache.networks.live_answers import drawn_again, live_log_probs
 from kdcache.networks.small import convnet
 from kdcache.networks.teacher import CPU_ROWS
 from kdcache.pipelines.extract.stage import extract
-from kdcache.pipelines.settings import VerifySettings
+from kdcache.pipelines.verify.settings import VerifySettings
 from kdcache.pipelines.verify.stage import verify
 from kdcache.store.store import Store
 from tests.kits import stages
