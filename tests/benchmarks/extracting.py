@@ -16,7 +16,6 @@ from itertools import chain
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -34,12 +33,11 @@ from kdcache.views.transforms import Transform, as_tensor
 from kdcache.views.view_stack import Drawn
 from kdcache.views.workers import draw_requests
 from tests.benchmarks.extracting_memory import memory
-from tests.benchmarks.harness import Bench, Figure, Times, alternate, timed_ratio
+from tests.benchmarks.harness import Bench, Figure, Times, alternate, exact, timed_ratio
+from tests.benchmarks.jpegs import write_jpegs
 from tests.benchmarks.unnamed import UNNAMED
 from tests.kits.blocks import local_runner
-from tests.kits.photographs import PHOTOGRAPHS
 
-WIDTH, HEIGHT = 500, 375
 WORKERS = 2
 BARE_BATCH = 16  # rows of a bare loop's batch on a CPU: EfficientNet-lite0 at 224 px takes .36 of the time of 256
 HERE = "tests.benchmarks.extracting"
@@ -168,26 +166,6 @@ def contest(bench: Bench, name: str, blocks: int, **settings: Any) -> Contest:
     return Contest(job, given, bench.scratch / name, range(min(blocks, layout.blocks)))
 
 
-def write_jpegs(folder: Path, count: int) -> Path:
-    """`count` JPEGs of 500 x 375 pixels, quality 90, cut from photographs at random, in two folders."""
-    import skimage.data
-    from PIL import Image
-
-    rng = np.random.RandomState(0)
-    place = Path(skimage.data.__file__).parent
-    pictures = [Image.open(place / name).convert("RGB") for name in PHOTOGRAPHS]
-    for number in range(count):
-        picture = pictures[number % len(pictures)]
-        width = int(rng.uniform(0.5, 1.0) * min(picture.width, picture.height * WIDTH / HEIGHT))
-        height = width * HEIGHT // WIDTH
-        left, top = rng.randint(picture.width - width + 1), rng.randint(picture.height - height + 1)
-        cut = picture.crop((left, top, left + width, top + height)).resize((WIDTH, HEIGHT))
-        path = folder / "ab"[number % 2] / f"{number:05d}.jpg"
-        path.parent.mkdir(parents=True, exist_ok=True)
-        cut.save(path, quality=90)
-    return folder
-
-
 def measure(bench: Bench) -> Iterator[Figure]:
     """One view of photographs and of Fashion-MNIST, ten views of JPEG files, and memory."""
     torch.set_num_threads(1)
@@ -213,6 +191,22 @@ def one_view(bench: Bench, jpegs: Path) -> Iterator[Figure]:
         f"EfficientNet-lite0, 224 px, {blocks.rows} JPEGs, k 20",
         None if bench.quick else 1.05,
     )
+    yield _checks(blocks)
+
+
+def _checks(blocks: Contest) -> Figure:
+    """The checks before block 0, once, against a bare loop of 10,000 rows."""
+    seconds = []
+    for work in (lambda: blocks.job.check(0.0), blocks.bare):
+        start = cpu_seconds()
+        work()
+        seconds.append(cpu_seconds() - start)
+    checking, bare = seconds
+    rows = f"{blocks.rows} rows of which stand for 10,000"
+    return exact(
+        "checks before block 0 / a bare loop of 10,000 rows", checking / (bare / blocks.rows * 10_000), "ratio",
+        target=0.05, setting=f"EfficientNet-lite0, 224 px, {rows}, CPU time",
+    )  # fmt: skip
 
 
 def one_view_of_small_pictures(bench: Bench) -> Iterator[Figure]:

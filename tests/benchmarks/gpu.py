@@ -27,8 +27,9 @@ from kdcache import KD, CacheOptions, FeedOptions, Loader, Objective, Store
 from kdcache.networks.build import build_network
 from kdcache.views.provenance import provenance
 from kdcache.views.sources import Data
-from tests.benchmarks.extracting import Contest, contest, write_jpegs
+from tests.benchmarks.extracting import Contest, contest
 from tests.benchmarks.harness import Bench, Figure, Times, alternate, exact, timed_ratio
+from tests.benchmarks.jpegs import write_jpegs
 from tests.benchmarks.report import line_of
 from tests.benchmarks.unnamed import UNNAMED
 

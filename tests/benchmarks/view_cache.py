@@ -6,12 +6,18 @@ people write, see `training`. The cache was filled by the extraction.
 
 import time
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from typing import Any
+from unittest.mock import patch
 
 import torch
 
+from kdcache.networks.preparation import Preparation, default_normalisation
 from kdcache.pipelines.settings import TrainSettings
+from kdcache.training.data_parallel import DataParallel
+from kdcache.training.label_reading import LabelReading
 from kdcache.views.draw import ViewDataset
+from kdcache.views.replay import ReplayCheck
 from tests.benchmarks.harness import Bench, Figure, Times, alternate, interval, timed_ratio
 from tests.benchmarks.side_by_side import epoch_seconds, photograph_base
 from tests.benchmarks.training import FASHION, Case, bare_epoch, extracted, our_epoch, write_pictures
@@ -21,7 +27,29 @@ def measure(bench: Bench) -> Iterator[Figure]:
     torch.set_num_threads(1)
     yield from _epochs(_photographs(bench), bench, target=0.7)
     yield from _epochs(_fashion(bench), bench, target=1.0)
+    yield from _normalising(bench)
     yield from _students(bench)
+
+
+def _normalising(bench: Bench) -> Iterator[Figure]:
+    """Views made network input in train, on a CPU, against the usual expression."""
+    rows, side = (4, 32) if bench.quick else (64, 224)
+    views = torch.randint(0, 256, (rows, 3, side, side), dtype=torch.uint8)
+    preparation = Preparation(*default_normalisation(3), "cpu")
+    mean, std = (torch.tensor(values)[None, :, None, None] for values in default_normalisation(3))
+    arms = {
+        "ours": lambda: preparation(views),
+        "usual": lambda: (views.to(memory_format=torch.channels_last).float() / 255.0 - mean) / std,
+    }
+    times = alternate(arms, 3 * bench.trials, clock="cpu")
+    yield timed_ratio(
+        "normalising / the usual expression",
+        times,
+        "ours",
+        "usual",
+        target=0.2,
+        setting=f"{rows} views of {side} pixels",
+    )
 
 
 def _photographs(bench: Bench) -> Case:
@@ -67,33 +95,56 @@ def _epochs(case: Case, bench: Bench, *, target: float) -> Iterator[Figure]:
         "epoch from a warm view cache / bare cross-entropy", times, "warm", "bare", target=target, setting=case.name
     )
     yield timed_ratio("epoch whose views are drawn / bare cross-entropy", times, "drawn", "bare", setting=case.name)
-    shares = [_share_of_drawing(arms["warm"]) for _ in range(bench.trials)]
-    measured, low, high = interval([100 * share for share in shares])
+    parts = [_parts_of(arms["warm"]) for _ in range(bench.trials)]
+    measured, low, high = interval([100 * part["draw"] / part["all"] for part in parts])
     yield Figure(
         name="share of drawing in an epoch from a warm view cache", unit="%", measured=measured, low=low, high=high,
         trials=bench.trials, target=3.0, setting=case.name,
     )  # fmt: skip
+    rests = [1000 * (part["all"] - sum(part[name] for name in PARTS)) / part["steps"] for part in parts]
+    measured, low, high = interval(rests)
+    yield Figure(
+        name="the rest of a step: loop, loader, batch", unit="ms", measured=measured, low=low, high=high,
+        trials=bench.trials, target=0.4, setting=case.name,
+    )  # fmt: skip
 
 
-def _share_of_drawing(epoch: Callable[[], None]) -> float:
-    """The part of an epoch's CPU time that `ViewDataset` takes, with its fingerprints."""
-    seconds, plain = 0.0, ViewDataset.__getitem__
+PARTS: dict[str, tuple[tuple[Any, str], ...]] = {
+    "draw": ((ViewDataset, "__getitem__"),),
+    "normalise": ((Preparation, "__call__"),),
+    "labels": ((LabelReading, "rows"), (LabelReading, "soft_labels"), (ReplayCheck, "compare_all")),
+    "network": ((DataParallel, "outputs"), (torch.Tensor, "backward")),
+    "loss": ((DataParallel, "loss"),),
+    "optimiser": ((torch.optim.SGD, "step"), (torch.optim.SGD, "zero_grad")),
+}
+"""What of a step has a name, by the methods that do it; none of them calls another."""
 
-    def timed(*arguments: Any) -> Any:
-        nonlocal seconds
-        start_time = time.process_time()
-        try:
-            return plain(*arguments)
-        finally:
-            seconds += time.process_time() - start_time
 
-    ViewDataset.__getitem__ = timed  # type: ignore[method-assign]
-    try:
+def _parts_of(epoch: Callable[[], None]) -> dict[str, float]:
+    """CPU seconds of an epoch, `all` of it and its parts, and the number of its `steps`."""
+    seconds = dict.fromkeys(PARTS, 0.0)
+    steps = 0
+
+    def timed(part: str, plain: Any) -> Any:
+        def call(*arguments: Any, **options: Any) -> Any:
+            nonlocal steps
+            steps += part == "loss"
+            start_time = time.process_time()
+            try:
+                return plain(*arguments, **options)
+            finally:
+                seconds[part] += time.process_time() - start_time
+
+        return call
+
+    with ExitStack() as stack:
+        for part, methods in PARTS.items():
+            for owner, name in methods:
+                stack.enter_context(patch.object(owner, name, timed(part, getattr(owner, name))))
         start_time = time.process_time()
         epoch()
-        return seconds / (time.process_time() - start_time)
-    finally:
-        ViewDataset.__getitem__ = plain  # type: ignore[method-assign]
+        whole = time.process_time() - start_time
+    return {**seconds, "all": whole, "steps": float(steps)}
 
 
 def _students(bench: Bench) -> Iterator[Figure]:
