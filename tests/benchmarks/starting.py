@@ -35,7 +35,7 @@ def measure(bench: Bench) -> Iterator[Figure]:
         "train": lambda: (*KDCACHE, "train", folder(), "--student", NETWORK, "--epochs", "1", *SMALL),
     }
     if bench.quick:
-        lines = {name: lines[name] for name in ("imports", "objectives")}
+        lines = {name: lines[name] for name in ("imports", "objectives", "extract")}
     cpu, words = Times({name: [] for name in lines}), Times({name: [] for name in lines})
     for trial in range(-1, bench.trials):
         for name in lines if trial % 2 else reversed(lines):

@@ -182,7 +182,7 @@ def test_a_benchmark_is_a_process_whose_figures_are_lines(
     lines = [line for line in capfd.readouterr().out.splitlines() if not line.startswith(" ")]
     assert len(lines) > 3
     assert "no GPU; python 3" in lines[-3]
-    assert lines[-2].startswith("7 targets: ")
+    assert lines[-2].startswith("8 targets: ")
     assert lines[-1] == "broken failed, see the messages above; no page was written"
     assert all(line.split()[0] in get_args(Verdict) for line in lines[:-3])
     assert not page.exists()
