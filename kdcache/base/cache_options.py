@@ -13,5 +13,10 @@ class CacheOptions:
     decoded: str = ""
     gigabytes: float = DEFAULT_GB
 
+    @property
+    def are_named(self) -> bool:
+        """True where a folder is named."""
+        return bool(self.views or self.decoded)
+
 
 UNCACHED = CacheOptions()

@@ -6,7 +6,6 @@ from typing import Any
 import numpy as np
 
 from kdcache.base.arrays import IntArray
-from kdcache.base.cache_options import UNCACHED
 from kdcache.base.progress import Progress, silent
 from kdcache.base.records import differences, require_equal
 from kdcache.base.view_span import ViewSpan, shown_spans
@@ -105,7 +104,7 @@ def view_dataset(
     was accepted, for which another picture of a cache would pass."""
     kinds, options, transform = contents_of_stores(stores), feed.caches, feed.transform
     checked = bool(stores) and all(store.identity.encoding.contents for store in stores)
-    if accept_drift and options != UNCACHED:
+    if accept_drift and options.are_named:
         caches = PixelCaches(notes=("nothing is cached: under drift that is accepted every view is drawn",))
     elif options.decoded and transform is not None and not is_known(transform):
         caches = PixelCaches(

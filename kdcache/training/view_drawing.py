@@ -6,6 +6,7 @@ Shape letters: B rows, [ch, H, W] of an image.
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass
+from functools import cached_property
 from itertools import tee
 
 import numpy as np
@@ -59,10 +60,16 @@ class ViewDrawing:
                 yield batch, self._images(batch, next(items)) if len(batch.positions) else self._no_rows()
             assert next(items, None) is None
 
+    @cached_property
+    def _afresh(self) -> ViewDataset:
+        return self.dataset.afresh()
+
     def compared(self, batch: BatchRows, images: BatchImages, compare: Callable[[DrawnRows], None]) -> BatchImages:
         """The images of a batch once `compare` finds their rows to be the store's. Where it does not, and caches serve,
         which may have other pictures, this batch and all that follow are drawn from their samples. Raises what
         `compare` raises."""
+        if not len(batch.positions):
+            return images
         self.rows += len(images.drawn.positions)
         if not self.distrusts:
             try:
@@ -73,7 +80,7 @@ class ViewDrawing:
                 if not self.dataset.caches.serve:
                     raise
             self.distrusts = True
-        images = self._images(batch, self.dataset.afresh()[_request(self.dataset, batch)])
+        images = self._images(batch, self._afresh[_request(self.dataset, batch)])
         compare(images.drawn)
         return images
 

@@ -164,7 +164,7 @@ class CacheFolder:
 
     @contextmanager
     def _room(self, size: int) -> Iterator[bool]:
-        """Whether there is room for so many bytes, for which other keys go where need be. Nobody else takes room
+        """True where there is room for so many bytes, for which other keys go where need be. Nobody else takes room
         meanwhile; afterwards the bytes count."""
         self._folder()
         with self._locked() as lock:

@@ -42,14 +42,14 @@ def open_caches(
     """The caches of a data set under a view plan. `contents`: what content fingerprints are taken over; `checked`: a
     store compares pixels and contents of each row with its own; `is_preset`: the transform is the plan's own preset, as
     far as the caller knows. Raises InvalidInputError for a folder of another user."""
-    if not (options.views or options.decoded):
+    if not options.are_named:
         return NO_CACHES
     pictures = None if checked else files_digest(data.samples)
     if not checked and (pictures is None or not is_preset or plan.transform.name not in PRESETS):
-        what = "transform" if pictures is not None else "data set"
+        part = "transform" if pictures is not None else "data set"
         return PixelCaches(
             notes=(
-                f"nothing is cached: without a store that knows its samples, kdcache cannot tell whether a {what} of "
+                f"nothing is cached: without a store that knows its samples, kdcache cannot tell whether a {part} of "
                 "your own still gives what it gave; presets on folder:, digits and fashion-mnist are cached",
             )
         )
@@ -67,13 +67,11 @@ def open_caches(
         views = ViewCache(CacheFolder(_absolute(options.views), "views", {**key, **drawn}, limit), len(data))
     if options.decoded:
         decoded = DecodedCache(CacheFolder(_absolute(options.decoded), "decoded", key, limit), len(data))
-    try:
-        for cache in (views, decoded):
-            if cache is not None:
-                cache.folder.begin()
-    except OSError as error:
-        folder = options.views or options.decoded
-        return PixelCaches(notes=(f"nothing is cached: {folder} cannot be opened ({error.strerror})",))
+    for folder in [cache.folder for cache in (views, decoded) if cache is not None]:
+        try:
+            folder.begin()
+        except OSError as error:
+            return PixelCaches(notes=(f"nothing is cached: {folder.root} cannot be opened ({error.strerror})",))
     return PixelCaches(views, decoded)
 
 
@@ -99,7 +97,7 @@ def files_digest(samples: Any) -> str | None:
 
 
 def _machine(decoder: str) -> dict[str, Any]:
-    """What of this machine pixels depend on."""
+    """The decoder, versions and processor that pixels depend on."""
     here = provenance("cpu", decoder=decoder)
     versions = {name: here.versions[name] for name in VERSIONS if name in here.versions}
     return {"decoder": here.decoder, "versions": versions, "cpu": here.cpu_capability}

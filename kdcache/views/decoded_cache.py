@@ -60,9 +60,9 @@ class DecodedCache:
     def keep(self, index: int, image: Any, fingerprints: Fingerprints) -> bool:
         """Keep the image of a sample in place of what is there. False where there is no room, or where it is no image
         of 8 bits in RGB, L or a tensor [ch, H, W]."""
-        if (found := _pixels(image)) is None:
+        if (values := _pixels(image)) is None:
             return False
-        pixels, form = found
+        pixels, form = values
         head = HEAD.pack(MAGIC, self._mark(index, form, fingerprints, pixels), form, *pixels.shape, *fingerprints)
 
         def write(descriptor: int) -> None:
@@ -75,7 +75,7 @@ class DecodedCache:
         return self.folder.make(_name(index), HEAD.size + pixels.nbytes, write)
 
     def held(self, views: Sequence[int]) -> tuple[int, int]:
-        """How many samples there are, whatever the views, and how many there may be."""
+        """The numbers of samples that there are, whatever the views, and that there may be."""
         return len(self.folder.names()), self.samples
 
     def _mark(self, index: int, form: int, fingerprints: Fingerprints, pixels: npt.NDArray[np.uint8]) -> int:

@@ -47,7 +47,8 @@ class ViewCache:
         self._rows = rows_a_file(samples)
         self._files: OrderedDict[tuple[int, int], _File] = OrderedDict()
         self._absent: set[tuple[int, int]] = set()  # files that could not be made
-        self._most = min(OPEN, resource.getrlimit(resource.RLIMIT_NOFILE)[0] // SHARE)
+        descriptors = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
+        self._most = OPEN if descriptors == resource.RLIM_INFINITY else max(1, min(OPEN, descriptors // SHARE))
 
     def __getstate__(self) -> dict[str, Any]:
         return {**self.__dict__, "_files": OrderedDict()}
@@ -83,7 +84,7 @@ class ViewCache:
             return False
         file = self._file(view, block)
         if file is not None and file.pixels.shape[1:] != pixels.shape:
-            del self._files[view, block]
+            self._files.pop((view, block), None)
             self.folder.remove(_name(view, block))
             file = None
         file = file or self._made(view, block, pixels.shape)
@@ -107,7 +108,7 @@ class ViewCache:
         return file_size(self._rows_of(0), row_bytes)
 
     def held(self, views: Sequence[int]) -> tuple[int, int]:
-        """How many files of some views there are, and how many there may be."""
+        """The numbers of files of some views that there are, and that there may be."""
         blocks = range(-(-self.samples // self._rows))
         return sum(self._file(view, block) is not None for view in views for block in blocks), len(views) * len(blocks)
 

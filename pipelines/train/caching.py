@@ -45,7 +45,7 @@ class DrawingCost:
 
 
 def cache_text(settings: TrainSettings, stream: BatchStream) -> str:
-    """What a cache of views costs and gains in a training, or why there is none. Empty where none is named, and none
+    """Costs and gains of a cache of views in a training, or why there is none. Empty where none is named, and none
     would save a minute."""
     views = stream.cycle[: stream.epochs]
     try:
@@ -55,13 +55,13 @@ def cache_text(settings: TrainSettings, stream: BatchStream) -> str:
     seconds = sum(cost.seconds for cost in costs)
     size = len(views) * sum(cost.bytes for cost in costs)
     rows = sum(cost.samples for cost in costs)
-    what = f"{len(views)} view{'s' * (len(views) > 1)} of {rows:,} samples"
+    subject = f"{len(views)} view{'s' * (len(views) > 1)} of {rows:,} samples"
     saved = seconds * (stream.epochs - len(views))
     if not settings.view_cache:
         is_worth = saved >= WORTH and size and not settings.decoded_cache
         later = _minutes(seconds * stream.epochs)
         gain = f"{_gigabytes(size)} and saves {_minutes(saved)} of one core here, {later} in each run that follows"
-        return f"{what}: --view-cache FOLDER keeps them in {gain}" if is_worth else ""
+        return f"{subject}: --view-cache FOLDER keeps them in {gain}" if is_worth else ""
     caches = [drawing.dataset.caches for drawing in stream.drawings]
     if notes := [note for each in caches for note in each.notes]:
         return notes[0]
@@ -69,7 +69,7 @@ def cache_text(settings: TrainSettings, stream: BatchStream) -> str:
         return "view cache: views are not of 8 bits, and only such are kept"
     kept = sum(each.views.rows_kept(view) for each in caches if each.views is not None for view in views)
     share, effort = kept / (len(views) * rows), f"drawing a view of all samples takes {_minutes(seconds)} of one core"
-    return f"view cache: {what}, {_gigabytes(size)}, of which {share:.0%} are there; {effort}"
+    return f"view cache: {subject}, {_gigabytes(size)}, of which {share:.0%} are there; {effort}"
 
 
 def cache_notes(stream: BatchStream) -> list[str]:

@@ -37,7 +37,7 @@ def line_of_conditions(conditions: dict[str, Any]) -> str:
 
 
 def line_of_counts(groups: Groups) -> str:
-    """How many targets there are of each verdict."""
+    """The number of targets of each verdict."""
     counts = Counter(figure.verdict for figures in groups.values() for figure in figures)
     each = ", ".join(f"{counts[verdict]} {verdict}" for verdict in get_args(Verdict) if verdict != "reported")
     return f"{counts.total() - counts['reported']} targets: {each}"

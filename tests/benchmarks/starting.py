@@ -1,4 +1,4 @@
-"""What commands take before they work, against importing torch and torchvision's transforms, which they need.
+"""The start of commands, before they work, against importing torch and torchvision's transforms, which they need.
 
 Each is a process of its own: CPU seconds of it and of its children, and the wall time until its first word. Digits of
 64 rows, so that the work itself is next to nothing. Seconds are this machine's; the ratios hold on others.

@@ -110,6 +110,6 @@ def parts_of(store: Store) -> dict[str, int]:
 
 
 def given_order_bytes(rows: int) -> int:
-    """What `order` takes where positions are those of the data set."""
+    """The bytes that `order` takes where positions are those of the data set."""
     spec = order_spec(rows)
     return sum(map(len, encode_plain(spec, np.arange(rows, dtype=spec.dtype)).values()))

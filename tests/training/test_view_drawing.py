@@ -71,3 +71,10 @@ def test_spread_views_begin_at_the_first_position_and_are_not_mixed() -> None:
     views = drawing.spread_views(order, 3)
     assert len(views) == 3
     assert torch.equal(next(iter(views.values())), images.images)
+
+
+def test_a_share_without_rows_is_left_as_it_is_once_caches_are_distrusted() -> None:
+    drawing, batch = drawing_of("none"), batch_of()
+    drawing.distrusts = True
+    ((_, images),) = drawing.stream([batch])
+    assert drawing.compared(batch, images, lambda rows: None) is images

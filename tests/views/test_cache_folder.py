@@ -19,7 +19,7 @@ from kdcache.views.cache_keys import open_caches
 from kdcache.views.draw import ViewDataset
 from kdcache.views.pixel_caches import room_notes
 from kdcache.views.transforms import build_transform
-from kdcache.views.view_cache import cached_bytes
+from kdcache.views.view_cache import OPEN, cached_bytes
 from tests.kits.small_disk import leave, small_disk
 from tests.kits.users import ATTACKER, VICTIM, as_user, open_to_all, require_root
 from tests.kits.views import plan_of
@@ -197,3 +197,13 @@ def test_a_row_without_room_asks_the_disk_once_a_file(tmp_path: Path, monkeypatc
     before = opens
     caching[request()]
     assert opens == before
+
+
+@pytest.mark.parametrize(("limit", "most"), [(resource.RLIM_INFINITY, OPEN), (2, 1), (1024, 256)])
+def test_files_are_mapped_within_a_process_s_limit(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, limit: int, most: int
+) -> None:
+    monkeypatch.setattr(resource, "getrlimit", lambda which: (limit, limit))
+    cache = dataset(tmp_path).caches.views
+    assert cache is not None
+    assert cache._most == most
