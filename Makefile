@@ -7,24 +7,30 @@ DEMO ?= demo
 ROOM ?=
 PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto
 
-.PHONY: demo test slow lint check format bench torture studies clean
+.PHONY: demo test slow ecosystem lint check format bench torture studies clean
 
 demo: $(READY)
 	$(BIN)/kdcache demo $(DEMO)
 
 # What is fast and states a promise; `make test ROOM=store` runs one room, slow or not. PYTEST_FLAGS go to pytest.
 test: $(READY)
-	$(PYTEST) $(if $(ROOM),tests/$(ROOM),-m "not slow") $(PYTEST_FLAGS)
+	$(PYTEST) $(if $(ROOM),tests/$(ROOM),-m "not slow and not ecosystem") $(PYTEST_FLAGS)
 
 slow: $(READY)
 	$(PYTEST) -m slow $(PYTEST_FLAGS)
+
+# Real datasets, webdataset, transformers, timm, open_clip, Lightning and accelerate, in an environment of their own.
+ecosystem: $(READY)
+	$(BIN)/uv venv --quiet --allow-existing --python $(BIN)/python .venv-ecosystem
+	$(BIN)/uv pip install --quiet --python .venv-ecosystem/bin/python --constraint constraints.txt --editable '.[ecosystem]'
+	OMP_NUM_THREADS=1 .venv-ecosystem/bin/python -m pytest -n auto -m ecosystem tests/ecosystem $(PYTEST_FLAGS)
 
 lint: $(READY)
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 
-check: lint test slow
+check: lint test slow ecosystem
 
 bench: $(READY)
 	$(BIN)/uv pip install --quiet --python $(BIN)/python --constraint constraints.txt --editable '.[dev,bench]'
@@ -57,4 +63,4 @@ $(READY): pyproject.toml constraints.txt
 	touch $(READY)
 
 clean:
-	rm -rf .venv demo build *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	rm -rf .venv .venv-ecosystem demo build *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis

@@ -38,10 +38,13 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Slow tests are slow by the folder that they lie in."""
+    """Tests are slow, or ask for other people's libraries, by the folder that they lie in."""
     for item in items:
-        if item.path.relative_to(HERE).parts[0] in SLOW:
+        folder = item.path.relative_to(HERE).parts[0]
+        if folder in SLOW:
             item.add_marker(pytest.mark.slow)
+        if folder == "ecosystem":
+            item.add_marker(pytest.mark.ecosystem)
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -25,6 +25,7 @@ STAGES = {"compare", "extract", "studies", "train", "verify", "sweep"}
 TESTS = {
     "compare",
     "doors",
+    "ecosystem",
     "kits",
     "faults",
     "processes",

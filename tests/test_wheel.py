@@ -33,7 +33,10 @@ def test_what_is_imported_comes_along_and_nothing_else() -> None:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     base, extras = _names(project["dependencies"]), project["optional-dependencies"]
     optional = {
-        name for extra, lines in extras.items() if extra not in ("test", "dev", "bench") for name in _names(lines)
+        name
+        for extra, lines in extras.items()
+        if extra not in ("test", "dev", "bench", "ecosystem")
+        for name in _names(lines)
     }
     files = sources("kdcache", "pipelines", "cli")
     modules = {name.partition(".")[0] for path in files for name in imports(path)}
