@@ -10,6 +10,7 @@ from kdcache.base.figures import check_picture
 from kdcache.base.ranges import LARGE
 from kdcache.cli.console import print_json, print_line, print_record, print_table, progress_bar
 from kdcache.cli.flags import Json, Views, with_settings_flags
+from kdcache.errors import difference_lines
 from kdcache.store.store import Store
 from kdcache.whole_store.diff import FieldDifference, StoreDifference, StoreSummary, diff_stores
 from kdcache.whole_store.diff_plot import plot_difference
@@ -98,7 +99,10 @@ def _side(side: StoreSummary) -> dict[str, Any]:
 
 def _print_fields(title: str, fields: tuple[FieldDifference, ...], empty_text: str) -> None:
     if fields:
-        print_table([f"{title} differs", "A", "B"], [[field.field, field.a, field.b] for field in fields])
+        print_line(f"{title} differs:")
+        for field in fields:
+            for line in difference_lines(field.field, field.a, field.b, ("A", "B")):
+                print_line(line)
     else:
         print_line(f"{title}: {empty_text or 'equal'}")
 

@@ -22,7 +22,13 @@ KdcacheError                 exit 2: what is wrong, the two values, what to do n
 └── InterruptedRunError      exit 75: stopped on request; the same command goes on
 """
 
-from collections.abc import Sequence
+import difflib
+import re
+from collections.abc import Iterator, Sequence
+
+DIGEST = re.compile(r"\b([0-9a-f]{12})[0-9a-f]{52}\b")  # a sha256, of which a message shows the first digits
+TEXT_LINES = 24  # lines of a changed text that a message shows
+WINDOW = 72  # signs of a long value that a message shows, from a little before its first difference
 
 
 class KdcacheError(Exception):
@@ -60,7 +66,8 @@ class UserCodeError(InvalidInputError):
 class MismatchError(KdcacheError):
     """Two identities that must be equal are not.
 
-    `differences` lists (field, first value, second value), each as text; `names` are the owners of the two values.
+    `differences` lists (field, first value, second value), each as text; `names` are the owners of the two values. The
+    message has counts of rows first, shows sha256 sums by their first digits, and of long texts what differs.
     """
 
     def __init__(
@@ -72,12 +79,43 @@ class MismatchError(KdcacheError):
     ) -> None:
         self.differences = tuple(differences)
         self._arguments = (headline, self.differences, advice, names)
-        lines = [f"  {field}: {names[0]} has {left}, {names[1]} has {right}" for field, left, right in differences]
+        counts_first = sorted(self.differences, key=lambda entry: entry[0].rpartition(".")[2] != "rows")
+        lines = [line for entry in counts_first for line in difference_lines(*entry, names)]
         super().__init__("\n".join([headline, *lines, advice]))
 
     def __reduce__(self) -> tuple[type["MismatchError"], tuple[object, ...]]:
         """Pickle the error as its arguments: it crosses processes too."""
         return type(self), self._arguments
+
+
+def difference_lines(field: str, left: str, right: str, names: tuple[str, str]) -> Iterator[str]:
+    """A difference for people: on one line, or as the changed lines of two texts."""
+    if "\n" not in left + right:
+        one, other = (DIGEST.sub(r"\1...", value) for value in _around_difference(left, right))
+        yield f"  {field}: {names[0]} has {one}, {names[1]} has {other}"
+        return
+    diff = list(difflib.unified_diff(left.splitlines(), right.splitlines(), n=0, lineterm=""))
+    changed = [line for line in diff[2:] if not line.startswith("@@")]  # behind the names of the two
+    yield f"  {field}: {names[0]} has the lines with -, {names[1]} those with +"
+    for line in changed[:TEXT_LINES]:
+        yield "    " + DIGEST.sub(r"\1...", f"{line[0]} {line[1:]}")
+    if len(changed) > TEXT_LINES:
+        yield f"    and {len(changed) - TEXT_LINES} more lines"
+
+
+def _around_difference(left: str, right: str) -> tuple[str, str]:
+    """Two values as they are, or of long ones the part in which they begin to differ."""
+    if max(len(left), len(right)) <= 2 * WINDOW:
+        return left, right
+    same = next(
+        (place for place, (a, b) in enumerate(zip(left, right, strict=False)) if a != b), len(min(left, right, key=len))
+    )
+    start = max(same - WINDOW // 2, 0)
+
+    def part(value: str) -> str:
+        return ("..." if start else "") + value[start : start + WINDOW] + ("..." if start + WINDOW < len(value) else "")
+
+    return part(left), part(right)
 
 
 class StoreError(KdcacheError):

@@ -54,16 +54,24 @@ def flatten(record: Any, prefix: str = "") -> dict[str, Any]:
     return flat
 
 
+def _texts(left: Any, right: Any) -> tuple[str, str]:
+    """Two values as text: texts of several lines as they are, others as Python writes them."""
+    if isinstance(left, str) and isinstance(right, str) and "\n" in left + right:
+        return left, right
+    return repr(left), repr(right)
+
+
 def shorten(value: Any, limit: int = 160) -> str:
     text = repr(value)
     return text if len(text) <= limit else f"{text[: limit - 3]}..."
 
 
 def differences(current: BaseModel, expected: BaseModel, prefix: str = "") -> list[tuple[str, str, str]]:
-    """(field, current value, expected value) for every field that differs. A field is named by its path."""
+    """(field, current value, expected value) for every field that differs, each as text. A field is named by its
+    path."""
     left, right = (flatten(record.model_dump(mode="json")) for record in (current, expected))
     return [
-        (f"{prefix}{field}", shorten(left.get(field, "nothing")), shorten(right.get(field, "nothing")))
+        (f"{prefix}{field}", *_texts(left.get(field, "nothing"), right.get(field, "nothing")))
         for field in sorted(left.keys() | right.keys())
         if left.get(field, "nothing") != right.get(field, "nothing")
     ]

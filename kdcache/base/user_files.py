@@ -77,6 +77,13 @@ def without_folders(text: str) -> str:
     return text
 
 
+def without_file(text: str, spec: str) -> str:
+    """A text that names modules, as records hold it, with the file of a spec nameless: equal for equal code in files of
+    other names."""
+    location = spec.rpartition(":")[0]
+    return text.replace(_PREFIX + Path(location).stem, _PREFIX) if location.endswith(".py") else text
+
+
 def load_module(location: str, noun: str) -> ModuleType:
     """A module by name: an installed one, or one of the current folder. Raises InvalidInputError where there is none,
     or both."""

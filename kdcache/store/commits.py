@@ -15,10 +15,12 @@ from kdcache.base.parallel import many
 from kdcache.base.records import Record, shorten
 from kdcache.errors import DamagedError, MissingBlockError, StoreError
 from kdcache.places.place import Place
+from kdcache.store.id_sums import PRIME
 from kdcache.store.layout import SegmentLayout
 from kdcache.store.provenance import Provenance
 from kdcache.store.shards import check_shard
 
+IdSum = Annotated[StrictInt, Field(ge=0, lt=PRIME)]
 COMMIT_NAME = re.compile(r"([0-9]{6,15})\.json")
 
 
@@ -50,9 +52,9 @@ class Counts(Record):
 
 class Commit(Record):
     """The record that a block is whole; `mixed` says that it adopted another writer's differing shard. `struck` are the
-    positions of samples without an answer, ascending."""
+    positions of samples without an answer, ascending. `ids`: as from `id_sums`, empty where the writer had no ids."""
 
-    LATER: ClassVar[tuple[str, ...]] = ("struck",)
+    LATER: ClassVar[tuple[str, ...]] = ("struck", "ids")
 
     block: int
     rows: int
@@ -60,6 +62,7 @@ class Commit(Record):
     counts: Counts
     mixed: bool = False
     struck: Annotated[tuple[StrictInt, ...], FailFast(), Field(min_length=1, max_length=STRUCK_MAX)] = ()
+    ids: tuple[()] | tuple[IdSum, IdSum] = ()
     provenance: Provenance
 
 

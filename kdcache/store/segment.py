@@ -94,6 +94,7 @@ class Segment:
         provenance: Provenance,
         adopt: bool = False,
         struck: Sequence[int] = (),
+        ids: Sequence[int] = (),
     ) -> Commit | None:
         """Write one block whole and commit it: the one place where a block becomes part of a store.
 
@@ -102,17 +103,17 @@ class Segment:
         wrote them, and comes back at the end with `adopt`.
 
         `arrays` hold the block's rows in the store's shapes and dtypes. `struck` are positions of samples that cannot
-        be decoded: what lies in their rows and their partners' is overwritten here. Returns the block's commit, or None
-        where another writer has taken the block with other bytes and `adopt` is off. Raises DamagedError for a shard
-        that was left there torn: a shard is adopted only where it decodes to this block's rows. Struck rows are those
-        of the ticket that lies there; StoreError where one of `struck` has an answer in it.
+        be decoded: what lies in their rows and their partners' is overwritten here. `ids` are the block's `id_sums`.
+        Returns the commit, or None where another writer has taken the block with other bytes and `adopt` is off. Raises
+        DamagedError for a shard that was left there torn: a shard is adopted only where it decodes to this block's
+        rows. Struck rows are those of the ticket that lies there; StoreError where one of `struck` has an answer in it.
         """
         if (current := read_commit(self.folder, self.layout, block)) is not None:
             return current
         with writing(self.folder, self.layout, self._record) as folder:
             is_written = write_block(
                 folder, self.layout, self.identity.plan, block, arrays,
-                counts=counts, provenance=provenance, adopt=adopt, struck=struck,
+                counts=counts, provenance=provenance, adopt=adopt, struck=struck, ids=ids,
             )  # fmt: skip
             return read_commit(folder, self.layout, block) if is_written else None
 

@@ -63,6 +63,7 @@ def write_block(
     provenance: Provenance,
     adopt: bool,
     struck: Sequence[int],
+    ids: Sequence[int],
 ) -> bool:
     """Put a block's shards and its commit, as `Segment.commit` says. False where another writer has taken the block."""
     shards: dict[str, Shard] = {}
@@ -86,5 +87,5 @@ def write_block(
     start, stop = layout.block_rows(block)
     rows = (stop - start) * len(layout.views)
     commit = Commit(block=block, rows=rows, shards=shards, counts=counts, mixed=mixed, provenance=provenance)
-    folder.put_new(layout.commit_key(block), commit.model_copy(update={"struck": struck}).to_bytes())
+    folder.put_new(layout.commit_key(block), commit.model_copy(update={"struck": struck, "ids": tuple(ids)}).to_bytes())
     return True

@@ -1,6 +1,5 @@
 """A data set that is not a store's is refused: what was added, removed, changed or renamed since, and the way on."""
 
-import re
 import shlex
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -13,9 +12,9 @@ from kdcache.errors import InvalidInputError, MismatchError
 from kdcache.views.data_parts import Described, Extracted, ids_digest, shown_ids
 from kdcache.views.known_parts import find_parts, part_indices
 from kdcache.views.known_samples import Changes, Flags, changes_between, fingerprints_of, stored_samples
+from kdcache.views.renamed import renamed_samples
 
 COMPARED = 100_000  # samples up to which a data set is read to say what changed
-HEX = re.compile(r"'([0-9a-f]{12})[0-9a-f]{52}'")
 OTHERS = "use a store of this data set"
 RESTORE = (
     "restore the data set as it was (a file that cannot be decoded may stay: --on-bad-sample strike leaves it without "
@@ -44,12 +43,9 @@ def other_data_error(
     words: str = "",
     progress: Progress = silent,
 ) -> MismatchError:
-    """The error for a data set that is not the store's. `problems` are the fields that differ; counts are shown first,
-    and digests shortened. `advice`: the next step where the data set did not only grow. `words`: see `data_words`;
-    empty where there is no command line."""
-    shown = [(field, HEX.sub(r"'\1...'", left), HEX.sub(r"'\1...'", right)) for field, left, right in problems]
-    shown.sort(key=lambda problem: problem[0].rpartition(".")[2] != "rows")
-    return MismatchError(headline, shown, explanation(store, data, advice, words or "--data DATA", progress))
+    """The error for a data set that is not the store's. `problems` are the fields that differ. `advice`: the next step
+    where the data set did not only grow. `words`: see `data_words`; empty where there is no command line."""
+    return MismatchError(headline, problems, explanation(store, data, advice, words or "--data DATA", progress))
 
 
 def new_samples(data: Described, stores: Sequence[Extracted], words: str, progress: Progress = silent) -> IntArray:
@@ -93,11 +89,12 @@ def explanation(store: Extracted, data: Described, advice: str, words: str, prog
     step."""
     path = store.folder.root
     contents = store.identity.encoding.contents
+    renamed = f"  {line}\n" if (line := _renamed_line(store, data)) else ""
     if contents is None:
-        return f"{path} keeps no fingerprints of its samples, so nothing can be said of them; {advice}"
+        return f"{renamed}{path} keeps no fingerprints of its samples, so no more can be said of them; {advice}"
     if max(len(data), store.rows) > COMPARED:
         grown = f"; where samples were only added: {_grown(store, words)}" if len(data) > store.rows else ""
-        return f"more than {COMPARED} samples are not read to say what changed; {advice}{grown}"
+        return f"{renamed}more than {COMPARED} samples are not read to say what changed; {advice}{grown}"
     stored, fingerprints = stored_samples(store), fingerprints_of(data, contents, progress)
     if not stored.known.any():
         return f"{path} has no block yet, so nothing can be said of its samples; {advice}"
@@ -132,12 +129,26 @@ def _text(store: Extracted, data: Described, changes: Changes, advice: str, word
     if len(changes.removed):
         lines += [note for note in getattr(data, "notes", ()) if "are left out" in note]
     if not lines:
-        reason = (
-            "all samples are the store's by their contents and their order: their ids or the names of classes differ"
+        same = "all samples are the store's by their contents and their order"
+        differing = _renamed_line(store, data) or "their ids or the names of classes differ"
+        lines = [f"{same}: {differing}, as where files or folders were renamed; give them the names that they had"]
+    if changes.only_added and np.array_equal(changes.added, np.arange(store.rows, len(data))):
+        lines.append(
+            f"the store's are the first {store.rows} of the {len(data)}: was it limited? Then give --data-set "
+            f"limit={store.rows} here too"
         )
-        lines = [f"{reason}, as where files or folders were renamed in place; give them the names that they had"]
     way_on = _grown(store, words) if changes.only_added else f"{RESTORE}, or {advice}"
     return "\n".join([*(f"  {line}" for line in lines), way_on])
+
+
+def _renamed_line(store: Extracted, data: Described) -> str:
+    """The samples whose ids are others than the store's, as far as its commits tell; "" where they do not."""
+    if len(data) != store.rows or ids_digest(data.ids) == store.identity.dataset.ids:
+        return ""
+    if (indices := renamed_samples(store, data)) is None:
+        return ""
+    noun = "sample has another id than it had, which is" if len(indices) == 1 else "samples have other ids, which are"
+    return f"{len(indices)} {noun} now {shown_ids([data.ids[index] for index in indices.tolist()])}"
 
 
 def _gone(store: Extracted, changes: Changes) -> str:

@@ -13,9 +13,9 @@ from PIL.Image import Image
 from torch import nn
 from torchvision.transforms import v2
 
-from kdcache.base.records import validated
+from kdcache.base.records import require_equal, validated
 from kdcache.base.specs import call, load_callable, own_source, portable_name
-from kdcache.base.user_files import without_folders
+from kdcache.base.user_files import without_file, without_folders
 from kdcache.errors import InvalidInputError
 from kdcache.store.plan import TransformSpec, ViewPlan
 from kdcache.views.images import array_image, plain_image, view_tensor
@@ -81,10 +81,13 @@ PRESETS: dict[str, Callable[..., Transform]] = {
 }
 
 
-def build_transform(name: str, arguments: dict[str, Any]) -> tuple[Transform, TransformSpec]:
+def build_transform(
+    name: str, arguments: dict[str, Any], like: TransformSpec | None = None
+) -> tuple[Transform, TransformSpec]:
     """The transform that a name and arguments describe, and its record in the view plan.
 
     `name` is a preset's, or `package.module:callable` / `file.py:callable`: a factory that returns the transform.
+    `like`: the record of a store, which is taken where equal code lies in a file of another name.
     """
     if name in PRESETS:
         require_ranges(name, arguments)
@@ -95,7 +98,20 @@ def build_transform(name: str, arguments: dict[str, Any]) -> tuple[Transform, Tr
     transform = call(load_callable(name, "transform"), arguments, f"transform {name}")
     if not callable(transform):
         raise InvalidInputError(f"transform {name} returned a {type(transform).__name__}; it must return a callable")
-    return transform, describe(transform, portable_name(name), arguments)
+    spec = describe(transform, portable_name(name), arguments)
+    return transform, like if like is not None and _is_alike(spec, like) else spec
+
+
+def _is_alike(spec: TransformSpec, like: TransformSpec) -> bool:
+    """True for the records of equal code and arguments, whatever the names of files and factories."""
+    one, other = (without_file(entry.text, entry.name) for entry in (spec, like))
+    return bool(one) and one == other and spec.arguments == like.arguments
+
+
+def require_transform(spec: TransformSpec, stored: TransformSpec, store: str, advice: str) -> None:
+    """Raises MismatchError where the transform that settings name is not that of a store's views."""
+    headline = f"the views of {store} were drawn by another transform than the settings name:"
+    require_equal(stored, spec, headline, advice, "transform.", names=("the store", "the settings"))
 
 
 def stored_transform(spec: TransformSpec) -> Transform:
@@ -239,9 +255,9 @@ def _parts(transform: Any) -> Iterator[Any]:
 
 
 def open_plan(
-    name: str, arguments: dict[str, Any], *, mix: str, mix_alpha: float, seed: int
+    name: str, arguments: dict[str, Any], *, mix: str, mix_alpha: float, seed: int, like: TransformSpec | None = None
 ) -> tuple[Transform, ViewPlan]:
-    """A transform and the view plan of its views. Raises InvalidInputError."""
-    transform, spec = build_transform(name, arguments)
+    """A transform and the view plan of its views; `like` as for `build_transform`. Raises InvalidInputError."""
+    transform, spec = build_transform(name, arguments, like)
     plan: ViewPlan = validated(ViewPlan, "the view plan", transform=spec, mix=mix, mix_alpha=mix_alpha, seed=seed)
     return transform, plan

@@ -22,6 +22,7 @@ from kdcache.errors import StoreError
 from kdcache.places.folder import Folder
 from kdcache.sharing.merge import missing_blocks
 from kdcache.store.commits import Commit, Counts, list_commits
+from kdcache.store.id_sums import IdSums, added_sums
 from kdcache.store.layout import CARD, SegmentLayout
 from kdcache.store.manifest import Card, Identity, Provenance
 from kdcache.store.origins import RECODED
@@ -185,7 +186,9 @@ def recode_block(source: StoreAddress, output: StoreAddress, task: Task) -> bool
     note = {"segment": task.digest, "versions": _versions()}
     provenance = Provenance.model_validate({**commit.provenance.model_dump(), RECODED: note})
     arrays = work.arrays(new.layout, task.block)
-    committed = new.commit(task.block, arrays=arrays, counts=work.counts, provenance=provenance, struck=work.struck)
+    committed = new.commit(
+        task.block, arrays=arrays, counts=work.counts, provenance=provenance, struck=work.struck, ids=work.ids
+    )
     return committed is not None
 
 
@@ -201,6 +204,7 @@ class _BlockRecoder:
         self.store, self.segment, self.recoding = store, segment, recoding
         self.start, self.stop = start, stop
         self.counts, self.struck = Counts(), list[int]()
+        self.ids: tuple[()] | IdSums = (0, 0)
         self._parts: list[dict[str, Array]] = []
         self._first: dict[str, Array] = {}
 
@@ -220,6 +224,7 @@ class _BlockRecoder:
         names |= self.recoding.outputs
         self._parts.append(part | {name: arrays[source][:, rows] for name, source in names.items()})
         whole = len(rows) == stop - start  # else the commit's counts are of more rows than these
+        self.ids = added_sums(self.ids, commit.ids if whole else ())
         self._count(counts if whole else part_counts, part_counts.clamped)
 
     def arrays(self, layout: SegmentLayout, block: int) -> dict[str, Array]:

@@ -11,7 +11,6 @@ from torch import Tensor
 
 from kdcache.base.arrays import IntArray
 from kdcache.base.devices import chosen_device
-from kdcache.base.limits import MANIFEST_LIMIT
 from kdcache.base.progress import Progress, silent
 from kdcache.base.records import validated
 from kdcache.base.view_span import ViewSpan
@@ -34,12 +33,12 @@ from kdcache.networks.weights import load_weights
 from kdcache.pipelines.extract.class_matching import classes_to_build, matched_classes
 from kdcache.pipelines.extract.kept import classifier, kept_taps
 from kdcache.pipelines.extract.subclasses import chosen_subclasses, require_subclasses
-from kdcache.pipelines.extract.views import open_views
+from kdcache.pipelines.extract.views import open_views, stored_identity
 from kdcache.pipelines.settings import ExtractSettings
-from kdcache.places.opening import open_folder
-from kdcache.store.layout import MANIFEST, SegmentLayout
+from kdcache.store.id_sums import IdSums, id_sums
+from kdcache.store.layout import SegmentLayout
 from kdcache.store.lineage import Ancestor, open_lineage, read_subclasses
-from kdcache.store.manifest import DatasetIdentity, Identity, Provenance, TeacherIdentity, parse_manifest
+from kdcache.store.manifest import DatasetIdentity, Identity, Provenance, TeacherIdentity
 from kdcache.store.plan import GROUP
 from kdcache.store.segment_layout import require_small_taps
 from kdcache.store.whole_arrays import make_order
@@ -109,6 +108,10 @@ class Job:
             view_bytes=self.view_bytes,
             forward=self.forward,
         )
+
+    def id_sums(self, start: int, stop: int) -> IdSums:
+        """The sums over the ids of positions start to stop - 1, for their block's commit."""
+        return id_sums(start, (self.data.ids[index] for index in self.order[start:stop].tolist()))
 
     def sample_name(self, position: int) -> str:
         """Dataset index and id of a position, for errors."""
@@ -268,12 +271,6 @@ def stored_encoding(settings: ExtractSettings) -> Encoding | None:
     """The encoding of the store that stands already, None where there is none."""
     identity = stored_identity(settings)
     return None if identity is None else identity.encoding
-
-
-def stored_identity(settings: ExtractSettings) -> Identity | None:
-    """The identity of the store that stands already, None where there is none."""
-    data = open_folder(settings.store).get(MANIFEST, limit=MANIFEST_LIMIT)
-    return None if data is None else parse_manifest(data, settings.store).identity
 
 
 def _masked_notes(settings: ExtractSettings, data: Data) -> tuple[str, ...]:

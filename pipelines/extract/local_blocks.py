@@ -188,6 +188,7 @@ class BlockStream:
             provenance=work.job.provenance,
             adopt=self._adopt,
             struck=answer.struck,
+            ids=work.job.id_sums(*layout.block_rows(answer.block)),
         )
         return BlockReport("", commit, work.job.batch_rows, waited_for_writer, waited_for_views)
 

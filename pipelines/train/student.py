@@ -6,7 +6,6 @@ from typing import Any
 from torch import Tensor, nn
 
 from kdcache.base.launch import ALONE, Launch
-from kdcache.base.records import differences
 from kdcache.errors import InvalidInputError
 from kdcache.labels.encodings import read_as
 from kdcache.networks.build import build_network
@@ -25,7 +24,7 @@ from kdcache.training.loader import Loader
 from kdcache.training.loader_options import FeedOptions, LabelOptions
 from kdcache.views.readable import first_view
 from kdcache.views.sources import Data
-from kdcache.views.transforms import PRESETS, build_transform, open_plan, stored_transform
+from kdcache.views.transforms import PRESETS, build_transform, open_plan, require_transform, stored_transform
 
 
 def require_usable(stores: list[Store], settings: TrainSettings) -> None:
@@ -71,13 +70,9 @@ def inputs_of(loader: BatchStream) -> dict[str, Any]:
 
 
 def _require_named_transform(settings: TrainSettings, store: Store) -> None:
-    _, spec = build_transform(settings.transform, settings.transform_set)
-    if differences(spec, store.identity.plan.transform):
-        stored_spec = store.identity.plan.transform.model_dump()
-        raise InvalidInputError(
-            f"the views of {store.folder.root} are drawn by {stored_spec}, the settings name {spec.model_dump()}; "
-            "leave --transform to the store, or extract another"
-        )
+    stored = store.identity.plan.transform
+    _, spec = build_transform(settings.transform, settings.transform_set, stored)
+    require_transform(spec, stored, str(store.folder.root), "leave --transform to the store, or extract another")
 
 
 def train_loader(
@@ -103,7 +98,7 @@ def train_loader(
             seed=settings.seed,
         )
     elif stores[0].identity.plan.transform.name not in PRESETS:
-        transform, plan = _user_transform(settings, stores[0].identity.plan)
+        transform, plan = _user_transform(settings, stores[0])
     mean, std = view_normalisation(settings, data, transform, plan or stores[0].identity.plan, strikes=bool(stores))
     return build(
         data,
@@ -151,25 +146,22 @@ def example_views(settings: TrainSettings, data: Data, stores: list[Store]) -> T
     else:
         plan = stores[0].identity.plan
         if plan.transform.name not in PRESETS:
-            transform, plan = _user_transform(settings, plan)
+            transform, plan = _user_transform(settings, stores[0])
     view = first_view(transform or stored_transform(plan.transform), data.samples, plan.seed, strikes=bool(stores))
     mean, std = view_normalisation(settings, data, transform, plan, strikes=bool(stores))
     return Preparation(mean, std, "cpu")(view[None].expand(2, *view.shape))
 
 
-def _user_transform(settings: TrainSettings, plan: ViewPlan) -> tuple[Any, ViewPlan]:
+def _user_transform(settings: TrainSettings, store: Store) -> tuple[Any, ViewPlan]:
     """The user's own transform, which the settings must name again: nothing that a store names is ever imported."""
+    plan = store.identity.plan
     if settings.transform == "none":
         raise InvalidInputError(
             f"the store's views were drawn by {plan.transform.name}, a transform of the user's own; name it again with "
             f"--transform {plan.transform.name} and the same --transform-set"
         )
-    transform, spec = build_transform(settings.transform, settings.transform_set)
-    if differences(spec, plan.transform):
-        raise InvalidInputError(
-            f"the store's transform is {plan.transform.model_dump()}, the settings name {spec.model_dump()}; "
-            "use the transform that the store was made with"
-        )
+    transform, spec = build_transform(settings.transform, settings.transform_set, plan.transform)
+    require_transform(spec, plan.transform, str(store.folder.root), "use the transform that the store was made with")
     return transform, plan
 
 

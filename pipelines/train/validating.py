@@ -18,7 +18,7 @@ from kdcache.views.chosen_rows import OF_CLASSES
 from kdcache.views.class_numbers import numbered_by, require_alike
 from kdcache.views.own_place import require_own_place
 from kdcache.views.sources import Data, of_whole, open_data
-from kdcache.views.transforms import PRESETS, build_transform, preset_size
+from kdcache.views.transforms import PRESETS, build_transform, preset_size, require_transform
 
 Source = tuple[str, dict[str, Any]]
 """The spec and the arguments of a data set."""
@@ -144,14 +144,13 @@ def _views(
     if stores and settings.val_transform in (AUTO, "none") and not settings.val_transform_set:
         return stores[0].identity.plan, None  # the loader asks for a transform of the user's own by its name
     name, arguments = _transform(settings, data_spec, training)
-    transform, spec = build_transform(name, arguments)
-    plan = stores[0].identity.plan if stores else ViewPlan(transform=spec)
-    if spec != plan.transform:
-        raise InvalidInputError(
-            f"the views of {stores[0].folder.root} are drawn by {plan.transform.model_dump()}, the settings name "
-            f"{spec.model_dump()}; leave --val-transform to the store, or extract another"
-        )
-    return plan, transform
+    stored = stores[0].identity.plan if stores else None
+    transform, spec = build_transform(name, arguments, stored.transform if stored else None)
+    if stored is None:
+        return ViewPlan(transform=spec), transform
+    advice = "leave --val-transform to the store, or extract another"
+    require_transform(spec, stored.transform, str(stores[0].folder.root), advice)
+    return stored, transform
 
 
 def _transform(settings: TrainSettings, data_spec: str, training: BatchStream) -> tuple[str, dict[str, Any]]:

@@ -26,7 +26,7 @@ from kdcache.views.contents import content_fingerprint
 from kdcache.views.draw import ViewDataset
 from kdcache.views.replay import grade_replay, require_decoder
 from kdcache.views.sources import Data
-from kdcache.views.transforms import PRESETS, build_transform
+from kdcache.views.transforms import PRESETS, build_transform, require_transform
 from kdcache.views.view_stack import ViewRequest
 from kdcache.views.workers import draw_requests
 from kdcache.whole_store.output_values import outputs_here
@@ -59,11 +59,8 @@ def open_replay(store: Store, data: Data, settings: VerifySettings) -> Replay:
         name, arguments = spec.name, spec.arguments
     if not name:
         raise InvalidInputError(f"the store's transform is {spec.name}, not a preset; name it again with --transform")
-    transform, named_spec = build_transform(name, arguments)
-    if named_spec != spec:
-        raise InvalidInputError(
-            f"the store's transform is {spec.model_dump()}, the settings name {named_spec.model_dump()}"
-        )
+    transform, named_spec = build_transform(name, arguments, spec)
+    require_transform(named_spec, spec, str(store.folder.root), "name the transform that the store was made with")
     kinds = store.identity.encoding.kinds_of_contents
     return Replay(store, data, ViewDataset(data.samples, store.order, store.identity.plan, transform, kinds, data.ids))
 

@@ -22,6 +22,7 @@ from kdcache.labels.reduction import centre, reduce_topk, tail_sums
 from kdcache.labels.sampled import SampledEncoding
 from kdcache.labels.topk import TopKEncoding
 from kdcache.store.commits import Counts
+from kdcache.store.id_sums import id_sums
 from kdcache.store.manifest import DatasetIdentity, Identity, OrderIdentity, Provenance, TeacherIdentity
 from kdcache.store.plan import TransformSpec, ViewPlan, draw_words
 from kdcache.store.segment import Segment
@@ -186,7 +187,12 @@ def _encode(store: Store, segment: Segment, positions: Array, logits: Array) -> 
     return encode_topk(rows, store.identity.encoding, CLASSES, (MASKED,)).arrays
 
 
-def _write_views(store: Store, start: int, stop: int, struck: tuple[int, ...]) -> None:
+def golden_ids() -> list[str]:
+    """[N] ids by dataset index."""
+    return [f"sample {index}" for index in range(ROWS)]
+
+
+def _write_views(store: Store, start: int, stop: int, struck: tuple[int, ...], *, with_ids: bool = False) -> None:
     segment, logits = store.add_segment(ViewSpan(start, stop)), golden_logits(start, stop)
     if store.identity.encoding.head:
         logits = golden_answers(start, stop)
@@ -206,7 +212,11 @@ def _write_views(store: Store, start: int, stop: int, struck: tuple[int, ...]) -
             if store.identity.encoding.keeps_class_means:
                 arrays["class_means"] = golden_class_means(logits[:, positions])
         strikes = [position for position in struck if position in positions]
-        segment.commit(block, arrays=arrays, counts=Counts(labelled=7), provenance=GOLDEN, struck=strikes)
+        sums = id_sums(int(positions[0]), [golden_ids()[index] for index in golden_order()[positions]])
+        segment.commit(
+            block, arrays=arrays, counts=Counts(labelled=7), provenance=GOLDEN, struck=strikes,
+            ids=sums if with_ids else (),
+        )  # fmt: skip
 
 
 def _absent(name: str) -> Path:
@@ -222,6 +232,8 @@ def _make(
     mix: str,
     passes: list[tuple[int, int]],
     struck: tuple[int, ...] = (),
+    *,
+    with_ids: bool = False,
     **teacher: Any,
 ) -> None:
     path, labels = _absent(name), golden_labels()[golden_order()]
@@ -229,7 +241,7 @@ def _make(
     head = golden_head() if encoding.head else {}
     store = Store.create(path, identity, order=golden_order(), labels=labels, provenance=GOLDEN, head=head)
     for start, stop in passes:
-        _write_views(store, start, stop, struck)
+        _write_views(store, start, stop, struck, with_ids=with_ids)
         store.seal()
 
 
@@ -243,6 +255,7 @@ def _make_missing() -> None:
     pooled = TopKEncoding(k=1, features=FEATURES, head=FEATURES, taps=POOLED)
     _make("format1-pooled-taps.kd", pooled, "none", [(0, 2)])
     _make_subclasses("format1-subclasses.kd")
+    _make("format1-ids.kd", TopKEncoding(k=K), "none", [(0, 1)], STRUCK, with_ids=True)
 
 
 if __name__ == "__main__":

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import xxhash
 
 from kdcache.errors import FormatError
 from kdcache.store.store import Store
@@ -24,8 +25,9 @@ from tests.golden.make import (
     golden_pixels,
 )
 from tests.store.test_golden import EVERYTHING, MAPPED, PACKED, PROBS, RULE_2, TOPK, exact, raw
+from tests.store.test_golden_rows import commits_of
 
-CONTENTS, SUBCLASSED = HERE / "format1-contents.kd", HERE / "format1-subclasses.kd"
+CONTENTS, SUBCLASSED, IDS = (HERE / f"format1-{name}.kd" for name in ("contents", "subclasses", "ids"))
 
 
 def identity_of(root: Path) -> Any:
@@ -125,6 +127,20 @@ def test_a_store_of_contents_holds_one_fingerprint_a_sample_and_segment() -> Non
         record = json.loads((CONTENTS / f"kdcache/{segment}/commits/000/000001.json").read_bytes())
         assert "contents" in record["shards"]
         np.testing.assert_array_equal(raw(CONTENTS, f"{segment}/pixels")[0], golden_pixels(view, view + 1)[0])
+
+
+def test_commits_of_a_store_with_ids_hold_the_sums_of_the_table() -> None:
+    """Position p, with h(p) = xxh3-64 modulo 2^31 - 1: sum h(p), and sum (p + 1) h(p); other commits lack the key."""
+    store = Store.open(IDS)
+    assert store.content_id == "451be5714cead7934b3c943a456cd172e8e57361b45c11d87d8487485961d456"
+    prime, order = 2**31 - 1, raw(IDS, "order").tolist()
+    hashes = [xxhash.xxh3_64_intdigest(f"sample {index}".encode()) % prime for index in order]
+    for block, positions in ((0, range(64)), (1, range(64, ROWS))):
+        record = json.loads((IDS / f"kdcache/views-00000-00001/commits/000/{block:06}.json").read_bytes())
+        sums = sum(hashes[p] for p in positions), sum((p + 1) * hashes[p] for p in positions)
+        assert record["ids"] == [value % prime for value in sums]
+        assert store.segments[0].commit_of(block).ids == tuple(record["ids"])
+    assert all("ids" not in record for record in commits_of(HERE / "format1-struck.kd"))
 
 
 @pytest.mark.parametrize(

@@ -270,7 +270,7 @@ def test_another_identity_is_refused_with_both_values(tmp_path: Path, subtests: 
                     refuse()
                 stored = {name: (old, new) for name, old, new in caught.value.differences}
                 assert field in stored
-                assert all(value in str(caught.value) for value in (field, *stored[field]))
+                assert all(value[:13] in str(caught.value) for value in (field, *stored[field]))  # of a sha256 the head
                 assert stored[field][0] != stored[field][1]
                 assert all_files(path) == before
 
