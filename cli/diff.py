@@ -18,6 +18,7 @@ from kdcache.whole_store.engines import open_engine, seen_by
 from kdcache.whole_store.row_comparison import RowComparison, ViewAgreement
 from kdcache.whole_store.tally import Spread
 
+SHORT = 160  # signs of two values that stand in a table
 Place = "folder or address of a store, STORE@ID for a pinned seal"
 Temperature = Annotated[
     float, typer.Option("--temperature", min=0.0, max=LARGE, help="T at which soft labels are compared.")
@@ -99,10 +100,13 @@ def _side(side: StoreSummary) -> dict[str, Any]:
 
 def _print_fields(title: str, fields: tuple[FieldDifference, ...], empty_text: str) -> None:
     if fields:
-        print_line(f"{title} differs:")
+        short = [field for field in fields if "\n" not in field.a + field.b and len(field.a + field.b) <= SHORT]
+        if short:
+            print_table([f"{title} differs", "A", "B"], [[field.field, field.a, field.b] for field in short])
         for field in fields:
-            for line in difference_lines(field.field, field.a, field.b, ("A", "B")):
-                print_line(line)
+            if field not in short:
+                for line in difference_lines(field.field, field.a, field.b, ("A", "B")):
+                    print_line(line.strip() if line.startswith(f"  {field.field}") else line)
     else:
         print_line(f"{title}: {empty_text or 'equal'}")
 

@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import hypothesis
 import numpy as np
 import numpy.typing as npt
 import pytest
@@ -30,6 +31,8 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 def pytest_configure(config: pytest.Config) -> None:
     """No test prints as wide or as colourful as the terminal that it was started from."""
+    hypothesis.settings.register_profile("kdcache", deadline=None)  # of a test's example: a loaded machine is slow
+    hypothesis.settings.load_profile("kdcache")
     os.environ["COLUMNS"] = "100"  # consoles read it when they are made, as a test module is imported
     for name in ("FORCE_COLOR", "NO_COLOR", "PY_COLORS", "TTY_COMPATIBLE", "TTY_INTERACTIVE"):
         os.environ.pop(name, None)

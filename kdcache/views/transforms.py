@@ -111,7 +111,7 @@ def _is_alike(spec: TransformSpec, like: TransformSpec) -> bool:
 def require_transform(spec: TransformSpec, stored: TransformSpec, store: str, advice: str) -> None:
     """Raises MismatchError where the transform that settings name is not that of a store's views."""
     headline = f"the views of {store} were drawn by another transform than the settings name:"
-    require_equal(stored, spec, headline, advice, "transform.", names=("the store", "the settings"))
+    require_equal(stored, spec, headline, advice, "transform.")
 
 
 def stored_transform(spec: TransformSpec) -> Transform:

@@ -186,7 +186,7 @@ def test_v1_transforms_for_v2_are_refused(gallery: Gallery, tmp_path: Path, own:
     train(gallery.student(tmp_path / "right", **own))
     (tmp_path / "v1").mkdir()
     (tmp_path / "v1/own.py").write_text(OWN.replace("{LIBRARY}", "v1"))
-    with pytest.raises(InvalidInputError, match=r"use the transform that the store was made with"):
+    with pytest.raises(MismatchError, match=r"use the transform that the store was made with"):
         train(gallery.student(tmp_path / "run", **{**own, "transform": f"{tmp_path}/v1/own.py:make"}))
     assert not (tmp_path / "run").exists()
 
@@ -201,7 +201,7 @@ def test_v1_transforms_for_v2_are_refused(gallery: Gallery, tmp_path: Path, own:
     ids=["arguments", "name", "mixing"],
 )
 def test_another_transform_is_refused(gallery: Gallery, tmp_path: Path, changes: dict[str, Any]) -> None:
-    with pytest.raises(InvalidInputError, match=r"are (drawn|mixed) by .*the settings name .*leave --"):
+    with pytest.raises((InvalidInputError, MismatchError), match=r"(?s)(drawn|mixed) by .*the settings name.*leave --"):
         train(gallery.student(tmp_path / "run", **changes))
     assert not (tmp_path / "run").exists()
 
@@ -229,7 +229,9 @@ def test_another_teacher_is_refused(gallery: Gallery, tmp_path: Path) -> None:
     save_file(state, other)
     before = all_files(Path(gallery.store))
     for views in ("2", "2:4"):
-        with pytest.raises(MismatchError, match=r"teacher\.weights: the store has '\w+', this run has '\w+'"):
+        with pytest.raises(
+            MismatchError, match=r"teacher\.weights: the store has '\w{12}\.\.\.', this run has '\w{12}\.\.\.'"
+        ):
             extract(gallery.asked(gallery.store, views=views, weights=other))
     assert all_files(Path(gallery.store)) == before
     asked = gallery.asked(gallery.store)
