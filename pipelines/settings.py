@@ -18,6 +18,7 @@ from kdcache.base.setting_types import (
     Keep,
     Means,
     Names,
+    OptimizerName,
     Pace,
     Paths,
     Positive,
@@ -138,6 +139,7 @@ AUTO = "auto"
 LATER = frozenset(
     {"labels", "val_epochs", "trust", "curriculum", "select_set", "select_steps", "select_rate", "subclasses"}
     | {"view_cache", "decoded_cache", "view_cache_gb"}
+    | {"optimizer_set", "clip_grad", "accumulate", "compile"}
 )  # settings that records on disk may lack; at their default they are left out
 
 
@@ -168,7 +170,9 @@ class TrainSettings(Settings):
         default=1, description="validate each so many epochs and after the last; 0: after the last alone"
     )
     objective: str = Field(default="", description="see `kdcache objectives`; kd where there is a store")
-    set: Arguments = Field(default={}, description="key=value for the objective, for example alpha=1, w_ce=1")
+    set: Arguments = Field(
+        default={}, description="key=value for the objective, for example alpha=1, w_ce=1, label_smoothing=0.1"
+    )
     temperature: Temperature | None = Field(default=None, description="a number, or calibrated; the objective's own")
     calibration_store: str = Field(default="", description="held-out store for calibrated; --val-store by default")
     subclasses: SomeSubclasses = Field(
@@ -212,7 +216,10 @@ class TrainSettings(Settings):
     )
     epochs: Annotated[int, Range(1, EPOCHS_MAX)] = Field(default=10, description="epoch e uses view e mod V")
     batch_size: Annotated[int, Range(2, ROWS_OF_BATCH_MAX)] = Field(default=128, description="rows of a batch")
-    optimizer: Literal["sgd", "adamw"] = Field(default="sgd", description="SGD with Nesterov momentum, or AdamW")
+    optimizer: OptimizerName = Field(
+        default="sgd", description="sgd with Nesterov momentum, adamw, or module:callable, file.py:callable"
+    )
+    optimizer_set: Arguments = Field(default={}, description="key=value for an optimiser of your own")
     lr: Annotated[float, Range(0.0, 1e30, above=True)] = Field(default=0.1, description="peak learning rate")
     momentum: BelowOne = Field(default=0.9, description="of SGD")
     weight_decay: Annotated[float, Range(0.0, LARGE)] = Field(default=5e-4, description="L2 of SGD, decoupled in AdamW")
@@ -220,6 +227,13 @@ class TrainSettings(Settings):
     step_epochs: Epochs = Field(default=(), description="epochs after which the step schedule lowers the rate")
     step_factor: Positive = Field(default=0.1, description="by which it lowers it")
     warmup_epochs: Annotated[float, Range(0.0, float(EPOCHS_MAX))] = Field(default=0.0, description="linear from 0")
+    clip_grad: Annotated[float, Range(0.0, LARGE)] = Field(
+        default=0.0, description="largest norm of a step's gradient, all parameters together; 0: any"
+    )
+    accumulate: Annotated[int, Range(1, ROWS_OF_BATCH_MAX)] = Field(
+        default=1, description="parts in which a batch passes the student, whose gradients add up: less memory"
+    )
+    compile: bool = Field(default=False, description="compile the student with torch.compile")
     ema: BelowOne = Field(default=0.0, description="decay of averaged weights, which are then validated; 0: off")
     keep_epochs: Epochs = Field(default=(), description="also keep the weights after so many epochs, such as 5,10,20")
     checkpoint_steps: Annotated[int, Range(0, ROWS_OF_BATCH_MAX)] = Field(

@@ -63,6 +63,13 @@ def _pace(value: Any) -> Any:
     return text
 
 
+def _optimizer(name: str) -> str:
+    """An optimiser's name. Raises ValueError for one that is none."""
+    if name not in ("sgd", "adamw") and not all(name.rpartition(":")):
+        raise ValueError("choose sgd, adamw, or a callable of yours as package.module:callable or file.py:callable")
+    return name
+
+
 Arguments = Annotated[dict[str, Any], BeforeValidator(_arguments)]
 Means = Annotated[tuple[Annotated[float, Range(-LARGE, LARGE)], ...], BeforeValidator(listed)]
 Deviations = Annotated[tuple[Annotated[float, Range(1 / LARGE, LARGE)], ...], BeforeValidator(listed)]
@@ -74,6 +81,7 @@ Seed = Annotated[int, Range(0, SEED_MAX)]
 Count = Annotated[int, Range(1, CLASSES_MAX)]
 Processes = Annotated[int, Range(0, PROCESSES_MAX)]
 Positive = Annotated[float, Range(0.0, LARGE, above=True)]
+OptimizerName = Annotated[str, AfterValidator(_optimizer)]
 Paths = Annotated[tuple[str, ...], BeforeValidator(_paths)]
 Names = Annotated[tuple[str, ...], BeforeValidator(listed)]
 Texts = Annotated[tuple[str, ...], BeforeValidator(lambda value: (value,) if isinstance(value, str) else value)]

@@ -89,6 +89,7 @@ TAP_TERMS: dict[str, Any] = {
 """Terms that hold taps of the student against those of a store; see `tap_pairs` for the settings that name them."""
 TERMS = LOGIT_TERMS | TAP_TERMS
 
+OF_WHOLE = ("w_ce", "label_smoothing")  # settings of a sum's first term, which counts the hard labels for all
 DEFAULT = "kd"  # where there is a store and no objective is named
 WITHOUT_TEACHER = tuple(name for name, term in TERMS.items() if not term.facts.teacher)
 BY_ROWS = tuple(name for name, term in TERMS.items() if weighs_rows(term))  # whose rows can be weighed
@@ -140,18 +141,19 @@ def require_weighable(terms: Mapping[str, object], flag: str) -> None:
 
 
 def parameters_of(name: str) -> dict[str, Any]:
-    """The settings of an objective, with their defaults: those of its term, and the weights w_ce and w_kd."""
+    """The settings of an objective, with their defaults: those of its term, the weights w_ce and w_kd, and the
+    smoothing of hard labels."""
     kind, facts = term_class(name), facts_of(name)
     parameters = inspect.signature(kind).parameters
     settings = {key: parameter.default for key, parameter in parameters.items() if key not in {*facts.needs, "sizes"}}
-    return {**settings, "w_ce": facts.w_ce, "w_kd": facts.w_kd}
+    return {**settings, "w_ce": facts.w_ce, "w_kd": facts.w_kd, "label_smoothing": 0.0}
 
 
 def settings_of_parts(name: str, settings: Mapping[str, Any], noun: str = "setting") -> list[dict[str, Any]]:
     """The settings of each term of `kd+hint`, from keys such as `temperature`, which one of them has, or `hint.w_kd`.
 
-    w_ce is that of the whole. Raises InvalidInputError for a key that none has, listing the known ones, and for one
-    that several have."""
+    w_ce and label_smoothing are those of the whole. Raises InvalidInputError for a key that none has, listing the known
+    ones, and for one that several have."""
     names = names_in(name)
     labels = [part.rpartition(":")[2] for part in names]
     known = [parameters_of(part) for part in names]
@@ -160,7 +162,7 @@ def settings_of_parts(name: str, settings: Mapping[str, Any], noun: str = "setti
     for key, value in settings.items():
         label, _, short = key.rpartition(".")
         holders = [n for n in range(len(names)) if short in known[n] and label in ("", labels[n], names[n])]
-        holders = holders[:1] if short == "w_ce" and not label else holders
+        holders = holders[:1] if short in OF_WHOLE and not label else holders
         if not holders:
             unknown_keys.append(key)
             continue
@@ -220,7 +222,8 @@ def make_objective(
 def _make_one(name: str, values: dict[str, Any], head: Tensor | None, sizes: Sizes | None, **options: Any) -> Objective:
     kind, facts = term_class(name), facts_of(name)
     function: Any = kind if inspect.isroutine(kind) else kind.__init__
-    hints = get_type_hints(function, include_extras=True) | {"w_ce": NotNegative, "w_kd": NotNegative}
+    hints = get_type_hints(function, include_extras=True)
+    hints |= {"w_ce": NotNegative, "w_kd": NotNegative, "label_smoothing": NotNegative}
     arguments = {
         key: _validated(value, hints.get(key, Any), f"objective {name}: {key}") for key, value in values.items()
     }
@@ -228,6 +231,7 @@ def _make_one(name: str, values: dict[str, Any], head: Tensor | None, sizes: Siz
         for value in ramp.values:
             _validated(value, hints.get(key, NotNegative), f"objective {name}: {key} over epochs")
     w_ce, w_kd = arguments.pop("w_ce", facts.w_ce), arguments.pop("w_kd", facts.w_kd)
+    smoothing = arguments.pop("label_smoothing", 0.0)
     if "head" in facts.needs:
         arguments["head"] = head
     if "taps" in facts.sees or "sizes" in inspect.signature(kind).parameters:
@@ -242,7 +246,7 @@ def _make_one(name: str, values: dict[str, Any], head: Tensor | None, sizes: Siz
             f"objective {name} gave a {type(term).__name__}; it must give a term, called as term(outputs, targets, "
             "batch)"
         )
-    return Objective(term, w_ce=w_ce, w_kd=w_kd, **options)
+    return Objective(term, w_ce=w_ce, w_kd=w_kd, label_smoothing=smoothing, **options)
 
 
 def _validated(value: Any, kind: Any, name: str) -> Any:

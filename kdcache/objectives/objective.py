@@ -45,6 +45,7 @@ class Objective(nn.Module):
     by class at which the teacher is trusted; in place of w_ce and w_kd a row of class y then weighs 1 - trust[y] in the
     cross-entropy and trust[y] in the term, and a row without a label learns from the teacher alone. subclasses: how
     many logits, of student and teachers, stand for each class; the cross-entropy is that of the classes.
+    label_smoothing: the share of each hard label that is spread over all classes.
     """
 
     trust: Tensor | None
@@ -61,6 +62,7 @@ class Objective(nn.Module):
         over_epochs: Mapping[str, Ramp] | None = None,
         trust: Sequence[float] = (),
         subclasses: int = 1,
+        label_smoothing: float = 0.0,
     ) -> None:
         super().__init__()
         self.term = term
@@ -69,6 +71,7 @@ class Objective(nn.Module):
         self.w_kd = self.facts.w_kd if w_kd is None else w_kd
         self.tail, self.combine, self.weights = tail, combine, weights
         self.over_epochs, self.subclasses = dict(over_epochs or {}), subclasses
+        self.label_smoothing = label_smoothing
         self.register_buffer("trust", torch.tensor(tuple(trust)) if len(trust) else None, persistent=False)
         self._check()
 
@@ -85,7 +88,7 @@ class Objective(nn.Module):
             return self._trusted(outputs, batch, values, self.trust.to(logits.dtype))
         if not w_ce and not w_kd:
             return logits.sum() * 0.0  # a step of a ramp that begins or ends at 0
-        hard = w_ce * hard_cross_entropy(outputs.class_logits, batch) if w_ce else None
+        hard = w_ce * hard_cross_entropy(outputs.class_logits, batch, self.label_smoothing) if w_ce else None
         if not w_kd:
             return cast("Tensor", hard)
         soft = w_kd * _one_number(self._term_loss(outputs, batch, values), self.term)
@@ -93,7 +96,8 @@ class Objective(nn.Module):
 
     def _trusted(self, outputs: Outputs, batch: Batch, values: dict[str, float], trust: Tensor) -> Tensor:
         shares = torch.where(batch.y >= 0, trust[batch.y.clamp_min(0)], 1.0)
-        hard, soft = hard_rows(outputs.class_logits, batch), self._term_loss(outputs, batch, values, by_row=True)
+        hard = hard_rows(outputs.class_logits, batch, self.label_smoothing)
+        soft = self._term_loss(outputs, batch, values, by_row=True)
         return mean_of_rows((1.0 - shares) * hard + shares * soft, batch)
 
     def gathers(self, epoch: int) -> bool:
@@ -188,6 +192,8 @@ class Objective(nn.Module):
         for name, value in (("w_ce", self.w_ce), ("w_kd", self.w_kd)):
             if not (isfinite(value) and value >= 0):
                 raise InvalidInputError(f"{name} of {kind} is {value}; give a finite number of 0 or more")
+        if not 0.0 <= self.label_smoothing < 1.0:
+            raise InvalidInputError(f"label_smoothing of {kind} is {self.label_smoothing}; give 0 or more, below 1")
         if facts.teacher and self.tail not in facts.tails:
             raise InvalidInputError(f"{kind} cannot take tail {self.tail!r}; it can take {', '.join(facts.tails)}")
         if self.trust is not None and not (weighs_rows(self.term) and facts.teacher):

@@ -47,15 +47,17 @@ class DataParallel:
             return Outputs.tapped(*answer)
         return Outputs(answered(answer, len(images), "student").float())
 
-    def loss(self, outputs: Outputs, batch: Batch) -> tuple[Tensor, Tensor]:
-        """The loss whose gradient a step takes, and this process's part of the batch's loss, from its outputs.
+    def loss(self, outputs: Outputs, batch: Batch, whole: Batch) -> tuple[Tensor, Tensor]:
+        """The loss whose gradient a step takes, and its part of the batch's loss, from the outputs of `batch`: this
+        process's rows, or some of them, of which `whole` has all.
 
-        The sum of the parts over processes is the mean over the whole batch's rows.
+        The sum of the parts, over processes too, is the mean over the whole batch's rows.
         """
+        within = 1.0 if batch is whole else _weight(batch) / _weight(whole)
         if self.ranks.alone:
-            loss: Tensor = self.objective(outputs, batch)
+            loss: Tensor = self.objective(outputs, batch) * within
             return loss, loss.detach()
-        share = self._share(batch)
+        share = self._share(whole) * within
         if self.objective.gathers(batch.epoch):
             loss = self.objective(*whole_batch(outputs, batch, self.ranks))
             return loss + self._all_parts(outputs), loss.detach() * share
@@ -81,6 +83,13 @@ class DataParallel:
         """Average the gradients of the objective's parameters over processes; the network's are averaged already."""
         if not self.ranks.alone:
             self.ranks.mean_gradients(self.objective.parameters())
+
+
+def _weight(batch: Batch) -> Tensor | float:
+    """The weight of a batch's rows in a mean over rows: their number, where all count alike."""
+    if batch.weight is None:
+        return float(len(batch.y))
+    return batch.weight.sum().clamp_min(torch.finfo(batch.weight.dtype).tiny)
 
 
 class _Student(nn.Module):

@@ -10,7 +10,16 @@ from kdcache.pipelines.settings import TrainSettings
 from kdcache.training.run_record import WEIGHTS, weights_apart
 
 # settings that change no result
-NAMELESS = {"run", "workers", "worker_start", "device", "checkpoint_steps", "keep_epochs", "accept_drift"} | {
+NAMELESS = {
+    "run",
+    "workers",
+    "worker_start",
+    "device",
+    "checkpoint_steps",
+    "keep_epochs",
+    "accept_drift",
+    "compile",
+} | {
     "view_cache",
     "decoded_cache",
     "view_cache_gb",

@@ -24,6 +24,7 @@ from kdcache.pipelines.train.subclasses import student_subclasses, takes_classes
 from kdcache.store.store import Store
 from kdcache.whole_store.calibrate import fit_temperature
 
+OF_PLAIN = {"label_smoothing"}  # settings that shape plain cross-entropy too
 PLAIN = {"w_ce": 1.0, "w_kd": 0.0}  # weights of plain cross-entropy, whatever the term
 
 
@@ -52,7 +53,7 @@ def build_objective(
     """
     if not stores and not settings.objective:
         _require_plain(settings)
-        return make_objective(DEFAULT, PLAIN, subclasses=student_subclasses(settings, stores))
+        return make_objective(DEFAULT, PLAIN | settings.set, subclasses=student_subclasses(settings, stores))
     if settings.then and settings.kd_epochs is not None:
         raise InvalidInputError(
             f"--then and --kd-epochs both change the objective; give --then EPOCH:{DEFAULT},w_ce=1,w_kd=0"
@@ -108,6 +109,8 @@ def _require_plain(settings: TrainSettings) -> None:
         "select_set",
     )  # fmt: skip
     names = [name for name in objective_settings if getattr(settings, name) != TrainSettings.model_fields[name].default]
+    if settings.set.keys() <= OF_PLAIN:
+        names = [name for name in names if name != "set"]
     if names:
         flags = ", ".join("--" + name.replace("_", "-") for name in names)
         raise InvalidInputError(
@@ -182,6 +185,11 @@ def _make(
             "to learn; raise one"
         )
     for term, name in zip(objectives_in(objective), names_in(part.name), strict=True):
+        if settings.accumulate > 1 and term.facts.gathers:
+            raise InvalidInputError(
+                f"--accumulate {settings.accumulate} passes a batch in parts, and in objective {name} the rows of a "
+                "batch meet; leave --accumulate out, or choose an objective that is a mean over rows, such as kd"
+            )
         if term.facts.teacher:
             _require_stores(term, replace(part, name=name), settings, stores)
     return objective

@@ -62,7 +62,7 @@ from kdcache.views.sources import Data, open_data
 
 FREE = frozenset(  # settings that may change when a run goes on
     {"run", "data", "val_data", "store", "val_store", "calibration_store", "trust", "views"}
-    | {"workers", "worker_start", "device", "checkpoint_steps", "keep_epochs", "accept_drift"}
+    | {"workers", "worker_start", "device", "checkpoint_steps", "keep_epochs", "accept_drift", "compile"}
     | {"view_cache", "decoded_cache", "view_cache_gb"}
 )
 

@@ -1,6 +1,7 @@
 """One training's lifetime: it begins or goes on from a checkpoint, takes steps, ends epochs and saves itself."""
 
 from collections.abc import Callable
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +10,7 @@ from torch import nn
 
 from kdcache.base.folder_lock import Hold
 from kdcache.base.memory import peak_rss_bytes
+from kdcache.networks.compiling import naming_compiler
 from kdcache.networks.precision import autocast
 from kdcache.objectives.batch import Batch
 from kdcache.objectives.selection import Selection
@@ -26,6 +28,7 @@ from kdcache.pipelines.train.rates import rate_multiplier
 from kdcache.pipelines.train.run_files import RunFiles
 from kdcache.pipelines.train.summary import TrainSummary
 from kdcache.pipelines.train.training_state import Student, TrainingState, unweighed
+from kdcache.training.batch_parts import parts_of
 from kdcache.training.batch_stream import BatchStream
 from kdcache.training.data_parallel import DataParallel
 from kdcache.training.finite_loss import FiniteLossCheck
@@ -134,22 +137,32 @@ class Run:
     def step(self, batch: Batch) -> None:
         """One optimiser step on a batch."""
         batch = self.weigh(batch)
-        with autocast(self.settings.precision, self.loader.device):
-            outputs = self.parallel.outputs(batch.images)
-        loss, loss_part = self.parallel.loss(outputs, batch)
-        if len(outputs.logits):
-            with self.ranks.holding():  # other processes wait for this one's gradients, even if NaN
-                self.watch.add(batch, outputs.logits, loss)
         self.optimizer.zero_grad(set_to_none=True)
-        self.scaler.scale(loss).backward()  # type: ignore[no-untyped-call]
+        for part in parts_of(batch, self.settings.accumulate):
+            self._add_gradient(part, batch)
         self.parallel.finish_backward()
+        if self.settings.clip_grad:
+            self.scaler.unscale_(self.optimizer)
+            parameters = [parameter for group in self.optimizer.param_groups for parameter in group["params"]]
+            nn.utils.clip_grad_norm_(parameters, self.settings.clip_grad)
         self.scaler.step(self.optimizer)
         self.scaler.update()
         if self.ema is not None:
             self.ema.update_parameters(self.network)
-        self.loss_sum += loss_part
         self.steps_done += 1
         self._set_rate()
+
+    def _add_gradient(self, part: Batch, batch: Batch) -> None:
+        """Add the gradient of a part of a batch, and its part of the loss."""
+        compiling = naming_compiler() if self.settings.compile else nullcontext()
+        with compiling, autocast(self.settings.precision, self.loader.device):
+            outputs = self.parallel.outputs(part.images)
+        loss, loss_part = self.parallel.loss(outputs, part, batch)
+        if len(outputs.logits):
+            with self.ranks.holding():  # other processes wait for this one's gradients, even if NaN
+                self.watch.add(part, outputs.logits, loss)
+        self.scaler.scale(loss).backward()  # type: ignore[no-untyped-call]
+        self.loss_sum += loss_part
 
     def _set_rate(self) -> None:
         """Set the learning rate of the next step."""

@@ -6,22 +6,10 @@ from kdcache.errors import InvalidInputError, MismatchError
 from kdcache.pipelines.settings import TrainSettings
 
 PER_STUDENT = frozenset(
-    {"run", "student", "student_set", "weights", "objective", "set", "temperature"}
-    | {
-        "calibration_store",
-        "trust",
-        "curriculum",
-        "select_steps",
-        "select_rate",
-        "over_epochs",
-        "kd_epochs",
-        "then",
-        "tail",
-        "top_k",
-        "combine",
-        "ensemble_weights",
-    }
-    | {"optimizer", "lr", "momentum", "weight_decay", "schedule", "step_epochs", "step_factor", "warmup_epochs"}
+    {"run", "student", "student_set", "weights", "objective", "set", "temperature", "compile"}
+    | {"calibration_store", "trust", "curriculum", "select_steps", "select_rate", "over_epochs", "kd_epochs", "then"}
+    | {"tail", "top_k", "combine", "ensemble_weights", "optimizer", "optimizer_set", "clip_grad", "accumulate"}
+    | {"lr", "momentum", "weight_decay", "schedule", "step_epochs", "step_factor", "warmup_epochs"}
     | {"ema", "precision", "checkpoint_steps", "keep_epochs"}
 )
 SHARED = tuple(name for name in TrainSettings.model_fields if name not in PER_STUDENT)

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from kdcache.errors import MismatchError
+from kdcache.networks.compiling import compile_network
 from kdcache.objectives.batch import Batch
 from kdcache.objectives.joined import AnyObjective
 from kdcache.pipelines.settings import TrainSettings
@@ -55,9 +56,12 @@ class TrainingState:
             lr=settings.lr,
             momentum=settings.momentum,
             weight_decay=settings.weight_decay,
+            arguments=settings.optimizer_set,
         )
         averaging = get_ema_multi_avg_fn(settings.ema)  # type: ignore[no-untyped-call]
         ema = AveragedModel(network, multi_avg_fn=averaging, use_buffers=True) if settings.ema else None
+        if settings.compile:
+            compile_network(network)
         scaler = torch.amp.GradScaler(device, enabled=settings.precision == "float16")
         return cls(network, student.objective, optimizer, scaler, ema)
 

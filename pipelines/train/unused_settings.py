@@ -37,8 +37,11 @@ def unused_notes(settings: TrainSettings) -> Iterator[str]:
     pair = ("select_steps", "select_rate")
     if not settings.select_set and (names := [name for name in pair if _is_given(settings, name)]):
         yield f"{_idle(names)} without held-out rows: give --select-set"
-    if settings.optimizer == "adamw" and _is_given(settings, "momentum"):
-        yield "--momentum is of SGD, and has no effect on AdamW"
+    if settings.optimizer != "sgd" and _is_given(settings, "momentum"):
+        name = "AdamW" if settings.optimizer == "adamw" else f"{settings.optimizer}: give --optimizer-set"
+        yield f"--momentum is of SGD, and has no effect on {name}"
+    if ":" not in settings.optimizer and settings.optimizer_set:
+        yield f"--optimizer-set is for an optimiser of your own, and has no effect on {settings.optimizer}"
     yield from _without_stores(settings)
 
 
