@@ -22,7 +22,7 @@ EXAMPLES = (
     "kdcache extract imagenet.kd --teacher timm:vit_base_patch16_224 \\",
     "    --teacher-set pretrained=true --data folder:/data/train \\",
     "    --transform imagenet --views 10 --top-k 20",
-    "kdcache extract own.kd --teacher my_teacher.py:make --data my_data.py:load --dry-run",
+    "kdcache extract own.kd --teacher nets.py:make --data sets.py:load --dry-run",
 )
 
 DryRun = Annotated[

@@ -4,9 +4,10 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from math import inf
 
 from rich.markup import escape
-from rich.progress import BarColumn, Progress, SpinnerColumn, TaskID, TextColumn, TimeElapsedColumn
+from rich.progress import BarColumn, Progress, ProgressColumn, SpinnerColumn, TaskID, TextColumn, TimeElapsedColumn
 
 from kdcache.base.progress import Activity, silent
 from kdcache.base.progress import Progress as Report
@@ -17,7 +18,7 @@ from kdcache.cli.console import print_note, terminal
 FIRST = 5.0  # seconds before the first line of a work: shorter ones leave none
 LEAST, MOST = 30.0, 600.0  # seconds between two lines
 SHARE = 0.1  # of the seconds that have passed: between these bounds, the time between two lines
-NARROW = 100  # columns, below which bars are short
+NARROW = 100  # columns, below which there is no bar beside the figures
 
 
 @dataclass
@@ -56,7 +57,7 @@ class Work:
         if now < self.next_line and not (at_end and self.has_lines):
             return False
         self.has_lines = not at_end
-        self.next_line = now + min(max(LEAST, SHARE * self.seconds), MOST)
+        self.next_line = inf if at_end else now + min(max(LEAST, SHARE * self.seconds), MOST)
         return True
 
 
@@ -95,9 +96,11 @@ def line_report(clock: Callable[[], float] = time.monotonic) -> Report:
 def _bars() -> Iterator[Report]:
     """A callback that moves a bar for each work, and shows what is not counted as long as nothing else begins."""
     console = terminal()
+    is_narrow = console.width < NARROW
+    bar: tuple[ProgressColumn, ...] = () if is_narrow else (BarColumn(bar_width=20),)
     columns = (
-        SpinnerColumn(), TextColumn("{task.description}"), BarColumn(bar_width=10 if console.width < NARROW else 30),
-        TextColumn("{task.fields[amount]}"), TimeElapsedColumn(), TextColumn("{task.fields[pace]}"),
+        SpinnerColumn(), TextColumn("{task.description}"), *bar, TextColumn("{task.fields[amount]}"),
+        TextColumn("{task.fields[pace]}"), TimeElapsedColumn(),
     )  # fmt: skip
     with Progress(*columns, console=console, transient=False) as bars:
         tasks: dict[str, TaskID] = {}
@@ -132,6 +135,10 @@ def amount(activity: str, count: int, total: int) -> str:
         return f"{bytes_text(count)} of {bytes_text(total)}"
     under_way = f", {_under_way(activity):,} under way" if _under_way(activity) else ""
     return f"{count:,} of {total:,} {unit}".rstrip() + under_way
+
+
+def _without_under_way(activity: str) -> Activity:
+    return Activity(activity, _unit(activity))
 
 
 def _unit(activity: str) -> str:

@@ -8,7 +8,7 @@ from kdcache.cli.progress import progress_bar
 from kdcache.pipelines.settings import load_settings
 from kdcache.pipelines.taps_settings import TapsSettings
 
-EXAMPLES = ("kdcache taps torchvision:resnet18 --data folder:/data/train --transform imagenet",)
+EXAMPLES = ("kdcache taps torchvision:resnet18 --data folder:photos --transform imagenet",)
 
 
 @with_flags(TapsSettings, "network")

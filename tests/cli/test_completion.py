@@ -12,7 +12,7 @@ ASK = {
     "bash": 'source <(kdcache --show-completion bash); COMP_WORDS=({words} "{word}"); COMP_CWORD={number}; '
     'COMP_LINE="{words} {word}"; COMP_POINT=${{#COMP_LINE}}; _kdcache_completion kdcache; '
     'printf "%s\\n" "${{COMPREPLY[@]}}"',
-    "zsh": "autoload -Uz compinit; compinit -D; source <(kdcache --show-completion zsh); compdef | grep -q kdcache; "
+    "zsh": "autoload -Uz compinit; compinit -D; source <(kdcache --show-completion zsh); "
     '_arguments() {{ print -r -- "$@" }}; words=({words} {word}); CURRENT={count}; _kdcache_completion',
     "fish": 'kdcache --show-completion fish | source; complete -C "{words} {word}"',
 }
