@@ -1,6 +1,7 @@
 """The board shows a sweep: the points in training and the best so far, and below rich's progress of all of them."""
 
-from collections.abc import Iterable, Iterator
+import time
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 
 from rich.console import RenderableType
@@ -101,9 +102,9 @@ def _counts_text(state: SweepState) -> str:
     return ", ".join(f"{count} {status}{steps * (status == 'running')}" for status, count in counts.items())
 
 
-def _lines() -> Report:
+def _lines(clock: Callable[[], float] = time.monotonic) -> Report:
     ended_points: set[str] = set()
-    work = Work.begin(0)
+    work = Work.begin(0, clock)
 
     def report(state: SweepState) -> None:
         eta = "" if state.eta is None else f", ETA {seconds_text(state.eta)}"

@@ -59,7 +59,9 @@ def command(
 
 def _lines(result: RecodeSummary) -> dict[str, str]:
     rows, present = max(result.rows, 1), f", {result.present:,} of them before" if result.present else ""
-    before, now = (f"{bytes_text(size)} ({size / rows:.4g} a row)" for size in (result.bytes_before, result.bytes))
+    before, now = (
+        f"{bytes_text(size)} ({size / rows:.4g} bytes a row)" for size in (result.bytes_before, result.bytes)
+    )
     return {
         "store": result.out if result.content_id is None else f"{result.out}@{result.content_id[:32]}",
         "from": f"{result.source}@{result.source_content_id[:32]}",

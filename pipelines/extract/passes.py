@@ -22,6 +22,8 @@ def spans_to_extract(settings: ExtractSettings) -> tuple[ViewSpan, ...]:
     except StoreNotFoundError:
         return (asked,)
     standing = [segment.views for segment in segments]
+    if standing == [asked]:  # nothing to look for: its commits are listed once, when it goes on
+        return (asked,)
     missing = list(_gaps(asked, standing))
     if not asked.is_count:
         if asked not in standing and missing != [asked]:
