@@ -10,7 +10,7 @@ from kdcache.pipelines.compare.settings import CompareSettings
 from kdcache.pipelines.settings import ExtractSettings, TrainSettings
 from kdcache.store.store import Store
 
-STUDENT = "kdcache.networks:convnet"  # takes pictures of any size and number of channels
+STUDENT = "kdcache.networks:convnet"  # takes pictures of any size
 VIEWS = 4  # of a transform that draws at random
 
 
@@ -23,10 +23,12 @@ def after_extracting(settings: ExtractSettings) -> list[str]:
         return commands
     if identity.dataset.sequence > 1:  # a student of tokens is the user's own
         return commands
+    channels = len(identity.teacher.mean)
     own_transform = identity.plan.transform.text != ""
     student = TrainSettings(
         run=str(_free(Path("runs") / Path(settings.store).stem)),
         student=STUDENT,
+        student_set={"channels": channels} if channels > 1 else {},
         data=settings.data,
         data_set=settings.data_set,
         labels=settings.labels,

@@ -47,7 +47,7 @@ def command(flags: dict[str, Any], config: str | None, as_json: bool, verbose: b
             "trained" if summary.steps > summary.steps_before else "was done before: nothing was trained",
             summary,
             lines=_lines(summary),
-            next_commands=after_training(settings),
+            next_commands=() if as_json else after_training(settings),
             as_json=as_json,
             verbose=verbose,
         )

@@ -49,8 +49,8 @@ def extract(
     for span in first_spans:
         extract_pass(settings.model_copy(update={"views": span}), progress, stop, announce)
         notes.append(f"views {span} were extracted before these")
-    if settings.views.is_count and settings.views.stop < last_span.stop:
-        notes.append(f"{settings.views.stop} views were asked for, and the store has views {last_span}")
+    if "views" in settings.model_fields_set and settings.views.is_count and settings.views.stop < last_span.stop:
+        notes.append(f"--views {settings.views.stop}: the store has views {last_span} already")
     summary = extract_pass(settings.model_copy(update={"views": last_span}), progress, stop, announce)
     return summary.model_copy(update={"notes": (*summary.notes, *notes)})
 

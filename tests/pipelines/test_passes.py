@@ -50,9 +50,7 @@ def test_a_store_grows_to_a_number_of_views(stage: Stage, tmp_path: Path) -> Non
     assert Store.open(store).content_id == summary.content_id
 
 
-@pytest.mark.parametrize(
-    ("views", "words"), [("0:6", "--views 2:6"), ("1:2", "--views 0:2"), ("0:1", "--views 1")], ids=str
-)
+@pytest.mark.parametrize(("views", "words"), [("0:6", "--views 2:6"), ("1:2", "--views 0:2")], ids=str)
 def test_a_range_over_another_is_refused_with_the_command_that_works(stage: Stage, views: str, words: str) -> None:
     with pytest.raises(InvalidInputError, match=f"views {views} overlap 0:2, which .* has already.*") as refused:
         spans(stage, stage.store, views)
