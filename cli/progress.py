@@ -120,7 +120,8 @@ def _bars() -> Iterator[Report]:
                 tasks[activity] = bars.add_task(text, total=total, amount="", pace="")
             work.count = count
             pace = work.pace(activity, count, total)
-            bars.update(tasks[activity], completed=count, total=total, amount=amount(activity, count, total), pace=pace)
+            size = amount(_without_under_way(activity) if is_narrow else activity, count, total)
+            bars.update(tasks[activity], completed=count, total=total, amount=size, pace=pace)
 
         try:
             yield report

@@ -2,6 +2,8 @@
 
 import json
 import re
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -115,14 +117,12 @@ def data():
     ],
     ids=lambda words: words[0],
 )  # fmt: skip
-def test_user_code_prints_to_stderr(
-    tmp_path: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, words: tuple[str, ...]
-) -> None:
-    monkeypatch.chdir(tmp_path)
-    Path("chatty.py").write_text(CHATTY)
-    code = kdcache(*words, "--json", *(["--workers", "0"] if words[0] != "taps" else []))
-    out, err = capfd.readouterr()
-    assert code == 0, err
-    assert isinstance(json.loads(out), dict)
-    assert "printed" not in out
-    assert "printed" in err
+def test_user_code_prints_to_stderr(tmp_path: Path, words: tuple[str, ...]) -> None:
+    (tmp_path / "chatty.py").write_text(CHATTY)
+    workers = ["--workers", "0"] if words[0] != "taps" else []
+    line = [sys.executable, "-m", "kdcache", *words, "--json", *workers]
+    done = subprocess.run(line, capture_output=True, text=True, check=False, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert isinstance(json.loads(done.stdout), dict)
+    assert "printed" not in done.stdout
+    assert "printed by the data set" in done.stderr
