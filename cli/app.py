@@ -11,7 +11,9 @@ from typer.core import TyperGroup
 
 from kdcache.base.specs import at_home
 from kdcache.base.user_code import exception_text, place_of, traceback_text, user_error
+from kdcache.cli.completion import completes
 from kdcache.cli.console import ClosedOutputError, print_error, print_traceback, results_apart, show_all_signs
+from kdcache.cli.help_pages import CONTEXT, OUTPUT, HelpCommand
 from kdcache.errors import InvalidInputError, KdcacheError, SampleError, UserCodeError
 
 PIPE_CLOSED = 141  # 128 and the number of SIGPIPE, as a program that it ended: 1 would say that a check failed
@@ -42,7 +44,9 @@ COMMANDS = {
 }
 
 
-Traceback = Annotated[bool, typer.Option("--traceback", help="Print the whole traceback of an error too.")]
+Traceback = Annotated[
+    bool, typer.Option("--traceback", help="Print the whole traceback of an error too.", rich_help_panel=OUTPUT)
+]
 
 _UsageError: Any = typer.BadParameter.__bases__[0]  # click's class; newer versions of typer carry click inside
 
@@ -58,7 +62,13 @@ class _Lazy(TyperGroup):
             return None
         module = importlib.import_module(f"kdcache.cli.{cmd_name}")
         command_app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None)
-        command_app.command(name=cmd_name, help=COMMANDS[cmd_name])(_guarded(module.command))
+        command_app.command(
+            name=cmd_name,
+            cls=HelpCommand,
+            context_settings=CONTEXT,
+            help=COMMANDS[cmd_name],
+            epilog="\n".join(module.EXAMPLES),
+        )(_guarded(module.command))
         command = typer.main.get_command(command_app)
         command.name = cmd_name
         return command
@@ -70,7 +80,7 @@ class _Lazy(TyperGroup):
 
 app = typer.Typer(
     cls=_Lazy,
-    add_completion=False,
+    context_settings=CONTEXT,
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
@@ -98,6 +108,8 @@ def main(arguments: list[str] | None = None) -> None:
     words = at_home(sys.argv[1:] if arguments is None else arguments)
     as_json, with_traceback = "--json" in words, "--traceback" in words
     show_all_signs()
+    if completes(words):
+        raise SystemExit(0)
     try:
         code = app(words, prog_name="kdcache", standalone_mode=False)
     except typer.Abort:

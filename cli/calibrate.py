@@ -6,21 +6,26 @@ from typing import Annotated
 import typer
 
 from kdcache.base.figures import check_picture
-from kdcache.cli.console import print_record, progress_bar
-from kdcache.cli.flags import Json
+from kdcache.cli.flags import Json, Verbose
+from kdcache.cli.progress import progress_bar
+from kdcache.cli.summary import print_summary
 from kdcache.store.store import Store
-from kdcache.whole_store.calibrate import fit_temperature
+from kdcache.whole_store.calibrate import Calibration, fit_temperature
 from kdcache.whole_store.calibrate_plot import plot_calibration
 
-View = Annotated[int | None, typer.Option("--view", help="Which view's rows; the first by default.")]
-Plot = Annotated[Path | None, typer.Option("--plot", help="Draw NLL over T and reliability diagrams: FILE.png.")]
-PLOT_FIELDS = {"curve", "bins_before", "bins_after"}  # for programs and for the plot, not for people
+EXAMPLES = ("kdcache calibrate held.kd --plot held.png",)
+
+View = Annotated[int | None, typer.Option("--view", metavar="N", help="Which view's rows; the first by default.")]
+Plot = Annotated[
+    Path | None, typer.Option("--plot", metavar="FILE", help="Draw NLL over T and reliability diagrams: FILE.png.")
+]
 
 
 def command(
     store: Annotated[str, typer.Argument(help="folder of a store of held-out rows, STORE@ID for a pinned seal")],
     view: View = None,
     plot: Plot = None,
+    verbose: Verbose = False,
     as_json: Json = False,
 ) -> None:
     if plot is not None:
@@ -29,5 +34,15 @@ def command(
         calibration = fit_temperature(Store.open(store), view, progress=progress)
     if plot is not None:
         plot_calibration(calibration, plot)
-    record = calibration.model_dump(exclude=None if as_json else PLOT_FIELDS)
-    print_record(record, as_json=as_json, title="calibrated")
+    print_summary("calibrated", calibration, lines=_lines(calibration), as_json=as_json, verbose=verbose)
+
+
+def _lines(calibration: Calibration) -> dict[str, str]:
+    unlabelled = f", {calibration.rows_without_label:,} more without a label" if calibration.rows_without_label else ""
+    return {
+        "store": f"{calibration.store}, view {calibration.view}, {calibration.rows:,} rows{unlabelled}",
+        "temperature": f"{calibration.temperature:.4g}" + ", the end of the range" * calibration.at_bound,
+        "NLL": f"{calibration.nll_before:.4g} nats at T = 1, {calibration.nll_after:.4g} after",
+        "ECE": f"{100 * calibration.ece_before:.2f} % at T = 1, {100 * calibration.ece_after:.2f} % after",
+        "accuracy": f"{100 * calibration.accuracy:.2f} %",
+    }

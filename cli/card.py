@@ -10,8 +10,14 @@ from kdcache.sharing.cards import CROISSANT, README, card_facts, readme, write_c
 from kdcache.sharing.croissant import croissant
 from kdcache.store.store import Store
 
-Out = Annotated[str | None, typer.Option("--out", help="Folder for the two files; the store's own by default.")]
-Published = Annotated[str | None, typer.Option("--published", help="Date for the Croissant record: 2026-11-26.")]
+EXAMPLES = ("kdcache card digits.kd --out card",)
+
+Out = Annotated[
+    str | None, typer.Option("--out", metavar="FOLDER", help="Folder for the two files; the store's own by default.")
+]
+Published = Annotated[
+    str | None, typer.Option("--published", metavar="TEXT", help="Date for the Croissant record: 2026-11-26.")
+]
 
 
 def command(

@@ -2,13 +2,21 @@
 
 from typing import TYPE_CHECKING, Any
 
-from kdcache.cli.console import print_json, print_note, print_record, print_table, progress_bar
+from kdcache.cli.console import print_json, print_note, print_record, print_table
 from kdcache.cli.flags import with_flags
+from kdcache.cli.progress import progress_bar
 from kdcache.pipelines.compare.settings import CompareSettings
 from kdcache.pipelines.settings import load_settings
 
 if TYPE_CHECKING:
     from kdcache.pipelines.compare.comparison import Comparison, Spread
+
+EXAMPLES = (
+    "kdcache compare runs/a runs/b --store held.kd \\",
+    "    --data digits --data-set split=test --html report.html",
+    "kdcache compare runs/sweep",
+    "kdcache compare a.kd b.kd --store held.kd",
+)
 
 SHARES = ("share", "probability")
 SHOWN = (

@@ -5,28 +5,16 @@ import io
 import json
 import os
 import sys
-import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from typing import IO, Any
 
 from rich.console import Console
 from rich.markup import escape
-from rich.progress import (
-    BarColumn,
-    MofNCompleteColumn,
-    Progress,
-    SpinnerColumn,
-    TaskID,
-    TextColumn,
-    TimeElapsedColumn,
-    TimeRemainingColumn,
-)
-from rich.progress import Task as ProgressTask
 from rich.table import Table
-from rich.text import Text
 
 from kdcache.base.progress import StopRequest, stop_on_signals
+from kdcache.base.units import bytes_text, seconds_text
 from kdcache.base.visible import visible
 from kdcache.errors import InterruptedRunError
 
@@ -49,61 +37,10 @@ class _Console(Console):
 _out = _Console(soft_wrap=True, highlight=False)
 _err = _Console(stderr=True, soft_wrap=True, highlight=False)
 
-Report = Callable[[str, int, int], None]
-
-
-class _Rate(TextColumn):
-    """Units a second since the task began."""
-
-    def __init__(self) -> None:
-        super().__init__("")
-
-    def render(self, task: ProgressTask) -> Text:
-        rate = task.finished_speed or task.speed
-        return Text("" if rate is None else f"{rate:,.0f}/s")
-
-
-@contextmanager
-def progress_bar(quiet: bool) -> Iterator[Report]:
-    """A callback for progress on stderr, with rate and ETA; on a pipe, a line each tenth of the way."""
-    if quiet:
-        yield lambda activity, count, total: None
-    elif not _err.is_terminal:
-        yield _lines()
-    else:
-        columns = (
-            SpinnerColumn(), TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), _Rate(),
-            TimeElapsedColumn(), TextColumn("ETA"), TimeRemainingColumn(),
-        )  # fmt: skip
-        with Progress(*columns, console=_err, transient=False) as bars:
-            tasks: dict[str, TaskID] = {}
-
-            def report(activity: str, count: int, total: int) -> None:
-                if activity not in tasks:
-                    tasks[activity] = bars.add_task(escape(visible(activity)), total=total)
-                bars.update(tasks[activity], completed=count, total=total)
-
-            yield report
-
-
-def _lines() -> Report:
-    last_tenths: dict[str, int] = {}
-    starts: dict[str, tuple[float, int]] = {}
-
-    def report(activity: str, count: int, total: int) -> None:
-        tenth = 10 * count // max(total, 1)
-        start_time, start_count = starts.setdefault(activity, (time.monotonic(), count))
-        if last_tenths.get(activity) != tenth:
-            last_tenths[activity] = tenth
-            rate = (count - start_count) / max(time.monotonic() - start_time, 1e-9)
-            eta = f", {rate:,.0f}/s, ETA {(total - count) / rate:.0f} s" if rate > 0 else ""
-            _err.print(escape(f"{visible(activity)}: {count:,} of {total:,}{eta}"))
-
-    return report
-
 
 def print_record(record: Mapping[str, Any], *, as_json: bool, title: str = "") -> None:
-    """Print an aligned `key : value` block, underscores of keys as spaces, or one line of JSON."""
+    """Print an aligned `key : value` block, underscores of keys as spaces and values in units that people read, or one
+    line of JSON."""
     if as_json:
         print_json(record)
         return
@@ -111,7 +48,19 @@ def print_record(record: Mapping[str, Any], *, as_json: bool, title: str = "") -
         _print(f"[bold]{escape(visible(title))}[/bold]")
     width = max((len(key) for key in record), default=0)
     for key, value in record.items():
-        _print(f"{escape(key.replace('_', ' ').ljust(width))} : {escape(shown(value))}")
+        _print(f"{escape(key.replace('_', ' ').ljust(width))} : {escape(_in_units(key, value))}")
+
+
+def _in_units(key: str, value: Any) -> str:
+    """A value for people: bytes and memory in MB, seconds in minutes."""
+    words = key.split("_")
+    is_number = isinstance(value, int | float) and not isinstance(value, bool)
+    if is_number and "a" not in words:  # bytes_a_row is a figure of its own
+        if {"bytes", "memory"} & set(words):
+            return bytes_text(value)
+        if {"seconds", "waited"} & set(words):
+            return seconds_text(value)
+    return shown(value)
 
 
 def print_json(record: Any) -> None:

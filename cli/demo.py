@@ -1,12 +1,20 @@
 """`kdcache demo` trains a teacher and two students on digits."""
 
+import shlex
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from kdcache.cli.console import print_json, print_line, print_table, progress_bar
+from kdcache.cli.console import print_json, print_line, print_table
 from kdcache.cli.flags import Json
+from kdcache.cli.progress import progress_bar
+from kdcache.cli.summary import print_next
+
+EXAMPLES = (
+    "kdcache demo",
+    "kdcache demo /tmp/demo",
+)
 
 
 def command(
@@ -24,4 +32,4 @@ def command(
     print_table(["digits", "accuracy", "agreement with the teacher", "seconds"], rows)
     print_line(f"the store lies in {summary.store}: {summary.bytes_a_row:.1f} bytes a row")
     print_line(f"content id {summary.content_id}")
-    print_line(f"look at it: kdcache inspect {summary.store} --rows 5")
+    print_next([shlex.join(["kdcache", "inspect", summary.store, "--rows", "5"])])

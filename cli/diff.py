@@ -8,8 +8,9 @@ import typer
 from kdcache.base.engine_settings import EngineSettings
 from kdcache.base.figures import check_picture
 from kdcache.base.ranges import LARGE
-from kdcache.cli.console import print_json, print_line, print_record, print_table, progress_bar
+from kdcache.cli.console import print_json, print_line, print_record, print_table
 from kdcache.cli.flags import Json, Views, with_settings_flags
+from kdcache.cli.progress import progress_bar
 from kdcache.errors import difference_lines
 from kdcache.store.store import Store
 from kdcache.whole_store.diff import FieldDifference, StoreDifference, StoreSummary, diff_stores
@@ -19,13 +20,15 @@ from kdcache.whole_store.row_comparison import RowComparison, ViewAgreement
 from kdcache.whole_store.tally import Spread
 
 SHORT = 160  # signs of two values that stand in a table
+EXAMPLES = ("kdcache diff a.kd b.kd --plot diff.png",)
+
 Place = "folder or address of a store, STORE@ID for a pinned seal"
 Temperature = Annotated[
-    float, typer.Option("--temperature", min=0.0, max=LARGE, help="T at which soft labels are compared.")
+    float, typer.Option("--temperature", metavar="X", min=0.0, max=LARGE, help="T at which soft labels are compared.")
 ]
-Rows = Annotated[int, typer.Option("--rows", min=0, help="Rows a view that are compared; 0 for all.")]
+Rows = Annotated[int, typer.Option("--rows", metavar="N", min=0, help="Rows a view that are compared; 0 for all.")]
 OtherPictures = Annotated[bool, typer.Option("--other-pictures", help="Compare rows though the view plans differ.")]
-Plot = Annotated[Path | None, typer.Option("--plot", help="Draw KL and agreement by view: FILE.png.")]
+Plot = Annotated[Path | None, typer.Option("--plot", metavar="FILE", help="Draw KL and agreement by view: FILE.png.")]
 
 
 @with_settings_flags

@@ -7,23 +7,40 @@ import typer
 from kdcache.base.progress import stop_on_signals
 from kdcache.base.ranges import PROCESSES_MAX
 from kdcache.base.specs import parse_arguments
-from kdcache.cli.console import print_json, print_line, print_record, print_table, progress_bar
+from kdcache.cli.console import print_json, print_line, print_record, print_table
 from kdcache.cli.flags import Json
+from kdcache.cli.progress import progress_bar
 from kdcache.errors import CheckFailedError, InvalidInputError
 from kdcache.places.doctor import probe_device, probe_folder, probe_versions
 
+EXAMPLES = (
+    "kdcache doctor",
+    "kdcache doctor /mnt/stores",
+    "kdcache doctor --data folder:/data/train",
+)
 SHOWN = 50  # bad samples that are printed; --json has all of them
 
-DataSpec = Annotated[str, typer.Option("--data", help="Read every sample of this data set, see train's --data.")]
-DataSet = Annotated[list[str], typer.Option("--data-set", help="key=value for the data set, for example split=train.")]
+DataSpec = Annotated[
+    str, typer.Option("--data", metavar="TEXT", help="Read every sample of this data set, see train's --data.")
+]
+DataSet = Annotated[
+    list[str],
+    typer.Option("--data-set", metavar="KEY=VALUE", help="For the data set, for example split=train [may be repeated]"),
+]
 Workers = Annotated[
-    int, typer.Option("--workers", min=0, max=PROCESSES_MAX, help="Processes that read samples; 0 reads in this one.")
+    int,
+    typer.Option(
+        "--workers", metavar="N", min=0, max=PROCESSES_MAX, help="Processes that read samples; 0 reads in this one."
+    ),
 ]
 Stores = Annotated[
-    list[str], typer.Option("--store", help="Compare the data set with this store's; may be given again.")
+    list[str], typer.Option("--store", metavar="TEXT", help="Compare the data set with this store's [may be repeated]")
 ]
 WriteNew = Annotated[
-    str, typer.Option("--write-new", help="Write the ids of samples that no --store has to a new file, for rows=FILE.")
+    str,
+    typer.Option(
+        "--write-new", metavar="FILE", help="Write the ids of samples that no --store has to a new file, for rows=FILE."
+    ),
 ]
 
 

@@ -1,12 +1,17 @@
 """`kdcache export` writes a sealed store to one zip file."""
 
+import shlex
 from typing import Annotated, Any
 
 import typer
 
-from kdcache.cli.console import print_record, progress_bar
+from kdcache.cli.console import print_record
 from kdcache.cli.flags import Json, Without
+from kdcache.cli.progress import progress_bar
+from kdcache.cli.summary import print_next
 from kdcache.sharing.export import export_store
+
+EXAMPLES = ("kdcache export digits.kd digits.zip",)
 
 
 def command(
@@ -28,3 +33,4 @@ def command(
     if export.without:
         record |= {"without": export.without, "without_bytes": export.without_bytes}
     print_record(record, as_json=as_json, title="exported")
+    print_next([] if as_json else [shlex.join(["kdcache", "inspect", file, "--rows", "5"])])

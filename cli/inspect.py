@@ -11,8 +11,13 @@ from kdcache.store.lineage import chain_of
 from kdcache.store.lineage_text import render
 from kdcache.store.store import Store
 
-Rows = Annotated[int, typer.Option("--rows", min=0, help="Show the first N positions with class names.")]
-View = Annotated[int | None, typer.Option("--view", help="Which view's rows; the first by default.")]
+EXAMPLES = (
+    "kdcache inspect digits.kd --rows 5",
+    "kdcache inspect s3://team/digits.kd@9f86d081884c7d659a2feaa0c55ad015",
+)
+
+Rows = Annotated[int, typer.Option("--rows", metavar="N", min=0, help="Show the first N positions with class names.")]
+View = Annotated[int | None, typer.Option("--view", metavar="N", help="Which view's rows; the first by default.")]
 
 
 def command(

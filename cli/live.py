@@ -1,6 +1,7 @@
 """The board shows a sweep: the points in training and the best so far, and below rich's progress of all of them."""
 
-from collections.abc import Iterable, Iterator
+import time
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 
 from rich.console import RenderableType
@@ -9,8 +10,10 @@ from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, T
 from rich.table import Table
 
 from kdcache.base import progress as progresses
+from kdcache.base.units import seconds_text
 from kdcache.base.visible import visible
 from kdcache.cli.console import print_note, shown, terminal
+from kdcache.cli.progress import Work, line_report
 from kdcache.pipelines.sweep.result_table import Report, SweepState, no_report
 from kdcache.pipelines.sweep.results import Result
 
@@ -30,7 +33,7 @@ def live_table(quiet: bool) -> Iterator[tuple[Report, progresses.Progress]]:
     if quiet:
         yield no_report, progresses.silent
     elif not console.is_terminal:
-        yield _lines(), progresses.silent
+        yield _lines(), line_report()
     else:
         with Board(*COLUMNS, console=console, transient=True, speed_estimate_period=ESTIMATE_SECONDS) as board:
             yield board.show, board.show_check
@@ -44,8 +47,7 @@ class Board(Progress):
     def show(self, state: SweepState) -> None:
         """Show a sweep's state."""
         self.state = state
-        counts = ", ".join(f"{count} {status}" for status, count in _counts(state.results).items())
-        self._update(counts, state.share, 1.0)
+        self._update(_counts_text(state), state.share, 1.0)
 
     def show_check(self, activity: str, count: int, total: int) -> None:
         """Show the check of all points before the first."""
@@ -93,16 +95,26 @@ def _rank(result: Result) -> tuple[int, float]:
     return order[result.status], -(result.accuracy or 0.0)
 
 
-def _lines() -> Report:
+def _counts_text(state: SweepState) -> str:
+    """Points by status, and the steps of the stream in training: `3 done, 5 running (140 of 400 steps)`."""
+    steps = f" ({state.steps:,} of {state.steps_total:,} steps)" if state.steps_total else ""
+    counts = _counts(state.results)
+    return ", ".join(f"{count} {status}{steps * (status == 'running')}" for status, count in counts.items())
+
+
+def _lines(clock: Callable[[], float] = time.monotonic) -> Report:
     ended_points: set[str] = set()
+    work = Work.begin(0, clock)
 
     def report(state: SweepState) -> None:
+        eta = "" if state.eta is None else f", ETA {seconds_text(state.eta)}"
         for result in state.results:
             if result.status in ("done", "failed") and result.point not in ended_points:
                 ended_points.add(result.point)
-                eta = "" if state.eta is None else f", ETA {state.eta:,.0f} s"
                 measures = result.error or f"accuracy {shown(result.accuracy)}, loss {shown(result.loss)}"
                 count = f"{len(ended_points)} of {len(state.results)}"
                 print_note(f"{count}: {result.point} {result.status}, {measures}{eta}")
+        if work.is_due(at_end=False) and any(result.status == "running" for result in state.results):
+            print_note(f"sweep: {_counts_text(state)}, {100 * state.share:.0f} % of all training{eta}")
 
     return report

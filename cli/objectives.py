@@ -8,6 +8,12 @@ import typer
 from kdcache.cli.console import print_json, print_line, print_record, print_table
 from kdcache.cli.flags import Json
 
+EXAMPLES = (
+    "kdcache objectives",
+    "kdcache objectives dkd",
+    "kdcache objectives kd+hint",
+)
+
 
 def command(
     name: Annotated[
@@ -22,9 +28,9 @@ def command(
         if as_json:
             print_json(records)
         else:
-            columns = ["objective", "needs", "on top-k", "under mixing"]
-            rows = [[record[column] for column in columns] for record in records]
-            print_table(columns, rows, title="All are exact on full stores. More: kdcache objectives NAME")
+            columns = {name: name.replace("_", " ") for name in ("objective", "needs", "on_top_k", "under_mixing")}
+            rows = [[record[name] for name in columns] for record in records]
+            print_table(list(columns.values()), rows, title="All are exact on full stores. More: objectives NAME")
         return
     described = [dict(listing()[name])] if name in listing() else _described(name)
     if as_json:

@@ -7,15 +7,18 @@ import typer
 
 from kdcache.base.engine_settings import EngineSettings
 from kdcache.base.figures import check_picture
-from kdcache.cli.console import print_json, print_record, print_table, progress_bar
+from kdcache.cli.console import print_json, print_record, print_table
 from kdcache.cli.flags import Json, with_settings_flags
+from kdcache.cli.progress import progress_bar
 from kdcache.store.store import Store
 from kdcache.whole_store.engines import open_engine, seen_by
 from kdcache.whole_store.stats import StoreStats, ViewStats, store_stats
 from kdcache.whole_store.stats_plot import plot_stats
 
+EXAMPLES = ("kdcache stats digits.kd --plot digits.png",)
+
 Place = Annotated[str, typer.Argument(help="folder, zip file or address of the store, STORE@ID for a pinned seal")]
-Plot = Annotated[Path | None, typer.Option("--plot", help="Draw them: FILE.png.")]
+Plot = Annotated[Path | None, typer.Option("--plot", metavar="FILE", help="Draw them: FILE.png.")]
 
 
 @with_settings_flags

@@ -3,13 +3,20 @@
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from kdcache.cli.console import print_json, print_line, print_note, print_record, print_table, progress_bar, stopping
+from kdcache.cli.console import print_json, print_line, print_note, print_record, print_table, stopping
 from kdcache.cli.flags import with_flags
+from kdcache.cli.progress import progress_bar
 from kdcache.pipelines.settings import load_settings
 from kdcache.pipelines.studies.settings import StudySettings
 
 if TYPE_CHECKING:
     from kdcache.pipelines.studies.outcome import Outcome
+
+EXAMPLES = (
+    "kdcache study",
+    "kdcache study cho --seeds 5",
+    "kdcache study cho --commands",
+)
 
 
 @with_flags(StudySettings, "study")

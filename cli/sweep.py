@@ -1,16 +1,29 @@
 """`kdcache sweep` trains many students from one file."""
 
+import shlex
 from typing import Annotated, Any
 
 import typer
 
 from kdcache.base.engine_settings import EngineSettings, wants_dask
-from kdcache.cli.console import print_error, print_json, print_record, print_table, stopping
+from kdcache.base.units import seconds_text
+from kdcache.cli.console import print_error, print_json, print_line, print_table, stopping
 from kdcache.cli.flags import Json, with_settings_flags
+from kdcache.cli.summary import print_summary
+
+EXAMPLES = (
+    "kdcache sweep sweep.toml",
+    "kdcache sweep sweep.toml --together 8",
+    "kdcache sweep sweep.toml --engine dask --dask-workers 4",
+)
 
 File = Annotated[str, typer.Argument(help="TOML file: [base], and [grid], [random] or [study]; see docs/sweeps.md")]
-Folder = Annotated[str, typer.Option("--folder", help="Folder of the sweep; the file's own by default.")]
-Together = Annotated[int, typer.Option("--together", min=1, max=64, help="Students that share a stream of batches.")]
+Folder = Annotated[
+    str, typer.Option("--folder", metavar="FOLDER", help="Folder of the sweep; the file's own by default.")
+]
+Together = Annotated[
+    int, typer.Option("--together", metavar="N", min=1, max=64, help="Students that share a stream of batches.")
+]
 MEASURES = ("accuracy", "agreement", "loss", "seconds", "bytes_a_row")
 
 
@@ -49,7 +62,18 @@ def _print(summary: Any) -> None:
             for row in rows
         ],
     )
-    print_record(summary.model_dump(exclude={"rows"}), as_json=False, title="swept")
+    were = f", {summary.present:,} of them before" if summary.present else ""
+    failed = f", {summary.failed:,} failed" if summary.failed else ""
+    lines = {
+        "points": f"{summary.done:,} of {summary.points:,} are done{were}{failed}",
+        "best": summary.best or "-",
+        "time": seconds_text(summary.seconds),
+        "results": summary.results,
+    }
+    report = ["kdcache", "compare", summary.folder, "--html", f"{summary.folder}/report.html"]
+    print_summary("swept", summary, lines=lines, next_commands=[shlex.join(report)] * bool(summary.best), as_json=False)
+    if summary.done and summary.best is None:
+        print_line("note: no point was validated, so none is best: give val_set or val_data in [base]")
     for row in rows:
         if row.error is not None:
             print_error(f"{row.point}: {row.error}", as_json=False, exit_code=1)

@@ -2,10 +2,13 @@
 
 from typing import Any
 
-from kdcache.cli.console import print_json, print_line, print_table, progress_bar
+from kdcache.cli.console import print_json, print_line, print_table
 from kdcache.cli.flags import with_flags
+from kdcache.cli.progress import progress_bar
 from kdcache.pipelines.settings import load_settings
 from kdcache.pipelines.taps_settings import TapsSettings
+
+EXAMPLES = ("kdcache taps torchvision:resnet18 --data folder:photos --transform imagenet",)
 
 
 @with_flags(TapsSettings, "network")

@@ -2,12 +2,19 @@
 
 from typing import Any
 
-from kdcache.cli.console import print_json, print_line, print_table, progress_bar
+from kdcache.cli.console import print_json, print_line, print_table
 from kdcache.cli.flags import with_flags
+from kdcache.cli.progress import progress_bar
 from kdcache.errors import CheckFailedError
 from kdcache.pipelines.settings import load_settings
 from kdcache.pipelines.verify.settings import VerifySettings
 from kdcache.pipelines.verify.stage import verify
+
+EXAMPLES = (
+    "kdcache verify digits.kd",
+    "kdcache verify digits.kd --data digits --teacher run:runs/teacher",
+    "kdcache verify digits.kd --repair",
+)
 
 
 @with_flags(VerifySettings, "store")

@@ -5,7 +5,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeVar
 
-from kdcache.base.progress import Progress, silent
+from kdcache.base.progress import Activity, Progress, silent
 from kdcache.base.records import Record
 from kdcache.errors import InvalidInputError
 from kdcache.pipelines.extract.report import ExtractSummary
@@ -103,5 +103,10 @@ def _with_seconds(work: Callable[[], T]) -> tuple[T, float]:
 
 
 def _renamed(progress: Progress, name: str) -> Progress:
-    """The same progress under one name."""
-    return lambda activity, count, total: progress(name, count, total)
+    """The same progress under one name, and its unit."""
+
+    def renamed(activity: str, count: int, total: int) -> None:
+        if total:
+            progress(Activity(name, activity.unit if isinstance(activity, Activity) else ""), count, total)
+
+    return renamed

@@ -97,7 +97,8 @@ class ExtractSettings(Settings):
         default=1, description="logits that the teacher answers for each class, summed for hard labels; a run's own"
     )
     views: WrittenSpan = Field(
-        default=ViewSpan(0, 1), description="how many views, or a range such as 10:20 to add to a store"
+        default=ViewSpan(0, 1, is_count=True),
+        description="how many the store is to have, of which those that lack are added; or a range such as 10:20",
     )
     order: Literal["shuffled", "given"] = Field(default="shuffled", description="order of positions")
     encoding: str = Field(default="auto", description="topk, full, sampled, or auto: full where top-k keeps all")

@@ -51,6 +51,8 @@ def test_every_file_lies_in_a_room() -> None:
     assert {path.stem for path in (ROOT / "pipelines").glob("*.py")} == {
         "__init__",
         "settings",
+        "setting_groups",
+        "command_lines",
         "demo",
         "taps",
         "taps_settings",
@@ -183,7 +185,8 @@ def test_every_command_has_a_module_and_is_documented() -> None:
 
 
 def test_every_module_of_the_command_line_is_a_command() -> None:
-    helpers = {"__init__", "app", "console", "flags", "live"}
+    helpers = {"__init__", "app", "completion", "console", "flags", "help_pages", "live", "next_commands", "progress"}
+    helpers |= {"summary"}
     assert {path.stem for path in sources("cli")} - helpers == set(COMMANDS)
 
 

@@ -34,5 +34,5 @@ def open_engine(
         dashboard=dashboard,
         preload=preload,
     ) as cluster:
-        progress(f"dask workers, dashboard {cluster.dashboard_text}", cluster.workers, cluster.workers)
+        progress(f"{cluster.workers} Dask workers, dashboard {cluster.dashboard_text}", 0, 0)
         yield cluster

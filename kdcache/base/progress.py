@@ -7,6 +7,7 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import FrameType
+from typing import Self
 
 from kdcache.errors import InterruptedRunError
 
@@ -14,7 +15,20 @@ PATIENCE = 8.0  # seconds that a process has to stop by itself
 LAST_WORDS = 1.0  # seconds for a message to a terminal that may be blocked
 
 Progress = Callable[[str, int, int], None]
-"""Called with a label of the work, how much of it is done, and how much there is."""
+"""Called with a label of the work, how much of it is done, and how much there is; 0 of 0 where nothing is counted."""
+
+
+class Activity(str):
+    """A label of work that is counted in a unit, such as `Activity("training", "steps")`; bytes are shown as MB.
+    `under_way`: how many more are begun."""
+
+    unit: str
+    under_way: int
+
+    def __new__(cls, label: str, unit: str = "", *, under_way: int = 0) -> Self:
+        activity = super().__new__(cls, label)
+        activity.unit, activity.under_way = unit, under_way
+        return activity
 
 
 def silent(label: str, done: int, total: int) -> None:

@@ -12,7 +12,7 @@ from typing import Any, TypeVar
 
 from kdcache.base.engine import AHEAD, LOCAL, RETRIES, idle
 from kdcache.base.launch import Launch
-from kdcache.base.progress import Progress, silent
+from kdcache.base.progress import Activity, Progress, silent
 
 I = TypeVar("I")  # noqa: E741
 R = TypeVar("R")
@@ -21,6 +21,8 @@ PATIENCE = 600.0  # seconds without anything done by the others, after which the
 TIMES_OWN = 10.0  # or so many times the seconds that an item took in this process, where that is longer
 ASKING_SHARE = 0.05  # of the waiting that may go into asking for what is done
 PAUSE = 0.2  # seconds between two questions, at least
+WAITING = Activity("waiting for the other processes", "blocks")
+TAKING_OVER = Activity("taking over what the other processes left", "blocks")
 
 
 @dataclass
@@ -80,9 +82,9 @@ class RankEngine:
                 return []
             if count != last_count:
                 last_change, last_count = asking_end, count
-                self.progress("waiting for the other processes", count, self.total)
+                self.progress(WAITING, count, self.total)
             elif asking_end - last_change > patience:
-                self.progress("taking over what the other processes left", count, self.total)
+                self.progress(TAKING_OVER, count, self.total)
                 return rest
             poll()
             time.sleep(max(PAUSE, (asking_end - asking_start) / ASKING_SHARE))

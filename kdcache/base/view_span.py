@@ -1,7 +1,7 @@
 """A span of views: `ViewSpan(start, stop)`, stop exclusive, and the one parser of spans as people write them."""
 
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Annotated, Any, Self
 
 from pydantic import BeforeValidator, GetCoreSchemaHandler, PlainSerializer
@@ -15,12 +15,14 @@ from kdcache.errors import InvalidInputError
 class ViewSpan:
     """Views `start` to `stop - 1`. Iterating gives their numbers. In a record it is the list [start, stop].
 
-    Raises InvalidInputError for a span without views. A span from outside (`parse`, records) is bounded by 100,000 too,
-    the most views that a store may have.
+    `is_count`: it was written as a number, 10 and not 0:10, of which extract adds what a store lacks; spans that differ
+    in that alone are equal. Raises InvalidInputError for a span without views. A span from outside (`parse`, records)
+    is bounded by 100,000 too, the most views that a store may have.
     """
 
     start: int
     stop: int
+    is_count: bool = field(default=False, compare=False, repr=False)
 
     def __post_init__(self) -> None:
         if not 0 <= self.start < self.stop:
@@ -46,7 +48,7 @@ class ViewSpan:
             raise InvalidInputError(
                 f"views {str(value)[:40]!r} is neither a number such as 10 nor a range such as 10:20"
             )
-        return cls(int(ends[0]), int(ends[1])).bounded()
+        return cls(int(ends[0]), int(ends[1]), is_count=not colon).bounded()
 
     def bounded(self) -> Self:
         """This span. Raises InvalidInputError where it ends beyond the most views that a store may have."""

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from kdcache.base.arrays import IntArray
-from kdcache.base.progress import Progress, silent
+from kdcache.base.progress import Activity, Progress, silent
 from kdcache.labels.reduction import centre, class_logits
 from kdcache.networks.asked_answers import AskedAnswers
 from kdcache.networks.forward_memory import ForwardMemory, LiveBytes
@@ -39,7 +39,7 @@ NAMED_ROWS = 128  # rows from which on the better feeding is named: its accuracy
 SCREENED, SCREENED_HITS = 12, 8  # misses, and then hits, about which every feeding is asked
 TRIAL_ROWS = 16  # of a question about another feeding: what it decides is looked at before the next
 LIKELY, LIKELY_MISSES = 1.5, 1.0  # standard deviations by which rates are taken to be higher than they are
-LABEL = "checking the teacher"
+LABEL = Activity("checking the teacher", "clean rows")
 
 
 @dataclass
@@ -90,6 +90,7 @@ class RowTrials:
     def run(self, permuted_gains: Callable[[IntArray, IntArray], int]) -> None:
         """Ask until nothing can change the verdict. `permuted_gains` (predictions, labels) counts the rows that
         permuted classes may gain. Raises TeacherSuspectError for an unsteady teacher."""
+        self.progress(f"{LABEL} on up to {self.budget:,} clean rows", 0, 0)
         self._ask_chunk()
         self.trials = {
             name: Trial(prepare) for name, prepare in other_preparations(self.teacher, self.chunks[0]).items()

@@ -265,7 +265,7 @@ def describe(name: str) -> dict[str, Any]:
         "objective": name,
         **facts.record(),
         "tails": list(facts.tails) if facts.teacher else [],
-        "rows meet": facts.couples,
-        "on many devices": "the whole batch on each" if facts.gathers else "each device's own rows",
+        "rows_meet": facts.couples,
+        "on_many_devices": "the whole batch on each" if facts.gathers else "each device's own rows",
         "settings": {key: list(value) if isinstance(value, tuple) else value for key, value in settings.items()},
     }

@@ -84,9 +84,9 @@ class Facts:
         needs += [f"{name} of student and store" if name == "taps" else f"the student's {name}" for name in self.sees]
         return {
             "needs": needs,
-            "asks at": list(self.asks_at),
-            "on full": self.full,
-            "on top-k": self.topk,
-            **({"on pooled taps": self.pooled} if self.pooled else {}),
-            "under mixing": self.mixing,
+            "asks_at": list(self.asks_at),
+            "on_full": self.full,
+            "on_top_k": self.topk,
+            **({"on_pooled_taps": self.pooled} if self.pooled else {}),
+            "under_mixing": self.mixing,
         }

@@ -98,7 +98,7 @@ def _description(facts: CardFacts) -> str:
     subclasses = f" (subclasses: {fields['subclasses']})" if "subclasses" in fields else ""
     return (
         f"Soft labels of {teacher}{subclasses} for {fields['rows']} samples of {data or 'data'}, views "
-        f"{fields['views']} of transform {transform}, mixing {fields['mix']}: {fields['soft labels']}. A kdcache store "
+        f"{fields['views']} of transform {transform}, mixing {fields['mix']}: {fields['soft_labels']}. A kdcache store "
         "of format 1 in plain Zarr v3, read by kdcache or by its docs/format.md; views are not stored, but drawn again "
         f"from the data set. {facts.bytes} bytes in {facts.shards} shards; content id {facts.content_id}."
     )

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from kdcache.base.limits import ZIP_ENTRIES_MAX
-from kdcache.base.progress import Progress, silent
+from kdcache.base.progress import Activity, Progress, silent
 from kdcache.errors import DamagedError, InvalidInputError, StoreError
 from kdcache.places.archive import PIECE
 from kdcache.places.create_only import TEMPORARY, WRITE, CannotRefuseError, claim, discard
@@ -21,7 +21,7 @@ from kdcache.places.zip_format import ZipWriter
 from kdcache.sharing.sealed_files import SealedListing, SharedFile, sealed_files
 from kdcache.store.seals import split_pin
 
-WRITING = "writing bytes"
+WRITING = Activity("writing", "bytes")
 NEW = WRITE & ~os.O_WRONLY | os.O_RDWR
 
 

@@ -9,7 +9,7 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 
 from kdcache.base.canonical import sha256_hex
-from kdcache.base.progress import Progress, StopRequest, silent
+from kdcache.base.progress import Activity, Progress, StopRequest, silent
 from kdcache.base.records import Record
 from kdcache.errors import DamagedError, StoreError
 from kdcache.places.folder import Folder
@@ -20,6 +20,7 @@ from kdcache.store.manifest import Card
 from kdcache.store.shards import largest_shard
 from kdcache.store.store import Store
 
+MERGING = Activity("merging", "blocks")
 AGAIN = "run the same kdcache merge again to go on"
 
 
@@ -108,7 +109,7 @@ def _copy_blocks(
     """Copy the blocks of a plan. Returns the number from each input, and the bytes in all."""
     layouts = {layout.name: layout for layout in merge_plan.layouts}
     counts, size, conflicts = Counter[str](), 0, []
-    progress("merging blocks", 0, len(merge_plan.holders))
+    progress(MERGING, 0, len(merge_plan.holders))
     for number, ((name, block), holders) in enumerate(merge_plan.holders.items(), 1):
         stop.check(AGAIN)
         if (holder := _copy_block(folder, layouts[name], block, holders)) is not None:
@@ -116,7 +117,7 @@ def _copy_blocks(
             size += sum(shard.size for shard in holders[0].commits[name, block].shards.values())
         else:
             conflicts.append((name, block))
-        progress("merging blocks", number, len(merge_plan.holders))
+        progress(MERGING, number, len(merge_plan.holders))
     if conflicts:
         blocks = ", ".join(f"{name} block {block}" for name, block in conflicts[:SHOWN])
         raise StoreError(

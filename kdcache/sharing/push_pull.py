@@ -4,7 +4,7 @@ import time
 from collections.abc import Sequence
 from typing import ClassVar
 
-from kdcache.base.progress import Progress, StopRequest, silent
+from kdcache.base.progress import Activity, Progress, StopRequest, silent
 from kdcache.base.records import Record
 from kdcache.base.view_span import ViewSpan
 from kdcache.errors import InvalidInputError
@@ -16,7 +16,7 @@ from kdcache.sharing.transfer import JOBS, Copied, copy_sealed
 from kdcache.store.layout import CARD
 from kdcache.store.seals import split_pin
 
-PUSHING, PULLING = "pushing (bytes)", "pulling (bytes)"
+PUSHING, PULLING = Activity("pushing", "bytes"), Activity("pulling", "bytes")
 
 
 class Shared(Record):

@@ -29,37 +29,37 @@ def describe_store(store: Store) -> dict[str, Any]:
         "notes": card.notes,
         "format": identity.format,
         "state": state,
-        "content id": store.content_id,
+        "content_id": store.content_id,
         "data": provenance.data,
         "rows": identity.dataset.rows,
         "sequence": identity.dataset.sequence,
         "struck": sum(len(segment.struck()) for segment in store.segments),
         "classes": teacher.label_classes,
         "views": shown_spans(segment.views for segment in store.segments),
-        "soft labels": encoding.title,
+        "soft_labels": encoding.title,
         "features": encoding.features,
         "head": bool(encoding.head),
         "contents": encoding.contents or "none",
         "taps": list(_taps(store)),
         "teacher": teacher.name + _arguments(teacher.arguments),
-        "teacher weights": f"sha256 {teacher.weights[:16]}",
-        "teacher precision": teacher.precision,
-        "masked classes": list(teacher.masked_classes),
+        "teacher_weights": f"sha256 {teacher.weights[:16]}",
+        "teacher_precision": teacher.precision,
+        "masked_classes": list(teacher.masked_classes),
         **_answers(teacher),
         "mean": list(teacher.mean),
         "std": list(teacher.std),
         "transform": plan.transform.name + _arguments(plan.transform.arguments),
-        "transform text": " ".join(plan.transform.text.split()),
+        "transform_text": " ".join(plan.transform.text.split()),
         "mix": plan.mix if plan.mix == "none" else f"{plan.mix}, alpha {plan.mix_alpha:g}",
         "seed": plan.seed,
         "order": identity.order.kind,
         "block": ", ".join(f"{segment.layout.block} rows x {len(segment.views)} views" for segment in store.segments),
         "parents": [ancestor.model_dump(mode="json") for ancestor in chain_of(store)],
-        "recoded from": [
+        "recoded_from": [
             f"{origin.content_id[:SHOWN]} ({origin.encoding.described()})" for origin in recoded_from(provenance)
         ],
-        "made with": ", ".join(f"{name} {version}" for name, version in sorted(provenance.versions.items())),
-        "made on": " ".join(part for part in (provenance.device, provenance.cpu_capability) if part),
+        "made_with": ", ".join(f"{name} {version}" for name, version in sorted(provenance.versions.items())),
+        "made_on": " ".join(part for part in (provenance.device, provenance.cpu_capability) if part),
         "decoder": provenance.decoder,
     }
 
@@ -93,10 +93,10 @@ def describe_rows(store: Store, count: int, view: int | None) -> list[dict[str, 
 
 def _answers(teacher: TeacherIdentity) -> dict[str, str]:
     """How the network's answers became logits of the data's classes, where they were not that."""
-    facts: dict[str, str] = {} if teacher.answers == "logits" else {"teacher answers": teacher.answers}
+    facts: dict[str, str] = {} if teacher.answers == "logits" else {"teacher_answers": teacher.answers}
     mapped = sum(label >= 0 for label in teacher.class_map)
     if teacher.class_map:
-        facts["class map"] = f"{mapped} of the network's {len(teacher.class_map)} classes"
+        facts["class_map"] = f"{mapped} of the network's {len(teacher.class_map)} classes"
     if teacher.subclasses > 1:
         facts["subclasses"] = f"{teacher.subclasses} a class, {teacher.classes} logits"
     return facts

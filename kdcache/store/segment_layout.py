@@ -48,7 +48,11 @@ def recorded_views(folder: Place) -> list[ViewSpan]:
     spans = []
     for name in folder.folders("kdcache"):
         ends = [int(part) for part in name.split("-")[1:] if part.isdecimal()]
-        if len(ends) == 2 and ends[0] < ends[1] <= VIEWS_MAX and name == segment_name(views := ViewSpan(*ends)):
+        if (
+            len(ends) == 2
+            and ends[0] < ends[1] <= VIEWS_MAX
+            and name == segment_name(views := ViewSpan(ends[0], ends[1]))
+        ):
             spans += [views] if folder.size(segment_record(views)) is not None else []
     return sorted(spans)
 

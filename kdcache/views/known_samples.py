@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from kdcache.base.arrays import IntArray
-from kdcache.base.progress import Progress, silent
+from kdcache.base.progress import Activity, Progress, silent
 from kdcache.errors import SampleError
 from kdcache.labels.encoding import Contents
 from kdcache.views.contents import content_fingerprint, unread_fingerprint
@@ -79,7 +79,7 @@ def fingerprints_of(data: Described, contents: Contents, progress: Progress = si
     values = np.empty(len(data), dtype=np.uint32)
     for index, fingerprint in enumerate(_fingerprints(data, contents)):
         values[index] = fingerprint
-        progress("comparing samples", index + 1, len(data))
+        progress(Activity("comparing", "samples"), index + 1, len(data))
     return values
 
 

@@ -14,7 +14,7 @@ import numpy.typing as npt
 import PIL.Image
 from torch import Tensor
 
-from kdcache.base.progress import Progress, silent
+from kdcache.base.progress import Activity, Progress, silent
 from kdcache.base.user_code import sample_error
 from kdcache.errors import InvalidInputError, SampleError
 from kdcache.views.draw import own_generators
@@ -112,7 +112,7 @@ class OwnLabels:
             for count, index in enumerate(indices.tolist(), start=1):
                 row = _row(self.samples, index, self.name)
                 if time.monotonic() - start_time > PATIENCE:
-                    progress("reading labels", count, len(indices))
+                    progress(Activity("reading labels", "samples"), count, len(indices))
                 yield row
 
     def _numbers(self, labels: Any) -> Labels:

@@ -12,7 +12,7 @@ import PIL.Image
 import torch
 
 from kdcache.base.arrays import IntArray
-from kdcache.base.progress import Progress, silent
+from kdcache.base.progress import Activity, Progress, silent
 from kdcache.base.records import Record
 from kdcache.base.user_code import exception_text
 from kdcache.errors import InvalidInputError, KdcacheError, SampleError
@@ -92,7 +92,7 @@ def scan_samples(data: Data, workers: int, progress: Progress = silent, indices:
         else:
             sizes[size] += 1
             modes[mode] += 1
-        progress("reading samples", index + 1, len(data))
+        progress(Activity("reading", "samples"), index + 1, len(data))
     labels, counts = np.unique(data.labels, return_counts=True)
     by_label = dict(zip(labels.tolist(), counts.tolist(), strict=True))
     names = dict(enumerate(data.class_names)) or {label: str(label) for label in by_label if label >= 0}

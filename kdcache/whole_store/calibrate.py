@@ -12,13 +12,14 @@ import numpy as np
 import numpy.typing as npt
 
 from kdcache.base.calibration_bins import BINS, calibration_error, calibration_sums
-from kdcache.base.progress import Progress, silent
+from kdcache.base.progress import Activity, Progress, silent
 from kdcache.base.records import Record
 from kdcache.errors import InvalidInputError
 from kdcache.labels.soft_labels import SoftLabels
 from kdcache.store.store import Store
 from kdcache.whole_store.labelled_pieces import PIECE, labelled_pieces, require_one_label
 
+CALIBRATING = Activity("calibrating", "rows")
 Floats = npt.NDArray[np.float64]
 
 FULL_RANGE, TOPK_RANGE = (0.05, 100.0), (1.0, 100.0)
@@ -193,10 +194,10 @@ class _Passes:
 
     def _pieces(self) -> Iterator[tuple[SoftLabels, npt.NDArray[np.bool_]]]:
         """Labelled rows [B] in f64, and a mask [B] of those whose top class is the hard label."""
-        self.progress("calibrating", self.done, self.total)
+        self.progress(CALIBRATING, self.done, self.total)
         for _, soft, hard in labelled_pieces(self.store, self.view, piece=PIECE, passed=self._passed):
             yield soft, np.asarray(soft.top_class == hard)
 
     def _passed(self, rows: int) -> None:
         self.done += rows
-        self.progress("calibrating", self.done, self.total)
+        self.progress(CALIBRATING, self.done, self.total)

@@ -7,7 +7,7 @@ from collections.abc import Sequence, Set
 from functools import partial
 
 from kdcache.base.engine import LOCAL, Engine
-from kdcache.base.progress import Progress, silent
+from kdcache.base.progress import Activity, Progress, silent
 from kdcache.base.records import Record, differences
 from kdcache.base.view_span import ViewSpan
 from kdcache.errors import InvalidInputError
@@ -233,7 +233,7 @@ def _segment_differences(
     suspects = [block for block in common if commits_a[block].shards != commits_b[block].shards]
     results = in_order(engine, partial(differing_arrays, *addresses, name), suspects)
     for done, (block, arrays) in enumerate(zip(suspects, results, strict=False)):
-        progress(f"decoding blocks of {name} whose bytes differ", done, len(suspects))
+        progress(Activity(f"decoding what differs of {name}", "blocks"), done, len(suspects))
         if arrays:
             count = f"{len(suspects)} of {len(common)} blocks, the first is {block} ({', '.join(arrays)})"
             digests = [commits[block].shards[arrays[0]].sha256[:16] for commits in (commits_a, commits_b)]

@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from kdcache.base.engine import LOCAL, Engine
-from kdcache.base.progress import Progress, StopRequest, silent
+from kdcache.base.progress import Activity, Progress, StopRequest, silent
 from kdcache.base.records import Record
 from kdcache.base.view_span import ViewSpan
 from kdcache.errors import StoreError
@@ -42,6 +42,7 @@ from kdcache.whole_store.recode_plan import (
 from kdcache.whole_store.recoding import CARRIED, RecodedRows, Recoding, SegmentSums
 from kdcache.whole_store.store_address import StoreAddress
 
+RECODING = Activity("recoding", "blocks")
 Array = npt.NDArray[Any]
 IntArray = npt.NDArray[np.int64]
 
@@ -159,13 +160,13 @@ def _bytes(commits: list[Commit]) -> int:
 def _recode(
     source: StoreAddress, output: StoreAddress, tasks: list[Task], engine: Engine, progress: Progress, stop: StopRequest
 ) -> None:
-    progress("recoding blocks", 0, len(tasks))
+    progress(RECODING, 0, len(tasks))
     blocked_tasks = []
     outcomes = in_order(engine, partial(recode_block, source, output), tasks, poll=lambda: stop.check(AGAIN))
     for done, (task, committed) in enumerate(zip(tasks, outcomes, strict=True), 1):
         if not committed:
             blocked_tasks.append(task)
-        progress("recoding blocks", done, len(tasks))
+        progress(RECODING, done, len(tasks))
     if blocked_tasks:
         blocks = ", ".join(f"{task.segment} block {task.block}" for task in blocked_tasks[:SHOWN])
         raise StoreError(

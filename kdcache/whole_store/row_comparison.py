@@ -10,7 +10,7 @@ from functools import partial
 import numpy as np
 
 from kdcache.base.engine import LOCAL, Engine
-from kdcache.base.progress import Progress, silent
+from kdcache.base.progress import Activity, Progress, silent
 from kdcache.base.records import Record
 from kdcache.labels.soft_labels import SoftLabels
 from kdcache.store.inspection import class_name
@@ -201,7 +201,7 @@ def compare_common_rows(
         for group, result in zip(tasks, results, strict=True):
             sums.join(result)
             done += group.rows
-            progress("comparing rows", done, total)
+            progress(Activity("comparing", "rows"), done, total)
     aligned = a.identity.order.sha256 == b.identity.order.sha256
     if not sums.by_view:
         return None

@@ -14,7 +14,7 @@ import numpy.typing as npt
 
 from kdcache.base.calibration_bins import calibration_error
 from kdcache.base.engine import LOCAL, Engine
-from kdcache.base.progress import Progress, silent
+from kdcache.base.progress import Activity, Progress, silent
 from kdcache.base.records import Record
 from kdcache.errors import MissingBlockError
 from kdcache.store.commits import Commit
@@ -26,6 +26,7 @@ from kdcache.whole_store.output_values import OutputStats, shape_of
 from kdcache.whole_store.stats_sums import Sums, ViewSums, sum_block
 from kdcache.whole_store.tally import Percentiles
 
+READING = Activity("reading", "blocks")
 HISTOGRAM = 50  # bins of the histograms that are drawn
 
 
@@ -115,11 +116,11 @@ def store_stats(store: Store, *, engine: Engine = LOCAL, progress: Progress = si
     if not blocks:
         raise MissingBlockError(f"{store.folder.root} has no committed block; run kdcache extract")
     total = Sums(classes)
-    progress("reading blocks", 0, len(blocks))
+    progress(READING, 0, len(blocks))
     with shared_stores(engine, store) as (address,):
         for done, sums in enumerate(in_order(engine, partial(sum_block, address), blocks), 1):
             total.join(sums)
-            progress("reading blocks", done, len(blocks))
+            progress(READING, done, len(blocks))
     return _stats(store, commits, total, labels)
 
 

@@ -11,7 +11,7 @@ from functools import partial
 
 from kdcache.base.engine import LOCAL, Engine
 from kdcache.base.limits import ZARR_LIMIT
-from kdcache.base.progress import Progress, silent
+from kdcache.base.progress import Activity, Progress, silent
 from kdcache.base.records import Record
 from kdcache.base.view_span import shown_spans
 from kdcache.errors import KdcacheError
@@ -119,7 +119,7 @@ def _inspect_blocks(
         for results in in_order(engine, partial(inspect, address), tasks, far=store.folder.far):
             for inspection in results:
                 inspections.append(inspection)
-                progress("checking sha256 of blocks", len(inspections), len(blocks))
+                progress(Activity("checking sha256 of files", "blocks"), len(inspections), len(blocks))
     return inspections
 
 

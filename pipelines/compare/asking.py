@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from kdcache.base.arrays import IntArray
-from kdcache.base.progress import Progress
+from kdcache.base.progress import Activity, Progress
 from kdcache.errors import InvalidInputError
 from kdcache.labels.full import FullLabels
 from kdcache.labels.soft_labels import SoftLabels
@@ -204,7 +204,7 @@ def ask_runs(
     for step, batch in enumerate(batches):
         rows = Taught.of(batch.teachers, batch.y, batch.positions.numpy(), combine)
         pieces.add(rows, [torch.log_softmax(network.answer(batch).float(), dim=-1) for network in networks])
-        progress("asking", (step + 1) * len(networks), steps * len(networks))
+        progress(Activity("asking the networks", "batches"), (step + 1) * len(networks), steps * len(networks))
     pieces.count()
     for network, each in zip(networks, asked, strict=True):
         each.further = network.result()

@@ -8,7 +8,7 @@ import torch
 
 from kdcache.base.arrays import IntArray
 from kdcache.base.devices import chosen_device
-from kdcache.base.progress import Progress
+from kdcache.base.progress import Activity, Progress
 from kdcache.base.records import require_equal
 from kdcache.base.view_span import ViewSpan
 from kdcache.errors import InvalidInputError
@@ -66,7 +66,7 @@ class HeldOut:
         teacher = teacher or self._stored(positions, part)
         for done, (number, place) in enumerate(stored, start=1):
             asked[number] = self._asked_store(place, teacher)
-            progress("reading stores", done, len(stored))
+            progress(Activity("reading", "stores"), done, len(stored))
         return [asked[number] for number in range(len(places))], teacher
 
     def _side_by_side(self, runs: Sequence[tuple[int, RunPlace]]) -> list[list[tuple[int, RunPlace]]]:

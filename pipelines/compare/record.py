@@ -1,5 +1,6 @@
 """A comparison as plain data, for programs."""
 
+from collections.abc import Mapping
 from math import isfinite
 from typing import Any
 
@@ -18,7 +19,7 @@ def record_of(comparison: Comparison, page: str = "") -> dict[str, Any]:
         "intervals": comparison.intervals,
         "measures": {name: _facts(comparison, name) for name in comparison.measures},
         "groups": [_group(group) for group in comparison.groups],
-        "common": dict(comparison.common),
+        "common": _settings(comparison.common),
         "warnings": list(comparison.warnings),
         "notes": list(comparison.notes),
         "html": page or None,
@@ -37,12 +38,17 @@ def _facts(comparison: Comparison, name: str) -> dict[str, Any]:
 def _group(group: Group) -> dict[str, Any]:
     return {
         "name": group.name,
-        "settings": dict(group.settings),
+        "settings": _settings(group.settings),
         "measures": {name: _spread(cell) for name, cell in group.cells.items()},
         "minus_baseline": {name: _spread(cell) for name, cell in group.differences.items()},
         "is_paired": group.is_paired,
         "members": [_member(member) for member in group.members],
     }
+
+
+def _settings(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Settings by name, as JSON names them: `training_data` for what people read as training data."""
+    return {name.replace(" ", "_"): value for name, value in settings.items()}
 
 
 def _member(member: Member) -> dict[str, Any]:

@@ -5,6 +5,7 @@ from math import prod
 import numpy as np
 
 from kdcache.base.records import Record
+from kdcache.base.units import bytes_text
 from kdcache.store.array_spec import ArraySpec
 from kdcache.store.layout import SegmentLayout
 from kdcache.store.manifest import Identity
@@ -62,14 +63,6 @@ def file_count(identity: Identity, layout: SegmentLayout) -> int:
 def outputs_text(output_bytes: float, label_bytes: float) -> str:
     """Features and taps beside the soft labels: `3.2 GB of features and taps, 41x the soft labels`."""
     return f"{bytes_text(output_bytes)} of features and taps, {output_bytes / max(label_bytes, 1):.3g}x the soft labels"
-
-
-def bytes_text(count: float) -> str:
-    """Bytes in the unit that fits: `3.2 GB`."""
-    for power, unit in ((4, "TB"), (3, "GB"), (2, "MB"), (1, "kB")):
-        if count >= 1000**power:
-            return f"{count / 1000**power:.3g} {unit}"
-    return f"{count:.0f} bytes"
 
 
 def _bytes(spec: ArraySpec) -> int:

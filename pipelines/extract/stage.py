@@ -8,6 +8,7 @@ from kdcache.base.engine_settings import wants_dask
 from kdcache.base.launch import launched
 from kdcache.base.progress import Progress, StopRequest, silent
 from kdcache.networks.out_of_memory import naming_memory
+from kdcache.pipelines.extract.block_report import extracting_text
 from kdcache.pipelines.extract.block_runner import BlockRunner, least_accuracy
 from kdcache.pipelines.extract.dask_cluster import open_work
 from kdcache.pipelines.extract.earlier_answers import require_same_answers
@@ -16,6 +17,7 @@ from kdcache.pipelines.extract.filled_caches import filled_caches, filled_notes
 from kdcache.pipelines.extract.fresh_draws import FreshDraws
 from kdcache.pipelines.extract.job import open_job
 from kdcache.pipelines.extract.local_blocks import on_own_device
+from kdcache.pipelines.extract.passes import spans_to_extract
 from kdcache.pipelines.extract.report import ExtractSummary, Report, all_whole
 from kdcache.pipelines.extract.sizes import Sizes, sizes
 from kdcache.pipelines.extract.smaller_batches import BEFORE_BLOCKS, capped_notes
@@ -37,11 +39,27 @@ def extract(
     """Extract views into a store, or finish what an earlier run began; the same settings resume. `announce` hears the
     sizes before the first block.
 
+    A number of views takes as many passes as the store has unfinished segments and gaps; the summary is the last one's.
+
     Raises MismatchError for a store of another identity, InvalidInputError for a transform that does not replay,
     TeacherSuspectError, BadLogitsError, and InterruptedRunError once `stop` is requested; committed blocks stay.
     """
-    start_time, stop, launch = time.monotonic(), stop or StopRequest(), launched()
-    settings = spelled_out(settings)
+    *first_spans, last_span = spans_to_extract(settings)
+    settings, stop, notes = spelled_out(settings), stop or StopRequest(), list[str]()
+    for span in first_spans:
+        extract_pass(settings.model_copy(update={"views": span}), progress, stop, announce)
+        notes.append(f"views {span} were extracted before these")
+    if "views" in settings.model_fields_set and settings.views.is_count and settings.views.stop < last_span.stop:
+        notes.append(f"--views {settings.views.stop}: the store has views {last_span} already")
+    summary = extract_pass(settings.model_copy(update={"views": last_span}), progress, stop, announce)
+    return summary.model_copy(update={"notes": (*summary.notes, *notes)})
+
+
+def extract_pass(
+    settings: ExtractSettings, progress: Progress, stop: StopRequest, announce: Callable[[Sizes], None] | None
+) -> ExtractSummary:
+    """Extract the views of one segment."""
+    start_time, launch = time.monotonic(), launched()
     require_own_place(settings.store, settings.data, settings.data_set)
     settings = on_own_device(settings, launch)
     with (
@@ -50,11 +68,13 @@ def extract(
         open_work(settings, launch, progress, stop, fresh.address) as work,
     ):
         # Data set, teacher and the store that stands.
+        progress(f"opening {settings.data}, building the teacher {settings.teacher}", 0, 0)
         job = open_job(settings, progress)
         earlier = open_earlier(settings, job, progress)
 
         # Checks, before anything is written.
         fresh.begin(job)
+        progress("checking that views replay", 0, 0)
         checked = job.check(settings.min_accuracy, progress)
         job = replace(job, forward=checked.forward)
         if earlier is not None:
@@ -78,7 +98,10 @@ def extract(
             announce(sizes(job.identity, segment.layout, work.memory_bound))
         limit = least_accuracy(job, settings)
         runner = BlockRunner(work, job, segment, least_accuracy=limit, progress=progress, stop=stop)
-        runner.run([block for block in range(segment.layout.blocks) if block not in earlier_blocks])
+        blocks = [block for block in range(segment.layout.blocks) if block not in earlier_blocks]
+        if blocks:
+            progress(extracting_text(segment, blocks), 0, 0)
+        runner.run(blocks)
         if foreign_blocks := runner.measures.foreign_blocks:  # see them committed, or finish them for their writer
             runner.run(segment.uncommitted(foreign_blocks), adopt=True)
         measures = runner.finish()

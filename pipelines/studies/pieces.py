@@ -11,10 +11,10 @@ from typing import Any, cast
 
 from kdcache.base.progress import Progress, StopRequest, silent
 from kdcache.base.records import validated
+from kdcache.pipelines.command_lines import command_line
 from kdcache.pipelines.compare.comparison import Comparison
 from kdcache.pipelines.compare.settings import CompareSettings
 from kdcache.pipelines.settings import ExtractSettings, TrainSettings
-from kdcache.pipelines.studies.command_lines import command_line
 from kdcache.pipelines.studies.jobs import ADVICE, Train, groups_of, train_all
 from kdcache.pipelines.sweep.names import NAMELESS
 from kdcache.places.opening import open_place

@@ -10,12 +10,12 @@ from kdcache.base.folder_lock import held
 from kdcache.base.progress import Progress, StopRequest, silent
 from kdcache.base.whole_files import make_folder
 from kdcache.errors import InvalidInputError
+from kdcache.pipelines.command_lines import command_line
 from kdcache.pipelines.compare.stage import compare
 from kdcache.pipelines.extract.fresh_server import shared_server
 from kdcache.pipelines.extract.stage import extract
 from kdcache.pipelines.studies.bench import Bench
 from kdcache.pipelines.studies.catalogue import STUDIES, load_study
-from kdcache.pipelines.studies.command_lines import command_line
 from kdcache.pipelines.studies.outcome import Outcome, judged_claims, load, plain, save
 from kdcache.pipelines.studies.pieces import Pieces, Stages
 from kdcache.pipelines.studies.settings import StudySettings

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from kdcache.base.progress import Progress, StopRequest
+from kdcache.base.progress import Activity, Progress, StopRequest
 from kdcache.errors import InvalidInputError, KdcacheError
 from kdcache.objectives.tap_pairs import Sizes
 from kdcache.pipelines.settings import TrainSettings
@@ -24,6 +24,7 @@ from kdcache.training.joined_loader import are_of_parts
 from kdcache.training.run_folder import STATE, epochs_done, require_same_run
 from kdcache.whole_store.row_bytes import row_bytes
 
+CHECKING = Activity("checking", "points")
 CALIBRATES = ("store", "calibration_store", "val_store", "temperature")
 BUILDS = ("student", "student_set", "weights", "precision", "seed")
 
@@ -69,14 +70,14 @@ class Checker:
         the first point with a fault, naming it; nothing is written."""
         epoch_counts = {}
         for number, point in enumerate(points):
-            progress("checking points", number, len(points))
+            progress(CHECKING, number, len(points))
             stop.check("nothing was begun")
             try:
                 epoch_counts[point.name] = self._check(point.settings)
             except KdcacheError as error:
                 error.args = (f"point {point.name}: {error}",)
                 raise
-        progress("checking points", len(points), len(points))
+        progress(CHECKING, len(points), len(points))
         self._inputs, self._last = {}, None  # data sets may be large, and trainings open their own
         return epoch_counts
 

@@ -13,12 +13,15 @@ from kdcache.pipelines.sweep.space import Point
 @dataclass(frozen=True)
 class SweepState:
     """The state of a sweep at one moment. `results` are in the order of points; `share` is the part of all training
-    that is done. `seconds` have passed and `eta` seconds are left; `eta` is None before the first progress."""
+    that is done. `seconds` have passed and `eta` seconds are left; `eta` is None before the first progress. `steps` of
+    `steps_total` are those of the stream in training; 0 of 0 where it is another process's."""
 
     results: tuple[Result, ...]
     share: float
     seconds: float
     eta: float | None
+    steps: int = 0
+    steps_total: int = 0
 
 
 Report = Callable[[SweepState], None]
@@ -76,7 +79,8 @@ class ResultTable:
         epochs, share = points[0].settings.epochs, steps / max(total, 1)
         if any(self._results[point.name].epochs != int(share * epochs) for point in points):
             self._read(points)
-        self.report_state(extra=sum(max(share - self._results[point.name].epochs / epochs, 0.0) for point in points))
+        extra = sum(max(share - self._results[point.name].epochs / epochs, 0.0) for point in points)
+        self.report_state(extra, steps, total)
 
     def mark_stopped(self) -> None:
         """Mark running points as stopped; their folders keep what is done."""
@@ -88,13 +92,13 @@ class ResultTable:
     def write(self) -> None:
         write_results(self._path, self.results, self._swept)
 
-    def report_state(self, extra: float = 0.0) -> None:
+    def report_state(self, extra: float = 0.0, steps: int = 0, steps_total: int = 0) -> None:
         """Report the sweep's state; `extra`: the part of running epochs that is done, in whole trainings."""
         share = min(self._share() + extra / max(self._point_count, 1), 1.0)
         seconds = time.monotonic() - self._start_time
         progress = share - self._start_share
         eta = seconds * (1.0 - share) / progress if progress > 0 else None
-        self._report(SweepState(self.results, share, seconds, eta))
+        self._report(SweepState(self.results, share, seconds, eta, steps, steps_total))
 
     def _share(self) -> float:
         points_done = 0.0

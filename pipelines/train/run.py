@@ -61,6 +61,7 @@ class Run:
         self.loss_sum = torch.zeros((), device=loader.device)
         self.watch = FiniteLossCheck(loader.device)
         self.steps_done, self.best = 0, -1.0
+        self.steps_before = 0  # of a run that goes on
         self.start = (0, 0)  # epoch and step of the first batch that this run takes
         self.unjudged: dict[str, Any] | None = None  # metrics of an epoch that is trained and not validated yet
         self.announce: Announce = unannounced
@@ -111,6 +112,7 @@ class Run:
         if ranks.first:
             run.loss_sum = checkpoint["loss_sum"].to(loader.device)
         run.steps_done, run.best = checkpoint["steps_done"], checkpoint["best"]
+        run.steps_before = run.steps_done
         run.start = (checkpoint["epoch"], checkpoint["step"])
         run.unjudged, run._resumed = checkpoint.get(UNJUDGED), True
         run._was_resumed = True
@@ -272,6 +274,7 @@ class Run:
             run=str(folder),
             epochs=self.settings.epochs,
             steps=self.steps_done,
+            steps_before=self.steps_before,
             loss=last_line.get("loss", float("nan")),
             validation={name: value for name, value in last_line.items() if is_validated(name)},
             best_accuracy=self.best if self.best > 0 else None,

@@ -6,7 +6,7 @@ from contextlib import ExitStack
 
 import torch
 
-from kdcache.base.progress import Progress, StopRequest, silent
+from kdcache.base.progress import Activity, Progress, StopRequest, silent
 from kdcache.networks.answers import answered
 from kdcache.networks.out_of_memory import naming_memory
 from kdcache.networks.precision import autocast
@@ -27,6 +27,7 @@ from kdcache.training.metrics import Validation
 from kdcache.training.process_group import open_ranks, own_device
 from kdcache.training.ranks import Ranks
 
+TRAINING = Activity("training", "steps")
 RESUME = "the checkpoint is written; run the same command again to go on"
 
 
@@ -99,7 +100,7 @@ def serve(
                 select_terms(run, held_out)
                 run.step(isolation.batch(run, batch))
         lead_run = max(active_runs, key=lambda run: run.steps_done)
-        progress("training", lead_run.steps_done, lead_run.steps_total)
+        progress(TRAINING, lead_run.steps_done, lead_run.steps_total)
         active_runs = list(filter(isolation.active, active_runs))
         if batch.step + 1 == loader.steps(batch.epoch):
             _end_epoch(active_runs, loaders, isolation, ranks, batch.epoch, start_time)

@@ -9,7 +9,7 @@ import numpy.typing as npt
 
 from kdcache.base.arrays import IntArray
 from kdcache.base.devices import chosen_device
-from kdcache.base.progress import Progress
+from kdcache.base.progress import Activity, Progress
 from kdcache.base.view_span import ViewSpan
 from kdcache.errors import InvalidInputError
 from kdcache.networks.answers import Answers, are_probabilities, unit_sums
@@ -95,7 +95,7 @@ def compare_pixels(replay: Replay, positions: IntArray, settings: VerifySettings
             wrong_count = int((store.load(view, batch_positions).arrays["pixels"] != drawn_views.pixels[0]).sum())
             wrong_by_view[view] = wrong_by_view.get(view, 0) + wrong_count
             view_count += len(batch_positions)
-            progress("replaying views", view_count, total)
+            progress(Activity("replaying", "views"), view_count, total)
     count = sum(wrong_by_view.values())
     detail = f"{view_count} views of {len(positions)} rows drawn again, {count} differ"
     worst_view = max(wrong_by_view, key=lambda view: wrong_by_view[view], default=0)
@@ -135,11 +135,10 @@ def compare_teacher(replay: Replay, positions: IntArray, settings: VerifySetting
     view = replay.store.every_view[0]
     if identity.teacher.answers == "logits" and (text := _probabilities_text(replay, teacher, view, positions)):
         checks.append(Check(name="teacher kind", passed=False, detail=text))
+    progress(f"asking the teacher about {len(positions):,} rows, twice", 0, 0)
     answers = _ask(replay, teacher, view, positions)
-    progress("asking the teacher", 1, 2)
     other_rows = (teacher.forward_rows or BATCH // 4) - 1
     repeated_answers = _ask(replay, teacher, view, positions[::-1].copy(), other_rows)[::-1]
-    progress("asking the teacher", 2, 2)
     control = _largest_difference(repeated_answers, answers)
     soft = replay.store.read(view, positions)
     stored_log_probs, classes = soft.log_probs(1.0), np.asarray(soft.classes).astype(np.int64)

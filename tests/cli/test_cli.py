@@ -63,7 +63,7 @@ def test_every_stage_answers_programs_in_one_line(stage: Stage, tmp_path: Path, 
     made = answer(capsys, *arguments(asked))
     assert (made["rows"], made["blocks"]) == (2 * ROWS, BLOCKS)
     shown = answer(capsys, "inspect", asked.store, "--rows", 3)
-    assert shown["content id"] == made["content_id"]
+    assert shown["content_id"] == made["content_id"]
     assert len(shown["rows_shown"]) == 3
     assert answer(capsys, "verify", asked.store)["whole"] is True
     sealed = answer(capsys, "seal", asked.store)
@@ -78,8 +78,9 @@ def test_people_get_aligned_lines_and_progress_apart(stage: Stage, tmp_path: Pat
     out, err = capsys.readouterr()
     assert out.startswith("extracted\n")
     assert len({line.index(" : ") for line in out.splitlines()[1:]}) == 1
-    assert str(Store.open(stage.store).content_id) in out
-    assert err.splitlines()[-1].startswith("extracting: 600 of 600")
+    assert f"digits.kd@{str(Store.open(stage.store).content_id)[:32]}" in out
+    steps = ["opening digits", "checking that views replay", "checking the teacher on", "extracting 600 rows"]
+    assert [step for step in steps if any(line.startswith(step) for line in err.splitlines())] == steps
 
 
 def test_a_failed_check_exits_with_1(stage: Stage, tmp_path: Path, capsys: Capture) -> None:

@@ -57,3 +57,17 @@ def test_points_in_training_come_first_then_failed_ones_then_the_best(
 
 def test_the_check_of_points_is_shown_first(monkeypatch: pytest.MonkeyPatch) -> None:
     assert "checking points 3 of 15" in shown(monkeypatch, 100)
+
+
+def test_a_log_has_the_steps_of_the_stream_by_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    notes: list[str] = []
+    seconds = iter(float(number) for number in range(1000))
+    monkeypatch.setattr(live, "print_note", notes.append)
+    report = live._lines(clock=lambda: next(seconds))
+    running = tuple(item.model_copy(update={"status": "running"}) for item in RESULTS[:2])
+    for step in range(40):
+        report(SweepState(running, step / 100, 1.0, 240.0, step, 100))
+    assert notes[0] == "sweep: 2 running (4 of 100 steps), 4 % of all training, ETA 4.0 min"
+    assert 1 < len(notes) < 5
+    report(SweepState(RESULTS[:2], 0.5, 1.0, None))
+    assert notes[-1].startswith("2 of 2: ")

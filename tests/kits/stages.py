@@ -143,7 +143,7 @@ def stop_after(count: int) -> tuple[StopRequest, Progress]:
     stop, calls = StopRequest(), [0]
 
     def progress(what: str, done: int, total: int) -> None:
-        calls[0] += not what.startswith(("checking the teacher", "reading labels"))
+        calls[0] += bool(total) and not what.startswith(("checking the teacher", "reading labels"))
         stop.requested |= calls[0] >= count
 
     return stop, progress

@@ -171,7 +171,7 @@ def test_it_is_extracted_read_and_told(stage: Stage, top1: str) -> None:
         assert np.array_equal(soft.top_class, wanted.top_class)
         assert np.abs(soft.log_probs(1.0)[:, 0] - wanted.log_probs(1.0)[:, 0]).max() < 0.05
         assert np.allclose(soft.dense(1.0).sum(axis=-1), 1.0, atol=1e-5)
-    assert describe_store(store)["soft labels"] == "the best class"
+    assert describe_store(store)["soft_labels"] == "the best class"
     assert describe_rows(store, 3, None)[0]["best"].count(",") == 0
 
 

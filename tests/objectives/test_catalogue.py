@@ -89,15 +89,15 @@ def test_each_names_its_source_and_its_exactness(subtests: pytest.Subtests) -> N
 
 
 def test_each_describes_itself(subtests: pytest.Subtests) -> None:
-    shown = {"objective", "needs", "asks at", "on full", "on top-k", "under mixing", "tails", "rows meet", "settings"}
+    shown = {"objective", "needs", "asks_at", "on_full", "on_top_k", "under_mixing", "tails", "rows_meet", "settings"}
     extra = {"kd-sim": ["head"], "kd-topk": ["k classes"]}
     extra |= {name: ["no masked classes"] for name in ("reverse-kl", "symmetric-kl", "adaptive-kl")}
     for name, term in LOGIT_TERMS.items():
         with subtests.test(name):
             said = describe(name)
-            assert set(said) == shown | {"on many devices"}
+            assert set(said) == shown | {"on_many_devices"}
             gathering = ("subclass", "dist", "mlld", "taid")
-            assert (said["on many devices"] == "the whole batch on each") == (name in gathering)
+            assert (said["on_many_devices"] == "the whole batch on each") == (name in gathering)
             assert said["objective"] == name
             assert set(said["settings"]) == set(parameters_of(name)) >= {"w_ce", "w_kd"}
             assert said["needs"] == ["store" if term.facts.teacher else "no teacher", *extra.get(name, [])]

@@ -41,10 +41,10 @@ def test_each_describes_itself(subtests: pytest.Subtests) -> None:
             assert re.search(r"\b20\d\d\b", text), "a year"
             assert re.search(r"\bExact", text), "how exact it is"
             record = describe(name)
-            assert record["rows meet"] == (name in COUPLED)
-            assert (record["on many devices"] == "the whole batch on each") == (name in COUPLED)
+            assert record["rows_meet"] == (name in COUPLED)
+            assert (record["on_many_devices"] == "the whole batch on each") == (name in COUPLED)
             assert "taps of student and store" in record["needs"]
-            assert record["asks at"] == []
+            assert record["asks_at"] == []
             assert record["settings"].keys() == parameters_of(name).keys() >= {"student_tap", "w_ce", "w_kd"}
             assert ("teacher_tap" in record["settings"]) == (name not in NO_TEACHER_TAP)
     assert describe("srrl")["needs"][:3] == ["store", "features of each store", "head of each store"]

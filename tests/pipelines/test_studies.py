@@ -12,10 +12,10 @@ from PIL import Image
 from kdcache.cli.app import main
 from kdcache.cli.flags import with_flags
 from kdcache.errors import InvalidInputError
+from kdcache.pipelines.command_lines import command_line
 from kdcache.pipelines.compare.settings import CompareSettings
 from kdcache.pipelines.settings import ExtractSettings, TrainSettings, load_settings
 from kdcache.pipelines.studies.catalogue import STUDIES, load_study
-from kdcache.pipelines.studies.command_lines import command_line
 from kdcache.pipelines.studies.pieces import VERSIONS, Pieces
 from kdcache.pipelines.studies.settings import StudySettings
 from kdcache.pipelines.studies.stage import STAGES, commands_of, list_studies, usable

@@ -275,6 +275,6 @@ def test_the_commands_push_and_pull(hub: Hub, local: Path, tmp_path: Path, capsy
             main([*given, "--json"])
         assert stopped.value.code == 0
         said = json.loads(capsys.readouterr().out)
-        assert (said.get("content_id") or said["content id"]) == Store.open(local).content_id
+        assert said["content_id"] == Store.open(local).content_id
         assert TOKEN not in json.dumps(said)
     assert sealed(tmp_path / "pulled.kd") == sealed(local)

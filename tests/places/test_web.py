@@ -143,7 +143,7 @@ def kdcache(*given: str) -> object:
 
 def test_the_command_line_reads_urls(url: str, local: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert kdcache("inspect", url, "--rows", "2", "--json") == 0
-    assert json.loads(capsys.readouterr().out)["content id"] == Store.open(local).content_id
+    assert json.loads(capsys.readouterr().out)["content_id"] == Store.open(local).content_id
     assert kdcache("verify", url, "--json") == 0
     assert json.loads(capsys.readouterr().out)["whole"]
     assert kdcache("verify", url, "--repair") == 2

@@ -279,7 +279,7 @@ def test_ctrl_c_ends_with_75_and_leaves_no_process(stage: Stage, tmp_path: Path)
         process.join(60)
         said = (tmp_path / "said").read_text()
         assert process.exitcode == 75, said
-        assert "dask workers, dashboard http://127.0.0.1:" in said
+        assert "2 Dask workers, dashboard http://127.0.0.1:" in said
         assert said.endswith("the blocks that were committed stay; run the same command again to go on\n")
         wait_for(lambda: not cluster_tasks.marked(mark))
         assert committed(path) == 0

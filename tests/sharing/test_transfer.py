@@ -264,7 +264,7 @@ def test_a_request_to_stop_is_heard_and_the_same_command_goes_on(rich: Path, pla
 
     with pytest.raises(InterruptedRunError, match="run the same command again"):
         push(str(rich), place, jobs=2, progress=progress, stop=stop)
-    assert {what for what, _, _ in seen} == {"pushing (bytes)"}
+    assert {what for what, _, _ in seen} == {"pushing"}
     stop.requested = False
     shared = push(str(rich), place, progress=progress)
     assert shared.copied_files < shared.files - 15
@@ -284,9 +284,8 @@ def test_the_command_line(rich: Path, place: str, tmp_path: Path, capsys: pytest
     assert (code, record["pin"]) == (0, f"{place}@{Store.open(rich).content_id[:32]}")
     code, out, err = kdcache("pull", record["pin"], str(tmp_path / "copy.kd"))
     assert code == 0
-    assert f"content id   : {record['content_id']}" in out
-    assert "pulling (bytes): " in err
-    assert "ETA" in err
+    assert f"copy.kd@{record['content_id'][:32]}" in out
+    assert err.endswith(f"inspect {tmp_path / 'copy.kd'} --rows 5\n")
     code, out, _ = kdcache("pull", place, str(tmp_path / "copy.kd"), "--json")
     assert json.loads(out)["copied_files"] == 0
     assert kdcache("inspect", record["pin"], "--rows", "2")[0] == 0

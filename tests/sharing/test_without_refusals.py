@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from kdcache.base.units import bytes_text
 from kdcache.cli.app import main
 from kdcache.errors import (
     DamagedError,
@@ -129,7 +130,7 @@ def test_the_command_line(rich: Path, tmp_path: Path, capsys: pytest.CaptureFixt
     code, out, _ = kdcache("push", str(rich), far, "--without", "tap:layer1", "--without", "tap:layer2.0@1x1", "--json")
     assert (code, json.loads(out)["without"], json.loads(out)["without_bytes"]) == (0, ["layer1", "layer2.0@1x1"], size)
     code, out, _ = kdcache("pull", far, copy, "--without", "taps")
-    assert (code, f"without bytes : {size:,}" in out) == (0, True)
+    assert (code, f"({bytes_text(size)})" in out) == (0, True)
     code, out, err = kdcache("pull", far, str(tmp_path / "again.kd"))
     assert (code, "leave them out too, --without taps" in err) == (2, True)
     code, out, _ = kdcache("export", copy, str(tmp_path / "one.zip"), "--without", "taps", "--json")

@@ -105,7 +105,7 @@ def test_literal_draws_and_words_for_people() -> None:
     assert encoding_record(SAMPLED) == {
         "draw_temperature": 2.0, "draws": 7, "features": 0, "head": 0, "name": "sampled",
     }  # fmt: skip
-    assert describe_store(store)["soft labels"] == "7 draws at T = 2"
+    assert describe_store(store)["soft_labels"] == "7 draws at T = 2"
     row = describe_rows(store, 1, 0)[0]
     assert (row["best"], row["tail"]) == ("class 9 0.571, class 7 0.286, class 1 0.143", None)
     with pytest.raises(

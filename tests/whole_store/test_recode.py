@@ -207,7 +207,7 @@ def test_provenance_says_what_it_was_recoded_from(tmp_path: Path) -> None:
     told = recoded_from(last.manifest.provenance)
     assert [each.content_id for each in told] == [middle.content_id, source.content_id]
     assert [each.encoding.k for each in told] == [10, 20]
-    assert describe_store(last)["recoded from"][0].startswith(f"{str(middle.content_id)[:16]} (top 10")
+    assert describe_store(last)["recoded_from"][0].startswith(f"{str(middle.content_id)[:16]} (top 10")
     assert last.card.license == "CC0-1.0"
     commit = last.segments[0].commit_of(2)
     assert commit.provenance.device == "test"

@@ -1,4 +1,4 @@
-"""Settings as the command line that says the same, so that every piece of a study can be made by hand."""
+"""Settings as the command line that says the same, so that whatever is made can be made by hand."""
 
 import json
 import shlex
@@ -45,7 +45,7 @@ def _argument(key: str, value: Any) -> str:
 
 def _text(value: Any) -> str:
     if isinstance(value, ViewSpan):
-        return f"{value.start}:{value.stop}"
+        return str(value.stop if value.is_count else value)
     if isinstance(value, list | tuple | bool):
         return json.dumps(value)
     return value.as_posix() if isinstance(value, Path) else str(value)
