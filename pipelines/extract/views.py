@@ -3,8 +3,9 @@
 from kdcache.base.progress import Progress, silent
 from kdcache.pipelines.settings import ExtractSettings
 from kdcache.store.plan import ViewPlan
+from kdcache.views.data import Data
 from kdcache.views.reading import with_unread_probes
-from kdcache.views.sources import Data, open_data
+from kdcache.views.sources import open_data
 from kdcache.views.transforms import Transform, open_plan
 
 
