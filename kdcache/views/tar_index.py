@@ -119,13 +119,15 @@ def read_index(path: Path, wanted: Wanted) -> TarIndex:
             with tarfile.open(fileobj=file, mode="r:") as tar:
                 for key, members in _samples(tar, path):
                     _add(index, key, members, tar, path, wanted)
+                file.seek(tar.offset)
+                has_end = file.read(tarfile.BLOCKSIZE) == tarfile.NUL * tarfile.BLOCKSIZE
             last = max((o + s for o, s in zip(index.offsets, index.sizes, strict=True)), default=0)
     except tarfile.TarError as error:
         raise InvalidInputError(f"{path} is no tar that can be read ({error}); copy it again") from error
     except OSError as error:
         raise InvalidInputError(f"{path} cannot be read ({error.strerror or error})") from error
-    if last > size:
-        raise InvalidInputError(f"{path} is cut: it ends at byte {size:,}, its samples at {last:,}; copy it again")
+    if last > size or not has_end:
+        raise InvalidInputError(f"{path} is cut at byte {size:,}: a whole tar ends in an empty block; copy it again")
     return index
 
 

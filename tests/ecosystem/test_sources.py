@@ -116,6 +116,8 @@ def test_a_name_of_the_hub_is_read_from_the_cache_alone(
     assert "--data-set download=true" in message
 
 
+@pytest.mark.filterwarnings("ignore:unclosed file:ResourceWarning")  # webdataset's own
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 def test_shards_are_grouped_as_webdataset_groups_them(places: dict[str, Place], tmp_path: Path) -> None:
     folder = Path(places["webdataset"][0].partition(":")[2])
     urls = [str(path) for path in sorted(folder.glob("*.tar"))]
@@ -154,7 +156,7 @@ def test_an_index_is_made_once_and_again_for_another_tar(
     assert TarIndexes(Wanted()).of(path) == first
     assert len(reads) == 1
     tmp_path.chmod(0o700)
-    kept = max((tmp_path / "cache").rglob("*"), key=lambda file: file.stat().st_size)
+    kept = max(filter(Path.is_file, (tmp_path / "cache").rglob("*")), key=lambda file: file.stat().st_size)
     kept.write_bytes(kept.read_bytes()[:-40])  # torn
     assert TarIndexes(Wanted()).of(path) == first
     data: Any = open_data(f"webdataset:{path}", {}).samples
@@ -181,7 +183,7 @@ REFUSED = {
     "no bytes": ("parquet:{base}/files", {"column": "label"}, "column 'label' holds ClassLabel"),
     "no shards": ("webdataset:{base}/tars/{{000..004}}.tar", {}, "2 of 5 shards are not there: .*003.tar"),
     "packed": ("webdataset:{base}/packed", {}, "packed.tar.gz is packed by gzip: .* unpack it with gunzip"),
-    "cut": ("webdataset:{base}/cut.tar", {}, "cut.tar (is no tar that can be read|is cut)"),
+    "cut": ("webdataset:{base}/cut.tar", {}, "cut.tar is cut at byte"),
     "no key": ("webdataset:{base}/tars", {"label": "wnid"}, r"has no 'wnid'; it has (file, class|class, file)"),
     "no extension": ("webdataset:{base}/tars", {"image": "webp"}, "has no .webp; it has "),
     "elsewhere": ("webdataset:s3://b/{{0..3}}.tar", {}, "lies elsewhere; copy the shards here"),

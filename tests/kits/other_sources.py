@@ -58,10 +58,9 @@ def cached_on_hub(parquet: Path, cache: Path, name: str) -> None:
     """Put the parquet files of a folder into a cache of `datasets` as those of a data set of the hub."""
     import datasets
 
-    datasets.load_dataset(str(parquet), cache_dir=str(cache / "local"))
-    (made,) = (cache / "local").glob("*/default-*")
-    target = cache / name.replace("/", "___") / "default"
-    shutil.move(made, target)
+    copy = shutil.copytree(parquet, cache / "files" / Path(name).name)
+    datasets.load_dataset(str(copy), cache_dir=str(cache / "local"))
+    shutil.copytree(cache / "local" / Path(name).name, cache / name.replace("/", "___"))
 
 
 def refusal(open_it: Callable[[], Data]) -> str:
