@@ -6,12 +6,11 @@ from pathlib import Path
 from typing import Any
 
 import datasets
-import numpy as np
 import pytest
-import torch
 from PIL import Image
 
 from kdcache.base.specs import parse_arguments
+from kdcache.views.images import view_tensor
 from kdcache.views.sources import open_data
 from kdcache.views.transforms import image_of, open_plan
 from tests.kits.house import ROOT
@@ -54,7 +53,7 @@ def test_an_example_opens_and_is_drawn(photos: Path, example: str) -> None:
     transform, _ = open_plan("center", {"size": 8}, mix="none", mix_alpha=1.0, seed=0)
     for index in range(len(data)):
         image = transform(image_of(data.samples[index][0], index, transform))
-        assert torch.as_tensor(np.asarray(image)).shape[-2:] == (8, 8)
+        assert view_tensor(image, "the view").shape[-2:] == (8, 8)
     assert data.identity().rows == len(data) > 0
     assert (data.labels >= -1).all()
     assert data.is_labelled
