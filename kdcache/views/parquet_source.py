@@ -38,6 +38,7 @@ class ParquetImages:
         self.column, self.paths = column, tuple(paths)
         self._groups = [(file, group) for file, counts in enumerate(rows) for group in range(len(counts))]
         self._starts = [0, *accumulate(count for counts in rows for count in counts)]
+        self._firsts = [0, *accumulate(map(sum, rows))]
         self._begin()
 
     def _begin(self) -> None:
@@ -71,8 +72,7 @@ class ParquetImages:
         """The file, the row in it and the column of an image."""
         group = self._group(index)
         file = self._groups[group][0]
-        first = next(start for start, (number, _) in zip(self._starts, self._groups, strict=False) if number == file)
-        return f"{self.paths[file]}: row {index - first} of column {self.column}"
+        return f"{self.paths[file]}: row {index - self._firsts[file]} of column {self.column}"
 
     def state(self, indices: IntArray) -> Iterable[str]:
         """The files, and the rows that are taken."""
