@@ -31,8 +31,6 @@ from kdcache.views.own_labels import OwnLabels
 from kdcache.views.reading import read_probe
 
 PEEKED = 8  # rows of which one must be readable to tell their form
-
-
 PROBES = 64  # samples whose contents enter the identity, evenly spaced
 
 UseOfLabels = Literal["data", "none"]
