@@ -167,9 +167,10 @@ def describe_samples(samples: Any, name: str, *, labels: UseOfLabels = "data", p
 
 
 def _pairs(samples: Any, name: str, *, labelled: bool) -> Any:
-    """The data set itself, or its rows as pairs where they are dicts, judged by the first that can be read."""
+    """The data set itself, or its rows as pairs where they are dicts, as one that can be read in its middle tells."""
     with own_generators():
-        for index in range(min(len(samples), PEEKED)):
+        middle = len(samples) // 2  # checks read the first rows already
+        for index in range(middle, min(len(samples), middle + PEEKED)):
             with suppress(Exception):  # of the user's own code; whoever draws that row is told
                 row = samples[index]
                 break
