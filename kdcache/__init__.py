@@ -33,14 +33,15 @@ if TYPE_CHECKING:
     from kdcache.training.loader import Loader
     from kdcache.training.loader_options import FeedOptions, LabelOptions
     from kdcache.training.run_folder import save_weights
-    from kdcache.views.sources import Data, open_data
+    from kdcache.views.data import Data
+    from kdcache.views.sources import open_data
     from kdcache.whole_store.calibrate import fit_temperature
 
 _HOMES = {
     "KD": "objectives.kd",
     "Batch": "objectives.batch",
     "CacheOptions": "base.cache_options",
-    "Data": "views.sources",
+    "Data": "views.data",
     "FeedOptions": "training.loader_options",
     "FullLabels": "labels.full",
     "Identity": "store.manifest",

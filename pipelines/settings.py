@@ -40,6 +40,7 @@ from kdcache.base.view_span import ViewSpan, WrittenSpan
 from kdcache.base.worker_start import DEFAULT_START, WorkerStart
 from kdcache.errors import InvalidInputError
 from kdcache.training.run_record import WEIGHTS
+from kdcache.views.source_forms import LIST
 
 WEIGHTS_TEXT = "safetensors or torch FILE to load into the teacher; FILE#KEY: one of its state dicts"
 
@@ -53,7 +54,7 @@ class Settings(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    data: str = Field(description="digits, fashion-mnist:FOLDER, folder:PATH, torchvision:NAME, or module:callable")
+    data: str = Field(description=LIST)
     data_set: Arguments = Field(default={}, description="key=value for the data set, for example split=train")
     labels: Literal["data", "none"] = Field(
         default="data", description="the data's hard labels, or none: its labels mean something else"

@@ -19,10 +19,10 @@ from kdcache.networks.loop_memory import NO_FORWARD
 from kdcache.networks.row_trials import CHUNK, RowTrials
 from kdcache.networks.steadiness import STEADY_ROWS
 from kdcache.networks.teacher import Teacher
+from kdcache.views.data import Data
 from kdcache.views.draw import ViewDataset, draw_view, own_generators, stack_views
 from kdcache.views.fingerprint import fingerprint
 from kdcache.views.readable import readable_positions
-from kdcache.views.sources import Data
 from kdcache.views.transforms import Transform, as_tensor, clean_transform, preset_size
 from kdcache.views.view_stack import Drawn, ViewRequest
 from kdcache.views.workers import draw_requests

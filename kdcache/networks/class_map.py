@@ -11,7 +11,7 @@ from pathlib import Path
 from kdcache.base.limits import CLASSES_MAX
 from kdcache.errors import InvalidInputError
 from kdcache.networks.class_names import Vocabulary
-from kdcache.views.own_labels import listed
+from kdcache.views.label_numbers import listed
 
 ABSENT = -1
 SHARED = 0.5  # of names, above which two lists speak of the same classes

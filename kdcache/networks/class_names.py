@@ -11,6 +11,7 @@ import torchvision
 from torch import nn
 
 from kdcache.store.lineage import read_class_names
+from kdcache.views.class_files import SYNSET
 
 IMAGENET = 1000  # classes, whose synsets are known in the order of their ids
 
@@ -26,8 +27,10 @@ class Vocabulary:
 
     def numbers(self, name: str) -> tuple[int, ...]:
         """The classes of a name: those that have it as it is written, else those that have it in another case, with
-        spaces for underscores."""
-        return tuple(self._exact.get(name) or self._folded.get(folded(name)) or ())
+        spaces for underscores, else those of the synset that it begins with."""
+        synset = SYNSET.match(name)
+        numbers = self._exact.get(name) or self._folded.get(folded(name))
+        return tuple(numbers or (self._exact.get(synset[1]) if synset else None) or ())
 
     @cached_property
     def _exact(self) -> dict[str, list[int]]:

@@ -9,8 +9,8 @@ from kdcache.objectives.batch import Batch
 from kdcache.store.plan import ViewPlan
 from kdcache.store.store import Store
 from kdcache.training.view_drawing import ViewDrawing
+from kdcache.views.data import Data
 from kdcache.views.replay import ReplayGrade
-from kdcache.views.sources import Data
 
 
 class BatchStream(Protocol):

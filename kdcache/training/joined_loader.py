@@ -29,12 +29,12 @@ from kdcache.training.joined_rows import cat, joined_labels, joined_negatives, j
 from kdcache.training.loader import Loader
 from kdcache.training.loader_inputs import require_same_views
 from kdcache.training.loader_options import FeedOptions, LabelOptions
+from kdcache.views.data import Data
 from kdcache.views.data_parts import part_of, shown_ids
 from kdcache.views.known_parts import find_parts
 from kdcache.views.other_data import part_error
 from kdcache.views.reading import as_extracted
 from kdcache.views.replay import ReplayGrade
-from kdcache.views.sources import Data
 
 TEACHER = ("weights", "classes", "masked_classes", "class_map", "answers", "subclasses", "mean", "std")
 """Fields of a teacher in which the stores of two parts must agree: the answers of one teacher, fed in one way."""

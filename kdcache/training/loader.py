@@ -40,8 +40,8 @@ from kdcache.training.loader_inputs import (
 )
 from kdcache.training.loader_options import FeedOptions, LabelOptions
 from kdcache.training.view_drawing import BatchImages, ViewDrawing
+from kdcache.views.data import Data
 from kdcache.views.replay import ReplayCheck, ReplayGrade, require_decoder
-from kdcache.views.sources import Data
 
 
 class Loader:

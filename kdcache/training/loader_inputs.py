@@ -17,11 +17,11 @@ from kdcache.store.store import Store
 from kdcache.training.batch_order import BatchOrder
 from kdcache.training.loader_options import FeedOptions, LabelOptions
 from kdcache.views.cache_keys import open_caches
+from kdcache.views.data import Data
 from kdcache.views.draw import ViewDataset
 from kdcache.views.other_data import other_data_error
 from kdcache.views.pixel_caches import PixelCaches
 from kdcache.views.reading import as_extracted
-from kdcache.views.sources import Data
 from kdcache.views.transforms import is_known, stored_transform
 
 

@@ -1,9 +1,10 @@
 """Built-in data sets, whose images lie in memory: scikit-learn's digits, and Fashion-MNIST's files."""
 
 import gzip
+import hashlib
 import importlib.util
 import zlib
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,9 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
+from kdcache.base.arrays import IntArray
 from kdcache.errors import InvalidInputError
+from kdcache.views.encoded_images import Opening
 
 FASHION = (
     "T-shirt/top", "Trouser", "Pullover", "Dress", "Coat", "Sandal", "Shirt", "Sneaker", "Bag", "Ankle boot",
@@ -37,6 +40,14 @@ class Tensors:
         """The pixels of an image, row by row."""
         return self.images[index].numpy().tobytes()
 
+    decoder = ""  # of pixels that were never encoded
+    readers = 1
+
+    def state(self, indices: IntArray) -> Iterable[str]:
+        """A digest of the images."""
+        images = self.images.numpy()[indices]
+        return [f"{list(images.shape)}", hashlib.sha256(images.tobytes()).hexdigest()]
+
 
 @dataclass(frozen=True)
 class BuiltIn:
@@ -45,6 +56,18 @@ class BuiltIn:
     samples: Tensors
     class_names: Sequence[str]
     name: str
+
+
+def open_digits(at: Opening, *, split: str = "train") -> BuiltIn:
+    """`digits`, see `load_digits`."""
+    return load_digits(split)
+
+
+def open_fashion_mnist(at: Opening, *, split: str = "train", side: int = SIDE) -> BuiltIn:
+    """`fashion-mnist:FOLDER`, see `load_fashion_mnist`."""
+    if not at.place:
+        raise InvalidInputError("data fashion-mnist needs its folder of .gz files: --data fashion-mnist:FOLDER")
+    return load_fashion_mnist(at.path, split, side)
 
 
 def load_digits(split: str = "train") -> BuiltIn:

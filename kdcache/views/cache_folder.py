@@ -23,7 +23,7 @@ from kdcache.base.canonical import canonical_json, sha256_hex
 from kdcache.places.create_only import TEMPORARY, WRITE, claim, discard
 from kdcache.places.trusted_folder import FOLDER, FULL, is_trusted, open_trusted
 
-Kind = Literal["views", "decoded"]
+Kind = Literal["views", "decoded", "tars"]
 KINDS: tuple[Kind, ...] = get_args(Kind)
 Fingerprints = tuple[int, int]
 """The content fingerprints of one sample, by the sorted names of what they are taken over; 0 where there is none."""

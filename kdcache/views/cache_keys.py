@@ -5,24 +5,21 @@ store, each row is compared with it as ever. Without one, and with stores that k
 the size and time of their files; a transform or a data set of the user's own is then not cached.
 """
 
-import hashlib
-import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from kdcache.base.cache_options import CacheOptions
-from kdcache.errors import InvalidInputError
 from kdcache.labels.encoding import Contents
 from kdcache.store.plan import ViewPlan
-from kdcache.views.built_in import Tensors
 from kdcache.views.cache_folder import CacheFolder
-from kdcache.views.data_parts import SomeSamples
+from kdcache.views.data import Data
 from kdcache.views.decoded_cache import DecodedCache
-from kdcache.views.decoding import ImageFiles
 from kdcache.views.pixel_caches import NO_CACHES, PixelCaches
 from kdcache.views.provenance import provenance
-from kdcache.views.sources import Data
+from kdcache.views.source_samples import state_digest
 from kdcache.views.transforms import PRESETS
 from kdcache.views.view_cache import ViewCache
 
@@ -44,13 +41,13 @@ def open_caches(
     far as the caller knows. Raises InvalidInputError for a folder of another user."""
     if not options.are_named:
         return NO_CACHES
-    pictures = None if checked else files_digest(data.samples)
+    pictures = None if checked else state_digest(data.samples, np.arange(len(data)))
     if not checked and (pictures is None or not is_preset or plan.transform.name not in PRESETS):
         part = "transform" if pictures is not None else "data set"
         return PixelCaches(
             notes=(
                 f"nothing is cached: without a store that knows its samples, kdcache cannot tell whether a {part} of "
-                "your own still gives what it gave; presets on folder:, digits and fashion-mnist are cached",
+                "your own still gives what it gave; presets on data that lie in files are cached",
             )
         )
     key = {
@@ -73,27 +70,6 @@ def open_caches(
         except OSError as error:
             return PixelCaches(notes=(f"nothing is cached: {folder.root} cannot be opened ({error.strerror})",))
     return PixelCaches(views, decoded)
-
-
-def files_digest(samples: Any) -> str | None:
-    """A digest over name, size and time of each file, or over images in memory; None for samples of another kind."""
-    digest = hashlib.sha256()
-    if isinstance(samples, SomeSamples):
-        if (whole := files_digest(samples.samples)) is None:
-            return None
-        digest.update(whole.encode() + samples.indices.astype("<i8").tobytes())
-    elif isinstance(samples, ImageFiles):
-        for name in samples.names:
-            try:
-                status = os.stat(samples.root / name)
-            except OSError as error:
-                raise InvalidInputError(f"{samples.root / name} cannot be read ({error.strerror})") from error
-            digest.update(f"{name}\0{status.st_size}\0{status.st_mtime_ns}\n".encode("utf-8", "surrogateescape"))
-    elif isinstance(samples, Tensors):
-        digest.update(f"{list(samples.images.shape)}".encode() + samples.images.numpy().tobytes())
-    else:
-        return None
-    return digest.hexdigest()
 
 
 def _machine(decoder: str) -> dict[str, Any]:

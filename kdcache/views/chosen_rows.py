@@ -15,7 +15,7 @@ from kdcache.base.arrays import IntArray
 from kdcache.base.ranges import SEED_MAX, Range
 from kdcache.errors import InvalidInputError
 from kdcache.views.data_parts import D, listed_indices, part_of
-from kdcache.views.own_labels import Labels
+from kdcache.views.label_numbers import Labels
 
 ARGUMENTS = (
     "rows", "range", "imbalance", "imbalance_order", "imbalance_seed", "groups", "noise", "noise_seed", "limit",
@@ -123,7 +123,8 @@ def _range(value: Any, rows: int) -> IntArray:
 
 def _limited(data: D, limit: Any) -> D:
     if not isinstance(limit, int) or isinstance(limit, bool) or not 1 <= limit <= len(data):
-        raise InvalidInputError(f"limit is {limit!r}; the data set has {len(data)} samples")
+        problem = "" if isinstance(limit, int) and not isinstance(limit, bool) else ": limit must be a whole number"
+        raise InvalidInputError(f"limit is {limit!r}{problem}; the data set has {len(data)} samples")
     return replace(data, ids=data.ids[:limit], labels=data.labels[:limit])  # type: ignore[type-var]
 
 

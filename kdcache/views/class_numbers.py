@@ -10,8 +10,8 @@ import numpy as np
 from kdcache.base.arrays import IntArray
 from kdcache.errors import InvalidInputError
 from kdcache.store.store import Store
-from kdcache.views.own_labels import NONE, absent_notes, listed
-from kdcache.views.sources import Data
+from kdcache.views.data import Data
+from kdcache.views.label_numbers import NONE, absent_notes, listed
 
 ADVICE = "name its classes as training does, or give training these classes too"
 

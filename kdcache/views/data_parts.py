@@ -14,7 +14,7 @@ import numpy.typing as npt
 
 from kdcache.base.arrays import IntArray
 from kdcache.errors import InvalidInputError, SampleError
-from kdcache.views.decoding import ImageFiles
+from kdcache.views.source_samples import decoder_of, readers_of, state_of
 
 SHOWN = 8  # ids that a message lists
 UTF_16 = (b"\xff\xfe", b"\xfe\xff")  # how some shells begin a file that they write
@@ -80,6 +80,18 @@ class SomeSamples:
         content: Callable[[int], bytes] | None = getattr(self.samples, "content", None)
         return None if content is None else lambda index: content(int(self.indices[index]))
 
+    @property
+    def decoder(self) -> str:
+        return decoder_of(self.samples)
+
+    @property
+    def readers(self) -> int:
+        return readers_of(self.samples)
+
+    def state(self, indices: IntArray) -> Iterable[str] | None:
+        """Texts that change with these samples, see `SourceSamples`."""
+        return state_of(self.samples, self.indices[indices])
+
 
 def ids_digest(ids: Iterable[str]) -> str:
     """The sha256 (hex) over ordered sample ids, as an identity has it."""
@@ -92,10 +104,7 @@ def ids_digest(ids: Iterable[str]) -> str:
 def part_of(data: D, indices: IntArray) -> D:
     """The data set of the samples at `indices` [n], in that order; its indices count from 0."""
     labels, ids = data.labels[indices], [data.ids[index] for index in indices.tolist()]
-    if isinstance(data.samples, ImageFiles):  # stays one, whose decoder is known
-        samples: Any = replace(data.samples, names=[data.samples.names[i] for i in indices.tolist()], labels=labels)
-    else:
-        samples = SomeSamples(data.samples, indices)
+    samples = SomeSamples(data.samples, indices)
     probe = data.probe
     return replace(data, samples=samples, ids=ids, labels=labels, probe=lambda i: probe(int(indices[i])))  # type: ignore[type-var]
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from kdcache.errors import InvalidInputError
-from kdcache.views.own_labels import listed
+from kdcache.views.label_numbers import listed
 
 SUFFIXES = (".jpg", ".jpeg", ".png", ".ppm", ".bmp", ".pgm", ".tif", ".tiff", ".webp", ".jfif", ".avif")
 DROPPINGS = {".DS_Store", "Thumbs.db", "desktop.ini"}  # of file managers
@@ -34,7 +34,7 @@ def list_images(root: Path, *, hidden: bool = False) -> Listing:
         entries = sorted(os.scandir(root), key=lambda entry: entry.name)
     except OSError as error:
         raise InvalidInputError(
-            f"data folder: {root} is no folder with a folder of images a class ({error})"
+            f"data folder: {root} is no folder with a folder of images a class ({error}){_beside(root)}"
         ) from error
     folders = [entry.name for entry in entries if entry.is_dir()]
     class_names = [name for name in folders if hidden or not is_hidden(name)]
@@ -43,7 +43,8 @@ def list_images(root: Path, *, hidden: bool = False) -> Listing:
         have = f"it has {len(beside):,} images and no folder; " if beside else ""
         have = f"its folders are hidden ({listed(folders)}); " if folders else have
         raise InvalidInputError(
-            f"data folder: {root} is no folder with a folder of images a class; {have}move its images into CLASS/"
+            f"data folder: {root} is no folder with a folder of images a class; {have}move its images into CLASS/, "
+            "or name their classes by --data-set labels=FILE"
         )
     names, numbers, others = [], [], Counter[str]()
     by_class: dict[str, Counter[str]] = {}
@@ -62,6 +63,29 @@ def list_images(root: Path, *, hidden: bool = False) -> Listing:
     _require_images(root, class_names, numbers, by_class)
     _require_classes(root, class_names, names)
     return Listing(names, numbers, tuple(class_names), tuple(_notes(others, beside, walk)))
+
+
+def _beside(root: Path) -> str:
+    """The folders that lie where a missing one was looked for."""
+    try:
+        names = sorted(entry.name for entry in os.scandir(root.parent) if entry.is_dir() and not is_hidden(entry.name))
+    except OSError:
+        return ""
+    return f"; {root.parent} has {listed(names)}: folder:PATH with split=NAME is PATH/NAME" if names else ""
+
+
+def list_flat(root: Path) -> list[str]:
+    """The sorted names of the images that lie in `root` itself. Raises InvalidInputError where there are none."""
+    try:
+        names = sorted(entry.name for entry in os.scandir(root) if is_image(entry.name) and not entry.is_dir())
+    except OSError as error:
+        raise InvalidInputError(f"data folder: {root} is no folder of images ({error}){_beside(root)}") from error
+    if not names:
+        raise InvalidInputError(
+            f"data folder: {root} has no images of its own, whose classes labels=FILE could give; images end in "
+            f"{', '.join(SUFFIXES)}; leave labels out where each class has a folder"
+        )
+    return names
 
 
 def is_image(name: str) -> bool:

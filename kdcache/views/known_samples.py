@@ -19,11 +19,10 @@ from kdcache.errors import SampleError
 from kdcache.labels.encoding import Contents
 from kdcache.views.contents import content_fingerprint, unread_fingerprint
 from kdcache.views.data_parts import Described, Extracted
-from kdcache.views.decoding import ImageFiles
 from kdcache.views.reading import read_sample
+from kdcache.views.source_samples import readers_of
 
 COPIES = 1_000_000  # pairs of equal samples that are weighed against each other
-READERS = 8  # threads that read files
 
 Fingerprints = npt.NDArray[np.uint32]
 Flags = npt.NDArray[np.bool_]
@@ -91,8 +90,8 @@ def _fingerprints(data: Described, contents: Contents) -> Iterator[int]:
         except SampleError:
             return unread_fingerprint(data.samples, index, contents)
 
-    if contents == "bytes" and isinstance(data.samples, ImageFiles):  # files are read side by side
-        with ThreadPoolExecutor(READERS, thread_name_prefix="kdcache-contents") as readers:
+    if contents == "bytes" and (count := readers_of(data.samples)) > 1:
+        with ThreadPoolExecutor(count, thread_name_prefix="kdcache-contents") as readers:
             yield from readers.map(fingerprint, range(len(data)))
     else:
         yield from map(fingerprint, range(len(data)))

@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from kdcache.errors import SampleError
-from kdcache.views.own_labels import NONE, Labels, class_number, label_attribute, shown_label
+from kdcache.views.label_numbers import NONE, Labels, class_number, label_attribute, shown_label
 
 
 class LabelledRows:

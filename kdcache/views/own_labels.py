@@ -3,10 +3,8 @@
 A label is right or it is refused by its sample: a whole number of any form, -1 or None for none.
 """
 
-import numbers
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from itertools import islice
 from typing import Any
 
 import numpy as np
@@ -18,18 +16,11 @@ from kdcache.base.progress import Activity, Progress, silent
 from kdcache.base.user_code import sample_error
 from kdcache.errors import InvalidInputError, SampleError
 from kdcache.views.draw import own_generators
+from kdcache.views.label_numbers import LARGEST, NONE, Labels, class_number, label_attribute, listed, shown_label
 
-NONE = -1  # in place of a label
-LARGEST = 2**31 - 1
-NAMED = 5  # names that a message lists
 CHECKED = 8  # rows that are held against the label attribute, evenly spaced
 PATIENCE = 2.0  # seconds of reading after which progress is reported
-ATTRIBUTES = ("labels", "targets")
 NO_ROWS = (str, bytes, Tensor, PIL.Image.Image)
-IMAGE_KEYS, LABEL_KEYS = ("image", "img", "picture"), ("label", "labels", "fine_label", "target", "class")
-Labels = npt.NDArray[np.int32]
-
-WHOLE = "a label is the number of a class: give whole numbers, or use the soft labels alone (--labels none)"
 
 
 class OwnLabels:
@@ -143,66 +134,6 @@ class OwnLabels:
         return InvalidInputError(f"data {self.name}: {self._sample(index)} has label {shown_label(label)}: {problem}")
 
 
-def label_attribute(samples: Any, rows: int) -> tuple[str, Any] | None:
-    """Name and value of the attribute that holds the labels: of several the first with one for each of the rows."""
-    values: list[tuple[str, Any]] = [(name, getattr(samples, name, None)) for name in ATTRIBUTES]
-    attributes = [(name, value) for name, value in values if value is not None and not callable(value)]
-    fitting = [(name, value) for name, value in attributes if hasattr(value, "__len__") and len(value) == rows]
-    return next(iter(fitting or attributes), None)
-
-
-def class_number(label: Any) -> int:
-    """A label as a number, -1 for None. Raises ValueError, which says what is wrong, for one that numbers no class."""
-    if label is None:
-        return NONE
-    if isinstance(label, Tensor | np.ndarray | np.generic):
-        size = label.numel() if isinstance(label, Tensor) else label.size
-        if size != 1:
-            raise ValueError(f"it holds {size} values; give one number, as argmax(-1) does of one-hot labels")
-        if isinstance(label, np.ma.MaskedArray) and np.ma.getmaskarray(label).all():
-            return NONE
-        return class_number(label.item())
-    if isinstance(label, str | bytes):
-        raise ValueError("it is a word; give the number of its class, and the names in order as `class_names`")
-    if not isinstance(label, numbers.Number) or isinstance(label, complex):
-        raise ValueError(f"it is a {type(label).__name__}; {WHOLE}")
-    try:
-        number = int(label)  # type: ignore[call-overload]
-    except (ValueError, OverflowError, TypeError) as error:
-        raise ValueError(f"it is no number of a class ({error}); give -1 or None for no label") from error
-    if number != label:
-        raise ValueError(f"it is no whole number; {WHOLE}")
-    if number < NONE:
-        raise ValueError("it is negative; give -1 or None for no label")
-    if number > LARGEST:
-        raise ValueError(f"the largest label is {LARGEST}; {WHOLE}")
-    return int(number)
-
-
-def label_notes(labels: Labels) -> tuple[str, ...]:
-    """A note on how many rows have no label, where others have one."""
-    count, unlabelled = len(labels), int((labels < 0).sum())
-    return (f"{unlabelled:,} of {count:,} rows have no label",) if 0 < unlabelled < count else ()
-
-
-def absent_notes(labels: Labels, class_names: Sequence[str]) -> tuple[str, ...]:
-    """A note on the classes, by name or up to the largest label, that no row has."""
-    present = set(np.unique(labels[labels >= 0]).tolist())
-    classes = len(class_names) or max(present, default=NONE) + 1
-    if not present or len(present) == classes:
-        return ()
-    absent = list(islice((number for number in range(classes) if number not in present), NAMED))
-    texts = [class_names[number] if class_names else str(number) for number in absent]
-    count = classes - len(present)
-    return (f"{count:,} of {classes:,} classes have no row: {listed(texts, count=count)}",)
-
-
-def listed(names: Sequence[str], most: int = NAMED, count: int = 0) -> str:
-    """The first names of a list, and how many there are beside, of `count` where the list is cut."""
-    rest = max(count, len(names)) - most
-    return ", ".join(names[:most]) + (f" and {rest:,} more" if rest > 0 else "")
-
-
 def _of_array(labels: Any) -> Labels | None:
     """Labels of a numeric form as i32, at once; None where they have another form, or one of them is not right."""
     try:
@@ -225,9 +156,7 @@ def _row(samples: Any, index: int, name: str) -> Any:
         raise InvalidInputError(f"data {name} is a {kind} without __getitem__; it must be indexable") from error
     form = ""
     if isinstance(row, Mapping):
-        keys = [next((key for key in names if key in row), names[0]) for names in (IMAGE_KEYS, LABEL_KEYS)]
-        advice = f"wrap the data set in one whose __getitem__ returns row[{keys[0]!r}], row[{keys[1]!r}]"
-        form = f"a dict with {listed(list(map(str, row)))}; {advice}"
+        form = f"a dict with {listed(list(map(str, row)))}, and others are pairs; give all rows one form"
     elif isinstance(row, NO_ROWS) or not hasattr(row, "__getitem__") or _is_numeric(row):
         form = f"a {type(row).__name__}; let __getitem__ return both, the label -1 or None where there is none"
     if form:
@@ -237,9 +166,3 @@ def _row(samples: Any, index: int, name: str) -> Any:
 
 def _is_numeric(row: Any) -> bool:
     return isinstance(row, np.ndarray) and row.dtype != object
-
-
-def shown_label(label: Any) -> str:
-    """A label as text, cut where it is long."""
-    text = repr(label).replace("\n", " ")
-    return text if len(text) <= 80 else f"{text[:77]}..."

@@ -5,8 +5,7 @@ from typing import Any
 
 from kdcache.errors import InvalidInputError
 from kdcache.store.layout import enclosing_store
-
-FOLDERS = ("ImageFolder", "DatasetFolder")  # of torchvision, whose folders are classes
+from kdcache.views.source_forms import growing_folder
 
 
 def require_own_place(place: str, data: str, arguments: dict[str, Any]) -> None:
@@ -17,18 +16,9 @@ def require_own_place(place: str, data: str, arguments: dict[str, Any]) -> None:
         return
     if (outer := enclosing_store(path)) is not None:
         raise InvalidInputError(f"{place} would lie in {outer}, a store itself; choose a place beside it")
-    pictures = _pictures_folder(data, arguments)
+    pictures = growing_folder(data, arguments)
     if pictures is not None and path.resolve().is_relative_to(pictures.resolve()):
         raise InvalidInputError(
             f"{place} would lie in {pictures}, the folder of the data set, which would count it among its pictures; "
             "choose a place outside of it"
         )
-
-
-def _pictures_folder(data: str, arguments: dict[str, Any]) -> Path | None:
-    kind, _, name = data.partition(":")
-    if kind == "folder":
-        return Path(name) / str(arguments.get("split", ""))
-    if kind == "torchvision" and name in FOLDERS and arguments.get("root"):
-        return Path(str(arguments["root"]))
-    return None

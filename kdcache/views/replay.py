@@ -20,9 +20,10 @@ from kdcache.errors import InvalidInputError, ReplayError
 from kdcache.store.manifest import Provenance
 from kdcache.store.plan import GROUP
 from kdcache.store.store import Store
-from kdcache.views.decoding import ImageFiles, decoder_kind, decoder_name
+from kdcache.views.decoding import decoder_kind, decoder_name
 from kdcache.views.draw import DrawnRows, ViewDataset, thumbnails
 from kdcache.views.provenance import provenance, version_differences
+from kdcache.views.source_samples import decoder_of
 from kdcache.views.view_stack import ViewRequest
 
 EXCUSED_ROWS = 512  # rows from which on the share that differs is compared with the canary's
@@ -198,8 +199,8 @@ def _version_texts(store: Store, dataset: ViewDataset, view: int) -> tuple[str, 
 
 def _decoder(stored: Provenance, samples: object) -> str:
     """The decoder of this process. A data set's own decoder cannot be known, and is taken to be the store's."""
-    if isinstance(samples, ImageFiles):
-        return decoder_name(samples.decoder)
+    if decoder := decoder_of(samples):
+        return decoder_name(decoder)
     return decoder_name("pillow") if stored.decoder.startswith("Pillow") else stored.decoder
 
 

@@ -16,9 +16,10 @@ from kdcache.base.progress import Activity, Progress, silent
 from kdcache.base.records import Record
 from kdcache.base.user_code import exception_text
 from kdcache.errors import InvalidInputError, KdcacheError, SampleError
+from kdcache.views.data import Data
 from kdcache.views.data_parts import part_of
 from kdcache.views.reading import read_image
-from kdcache.views.sources import Data, open_data
+from kdcache.views.sources import open_data
 
 SHARED_MEMORY = "/dev/shm"
 KINDS = 20  # sizes, modes and classes that are told one by one

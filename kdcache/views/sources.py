@@ -1,100 +1,36 @@
-"""Data sets by name, and the identity of one: digests over ids and labels of all samples, and contents of some."""
+"""Data sets by name: a kind and a place, such as folder:PATH, or a callable of the user's own that returns one."""
 
-import hashlib
 import inspect
-import os
-from collections import Counter
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection
 from contextlib import suppress
-from dataclasses import dataclass, replace
-from functools import cached_property
-from pathlib import Path
-from typing import Any, Literal
+from dataclasses import replace
+from functools import wraps
+from typing import Any
 
-import numpy as np
-import numpy.typing as npt
 import torch
 import torchvision
 
-from kdcache.base.arrays import values_digest
 from kdcache.base.progress import Progress, silent
 from kdcache.base.specs import call, load_callable, portable_name
-from kdcache.base.user_code import exception_text
 from kdcache.errors import InvalidInputError
-from kdcache.store.manifest import DatasetIdentity
-from kdcache.views.built_in import BuiltIn, load_digits, load_fashion_mnist
+from kdcache.views.built_in import open_digits, open_fashion_mnist
 from kdcache.views.chosen_rows import ARGUMENTS, chosen_rows
-from kdcache.views.contents import image_bytes
-from kdcache.views.data_parts import ids_digest
-from kdcache.views.decoding import DECODERS, ImageFiles, decoder_name
-from kdcache.views.draw import Samples
-from kdcache.views.image_folder import list_images
-from kdcache.views.labelled_rows import LabelledRows
-from kdcache.views.own_labels import NONE, OwnLabels, absent_notes, label_notes
-from kdcache.views.reading import read_probe
-
-PROBES = 64  # samples whose contents enter the identity, evenly spaced
-
-UseOfLabels = Literal["data", "none"]
-
-
-@dataclass(frozen=True)
-class Data:
-    """A data set: its samples, and their `ids` and `labels` [N] i32 in dataset order.
-
-    `probe(i)` gives the contents of sample i as bytes; `name` is the spec without this machine's folders; `decoder` is
-    the library that makes pixels of files; `notes` are for the user.
-    """
-
-    samples: Samples
-    ids: Sequence[str]
-    labels: npt.NDArray[np.int32]
-    class_names: tuple[str, ...]
-    probe: Callable[[int], bytes]
-    name: str
-    decoder: str = "none"
-    notes: tuple[str, ...] = ()
-
-    def __len__(self) -> int:
-        return len(self.labels)
-
-    @property
-    def classes(self) -> int:
-        """Classes by name, or else one more than the largest label; 0 where nothing is labelled."""
-        return len(self.class_names) or int(self.labels.max(initial=-1)) + 1
-
-    @property
-    def is_labelled(self) -> bool:
-        """True where a sample has a label."""
-        return bool((self.labels >= 0).any())
-
-    def without_labels(self) -> "Data":
-        """The same samples, without any label and without names of classes."""
-        return replace(self, labels=np.full(len(self), NONE, dtype=np.int32), class_names=())
-
-    def identity(self) -> DatasetIdentity:
-        """Digests over all ids and labels, and over the contents of 64 samples; read once."""
-        return self._identity
-
-    @cached_property
-    def _identity(self) -> DatasetIdentity:
-        rows = len(self)
-        contents = hashlib.sha256()
-        for index in np.unique(np.linspace(0, rows - 1, min(PROBES, rows)).astype(int)).tolist():
-            contents.update(hashlib.sha256(read_probe(self, index, self.ids[index])).digest())
-        return DatasetIdentity(
-            rows=rows,
-            ids=ids_digest(self.ids),
-            labels=values_digest(self.labels),
-            probes=contents.hexdigest(),
-            class_names=self.class_names,
-        )
+from kdcache.views.columns import Noun
+from kdcache.views.data import Data, UseOfLabels, built_in_data, describe_samples, encoded_data
+from kdcache.views.decoding import Decoding
+from kdcache.views.encoded_images import Opening
+from kdcache.views.folder_source import open_folder
+from kdcache.views.hf_source import describe_hf, is_encoded, open_hf
+from kdcache.views.label_numbers import absent_notes, label_notes
+from kdcache.views.parquet_source import open_parquet
+from kdcache.views.source_forms import FORMS, LIST
+from kdcache.views.webdataset_source import open_webdataset
 
 
 def open_data(
     spec: str, arguments: dict[str, Any], *, labels: UseOfLabels = "data", progress: Progress = silent
 ) -> Data:
-    """The data set of a spec: digits, fashion-mnist:FOLDER, folder:PATH, torchvision:NAME, or a user's callable.
+    """The data set of a spec: one of `source_forms.FORMS`, such as folder:PATH, or a user's callable.
 
     Every kind takes the arguments of `chosen_rows`, which choose some of its rows and change labels; a callable that
     has one of that name itself keeps it, but for `limit`. `labels` "none": labels are not looked at, and no sample has
@@ -103,16 +39,14 @@ def open_data(
     given, arguments = arguments, of_whole(spec, arguments)
     choice = {name: given[name] for name in ARGUMENTS if given.get(name) is not None and name not in arguments}
     kind, _, place = spec.partition(":")
-    if kind in _KINDS:
-        data = _KINDS[kind](place, arguments)
-    elif kind == "torchvision":
-        data = describe_samples(_torchvision(place, arguments), spec, labels=labels, progress=progress)
+    if kind in KINDS:
+        _require_known(kind, arguments)
+        data = KINDS[kind](Opening(place, labels == "data", progress), **arguments)
     elif ":" in spec:
         samples = call(load_callable(spec, "data"), arguments, f"data {spec}")
-        data = describe_samples(samples, portable_name(spec), labels=labels, progress=progress)
+        data = _of_object(samples, portable_name(spec), labels, progress)
     else:
-        forms = "digits, fashion-mnist:FOLDER, folder:PATH, torchvision:NAME, package.module:callable, file.py:callable"
-        raise InvalidInputError(f"there is no data set {spec!r}; choose {forms}")
+        raise InvalidInputError(f"there is no data set {spec!r}; choose {LIST}")
     if len(data) == 0:
         raise InvalidInputError(f"data {spec} has no samples; check its path and its split")
     data = data.without_labels() if labels == "none" else data
@@ -126,153 +60,68 @@ def of_whole(spec: str, arguments: dict[str, Any], *, keep: Collection[str] = ()
     """The arguments of a data set without those that choose some of its rows or change labels, but for those to
     `keep`."""
     choosing = set(ARGUMENTS) & arguments.keys() - set(keep)
-    if choosing and spec.partition(":")[0] not in (*_KINDS, "torchvision") and ":" in spec:
+    if choosing and spec.partition(":")[0] not in KINDS and ":" in spec:
         with suppress(ValueError):  # of builtins without a signature
             choosing -= inspect.signature(load_callable(spec, "data")).parameters.keys() - {"limit"}
     return {name: value for name, value in arguments.items() if name not in choosing}
 
 
-def describe_samples(samples: Any, name: str, *, labels: UseOfLabels = "data", progress: Progress = silent) -> Data:
-    """Ids, labels and class names of a data set object: from its attributes, or by one pass over it.
-
-    Looks for `ids`, or the paths in `samples` under `root`; `labels` or `targets`; `class_names` or `classes`. Raises
-    InvalidInputError for what is no data set of (image, label), and for a label that numbers no class.
-    """
-    _require_indexable(samples, name)
-    rows = len(samples)
-    ids = getattr(samples, "ids", None)
-    if ids is None and hasattr(samples, "root") and isinstance(getattr(samples, "samples", None), list):
-        ids = [os.path.relpath(entry[0], samples.root) for entry in samples.samples]  # torchvision's image folders
-    ids = [str(index) for index in range(rows)] if ids is None else _as_ids(ids, rows, name)
-    named = next((v for v in (getattr(samples, a, None) for a in ("class_names", "classes")) if v is not None), None)
-    class_names = tuple(map(str, named)) if isinstance(named, list | tuple) and labels == "data" else ()
-    own_labels = OwnLabels(samples, ids, name, progress)
-    if labels == "none":
-        own_labels.require_rows()
-        numbers, checked = np.full(rows, NONE, dtype=np.int32), samples
-    else:
-        numbers = own_labels.read(class_names)
-        checked = LabelledRows(samples, numbers, ids)
-    if len(samples) != rows:
+def _require_known(kind: str, arguments: dict[str, Any]) -> None:
+    """Raises InvalidInputError for arguments that a kind of data set does not take, and lists those that it takes."""
+    parameters = inspect.signature(KINDS[kind]).parameters.values()
+    known = [parameter.name for parameter in parameters if parameter.kind is parameter.KEYWORD_ONLY]
+    unknown = arguments.keys() - known
+    if unknown and not any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters):
+        names = ", ".join([*known, "rows"])
+        hint = FORMS[kind].hint and f"; {FORMS[kind].hint}"
         raise InvalidInputError(
-            f"data {name} had {rows} samples and has {len(samples)} now: a data set must have one length; count its "
-            "samples once, when it is made"
+            f"data {kind} takes {names} and limit, and as any data range, imbalance, groups and noise, not "
+            f"{', '.join(sorted(unknown))}{hint}"
         )
-    return Data(
-        samples=checked,
-        ids=ids,
-        labels=numbers,
-        class_names=class_names,
-        probe=lambda index: image_bytes(checked[index][0]),
-        name=name,
-        decoder=decoder_name("pillow"),
-        notes=_notes_on_ids(ids),
-    )
 
 
-def _notes_on_ids(ids: Sequence[str]) -> tuple[str, ...]:
-    """A note where several samples have one id, by which messages and lists of rows know them."""
-    counts = Counter(ids)
-    if len(counts) == len(ids):
-        return ()
-    name, most = counts.most_common(1)[0]
-    return (
-        f"{len(ids):,} samples have {len(counts):,} ids between them: {most:,} are {name!r}; no id tells them apart",
-    )
+def _of_object(samples: Any, name: str, labels: UseOfLabels, progress: Progress) -> Data:
+    """The data set of an object that a user's callable returned."""
+    if not is_encoded(samples):
+        return describe_samples(samples, name, labels=labels, progress=progress)
+    noun = Noun(f"data {name}", "return data.select_columns of one column of images and one of labels")
+    columns = {"image": "", "label": "", "id": ""}
+    return encoded_data(describe_hf(samples, name, noun, columns, Decoding(), labelled=labels == "data"))
 
 
-def _require_indexable(samples: Any, name: str) -> None:
-    """Raises InvalidInputError for what gives no samples by number."""
-    form, advice = type(samples).__name__, ""
-    if isinstance(samples, torch.utils.data.IterableDataset):
-        form += ", a stream"
-        advice = "; views are drawn by index in any order: unpack the stream into a folder or a list"
-    elif isinstance(samples, Mapping):
-        keys = ", ".join(map(str, list(samples)[:8]))
-        form, advice = f"dict with {keys}", "; return one of its data sets"
-    elif hasattr(samples, "__len__") and hasattr(samples, "__getitem__"):
-        try:
-            len(samples)
-        except Exception as error:
-            raise InvalidInputError(f"data {name}: len() of the {form} raised {exception_text(error)}") from error
-        return
-    raise InvalidInputError(f"data {name} is a {form}; it must have a length and be indexable{advice}")
+def _made(make: Callable[[Any], Data], open_source: Callable[..., Any]) -> Callable[..., Data]:
+    """The function that opens a source and makes a data set of it, with the arguments of that source."""
+
+    @wraps(open_source)
+    def open_kind(at: Opening, **arguments: Any) -> Data:
+        return make(open_source(at, **arguments))
+
+    return open_kind
 
 
-def _as_ids(ids: Any, rows: int, name: str) -> list[str]:
-    if not hasattr(ids, "__len__") or callable(ids) or isinstance(ids, str):
-        raise InvalidInputError(f"data {name}: `ids` is a {type(ids).__name__}; give a list of texts, one a sample")
-    if len(ids) != rows:
-        raise InvalidInputError(f"data {name} has {len(ids)} ids for {rows} samples; give each sample one")
-    return [str(sample_id) for sample_id in ids]
-
-
-def _in_memory(built_in: BuiltIn) -> Data:
-    samples = built_in.samples
-    return Data(
-        samples=samples,
-        ids=[str(index) for index in range(len(samples))],
-        labels=samples.labels,
-        class_names=tuple(built_in.class_names),
-        probe=lambda index: image_bytes(samples.images[index]),
-        name=built_in.name,
-    )
-
-
-def _digits(place: str, arguments: dict[str, Any]) -> Data:
-    return _in_memory(call(load_digits, arguments, "data digits"))
-
-
-def _fashion_mnist(place: str, arguments: dict[str, Any]) -> Data:
-    if not place:
-        raise InvalidInputError("data fashion-mnist needs its folder of .gz files: --data fashion-mnist:FOLDER")
-    return _in_memory(call(load_fashion_mnist, {"folder": Path(place), **arguments}, "data fashion-mnist"))
-
-
-def _folder(place: str, arguments: dict[str, Any]) -> Data:
-    arguments = dict(arguments)
-    root = Path(place) / str(arguments.pop("split", ""))
-    decoder = str(arguments.pop("decoder", DECODERS[0]))
-    max_pixels, hidden = arguments.pop("max_pixels", None), arguments.pop("hidden", False)
-    if arguments:
-        known = "split, decoder, max_pixels, hidden, rows and limit, and as any data range, imbalance, groups and noise"
-        raise InvalidInputError(f"data folder takes {known}, not {', '.join(arguments)}")
-    if max_pixels is not None and (not isinstance(max_pixels, int) or isinstance(max_pixels, bool) or max_pixels < 1):
-        raise InvalidInputError(f"data folder: max_pixels is {max_pixels!r}; give the pixels of the largest picture")
-    if decoder not in DECODERS:
-        raise InvalidInputError(f"data folder: decoder is {decoder!r}; choose {' or '.join(DECODERS)}")
-    if decoder == "torchvision" and not hasattr(torchvision.io, "decode_image"):
-        raise InvalidInputError(f"torchvision {torchvision.__version__} decodes no images; use decoder=pillow")
-    if not isinstance(hidden, bool):
-        raise InvalidInputError(f"data folder: hidden is {hidden!r}; give true to take hidden folders too, or false")
-    images = list_images(root, hidden=hidden)
-    labels = np.asarray(images.numbers, dtype=np.int32)
-    return Data(
-        samples=ImageFiles(root, images.names, labels, decoder, max_pixels),
-        ids=images.names,
-        labels=labels,
-        class_names=images.class_names,
-        probe=lambda index: (root / images.names[index]).read_bytes(),
-        name="folder",
-        decoder=decoder_name(decoder),
-        notes=images.notes,
-    )
-
-
-def _torchvision(place: str, arguments: dict[str, Any]) -> Any:
-    kind = getattr(torchvision.datasets, place, None)
+def _torchvision(at: Opening, **arguments: Any) -> Data:
+    kind = getattr(torchvision.datasets, at.place, None)
     if not (isinstance(kind, type) and issubclass(kind, torch.utils.data.Dataset)):
-        raise InvalidInputError(f"torchvision.datasets has no data set {place!r}; see its documentation for the names")
+        raise InvalidInputError(
+            f"torchvision.datasets has no data set {at.place!r}; see its documentation for the names"
+        )
     try:
-        return call(kind, arguments, f"data torchvision:{place}")
+        samples = call(kind, arguments, f"data torchvision:{at.place}")
     except (RuntimeError, OSError, ValueError) as error:
         raise InvalidInputError(
-            f"torchvision:{place} does not open ({error}); see --data-set root=... download=true"
+            f"torchvision:{at.place} does not open ({error}); see --data-set root=... download=true"
         ) from error
+    labels: UseOfLabels = "data" if at.labelled else "none"
+    return describe_samples(samples, f"torchvision:{at.place}", labels=labels, progress=at.progress)
 
 
-_KINDS: dict[str, Callable[[str, dict[str, Any]], Data]] = {
-    "digits": _digits,
-    "fashion-mnist": _fashion_mnist,
-    "folder": _folder,
+KINDS: dict[str, Callable[..., Data]] = {
+    "digits": _made(built_in_data, open_digits),
+    "fashion-mnist": _made(built_in_data, open_fashion_mnist),
+    "folder": _made(encoded_data, open_folder),
+    "hf": _made(encoded_data, open_hf),
+    "parquet": _made(encoded_data, open_parquet),
+    "webdataset": _made(encoded_data, open_webdataset),
+    "torchvision": _torchvision,
 }
+"""The function that opens each kind of `source_forms.FORMS`, with its arguments as keywords."""

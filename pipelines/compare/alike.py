@@ -11,8 +11,9 @@ from kdcache.pipelines.compare.settings import CompareSettings
 from kdcache.store.store import Store
 from kdcache.views.chosen_rows import OF_LABELS
 from kdcache.views.class_numbers import require_alike
+from kdcache.views.data import Data
 from kdcache.views.data_parts import ids_digest
-from kdcache.views.sources import Data, of_whole, open_data
+from kdcache.views.sources import of_whole, open_data
 
 
 def require_comparable(place: Place, first: Store, settings: CompareSettings) -> None:

@@ -21,7 +21,8 @@ from kdcache.training.loader import Loader
 from kdcache.training.loader_inputs import answered_positions, fitting
 from kdcache.training.loader_options import FeedOptions, LabelOptions
 from kdcache.views.class_numbers import is_unlabelled
-from kdcache.views.sources import Data, UseOfLabels, open_data
+from kdcache.views.data import Data, UseOfLabels
+from kdcache.views.sources import open_data
 from kdcache.views.transforms import build_transform
 
 NETWORK_BYTES = 2_000_000_000  # of networks that are asked side by side

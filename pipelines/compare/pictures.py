@@ -9,8 +9,8 @@ from torch import Tensor
 from torchvision.transforms.v2.functional import to_pil_image
 
 from kdcache.pipelines.compare.comparison import Comparison, Picture
+from kdcache.views.data import Data
 from kdcache.views.reading import read_sample
-from kdcache.views.sources import Data
 
 SIDE = 128  # pixels of a thumbnail, at most
 

@@ -10,7 +10,7 @@ from kdcache.pipelines.extract.subclasses import chosen_subclasses
 from kdcache.pipelines.settings import ExtractSettings
 from kdcache.store.lineage import read_class_names
 from kdcache.store.manifest import TeacherIdentity
-from kdcache.views.sources import Data
+from kdcache.views.data import Data
 
 SHOWN = 5  # classes that a message lists
 

@@ -5,8 +5,8 @@ from kdcache.base.view_span import ViewSpan
 from kdcache.pipelines.settings import ExtractSettings
 from kdcache.store.manifest import Identity
 from kdcache.views.cache_keys import open_caches
+from kdcache.views.data import Data
 from kdcache.views.pixel_caches import PixelCaches, room_notes
-from kdcache.views.sources import Data
 
 
 def filled_caches(data: Data, identity: Identity, settings: ExtractSettings) -> PixelCaches:

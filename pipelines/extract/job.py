@@ -43,10 +43,10 @@ from kdcache.store.plan import GROUP
 from kdcache.store.segment_layout import require_small_taps
 from kdcache.store.whole_arrays import make_order
 from kdcache.views.contents import contents_of
+from kdcache.views.data import Data
 from kdcache.views.draw import ViewDataset
 from kdcache.views.provenance import provenance
 from kdcache.views.readable import first_view
-from kdcache.views.sources import Data
 
 Array = npt.NDArray[np.float32]
 BOTH_WAYS = (

@@ -3,7 +3,7 @@
 from kdcache.errors import InvalidInputError
 from kdcache.pipelines.settings import ExtractSettings
 from kdcache.store.lineage import read_subclasses
-from kdcache.views.sources import Data
+from kdcache.views.data import Data
 
 
 def chosen_subclasses(settings: ExtractSettings) -> int:

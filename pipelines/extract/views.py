@@ -7,8 +7,9 @@ from kdcache.places.opening import open_folder
 from kdcache.store.layout import MANIFEST
 from kdcache.store.manifest import Identity, parse_manifest
 from kdcache.store.plan import ViewPlan
+from kdcache.views.data import Data
 from kdcache.views.reading import with_unread_probes
-from kdcache.views.sources import Data, open_data
+from kdcache.views.sources import open_data
 from kdcache.views.transforms import Transform, open_plan
 
 

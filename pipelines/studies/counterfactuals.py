@@ -11,7 +11,8 @@ from torch import Tensor, nn
 
 from kdcache.base.whole_files import make_folder, replacing
 from kdcache.networks.preparation import Preparation, default_normalisation
-from kdcache.views.sources import Data, open_data
+from kdcache.views.data import Data
+from kdcache.views.sources import open_data
 
 STEPS, RATE, SPARSITY = 60, 0.02, 0.01
 

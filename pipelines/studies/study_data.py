@@ -12,9 +12,10 @@ from kdcache.base.whole_files import replacing
 from kdcache.errors import InvalidInputError
 from kdcache.pipelines.studies.settings import StudySettings
 from kdcache.views.chosen_rows import ARGUMENTS
+from kdcache.views.data import Data
 from kdcache.views.data_parts import write_ids
 from kdcache.views.readable import first_view
-from kdcache.views.sources import Data, open_data
+from kdcache.views.sources import open_data
 from kdcache.views.transforms import PRESETS, build_transform
 
 FASHION = "/usr/share/datasets/fashion-mnist"  # where Debian's package puts it

@@ -10,7 +10,7 @@ from kdcache.pipelines.settings import TrainSettings
 from kdcache.store.lineage import read_class_names
 from kdcache.store.store import Store
 from kdcache.views.class_numbers import is_unlabelled
-from kdcache.views.sources import Data
+from kdcache.views.data import Data
 
 WITHOUT_LABELS = "--labels none"
 

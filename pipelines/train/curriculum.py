@@ -15,7 +15,7 @@ from kdcache.objectives.catalogue import name_of, require_weighable
 from kdcache.objectives.joined import AnyObjective, objectives_in
 from kdcache.pipelines.settings import TrainSettings
 from kdcache.store.store import Store
-from kdcache.views.sources import Data
+from kdcache.views.data import Data
 from kdcache.whole_store.confidence import label_losses
 from kdcache.whole_store.labelled_pieces import require_one_label
 

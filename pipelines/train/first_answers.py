@@ -11,7 +11,7 @@ from kdcache.networks.first_views import first_views
 from kdcache.networks.precision import autocast
 from kdcache.training.batch_stream import BatchStream
 from kdcache.training.generators import Generators
-from kdcache.views.sources import Data
+from kdcache.views.data import Data
 
 ASKED = 8  # views of a split about which the student is asked
 ROWS = 64  # of a split without a store that are drawn: their sizes must agree. A store's views agreed when it was made

@@ -57,8 +57,9 @@ from kdcache.training.process_group import own_device
 from kdcache.training.ranks import Ranks
 from kdcache.training.run_claim import claimed_run
 from kdcache.training.run_record import weights_apart
+from kdcache.views.data import Data
 from kdcache.views.other_data import data_words
-from kdcache.views.sources import Data, open_data
+from kdcache.views.sources import open_data
 
 FREE = frozenset(  # settings that may change when a run goes on
     {"run", "data", "val_data", "store", "val_store", "calibration_store", "trust", "views"}

@@ -5,7 +5,7 @@ from kdcache.objectives.catalogue import DEFAULT, names_in
 from kdcache.objectives.joined import AnyObjective, Joint, objectives_in
 from kdcache.objectives.selection import Selection
 from kdcache.pipelines.settings import TrainSettings
-from kdcache.views.sources import Data
+from kdcache.views.data import Data
 
 
 def add_selection(settings: TrainSettings, data: Data, objective: AnyObjective) -> None:

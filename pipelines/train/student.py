@@ -22,8 +22,8 @@ from kdcache.store.whole_arrays import make_order
 from kdcache.training.batch_stream import BatchStream
 from kdcache.training.loader import Loader
 from kdcache.training.loader_options import FeedOptions, LabelOptions
+from kdcache.views.data import Data
 from kdcache.views.readable import first_view
-from kdcache.views.sources import Data
 from kdcache.views.transforms import PRESETS, build_transform, open_plan, require_transform, stored_transform
 
 

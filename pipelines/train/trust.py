@@ -9,7 +9,7 @@ from kdcache.objectives.catalogue import BY_ROWS, DEFAULT, facts_of, names_in, r
 from kdcache.pipelines.settings import TrainSettings
 from kdcache.pipelines.train.held_out_store import held_out_store
 from kdcache.store.store import Store
-from kdcache.views.sources import Data
+from kdcache.views.data import Data
 from kdcache.whole_store.confidence import class_margins
 from kdcache.whole_store.labelled_pieces import require_one_label
 

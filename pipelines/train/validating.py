@@ -16,8 +16,9 @@ from kdcache.training.loader import Loader
 from kdcache.training.loader_options import FeedOptions, LabelOptions
 from kdcache.views.chosen_rows import OF_CLASSES
 from kdcache.views.class_numbers import numbered_by, require_alike
+from kdcache.views.data import Data
 from kdcache.views.own_place import require_own_place
-from kdcache.views.sources import Data, of_whole, open_data
+from kdcache.views.sources import of_whole, open_data
 from kdcache.views.transforms import PRESETS, build_transform, preset_size, require_transform
 
 Source = tuple[str, dict[str, Any]]

@@ -7,8 +7,8 @@ from kdcache.networks.preparation import normalisation
 from kdcache.pipelines.settings import TrainSettings
 from kdcache.store.plan import ViewPlan
 from kdcache.store.store import Store
+from kdcache.views.data import Data
 from kdcache.views.readable import first_view
-from kdcache.views.sources import Data
 from kdcache.views.transforms import PRESETS, stored_transform
 
 

@@ -23,9 +23,9 @@ from kdcache.pipelines.verify.live_outputs import compare_outputs
 from kdcache.pipelines.verify.settings import VerifySettings
 from kdcache.store.store import Store
 from kdcache.views.contents import content_fingerprint
+from kdcache.views.data import Data
 from kdcache.views.draw import ViewDataset
 from kdcache.views.replay import grade_replay, require_decoder
-from kdcache.views.sources import Data
 from kdcache.views.transforms import PRESETS, build_transform, require_transform
 from kdcache.views.view_stack import ViewRequest
 from kdcache.views.workers import draw_requests

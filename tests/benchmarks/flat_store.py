@@ -26,9 +26,9 @@ from kdcache.store.commits import Counts
 from kdcache.store.manifest import Identity, OrderIdentity, Provenance, TeacherIdentity
 from kdcache.store.plan import TransformSpec, ViewPlan, mixing_of
 from kdcache.store.store import Store
+from kdcache.views.data import describe_samples
 from kdcache.views.draw import thumbnails
 from kdcache.views.fingerprint import fingerprint
-from kdcache.views.sources import describe_samples
 from tests.kits.encoding import encode_topk
 
 CLASSES, TOP_K, BATCH = 1_000, 20, 1_000

@@ -25,8 +25,8 @@ from torch import Tensor, nn
 
 from kdcache import KD, CacheOptions, FeedOptions, Loader, Objective, Store
 from kdcache.networks.build import build_network
+from kdcache.views.data import Data
 from kdcache.views.provenance import provenance
-from kdcache.views.sources import Data
 from tests.benchmarks.extracting import Contest, contest
 from tests.benchmarks.harness import Bench, Figure, Times, alternate, exact, timed_ratio
 from tests.benchmarks.jpegs import write_jpegs

@@ -32,7 +32,8 @@ from kdcache.pipelines.train.stage import train
 from kdcache.pipelines.train.student import build_student, train_loader
 from kdcache.pipelines.train.training_state import Student
 from kdcache.store.store import Store
-from kdcache.views.sources import Data, open_data
+from kdcache.views.data import Data
+from kdcache.views.sources import open_data
 from kdcache.views.transforms import as_tensor, build_transform
 from tests.benchmarks import flat_store
 from tests.benchmarks.harness import Bench, Figure, Times, alternate, exact, timed_ratio

@@ -4,13 +4,16 @@ from pathlib import Path
 
 import numpy as np
 
-from kdcache.views.decoding import DECODERS, ImageFiles
+from kdcache.views.decoding import DECODERS, Decoding
+from kdcache.views.encoded_images import EncodedImages
+from kdcache.views.folder_source import ImageFiles
 from kdcache.views.image_folder import list_images
 
 UNNAMED = f"{__name__}:pictures"
 
 
-def pictures(root: str, decoder: str = DECODERS[0]) -> ImageFiles:
+def pictures(root: str, decoder: str = DECODERS[0]) -> EncodedImages:
     """The samples of `folder:ROOT`, without the names of its classes."""
     images = list_images(Path(root))
-    return ImageFiles(Path(root), images.names, np.asarray(images.numbers, dtype=np.int32), decoder)
+    labels = np.asarray(images.numbers, dtype=np.int32)
+    return EncodedImages(ImageFiles(Path(root), images.names), labels, Decoding(decoder))

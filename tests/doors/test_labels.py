@@ -41,12 +41,12 @@ LABELS = {
     "Ages": ("sample 0 (0) has label 0.31", "--labels none"),
     "Hundred": ("sample 0 (0) has label -100", "give -1 or None"),
     "FromOne": ("sample 36 (36) has label 4", "4 classes, 0 to 3"),
-    "Dicts": ("a row is (image, label); this one", "a dict with image, label"),
+    "Dicts": ("a row is a dict with photo, kind", "none of them is its image"),
 }
 
 
 @pytest.mark.situation(
-    "labels that number no class: decimals, -100, counted from 1; rows that are dicts",
+    "labels that number no class: decimals, -100, counted from 1; rows that are dicts of other keys",
     "the sample and its label, or the row's keys",
     exit_code=2,
     left="nothing new",

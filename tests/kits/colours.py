@@ -41,7 +41,7 @@ class FromOne(Base):
     class_names = ["blue", "cyan", "gold", "grey"]
     form = staticmethod(lambda label: label + 1)
 class Dicts(Base):
-    def __getitem__(self, index): return dict(zip(("image", "label"), super().__getitem__(index)))
+    def __getitem__(self, index): return dict(zip(("photo", "kind"), super().__getitem__(index)))
 class Backwards(Base):
     """The validation split in another order of classes."""
     def __init__(self, split="train"):

@@ -14,8 +14,8 @@ from kdcache.store.plan import ViewPlan
 from kdcache.store.store import Store
 from kdcache.training.joined_loader import JoinedLoader, joined_parts, require_joinable
 from kdcache.views.contents import contents_of
+from kdcache.views.data import Data
 from kdcache.views.data_parts import part_of
-from kdcache.views.sources import Data
 from tests.kits.views import (
     TOPK,
     Mix,

@@ -31,8 +31,9 @@ from kdcache.store.plan import TransformSpec, ViewPlan
 from kdcache.store.segment import Segment
 from kdcache.store.store import Store
 from kdcache.store.whole_arrays import make_order
+from kdcache.views.data import Data, describe_samples
 from kdcache.views.draw import ViewDataset
-from kdcache.views.sources import Data, describe_samples, open_data
+from kdcache.views.sources import open_data
 from kdcache.views.transforms import Transform, build_transform
 from kdcache.views.workers import draw_requests
 

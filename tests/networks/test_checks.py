@@ -15,8 +15,8 @@ from kdcache.errors import InvalidInputError, TeacherSuspectError
 from kdcache.networks.checks import check_teacher, require_determinism, twice_chance
 from kdcache.networks.preparation import Preparation
 from kdcache.networks.teacher import Teacher
+from kdcache.views.data import Data
 from kdcache.views.draw import ViewDataset
-from kdcache.views.sources import Data
 from kdcache.views.transforms import build_transform
 from tests.kits.views import (
     TRANSFORMS,

@@ -13,8 +13,8 @@ from kdcache.errors import InvalidInputError, TeacherSuspectError
 from kdcache.networks.checks import TeacherCheck, check_teacher, require_determinism
 from kdcache.networks.preparation import IMAGENET_MEAN, IMAGENET_STD, Preparation
 from kdcache.networks.teacher import Teacher
+from kdcache.views.data import Data
 from kdcache.views.draw import ViewDataset
-from kdcache.views.sources import Data
 from kdcache.views.transforms import build_transform
 from tests.kits.views import digits, picture_data, plan_of, view_dataset
 

@@ -8,7 +8,7 @@ from kdcache.base.user_files import load_file
 from kdcache.pipelines.extract.stage import extract
 from kdcache.pipelines.settings import ExtractSettings, TrainSettings
 from kdcache.pipelines.train.stage import train
-from kdcache.views.sources import PROBES
+from kdcache.views.data import PROBES
 
 ROWS = 640
 COUNTED = '''"""Pictures of one colour each; the data set counts how often each sample is read."""

@@ -17,7 +17,8 @@ from kdcache.pipelines.train.together import train_together
 from kdcache.store.store import Store
 from kdcache.training.loader import Loader
 from kdcache.training.loader_options import FeedOptions, LabelOptions
-from kdcache.views.sources import Data, open_data
+from kdcache.views.data import Data
+from kdcache.views.sources import open_data
 from tests.kits import pictures
 from tests.kits.pictures import ROWS, Gallery, write_pictures
 from tests.views.test_never_the_wrong_picture import PROBED, names

@@ -18,8 +18,8 @@ from kdcache.training.batch_shares import sizes_by_part
 from kdcache.training.joined_loader import JoinedLoader, joined_parts
 from kdcache.training.loader import Loader
 from kdcache.training.loader_options import FeedOptions
+from kdcache.views.data import Data
 from kdcache.views.data_parts import part_of
-from kdcache.views.sources import Data
 from tests.kits import parts as division
 from tests.kits.batches import batches_left
 from tests.kits.parts import PARTS, ROWS, Exchanged, Make, joined, keeping, stores_of

@@ -13,8 +13,8 @@ from kdcache.errors import KdcacheError
 from kdcache.labels.topk import TopKEncoding
 from kdcache.training.joined_loader import JoinedLoader, are_of_parts, joined_parts, require_joinable
 from kdcache.training.loader_options import FeedOptions, LabelOptions
+from kdcache.views.data import Data
 from kdcache.views.data_parts import part_of
-from kdcache.views.sources import Data
 from tests.kits import parts as division
 from tests.kits.parts import PARTS, ROWS, Exchanged, Make, joined, stores_of
 from tests.kits.views import (
@@ -147,7 +147,7 @@ def test_views_of_two_sizes(tmp_path: Path) -> None:
             image, label = (small if index < 64 else large).samples[index % 64]
             return (image if index < 64 else image.repeat(1, 2, 1) ^ 1), label
 
-    from kdcache.views.sources import describe_samples
+    from kdcache.views.data import describe_samples
 
     data = describe_samples(Both(), "both")
     teacher = random_teacher(channels=3, classes=4)

@@ -23,7 +23,7 @@ from kdcache.store.plan import key_word, partners_of
 from kdcache.store.store import Store
 from kdcache.training.loader import Loader
 from kdcache.training.loader_options import FeedOptions, LabelOptions
-from kdcache.views.sources import Data
+from kdcache.views.data import Data
 from kdcache.views.transforms import build_transform
 from tests.kits.batches import batches_left
 from tests.kits.views import (

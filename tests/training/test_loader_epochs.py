@@ -18,7 +18,7 @@ from kdcache.errors import InvalidInputError, MismatchError
 from kdcache.store.store import Store
 from kdcache.training.loader import Loader
 from kdcache.training.loader_options import FeedOptions, LabelOptions
-from kdcache.views.sources import Data
+from kdcache.views.data import Data
 from tests.kits.batches import batches_left
 from tests.kits.views import TOPK, digits, extract_store, make_setting, plan_of, teacher_of
 

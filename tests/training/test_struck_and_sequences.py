@@ -12,9 +12,9 @@ from kdcache.store.manifest import Provenance
 from kdcache.store.store import Store
 from kdcache.training.loader import Loader
 from kdcache.training.loader_options import LabelOptions
+from kdcache.views.data import Data
 from kdcache.views.draw import DrawnRows
 from kdcache.views.replay import ReplayCheck, grade_replay
-from kdcache.views.sources import Data
 from tests.kits.batches import batches_left
 from tests.kits.stores import make_case, write_store
 from tests.kits.views import (

@@ -10,7 +10,8 @@ from kdcache.errors import InvalidInputError
 from kdcache.pipelines.settings import TrainSettings
 from kdcache.pipelines.train.validating import validation_source
 from kdcache.views.built_in import shrunk
-from kdcache.views.sources import Data, of_whole, open_data
+from kdcache.views.data import Data
+from kdcache.views.sources import of_whole, open_data
 
 MINE = """
 class Mine:

@@ -9,8 +9,8 @@ from hypothesis import strategies as st
 
 from kdcache.errors import InvalidInputError
 from kdcache.views.class_numbers import numbered_by, require_alike
-from kdcache.views.own_labels import absent_notes
-from kdcache.views.sources import Data, describe_samples
+from kdcache.views.data import Data, describe_samples
+from kdcache.views.label_numbers import absent_notes
 from tests.kits.views import pictures
 
 TRAINING = ("ant", "bee", "cat", "dog")

@@ -20,7 +20,8 @@ from kdcache.store.store import Store
 from kdcache.training.loader import Loader
 from kdcache.training.loader_options import LabelOptions
 from kdcache.views.contents import content_fingerprint, contents_of
-from kdcache.views.sources import Data, describe_samples, open_data
+from kdcache.views.data import Data, describe_samples
+from kdcache.views.sources import open_data
 from kdcache.whole_store.recode import recode_store
 from kdcache.whole_store.recode_plan import Narrowing
 from kdcache.whole_store.verify import inspect_files

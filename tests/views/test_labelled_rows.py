@@ -9,9 +9,9 @@ import torch
 
 from kdcache.errors import InvalidInputError, SampleError
 from kdcache.views.contents import contents_of
+from kdcache.views.data import Data, describe_samples
 from kdcache.views.data_parts import part_of
 from kdcache.views.reading import is_strikable, read_sample
-from kdcache.views.sources import Data, describe_samples
 
 ROWS, LATE = 100, 37  # a row that no look at the start meets
 

@@ -13,6 +13,7 @@ from kdcache.base.view_span import ViewSpan
 from kdcache.errors import ReplayError
 from kdcache.store.manifest import Provenance
 from kdcache.store.store import Store
+from kdcache.views.data import Data
 from kdcache.views.draw import DrawnRows, ViewDataset
 from kdcache.views.replay import (
     DRIFT_LEVELS,
@@ -23,7 +24,6 @@ from kdcache.views.replay import (
     grade_replay,
     require_replay,
 )
-from kdcache.views.sources import Data
 from kdcache.views.transforms import build_transform
 from kdcache.views.view_stack import ViewRequest
 from tests.kits.views import altered, digits, drifted, extract_store, make_setting, negative, plan_of, teacher_of

@@ -14,7 +14,8 @@ from torchvision.transforms import v2
 
 from kdcache.errors import InvalidInputError
 from kdcache.views.built_in import read_idx
-from kdcache.views.sources import PROBES, describe_samples, open_data
+from kdcache.views.data import PROBES, describe_samples
+from kdcache.views.sources import open_data
 from tests.kits.views import Pictures, picture, pictures
 
 
@@ -43,7 +44,7 @@ def test_the_limit_keeps_the_first_samples() -> None:
     [
         ("mnist", {}, "there is no data set 'mnist'; choose digits, fashion-mnist:FOLDER, folder:PATH"),
         ("digits", {"split": "val"}, "split is 'val'; choose train, test or all"),
-        ("digits", {"spilt": "train"}, "data digits takes other arguments.*it has split"),
+        ("digits", {"spilt": "train"}, "data digits takes split, .* not spilt"),
         ("fashion-mnist", {}, "needs its folder of .gz files"),
         ("fashion-mnist:.", {"split": "val"}, "split is 'val'; choose train or test"),
         ("folder:/no/such", {}, "/no/such is no folder with a folder of images a class"),
@@ -124,7 +125,7 @@ def folder(tmp_path: Path) -> Path:
 
 def test_a_folder_gives_rgb_images_of_its_classes(folder: Path) -> None:
     data = open_data(f"folder:{folder}", {"split": "train"})
-    assert (len(data), data.class_names, data.name) == (7, ("cat", "dog"), "folder")
+    assert (len(data), data.class_names, data.name) == (7, ("cat", "dog"), "folder split=train")
     assert list(data.ids) == [
         "cat/0.png",
         "cat/2.png",
@@ -162,7 +163,7 @@ def test_a_corrupt_image_is_an_error_that_names_its_file(folder: Path, harm: str
         "flipped chunk": contents[:place] + bytes([contents[place] ^ 255]) + contents[place + 1 :],
     }
     path.unlink() if harm == "gone" else path.write_bytes(harmed[harm])
-    with pytest.raises(InvalidInputError, match=r"cat/2\.png cannot be decoded"):
+    with pytest.raises(InvalidInputError, match=r"cat/2\.png cannot be (decoded|read)"):
         data.samples[1]
     assert data.samples[0][1] == 0
 
