@@ -18,6 +18,7 @@ from kdcache.labels.topk import TopKEncoding
 from kdcache.networks.out_of_memory import naming_memory
 from kdcache.pipelines.extract.fresh_draws import FreshDraws
 from kdcache.pipelines.extract.job import Job, chosen_words, open_job, stored_encoding
+from kdcache.pipelines.extract.own_views import with_own_views
 from kdcache.pipelines.extract.report import clamped_notes
 from kdcache.pipelines.extract.sizes import file_count
 from kdcache.pipelines.extract.smaller_batches import BEFORE_BLOCKS, memory_words
@@ -69,7 +70,7 @@ class Estimate(Record):
 
 def estimate(settings: ExtractSettings, *, progress: Progress = silent) -> Estimate:
     """Run about a thousand rows through the job's own loader and teacher, and extrapolate to the whole extraction."""
-    settings = spelled_out(settings)
+    settings, view_notes = with_own_views(spelled_out(settings))
     with naming_memory(*BEFORE_BLOCKS), FreshDraws(settings) as fresh:
         job = open_job(settings)
         fresh.begin(job)
@@ -112,7 +113,7 @@ def estimate(settings: ExtractSettings, *, progress: Progress = silent) -> Estim
                 quantisation=settings.quantisation,
             )
         ),
-        notes=(*checked.notes, *_clamped_notes(job.identity, logits, labels)),
+        notes=(*view_notes, *checked.notes, *_clamped_notes(job.identity, logits, labels)),
     )
 
 

@@ -16,6 +16,7 @@ from kdcache.pipelines.extract.filled_caches import filled_caches, filled_notes
 from kdcache.pipelines.extract.fresh_draws import FreshDraws
 from kdcache.pipelines.extract.job import open_job
 from kdcache.pipelines.extract.local_blocks import on_own_device
+from kdcache.pipelines.extract.own_views import with_own_views
 from kdcache.pipelines.extract.report import ExtractSummary, Report, all_whole
 from kdcache.pipelines.extract.sizes import Sizes, sizes
 from kdcache.pipelines.extract.smaller_batches import BEFORE_BLOCKS, capped_notes
@@ -41,7 +42,7 @@ def extract(
     TeacherSuspectError, BadLogitsError, and InterruptedRunError once `stop` is requested; committed blocks stay.
     """
     start_time, stop, launch = time.monotonic(), stop or StopRequest(), launched()
-    settings = spelled_out(settings)
+    settings, view_notes = with_own_views(spelled_out(settings))
     require_own_place(settings.store, settings.data, settings.data_set)
     settings = on_own_device(settings, launch)
     with (
@@ -70,7 +71,14 @@ def extract(
         segment = store.add_segment(job.views)
         earlier_blocks = blocks_done(earlier, job.views)
         capped = capped_notes(segment.layout, job.batch_rows)
-        notes = (*checked.notes, *drift_since(store, job), *unsealed_notes(job.lineage), *fresh.notes, *capped)
+        notes = (
+            *view_notes,
+            *checked.notes,
+            *drift_since(store, job),
+            *unsealed_notes(job.lineage),
+            *fresh.notes,
+            *capped,
+        )
 
         # Blocks.
         work.begin(job, segment, fresh)

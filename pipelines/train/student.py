@@ -25,7 +25,7 @@ from kdcache.training.loader import Loader
 from kdcache.training.loader_options import FeedOptions, LabelOptions
 from kdcache.views.readable import first_view
 from kdcache.views.sources import Data
-from kdcache.views.transforms import PRESETS, build_transform, open_plan, stored_transform
+from kdcache.views.transforms import PRESETS, build_transform, named_again, open_plan, stored_transform
 
 
 def require_usable(stores: list[Store], settings: TrainSettings) -> None:
@@ -71,12 +71,12 @@ def inputs_of(loader: BatchStream) -> dict[str, Any]:
 
 
 def _require_named_transform(settings: TrainSettings, store: Store) -> None:
-    _, spec = build_transform(settings.transform, settings.transform_set)
-    if differences(spec, store.identity.plan.transform):
-        stored_spec = store.identity.plan.transform.model_dump()
+    stored = store.identity.plan.transform
+    _, spec = build_transform(settings.transform, named_again(settings.transform, settings.transform_set, stored))
+    if differences(spec, stored):
         raise InvalidInputError(
-            f"the views of {store.folder.root} are drawn by {stored_spec}, the settings name {spec.model_dump()}; "
-            "leave --transform to the store, or extract another"
+            f"the views of {store.folder.root} are drawn by {stored.model_dump()}, the settings name "
+            f"{spec.model_dump()}; leave --transform to the store, or extract another"
         )
 
 

@@ -18,7 +18,7 @@ from kdcache.views.chosen_rows import OF_CLASSES
 from kdcache.views.class_numbers import numbered_by, require_alike
 from kdcache.views.own_place import require_own_place
 from kdcache.views.sources import Data, of_whole, open_data
-from kdcache.views.transforms import PRESETS, build_transform, preset_size
+from kdcache.views.transforms import PRESETS, build_transform, clean_arguments, named_again
 
 Source = tuple[str, dict[str, Any]]
 """The spec and the arguments of a data set."""
@@ -144,6 +144,7 @@ def _views(
     if stores and settings.val_transform in (AUTO, "none") and not settings.val_transform_set:
         return stores[0].identity.plan, None  # the loader asks for a transform of the user's own by its name
     name, arguments = _transform(settings, data_spec, training)
+    arguments = named_again(name, arguments, stores[0].identity.plan.transform) if stores else arguments
     transform, spec = build_transform(name, arguments)
     plan = stores[0].identity.plan if stores else ViewPlan(transform=spec)
     if spec != plan.transform:
@@ -159,12 +160,10 @@ def _transform(settings: TrainSettings, data_spec: str, training: BatchStream) -
     resized and cropped at their centre to the size that the training's transform crops to."""
     if settings.val_transform != AUTO:
         return settings.val_transform, settings.val_transform_set
-    size, spec = 0, training.plan.transform
+    spec, clean = training.plan.transform, dict[str, Any]()
     if data_spec.startswith("folder:"):
-        size = preset_size(spec)
+        clean = clean_arguments(spec)
         if spec.name not in PRESETS:
             height, width = next(iter(training.spread_views(1).values())).shape[-2:]
-            size = height if height == width else 0
-    if not size:
-        return "none", settings.val_transform_set
-    return "center", {"size": size, **settings.val_transform_set}
+            clean = {"size": height} if height == width else {}
+    return ("center", {**clean, **settings.val_transform_set}) if clean else ("none", settings.val_transform_set)

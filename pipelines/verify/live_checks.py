@@ -26,7 +26,7 @@ from kdcache.views.contents import content_fingerprint
 from kdcache.views.draw import ViewDataset
 from kdcache.views.replay import grade_replay, require_decoder
 from kdcache.views.sources import Data
-from kdcache.views.transforms import PRESETS, build_transform
+from kdcache.views.transforms import PRESETS, build_transform, named_again
 from kdcache.views.view_stack import ViewRequest
 from kdcache.views.workers import draw_requests
 from kdcache.whole_store.output_values import outputs_here
@@ -57,6 +57,7 @@ def open_replay(store: Store, data: Data, settings: VerifySettings) -> Replay:
     name, arguments = settings.transform, settings.transform_set
     if not name and spec.name in PRESETS:
         name, arguments = spec.name, spec.arguments
+    arguments = named_again(name, arguments, spec)
     if not name:
         raise InvalidInputError(f"the store's transform is {spec.name}, not a preset; name it again with --transform")
     transform, named_spec = build_transform(name, arguments)
