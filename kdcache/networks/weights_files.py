@@ -133,6 +133,8 @@ def _joined_parts(path: Path) -> State:
             raise InvalidInputError(f"weights {path}: its weight_map names {wrong[0]!r}, which is no file beside it")
     except (FormatError, OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise InvalidInputError(f"weights {path} cannot be read: it has no weight_map; fetch it again") from error
+    if absent := [name for name in names if not (path.parent / name).is_file()]:
+        raise InvalidInputError(f"weights {path}: it lists {absent[0]}, and there is no such file beside it; fetch all")
     parts = {name: _content(path.parent / name) for name in names}
     if missing := sorted(name for name, part in places.items() if name not in parts[part]):
         place = path.parent / places[missing[0]]

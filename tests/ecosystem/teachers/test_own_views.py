@@ -107,7 +107,7 @@ ANY = ("--min-accuracy", 0, "--workers", 0)
 
 @pytest.fixture
 def weights(door: Door) -> None:
-    save_file(timm.create_model("test_resnet").state_dict(), "timm.safetensors")
+    save_file(timm.create_model("test_resnet", num_classes=3).state_dict(), "timm.safetensors")
 
 
 @pytest.mark.usefixtures("weights")

@@ -56,7 +56,7 @@ def test_a_folder_teaches_wherever_it_lies_and_students_teach_in_turn(
     shutil.copytree(vit, door.folder / "elsewhere")
     more = door.run_apart(
         "extract", "a.kd", "--teacher", "transformers:elsewhere", *data, "--views", "1:2",
-        "--keep", "features,head,tap:classifier",
+        "--keep", "features,head,tap:classifier", timeout=400,
     )  # fmt: skip
     assert more.exit_code == 0, more
     verdict = door.done("verify", "a.kd", *data[:4], "--teacher", "transformers:elsewhere")
