@@ -17,14 +17,14 @@ GROUPS = {
         "select_rate", "over_epochs", "kd_epochs", "then",
     ),
     "Optimiser": (
-        "epochs", "optimizer", "optimizer_set", "lr", "momentum", "weight_decay", "schedule", "step_epochs", "step_factor",
-        "warmup_epochs", "clip_grad", "accumulate", "ema", "training",
+        "epochs", "optimizer", "optimizer_set", "lr", "momentum", "weight_decay", "schedule", "step_epochs",
+        "step_factor", "warmup_epochs", "clip_grad", "accumulate", "ema", "training",
     ),
     "Validation": ("val_data", "val_set", "val_transform", "val_transform_set", "val_store", "val_epochs"),
     "Run": ("config", "seed", "seeds", "first_seed", "keep_epochs", "checkpoint_steps", "seal", "folder"),
     "Machine": (
-        "batch_size", "precision", "compile", "device", "workers", "worker_start", "memory_gb", "view_cache", "decoded_cache",
-        "fill_view_cache", "view_cache_gb", "engine", "scheduler", "dask_workers", "dashboard", "jobs",
+        "batch_size", "precision", "compile", "device", "workers", "worker_start", "memory_gb", "view_cache",
+        "decoded_cache", "fill_view_cache", "view_cache_gb", "engine", "scheduler", "dask_workers", "dashboard", "jobs",
     ),
 }  # fmt: skip
 OF_STUDENT = {"weights": "Student", "subclasses": "Student", "batch_size": "Optimiser"}  # where there is no teacher

@@ -81,7 +81,8 @@ class ExtractSettings(Settings):
 
     store: str = Field(description="folder of the store")
     teacher: str = Field(
-        description="torchvision:NAME, timm:NAME, module:callable, file.py:callable, or run:FOLDER[@best|last|epoch-N]"
+        description="torchvision:NAME, timm:NAME, transformers:FOLDER, module:callable, file.py:callable, or "
+        "run:FOLDER[@best|last|epoch-N]"
     )
     teacher_set: Arguments = Field(
         default={}, description="key=value for the teacher, for example weights=IMAGENET1K_V2"
@@ -149,7 +150,9 @@ class TrainSettings(Settings):
     """Settings of `kdcache train`."""
 
     run: str = Field(description="folder of the run")
-    student: str = Field(description="torchvision:NAME, timm:NAME, package.module:callable or file.py:callable")
+    student: str = Field(
+        description="torchvision:NAME, timm:NAME, transformers:FOLDER, module:callable or file.py:callable"
+    )
     student_set: Arguments = Field(default={}, description="key=value for the student")
     weights: str = Field(default="", description="weights that the student starts from: FILE or FILE#KEY")
     store: Paths = Field(

@@ -11,6 +11,7 @@ from kdcache.base.tap_names import FEATURES
 from kdcache.networks.build import build_network
 from kdcache.networks.first_views import first_views, give_shapes
 from kdcache.networks.layers import layer_shapes, stages_of
+from kdcache.networks.own_input import known_input
 from kdcache.networks.preparation import Preparation, default_normalisation
 from kdcache.networks.weights import load_weights
 from kdcache.pipelines.taps_settings import TapsSettings
@@ -20,6 +21,7 @@ from kdcache.views.sources import open_data
 from kdcache.views.transforms import open_plan
 
 F16 = 2  # bytes
+SIDE = 224  # of an image, where nothing names another
 AXES_MAX = 4  # of one row of a tap
 
 
@@ -76,7 +78,9 @@ def list_taps(settings: TapsSettings, *, progress: Progress = silent) -> Layers:
 def _images(settings: TapsSettings, progress: Progress) -> Tensor:
     """Two prepared images: of the data set's first view, or noise of the size that the settings name."""
     if not settings.data:
-        return torch.randn(2, settings.channels, settings.size, settings.size)
+        own = None if settings.size else known_input(settings.network, settings.teacher_set, settings.weights)
+        height, width = own.sizes[0] if own is not None and own.sizes else (settings.size or SIDE,) * 2
+        return torch.randn(2, settings.channels, height, width)
     data = open_data(settings.data, settings.data_set, progress=progress)
     transform, plan = open_plan(settings.transform, settings.transform_set, mix="none", mix_alpha=1.0, seed=0)
     view = first_view(transform, data.samples, plan.seed)

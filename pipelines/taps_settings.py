@@ -15,11 +15,15 @@ class TapsSettings(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    network: str = Field(description="torchvision:NAME, timm:NAME, package.module:callable or file.py:callable")
+    network: str = Field(
+        description="torchvision:NAME, timm:NAME, transformers:FOLDER, module:callable, file.py:callable, run:FOLDER"
+    )
     teacher_set: Arguments = Field(default={}, description="key=value for the network")
     weights: str = Field(default="", description=WEIGHTS_TEXT)
     classes: Annotated[int, Range(0, CLASSES_MAX)] = Field(default=0, description="classes of it; 0: its own number")
-    size: Annotated[int, Range(1, 10_000)] = Field(default=224, description="height and width of an image")
+    size: Annotated[int, Range(1, 10_000)] | None = Field(
+        default=None, description="height and width of an image; default: the network's own, else 224"
+    )
     channels: Annotated[int, Range(1, 1000)] = Field(default=3, description="channels of an image")
     data: str = Field(default="", description="take the size from this data set's views instead")
     data_set: Arguments = Field(default={}, description="key=value for the data set")

@@ -42,7 +42,7 @@ def test_what_is_imported_comes_along_and_nothing_else() -> None:
     modules = {name.partition(".")[0] for path in files for name in imports(path)}
     modules -= sys.stdlib_module_names | OF_OTHERS | {"kdcache"}
     owners = packages_distributions()
-    imported = {_name(owner) for module in modules for owner in set(owners.get(module, [module]))}
+    imported = {_name(owner) for module in modules for owner in set(owners.get(module, [module]))}  # or not installed
     assert base <= imported | {"scikit-learn"}  # of which a file is read
     assert imported - base == optional - {"bokeh", "boto3", "kdcache"}  # which Dask and obstore import
     assert {"dask", "distributed"} <= base

@@ -16,6 +16,7 @@ from kdcache.base.ranges import require_seed
 from kdcache.base.records import Record
 from kdcache.errors import InvalidInputError
 from kdcache.measures.facts import Facts
+from kdcache.networks.answers import logits_of
 
 ITERATIONS = 20
 PROBES = 20
@@ -98,7 +99,7 @@ class _Hessian:
         product = [-shift * part for part in vector]
         for images, labels in self.batches:
             with torch.enable_grad():
-                loss = cross_entropy(self.network(images), labels, reduction="sum") / self.rows
+                loss = cross_entropy(logits_of(self.network(images), "network"), labels, reduction="sum") / self.rows
                 if not bool(loss.isfinite()):
                     raise InvalidInputError(
                         f"the loss is {loss.item()} on {len(labels)} rows; sharpness needs a number"

@@ -3,6 +3,7 @@
 Shape letters: B rows, N classes of the network, C classes of the data.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, Literal, Protocol
@@ -93,14 +94,24 @@ class Answers:
         return network_ids, ids[network_ids]
 
 
-def answered(output: Any, rows: int, noun: str) -> Tensor:
-    """The answer [B, N] of a network's output for B rows; an object that holds it as `logits` is asked for that.
+def logits_of(output: Any, noun: str) -> Tensor:
+    """The logits in a network's output: the tensor itself, or what a mapping or an object of any kind holds as
+    `logits`.
 
-    `noun` names the network in messages: teacher or student. Raises InvalidInputError for any other output.
+    `noun` names the network in messages: teacher or student. Raises InvalidInputError for an output without.
     """
-    answer = output if isinstance(output, Tensor) else getattr(output, "logits", None)
-    if not isinstance(answer, Tensor):
+    if isinstance(output, Tensor):
+        return output
+    logits = output.get("logits") if isinstance(output, Mapping) else getattr(output, "logits", None)
+    if not isinstance(logits, Tensor):
         raise _answer_error(noun, _kind_text(output), f"let a wrapper return them: {_wrapper(_pick(output))}")
+    return logits
+
+
+def answered(output: Any, rows: int, noun: str) -> Tensor:
+    """The answer [B, N] of a network's output for B rows, as `logits_of` finds it. Raises InvalidInputError for an
+    output that is no logits by row and class."""
+    answer = logits_of(output, noun)
     if answer.ndim == 2 and len(answer) == rows and answer.shape[1] > 1 and answer.is_floating_point():
         return answer
     text, numbers = str(list(answer.shape)), answer.numel()
@@ -131,16 +142,16 @@ def _answer_error(noun: str, text: str, advice: str) -> InvalidInputError:
 
 def _kind_text(output: Any) -> str:
     kind = type(output).__name__
-    if isinstance(output, dict):
+    if isinstance(output, Mapping):
         return f"{kind} with {', '.join(map(str, list(output)[:5])) or 'nothing'}"
     return f"{kind} of {len(output)}" if isinstance(output, tuple | list) else kind
 
 
 def _pick(output: Any) -> str:
     """The code that takes the likeliest answer out of an output."""
-    if isinstance(output, dict):
+    if isinstance(output, Mapping):
         names = [name for name, value in output.items() if isinstance(value, Tensor)] or ["logits"]
-        return f"[{('logits' if 'logits' in names else names[0])!r}]"
+        return f"[{names[0]!r}]"
     return "[0]" if isinstance(output, tuple | list) else ".logits"
 
 

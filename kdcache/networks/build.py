@@ -1,4 +1,4 @@
-"""Networks by spec: torchvision, timm, or a callable of the user's own."""
+"""Networks by spec: torchvision, timm, transformers, or a callable of the user's own."""
 
 import hashlib
 import inspect
@@ -10,18 +10,20 @@ from torch import nn
 from kdcache.base.specs import call, is_packaged, load_callable, own_source
 from kdcache.base.user_files import without_folders
 from kdcache.errors import InvalidInputError
+from kdcache.networks.transformers_folder import architecture_text, build_transformers, is_transformers
 
 
 def build_network(spec: str, arguments: dict[str, Any], classes: int, noun: str) -> nn.Module:
-    """The network of a spec: torchvision:NAME, timm:NAME, package.module:callable or file.py:callable.
+    """The network of a spec: torchvision:NAME, timm:NAME, transformers:FOLDER, package.module:callable or
+    file.py:callable.
 
     `classes`, the data set's number of them, is passed as `num_classes` where the factory takes it and the arguments
-    neither set it nor ask for pretrained weights. `noun` names the network in messages: teacher or student. Raises
+    neither set it nor ask for pretrained weights. `noun` says what the network is, teacher or student. Raises
     InvalidInputError where it cannot be built.
     """
     kind, colon, name = spec.partition(":")
     if not colon or not name:
-        forms = "torchvision:NAME, timm:NAME, package.module:callable or file.py:callable"
+        forms = "torchvision:NAME, timm:NAME, transformers:FOLDER, package.module:callable or file.py:callable"
         raise InvalidInputError(f"{noun} {spec!r} names no network; write {forms}")
     pretrained = bool(arguments.get("weights") or arguments.get("pretrained"))
     defaults = {} if pretrained or not classes or "num_classes" in arguments else {"num_classes": classes}
@@ -30,6 +32,8 @@ def build_network(spec: str, arguments: dict[str, Any], classes: int, noun: str)
             network = torchvision.models.get_model(name, **{**defaults, **arguments})
         elif kind == "timm":
             network = _timm().create_model(name, **{**defaults, **arguments})
+        elif kind == "transformers":
+            network = build_transformers(spec, arguments, classes, noun)
         else:
             factory = load_callable(spec, noun)
             if "num_classes" not in inspect.signature(factory).parameters:
@@ -56,13 +60,15 @@ def network_text(network: nn.Module, spec: str, stored: str = "") -> str:
     own classes and of the factory.
 
     Equal weights may meet another forward: the digest tells an edited network file from the one that answered before.
-    The code of installed packages is told by its names alone; their versions are provenance. `stored` is the text of
+    The code of installed packages is told by its names alone, and of transformers' networks by their settings too;
+    versions are provenance. `stored` is the text of
     the store that stands. Stores made before have the sources of packages in it: their text stays where it is that of
     the packages as they are now, or where the user has no code in the network, so that only a package can differ.
     """
     lines = [
         f"{name}: {type(module).__module__}.{type(module).__qualname__}" for name, module in network.named_modules()
     ]
+    lines += [architecture_text(network)] if is_transformers(spec) else []
     codes = network_codes(network, spec)
     users = {own_source(code) for code in codes if not is_packaged(code)}
     packaged = {own_source(code) for code in codes if is_packaged(code)}
@@ -78,5 +84,5 @@ def network_text(network: nn.Module, spec: str, stored: str = "") -> str:
 def network_codes(network: nn.Module, spec: str) -> set[Any]:
     """The classes of a network's modules, and the factory that its spec names."""
     codes: set[Any] = {type(module) for module in network.modules()}
-    is_named = spec.partition(":")[0] not in ("torchvision", "timm")
+    is_named = spec.partition(":")[0] not in ("torchvision", "timm", "transformers")
     return codes | {load_callable(spec, "teacher")} if is_named else codes

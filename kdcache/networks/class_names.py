@@ -10,6 +10,7 @@ from typing import Any
 import torchvision
 from torch import nn
 
+from kdcache.networks.transformers_folder import is_transformers
 from kdcache.store.lineage import read_class_names
 from kdcache.views.class_files import SYNSET
 
@@ -57,6 +58,7 @@ def vocabularies(
     sources.append(("the teacher's class_names", getattr(network, "class_names", None)))
     if not weights:  # a file's classes are not those of the weights that it replaced
         sources.append(("torchvision's categories", _of_torchvision(spec, arguments)))
+        sources += [("id2label of its config.json", names) for names in _of_transformers(network, spec)]
         sources += [("timm's label names", names) for names in _of_timm(network, spec, arguments)]
     known = [
         Vocabulary(source, tuple(names))
@@ -86,6 +88,16 @@ def _of_torchvision(spec: str, arguments: dict[str, Any]) -> Any:
         return enum[weights.rpartition(".")[2]].meta.get("categories")
     except (KeyError, ValueError):
         return None
+
+
+def _of_transformers(network: nn.Module, spec: str) -> list[list[str]]:
+    """The names of a transformers network's classes; of those that are lists of synonyms, `tench, Tinca tinca`, also
+    the first ones. None where it has none of its own."""
+    labels = getattr(getattr(network, "config", None), "id2label", None) if is_transformers(spec) else None
+    names = [str(labels[number]) for number in sorted(labels)] if labels else []
+    if names == [f"LABEL_{number}" for number in range(len(names))]:
+        return []
+    return [names, [name.partition(",")[0].strip() for name in names]]
 
 
 def _of_timm(network: nn.Module, spec: str, arguments: dict[str, Any]) -> list[Any]:

@@ -1,8 +1,9 @@
 """A network's own input: the mean, std and size that its weights were trained with, and the choice of those it is fed.
 
-timm's networks carry them as `pretrained_cfg`, torchvision's weights as `transforms()`. Weights of a training by
-kdcache were fed as the run's settings say. A timm network built without `pretrained` has its configuration too, and is
-fed by it: its weights come from timm's file, or from a training that takes the configuration by default.
+timm's networks carry them as `pretrained_cfg`, and a network of one's own may; torchvision's weights as `transforms()`,
+folders of transformers in their image processor. Weights of a training by kdcache were fed as the run's settings say. A
+timm network built without `pretrained` has its configuration too, and is fed by it: its weights come from timm's file,
+or from a training that takes the configuration by default.
 """
 
 import json
@@ -11,28 +12,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import torchvision
 from torch import Tensor, nn
 
+from kdcache.networks.input_sources import Numbers, OwnInput, numbers_of, of_config, of_spec
 from kdcache.networks.preparation import default_normalisation, float_range, normalisation
 from kdcache.store.lineage import read_lineage
 from kdcache.store.manifest import TeacherIdentity
 
-Numbers = tuple[float, ...]
 SETTINGS_LIMIT = 2**22  # bytes of a run's settings
-
-
-@dataclass(frozen=True)
-class OwnInput:
-    """The input that a network wants: `mean` and `std` by channel, empty where they are kdcache's default; `sizes`
-    (height, width), empty where any will do; and `source`, which says so. `with_floats`: float views are normalised by
-    them as well."""
-
-    source: str
-    mean: Numbers = ()
-    std: Numbers = ()
-    sizes: tuple[tuple[int, int], ...] = ()
-    with_floats: bool = False
 
 
 @dataclass(frozen=True)
@@ -46,9 +33,18 @@ class Feeding:
 
 def own_input(network: nn.Module, spec: str, arguments: dict[str, Any], weights: str) -> OwnInput | None:
     """The input that a network of a spec wants, with weights of a file where that is not empty; None: nobody knows."""
-    if weights:
-        return _of_run(Path(weights)) or _of_timm(network)
-    return _of_torchvision(spec, arguments) or _of_timm(network)
+    if weights and (own := _of_run(Path(weights))) is not None:
+        return own
+    if (config := getattr(network, "pretrained_cfg", None) or getattr(network, "default_cfg", None)) is not None:
+        owner = "timm" if spec.startswith("timm:") else "the network"
+        return of_config(config, f"{owner}'s pretrained_cfg", arguments)
+    return of_spec(spec, arguments, weights=bool(weights))
+
+
+def known_input(spec: str, arguments: dict[str, Any], weights: str) -> OwnInput | None:
+    """The input that a network of a spec wants, as far as it is known before it is built."""
+    is_of_run = bool(weights) and _of_run(Path(weights)) is not None
+    return None if is_of_run else of_spec(spec, arguments, weights=bool(weights))
 
 
 def feeding(
@@ -104,42 +100,8 @@ def _of_run(weights: Path) -> OwnInput | None:
     try:
         settings = json.loads(path.read_bytes()) if path.stat().st_size <= SETTINGS_LIMIT else None
         if isinstance(settings, dict) and "student" in settings:
-            mean, std = (_numbers(settings.get(name)) for name in ("mean", "std"))
+            mean, std = (numbers_of(settings.get(name)) for name in ("mean", "std"))
             return OwnInput(f"the settings of the run {path.parent.name}", mean, std, with_floats=True)
     except (OSError, ValueError):
         pass
     return OwnInput("its training by kdcache") if read_lineage(weights) else None
-
-
-def _of_timm(network: nn.Module) -> OwnInput | None:
-    cfg = getattr(network, "pretrained_cfg", None) or getattr(network, "default_cfg", None)
-    cfg = cfg if isinstance(cfg, dict) else getattr(cfg, "__dict__", {})
-    sizes = [cfg.get(name) for name in ("input_size", "test_input_size")]
-    return _checked("timm's pretrained_cfg", cfg.get("mean"), cfg.get("std"), [size[1:] for size in sizes if size])
-
-
-def _of_torchvision(spec: str, arguments: dict[str, Any]) -> OwnInput | None:
-    kind, _, name = spec.partition(":")
-    if kind != "torchvision" or not arguments.get("weights"):
-        return None
-    kinds = torchvision.models.get_model_weights(name)
-    if (member := str(arguments["weights"]).rpartition(".")[2]) not in kinds.__members__:
-        return None
-    weights = kinds[member]
-    transforms = weights.transforms()
-    size = getattr(transforms, "crop_size", None)
-    sides = [size[0], size[-1]] if size else None
-    mean, std = getattr(transforms, "mean", None), getattr(transforms, "std", None)
-    return _checked(f"torchvision's {weights}", mean, std, [sides] if sides else [])
-
-
-def _checked(source: str, mean: Any, std: Any, sizes: Any) -> OwnInput | None:
-    numbers = _numbers(mean), _numbers(std)
-    if not numbers[0] or len(numbers[0]) != len(numbers[1]) or min(numbers[1]) <= 0:
-        return None
-    return OwnInput(source, *numbers, tuple((int(height), int(width)) for height, width in sizes))
-
-
-def _numbers(values: Any) -> Numbers:
-    is_list = isinstance(values, list | tuple) and all(isinstance(value, int | float) for value in values)
-    return tuple(float(value) for value in values) if is_list else ()

@@ -8,7 +8,7 @@ where the network can be traced. `LAYER@HxW` pools, and `features` is the input 
 Shape letters: B rows, N classes of the network, C channels, T tokens, D width, [H, W] of a map.
 """
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from typing import Any
 
@@ -183,9 +183,10 @@ def _widths(network: nn.Module) -> set[int]:
 
 
 def first_tensor(output: Any) -> Tensor | None:
-    """The tensor that a layer gives, or the first of several; None where it gives none."""
-    if isinstance(output, tuple | list):
-        return next((value for value in output if isinstance(value, Tensor)), None)
+    """The tensor that a layer gives, or the first of several, as those of a mapping; None where it gives none."""
+    if isinstance(output, tuple | list | Mapping):
+        values = output.values() if isinstance(output, Mapping) else output
+        return next((value for value in values if isinstance(value, Tensor)), None)
     return output if isinstance(output, Tensor) else None
 
 

@@ -11,13 +11,16 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
 
+from kdcache.base.canonical import parse_json
 from kdcache.base.weights_path import begins_as_safetensors, is_safetensors, split_weights
-from kdcache.errors import InvalidInputError
+from kdcache.errors import FormatError, InvalidInputError
 
 State = dict[str, Tensor]
 DEPTH = 4  # of dicts in dicts that are looked through
 SHOWN = 12  # keys in a message
 SUFFIXES = (".safetensors", ".pt", ".pth", ".bin", ".ckpt")
+INDEX = ".safetensors.index.json"  # of files that hold a part of the tensors each, as Hugging Face's libraries write
+INDEX_LIMIT = 2**26  # bytes
 FOREIGN = {  # first bytes of files that are no weights of torch, and the way on
     b"version https://git-lfs": "is a pointer of Git LFS and not the file itself: fetch it with git lfs pull",
     b"\x93NUMPY": "is an array of numpy (.npy)",
@@ -96,11 +99,13 @@ def _heads(key: str) -> Iterator[str]:
 
 def _content(path: Path) -> Any:
     if path.is_dir():
-        names = sorted(entry.name for entry in path.iterdir() if entry.suffix in SUFFIXES)
+        names = sorted(entry.name for entry in path.iterdir() if entry.name.endswith((INDEX, *SUFFIXES)))
         choice = f"give a file in it: {', '.join(names[:SHOWN])}" if names else "it holds no weights file"
         raise InvalidInputError(f"weights {path} are a folder; {choice}")
     if not path.is_file():
         raise InvalidInputError(f"weights {path}: there is no such file")
+    if path.name.endswith(INDEX):
+        return _joined_parts(path)
     try:
         _require_weights(path)
         if is_safetensors(path):
@@ -116,6 +121,25 @@ def _content(path: Path) -> Any:
             reason = f"{type(error).__name__}: {str(error).partition(chr(10))[0]}"
             raise InvalidInputError(f"weights {path} cannot be read: {reason}; fetch the file again") from error
         raise _more_than_tensors(path) from error
+
+
+def _joined_parts(path: Path) -> State:
+    """The tensors of the safetensors files beside an index, by its `weight_map`. Raises InvalidInputError for an index
+    that names anything but such files, and for a tensor that its file lacks."""
+    try:
+        places = dict(parse_json(path.read_bytes(), str(path), limit=INDEX_LIMIT)["weight_map"])
+        names = sorted(set(places.values()))
+        if wrong := [name for name in names if Path(name).name != name or not name.endswith(".safetensors")]:
+            raise InvalidInputError(f"weights {path}: its weight_map names {wrong[0]!r}, which is no file beside it")
+    except (FormatError, OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise InvalidInputError(f"weights {path} cannot be read: it has no weight_map; fetch it again") from error
+    if absent := [name for name in names if not (path.parent / name).is_file()]:
+        raise InvalidInputError(f"weights {path}: it lists {absent[0]}, and there is no such file beside it; fetch all")
+    parts = {name: _content(path.parent / name) for name in names}
+    if missing := sorted(name for name, part in places.items() if name not in parts[part]):
+        place = path.parent / places[missing[0]]
+        raise InvalidInputError(f"weights {place} have no {missing[0]}, which {path.name} lists; fetch both again")
+    return {name: parts[part][name] for name, part in places.items()}
 
 
 def _require_weights(path: Path) -> None:

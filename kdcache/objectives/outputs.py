@@ -2,12 +2,14 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
 from torch import Tensor
 
 from kdcache.base.tap_names import FEATURES
 from kdcache.errors import InvalidInputError
 from kdcache.labels.reduction import class_logits
+from kdcache.networks.answers import logits_of
 
 
 @dataclass(frozen=True)
@@ -25,9 +27,10 @@ class Outputs:
     subclasses: int = 1
 
     @classmethod
-    def of(cls, answer: "Tensor | Outputs") -> "Outputs":
-        """The outputs of a network that answers outputs, or plain logits [B, C]."""
-        return answer if isinstance(answer, Outputs) else cls(answer)
+    def of(cls, answer: Any) -> "Outputs":
+        """The outputs of a network that answers outputs, plain logits [B, C], or an object or a mapping that holds them
+        as `logits`. Raises InvalidInputError for any other answer."""
+        return answer if isinstance(answer, Outputs) else cls(logits_of(answer, "student"))
 
     @classmethod
     def tapped(cls, logits: Tensor, taps: Mapping[str, Tensor]) -> "Outputs":

@@ -7,6 +7,7 @@ from pydantic import BaseModel
 
 from kdcache.base.canonical import parse_json
 from kdcache.errors import FormatError, InvalidInputError
+from kdcache.networks.transformers_folder import is_transformers
 from kdcache.store.lineage import read_network
 from kdcache.training.run_folder import SETTINGS
 
@@ -38,6 +39,8 @@ def spelled_out(settings: S, name: str = "teacher") -> S:
     weights = _weights(folder, mark or "best", spec)
     student, arguments = record["student"], record.get("student_set") or {}
     _require_file(student, spec)
+    if is_transformers(student):
+        arguments = {**arguments, "pretrained": False}  # all weights are the run's
     if (network := read_network(weights)) is not None:
         student, arguments = network.name, {"student": student, "student_set": arguments, **network.arguments}
     given = {name: student, "teacher_set": arguments, "weights": str(weights)}

@@ -6,6 +6,7 @@ from typing import Any
 from kdcache.errors import InvalidInputError
 
 SIDE_MAX = 65535  # pixels
+INTERPOLATIONS = ("bilinear", "bicubic", "nearest", "nearest-exact", "box", "hamming", "lanczos")
 MAGNITUDES = 31  # strengths of RandAugment, from 0
 
 
@@ -27,6 +28,10 @@ def require_ranges(name: str, arguments: dict[str, Any]) -> None:
             text = "" if is_right else f"a whole number from {low} to {high}"
         elif argument == "flip" and not (_is_number(value) and 0 <= value <= 1):
             text = "a probability from 0 to 1"
+        elif argument == "interpolation" and value not in INTERPOLATIONS:
+            text = " or ".join(INTERPOLATIONS)
+        elif argument == "squash" and not isinstance(value, bool):
+            text = "true or false"
         elif argument == "scale" and not _is_scale(value):
             text = "two shares of the image's area above 0, the smaller one first, as [0.08, 1]"
         if text:

@@ -49,9 +49,16 @@ def light(padding: int = 4, flip: float = 0.5) -> Transform:
     return v2.Compose([PadCrop(padding), v2.RandomHorizontalFlip(flip)])
 
 
-def imagenet(size: int = 224, scale: tuple[float, float] = (0.08, 1.0), flip: float = 0.5) -> Transform:
+def imagenet(
+    size: int = 224,
+    scale: tuple[float, float] = (0.08, 1.0),
+    flip: float = 0.5,
+    interpolation: str = "bilinear",
+) -> Transform:
     """RandomResizedCrop and a horizontal flip."""
-    return v2.Compose([v2.RandomResizedCrop(size, (scale[0], scale[1]), antialias=True), v2.RandomHorizontalFlip(flip)])
+    mode = v2.InterpolationMode(interpolation)
+    crop = v2.RandomResizedCrop(size, (scale[0], scale[1]), interpolation=mode, antialias=True)
+    return v2.Compose([crop, v2.RandomHorizontalFlip(flip)])
 
 
 def randaugment(
@@ -66,9 +73,19 @@ def trivialaugment(size: int = 0, padding: int = 4, scale: tuple[float, float] =
     return v2.Compose([*_frame(size, padding, scale), v2.TrivialAugmentWide()])
 
 
-def center(size: int = 224, resize: int = 0) -> Transform:
-    """Resize the shorter side (to 8/7 of `size` by default) and crop the centre: for validation and clean rows."""
-    return v2.Compose([v2.Resize(resize or size * 8 // 7, antialias=True), v2.CenterCrop(size)])
+def center(size: int = 224, resize: int = 0, interpolation: str = "bilinear", squash: bool = False) -> Transform:
+    """Resize the shorter side (to 8/7 of `size` by default) and crop the centre: for validation and clean rows. With
+    `squash` both sides are resized (to `size` by default), whatever their ratio."""
+    side = resize or cropped_from(size, squash=squash)
+    mode = v2.InterpolationMode(interpolation)
+    return v2.Compose([
+        v2.Resize([side, side] if squash else side, interpolation=mode, antialias=True), v2.CenterCrop(size)
+    ])  # fmt: skip
+
+
+def cropped_from(size: int, *, squash: bool) -> int:
+    """The side that `center` resizes to by default."""
+    return size if squash else size * 8 // 7
 
 
 PRESETS: dict[str, Callable[..., Transform]] = {
@@ -87,9 +104,11 @@ def build_transform(
     """The transform that a name and arguments describe, and its record in the view plan.
 
     `name` is a preset's, or `package.module:callable` / `file.py:callable`: a factory that returns the transform.
-    `like`: the record of a store, which is taken where equal code lies in a file of another name.
+    `like`: the record of a store that stands. It is taken where equal code lies in a file of another name; of the same
+    preset the arguments that a teacher's own input may have chosen are its, unless they are given.
     """
     if name in PRESETS:
+        arguments = arguments if like is None else _named_again(name, arguments, like)
         require_ranges(name, arguments)
         return call(PRESETS[name], arguments, f"transform {name}"), TransformSpec(name=name, arguments=arguments)
     if ":" not in name:
@@ -150,8 +169,24 @@ def clean_transform(spec: TransformSpec) -> Transform | None:
     """The preset without its augmentation; None for a user's own transform, which has no known clean form."""
     if spec.name not in PRESETS:
         return None
+    return center(**arguments) if (arguments := clean_arguments(spec)) else none()
+
+
+def clean_arguments(spec: TransformSpec) -> dict[str, Any]:
+    """The arguments by which `center` gives clean views like a preset's: of its size, resized as it does; empty where
+    its views have the sample's own size, or the transform is a user's."""
     size = preset_size(spec)
-    return center(size) if size else none()
+    return {"size": size, **{name: spec.arguments[name] for name in RESIZING if name in spec.arguments}} if size else {}
+
+
+RESIZING = ("interpolation", "squash")
+OF_TEACHERS = ("size", "resize", *RESIZING)  # arguments that a teacher's own input may choose
+
+
+def _named_again(name: str, arguments: dict[str, Any], stored: TransformSpec) -> dict[str, Any]:
+    """The arguments of a preset that is named for views that stand."""
+    chosen = {key: stored.arguments[key] for key in OF_TEACHERS if name == stored.name and key in stored.arguments}
+    return {**chosen, **arguments}
 
 
 def preset_size(spec: TransformSpec) -> int:

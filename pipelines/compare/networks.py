@@ -15,7 +15,7 @@ from kdcache.measures.cost import cost
 from kdcache.measures.facts import Value
 from kdcache.measures.sharpness import FACTS as SHARPNESS
 from kdcache.measures.sharpness import sharpness
-from kdcache.networks.answers import answered
+from kdcache.networks.answers import answered, logits_of
 from kdcache.networks.build import build_network
 from kdcache.networks.heads import find_head
 from kdcache.networks.layers import last_stage, layer_shapes
@@ -135,7 +135,7 @@ class _ByClass(nn.Module):
         self.network, self.subclasses = network, subclasses
 
     def forward(self, images: Tensor) -> Any:
-        answer = self.network(images)
+        answer = logits_of(self.network(images), "student")
         return answer if self.subclasses == 1 else class_logits(answer, self.subclasses)
 
 

@@ -18,6 +18,7 @@ from kdcache.labels.topk import TopKEncoding
 from kdcache.networks.out_of_memory import naming_memory
 from kdcache.pipelines.extract.fresh_draws import FreshDraws
 from kdcache.pipelines.extract.job import Job, chosen_words, open_job, stored_encoding
+from kdcache.pipelines.extract.own_views import with_own_views
 from kdcache.pipelines.extract.passes import spans_to_extract
 from kdcache.pipelines.extract.report import clamped_notes
 from kdcache.pipelines.extract.sizes import file_count
@@ -71,6 +72,7 @@ class Estimate(Record):
 def estimate(settings: ExtractSettings, *, progress: Progress = silent) -> Estimate:
     """Run about a thousand rows through the job's own loader and teacher, and extrapolate to the whole extraction."""
     settings = spelled_out(settings.model_copy(update={"views": spans_to_extract(settings)[-1]}))
+    settings, view_notes = with_own_views(settings)
     with naming_memory(*BEFORE_BLOCKS), FreshDraws(settings) as fresh:
         job = open_job(settings)
         fresh.begin(job)
@@ -113,7 +115,7 @@ def estimate(settings: ExtractSettings, *, progress: Progress = silent) -> Estim
                 quantisation=settings.quantisation,
             )
         ),
-        notes=(*checked.notes, *_clamped_notes(job.identity, logits, labels)),
+        notes=(*view_notes, *checked.notes, *_clamped_notes(job.identity, logits, labels)),
     )
 
 

@@ -29,6 +29,7 @@ from kdcache.networks.loop_memory import NO_FORWARD
 from kdcache.networks.own_input import feeding, own_input
 from kdcache.networks.preparation import Preparation
 from kdcache.networks.teacher import Teacher
+from kdcache.networks.transformers_folder import recorded
 from kdcache.networks.weights import load_weights
 from kdcache.pipelines.extract.class_matching import classes_to_build, matched_classes
 from kdcache.pipelines.extract.kept import classifier, kept_taps
@@ -170,8 +171,7 @@ def open_job(settings: ExtractSettings, progress: Progress = silent) -> Job:
         order=order_identity,
         views=plan,
         teacher=teacher.identity(
-            settings.teacher,
-            settings.teacher_set,
+            *recorded(settings.teacher, settings.teacher_set, teacher.network),
             classes,
             network_text(teacher.network, settings.teacher, stored.teacher.text if stored else ""),
         ),

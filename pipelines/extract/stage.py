@@ -17,6 +17,7 @@ from kdcache.pipelines.extract.filled_caches import filled_caches, filled_notes
 from kdcache.pipelines.extract.fresh_draws import FreshDraws
 from kdcache.pipelines.extract.job import open_job
 from kdcache.pipelines.extract.local_blocks import on_own_device
+from kdcache.pipelines.extract.own_views import with_own_views
 from kdcache.pipelines.extract.passes import spans_to_extract
 from kdcache.pipelines.extract.report import ExtractSummary, Report, all_whole
 from kdcache.pipelines.extract.sizes import Sizes, sizes
@@ -60,6 +61,7 @@ def extract_pass(
 ) -> ExtractSummary:
     """Extract the views of one segment."""
     start_time, launch = time.monotonic(), launched()
+    settings, view_notes = with_own_views(settings)
     require_own_place(settings.store, settings.data, settings.data_set)
     settings = on_own_device(settings, launch)
     with (
@@ -90,7 +92,14 @@ def extract_pass(
         segment = store.add_segment(job.views)
         earlier_blocks = blocks_done(earlier, job.views)
         capped = capped_notes(segment.layout, job.batch_rows)
-        notes = (*checked.notes, *drift_since(store, job), *unsealed_notes(job.lineage), *fresh.notes, *capped)
+        notes = (
+            *view_notes,
+            *checked.notes,
+            *drift_since(store, job),
+            *unsealed_notes(job.lineage),
+            *fresh.notes,
+            *capped,
+        )
 
         # Blocks.
         work.begin(job, segment, fresh)

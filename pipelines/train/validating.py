@@ -19,7 +19,7 @@ from kdcache.views.class_numbers import numbered_by, require_alike
 from kdcache.views.data import Data
 from kdcache.views.own_place import require_own_place
 from kdcache.views.sources import of_whole, open_data
-from kdcache.views.transforms import PRESETS, build_transform, preset_size, require_transform
+from kdcache.views.transforms import PRESETS, build_transform, clean_arguments, require_transform
 
 Source = tuple[str, dict[str, Any]]
 """The spec and the arguments of a data set."""
@@ -159,12 +159,10 @@ def _transform(settings: TrainSettings, data_spec: str, training: BatchStream) -
     resized and cropped at their centre to the size that the training's transform crops to."""
     if settings.val_transform != AUTO:
         return settings.val_transform, settings.val_transform_set
-    size, spec = 0, training.plan.transform
+    spec, clean = training.plan.transform, dict[str, Any]()
     if data_spec.startswith("folder:"):
-        size = preset_size(spec)
+        clean = clean_arguments(spec)
         if spec.name not in PRESETS:
             height, width = next(iter(training.spread_views(1).values())).shape[-2:]
-            size = height if height == width else 0
-    if not size:
-        return "none", settings.val_transform_set
-    return "center", {"size": size, **settings.val_transform_set}
+            clean = {"size": height} if height == width else {}
+    return ("center", {**clean, **settings.val_transform_set}) if clean else ("none", settings.val_transform_set)

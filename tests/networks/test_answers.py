@@ -1,6 +1,7 @@
 """Answers: classes are gathered by a map, probabilities become their logarithm, and what is neither is refused."""
 
 from collections import OrderedDict, namedtuple
+from dataclasses import dataclass
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -141,10 +142,24 @@ LOGITS = torch.randn(4, 3, generator=torch.Generator().manual_seed(0))
 Named = namedtuple("Named", ["logits", "aux_logits"])
 
 
+@dataclass
+class Fields:
+    logits: Tensor
+    loss: Tensor | None = None
+
+
 @pytest.mark.parametrize(
     "output",
-    [LOGITS, LOGITS.half(), SimpleNamespace(logits=LOGITS, hidden_states=None), Named(LOGITS, None)],
-    ids=["tensor", "half", "object", "named tuple"],
+    [
+        LOGITS,
+        LOGITS.half(),
+        SimpleNamespace(logits=LOGITS, hidden_states=None),
+        Named(LOGITS, None),
+        Fields(LOGITS),
+        {"loss": None, "logits": LOGITS},
+        OrderedDict(aux=LOGITS[:, :2], logits=LOGITS),
+    ],
+    ids=["tensor", "half", "object", "named tuple", "dataclass", "dict", "ordered dict"],
 )
 def test_logits_and_objects_that_hold_them_are_taken(output: Any) -> None:
     assert torch.equal(answered(output, 4, "teacher").float(), LOGITS.to(answered(output, 4, "teacher").dtype).float())
@@ -163,7 +178,7 @@ REFUSED: list[tuple[Any, tuple[str, ...]]] = [
     ((LOGITS, LOGITS), ("tuple of 2", "self.network(x)[0]")),
     ([LOGITS], ("list of 1", "self.network(x)[0]")),
     ({"out": LOGITS, "aux": LOGITS}, ("dict with out, aux", "self.network(x)['out']")),
-    (OrderedDict(aux=LOGITS, logits=LOGITS), ("OrderedDict with aux, logits", "self.network(x)['logits']")),
+    ({"logits": None, "out": LOGITS}, ("dict with logits, out", "self.network(x)['out']")),
     (SimpleNamespace(logits=None), ("SimpleNamespace",)),
     (SimpleNamespace(logits=torch.zeros(4, 3, 7, 7)), ("[4, 3, 7, 7]", "map of places")),
     (None, ("NoneType",)),

@@ -10,14 +10,15 @@ from torch import nn
 
 from kdcache.errors import InvalidInputError
 from kdcache.networks.build import build_network
-from kdcache.networks.own_input import OwnInput, feeding, own_input
+from kdcache.networks.input_sources import OwnInput
+from kdcache.networks.own_input import feeding, own_input
 from kdcache.networks.preparation import IMAGENET_MEAN, IMAGENET_STD
 from kdcache.store.manifest import TeacherIdentity
 
 HALF = (0.5, 0.5, 0.5)
 IMAGENET = IMAGENET_MEAN, IMAGENET_STD
 VIEW = torch.zeros(3, 224, 224, dtype=torch.uint8)
-OWN = OwnInput("timm's pretrained_cfg", HALF, HALF, ((224, 224),))
+OWN = OwnInput("timm's pretrained_cfg", HALF, HALF, ((224, 224),), interpolation="bicubic", resize=248)
 
 
 def stored(mean: tuple[float, ...], std: tuple[float, ...]) -> TeacherIdentity:
@@ -63,8 +64,9 @@ def test_torchvision_s_weights_are_used_and_said(name: str) -> None:
 def test_weights_of_a_run_are_fed_as_the_run_was(tmp_path: Path) -> None:
     network = nn.Identity()
     network.pretrained_cfg = {"mean": HALF, "std": HALF, "input_size": (3, 224, 224)}  # type: ignore[assignment]
+    plain = OwnInput("the network's pretrained_cfg", HALF, HALF, ((224, 224),))
     weights = str(tmp_path / "weights" / "best.safetensors")
-    assert own_input(network, "n:m", {}, weights) == OWN
+    assert own_input(network, "n:m", {}, weights) == plain
     for mean, std in (((), ()), ((0.1, 0.2, 0.3), (1.0, 1.0, 2.0))):
         (tmp_path / "settings.json").write_text(json.dumps({"student": "n:m", "mean": mean, "std": std}))
         own = own_input(network, "n:m", {}, weights)
@@ -76,7 +78,7 @@ def test_weights_of_a_run_are_fed_as_the_run_was(tmp_path: Path) -> None:
         assert floats == (((mean, std), floats[1]) if mean else (((), ()), ""))
     for text in ("[]", "{", '{"mean": 3}'):
         (tmp_path / "settings.json").write_text(text)
-        assert own_input(network, "n:m", {}, weights) == OWN
+        assert own_input(network, "n:m", {}, weights) == plain
 
 
 def test_what_is_given_and_what_stands_come_first() -> None:
