@@ -7,7 +7,7 @@ DEMO ?= demo
 ROOM ?=
 PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto
 
-.PHONY: demo test slow ecosystem lint check format bench torture studies clean
+.PHONY: demo test slow ecosystem dist python lint check format bench torture studies clean
 
 demo: $(READY)
 	$(BIN)/kdcache demo $(DEMO)
@@ -24,6 +24,21 @@ ecosystem: $(READY)
 	$(BIN)/uv venv --quiet --allow-existing --python $(BIN)/python .venv-ecosystem
 	$(BIN)/uv pip install --quiet --python .venv-ecosystem/bin/python --constraint constraints.txt --editable '.[ecosystem]'
 	OMP_NUM_THREADS=1 .venv-ecosystem/bin/python -m pytest -n auto -m ecosystem tests/ecosystem $(PYTEST_FLAGS)
+
+# sdist and wheel of the version that the last tag names, checked as an index checks them.
+dist: $(READY)
+	rm -rf dist
+	$(BIN)/python -m build --quiet --outdir dist
+	$(BIN)/twine check --strict dist/*
+
+# The wheel in an empty environment of another Python, its demo there, and the fast tests: make python PYTHON=python3.13
+OTHER = .venv-$(shell $(PYTHON) -c 'import sys; print("%d.%d" % sys.version_info[:2])')
+python: dist
+	$(BIN)/uv venv --quiet --clear --python $(PYTHON) $(OTHER)
+	$(BIN)/uv pip install --quiet --python $(OTHER)/bin/python --constraint constraints.txt dist/*.whl
+	$(OTHER)/bin/kdcache demo $(OTHER)/demo
+	$(BIN)/uv pip install --quiet --python $(OTHER)/bin/python --constraint constraints.txt "$$(ls dist/*.whl)[test]"
+	OMP_NUM_THREADS=1 $(OTHER)/bin/python -m pytest -n auto -m "not slow and not ecosystem" $(PYTEST_FLAGS)
 
 lint: $(READY)
 	$(BIN)/ruff format --check .
@@ -63,4 +78,4 @@ $(READY): pyproject.toml constraints.txt
 	touch $(READY)
 
 clean:
-	rm -rf .venv .venv-ecosystem demo build *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	rm -rf .venv .venv-* demo build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis
