@@ -1,6 +1,7 @@
 """Shared fixtures on real data: what an ImageNet teacher says about photographs, and where Fashion-MNIST lies."""
 
 import os
+import zlib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -27,6 +28,9 @@ SLOW = {"faults", "processes", "real_data", "benchmarks"}
 def pytest_addoption(parser: pytest.Parser) -> None:
     text = "list the slowest tests; fail where one that is not marked slow takes more CPU seconds"
     parser.addoption("--cpu-limit", type=float, help=text)
+    parser.addoption(
+        "--share", default="1/1", help="one of several equal shares of the tests, by their names: 1/2, 2/2"
+    )
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -40,14 +44,19 @@ def pytest_configure(config: pytest.Config) -> None:
         config.pluginmanager.register(CpuTimes(limit))
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Tests are slow, or ask for other people's libraries, by the folder that they lie in."""
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Tests are slow, or ask for other people's libraries, by the folder that they lie in; `--share` takes some."""
     for item in items:
         folder = item.path.relative_to(HERE).parts[0]
         if folder in SLOW:
             item.add_marker(pytest.mark.slow)
         if folder == "ecosystem":
             item.add_marker(pytest.mark.ecosystem)
+    number, count = map(int, config.getoption("--share").split("/"))
+    others = [item for item in items if zlib.crc32(item.nodeid.encode()) % count != number - 1]
+    if others:
+        config.hook.pytest_deselected(items=others)
+        items[:] = [item for item in items if zlib.crc32(item.nodeid.encode()) % count == number - 1]
 
 
 @pytest.fixture(scope="session", autouse=True)
