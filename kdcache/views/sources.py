@@ -5,6 +5,7 @@ from collections.abc import Callable, Collection
 from contextlib import suppress
 from dataclasses import replace
 from functools import wraps
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -51,7 +52,8 @@ def open_data(
         raise InvalidInputError(f"data {spec} has no samples; check its path and its split")
     data = data.without_labels() if labels == "none" else data
     data = chosen_rows(data, choice, classes=data.classes)
-    name = " ".join([data.name, *(f"{key}={value}" for key, value in choice.items() if key not in ("rows", "limit"))])
+    named = {**choice, **({"rows": Path(str(choice["rows"])).name} if "rows" in choice else {})}
+    name = " ".join([data.name, *(f"{key}={value}" for key, value in named.items())])
     notes = (*data.notes, *label_notes(data.labels), *absent_notes(data.labels, data.class_names))
     return replace(data, name=name, notes=notes)
 

@@ -58,6 +58,7 @@ def test_a_range_keeps_its_rows_and_their_ids() -> None:
 def test_a_range_is_of_the_rows_that_a_file_left(tmp_path: Path) -> None:
     (tmp_path / "rows.txt").write_text("\n".join(map(str, range(0, 200, 2))))
     part = digits(rows=f"{tmp_path}/rows.txt", range="10:20", limit=3)
+    assert part.name == "digits split=train rows=rows.txt range=10:20 limit=3"
     assert list(part.ids) == ["20", "22", "24"]
 
 
