@@ -14,7 +14,7 @@ demo: $(READY)
 
 # What is fast and states a promise; `make test ROOM=store` runs one room, slow or not. PYTEST_FLAGS go to pytest.
 test: $(READY)
-	$(PYTEST) $(if $(ROOM),tests/$(ROOM),-m "not slow and not ecosystem") $(PYTEST_FLAGS)
+	$(PYTEST) $(if $(ROOM),tests/$(ROOM),-m "not slow") $(PYTEST_FLAGS)
 
 slow: $(READY)
 	$(PYTEST) -m slow $(PYTEST_FLAGS)
@@ -38,7 +38,7 @@ python: dist
 	$(BIN)/uv pip install --quiet --python $(OTHER)/bin/python --constraint constraints.txt dist/*.whl
 	$(OTHER)/bin/kdcache demo $(OTHER)/demo
 	$(BIN)/uv pip install --quiet --python $(OTHER)/bin/python --constraint constraints.txt "$$(ls dist/*.whl)[test]"
-	OMP_NUM_THREADS=1 $(OTHER)/bin/python -m pytest -n auto -m "not slow and not ecosystem" $(PYTEST_FLAGS)
+	OMP_NUM_THREADS=1 $(OTHER)/bin/python -m pytest -n auto -m "not slow" $(PYTEST_FLAGS)
 
 lint: $(READY)
 	$(BIN)/ruff format --check .

@@ -44,6 +44,11 @@ def pytest_configure(config: pytest.Config) -> None:
         config.pluginmanager.register(CpuTimes(limit))
 
 
+def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
+    """The libraries of others are installed where `make ecosystem` asks for their tests."""
+    return True if collection_path == HERE / "ecosystem" and config.getoption("markexpr") != "ecosystem" else None
+
+
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """Tests are slow, or ask for other people's libraries, by the folder that they lie in; `--share` takes some."""
     for item in items:

@@ -152,7 +152,11 @@ def _rows(store: Store, facts: CardFacts) -> dict[str, str]:
         "teacher weights": f"sha256 {escape(public(identity.teacher.weights))}",
         "teacher precision": fields["teacher_precision"],
         "masked classes": escape(public(fields["masked_classes"])),
-        **{name: escape(fields[name]) for name in ("teacher answers", "class map", "subclasses") if name in fields},
+        **{
+            name.replace("_", " "): escape(fields[name])
+            for name in ("teacher_answers", "class_map", "subclasses")
+            if name in fields
+        },
         "mean, std": f"{escape(public(fields['mean']))}; {escape(public(fields['std']))}",
         "taught by": escape(public([render(ancestor) for ancestor in chain_of(store)])),
         "data set": f"{escape(public(fields['data'] or 'not named'))}, {fields['rows']:,} rows"

@@ -46,8 +46,8 @@ def test_a_shell_completes_commands_and_flags(tmp_path: Path, name: str, word: s
 
 
 def test_values_of_a_choice_complete(tmp_path: Path) -> None:
-    script = ASK["bash"].format(words="kdcache train --optimizer", word="", number=3, count=4)
-    assert shell("bash", script, tmp_path).split() == ["sgd", "adamw"]
+    script = ASK["bash"].format(words="kdcache train --schedule", word="", number=3, count=4)
+    assert shell("bash", script, tmp_path).split() == ["cosine", "step", "constant"]
 
 
 @pytest.mark.parametrize(

@@ -120,8 +120,8 @@ def noting(notes: Path) -> Iterator[None]:
     """Note positions and this process's part of the loss, a line a step, on the disk at once."""
     path, loss_of = notes.with_name(f"{notes.name}-fed-{os.environ.get('RANK', '0')}.jsonl"), DataParallel.loss
 
-    def loss(parallel: DataParallel, logits: Tensor, batch: Batch) -> tuple[Tensor, Tensor]:
-        found = loss_of(parallel, logits, batch)
+    def loss(parallel: DataParallel, logits: Tensor, batch: Batch, whole: Batch) -> tuple[Tensor, Tensor]:
+        found = loss_of(parallel, logits, batch, whole)
         with open(path, "a") as file:
             file.write(json.dumps([batch.epoch, batch.step, batch.positions.tolist(), float(found[1])]) + "\n")
         return found

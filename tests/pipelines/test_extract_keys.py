@@ -138,11 +138,11 @@ def test_passes_take_the_map_and_the_answers_of_the_store_that_stands(
     assert all(check.passed for check in checks.values())
     assert "teacher answers" in checks
     fields = describe_store(store)
-    assert fields["class map"] == "9 of the network's 10 classes"
-    assert fields.get("teacher answers") == ("probs" if answers == "probs" else None)
+    assert fields["class_map"] == "9 of the network's 10 classes"
+    assert fields.get("teacher_answers") == ("probs" if answers == "probs" else None)
     assert "| class map | 9 of the network's 10 classes |" in readme(store)
     assert store_stats(store).classes == 10
-    assert "class map" not in describe_store(straight)
+    assert "class_map" not in describe_store(straight)
 
 
 def test_a_map_that_another_store_has_is_not_taken(stage: Stage, tmp_path: Path) -> None:

@@ -122,7 +122,8 @@ def test_a_finished_run_started_again_only_reports(tmp_path: Path) -> None:
     steps: list[int] = []
     again = train(student(tmp_path / "run", **TEST), progress=lambda what, done, total: steps.append(done))
     assert steps == []
-    grown = {"peak_memory_bytes", "notes"}  # of the process, which has loaded a checkpoint since
+    assert (first.steps_before, again.steps_before) == (0, first.steps)
+    grown = {"peak_memory_bytes", "notes", "steps_before"}  # memory: of the process, which has loaded a checkpoint
     assert (first.notes, again.notes) == ((), (f"{tmp_path}/run was finished before: nothing was trained",))
     assert again.model_dump(exclude=grown) == first.model_dump(exclude=grown)
 

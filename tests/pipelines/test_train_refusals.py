@@ -31,7 +31,7 @@ WRONG: list[tuple[dict[str, Any], type[KdcacheError], str]] = [
         InvalidInputError,
         r"transform none takes other arguments than .'size'",
     ),
-    ({"transform": "light"}, InvalidInputError, r"are drawn by .*padding.*the settings name"),
+    ({"transform": "light"}, MismatchError, r"arguments\.padding: the store has 1, this run has 'nothing'"),
     ({"mix": "cutmix"}, InvalidInputError, r"are mixed by none, the settings name cutmix"),
     ({"ensemble_weights": (1, 2)}, InvalidInputError, r"weights"),
     ({"store": ("nowhere.kd",)}, KdcacheError, r"nowhere.kd does not exist; make a store with"),
@@ -170,7 +170,7 @@ def test_a_store_that_is_not_whole_is_refused(stage: Stage, tmp_path: Path, role
 
 def test_a_validation_transform_other_than_the_store_s_is_refused(stage: Stage, tmp_path: Path) -> None:
     judged = {"val_set": {"split": "train"}, "val_store": stage.store}
-    with pytest.raises(InvalidInputError, match="leave --val-transform to the store"):
+    with pytest.raises(MismatchError, match="leave --val-transform to the store"):
         train(student(tmp_path / "run", **judged, val_transform="center", val_transform_set={"size": 8}))
     assert not (tmp_path / "run").exists()
 
@@ -216,7 +216,7 @@ def test_a_user_s_own_transform_replays_where_it_is_named_again(shifted: dict[st
     (tmp_path / "mine.py").write_text(SHIFTING.replace('"1"', '"2"'))
     (tmp_path / "yours").mkdir()
     (tmp_path / "yours/mine.py").write_text(SHIFTING.replace('"1"', '"2"'))
-    with pytest.raises(InvalidInputError, match=r"use the transform that the store was made with"):
+    with pytest.raises(MismatchError, match=r"use the transform that the store was made with"):
         train(student(tmp_path / "other", **{**shifted, "transform": f"{tmp_path}/yours/mine.py:make"}))
     assert not (tmp_path / "other").exists()
 

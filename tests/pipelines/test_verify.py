@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from kdcache.errors import InterruptedRunError, InvalidInputError, KdcacheError
+from kdcache.errors import InterruptedRunError, InvalidInputError, KdcacheError, MismatchError
 from kdcache.pipelines.extract.stage import extract
 from kdcache.pipelines.verify.settings import VerifySettings
 from kdcache.pipelines.verify.stage import Verdict, verify
@@ -231,7 +231,7 @@ def test_pixels_that_do_not_replay_are_a_failed_check(
     assert verdict(tmp_path / "own.kd", **DATA, **own).whole
     with pytest.raises(InvalidInputError, match="not a preset; name it again with --transform"):
         verdict(tmp_path / "own.kd", **DATA)
-    with pytest.raises(InvalidInputError, match=r"the store's transform is .*own.py:make.*the settings name"):
+    with pytest.raises(MismatchError, match=r"transform\.name: the store has 'own.py:make', this run has 'light'"):
         verdict(tmp_path / "own.kd", **DATA, transform="light")
     monkeypatch.setenv("KDCACHE_TEST_ROLL", "1")
     found = verdict(tmp_path / "own.kd", **DATA, **own)
@@ -249,7 +249,7 @@ def test_weights_without_a_teacher_and_a_teacher_without_data_are_refused(stage:
 
 
 def test_a_transform_other_than_the_store_s_is_refused(stage: Stage) -> None:
-    with pytest.raises(InvalidInputError, match=r"the store's transform is .*light.*the settings name .*center"):
+    with pytest.raises(MismatchError, match=r"transform\.name: the store has 'light', this run has 'center'"):
         verdict(stage.store, **DATA, transform="center", transform_set={"size": 8})
 
 

@@ -5,6 +5,7 @@ Ids say where: `before` the first step, or `row`, at the first row whose pixels 
 
 import shutil
 from collections.abc import Callable
+from io import BytesIO
 from pathlib import Path
 from typing import Any
 
@@ -135,19 +136,19 @@ def test_another_split_by_name_is_refused(gallery: Gallery, tmp_path: Path) -> N
     assert not (tmp_path / "run").exists()
 
 
-def half_size(path: Path, max_pixels: int | None = None) -> Image.Image:
+def half_size(data: bytes, name: str, max_pixels: int | None = None) -> Image.Image:
     """Pillow's draft mode lets libjpeg decode at half the size."""
-    with Image.open(path) as image:
+    with Image.open(BytesIO(data)) as image:
         size = image.size
         image.draft("RGB", (size[0] // 2, size[1] // 2))
         return image.convert("RGB").resize(size)
 
 
-def other_library(path: Path, max_pixels: int | None = None) -> Image.Image:
+def other_library(data: bytes, name: str, max_pixels: int | None = None) -> Image.Image:
     """A JPEG library whose pixels are a level off here and there."""
-    with Image.open(path) as image:
+    with Image.open(BytesIO(data)) as image:
         pixels = np.array(image.convert("RGB"))
-    if path.suffix == ".jpg":
+    if name.endswith(".jpg"):
         pixels[::4, ::4] ^= 1
     return Image.fromarray(pixels)
 
