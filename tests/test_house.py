@@ -2,10 +2,10 @@
 
 import ast
 import importlib
+import importlib.metadata
 import re
 import subprocess
 import sys
-import tomllib
 from pathlib import Path
 
 import pytest
@@ -172,7 +172,7 @@ def test_dask_is_imported_where_it_is_used() -> None:
 def test_the_command_line_runs_from_anywhere(tmp_path: Path) -> None:
     (tmp_path / "cli.py").write_text("raise SystemExit('the user has a module called cli')\n")
     (tmp_path / "pipelines.py").write_text("raise SystemExit('the user has a module called pipelines')\n")
-    version = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["version"]
+    version = importlib.metadata.version("kdcache")
     line = [sys.executable, "-m", "kdcache", "--version"]
     done = subprocess.run(line, cwd=tmp_path, capture_output=True, text=True, check=False)
     assert (done.returncode, done.stdout.strip(), done.stderr) == (0, version, "")

@@ -218,7 +218,7 @@ def test_fashion_mnist_shrinks_by_means_of_squares(fashion_mnist: str) -> None:
     square = whole.samples[3][0][0, 10:12, 20:22].double().mean()
     assert small.samples[3][0].shape == (1, 14, 14)
     assert int(small.samples[3][0][0, 5, 10]) == round(float(square))
-    assert small.name == "fashion-mnist split=train side=14"
+    assert small.name == "fashion-mnist split=train side=14 limit=50"
     assert small.identity().probes != whole.identity().probes
     assert open_data(fashion_mnist, {"limit": 50, "side": 28}).identity() == whole.identity()
     for side in (0, 8, 56, 14.0, True):
