@@ -23,7 +23,7 @@ slow: $(READY)
 ecosystem: $(READY)
 	$(BIN)/uv venv --quiet --allow-existing --python $(BIN)/python .venv-ecosystem
 	$(BIN)/uv pip install --quiet --python .venv-ecosystem/bin/python --constraint constraints.txt --editable '.[ecosystem]'
-	OMP_NUM_THREADS=1 .venv-ecosystem/bin/python -m pytest -n auto -m ecosystem tests/ecosystem $(PYTEST_FLAGS)
+	OMP_NUM_THREADS=1 .venv-ecosystem/bin/python -m pytest -n auto --dist worksteal -m ecosystem tests/ecosystem $(PYTEST_FLAGS)
 
 # sdist and wheel of the version that the last tag names, checked as an index checks them.
 dist: $(READY)

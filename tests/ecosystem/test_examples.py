@@ -17,7 +17,7 @@ stage = stages.stage
 
 EXAMPLES = ROOT / "docs/examples"
 LOOPS = ("plain", "fabric_loop", "accelerate_loop", "timm_loop", "lightning_trainer", "hf_trainer")
-EPOCHS = 3
+EPOCHS = 2
 
 
 @pytest.fixture(scope="module")
@@ -42,8 +42,8 @@ def run(name: str, store: Path, folder: Path, *more: str) -> float:
 @pytest.mark.parametrize("name", LOOPS)
 def test_an_example_learns_and_goes_on_where_it_stopped(name: str, store: Path, tmp_path: Path) -> None:
     whole = run(name, store, tmp_path / "whole")
-    assert whole > 0.2  # of ten classes
-    run(name, store, tmp_path / "run", "--stop-after", "2")
+    assert whole > 0.15  # of ten classes
+    run(name, store, tmp_path / "run", "--stop-after", "1")
     assert run(name, store, tmp_path / "run") == whole
 
 
