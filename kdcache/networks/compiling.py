@@ -11,6 +11,9 @@ from kdcache.errors import InvalidInputError
 
 def compile_network(network: nn.Module) -> None:
     """Compile a network's forward in place, at its first call: the names of its weights stay."""
+    import torch._dynamo.config
+
+    torch._dynamo.config.skip_nnmodule_hook_guards = False  # taps are hooks: what was compiled without them lacks them
     network.compile()
 
 

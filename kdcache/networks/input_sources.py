@@ -102,6 +102,9 @@ def _of_torchvision(name: str, arguments: dict[str, Any]) -> OwnInput | None:
     )
 
 
+NOT_FED = ("do_flip_channel_order", "include_top", "rescale_offset")  # of processors: what mean and std do not say
+
+
 def _of_transformers(spec: str, arguments: dict[str, Any]) -> OwnInput | None:
     """The input by a folder's image processor. Raises InvalidInputError for one that cannot be read."""
     folder = folder_of(spec, arguments)
@@ -114,6 +117,11 @@ def _of_transformers(spec: str, arguments: dict[str, Any]) -> OwnInput | None:
     except (OSError, ValueError, KeyError, TypeError, ImportError) as error:
         reason = str(error).strip().partition("\n")[0]
         raise InvalidInputError(f"{spec}: its {PROCESSOR} cannot be read: {reason}; mend it or remove it") from error
+    if others := [name for name in NOT_FED if getattr(processor, name, None)]:
+        raise InvalidInputError(
+            f"{spec}: its {PROCESSOR} asks for {', '.join(others)}, which views are not fed by; wrap the network in a "
+            "file.py:callable that does it, or remove the file and give --mean and --std"
+        )
     factor = processor.rescale_factor * 255 if processor.do_rescale else 255.0
     scale = 1.0 if abs(factor - 1) < 1e-6 else factor  # kdcache's 8-bit values are 0..1
     mean, std = (processor.image_mean, processor.image_std) if processor.do_normalize else ([0.0] * 3, [1.0] * 3)
@@ -121,8 +129,8 @@ def _of_transformers(spec: str, arguments: dict[str, Any]) -> OwnInput | None:
     resampling = getattr(processor, "resample", None)
     return _checked(
         f"{folder.name}'s {PROCESSOR}",
-        [value / scale for value in mean],
-        [value / scale for value in std],
+        [value / scale for value in numbers_of(mean)],
+        [value / scale for value in numbers_of(std)],
         [size] if size else [],
         interpolation="" if resampling is None else RESAMPLING[int(resampling)],
         resize=resize,
@@ -143,7 +151,8 @@ def _resizing(processor: Any) -> tuple[tuple[int, int] | None, int, bool]:
         return (shorter, shorter), shorter if is_whole else int(shorter / share), is_whole
     if all(both):
         return cropped if all(cropped) else both, both[0] if both[0] == both[1] else 0, True
-    return cropped if all(cropped) else None, shorter, False
+    resized = int(shorter * 256 / 224) if type(processor).__name__.startswith("Levit") else shorter
+    return cropped if all(cropped) else None, resized, False
 
 
 def _part(size: Any, name: str) -> int:

@@ -11,6 +11,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from safetensors import SafetensorError
 from torch import nn
 
 from kdcache.base.canonical import canonical_json
@@ -73,11 +74,17 @@ def build_transformers(spec: str, arguments: dict[str, Any], classes: int, noun:
             "through a sigmoid each and are no distribution over classes; name a teacher of one label a picture"
         )
     labels = {} if task != "image" or count == config.num_labels else {"num_labels": count}
-    with _quiet(transformers):
-        network, info = auto.from_pretrained(
-            folder, **labels, local_files_only=True, use_safetensors=True, trust_remote_code=False,
-            ignore_mismatched_sizes=True, output_loading_info=True,
-        )  # fmt: skip
+    try:
+        with _quiet(transformers):
+            network, info = auto.from_pretrained(
+                folder, **labels, local_files_only=True, use_safetensors=True, trust_remote_code=False,
+                ignore_mismatched_sizes=True, output_loading_info=True,
+            )  # fmt: skip
+    except (ImportError, SafetensorError) as error:
+        reason = str(error).strip().partition("\n")[0]
+        raise InvalidInputError(
+            f"{noun} {spec} cannot be loaded: {reason}; fetch its files again, or install what it asks for"
+        ) from error
     fresh = {*info["missing_keys"], *(key[0] for key in info["mismatched_keys"])}
     _require_whole(network, fresh, spec=spec, noun=noun, kind=f"{_kind(config)}, not {text}")
     return _prepared(network)
@@ -152,8 +159,14 @@ def require_data_alone(folder: Path, spec: str, noun: str) -> None:
     try:
         settings = json.loads((folder / CONFIG).read_bytes())
         code = settings.get("auto_map") or {}
+        attention = str(settings.get("attn_implementation") or settings.get("_attn_implementation") or "")
     except (ValueError, AttributeError) as error:
         raise InvalidInputError(f"{noun} {spec}: {folder / CONFIG} cannot be read: {error}; fetch it again") from error
+    if "/" in attention:
+        raise InvalidInputError(
+            f"{noun} {spec}: its {CONFIG} names kernels to be fetched and run (attn_implementation {attention}); "
+            "remove that line, so that torch's own attention is used"
+        )
     if code:
         names = ", ".join(sorted({str(value) for value in code.values()})) if isinstance(code, dict) else str(code)
         raise InvalidInputError(

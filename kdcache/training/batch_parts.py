@@ -13,10 +13,11 @@ Rows = TypeVar("Rows", Tensor, "Tensor | None")
 
 
 def parts_of(batch: Batch, count: int) -> Iterator[Batch]:
-    """A batch in `count` parts of consecutive rows, nearly equal; fewer where it has fewer rows. `shares` and
-    `negatives` stay those of the whole."""
+    """A batch in `count` parts of consecutive rows, nearly equal; fewer where it has fewer rows. Of several processes
+    each has as many parts, for they wait for each other's gradients. `shares` and `negatives` stay those of the
+    whole."""
     rows = len(batch.y)
-    count = max(min(count, rows), 1)
+    count = max(min(count, *(batch.shares or (rows,))), 1)
     if count == 1:
         yield batch
         return

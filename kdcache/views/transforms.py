@@ -175,8 +175,8 @@ def clean_transform(spec: TransformSpec) -> Transform | None:
 def clean_arguments(spec: TransformSpec) -> dict[str, Any]:
     """The arguments by which `center` gives clean views like a preset's: of its size, resized as it does; empty where
     its views have the sample's own size, or the transform is a user's."""
-    size = preset_size(spec)
-    return {"size": size, **{name: spec.arguments[name] for name in RESIZING if name in spec.arguments}} if size else {}
+    size, names = preset_size(spec), (*RESIZING, *(("resize",) if spec.name == "center" else ()))
+    return {"size": size, **{name: spec.arguments[name] for name in names if name in spec.arguments}} if size else {}
 
 
 RESIZING = ("interpolation", "squash")

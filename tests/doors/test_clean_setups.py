@@ -164,12 +164,15 @@ CLEAN: dict[str, Setup] = {
     "torchvision, unlabelled": Setup(UNKNOWN, "--teacher torchvision:resnet18 --top-k 2", CENTER, notes=UNLABELLED),
     "timm, labelled": Setup(FOLDER, f"--teacher timm:test_resnet {ANY}", CROPS, notes=OF_TIMM),
     "timm, unlabelled": Setup(
-        UNKNOWN, "--teacher timm:test_efficientnet --top-k 2", CROPS, notes=(*UNLABELLED, *OF_TIMM[1:])
+        UNKNOWN,
+        "--teacher timm:test_efficientnet --top-k 2",
+        CROPS,
+        notes=(*UNLABELLED, "bicubic, by timm's", *OF_TIMM[1:]),
     ),
     "timm's vision transformer": Setup(
         teacher=f"--teacher timm:test_vit --teacher-set img_size=32 {ANY}",
         views="--transform center --transform-set size=32",
-        notes=OF_TIMM,
+        notes=("bicubic, cropped from 33, by timm's pretrained_cfg", "by timm's pretrained_cfg"),
     ),
 }
 

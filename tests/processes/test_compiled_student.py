@@ -5,6 +5,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+from kdcache.pipelines.extract.stage import extract
 from tests.kits import stages
 from tests.kits.house import ROOT
 from tests.kits.stages import Stage
@@ -21,6 +22,17 @@ def test_a_compiled_student_is_the_same_student(stage: Stage, tmp_path: Path) ->
     other = trained(tmp_path / "other", **settings, seed=1)
     assert compiled.keys() == plain.keys()
     assert distance(plain, compiled) < 1e-2 * distance(plain, other)
+
+
+def test_what_was_compiled_without_taps_is_not_taken_with_them(stage: Stage, tmp_path: Path) -> None:
+    """Two trainings in one process: the second objective sees features of the student, by hooks on its layers."""
+    store = tmp_path / "kept.kd"
+    extract(stage.asked(store, views="1", keep=("features",)))
+    settings = {"store": (str(store),), "student_set": {"width": 4}, "lr": 0.02}
+    trained(tmp_path / "kd", **settings, compile=True)
+    crd = {**settings, "objective": "crd", "set": {"negatives": 16}}
+    plain, compiled = (trained(tmp_path / f"crd {way}", **crd, compile=way) for way in (False, True))
+    assert distance(plain, compiled) < 0.1
 
 
 def test_a_missing_compiler_is_named(tmp_path: Path) -> None:

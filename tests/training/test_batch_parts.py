@@ -1,5 +1,7 @@
 """Parts of a batch hold its rows in order, with all that the batch has of them."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 
@@ -34,3 +36,10 @@ def test_parts_are_the_rows_in_order(rows: int, count: int, sizes: list[int]) ->
     assert torch.equal(torch.cat([part.features[0] for part in parts]), batch.features[0])
     assert torch.equal(torch.cat([part.taps[0]["layer"] for part in parts]), batch.taps[0]["layer"])
     assert {(part.epoch, part.step, part.view) for part in parts} == {(1, 2, 0)}
+
+
+@pytest.mark.parametrize(("shares", "parts"), [((3, 2), 2), ((4, 0), 1), ((6, 6), 3)])
+def test_every_process_has_as_many_parts(shares: tuple[int, ...], parts: int) -> None:
+    """They wait for each other's gradients."""
+    counts = {len(list(parts_of(replace(batch_of(rows), shares=shares), 3))) for rows in shares}
+    assert counts == {parts}

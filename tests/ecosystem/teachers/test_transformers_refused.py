@@ -18,6 +18,7 @@ from transformers import (
 
 from kdcache.errors import InvalidInputError
 from kdcache.networks.build import build_network
+from kdcache.networks.own_input import known_input
 from kdcache.networks.weights import weights_digest
 from tests.kits.doors import Door
 from tests.kits.tiny_models import vit_config
@@ -102,3 +103,26 @@ def test_other_classes_than_the_data_s_want_a_class_map(door: Door, photos: Path
     assert "--class-map FILE" in message
     wrong = door.refused(*words, "split=train", "--transform", "center", "--workers", 0, "--labels", "none")
     assert "Input image size (224*224) doesn't match model (32*32)" in wrong
+
+
+def test_kernels_and_broken_files_of_a_folder_are_refused(tmp_path: Path, vit: Path) -> None:
+    folder = tmp_path / "folder"
+    shutil.copytree(vit, folder)
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps({**config, "attn_implementation": "someone/kernel"}))
+    assert "names kernels to be fetched and run (attn_implementation someone/kernel)" in refusal(folder)
+    (folder / "config.json").write_text(json.dumps(config))
+    (folder / "model.safetensors").write_bytes((folder / "model.safetensors").read_bytes()[:100])
+    assert "cannot be loaded" in refusal(folder)
+
+
+@pytest.mark.parametrize("setting", ["do_flip_channel_order", "include_top", "rescale_offset"])
+def test_a_processor_that_does_more_is_refused(tmp_path: Path, vit: Path, setting: str) -> None:
+    """MobileViT wants BGR, EfficientNet normalises twice or from -1: mean and std do not say so."""
+    folder = tmp_path / "folder"
+    shutil.copytree(vit, folder)
+    kinds = {"do_flip_channel_order": "MobileViTImageProcessor"}
+    record = {"image_processor_type": kinds.get(setting, "EfficientNetImageProcessor"), setting: True}
+    (folder / "preprocessor_config.json").write_text(json.dumps(record))
+    with pytest.raises(InvalidInputError, match=rf"asks for .*{setting}.*wrap the network in a file\.py:callable"):
+        known_input(f"transformers:{folder}", {}, "")
