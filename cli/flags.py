@@ -148,7 +148,11 @@ def _metavar(field: FieldInfo) -> str:
         return f"{item},..." if _by_commas(field) else item
     if not options:
         return _item(annotation)
-    return "|".join([*(["X"] if float in arguments else []), *options])
+    return "|".join([*(["X"] if _holds(annotation, float) else []), *options])
+
+
+def _holds(annotation: Any, kind: type) -> bool:
+    return annotation is kind or any(_holds(part, kind) for part in get_args(annotation))
 
 
 def _item(annotation: Any) -> str:

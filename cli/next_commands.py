@@ -18,9 +18,12 @@ def after_extracting(settings: ExtractSettings) -> list[str]:
     """Look at the store, and train a student on it."""
     commands = [shlex.join(["kdcache", "inspect", settings.store, "--rows", "5"])]
     try:
-        identity = Store.open(settings.store).identity
+        store = Store.open(settings.store)
     except KdcacheError:  # another process may have taken it away
         return commands
+    if unfinished := [one.views for one in store.segments if len(one.commits()) < one.layout.blocks]:
+        return [command_line("extract", "store", settings.model_copy(update={"views": unfinished[0]}))]
+    identity = store.identity
     if identity.dataset.sequence > 1:  # a student of tokens is the user's own
         return commands
     channels = len(identity.teacher.mean)

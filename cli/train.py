@@ -59,7 +59,7 @@ def _lines(summary: "TrainSummary") -> dict[str, str]:
         "run": f"{summary.run}, {summary.epochs:,} epochs, {summary.steps:,} steps{before}",
         "loss": f"{summary.loss:.4g}",
         "validation": measures_text(summary.validation, summary.best_accuracy),
-        "time": seconds_text(summary.seconds),
+        "time": seconds_text(summary.seconds) + (" before" if summary.steps == summary.steps_before else ""),
         "weights": summary.weights,
     }
     if summary.selected:  # by epoch in metrics.jsonl

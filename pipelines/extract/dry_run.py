@@ -71,8 +71,12 @@ class Estimate(Record):
 
 def estimate(settings: ExtractSettings, *, progress: Progress = silent) -> Estimate:
     """Run about a thousand rows through the job's own loader and teacher, and extrapolate to the whole extraction."""
-    settings = spelled_out(settings.model_copy(update={"views": spans_to_extract(settings)[-1]}))
+    *first_spans, last_span = spans_to_extract(settings)
+    settings = spelled_out(settings.model_copy(update={"views": last_span}))
     settings, view_notes = with_own_views(settings)
+    if first_spans:
+        spans = ", ".join(map(str, first_spans))
+        view_notes += (f"this is the estimate of views {last_span}; views {spans} lack too, and are not in it",)
     with naming_memory(*BEFORE_BLOCKS), FreshDraws(settings) as fresh:
         job = open_job(settings)
         fresh.begin(job)

@@ -48,12 +48,13 @@ def extract(
     *first_spans, last_span = spans_to_extract(settings)
     settings, stop, notes = spelled_out(settings), stop or StopRequest(), list[str]()
     for span in first_spans:
-        extract_pass(settings.model_copy(update={"views": span}), progress, stop, announce)
-        notes.append(f"views {span} were extracted before these")
+        earlier = extract_pass(settings.model_copy(update={"views": span}), progress, stop, announce)
+        notes.append(f"this call also extracted views {span}: {earlier.rows:,} rows; all else is of {last_span} alone")
+        notes += [f"views {span}: {note}" for note in earlier.notes]
     if "views" in settings.model_fields_set and settings.views.is_count and settings.views.stop < last_span.stop:
         notes.append(f"--views {settings.views.stop}: the store has views {last_span} already")
     summary = extract_pass(settings.model_copy(update={"views": last_span}), progress, stop, announce)
-    return summary.model_copy(update={"notes": (*summary.notes, *notes)})
+    return summary.model_copy(update={"notes": tuple(dict.fromkeys((*summary.notes, *notes)))})
 
 
 def extract_pass(
