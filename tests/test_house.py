@@ -172,10 +172,10 @@ def test_dask_is_imported_where_it_is_used() -> None:
 def test_the_command_line_runs_from_anywhere(tmp_path: Path) -> None:
     (tmp_path / "cli.py").write_text("raise SystemExit('the user has a module called cli')\n")
     (tmp_path / "pipelines.py").write_text("raise SystemExit('the user has a module called pipelines')\n")
-    version = importlib.metadata.version("kdcache")
+    versions = {found.version for found in importlib.metadata.distributions(name="kdcache")}
     line = [sys.executable, "-m", "kdcache", "--version"]
     done = subprocess.run(line, cwd=tmp_path, capture_output=True, text=True, check=False)
-    assert (done.returncode, done.stdout.strip(), done.stderr) == (0, version, "")
+    assert (done.returncode, done.stdout.strip() in versions, done.stderr) == (0, True, "")
 
 
 def test_every_command_has_a_module_and_is_documented() -> None:
