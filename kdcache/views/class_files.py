@@ -4,6 +4,8 @@ A word is the name of its class, or its synset: `class_names=FILE` lists a class
 LOC_synset_mapping.txt does, or is the devkit's meta.mat, which alone tells the order of the devkit's numbers.
 """
 
+import csv
+import io
 import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -17,6 +19,7 @@ from kdcache.errors import InvalidInputError
 from kdcache.views.label_numbers import NONE, Labels, class_number, listed, shown_label
 
 SYNSET = re.compile(r"(n\d{8})\s*(.*)")
+PREDICTION = re.compile(r"(n\d{8})\s.*")  # of Kaggle's LOC_val_solution.csv: a synset and boxes
 DEVKIT = (
     "the devkit's ground truth counts from 1 in an order of its own: give its meta.mat as class_names=FILE, or a file "
     "of labels that counts from 0"
@@ -45,7 +48,7 @@ def read_class_names(file: str) -> ClassNames | None:
     path = Path(file).expanduser()
     if path.suffix == ".mat":
         return _of_devkit(path)
-    lines = _lines(path, "class_names")
+    lines = [line.strip() for line in _text(path, "class_names").splitlines() if line.strip()]
     matches = [SYNSET.fullmatch(line) for line in lines]
     synsets = [match[1] for match in matches if match]
     if len(synsets) == len(lines):
@@ -84,37 +87,48 @@ def _of_devkit(path: Path) -> ClassNames:
     return ClassNames(tuple(_with_word(synset, words) for synset, words, _ in rows), numbers, path.name)
 
 
-def _lines(path: Path, argument: str) -> list[str]:
-    """The lines of a text file that are not blank. Raises InvalidInputError where there are none."""
+def _text(path: Path, argument: str) -> str:
+    """The text of a file that is not blank. Raises InvalidInputError."""
     try:
         text = path.read_text("utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
         raise InvalidInputError(
             f"{argument}: {path} cannot be read ({error}); give a text file, a line each"
         ) from error
-    lines = [line.strip() for line in text.splitlines() if line.strip()]
-    if not lines:
+    if not text.strip():
         raise InvalidInputError(f"{argument}: {path} has no line")
-    return lines
+    return text
+
+
+def _label_rows(path: Path) -> list[tuple[int, list[str]]]:
+    """Line number and fields of each row of a file of labels: those of a .csv, or else the first word of a line and
+    its rest. Raises InvalidInputError."""
+    text = _text(path, "labels")
+    if path.suffix.lower() == ".csv":
+        reader = csv.reader(io.StringIO(text, newline=""), skipinitialspace=True)
+        try:
+            rows = [(reader.line_num, row) for row in reader]
+        except csv.Error as error:
+            raise InvalidInputError(f"labels: {path}, line {reader.line_num}, is no row of a .csv ({error})") from error
+    else:
+        rows = [(number, line.split(None, 1)) for number, line in enumerate(text.splitlines(), start=1)]
+    return [(number, [field.strip() for field in row]) for number, row in rows if any(map(str.strip, row))]
 
 
 def read_labels(file: str, names: Sequence[str]) -> list[str]:
-    """The label of each image file from `labels=FILE`: a word a line in the order of these sorted names, or lines (or
-    rows of a .csv) of an image and its label, of which the first word counts. Raises InvalidInputError."""
+    """The label of each image file from `labels=FILE`: a word a line in the order of these sorted names, or lines of an
+    image and its label, or a .csv whose first two columns these are. Raises InvalidInputError, also for an image with
+    two labels."""
     path = Path(file).expanduser()
-    lines = _lines(path, "labels")
-    separator = "," if path.suffix == ".csv" else None
-    rows = [[part.strip() for part in line.split(separator, 1)] for line in lines]
-    stems = {Path(name).stem: name for name in names}
-    pairs = {_stem(row[0], stems): row[1].split()[0] for row in rows if len(row) > 1 and row[1]}
-    known = {stems[stem]: label for stem, label in pairs.items() if stem in stems}
-    if not known and all(len(row) == 1 for row in rows):
+    rows = _label_rows(path)
+    known = _labels_of_images(path, rows, names)
+    if not known and all(len(row) == 1 for _, row in rows):
         if len(rows) != len(names):
             raise InvalidInputError(
                 f"labels: {path} has {len(rows):,} lines for {len(names):,} images; give one a line, in the order of "
                 "their sorted names, or lines of an image and its label"
             )
-        return [row[0] for row in rows]
+        return [row[0] for _, row in rows]
     if missing := [name for name in names if name not in known]:
         raise InvalidInputError(
             f"labels: {path} has no label for {len(missing):,} of {len(names):,} images ({listed(missing)}); give a "
@@ -123,9 +137,26 @@ def read_labels(file: str, names: Sequence[str]) -> list[str]:
     return [known[name] for name in names]
 
 
-def _stem(text: str, stems: Mapping[str, str]) -> str:
-    """The image that a line names, with or without folders and suffix."""
-    return text if text in stems else Path(text).stem
+def _labels_of_images(path: Path, rows: Sequence[tuple[int, list[str]]], names: Sequence[str]) -> dict[str, str]:
+    """The labels that rows of an image and its label give to these images, which they name with or without folders and
+    suffix. Raises InvalidInputError for two labels of one image."""
+    images = {**{Path(name).stem: name for name in names}, **{name: name for name in names}}
+    lines: dict[str, int] = {}
+    labels: dict[str, str] = {}
+    for number, row in rows:
+        file = Path(row[0])
+        image = images.get(file.name, images.get(file.stem, ""))
+        if not image or len(row) == 1 or not row[1]:
+            continue
+        match = PREDICTION.fullmatch(row[1])
+        label = match[1] if match else row[1]
+        if labels.setdefault(image, label) != label:
+            raise InvalidInputError(
+                f"labels: {path} has two labels for {image}: {labels[image]!r} in line {lines[image]} and {label!r} in "
+                f"line {number}; leave one"
+            )
+        lines.setdefault(image, number)
+    return labels
 
 
 def class_labels(

@@ -186,8 +186,8 @@ def _require_indexable(samples: Any, name: str) -> None:
         form += ", a stream"
         advice = (
             "; views are drawn by index in any order: unpack the stream into a folder or a list (webdataset:SHARDS "
+            "reads tars)"
         )
-        "reads tars)"
     elif isinstance(samples, torch.utils.data.DataLoader):
         advice = "; return its data set, `.dataset`"
     elif isinstance(samples, Mapping):

@@ -4,7 +4,7 @@ Images are taken encoded, as they lie in the Arrow files, and decoded as `folder
 """
 
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,8 +18,9 @@ from kdcache.errors import InvalidInputError
 from kdcache.views.class_files import class_labels, named_classes
 from kdcache.views.columns import Columns, Noun, column_ids, require_split
 from kdcache.views.decoding import DECODERS, Decoding, decoding_of
+from kdcache.views.dict_rows import LABEL_KEYS
 from kdcache.views.encoded_images import Described, Opening, file_state, read_bytes, spec_name
-from kdcache.views.label_numbers import NONE, Labels
+from kdcache.views.label_numbers import NONE, Labels, listed
 
 HUB_NAME = re.compile(r"[\w.-]+(/[\w.-]+)?")
 DICT, SAVED = "dataset_dict.json", "state.json"  # files of save_to_disk
@@ -114,6 +115,23 @@ def hf_labels(table: Any, column: str, ids: list[str], noun: str) -> tuple[Label
     return class_labels(_values(table, column), ids, named_classes(names) if names else None, noun)
 
 
+def label_column(features: Mapping[str, Any], name: str) -> str:
+    """The column of labels of a data set that a callable returned: "" where a ClassLabel tells it, or else the column
+    of whole numbers that is called as labels are. Raises InvalidInputError."""
+    kinds = {column: _kind(feature) for column, feature in features.items()}
+    if "ClassLabel" in kinds.values():
+        return ""
+    columns = [key for key in LABEL_KEYS if type(features.get(key)).__name__ == "Value"]
+    column = columns[0] if len(columns) == 1 or LABEL_KEYS[0] in columns else ""
+    if column and re.fullmatch(r"u?int\d+", kinds[column]):
+        return column
+    problem = f"column {column!r} holds {kinds[column]}" if column else "no column is known to hold classes"
+    raise InvalidInputError(
+        f"data {name}: {problem}; return data.cast_column({column or 'COLUMN'!r}, ClassLabel(names=[...])), or "
+        f"--labels none uses no label; it has {listed([f'{key} ({kind})' for key, kind in kinds.items()], most=12)}"
+    )
+
+
 def is_encoded(samples: Any) -> bool:
     """True for a data set of `datasets` with a column of images, and without a format or transform of its own."""
     return (
@@ -146,7 +164,7 @@ def _opened(at: Opening, split: str, config: str, download: bool) -> tuple[Any, 
         raise InvalidInputError("data hf needs a folder or the name of a data set: --data hf:FOLDER_OR_NAME")
     if path.is_dir():
         if (path / DICT).is_file():
-            splits = library.load_from_disk(str(path))
+            splits = _checked(library.load_from_disk, str(path), noun=noun)
             return splits[require_split(split, list(splits), noun)], "hf"
         if (path / SAVED).is_file():
             if split:

@@ -13,7 +13,7 @@ SUFFIXES = (".jpg", ".jpeg", ".png", ".ppm", ".bmp", ".pgm", ".tif", ".tiff", ".
 DROPPINGS = {".DS_Store", "Thumbs.db", "desktop.ini"}  # of file managers
 BESIDE = "._"
 TOOLS = {"@eaDir", "__MACOSX", "lost+found", "$RECYCLE.BIN", "System Volume Information"}
-SPLITS = {"train", "training", "val", "valid", "validation", "test", "testing"}
+SPLITS = {"train", "training", "val", "valid", "validation", "dev", "test", "testing", "eval", "evaluation"}
 
 
 @dataclass(frozen=True)

@@ -5,6 +5,7 @@ Rows are read in any order, so the row groups that were unpacked last are kept. 
 """
 
 import json
+import re
 import threading
 from bisect import bisect_right
 from collections import OrderedDict
@@ -84,7 +85,10 @@ class ParquetImages:
         return bisect_right(self._starts, index) - 1
 
     def _read(self, group: int) -> Any:
-        """The bytes of all images of a row group, as an array of pyarrow."""
+        """The bytes of all images of a row group, as they lie in the chunks of pyarrow: joined, those
+        of 2 GiB and more would overflow."""
+        import pyarrow
+
         number, row_group = self._groups[group]
         if number not in self._files:
             self._files[number] = _opened(self.paths[number])
@@ -93,10 +97,16 @@ class ParquetImages:
         self._files.move_to_end(number)
         try:
             column = self._files[number].read_row_group(row_group, columns=[self.column], use_threads=False).column(0)
+        except NotImplementedError as error:  # of structs of 2 GiB and more
+            raise InvalidInputError(
+                f"{self.paths[number]}: row group {row_group} is too large to be read ({error}); write the file with "
+                "row_group_size=100"
+            ) from error
         except (OSError, ValueError) as error:  # pyarrow's own errors are these
             raise InvalidInputError(f"{self.paths[number]}: row group {row_group} cannot be read ({error})") from error
-        values = column.combine_chunks()
-        return values.field("bytes") if _is_struct(values.type) else values
+        if not _is_struct(column.type):
+            return column
+        return pyarrow.chunked_array([chunk.field("bytes") for chunk in column.chunks])
 
 
 def open_parquet(
@@ -152,11 +162,25 @@ def _files(at: Opening, split: str, noun: str) -> list[Path]:
         raise InvalidInputError(f"{noun} is neither a file nor a folder of .parquet files")
     by_split: dict[str, list[Path]] = {}
     for path in paths:
-        words = (path.stem.split("-")[0].split(".")[0], path.parent.name)
-        by_split.setdefault(next((word for word in words if word.lower() in SPLITS), ""), []).append(path)
+        by_split.setdefault(_split_of(path.relative_to(at.path)), []).append(path)
+    unnamed = [str(path.relative_to(at.path)) for path in by_split.get("", ())]
+    if unnamed and len(by_split) > 1:
+        raise InvalidInputError(
+            f"{noun}: the names of {len(unnamed):,} of {len(paths):,} files tell no split ({listed(unnamed)}), beside "
+            f"those of {', '.join(sorted(filter(None, by_split)))}; begin each with its split, such as train-, or move "
+            "them to another folder"
+        )
+    if unnamed:
+        by_split = {at.path.name: paths} if at.path.name.lower() in SPLITS else {}
     if split or len(by_split) > 1:
         return by_split[require_split(split, sorted(by_split), noun)]
     return paths
+
+
+def _split_of(path: Path) -> str:
+    """The split that the path of a file in its folder tells, by a word of its name or by a folder; "" for none."""
+    words = [*re.split(r"[-._ 0-9]+", path.stem), *reversed(path.parts[:-1])]
+    return next((word for word in words if word.lower() in SPLITS), "")
 
 
 def _opened(path: Path) -> Any:

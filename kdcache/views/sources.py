@@ -21,7 +21,7 @@ from kdcache.views.data import Data, UseOfLabels, built_in_data, describe_sample
 from kdcache.views.decoding import Decoding
 from kdcache.views.encoded_images import Opening
 from kdcache.views.folder_source import open_folder
-from kdcache.views.hf_source import describe_hf, is_encoded, open_hf
+from kdcache.views.hf_source import describe_hf, is_encoded, label_column, open_hf
 from kdcache.views.label_numbers import absent_notes, label_notes
 from kdcache.views.parquet_source import open_parquet
 from kdcache.views.source_forms import FORMS, LIST
@@ -87,8 +87,9 @@ def _of_object(samples: Any, name: str, labels: UseOfLabels, progress: Progress)
     if not is_encoded(samples):
         return describe_samples(samples, name, labels=labels, progress=progress)
     noun = Noun(f"data {name}", "return data.select_columns of one column of images and one of labels")
-    columns = {"image": "", "label": "", "id": ""}
-    return encoded_data(describe_hf(samples, name, noun, columns, Decoding(), labelled=labels == "data"))
+    labelled = labels == "data"
+    columns = {"image": "", "label": label_column(samples.features, name) if labelled else "", "id": ""}
+    return encoded_data(describe_hf(samples, name, noun, columns, Decoding(), labelled=labelled))
 
 
 def _made(make: Callable[[Any], Data], open_source: Callable[..., Any]) -> Callable[..., Data]:

@@ -87,8 +87,9 @@ def open_webdataset(
     noun = f"data webdataset:{at.place}"
     paths = shards_of(at.place)
     indexes = TarIndexes(Wanted(str(image), str(label) if at.labelled else "", str(id)))
-    columns = []
+    states, columns = [], []
     for number, path in enumerate(paths, start=1):
+        states.append(file_state(path))  # before it is read, so that one that is replaced meanwhile is noticed
         columns.append(indexes.of(path))
         at.progress("indexing shards", number, len(paths))
     ids = [name for index in columns for name in index.ids]
@@ -98,7 +99,7 @@ def open_webdataset(
         labels, names = class_labels(values, ids, read_class_names(class_names), noun)
     source = TarImages(
         paths,
-        [file_state(path) for path in paths],
+        states,
         np.repeat(np.arange(len(paths), dtype=np.int32), [len(index.keys) for index in columns]),
         np.array([offset for index in columns for offset in index.offsets], dtype=np.int64),
         np.array([size for index in columns for size in index.sizes], dtype=np.int64),

@@ -115,3 +115,61 @@ def test_words_are_classes_sorted_and_numbers_count_from_0() -> None:
     assert class_labels(["2", 0, -1], ids, None, "data x")[0].tolist() == [2, 0, -1]
     with pytest.raises(InvalidInputError, match=r"data x: sample 1 \(b\) has label 1.5: it is no whole number"):
         class_labels([0, 1.5, 1], ids, None, "data x")
+
+
+DOGS = ("0.png", "1.png", "2.png", "3.png")
+
+
+@pytest.fixture
+def flat(tmp_path: Path) -> Path:
+    (tmp_path / "flat").mkdir()
+    for number, name in enumerate(DOGS):
+        Image.new("RGB", (8, 8), (20 * number, 0, 0)).save(tmp_path / "flat" / name)
+    return tmp_path / "flat"
+
+
+WHOLE_FIELDS = {
+    "split.csv": "filename,label,split\n0.png,cat,train\n1.png,dog,train\n\n2.png,cat,test\n3.png,dog,test\n",
+    "quoted.csv": '0.png,"dog, small"\n1.png, "cat"\n2.png,"dog, small"\n3.png,cat\n',
+    "words.csv": "0.png,Great Dane\n1.png,Great Pyrenees\n2.png,Great Dane\n3.png,Great Pyrenees\n",
+    "words.txt": "0.png Great Dane\n1.png\tGreat Pyrenees\na/2.png Great Dane\n3  Great Pyrenees\n3 Great Pyrenees\n",
+}
+
+
+@pytest.mark.parametrize(
+    ("file", "names", "labels"),
+    [
+        ("split.csv", ("cat", "dog"), [0, 1, 0, 1]),
+        ("quoted.csv", ("cat", "dog, small"), [1, 0, 1, 0]),
+        ("words.csv", ("Great Dane", "Great Pyrenees"), [0, 1, 0, 1]),
+        ("words.txt", ("Great Dane", "Great Pyrenees"), [0, 1, 0, 1]),
+    ],
+)
+def test_a_label_is_its_whole_field_and_no_other(
+    flat: Path, file: str, names: tuple[str, ...], labels: list[int]
+) -> None:
+    (flat.parent / file).write_text(WHOLE_FIELDS[file])
+    data = open_data(f"folder:{flat}", {"labels": str(flat.parent / file)})
+    assert (data.class_names, data.labels.tolist()) == (names, labels)
+
+
+@pytest.mark.parametrize(
+    ("file", "lines", "message"),
+    [
+        ("a.csv", "0.png,cat\n\n0.png,dog\n", r"two labels for 0.png: 'cat' in line 1 and 'dog' in line 3; leave one"),
+        ("a.txt", "catA/0.png cat\ncatB/0.png dog\n", r"two labels for 0.png: 'cat' in line 1 and 'dog' in line 2"),
+        ("a.txt", f"0 {SYNSETS[0]} 1 2\n0 {SYNSETS[0]} 3\n0 {SYNSETS[1]} 1\n", f"'{SYNSETS[0]}' in line 1 .* line 3"),
+    ],
+)
+def test_two_labels_of_one_image_are_refused(flat: Path, file: str, lines: str, message: str) -> None:
+    rest = "".join(f"{name}{',' if file.endswith('csv') else ' '}cat\n" for name in DOGS[1:])
+    (flat.parent / file).write_text(lines + rest)
+    with pytest.raises(InvalidInputError, match=message):
+        open_data(f"folder:{flat}", {"labels": str(flat.parent / file)})
+
+
+def test_images_that_differ_in_their_suffix_alone_are_labelled_by_their_whole_names(flat: Path) -> None:
+    Image.new("RGB", (8, 8)).save(flat / "0.jpg")
+    (flat.parent / "labels.txt").write_text("0.jpg dog\n" + "".join(f"{name} cat\n" for name in DOGS))
+    data = open_data(f"folder:{flat}", {"labels": str(flat.parent / "labels.txt")})
+    assert (list(data.ids), data.labels.tolist()) == (["0.jpg", *DOGS], [1, 0, 0, 0, 0])

@@ -219,7 +219,7 @@ class Bare(torch.utils.data.Dataset[Any]):
 @pytest.mark.parametrize(
     ("samples", "message"),
     [
-        (Stream(), "is a Stream, a stream; it must have a length and be indexable"),
+        (Stream(), r"is a Stream, a stream; it must have a length and be indexable.*\(webdataset:SHARDS reads tars\)$"),
         (Bare(), "is a Bare without __getitem__"),
         ({"train": [1], "test": [2]}, "is a dict with train, test; .*return one of its data sets"),
     ],
