@@ -30,7 +30,7 @@ def test_what_was_compiled_without_taps_is_not_taken_with_them(stage: Stage, tmp
     extract(stage.asked(store, views="1", keep=("features",)))
     settings = {"store": (str(store),), "student_set": {"width": 4}, "lr": 0.02}
     trained(tmp_path / "kd", **settings, compile=True)
-    crd = {**settings, "objective": "crd", "set": {"negatives": 16}}
+    crd = {**settings, "objective": "crd", "set": {"negatives": 16}, "temperature": None}
     plain, compiled = (trained(tmp_path / f"crd {way}", **crd, compile=way) for way in (False, True))
     assert distance(plain, compiled) < 0.1
 
