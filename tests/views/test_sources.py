@@ -262,7 +262,7 @@ def empty():
 def test_a_user_s_own_data_set(tmp_path: Path) -> None:
     (tmp_path / "mine.py").write_text(MINE)
     data = open_data(f"{tmp_path}/mine.py:Mine", {"rows": 5, "limit": 4})
-    assert (len(data), data.name, data.class_names) == (4, "mine.py:Mine", ("a", "b"))
+    assert (len(data), data.name, data.class_names) == (4, "mine.py:Mine limit=4", ("a", "b"))
     assert data.labels.tolist() == [0, -1, 0, 1]
     assert list(data.ids) == ["0", "1", "2", "3"]
     for name, message in [("nothing", "is a int; it must have a length"), ("empty", "has no samples")]:
