@@ -55,8 +55,8 @@ def program() -> str:
     started = sys.argv[0]
     if Path(started).name != "kdcache":
         return f"{shlex.quote(sys.executable)} -m kdcache"
-    found = shutil.which("kdcache")
-    if found is not None and os.path.exists(started) and os.path.samefile(found, started):
+    installed = shutil.which("kdcache")
+    if installed is not None and os.path.exists(started) and os.path.samefile(installed, started):
         return "kdcache"
     return shlex.quote(started)
 

@@ -78,8 +78,8 @@ def list_taps(settings: TapsSettings, *, progress: Progress = silent) -> Layers:
 def _images(settings: TapsSettings, progress: Progress) -> Tensor:
     """Two prepared images: of the data set's first view, or noise of the size that the settings name."""
     if not settings.data:
-        own = None if settings.size else known_input(settings.network, settings.teacher_set, settings.weights)
-        height, width = own.sizes[0] if own is not None and own.sizes else (settings.size or SIDE,) * 2
+        wanted = None if settings.size else known_input(settings.network, settings.teacher_set, settings.weights)
+        height, width = wanted.sizes[0] if wanted is not None and wanted.sizes else (settings.size or SIDE,) * 2
         return torch.randn(2, settings.channels, height, width)
     data = open_data(settings.data, settings.data_set, progress=progress)
     transform, plan = open_plan(settings.transform, settings.transform_set, mix="none", mix_alpha=1.0, seed=0)

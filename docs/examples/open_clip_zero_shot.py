@@ -31,15 +31,19 @@ class ZeroShot(nn.Module):
         self.visual, self.class_names = clip.visual, tuple(class_names)  # classes are matched with the data's by name
         self.head = nn.Linear(text_features.shape[1], len(text_features), bias=False)
         self.head.weight.data = text_features * clip.logit_scale.detach().exp()
-        own = open_clip.get_model_preprocess_cfg(clip)
-        height, width = own["size"] if isinstance(own["size"], tuple | list) else (own["size"],) * 2
+        preprocessing = open_clip.get_model_preprocess_cfg(clip)
+        height, width = (
+            preprocessing["size"] if isinstance(preprocessing["size"], tuple | list) else (preprocessing["size"],) * 2
+        )
         self.pretrained_cfg = {  # of timm's form: what the images must look like
-            "mean": tuple(own["mean"]),
-            "std": tuple(own["std"]),
+            "mean": tuple(preprocessing["mean"]),
+            "std": tuple(preprocessing["std"]),
             "input_size": (3, height, width),
-            "interpolation": own["interpolation"],
+            "interpolation": preprocessing["interpolation"],
             "crop_pct": 1.0,
-            "crop_mode": {"shortest": "center", "longest": "border"}.get(own["resize_mode"], own["resize_mode"]),
+            "crop_mode": {"shortest": "center", "longest": "border"}.get(
+                preprocessing["resize_mode"], preprocessing["resize_mode"]
+            ),
         }
 
     def forward(self, images: Tensor) -> Tensor:

@@ -192,8 +192,8 @@ def _require_whole(network: nn.Module, fresh: set[str], *, spec: str, noun: str,
     """Raises InvalidInputError where tensors were not loaded: any of a teacher, any but the classifier's of a
     student."""
     head = find_head(network)
-    own = {name for name, module in network.named_modules() if module is head}
-    lacking = sorted(name for name in fresh if noun == "teacher" or name.rpartition(".")[0] not in own)
+    heads = {name for name, module in network.named_modules() if module is head}
+    lacking = sorted(name for name in fresh if noun == "teacher" or name.rpartition(".")[0] not in heads)
     if lacking:
         some = ", ".join(lacking[:3])
         advice = "one that was fine-tuned to the task, with its classifier" if noun == "teacher" else "a whole one"

@@ -53,11 +53,12 @@ class DataParallel:
 
         The sum of the parts, over processes too, is the mean over the whole batch's rows.
         """
-        within = 1.0 if batch is whole else _weight(batch) / _weight(whole)
         if self.ranks.alone:
-            loss: Tensor = self.objective(outputs, batch) * within
+            loss: Tensor = self.objective(outputs, batch)
+            loss = loss if batch is whole else loss * (_weight(batch) / _weight(whole))
             return loss, loss.detach()
-        share = self._share(whole) * within
+        share = self._share(whole)
+        share = share if batch is whole else share * (_weight(batch) / _weight(whole))
         if self.objective.gathers(batch.epoch):
             loss = self.objective(*whole_batch(outputs, batch, self.ranks))
             return loss + self._all_parts(outputs), loss.detach() * share

@@ -17,13 +17,14 @@ def with_own_views(settings: ExtractSettings) -> tuple[ExtractSettings, tuple[st
     views of a store that stands keep theirs."""
     if settings.transform not in SIZED or stored_identity(settings) is not None:
         return settings, ()
-    own = known_input(settings.teacher, settings.teacher_set, settings.weights)
-    chosen = {} if own is None else own_arguments(own, settings.transform, settings.transform_set)
-    if own is None or not chosen:
+    teacher_input = known_input(settings.teacher, settings.teacher_set, settings.weights)
+    if teacher_input is None:
+        return settings, ()
+    if not (chosen := own_arguments(teacher_input, settings.transform, settings.transform_set)):
         return settings, ()
     arguments = {**settings.transform_set, **chosen}
     return settings.model_copy(update={"transform_set": arguments}), (
-        _note(settings.transform, own, chosen, arguments),
+        _note(settings.transform, teacher_input, chosen, arguments),
     )
 
 

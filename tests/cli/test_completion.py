@@ -20,7 +20,7 @@ CASES = {"ext": ("kdcache", "extract"), "--val-tr": ("kdcache train", "--val-tra
 
 
 def shell(name: str, script: str, home: Path) -> str:
-    """What a shell prints, which has kdcache on its PATH."""
+    """The output of a shell that has kdcache on its PATH."""
     if shutil.which(name) is None:
         pytest.skip(f"{name} is not installed")
     program = home / "bin/kdcache"
