@@ -26,8 +26,7 @@ SLOW = {"faults", "processes", "real_data", "benchmarks"}
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    text = "list the slowest tests; fail where one that is not marked slow takes more CPU seconds"
-    parser.addoption("--cpu-limit", type=float, help=text)
+    parser.addoption("--cpu-times", action="store_true", help="list the tests that take the most CPU seconds")
     parser.addoption(
         "--share", default="1/1", help="one of several equal shares of the tests, by their names: 1/2, 2/2"
     )
@@ -40,8 +39,8 @@ def pytest_configure(config: pytest.Config) -> None:
     os.environ["COLUMNS"] = "100"  # consoles read it when they are made, as a test module is imported
     for name in ("FORCE_COLOR", "NO_COLOR", "PY_COLORS", "TTY_COMPATIBLE", "TTY_INTERACTIVE"):
         os.environ.pop(name, None)
-    if (limit := config.getoption("--cpu-limit")) is not None:
-        config.pluginmanager.register(CpuTimes(limit))
+    if config.getoption("--cpu-times"):
+        config.pluginmanager.register(CpuTimes())
 
 
 def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
