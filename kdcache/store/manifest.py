@@ -33,9 +33,10 @@ BLOCK_MIN = 64  # rows: one mixing group
 
 class DatasetIdentity(Record):
     """The data set: its rows, class names, and digests (sha256, hex) over the ordered sample ids, the labels (i32) and
-    the contents of some samples. `sequence` consecutive rows are the tokens of one text; 1 for pictures."""
+    the contents of some samples. `sequence` consecutive rows are the tokens of one text; 1 for pictures. `tokenizer` is
+    the sha256 of the file that made the tokens, where that is known."""
 
-    LATER: ClassVar[tuple[str, ...]] = ("sequence",)
+    LATER: ClassVar[tuple[str, ...]] = ("sequence", "tokenizer")
 
     rows: int = Field(ge=1, le=ROWS_MAX)
     ids: str
@@ -43,6 +44,7 @@ class DatasetIdentity(Record):
     probes: str
     class_names: Annotated[tuple[str, ...], FailFast()] = ()
     sequence: int = Field(default=1, ge=1, le=SEQUENCE_MAX)
+    tokenizer: str = Field(default="", pattern=r"^([0-9a-f]{64})?$")
 
     @model_validator(mode="after")
     def _check_sequence(self) -> Self:

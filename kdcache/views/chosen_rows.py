@@ -16,6 +16,7 @@ from kdcache.base.ranges import SEED_MAX, Range
 from kdcache.errors import InvalidInputError
 from kdcache.views.data_parts import D, listed_indices, part_of
 from kdcache.views.label_numbers import Labels
+from kdcache.views.texts import sequence_of
 
 ARGUMENTS = (
     "rows", "range", "imbalance", "imbalance_order", "imbalance_seed", "groups", "noise", "noise_seed", "limit",
@@ -33,10 +34,17 @@ def chosen_rows(data: D, arguments: Mapping[str, Any], *, classes: int) -> D:
     for helper, name in HELPERS.items():
         if helper in arguments and name not in arguments:
             raise InvalidInputError(f"{helper} is {arguments[helper]!r} and there is no {name}; give {name} too")
+    if (sequence := sequence_of(data.samples)) > 1 and (
+        wrong := sorted({*OF_CLASSES, "imbalance", "noise"} & set(arguments))
+    ):
+        raise InvalidInputError(
+            f"{wrong[0]} is {arguments[wrong[0]]!r}, and the data set holds texts of {sequence} tokens, whose labels "
+            "are their own tokens; choose texts by rows, range or limit"
+        )
     if "rows" in arguments:
         data = part_of(data, listed_indices(str(arguments["rows"]), data.ids))
     if "range" in arguments:
-        data = part_of(data, _range(arguments["range"], len(data)))
+        data = part_of(data, _range(arguments["range"], len(data.ids)))
     if "imbalance" in arguments:
         order = _class_order(arguments.get("imbalance_order"), classes)
         seed = _seed(arguments, "imbalance_seed")
@@ -122,9 +130,12 @@ def _range(value: Any, rows: int) -> IntArray:
 
 
 def _limited(data: D, limit: Any) -> D:
-    if not isinstance(limit, int) or isinstance(limit, bool) or not 1 <= limit <= len(data):
+    count = len(data.ids)
+    if not isinstance(limit, int) or isinstance(limit, bool) or not 1 <= limit <= count:
         problem = "" if isinstance(limit, int) and not isinstance(limit, bool) else ": limit must be a whole number"
-        raise InvalidInputError(f"limit is {limit!r}{problem}; the data set has {len(data)} samples")
+        raise InvalidInputError(f"limit is {limit!r}{problem}; the data set has {count} samples")
+    if sequence_of(data.samples) > 1:
+        return part_of(data, np.arange(limit))
     return replace(data, ids=data.ids[:limit], labels=data.labels[:limit])  # type: ignore[type-var]
 
 

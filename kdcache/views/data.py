@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from kdcache.base.arrays import values_digest
+from kdcache.base.arrays import Array, values_digest
 from kdcache.base.progress import Progress, silent
 from kdcache.base.user_code import exception_text
 from kdcache.errors import InvalidInputError
@@ -29,6 +29,7 @@ from kdcache.views.label_numbers import NONE
 from kdcache.views.labelled_rows import LabelledRows
 from kdcache.views.own_labels import OwnLabels
 from kdcache.views.reading import read_probe
+from kdcache.views.texts import NO_VOCABULARY, Texts, Vocabulary, require_sequence, require_tokens, sequence_of
 
 PEEKED = 8  # rows of which one must be readable to tell their form
 PROBES = 64  # samples whose contents enter the identity, evenly spaced
@@ -41,7 +42,8 @@ class Data:
     """A data set: its samples, and their `ids` and `labels` [N] i32 in dataset order.
 
     `probe(i)` gives the contents of sample i as bytes; `name` is the spec without this machine's folders; `decoder` is
-    the library that makes pixels of files; `notes` are for the user.
+    the library that makes pixels of files; `notes` are for the user. Of texts each sample has S labels, one a token,
+    and there are S rows for each id; `vocabulary` says what the tokens may be.
     """
 
     samples: Samples
@@ -52,14 +54,21 @@ class Data:
     name: str
     decoder: str = "none"
     notes: tuple[str, ...] = ()
+    vocabulary: Vocabulary = NO_VOCABULARY
 
     def __len__(self) -> int:
         return len(self.labels)
 
     @property
+    def sequence(self) -> int:
+        """The tokens S of each sample; 1 for pictures."""
+        return sequence_of(self.samples)
+
+    @property
     def classes(self) -> int:
-        """Classes by name, or else one more than the largest label; 0 where nothing is labelled."""
-        return len(self.class_names) or int(self.labels.max(initial=-1)) + 1
+        """Classes by name, tokens of the vocabulary, or else one more than the largest label; 0 where nothing is
+        labelled."""
+        return len(self.class_names) or self.vocabulary.size or int(self.labels.max(initial=-1)) + 1
 
     @property
     def is_labelled(self) -> bool:
@@ -76,17 +85,46 @@ class Data:
 
     @cached_property
     def _identity(self) -> DatasetIdentity:
-        rows = len(self)
+        count = len(self.ids)
         contents = hashlib.sha256()
-        for index in np.unique(np.linspace(0, rows - 1, min(PROBES, rows)).astype(int)).tolist():
+        for index in np.unique(np.linspace(0, count - 1, min(PROBES, count)).astype(int)).tolist():
             contents.update(hashlib.sha256(read_probe(self, index, self.ids[index])).digest())
         return DatasetIdentity(
-            rows=rows,
+            rows=len(self),
             ids=ids_digest(self.ids),
             labels=values_digest(self.labels),
             probes=contents.hexdigest(),
             class_names=self.class_names,
+            sequence=self.sequence,
+            tokenizer=self.vocabulary.tokenizer,
         )
+
+
+def text_data(
+    tokens: Array,
+    labels: Array,
+    ids: Sequence[str],
+    name: str,
+    *,
+    vocabulary: Vocabulary = NO_VOCABULARY,
+    notes: tuple[str, ...] = (),
+) -> Data:
+    """The data set of texts: `tokens` [Q, S] and `labels` [Q, S] are ids, of the token after each, -1 where that does
+    not count; `ids` [Q] name the texts. Raises InvalidInputError for ids out of range, for an S that is no power of
+    two, and where nothing counts."""
+    require_sequence(int(tokens.shape[1]), name)
+    require_tokens(tokens, labels, ids, name, vocabulary)
+    samples = Texts(tokens)
+    return Data(
+        samples=samples,
+        ids=ids,
+        labels=np.ascontiguousarray(labels, dtype=np.int32).reshape(-1),
+        class_names=(),
+        probe=samples.content,
+        name=name,
+        notes=(*id_notes(ids), *notes),
+        vocabulary=vocabulary,
+    )
 
 
 def built_in_data(built_in: BuiltIn) -> Data:

@@ -15,6 +15,7 @@ import numpy.typing as npt
 from kdcache.base.arrays import IntArray
 from kdcache.errors import InvalidInputError, SampleError
 from kdcache.views.source_samples import decoder_of, readers_of, state_of
+from kdcache.views.texts import rows_of_texts, sequence_of
 
 SHOWN = 8  # ids that a message lists
 UTF_16 = (b"\xff\xfe", b"\xfe\xff")  # how some shells begin a file that they write
@@ -88,6 +89,10 @@ class SomeSamples:
     def readers(self) -> int:
         return readers_of(self.samples)
 
+    @property
+    def sequence(self) -> int:
+        return sequence_of(self.samples)
+
     def state(self, indices: IntArray) -> Iterable[str] | None:
         """Texts that change with these samples, see `SourceSamples`."""
         return state_of(self.samples, self.indices[indices])
@@ -103,7 +108,8 @@ def ids_digest(ids: Iterable[str]) -> str:
 
 def part_of(data: D, indices: IntArray) -> D:
     """The data set of the samples at `indices` [n], in that order; its indices count from 0."""
-    labels, ids = data.labels[indices], [data.ids[index] for index in indices.tolist()]
+    rows = rows_of_texts(indices, sequence_of(data.samples))
+    labels, ids = data.labels[rows], [data.ids[index] for index in indices.tolist()]
     samples = SomeSamples(data.samples, indices)
     probe = data.probe
     return replace(data, samples=samples, ids=ids, labels=labels, probe=lambda i: probe(int(indices[i])))  # type: ignore[type-var]

@@ -5,7 +5,6 @@ Rows are read in any order, so the row groups that were unpacked last are kept. 
 """
 
 import json
-import re
 import threading
 from bisect import bisect_right
 from collections import OrderedDict
@@ -19,11 +18,11 @@ import numpy as np
 from kdcache.base.arrays import IntArray
 from kdcache.errors import InvalidInputError
 from kdcache.views.class_files import class_labels, named_classes, read_class_names
-from kdcache.views.columns import Columns, Noun, column_ids, require_split
+from kdcache.views.columns import Columns, Noun, column_ids
 from kdcache.views.decoding import DECODERS, decoding_of
 from kdcache.views.encoded_images import Described, Opening, file_state, spec_name
-from kdcache.views.image_folder import SPLITS
 from kdcache.views.label_numbers import NONE, listed
+from kdcache.views.parquet_files import files_of, opened
 
 GROUPS_BYTES = 256 * 2**20  # of row groups that a process keeps unpacked
 OPEN_FILES = 32
@@ -91,7 +90,7 @@ class ParquetImages:
 
         number, row_group = self._groups[group]
         if number not in self._files:
-            self._files[number] = _opened(self.paths[number])
+            self._files[number] = opened(self.paths[number])
             while len(self._files) > OPEN_FILES:
                 self._files.popitem(last=False)[1].close()
         self._files.move_to_end(number)
@@ -124,8 +123,8 @@ def open_parquet(
     in the schema tells them otherwise. Raises InvalidInputError."""
     decoding = decoding_of("parquet", decoder, max_pixels)
     noun = f"data parquet:{at.place}"
-    paths = _files(at, str(split), noun)
-    files = [_opened(path) for path in paths]
+    paths = files_of(at, str(split), noun)
+    files = [opened(path) for path in paths]
     schema, features = files[0].schema_arrow, _features(files[0].schema_arrow)
     kinds = {field.name: _kind(field, features) for field in schema}
     chosen = Columns(kinds, Noun(noun, "name it by --data-set {argument}={column}"), "column")
@@ -147,55 +146,6 @@ def open_parquet(
     arguments: dict[str, Any] = {"column": column, "label": label, "id": id, "split": split}
     name = spec_name("parquet", **arguments, class_names=class_names and Path(class_names))
     return Described(ParquetImages(paths, rows, column), decoding, ids, labels, names, name, notes)
-
-
-def _files(at: Opening, split: str, noun: str) -> list[Path]:
-    """The files of a place, of a split where they have some. Raises InvalidInputError."""
-    if at.path.is_file():
-        return [at.path]
-    paths = sorted(
-        path
-        for path in at.path.rglob("*.parquet")
-        if not any(part.startswith(".") for part in path.relative_to(at.path).parts)
-    )
-    if not paths:
-        raise InvalidInputError(f"{noun} is neither a file nor a folder of .parquet files")
-    by_split: dict[str, list[Path]] = {}
-    for path in paths:
-        by_split.setdefault(_split_of(path.relative_to(at.path)), []).append(path)
-    unnamed = [str(path.relative_to(at.path)) for path in by_split.get("", ())]
-    if unnamed and len(by_split) > 1:
-        raise InvalidInputError(
-            f"{noun}: the names of {len(unnamed):,} of {len(paths):,} files tell no split ({listed(unnamed)}), beside "
-            f"those of {', '.join(sorted(filter(None, by_split)))}; begin each with its split, such as train-, or move "
-            "them to another folder"
-        )
-    if unnamed:
-        by_split = {at.path.name: paths} if at.path.name.lower() in SPLITS else {}
-    if split or len(by_split) > 1:
-        return by_split[require_split(split, sorted(by_split), noun)]
-    return paths
-
-
-def _split_of(path: Path) -> str:
-    """The split that the path of a file in its folder tells, by a word of its name or by a folder; "" for none."""
-    words = [*re.split(r"[-._ 0-9]+", path.stem), *reversed(path.parts[:-1])]
-    return next((word for word in words if word.lower() in SPLITS), "")
-
-
-def _opened(path: Path) -> Any:
-    """A file of pyarrow, open. Raises InvalidInputError, which names it."""
-    try:
-        import pyarrow.parquet as parquet
-    except ImportError as error:
-        raise InvalidInputError(
-            f"data parquet: is read by pyarrow, which cannot be imported ({error}); pip install 'kdcache[parquet]'"
-        ) from error
-    try:
-        open_file: Any = parquet.ParquetFile
-        return open_file(path, memory_map=True)
-    except (OSError, ValueError) as error:
-        raise InvalidInputError(f"{path} is no parquet file that can be read ({error})") from error
 
 
 def _features(schema: Any) -> Mapping[str, Any]:

@@ -37,6 +37,7 @@ FORMS = {
     "folder": Form("folder:PATH", "folder:PATH with split=NAME is PATH/NAME", _of_split),
     "hf": Form("hf:FOLDER_OR_NAME"),
     "parquet": Form("parquet:FILE_OR_FOLDER"),
+    "text": Form("text:PATH", "it takes tokenizer=FILE.json"),
     "webdataset": Form("webdataset:SHARDS"),
     "torchvision": Form("torchvision:NAME", folder=_of_root),
 }

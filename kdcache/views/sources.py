@@ -24,7 +24,10 @@ from kdcache.views.folder_source import open_folder
 from kdcache.views.hf_source import describe_hf, is_encoded, label_column, open_hf
 from kdcache.views.label_numbers import absent_notes, label_notes
 from kdcache.views.parquet_source import open_parquet
+from kdcache.views.parquet_tokens import holds_tokens, open_parquet_tokens
 from kdcache.views.source_forms import FORMS, LIST
+from kdcache.views.text_source import open_text
+from kdcache.views.token_rows import data_of_object, is_texts
 from kdcache.views.webdataset_source import open_webdataset
 
 
@@ -41,8 +44,10 @@ def open_data(
     choice = {name: given[name] for name in ARGUMENTS if given.get(name) is not None and name not in arguments}
     kind, _, place = spec.partition(":")
     if kind in KINDS:
-        _require_known(kind, arguments)
-        data = KINDS[kind](Opening(place, labels == "data", progress), **arguments)
+        at = Opening(place, labels == "data", progress)
+        open_kind = KINDS[kind] if kind != "parquet" else _parquet(at, arguments)
+        _require_known(kind, open_kind, arguments)
+        data = open_kind(at, **arguments)
     elif ":" in spec:
         samples = call(load_callable(spec, "data"), arguments, f"data {spec}")
         data = _of_object(samples, portable_name(spec), labels, progress)
@@ -68,9 +73,9 @@ def of_whole(spec: str, arguments: dict[str, Any], *, keep: Collection[str] = ()
     return {name: value for name, value in arguments.items() if name not in choosing}
 
 
-def _require_known(kind: str, arguments: dict[str, Any]) -> None:
+def _require_known(kind: str, open_kind: Callable[..., Data], arguments: dict[str, Any]) -> None:
     """Raises InvalidInputError for arguments that a kind of data set does not take, and lists those that it takes."""
-    parameters = inspect.signature(KINDS[kind]).parameters.values()
+    parameters = inspect.signature(open_kind).parameters.values()
     known = [parameter.name for parameter in parameters if parameter.kind is parameter.KEYWORD_ONLY]
     unknown = arguments.keys() - known
     if unknown and not any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters):
@@ -84,6 +89,10 @@ def _require_known(kind: str, arguments: dict[str, Any]) -> None:
 
 def _of_object(samples: Any, name: str, labels: UseOfLabels, progress: Progress) -> Data:
     """The data set of an object that a user's callable returned."""
+    if is_texts(samples):
+        if labels == "none":
+            raise InvalidInputError(f"data {name}: the labels of texts are their own tokens; leave out --labels none")
+        return data_of_object(samples, name)
     if not is_encoded(samples):
         return describe_samples(samples, name, labels=labels, progress=progress)
     noun = Noun(f"data {name}", "return data.select_columns of one column of images and one of labels")
@@ -100,6 +109,12 @@ def _made(make: Callable[[Any], Data], open_source: Callable[..., Any]) -> Calla
         return make(open_source(at, **arguments))
 
     return open_kind
+
+
+def _parquet(at: Opening, arguments: dict[str, Any]) -> Callable[..., Data]:
+    """The function that opens what a parquet file holds: texts, or encoded images."""
+    is_of_texts = holds_tokens(at, str(arguments.get("column", "")), str(arguments.get("split", "")))
+    return open_parquet_tokens if is_of_texts else KINDS["parquet"]
 
 
 def _torchvision(at: Opening, **arguments: Any) -> Data:
@@ -124,6 +139,7 @@ KINDS: dict[str, Callable[..., Data]] = {
     "folder": _made(encoded_data, open_folder),
     "hf": _made(encoded_data, open_hf),
     "parquet": _made(encoded_data, open_parquet),
+    "text": open_text,
     "webdataset": _made(encoded_data, open_webdataset),
     "torchvision": _torchvision,
 }

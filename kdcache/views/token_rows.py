@@ -1,0 +1,159 @@
+"""Rows of token ids become texts: those of a column of parquet, of a data set of Hugging Face, or of an object of one's
+own.
+
+Rows of any length are cut into texts of S tokens; what a text has less than S is padding, which counts nowhere.
+
+Shape letters: R rows, M tokens of all rows, Q texts, S tokens of a text.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from kdcache.base.arrays import Array, IntArray
+from kdcache.base.limits import SEQUENCE_MAX
+from kdcache.errors import InvalidInputError
+from kdcache.views.data import Data, text_data
+from kdcache.views.label_numbers import NONE
+from kdcache.views.texts import IGNORED, Vocabulary, next_tokens, require_sequence
+
+IDS, LABELS, MASK = "input_ids", "labels", "attention_mask"
+"""The columns of token ids as other libraries name them; of labels, which stand at their own token, -100 where it does
+not count; and of a mask, 0 for padding."""
+
+
+@dataclass(frozen=True)
+class TokenRows:
+    """Rows of tokens, one after the other: `values` [M], of row r those from `offsets`[r] to `offsets`[r + 1], and
+    `counts` [M], true where a token may be a label."""
+
+    values: Array
+    offsets: IntArray
+    counts: npt.NDArray[np.bool_]
+
+    @classmethod
+    def of(cls, rows: Sequence[Any], name: str, labels: Sequence[Any] = (), masks: Sequence[Any] = ()) -> "TokenRows":
+        """The rows of lists of ids, with lists of labels and of masks where there are some. Raises
+        InvalidInputError."""
+        lengths = [len(row) for row in rows]
+        offsets = np.concatenate([[0], np.cumsum(lengths, dtype=np.int64)])
+        values = _joined(rows, name, "ids")
+        counts = np.ones(len(values), dtype=bool)
+        for noun, lists, absent in (("labels", labels, IGNORED), ("mask", masks, 0)):
+            if not len(lists):
+                continue
+            if wrong := [
+                row for row, (entry, length) in enumerate(zip(lists, lengths, strict=True)) if len(entry) != length
+            ]:
+                row = wrong[0]
+                raise InvalidInputError(
+                    f"data {name}: row {row} has {lengths[row]} ids and {len(lists[row])} {noun}; give one for each"
+                )
+            given = _joined(lists, name, noun)
+            counts &= given != absent
+            if noun == "labels" and (other := np.flatnonzero((given != values) & counts)).size:
+                row = int(np.searchsorted(offsets, other[0], side="right")) - 1
+                raise InvalidInputError(
+                    f"data {name}: row {row} has label {int(given[other[0]])} where its token is {int(values[other[0]])}"
+                    f"; labels stand at their own token, {IGNORED} where it does not count"
+                )
+        return cls(values, offsets, counts)
+
+    def texts(self, sequence: int) -> tuple[Array, npt.NDArray[np.int32], list[tuple[int, int]]]:
+        """Tokens [Q, S] and labels [Q, S] of the texts, and for each its row and the first token there. The last token
+        of a row has no label."""
+        lengths = np.diff(self.offsets)
+        if (lengths == sequence).all():
+            tokens = self.values.reshape(-1, sequence)
+            return tokens, next_tokens(tokens, self.counts.reshape(-1, sequence)), [(r, 0) for r in range(len(lengths))]
+        following = np.where(np.append(self.counts[1:], False), np.append(self.values[1:], NONE), NONE)
+        following[self.offsets[1:][lengths > 0] - 1] = NONE
+        starts = [(row, start) for row, n in enumerate(lengths.tolist()) for start in range(0, n, sequence)]
+        tokens = np.zeros((len(starts), sequence), dtype=np.int32)
+        labels = np.full((len(starts), sequence), NONE, dtype=np.int32)
+        for text, (row, start) in enumerate(starts):
+            first = int(self.offsets[row]) + start
+            last = min(first + sequence, int(self.offsets[row + 1]))
+            tokens[text, : last - first], labels[text, : last - first] = self.values[first:last], following[first:last]
+        return tokens, labels, starts
+
+
+def data_of_rows(rows: TokenRows, ids: Sequence[str], name: str, *, sequence: int, vocabulary: Vocabulary) -> Data:
+    """The data set of rows of tokens, in texts of `sequence` tokens; 0: of the least power of two that holds the
+    longest row. Raises InvalidInputError."""
+    longest = int(np.diff(rows.offsets).max(initial=0))
+    if longest < 2:
+        raise InvalidInputError(
+            f"data {name}: its {len(ids):,} rows have at most {longest} tokens; give rows of two or more"
+        )
+    if not sequence:
+        sequence = min(1 << (longest - 1).bit_length(), SEQUENCE_MAX)
+    require_sequence(sequence, name)
+    tokens, labels, starts = rows.texts(sequence)
+    text_ids = [ids[row] if longest <= sequence else f"{ids[row]}:{start}" for row, start in starts]
+    return text_data(tokens, labels, text_ids, name, vocabulary=vocabulary)
+
+
+def is_texts(samples: Any) -> bool:
+    """True for an object of texts: with an array `tokens` [Q, S], or whose rows are dicts of `input_ids`."""
+    if getattr(getattr(samples, "tokens", None), "ndim", 0) == 2:
+        return True
+    if names := getattr(samples, "column_names", None):
+        return IDS in names
+    try:
+        row = samples[0] if len(samples) else None
+    except Exception:  # noqa: BLE001  of the user's own code: whoever reads it tells
+        return False
+    return isinstance(row, Mapping) and IDS in row
+
+
+def data_of_object(samples: Any, name: str) -> Data:
+    """The data set of an object that `is_texts`. Its `tokens` [Q, S] come with `labels` [Q, S], where it has them: the
+    token after each, -1 where that does not count; with `ids`; and with `vocabulary`, the number of ids. Raises
+    InvalidInputError."""
+    vocabulary = Vocabulary(int(getattr(samples, "vocabulary", 0)))
+    if getattr(getattr(samples, "tokens", None), "ndim", 0) != 2:
+        count = len(samples)
+        entries = [samples[index] for index in range(count)]
+        lists = {key: [entry[key] for entry in entries] for key in (IDS, LABELS, MASK) if count and key in entries[0]}
+        rows = TokenRows.of(lists[IDS], name, lists.get(LABELS, ()), lists.get(MASK, ()))
+        return data_of_rows(rows, _ids(samples, count, name), name, sequence=0, vocabulary=vocabulary)
+    tokens = samples.tokens
+    if not np.issubdtype(tokens.dtype if isinstance(tokens, np.ndarray) else np.asarray(tokens[:0]).dtype, np.integer):
+        raise InvalidInputError(f"data {name}: its tokens are {tokens.dtype}; give integers [texts, tokens]")
+    tokens = tokens if isinstance(tokens, np.ndarray) else np.asarray(tokens)
+    labels = getattr(samples, "labels", None)
+    if labels is None:
+        labels = next_tokens(tokens, np.ones(tokens.shape, dtype=bool))
+    labels = np.asarray(labels)
+    if labels.shape != tokens.shape:
+        raise InvalidInputError(
+            f"data {name}: its tokens are {list(tokens.shape)} and its labels {list(labels.shape)}; give a label a "
+            "token, -1 where it does not count"
+        )
+    return text_data(tokens, labels, _ids(samples, len(tokens), name), name, vocabulary=vocabulary)
+
+
+def _ids(samples: Any, count: int, name: str) -> list[str]:
+    ids = getattr(samples, "ids", None)
+    if ids is None:
+        return [str(number) for number in range(count)]
+    if len(ids) != count:
+        raise InvalidInputError(f"data {name} has {len(ids)} ids for {count} texts; give each one")
+    return [str(entry) for entry in ids]
+
+
+def _joined(rows: Sequence[Any], name: str, noun: str) -> Array:
+    """The numbers of some lists, one after the other, as i32."""
+    try:
+        values = np.concatenate([np.asarray(row).reshape(-1) for row in rows]) if len(rows) else np.empty(0, np.int64)
+    except (ValueError, TypeError) as error:
+        raise InvalidInputError(f"data {name}: its {noun} are no lists of integers ({error})") from error
+    if values.size and (
+        values.dtype.kind not in "iub" or not -(2**31) <= int(values.min()) <= int(values.max()) < 2**31
+    ):
+        raise InvalidInputError(f"data {name}: its {noun} are {values.dtype}; give integers of 32 bits")
+    return values.astype(np.int32)
