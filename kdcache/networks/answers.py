@@ -108,10 +108,22 @@ def logits_of(output: Any, noun: str) -> Tensor:
     return logits
 
 
-def answered(output: Any, rows: int, noun: str) -> Tensor:
-    """The answer [B, N] of a network's output for B rows, as `logits_of` finds it. Raises InvalidInputError for an
-    output that is no logits by row and class."""
-    answer = logits_of(output, noun)
+def are_tokens(inputs: Tensor) -> bool:
+    """True for network input that is texts: token ids [B, S]."""
+    return inputs.ndim == 2 and not inputs.is_floating_point()
+
+
+def answered(output: Any, inputs: Tensor, noun: str) -> Tensor:
+    """The answer [B, N] of a network's output for network input of B rows, as `logits_of` finds it; [B, S, N] for
+    texts. Raises InvalidInputError for an output that is no logits by row, or token, and class."""
+    answer, rows = logits_of(output, noun), len(inputs)
+    if are_tokens(inputs):
+        if answer.ndim == 3 and answer.shape[:2] == inputs.shape and answer.is_floating_point():
+            return answer
+        raise InvalidInputError(
+            f"the {noun} answered {answer.dtype} {list(answer.shape)} to tokens {list(inputs.shape)} [texts, tokens]; "
+            "it must answer the logits of the next token, [texts, tokens, vocabulary]"
+        )
     if answer.ndim == 2 and len(answer) == rows and answer.shape[1] > 1 and answer.is_floating_point():
         return answer
     text, numbers = str(list(answer.shape)), answer.numel()

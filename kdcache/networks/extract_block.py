@@ -119,12 +119,20 @@ class BlockExtractor:
         or of the teacher's forwards, so that few shapes of kernels round; only the store's last block has such rows
         that are asked and not kept.
         """
-        answer = _empty_answer(block, self.layout)
+        answer = self.empty_answer(block)
         struck: set[int] = set()
         units = self._units(answer, drawn_views, struck)
         for batch in batches_of(units, self.batch_rows, cut=self.identity.plan.mix == "none"):
             self._ask_batch(answer, batch)
         return replace(answer, ready=record_event(self.teacher.preparation.device), struck=tuple(sorted(struck)))
+
+    def empty_answer(self, block: int) -> BlockAnswer:
+        """The answer of a block before anything is known of it."""
+        layout, (start, stop) = self.layout, self.layout.block_rows(block)
+        has_canary = block == 0 and "canary" in layout.arrays
+        canary = np.empty(layout.arrays["canary"].shape, dtype=np.uint8) if has_canary else None
+        pixels, contents = np.empty((len(layout.views), stop - start), np.uint8), np.empty(stop - start, np.uint32)
+        return BlockAnswer(block, {}, pixels, contents, canary, [], None)
 
     def _units(self, answer: BlockAnswer, drawn_views: Iterator[Drawn], struck: set[int]) -> Iterator[Unit]:
         """The units of a block; what is noted of its drawn views comes into `answer` and `struck`."""
@@ -187,7 +195,7 @@ class BlockExtractor:
             if answer.block == 0:
                 answer.sums.append(self._sums(logits[:count], fields, kept))
             fields |= output_fields(teacher_answer, self.identity.encoding, count)
-            self._put(answer, fields, units)
+            self._put(answer, fields, [(unit.view, unit.start, len(unit.images)) for unit in units])
 
     def _sums(self, logits: Tensor, fields: dict[str, Tensor], kept: Tensor | None) -> dict[str, Tensor]:
         """The sums of a batch over its rows, or over those that are `kept`."""
@@ -203,16 +211,16 @@ class BlockExtractor:
         parts = [draw_words(seed, self.order[unit.start :][: len(unit.images)], unit.view) for unit in units]
         return np.concatenate(parts)
 
-    def _put(self, answer: BlockAnswer, fields: dict[str, Tensor], units: list[Unit]) -> None:
+    def _put(self, answer: BlockAnswer, fields: dict[str, Tensor], places: list[tuple[int, int, int]]) -> None:
+        """Put fields [B, ...] into a block's, at places (view, first position, count) one after the other."""
         (start, stop), views = self.layout.block_rows(answer.block), self.layout.views
         for name, values in fields.items():
             if name not in answer.fields:
                 shape = (len(views), stop - start, *values.shape[1:])
                 answer.fields[name] = _host_memory(shape, values.dtype, values.device)
-            parts = torch.split(values, [len(unit.images) for unit in units])
-            for unit, part in zip(units, parts, strict=True):
-                row = unit.start - start
-                _copy_out(answer.fields[name][unit.view - views.start, row : row + len(part)], part)
+            parts = torch.split(values, [count for _, _, count in places])
+            for (view, first, count), part in zip(places, parts, strict=True):
+                _copy_out(answer.fields[name][view - views.start, first - start : first - start + count], part)
 
     def encode(self, answer: BlockAnswer) -> tuple[dict[str, Array], Counts]:
         """The arrays of a block in the store's shapes and dtypes, and the counts of its rows.
@@ -250,15 +258,6 @@ def reduce_answer(logits: Tensor, labels: Tensor, identity: Identity) -> dict[st
         raise InvalidInputError(f"the teacher answered {logits.shape[-1]} classes, expected {identity.teacher.classes}")
     finite = finite_rows(logits, identity.teacher.masked_classes)
     return {"finite": finite, **identity.encoding.reduce(logits, labels, identity.space)}
-
-
-def _empty_answer(block: int, layout: SegmentLayout) -> BlockAnswer:
-    start, stop = layout.block_rows(block)
-    canary = (
-        np.empty(layout.arrays["canary"].shape, dtype=np.uint8) if block == 0 and "canary" in layout.arrays else None
-    )
-    pixels, contents = np.empty((len(layout.views), stop - start), np.uint8), np.empty(stop - start, np.uint32)
-    return BlockAnswer(block, {}, pixels, contents, canary, [], None)
 
 
 def _host_memory(shape: tuple[int, ...], dtype: torch.dtype, device: torch.device) -> Tensor:

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 
 from kdcache.errors import InvalidInputError, KdcacheError
+from kdcache.networks.answers import are_tokens
 from kdcache.networks.out_of_memory import is_out_of_memory
 
 CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
@@ -30,6 +31,11 @@ def first_views(network: nn.Module, images: Tensor, noun: str, *, precision: str
         if is_out_of_memory(error):
             raise
         message = str(error).partition("\n")[0] or type(error).__name__
+        if are_tokens(images):
+            raise InvalidInputError(
+                f"the {noun} does not take texts of {images.shape[1]} tokens, {images.dtype} [texts, tokens]: {message}"
+                f"; check --data-set sequence, and that --{noun} is a language model of this vocabulary"
+            ) from error
         advice = _dtype_advice(network, images, noun, precision) or _channel_advice(network, images)
         advice = advice or f"check --transform and its size, and --{noun}"
         raise InvalidInputError(

@@ -61,7 +61,7 @@ class Tapped(nn.Module):
                 values, take = self._graph(images), self._take(images)
                 output = values.pop(ANSWER)
                 outputs |= {name: take(name, tensor) for name, tensor in values.items() if isinstance(tensor, Tensor)}
-        logits = answered(output, len(images), self.noun)
+        logits = answered(output, images, self.noun)
         return logits, {str(tap): self._tap(tap, outputs, len(images)) for tap in self.taps}
 
     def _take(self, images: Tensor) -> Take:

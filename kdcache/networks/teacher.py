@@ -159,7 +159,7 @@ class Teacher:
         self._features = None
         with torch.inference_mode(), self._cast():
             output = self.network(images)
-        return answered(output, len(images), "teacher")
+        return answered(output, images, "teacher")
 
     def _cast(self) -> AbstractContextManager[Any]:
         """Autocast to the teacher's precision."""

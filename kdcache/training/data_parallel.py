@@ -45,7 +45,7 @@ class DataParallel:
         answer = self.answer(images)
         if self.tapped is not None:
             return Outputs.tapped(*answer)
-        return Outputs(answered(answer, len(images), "student").float())
+        return Outputs(answered(answer, images, "student").float())
 
     def loss(self, outputs: Outputs, batch: Batch, whole: Batch) -> tuple[Tensor, Tensor]:
         """The loss whose gradient a step takes, and its part of the batch's loss, from the outputs of `batch`: this
@@ -128,4 +128,4 @@ class _Student(nn.Module):
         if self._is_tapped:
             logits, taps = network(images)
             return logits, taps
-        return answered(network(images), len(images), "student"), {}
+        return answered(network(images), images, "student"), {}

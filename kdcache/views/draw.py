@@ -33,6 +33,7 @@ from kdcache.views.contents import (
 from kdcache.views.images import difference_error
 from kdcache.views.pixel_caches import NO_CACHES, PixelCaches
 from kdcache.views.reading import is_strikable, read_image
+from kdcache.views.texts import sequence_of
 from kdcache.views.transforms import Transform, as_tensor, image_of, is_known
 from kdcache.views.view_stack import Drawn, EmptyImages, ViewRequest, ViewStack, empty_images
 
@@ -58,7 +59,8 @@ class DrawnRows:
 
 
 class ViewDataset(torch.utils.data.Dataset[Drawn]):
-    """Draws the views of requests, in the main process or in a worker. A sample is decoded once for all its views.
+    """Draws the views of requests, in the main process or in a worker. A sample is decoded once for all its views. Of
+    texts `order` [Q] is that of texts, and requests name texts by their place in it.
     `contents`: what content fingerprints are taken over. `ids`: names of the samples, for messages. `stand_in`
     [ch, H, W] is the view of samples that cannot be read and may be struck; None where they may not. `caches` serve
     pixels that were drawn before, and keep those that are drawn.
@@ -87,6 +89,7 @@ class ViewDataset(torch.utils.data.Dataset[Drawn]):
         self.caches = caches
         self.index: Any = None  # in a worker, where the main process reads which sample is drawn
         self.empty_images: EmptyImages = empty_images
+        self.sequence = sequence_of(samples)
         self._known = is_known(transform)
 
     def __getitem__(self, request: ViewRequest) -> Drawn:
@@ -135,7 +138,10 @@ class ViewDataset(torch.utils.data.Dataset[Drawn]):
         return dataset
 
     def _draw(self, image: Any, index: int, view: int) -> Array:
-        """One view, as `draw_view` gives it. A known transform needs no copy, and torch's generator alone."""
+        """One view, as `draw_view` gives it. A known transform needs no copy, and torch's generator alone. A text is
+        the same in all views."""
+        if self.sequence > 1:
+            return np.asarray(image)
         seed_generators(self.plan.seed, index, view, torch_alone=self._known)
         try:
             return _values(self.transform(image if self._known else _copy(image)), index)
@@ -174,7 +180,7 @@ class ViewDataset(torch.utils.data.Dataset[Drawn]):
         image = self._read(index, 0, contents)
         for view in reversed(range(views.start, views.stop)):
             stack.put(view - views.start, 0, index, self._draw(image, index, view))
-        pixels: list[int] = stack.result(contents).pixels[:, 0].tolist()
+        pixels: list[int] = stack.result(contents).pixels[:, -1].tolist()  # of a text the last covers all tokens
         return pixels, {kind: int(values[0]) for kind, values in contents.items()}
 
     def sample_name(self, index: int) -> str:

@@ -57,8 +57,8 @@ class TokenRows:
             if noun == "labels" and (other := np.flatnonzero((given != values) & counts)).size:
                 row = int(np.searchsorted(offsets, other[0], side="right")) - 1
                 raise InvalidInputError(
-                    f"data {name}: row {row} has label {int(given[other[0]])} where its token is {int(values[other[0]])}"
-                    f"; labels stand at their own token, {IGNORED} where it does not count"
+                    f"data {name}: row {row} has label {int(given[other[0]])} where its token is "
+                    f"{int(values[other[0]])}; labels stand at their own token, {IGNORED} where it does not count"
                 )
         return cls(values, offsets, counts)
 

@@ -1,6 +1,7 @@
 """The memory that the views of a request are drawn into, one by one, with their pixel fingerprints.
 
-Shape letters: V views, B rows, and [ch, H, W] of one view.
+Shape letters: V views, B samples, and [ch, H, W] of one view. A text of S tokens is a view [S], and S rows of the
+store.
 """
 
 from collections.abc import Callable
@@ -16,7 +17,7 @@ from kdcache.base.arrays import IntArray
 from kdcache.base.view_span import ViewSpan
 from kdcache.labels.encoding import Contents
 from kdcache.store.plan import Mixing, ViewPlan, mixing_of
-from kdcache.views.fingerprint import header, tails
+from kdcache.views.fingerprint import header, tails, token_fingerprints
 from kdcache.views.images import difference_error
 
 Array = npt.NDArray[Any]
@@ -32,7 +33,8 @@ def empty_images(shape: tuple[int, ...], dtype: torch.dtype) -> Tensor:
 
 @dataclass(frozen=True)
 class ViewRequest:
-    """A request for some views of some positions, drawn together; `tag` is handed back untouched."""
+    """A request for some views of some positions, drawn together; `tag` is handed back untouched. Those of texts count
+    texts."""
 
     views: ViewSpan
     positions: IntArray
@@ -46,6 +48,8 @@ class Drawn:
     `pixels` [V, B] u8 are the low bytes of the fingerprints, which cover the mixing too. `contents` [B] u32 are the
     samples' content fingerprints, by what they are taken over. `unread` [U] are the rows whose samples could not be
     read, and whose views are stand-ins. `served`: the number of rows that a cache gave.
+
+    Of texts `images` are tokens [V, B, S] i32; `pixels` [V, B S] and `contents` [B S] are of their tokens.
     """
 
     request: ViewRequest
@@ -87,6 +91,10 @@ class ViewStack:
             raise difference_error(self._array[0, 0], image, (self._first_index, index))
         target = self._array[offset, row]
         np.copyto(target, image)
+        if self._sequence > 1:
+            first = row * self._sequence
+            self._pixels[offset, first : first + self._sequence] = token_fingerprints(target)
+            return 0
         digest = self._header.copy()
         digest.update(target.data)
         pixels = digest.intdigest()
@@ -101,18 +109,18 @@ class ViewStack:
 
     def _begin(self, image: Array) -> None:
         """Make memory for all views, and draw their mixing, by the size of the first view [ch, H, W]."""
-        request, size = self._request, (int(image.shape[-2]), int(image.shape[-1]))
+        request, size = self._request, (int(image.shape[-2]) if image.ndim > 1 else 1, int(image.shape[-1]))
         views, row_count = request.views, len(request.positions)
+        self._sequence = image.shape[0] if image.ndim == 1 else 1
         dtype = torch.from_numpy(np.empty(0, image.dtype)).dtype
         self._images = self._empty_images((len(views), row_count, *image.shape), dtype)
         self._array = self._images.numpy()
         self._mixing = [mixing_of(self._plan, request.positions, view, self._rows, size) for view in views]
         self._tails = [tails(mixing) for mixing in self._mixing]
         self._header = header(self._images[0, 0])
-        self._pixels = np.empty((len(views), row_count), dtype=np.uint8)
+        self._pixels = np.empty((len(views), row_count * self._sequence), dtype=np.uint8)
 
     def result(self, contents: dict[Contents, npt.NDArray[np.uint32]]) -> Drawn:
         assert self._images is not None
-        return Drawn(
-            self._request, self._images, self._mixing, self._pixels, contents, tuple(self._unread), self.served
-        )
+        by_row = {kind: np.repeat(values, self._sequence) for kind, values in contents.items()}
+        return Drawn(self._request, self._images, self._mixing, self._pixels, by_row, tuple(self._unread), self.served)

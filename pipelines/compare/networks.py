@@ -77,7 +77,7 @@ class AskedNetwork:
         images = batch.images.clone()  # a network may work in place on its input
         with autocast(self.run.record.get("precision", "float32"), self.device):
             if self._tapped is None:
-                logits = answered(self.network(images), len(images), f"run {self.run.folder}")
+                logits = answered(self.network(images), images, f"run {self.run.folder}")
             else:
                 logits, taps = self._tapped(images)
                 self._see(taps, batch)

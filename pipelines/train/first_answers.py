@@ -89,7 +89,7 @@ def _answer(network: nn.Module, images: Tensor, loader: BatchStream, precision: 
         torch.set_grad_enabled(learns),
         autocast(precision, loader.device),
     ):
-        logits = answered(network.eval()(images.clone()), len(images), "student")
+        logits = answered(network.eval()(images.clone()), images, "student")
     require_no_probabilities(unit_sums(logits.detach()), "student", "let it answer the logits before the softmax")
     return logits
 

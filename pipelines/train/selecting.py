@@ -31,7 +31,7 @@ def _loss(run: Run, held_out: Sequence[Batch]) -> float:
             for batch in held_out:
                 with autocast(run.settings.precision, run.loader.device):
                     output = network(batch.images.clone())  # a network may work in place on its input
-                validation.update(answered(output, len(batch.positions), "student").float(), batch)
+                validation.update(answered(output, batch.images, "student").float(), batch)
 
     network.eval()
     try:

@@ -176,4 +176,4 @@ def _measure(validations: dict[Run, Validation], loader: BatchStream, isolation:
             for run in filter(isolation.active, validations) if len(batch.positions) else ():
                 with isolation.turn(run), autocast(run.settings.precision, loader.device):
                     output = run.eval_network(isolation.images(run, batch))
-                    validations[run].update(answered(output, len(batch.positions), "student").float(), batch)
+                    validations[run].update(answered(output, batch.images, "student").float(), batch)

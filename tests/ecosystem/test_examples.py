@@ -17,7 +17,7 @@ stage = stages.stage
 
 EXAMPLES = ROOT / "docs/examples"
 LOOPS = ("plain", "fabric_loop", "accelerate_loop", "timm_loop", "lightning_trainer", "hf_trainer")
-EPOCHS = 2
+EPOCHS = {"timm_loop": 4}  # which warms up for one
 
 
 @pytest.fixture(scope="module")
@@ -30,7 +30,7 @@ def store(stage: Stage, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def run(name: str, store: Path, folder: Path, *more: str) -> float:
     """The accuracy that an example prints at its end."""
-    words = ["--store", str(store), "--data", "digits", "--folder", str(folder), "--epochs", str(EPOCHS)]
+    words = ["--store", str(store), "--data", "digits", "--folder", str(folder), "--epochs", str(EPOCHS.get(name, 2))]
     process = subprocess.run(
         [sys.executable, str(EXAMPLES / f"{name}.py"), *words, "--workers", "0", *more],
         cwd=folder.parent, env={**os.environ, "OMP_NUM_THREADS": "1"}, capture_output=True, text=True, check=False,

@@ -139,6 +139,7 @@ def test_answers_that_are_no_probabilities_name_their_samples(tmp_path: Path, sc
 
 
 LOGITS = torch.randn(4, 3, generator=torch.Generator().manual_seed(0))
+FOUR = torch.zeros(4, 1, 2, 2)  # views
 Named = namedtuple("Named", ["logits", "aux_logits"])
 
 
@@ -162,7 +163,9 @@ class Fields:
     ids=["tensor", "half", "object", "named tuple", "dataclass", "dict", "ordered dict"],
 )
 def test_logits_and_objects_that_hold_them_are_taken(output: Any) -> None:
-    assert torch.equal(answered(output, 4, "teacher").float(), LOGITS.to(answered(output, 4, "teacher").dtype).float())
+    assert torch.equal(
+        answered(output, FOUR, "teacher").float(), LOGITS.to(answered(output, FOUR, "teacher").dtype).float()
+    )
 
 
 REFUSED: list[tuple[Any, tuple[str, ...]]] = [
@@ -192,7 +195,7 @@ def test_other_answers_are_refused_with_the_wrapper_that_mends_them(
     output: Any, parts: tuple[str, ...], noun: str
 ) -> None:
     with pytest.raises(InvalidInputError) as refused:
-        answered(output, 4, noun)
+        answered(output, FOUR, noun)
     assert str(refused.value).startswith(f"the {noun} answered ")
     for part in parts:
         assert part in str(refused.value)
