@@ -16,8 +16,9 @@ from kdcache.base.records import require_equal
 from kdcache.errors import ClusterError, MismatchError, StoreError
 from kdcache.pipelines.extract.block_report import BlockReport, RowProgress
 from kdcache.pipelines.extract.fresh_draws import FreshDraws
-from kdcache.pipelines.extract.job import Job, open_job
+from kdcache.pipelines.extract.job import Job
 from kdcache.pipelines.extract.local_blocks import LocalBlocks
+from kdcache.pipelines.extract.open_job import open_job
 from kdcache.pipelines.settings import ExtractSettings
 from kdcache.store.manifest import Identity
 from kdcache.store.segment import Segment

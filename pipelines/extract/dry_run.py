@@ -16,8 +16,10 @@ from kdcache.labels.reduction import Array, logsumexp, reduce_topk
 from kdcache.labels.tail_errors import TailError, tail_errors
 from kdcache.labels.topk import TopKEncoding
 from kdcache.networks.out_of_memory import naming_memory
+from kdcache.pipelines.extract.encoding_choice import chosen_words, stored_encoding
 from kdcache.pipelines.extract.fresh_draws import FreshDraws
-from kdcache.pipelines.extract.job import Job, chosen_words, open_job, stored_encoding
+from kdcache.pipelines.extract.job import Job
+from kdcache.pipelines.extract.open_job import open_job
 from kdcache.pipelines.extract.own_views import with_own_views
 from kdcache.pipelines.extract.passes import spans_to_extract
 from kdcache.pipelines.extract.report import clamped_notes

@@ -162,7 +162,13 @@ class FreshDraws:
             self._channel, self._end = start_forked(job)
             self.notes = (f"samples were drawn again in a copy of this process and not in a fresh one: {reason}",)
         self._send(self.settings)
-        self.ask(BEGIN, probe_positions(len(job.order)), self._first_views)
+        self.ask(BEGIN, probe_positions(len(job.dataset.order)), self._first_views)
+
+    @property
+    def _last_rows(self) -> slice:
+        """The last row of each sample: of a text its fingerprint covers all tokens."""
+        sequence = self.job.dataset.sequence
+        return slice(sequence - 1, None, sequence)
 
     @property
     def _first_views(self) -> ViewSpan:
@@ -181,33 +187,36 @@ class FreshDraws:
         other = opened.identity.model_copy(update=labels)
         require_equal(identity, other.model_copy(update=probes), headline, advice, "dataset.", names=names)
         require_equal(self.job.identity.plan, opened.plan, headline, advice, "views.", names=names)
-        positions = probe_positions(len(self.job.order))
+        positions = probe_positions(len(self.job.dataset.order))
         drawn = self.job.dataset[ViewRequest(self._first_views, positions)]
-        kind = self.job.identity.encoding.contents
-        contents, unread = None if kind is None else drawn.contents[kind], positions[list(drawn.unread)].tolist()
-        self._require_same(BEGIN, positions, self._first_views, drawn.pixels, contents, unread)
+        kind, last = self.job.identity.encoding.contents, self._last_rows
+        contents, unread = None if kind is None else drawn.contents[kind][last], positions[list(drawn.unread)].tolist()
+        self._require_same(BEGIN, positions, self._first_views, drawn.pixels[:, last], contents, unread)
         require_equal(identity, other, headline, advice, "dataset.", names=names)  # after a sample that can be named
 
     def ask(self, name: object, positions: IntArray, views: ViewSpan) -> None:
-        """Ask for some views of some positions."""
+        """Ask for some views of some positions, as `ViewRequest` counts them."""
         self._asked.append(name)
         self.rows += len(positions) * len(views)
         self._send(Question(positions, views, self.job.identity.encoding.kinds_of_contents))
 
     def ask_block(self, layout: SegmentLayout, block: int) -> None:
         """Ask for the samples of a block that are drawn again."""
-        self.ask(block, *chosen_rows(layout, block, self.job.identity.plan.seed))
+        positions, views = chosen_rows(layout, block, self.job.identity.plan.seed)
+        self.ask(block, np.unique(positions // self.job.dataset.sequence), views)
 
     def require_block(
         self, layout: SegmentLayout, block: int, pixels: Array, contents: Array, struck: Collection[int] = ()
     ) -> None:
         """Wait for the samples of a block, and compare `pixels` [V, R] and `contents` [R] of its rows. Raises
         ReplayError, naming a sample, for a difference; struck positions are left out."""
-        positions = np.arange(*layout.block_rows(block))
+        sequence, last = self.job.dataset.sequence, self._last_rows
+        start, stop = layout.block_rows(block)
+        positions = np.arange(start // sequence, stop // sequence)
         _, views = chosen_rows(layout, block, self.job.identity.plan.seed)
-        pixels = pixels[views.start - layout.views.start : views.stop - layout.views.start]
+        pixels = pixels[views.start - layout.views.start : views.stop - layout.views.start, last]
         has_contents = self.job.identity.encoding.contents is not None
-        self._require_same(block, positions, views, pixels, contents if has_contents else None, struck)
+        self._require_same(block, positions, views, pixels, contents[last] if has_contents else None, struck)
 
     def _require_same(
         self,
@@ -223,7 +232,7 @@ class FreshDraws:
         for row, position in enumerate(positions.tolist()):
             if position not in answers or position in struck:
                 continue
-            again, sample = answers[position], self.job.sample_name(position)
+            again, sample = answers[position], self.job.sample_name(position * self.job.dataset.sequence)
             if isinstance(again, KdcacheError):
                 raise _refusal("a fresh process cannot draw what this one drew", again)
             if contents is not None and int(contents[row]) not in again.contents.values():

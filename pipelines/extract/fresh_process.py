@@ -28,6 +28,7 @@ from kdcache.store.manifest import DatasetIdentity
 from kdcache.store.plan import ViewPlan
 from kdcache.store.whole_arrays import make_order
 from kdcache.views.draw import ViewDataset
+from kdcache.views.texts import texts_of_order
 from kdcache.views.workers import begin_as_worker
 
 LOOK = 1.0  # seconds between two looks at whether the process that started it lives
@@ -140,7 +141,8 @@ def _receive(channel: Channel, messages: "queue.SimpleQueue[Any]") -> None:
 def open_dataset(settings: ExtractSettings) -> tuple[ViewDataset, Opened]:
     """Open data set and transform as settings name them."""
     data, transform, plan = open_views(settings)
-    order, _ = make_order(len(data), settings.order, settings.seed)
+    order, _ = make_order(len(data), settings.order, settings.seed, sequence=data.sequence)
+    order = texts_of_order(order, data.sequence)
     return ViewDataset(data.samples, order, plan, transform, (), data.ids), Opened(data.identity(), plan)
 
 

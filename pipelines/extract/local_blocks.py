@@ -198,6 +198,6 @@ class BlockStream:
         for batch in drawing:
             self._waited_for_views += time.monotonic() - wait_start
             self._work.stop.check(RESUME)
-            self._rows.add_drawn(batch.images.shape[0] * batch.images.shape[1])
+            self._rows.add_drawn(batch.pixels.size)
             yield batch  # after its progress: the caller asks for no more after the last batch
             wait_start = time.monotonic()

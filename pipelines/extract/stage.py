@@ -15,8 +15,8 @@ from kdcache.pipelines.extract.earlier_answers import require_same_answers
 from kdcache.pipelines.extract.earlier_store import blocks_done, drift_since, open_earlier
 from kdcache.pipelines.extract.filled_caches import filled_caches, filled_notes
 from kdcache.pipelines.extract.fresh_draws import FreshDraws
-from kdcache.pipelines.extract.job import open_job
 from kdcache.pipelines.extract.local_blocks import on_own_device
+from kdcache.pipelines.extract.open_job import open_job
 from kdcache.pipelines.extract.own_views import with_own_views
 from kdcache.pipelines.extract.passes import spans_to_extract
 from kdcache.pipelines.extract.report import ExtractSummary, Report, all_whole

@@ -22,7 +22,8 @@ from torch import Tensor, nn
 from kdcache.networks.extract_block import BlockExtractor
 from kdcache.networks.precision import autocast
 from kdcache.pipelines.extract.block_runner import BlockRunner
-from kdcache.pipelines.extract.job import Job, open_job
+from kdcache.pipelines.extract.job import Job
+from kdcache.pipelines.extract.open_job import open_job
 from kdcache.pipelines.settings import ExtractSettings
 from kdcache.store.layout import SegmentLayout
 from kdcache.store.segment import Segment

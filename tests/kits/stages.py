@@ -19,7 +19,7 @@ from torch import nn
 from kdcache.base.progress import Progress, StopRequest
 from kdcache.labels import encodings
 from kdcache.networks.small import convnet
-from kdcache.pipelines.extract.job import open_job
+from kdcache.pipelines.extract.open_job import open_job
 from kdcache.pipelines.extract.stage import extract
 from kdcache.pipelines.settings import ExtractSettings, TrainSettings
 from kdcache.store.store import Store

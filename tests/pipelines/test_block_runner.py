@@ -12,7 +12,8 @@ from kdcache.errors import BadLogitsError, BlocksFailedError, TeacherSuspectErro
 from kdcache.pipelines.extract.block_report import BlockReport
 from kdcache.pipelines.extract.block_runner import BlockRunner, LoopMeasures, least_accuracy
 from kdcache.pipelines.extract.dask_cluster import DaskBlocks
-from kdcache.pipelines.extract.job import Job, open_job
+from kdcache.pipelines.extract.job import Job
+from kdcache.pipelines.extract.open_job import open_job
 from kdcache.store.segment import Segment
 from kdcache.store.store import Store
 from kdcache.views.workers import draw_requests

@@ -9,7 +9,7 @@ from torch import nn
 from kdcache.errors import InterruptedRunError, InvalidInputError, MismatchError
 from kdcache.labels import encodings
 from kdcache.pipelines.extract.dry_run import estimate
-from kdcache.pipelines.extract.job import open_job
+from kdcache.pipelines.extract.open_job import open_job
 from kdcache.pipelines.extract.stage import extract
 from kdcache.pipelines.verify.settings import VerifySettings
 from kdcache.pipelines.verify.stage import verify

@@ -15,7 +15,8 @@ from kdcache.pipelines.extract import fresh_draws
 from kdcache.pipelines.extract.fresh_draws import FreshDraws
 from kdcache.pipelines.extract.fresh_forks import fresh_environment
 from kdcache.pipelines.extract.fresh_process import Opened, Question
-from kdcache.pipelines.extract.job import Job, open_job
+from kdcache.pipelines.extract.job import Job
+from kdcache.pipelines.extract.open_job import open_job
 from kdcache.store.layout import SegmentLayout
 from kdcache.store.segment_layout import segment_layout
 from kdcache.views.view_stack import ViewRequest

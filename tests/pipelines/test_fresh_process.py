@@ -12,7 +12,8 @@ from kdcache.base.view_span import ViewSpan
 from kdcache.errors import InvalidInputError, SampleError
 from kdcache.pipelines.extract import fresh_draws
 from kdcache.pipelines.extract.fresh_process import Channel, Fingerprints, Question, serve
-from kdcache.pipelines.extract.job import Job, open_job
+from kdcache.pipelines.extract.job import Job
+from kdcache.pipelines.extract.open_job import open_job
 from kdcache.views.view_stack import ViewRequest
 from tests.kits import stages
 from tests.kits.fresh import opened, right

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from kdcache.pipelines.extract.job import open_job
+from kdcache.pipelines.extract.open_job import open_job
 from kdcache.pipelines.extract.stage import extract
 from kdcache.store.store import Store
 from tests.kits import stages

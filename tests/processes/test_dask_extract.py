@@ -20,7 +20,7 @@ from kdcache.labels import encodings
 from kdcache.networks.teacher import CPU_ROWS
 from kdcache.pipelines.extract.dask_cluster import PRELOAD
 from kdcache.pipelines.extract.dask_worker import WorkerJob
-from kdcache.pipelines.extract.job import open_job
+from kdcache.pipelines.extract.open_job import open_job
 from kdcache.pipelines.extract.stage import extract
 from kdcache.store.store import Store
 from tests.kits import cluster_tasks, stages

@@ -14,7 +14,7 @@ from kdcache.pipelines.extract import fresh_draws
 from kdcache.pipelines.extract.fresh_draws import FreshDraws
 from kdcache.pipelines.extract.fresh_forks import FreshForks, forked_at
 from kdcache.pipelines.extract.fresh_process import Question
-from kdcache.pipelines.extract.job import open_job
+from kdcache.pipelines.extract.open_job import open_job
 from tests.kits import stages
 from tests.kits.forks import forks
 from tests.kits.fresh import opened, right
