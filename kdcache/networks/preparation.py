@@ -14,6 +14,7 @@ from torch import Tensor
 from kdcache.base.devices import to_device
 from kdcache.base.reused_memory import ReusedMemory
 from kdcache.errors import InvalidInputError
+from kdcache.networks.answers import are_tokens
 
 STD_MAX = 10.0  # of views in 0..1; those of a larger one are near-equal
 REUSED = 2**18  # numbers of a batch; malloc keeps smaller ones itself
@@ -27,7 +28,7 @@ def default_normalisation(channels: int) -> tuple[tuple[float, ...], tuple[float
 
 class Preparation:
     """Makes views network input, channels last: less mean, by std, u8 as 0..1. Float views keep their values where mean
-    and std are empty. The input lies in memory of its own."""
+    and std are empty, and tokens [B, S] become i64. The input lies in memory of its own."""
 
     def __init__(self, mean: tuple[float, ...], std: tuple[float, ...], device: str) -> None:
         self.mean, self.std, self.device = mean, std, device
@@ -39,6 +40,8 @@ class Preparation:
 
     def __call__(self, images: Tensor) -> Tensor:
         images = to_device(images, self.device)
+        if are_tokens(images):
+            return images.to(torch.int64, copy=True)
         if images.dtype != torch.uint8:
             images = images.to(memory_format=torch.channels_last, copy=True)  # a network may write into its input
             return self._normalised_floats(images) if self.mean and images.is_floating_point() else images

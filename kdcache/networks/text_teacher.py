@@ -34,7 +34,7 @@ class TextTeacher(Teacher):
 
     def prepared(self, tokens: Tensor) -> Tensor:
         """Tokens [T, S] as the network's input: i64, on its device."""
-        return tokens.to(self.preparation.device).long()
+        return self.preparation(tokens)
 
     def chunks(self, tokens: Tensor) -> Iterator[tuple[int, Tensor]]:
         """The first row and the logits [R, C] f32 of each chunk of the T S rows of a forward; tokens [T, S] as

@@ -48,10 +48,12 @@ class Batch:
     for objectives that contrast, or None. weight: [B] f32, by which rows count in a mean over rows, 0 for a row that
     does not; None: all count alike.
 
-    Objectives take any leading axes in place of B: [B, S] for sequences of S positions, where lam stays [B].
+    Of texts a batch holds B of S tokens: images are their ids [B, S] i64, y, positions and the soft labels have [B, S]
+    in place of B, and mask [B, S] is true where a token counts; None: all rows do. Objectives take any leading axes in
+    place of B, where lam stays [B].
 
-    For frameworks a batch is a mapping too: `images`, `labels` (y) and, with stores, `soft_labels`: those of the one
-    store, or the tuple of several.
+    For frameworks a batch is a mapping too: `images` (of texts `input_ids` and `mask`), `labels` (y) and, with stores,
+    `soft_labels`: those of the one store, or the tuple of several.
     """
 
     images: Tensor
@@ -70,13 +72,14 @@ class Batch:
     taps: tuple[Mapping[str, Tensor], ...] = ()
     negatives: Negatives | None = None
     weight: Tensor | None = None
+    mask: Tensor | None = None
 
     def __repr__(self) -> str:
         shape = "x".join(map(str, self.images.shape[1:]))
         dtype = str(self.images.dtype).removeprefix("torch.")
         parts = [
-            f"{len(self.y)} rows",
-            f"images {shape} {dtype} {self.images.device}",
+            f"{len(self.y)} {'rows' if self.mask is None else 'texts'}",
+            f"{'images' if self.mask is None else 'tokens'} {shape} {dtype} {self.images.device}",
             f"view {self.view}",
             f"epoch {self.epoch}",
             f"step {self.step} of {self.steps}",
@@ -102,6 +105,8 @@ class Batch:
 
     def _items(self) -> dict[str, Any]:
         items: dict[str, Any] = {"images": self.images, "labels": self.y}
+        if self.mask is not None:
+            items = {"input_ids": self.images, "labels": self.y, "mask": self.mask}
         if self.teachers:
             items["soft_labels"] = self.teachers[0] if len(self.teachers) == 1 else self.teachers
         return items
@@ -119,6 +124,7 @@ class Batch:
             taps=tuple({name: to_device(tap, device) for name, tap in taps.items()} for taps in self.taps),
             negatives=None if self.negatives is None else self.negatives.to(device),
             weight=None if self.weight is None else to_device(self.weight, device),
+            mask=None if self.mask is None else to_device(self.mask, device),
         )
 
     def tap(self, number: int, name: str) -> Tensor:

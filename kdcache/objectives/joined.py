@@ -11,6 +11,7 @@ from kdcache.objectives.batch import Batch
 from kdcache.objectives.objective import Objective
 from kdcache.objectives.outputs import Outputs
 from kdcache.objectives.selection import Selection
+from kdcache.objectives.tokens import counted_rows
 
 
 class Joint(nn.Module):
@@ -33,6 +34,7 @@ class Joint(nn.Module):
 
     def forward(self, outputs: Outputs | Tensor, batch: Batch) -> Tensor:
         """The scalar loss: the sum of the parts'."""
+        outputs, batch = counted_rows(Outputs.of(outputs), batch)
         chosen = [True] * len(self.parts) if self.selection is None else self.selection.chosen.tolist()
         losses: list[Tensor] = [
             part(outputs, batch, with_term=is_on) for part, is_on in zip(self.parts, chosen, strict=True)

@@ -17,6 +17,7 @@ from kdcache.objectives.outputs import Outputs
 from kdcache.objectives.ramps import Ramp
 from kdcache.objectives.row_means import mean_of_rows
 from kdcache.objectives.targets import Combine, Targets, in_dtype, mean_of_teachers, normalised_weights
+from kdcache.objectives.tokens import counted_rows
 
 OWN = Facts(topk="as its author has it", full="as its author has it", w_ce=0.0, w_kd=1.0, asks_at=())
 """Facts of a user's own term that states none."""
@@ -79,8 +80,10 @@ class Objective(nn.Module):
         """Scalar loss in nats, mean over the rows; the student's outputs, or its logits [B, C] alone, f32 or f64.
         with_term: false for a step in which the hard labels alone count. Raises InvalidInputError where the term sees
         teachers of other subclasses than the objective's."""
-        outputs = replace(Outputs.of(outputs), subclasses=self.subclasses)
+        outputs, batch = counted_rows(replace(Outputs.of(outputs), subclasses=self.subclasses), batch)
         logits = outputs.logits
+        if not len(logits):
+            return logits.sum()  # no token of these texts counts
         values = {name: ramp(batch.time) for name, ramp in self.over_epochs.items()}
         w_ce, w_kd = values.pop("w_ce", self.w_ce), values.pop("w_kd", self.w_kd) * with_term
         self._require_weighable(batch, counts=bool(w_kd))

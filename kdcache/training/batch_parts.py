@@ -43,4 +43,5 @@ def rows_of(batch: Batch, rows: slice) -> Batch:
         features=tuple(values[rows] for values in batch.features),
         taps=tuple({name: tap[rows] for name, tap in taps.items()} for taps in batch.taps),
         weight=cut(batch.weight),
+        mask=cut(batch.mask),
     )

@@ -67,9 +67,12 @@ class DataParallel:
 
     def _share(self, batch: Batch) -> Tensor | float:
         """The share of the whole batch's mean over rows that this process has."""
-        if batch.weight is None:
+        if batch.mask is not None:
+            weight = batch.mask.sum().float()
+        elif batch.weight is not None:
+            weight = batch.weight.sum()
+        else:
             return len(batch.y) / sum(batch.shares)
-        weight = batch.weight.sum()
         return weight / self.ranks.sum(weight).clamp_min(torch.finfo(weight.dtype).tiny)
 
     def _all_parts(self, outputs: Outputs) -> Tensor | float:
@@ -87,7 +90,9 @@ class DataParallel:
 
 
 def _weight(batch: Batch) -> Tensor | float:
-    """The weight of a batch's rows in a mean over rows: their number, where all count alike."""
+    """The weight of a batch's rows in a mean over rows: their number, where all count alike, or that of its tokens."""
+    if batch.mask is not None:
+        return batch.mask.sum().float().clamp_min(1.0)
     if batch.weight is None:
         return float(len(batch.y))
     return batch.weight.sum().clamp_min(torch.finfo(batch.weight.dtype).tiny)

@@ -25,7 +25,7 @@ class FiniteLossCheck:
         if self._every == 1 and math.isfinite(float(loss.detach())):
             return
         with torch.no_grad():
-            numbers = [loss.detach().reshape(1), *_largest(batch.images), *_largest(logits)]
+            numbers = [loss.detach().reshape(1), *_largest(batch.images.float()), *_largest(logits)]
             self._notes.append((_without_tensors(batch), torch.cat([number.float().reshape(1) for number in numbers])))
         if len(self._notes) >= self._every:
             self.check()
@@ -57,7 +57,7 @@ def _without_tensors(batch: Batch) -> Batch:
 
 def _explanation(batch: Batch, numbers: Sequence[float]) -> str:
     loss, image, image_row, logit, logit_row = numbers
-    positions = batch.positions.tolist()
+    positions = (batch.positions if batch.positions.ndim == 1 else batch.positions[:, 0]).tolist()
     place = f"epoch {batch.epoch + 1}, step {batch.step + 1} (view {batch.view}, {len(positions)} rows)"
     return (
         f"the loss is {loss} at {place}; the largest pixel is {image:.4g}, at position {positions[int(image_row)]}, "

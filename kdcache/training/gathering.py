@@ -79,7 +79,7 @@ def _cut(tensors: list[Tensor], shares: tuple[int, ...]) -> Tensor:
 
 def _tensors(batch: Batch) -> list[Tensor]:
     tensors = [batch.positions.to(batch.y.device), batch.y]
-    tensors += [values for values in (batch.y2, batch.lam, batch.weight) if values is not None]
+    tensors += [values for values in (batch.y2, batch.lam, batch.weight, batch.mask) if values is not None]
     tensors += [getattr(teacher, name) for teacher in batch.teachers for name in teacher.BY_ROW]
     taps = [taps[name] for taps in batch.taps for name in sorted(taps)]
     return [*tensors, *batch.features, *taps]
@@ -92,8 +92,9 @@ def _with_tensors(batch: Batch, tensors: list[Tensor]) -> Batch:
     y2 = None if batch.y2 is None else next(rest)
     lam = None if batch.lam is None else next(rest)
     weight = None if batch.weight is None else next(rest)
+    mask = None if batch.mask is None else next(rest)
     teachers = tuple(teacher.map(lambda _: next(rest)) for teacher in batch.teachers)
     features = tuple(next(rest) for _ in batch.features)
     taps = tuple({name: next(rest) for name in sorted(taps)} for taps in batch.taps)
-    batch = replace(batch, positions=positions, y=y, y2=y2, lam=lam, weight=weight)
+    batch = replace(batch, positions=positions, y=y, y2=y2, lam=lam, weight=weight, mask=mask)
     return replace(batch, teachers=teachers, features=features, taps=taps, shares=())

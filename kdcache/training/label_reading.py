@@ -20,6 +20,7 @@ from kdcache.store.reading import Array, EncodedRows
 from kdcache.store.store import Store
 from kdcache.training.batch_order import BatchOrder, BatchRows
 from kdcache.training.loader_options import LabelOptions
+from kdcache.views.texts import rows_of_texts
 
 Rows = tuple[EncodedRows, ...]
 
@@ -46,6 +47,7 @@ class LabelReading:
             arrays = [store.identity.encoding.tap_array(name) for name in options.outputs_of(number)[1]]
             for view in batch_order.cycle:
                 store.segment_of(view).require_held(arrays)
+        self._sequence = stores[0].identity.dataset.sequence if stores else 1
         self._thread: ThreadPoolExecutor | None = None
         self._current: Rows = ()
         self._key: tuple[int, int] | None = None
@@ -56,7 +58,8 @@ class LabelReading:
     def rows(self, batch: BatchRows) -> Rows:
         """A batch's rows of each store, encoded. After a jump to another epoch the window is read when it is asked
         for."""
-        return tuple(window.take(batch.rows, positions=batch.positions) for window in self._window(batch))
+        rows, positions = (rows_of_texts(places, self._sequence) for places in (batch.rows, batch.positions))
+        return tuple(window.take(rows, positions=positions) for window in self._window(batch))
 
     def soft_labels(self, view: int, rows: Rows) -> tuple[SoftLabels, ...]:
         """The soft labels of each store on the device, from encoded rows of a view."""
@@ -168,7 +171,8 @@ class LabelReading:
         parts = []
         for number, store in enumerate(self._stores):
             features, taps = self.options.outputs_of(number)
-            parts.append(store.load(window.view, window.positions, features=features, taps=taps))
+            positions = rows_of_texts(window.positions, self._sequence)
+            parts.append(store.load(window.view, positions, features=features, taps=taps))
         return tuple(parts)
 
 

@@ -6,9 +6,7 @@
             loss = objective(network(batch.images), batch)
 
 It joins the order of batches (`BatchOrder`), the drawing of views (`ViewDrawing`), the reading of soft labels
-(`LabelReading`) and the comparison of pixels (`ReplayCheck`).
-
-Shape letters: B rows, C classes, D features' width, [ch, H, W] of an image.
+(`LabelReading`) and the comparison of pixels (`ReplayCheck`). Of texts a batch holds whole ones, and counts them.
 """
 
 from collections.abc import Generator, Iterator, Mapping, Sequence
@@ -39,9 +37,11 @@ from kdcache.training.loader_inputs import (
     views_in_turn,
 )
 from kdcache.training.loader_options import FeedOptions, LabelOptions
+from kdcache.training.text_batches import as_texts
 from kdcache.training.view_drawing import BatchImages, ViewDrawing
 from kdcache.views.data import Data
 from kdcache.views.replay import ReplayCheck, ReplayGrade, require_decoder
+from kdcache.views.texts import rows_of_texts, texts_of_order
 
 
 class Loader:
@@ -79,22 +79,22 @@ class Loader:
             raise InvalidInputError(f"rank {feed.rank} was given of {count} processes; ranks are 0 to {count - 1}")
         data = fitting(stores, data)
         for store in stores:
-            name = str(store.folder.root)
-            require_decoder(store.manifest.provenance, data.decoder, store=name, accept_drift=labels.accept_drift)
+            provenance, name = store.manifest.provenance, str(store.folder.root)
+            require_decoder(provenance, data.decoder, store=name, accept_drift=labels.accept_drift)
         self.data, self.stores, self.epochs, self.device = data, tuple(stores), epochs, feed.device
         self.plan = stores[0].identity.plan if stores else feed.plan or ViewPlan(transform=TransformSpec(name="none"))
         order = stores[0].order if stores else np.arange(len(data)) if feed.order is None else feed.order
         self._label_options, self._feed_options = labels, feed
-        self._hard_labels = data.labels[order].astype(np.int64)
+        self._hard_labels, texts = data.labels[order].astype(np.int64), texts_of_order(order, data.sequence)
         cycle = views_in_turn(stores, views, epochs)
         self.batch_order = BatchOrder(
-            positions=answered_positions(stores, cycle, chosen_positions(positions, len(order))),
-            rows=len(order),
+            positions=answered_positions(stores, cycle, chosen_positions(positions, len(texts))),
+            rows=len(texts),
             plan=self.plan,
             cycle=cycle,
             batch_size=batch_size,
             seed=seed,
-            block=stores[0].segments[0].layout.block if stores else len(order),
+            block=stores[0].segments[0].layout.block // data.sequence if stores else len(texts),
             window_rows=max(1, labels.memory_bytes // (2 * max(row_bytes(stores, labels), 1))),
             rank=feed.rank,
             world_size=feed.world_size,
@@ -102,13 +102,12 @@ class Loader:
             drop_last=drop_last,
         )
         self.batch_order.require_batches()
-        dataset = view_dataset(stores, data, order, self.plan, feed, accept_drift=labels.accept_drift)
+        dataset = view_dataset(stores, data, texts, self.plan, feed, accept_drift=labels.accept_drift)
         self._drawing = ViewDrawing(dataset, feed)
         self.drawings: tuple[ViewDrawing, ...] = (self._drawing,)
         self._reading = self._new_reading()
-        self._check = ReplayCheck(
-            stores, dataset.afresh(), self.batch_order.positions, accept_drift=labels.accept_drift
-        )
+        rows = rows_of_texts(self.batch_order.positions, data.sequence)
+        self._check = ReplayCheck(stores, dataset.afresh(), rows, accept_drift=labels.accept_drift)
         self._stream: Generator[tuple[BatchRows, BatchImages]] | None = None
         self._stream_place = (0, 0)  # epoch and step of the batch that the stream gives next
         self._next_iteration = (0, 0)  # where the next `iter()` begins
@@ -274,13 +273,13 @@ class Loader:
         encoded_rows = self._reading.rows(batch)
         stored_pixels = [rows.arrays["pixels"] for rows in encoded_rows if len(batch.positions)]
         views = self._drawing.compared(batch, views, partial(self._check.compare_all, batch.view, stored_pixels))
-        mixes = self.plan.mix != "none"
-        return Batch(
+        mixes, positions = self.plan.mix != "none", rows_of_texts(batch.positions, self.data.sequence)
+        flat = Batch(
             images=views.images,
-            y=to_device(torch.from_numpy(self._hard_labels[batch.positions]), self.device),
+            y=to_device(torch.from_numpy(self._hard_labels[positions]), self.device),
             y2=to_device(torch.from_numpy(self._hard_labels[views.partners]), self.device) if mixes else None,
             lam=to_device(torch.from_numpy(views.lam).float(), self.device) if mixes else None,
-            positions=torch.from_numpy(batch.positions),
+            positions=torch.from_numpy(positions),
             view=batch.view,
             epoch=batch.epoch,
             step=batch.step,
@@ -292,6 +291,7 @@ class Loader:
             taps=self._reading.taps(encoded_rows),
             negatives=self._reading.negatives(batch, self._hard_labels),
         )
+        return as_texts(flat, self.data.sequence)
 
     def _end_stream(self) -> None:
         if self._stream is not None:

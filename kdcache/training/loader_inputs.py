@@ -29,16 +29,13 @@ def fitting(stores: Sequence[Store], data: Data, *, words: str = "", progress: P
     """The data set, to which stores must belong, of one order and view plan. Its identity is read as the stores have
     it: where samples are struck, one that cannot be read is known by its id alone. `words`: see `data_words`.
 
-    Raises MismatchError, MissingBlockError, and InvalidInputError for a store of sequences.
+    Raises MismatchError, MissingBlockError, and InvalidInputError for teachers of other classes.
     """
     data = as_extracted(data, stores)
     identity = data.identity() if stores else None
     for store in stores:
         assert identity is not None
         name = str(store.folder.root)
-        if (sequence := store.identity.dataset.sequence) > 1:
-            problem = f"{name} holds texts of {sequence} tokens, and the loader deals pictures alone until text sources"
-            raise InvalidInputError(f"{problem} come; read its soft labels with Store.read")
         if problems := differences(store.identity.dataset, identity, "dataset."):
             headline = f"{name} is of another data set:"
             advice = "train on the data set that the store was extracted from, or extract a store for this one"
@@ -56,12 +53,13 @@ def fitting(stores: Sequence[Store], data: Data, *, words: str = "", progress: P
 
 def answered_positions(stores: Sequence[Store], views: Sequence[int], positions: IntArray | range) -> IntArray | range:
     """Those of ascending positions that have an answer of every store in all of these views: epochs of different views
-    then have the same rows. Raises InvalidInputError where none has."""
+    then have the same rows. Positions of texts are those of texts. Raises InvalidInputError where none has."""
     struck = [segment for store in stores for segment in store.segments if len(segment.struck())]
     absent = [segment.struck(view) for segment in struck for view in views if view in segment.views]
     if not absent:
         return positions
-    answered = np.setdiff1d(np.asarray(positions, dtype=np.int64), np.concatenate(absent))
+    sequence = stores[0].identity.dataset.sequence
+    answered = np.setdiff1d(np.asarray(positions, dtype=np.int64), np.concatenate(absent) // sequence)
     if not len(answered):
         raise InvalidInputError(f"all {len(positions)} positions are struck in some view: none has an answer; extract")
     return answered
@@ -80,7 +78,7 @@ def chosen_positions(positions: IntArray | None, rows: int) -> IntArray | range:
 
 
 def row_bytes(stores: Sequence[Store], options: LabelOptions = LabelOptions()) -> int:  # noqa: B008  frozen
-    """Bytes in memory of one row of one view over all stores, of the arrays that the options read."""
+    """Bytes in memory of one row, or of a text, of one view over all stores, of the arrays that the options read."""
     total = 0
     for number, store in enumerate(stores):
         layout = store.segments[0].layout
@@ -88,7 +86,8 @@ def row_bytes(stores: Sequence[Store], options: LabelOptions = LabelOptions()) -
         for name in read_arrays(layout, store.identity.encoding, features=features, taps=taps):
             spec = layout.arrays[name]
             assert spec.block_axis is not None
-            total += int(np.prod(spec.shape[1:])) // spec.shape[spec.block_axis] * np.dtype(spec.dtype).itemsize
+            a_row = int(np.prod(spec.shape[1:])) // spec.shape[spec.block_axis] * np.dtype(spec.dtype).itemsize
+            total += a_row * store.identity.dataset.sequence
     return total
 
 

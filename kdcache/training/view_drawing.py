@@ -17,18 +17,21 @@ from torch import Tensor
 from kdcache.base.arrays import IntArray
 from kdcache.base.view_span import ViewSpan
 from kdcache.errors import ReplayError
+from kdcache.networks.answers import are_tokens
 from kdcache.networks.preparation import Preparation, normalisation
 from kdcache.training.batch_order import BatchOrder, BatchRows
 from kdcache.training.loader_options import FeedOptions
 from kdcache.views.draw import DrawnRows, ViewDataset
 from kdcache.views.mixing import mix_rows, with_partners
+from kdcache.views.texts import rows_of_texts
 from kdcache.views.view_stack import Drawn, ViewRequest
 from kdcache.views.workers import draw_requests
 
 
 @dataclass(frozen=True)
 class BatchImages:
-    """The images of a batch: `images` [B, ch, H, W] f32 on the device, mixed with those of their `partners` [B].
+    """The images of a batch: `images` [B, ch, H, W] f32 on the device, mixed with those of their `partners` [B]; of
+    texts their tokens [B, S] i64.
 
     drawn: all rows that were drawn, those of partners alone behind the batch's. lam: [B] f64, the weight of each row
     itself. served: the number of rows that a cache gave.
@@ -100,21 +103,25 @@ class ViewDrawing:
         self.row_bytes = drawn.images[0, 0].nbytes
         images = self._prepared(drawn.images[0])
         images = mix_rows(images, mixing, drawn.request.positions, count, self.dataset.plan.mix)
-        rows = DrawnRows(drawn.request.positions, drawn.pixels[0], drawn.contents)
+        positions = rows_of_texts(drawn.request.positions, self.dataset.sequence)
+        rows = DrawnRows(positions, drawn.pixels[0], drawn.contents)
         return BatchImages(images, rows, mixing.partners[:count], mixing.lam[:count], drawn.served)
 
     def _no_rows(self) -> BatchImages:
         """The images of a share without rows, whose size nobody has seen."""
-        images = torch.empty(0, 1, 1, 1, device=self.options.device)
+        sequence = self.dataset.sequence
+        images = torch.empty(0, 1, 1, 1) if sequence == 1 else torch.empty(0, sequence, dtype=torch.int64)
         no_rows = np.empty(0, np.int64)
         drawn = DrawnRows(no_rows, np.empty(0, np.uint8), {})
-        return BatchImages(images, drawn, no_rows, np.empty(0))
+        return BatchImages(images.to(self.options.device), drawn, no_rows, np.empty(0))
 
     def _prepared(self, images: Tensor) -> Tensor:
         if self._preparation is None:
             options = self.options
             is_float = images.is_floating_point()
-            mean, std = normalisation(options.mean, options.std, channels=images.shape[1], floating=is_float)
+            mean, std = tuple[float, ...](), tuple[float, ...]()
+            if not are_tokens(images):
+                mean, std = normalisation(options.mean, options.std, channels=images.shape[1], floating=is_float)
             self._preparation = Preparation(mean, std, options.device)
         return self._preparation(images)
 

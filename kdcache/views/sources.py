@@ -59,7 +59,9 @@ def open_data(
     data = chosen_rows(data, choice, classes=data.classes)
     named = {**choice, **({"rows": Path(str(choice["rows"])).name} if "rows" in choice else {})}
     name = " ".join([data.name, *(f"{key}={value}" for key, value in named.items())])
-    notes = (*data.notes, *label_notes(data.labels), *absent_notes(data.labels, data.class_names))
+    notes = data.notes
+    if data.sequence == 1:
+        notes += (*label_notes(data.labels), *absent_notes(data.labels, data.class_names))
     return replace(data, name=name, notes=notes)
 
 

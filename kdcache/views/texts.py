@@ -7,6 +7,7 @@ Shape letters: Q texts, S tokens of a text, N = Q S rows.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import overload
 
 import numpy as np
 import numpy.typing as npt
@@ -62,6 +63,10 @@ def sequence_of(samples: object) -> int:
     return int(getattr(samples, "sequence", 1))
 
 
+@overload
+def rows_of_texts(texts: IntArray, sequence: int) -> IntArray: ...
+@overload
+def rows_of_texts(texts: IntArray | range, sequence: int) -> IntArray | range: ...
 def rows_of_texts(texts: IntArray | range, sequence: int) -> IntArray | range:
     """The rows of some texts, as all of their tokens in order; the same for pictures."""
     if sequence == 1:

@@ -34,7 +34,7 @@ def require_answers(
     with Generators().turn():
         images = _equal_views(training, "--transform")
         logits = _answer(network, images, training, precision, learns=True)
-        count = logits.shape[1]
+        count = logits.shape[-1]
         if not logits.requires_grad:
             raise InvalidInputError(
                 "the student's answer depends on no parameter that learns: its forward detaches it, or works under "
@@ -43,7 +43,7 @@ def require_answers(
         for loader in loaders[1:]:
             views = _equal_views(loader, "--val-transform", images.shape[-2:])
             try:
-                val_count = _answer(network, views, loader, precision).shape[1]
+                val_count = _answer(network, views, loader, precision).shape[-1]
             except InvalidInputError as error:
                 advice = "the training's views are taken, so check --val-transform"
                 raise InvalidInputError(f"validation: {error}; {advice}") from error
@@ -90,7 +90,9 @@ def _answer(network: nn.Module, images: Tensor, loader: BatchStream, precision: 
         autocast(precision, loader.device),
     ):
         logits = answered(network.eval()(images.clone()), images, "student")
-    require_no_probabilities(unit_sums(logits.detach()), "student", "let it answer the logits before the softmax")
+    require_no_probabilities(
+        unit_sums(logits.detach().flatten(0, -2)), "student", "let it answer the logits before the softmax"
+    )
     return logits
 
 

@@ -157,7 +157,11 @@ def validate(
     if loader is None:
         return {}
     validations = {
-        run: Validation(*judged_as(run.settings), subclasses=student_subclasses(run.settings, run.loader.stores))
+        run: Validation(
+            *judged_as(run.settings),
+            subclasses=student_subclasses(run.settings, run.loader.stores),
+            token_bytes=loader.data.vocabulary.token_bytes,
+        )
         for run in runs
     }
     for run in runs:

@@ -124,7 +124,7 @@ def train_loader(
             std=std,
             plan=plan,
             transform=own_transform(plan, transform),
-            order=None if stores else make_order(len(data), "shuffled", settings.seed)[0],
+            order=None if stores else make_order(len(data), "shuffled", settings.seed, sequence=data.sequence)[0],
             rank=launch.rank,
             world_size=launch.world_size,
             caches=settings.caches,

@@ -21,6 +21,7 @@ from kdcache.views.own_place import require_own_place
 from kdcache.views.sources import of_whole, open_data
 from kdcache.views.transforms import PRESETS, build_transform, clean_arguments, require_transform
 
+ROWS = 256  # of a batch, or tokens where they are more than a text
 Source = tuple[str, dict[str, Any]]
 """The spec and the arguments of a data set."""
 
@@ -77,7 +78,7 @@ def evaluation_loader(
         rank=launch.rank, world_size=launch.world_size, worker_start=settings.worker_start, caches=settings.caches,
     )  # fmt: skip
     options = LabelOptions(accept_drift=settings.accept_drift, by_class=True)
-    return Loader(data, stores, batch_size=256, epochs=1, labels=options, feed=feed)
+    return Loader(data, stores, batch_size=max(1, ROWS // data.sequence), epochs=1, labels=options, feed=feed)
 
 
 def held_out_loader(

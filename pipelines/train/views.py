@@ -27,6 +27,8 @@ def view_normalisation(
 ) -> tuple[tuple[float, ...], tuple[float, ...]]:
     """Mean and std by channel, of the settings or the defaults for the first view's channels. `strikes`:
     the first samples may be struck, and cannot be read."""
+    if data.sequence > 1:
+        return (), ()
     transform = transform or stored_transform(plan.transform)
     view = first_view(transform, data.samples, plan.seed, strikes=strikes)
     is_float = view.dtype.is_floating_point
