@@ -11,8 +11,10 @@ from kdcache.base.arrays import IntArray
 from kdcache.base.view_span import ViewSpan
 from kdcache.labels.reduction import centre
 from kdcache.networks.teacher import Teacher
+from kdcache.networks.text_teacher import TextTeacher
 from kdcache.views.draw import ViewDataset
 from kdcache.views.mixing import mix_rows, with_partners
+from kdcache.views.texts import rows_of_texts
 from kdcache.views.view_stack import Drawn, ViewRequest
 
 Array = npt.NDArray[np.float32]
@@ -34,3 +36,21 @@ def live_log_probs(teacher: Teacher, dataset: ViewDataset, drawn: Drawn, rows: i
     with torch.inference_mode():
         log_probs: Array = centre(logits, teacher.masked_classes).log_softmax(dim=-1).cpu().numpy()
     return log_probs
+
+
+def live_text_log_probs(
+    teacher: TextTeacher, dataset: ViewDataset, view: int, positions: IntArray, texts: int
+) -> Array:
+    """Log-probabilities [R, C] f32 of the teacher for ascending positions of tokens, by forwards of so many texts."""
+    sequence, parts = dataset.sequence, []
+    needed = np.unique(positions // sequence)
+    for start in range(0, len(needed), texts):
+        chosen = needed[start : start + texts]
+        tokens = teacher.prepared(dataset[ViewRequest(ViewSpan.of(view), chosen)].images[0])
+        rows = rows_of_texts(chosen, sequence)
+        for first, logits in teacher.chunks(tokens):
+            places = np.flatnonzero(np.isin(rows[first : first + len(logits)], positions))
+            with torch.inference_mode():
+                answers = centre(logits[torch.from_numpy(places).to(logits.device)], teacher.masked_classes)
+                parts.append(answers.log_softmax(dim=-1).cpu().numpy())
+    return np.concatenate(parts)

@@ -1,8 +1,6 @@
 """The fingerprint of a view, which proves that training draws the pixels that the teacher saw, mixed the same way; and
 that of a token, which proves that its text up to there is the one that the teacher read."""
 
-import struct
-
 import numpy as np
 import numpy.typing as npt
 import xxhash
@@ -26,13 +24,14 @@ def token_fingerprints(ids: IntArray) -> npt.NDArray[np.uint8]:
     the ids 0 to t as i32le, and t as i64le. Raises InvalidInputError for ids that are no i32."""
     if len(ids) and not -(2**31) <= int(ids.min()) <= int(ids.max()) < 2**31:
         raise InvalidInputError(f"token ids {int(ids.min())} to {int(ids.max())} were given; they are i32")
-    digest, fingerprints = xxhash.xxh3_64(f"int32[{len(ids)}]".encode()), np.empty(len(ids), dtype=np.uint8)
-    for token, id_bytes in enumerate(ids.astype("<i4")):
-        digest.update(id_bytes.tobytes())
+    digest, fingerprints = xxhash.xxh3_64(f"int32[{len(ids)}]".encode()), bytearray(len(ids))
+    id_bytes, places = ids.astype("<i4").tobytes(), np.arange(len(ids), dtype="<i8").tobytes()
+    for token in range(len(ids)):
+        digest.update(id_bytes[4 * token : 4 * token + 4])
         whole = digest.copy()
-        whole.update(struct.pack("<q", token))
+        whole.update(places[8 * token : 8 * token + 8])
         fingerprints[token] = whole.intdigest() & 0xFF
-    return fingerprints
+    return np.frombuffer(fingerprints, dtype=np.uint8)
 
 
 def header(image: Tensor) -> xxhash.xxh3_64:

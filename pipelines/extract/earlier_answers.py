@@ -10,9 +10,12 @@ import numpy as np
 
 from kdcache.base.arrays import IntArray
 from kdcache.errors import DamagedError, MissingBlockError, TeacherSuspectError
-from kdcache.networks.live_answers import SURE_LOG_PROB, drawn_again, live_log_probs
+from kdcache.networks.live_answers import SURE_LOG_PROB, drawn_again, live_log_probs, live_text_log_probs
+from kdcache.networks.live_answers import Array as FloatArray
 from kdcache.networks.precision import Precision
 from kdcache.pipelines.extract.job import Job
+from kdcache.pipelines.extract.text_job import TextJob
+from kdcache.store.reading import EncodedRows
 from kdcache.store.segment import Segment
 from kdcache.store.store import Store
 
@@ -31,14 +34,15 @@ def require_same_answers(store: Store, job: Job) -> None:
         return  # its stored classes are draws, of which no log-probability is known
     for segment, positions in _rows(store):
         view = segment.views.start
-        drawn = drawn_again(job.dataset, view, positions)
+        if job.data.sequence > 1:
+            positions = positions[job.labels[positions] >= 0]  # the teacher's answers to others are not kept
         try:
             rows = store.load(view, positions)
         except (DamagedError, MissingBlockError):
             continue  # which `verify` tells
-        if drawn.unread or not np.array_equal(rows.arrays["pixels"], drawn.pixels[0, : len(positions)]):
+        answers = _answers(job, view, positions, rows)
+        if answers is None:
             continue
-        answers = live_log_probs(job.teacher, job.dataset, drawn, len(positions))
         soft = rows.soft_labels()
         stored_log_probs = soft.log_probs(1.0)
         live = np.take_along_axis(answers, np.asarray(soft.classes).astype(np.int64), axis=-1)
@@ -57,6 +61,19 @@ def require_same_answers(store: Store, job: Job) -> None:
                 "store's, so its answers hang on something else: a file, the environment, a layer that is in no module "
                 "list and has new weights in each process; restore or register it, or use another store path"
             )
+
+
+def _answers(job: Job, view: int, positions: IntArray, rows: EncodedRows) -> FloatArray | None:
+    """The teacher's log-probabilities [R, C] for stored rows; None where there is none, or they are drawn otherwise."""
+    if not len(positions):
+        return None
+    if isinstance(job, TextJob):
+        texts = job.teacher.texts_of(job.data.sequence, job.batch_rows)
+        return live_text_log_probs(job.teacher, job.dataset, view, positions, texts)
+    drawn = drawn_again(job.dataset, view, positions)
+    if drawn.unread or not np.array_equal(rows.arrays["pixels"], drawn.pixels[0, : len(positions)]):
+        return None
+    return live_log_probs(job.teacher, job.dataset, drawn, len(positions))
 
 
 def _rows(store: Store) -> Iterator[tuple[Segment, IntArray]]:

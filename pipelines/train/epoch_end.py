@@ -37,6 +37,8 @@ class EpochEnd(Record):
         """Epoch (from 1), loss, learning rate of its last step, what was validated, and seconds."""
         line = self.line
         parts = [f"loss {line['loss']:.4g}", f"lr {line['lr']:.3g}"]
+        if "perplexity" in line:
+            parts.append(f"val perplexity {line['perplexity']:.4g}")
         if "accuracy" in line:
             parts.append(f"val accuracy {100 * line['accuracy']:.2f} %")
         if self.best_accuracy is not None:

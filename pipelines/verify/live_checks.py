@@ -15,9 +15,10 @@ from kdcache.errors import InvalidInputError
 from kdcache.networks.answers import Answers, are_probabilities, unit_sums
 from kdcache.networks.build import build_network
 from kdcache.networks.first_views import first_views, give_shapes, has_lazy
-from kdcache.networks.live_answers import SURE_LOG_PROB, drawn_again, live_log_probs
+from kdcache.networks.live_answers import SURE_LOG_PROB, drawn_again, live_log_probs, live_text_log_probs
 from kdcache.networks.preparation import Preparation
 from kdcache.networks.teacher import Teacher
+from kdcache.networks.text_teacher import TextTeacher
 from kdcache.networks.weights import load_weights, weights_digest
 from kdcache.pipelines.verify.live_outputs import compare_outputs
 from kdcache.pipelines.verify.settings import VerifySettings
@@ -26,6 +27,7 @@ from kdcache.views.contents import content_fingerprint
 from kdcache.views.data import Data
 from kdcache.views.draw import ViewDataset
 from kdcache.views.replay import grade_replay, require_decoder
+from kdcache.views.texts import rows_of_texts, texts_of_order
 from kdcache.views.transforms import PRESETS, build_transform, require_transform
 from kdcache.views.view_stack import ViewRequest
 from kdcache.views.workers import draw_requests
@@ -62,15 +64,18 @@ def open_replay(store: Store, data: Data, settings: VerifySettings) -> Replay:
     transform, named_spec = build_transform(name, arguments, spec)
     require_transform(named_spec, spec, str(store.folder.root), "name the transform that the store was made with")
     kinds = store.identity.encoding.kinds_of_contents
-    return Replay(store, data, ViewDataset(data.samples, store.order, store.identity.plan, transform, kinds, data.ids))
+    order = texts_of_order(store.order, data.sequence)
+    return Replay(store, data, ViewDataset(data.samples, order, store.identity.plan, transform, kinds, data.ids))
 
 
 def compare_contents(replay: Replay, positions: IntArray) -> Check:
-    """Compare the content fingerprints of some samples with those of every segment."""
+    """Compare the content fingerprints of some samples with those of every segment; of texts the positions are of all
+    of their tokens."""
+    positions = positions[:: replay.data.sequence]
     store, samples = replay.store, replay.data.samples
     contents = store.identity.encoding.contents
     assert contents is not None
-    indices = store.order[positions].tolist()
+    indices = (store.order[positions] // replay.data.sequence).tolist()
     drawn = np.asarray(
         [content_fingerprint(samples, i, samples[i][0] if contents == "values" else None, contents) for i in indices],
         dtype=np.uint32,
@@ -85,13 +90,14 @@ def compare_contents(replay: Replay, positions: IntArray) -> Check:
 
 def compare_pixels(replay: Replay, positions: IntArray, settings: VerifySettings, progress: Progress) -> Check:
     """Draw all views of some positions again and compare every fingerprint."""
-    store = replay.store
+    store, sequence = replay.store, replay.data.sequence
     wrong_by_view: dict[int, int] = {}
     view_count, total = 0, len(positions) * len(store.every_view)
-    requests = _requests(store.every_view, positions)
+    requests = _requests(store.every_view, np.unique(positions // sequence))
     with closing(draw_requests(replay.dataset, requests, settings.workers, settings.worker_start)) as items:
         for drawn_views in items:
-            view, batch_positions = drawn_views.request.views.start, drawn_views.request.positions
+            view = drawn_views.request.views.start
+            batch_positions = rows_of_texts(drawn_views.request.positions, sequence)
             wrong_count = int((store.load(view, batch_positions).arrays["pixels"] != drawn_views.pixels[0]).sum())
             wrong_by_view[view] = wrong_by_view.get(view, 0) + wrong_count
             view_count += len(batch_positions)
@@ -99,7 +105,7 @@ def compare_pixels(replay: Replay, positions: IntArray, settings: VerifySettings
     count = sum(wrong_by_view.values())
     detail = f"{view_count} views of {len(positions)} rows drawn again, {count} differ"
     worst_view = max(wrong_by_view, key=lambda view: wrong_by_view[view], default=0)
-    if count and 0 in store.segment_of(worst_view).commits():  # the canary lies in block 0
+    if count and sequence == 1 and 0 in store.segment_of(worst_view).commits():  # the canary lies in block 0
         grade = grade_replay(store, replay.dataset, worst_view)
         versions = ", ".join(grade.versions) or "none"
         detail += f"; view {worst_view} is graded {grade.grade}, {grade.levels:.1f} levels off"
@@ -122,6 +128,8 @@ def compare_teacher(replay: Replay, positions: IntArray, settings: VerifySetting
     """
     identity = replay.store.identity
     identity.encoding.require_log_probs("verify --teacher")
+    if replay.data.sequence > 1:
+        positions = positions[replay.store.labels[positions] >= 0]  # others were not asked about
     teacher = _open_teacher(replay, settings, positions)
     digest = weights_digest(teacher.network)
     if digest != identity.teacher.weights:
@@ -133,12 +141,16 @@ def compare_teacher(replay: Replay, positions: IntArray, settings: VerifySetting
         ]
     checks = [Check(name="teacher weights", passed=True, detail=f"sha256 {digest[:16]}")]
     view = replay.store.every_view[0]
-    if identity.teacher.answers == "logits" and (text := _probabilities_text(replay, teacher, view, positions)):
+    is_told = identity.teacher.answers == "logits" and replay.data.sequence == 1
+    if is_told and (text := _probabilities_text(replay, teacher, view, positions)):
         checks.append(Check(name="teacher kind", passed=False, detail=text))
     progress(f"asking the teacher about {len(positions):,} rows, twice", 0, 0)
     answers = _ask(replay, teacher, view, positions)
-    other_rows = (teacher.forward_rows or BATCH // 4) - 1
-    repeated_answers = _ask(replay, teacher, view, positions[::-1].copy(), other_rows)[::-1]
+    if isinstance(teacher, TextTeacher):
+        repeated_answers = live_text_log_probs(teacher, replay.dataset, view, positions, 1)
+    else:
+        other_rows = (teacher.forward_rows or BATCH // 4) - 1
+        repeated_answers = _ask(replay, teacher, view, positions[::-1].copy(), other_rows)[::-1]
     control = _largest_difference(repeated_answers, answers)
     soft = replay.store.read(view, positions)
     stored_log_probs, classes = soft.log_probs(1.0), np.asarray(soft.classes).astype(np.int64)
@@ -188,7 +200,7 @@ def _open_teacher(replay: Replay, settings: VerifySettings, positions: IntArray)
     if has_lazy(network):
         request = ViewRequest(ViewSpan.of(replay.store.every_view[0]), positions[:1])
         give_shapes(network, preparation(replay.dataset[request].images[0]), "teacher")
-    return Teacher(
+    return (Teacher if replay.data.sequence == 1 else TextTeacher)(
         network,
         preparation=preparation,
         precision=identity.precision,
@@ -200,6 +212,9 @@ def _open_teacher(replay: Replay, settings: VerifySettings, positions: IntArray)
 def _ask(replay: Replay, teacher: Teacher, view: int, positions: IntArray, forward_rows: int | None = None) -> Array:
     """Log-probabilities [R, C] f32 of the live teacher for some positions of a view, as extract asks it or by forwards
     of `forward_rows` rows."""
+    if isinstance(teacher, TextTeacher):
+        texts = teacher.texts_of(replay.data.sequence, BATCH)
+        return live_text_log_probs(teacher, replay.dataset, view, positions, texts)
     answers, batch = [], forward_rows or BATCH
     for start in range(0, len(positions), batch):
         rows = positions[start : start + batch]

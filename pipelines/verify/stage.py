@@ -129,7 +129,7 @@ def _live_checks(settings: VerifySettings, progress: Progress) -> list[Check]:
     if unequal_fields:
         return checks + _not_run(settings, "this is not the store's data set", "data set")
     replay = open_replay(store, data, settings)
-    positions = _sample(_committed_positions(store), settings.rows)
+    positions = _sample(_committed_positions(store), settings.rows, data.sequence)
     if not len(positions):
         return checks + _not_run(settings, "no row is committed in every segment of the store", "data set")
     if store.identity.encoding.contents is not None:
@@ -150,8 +150,11 @@ def _committed_positions(store: Store) -> IntArray:
     return positions
 
 
-def _sample(positions: IntArray, count: int) -> IntArray:
-    """`count` of the positions, all of them where it is 0; the same in every run."""
+def _sample(positions: IntArray, count: int, sequence: int) -> IntArray:
+    """`count` of the positions, or the whole texts that hold as many; all of them where it is 0; the same in every
+    run."""
     if count == 0:
         return positions
-    return positions[np.sort(np.random.RandomState(0).permutation(len(positions))[:count])]
+    samples = positions.reshape(-1, sequence)
+    chosen = np.sort(np.random.RandomState(0).permutation(len(samples))[: -(-count // sequence)])
+    return samples[chosen].reshape(-1)
