@@ -1,7 +1,6 @@
 """Checks before block 0: views must replay, and the teacher must know its own data set."""
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -12,13 +11,12 @@ from kdcache.base.progress import Progress, silent
 from kdcache.base.view_span import ViewSpan
 from kdcache.base.worker_start import DEFAULT_START
 from kdcache.errors import InvalidInputError, TeacherSuspectError
-from kdcache.networks.forward_memory import ForwardMemory
 from kdcache.networks.head_check import HeadCheck
 from kdcache.networks.input_trials import permutation_of, surely_better
-from kdcache.networks.loop_memory import NO_FORWARD
 from kdcache.networks.row_trials import CHUNK, RowTrials
 from kdcache.networks.steadiness import STEADY_ROWS
 from kdcache.networks.teacher import Teacher
+from kdcache.networks.teacher_check import TeacherCheck, twice_chance
 from kdcache.views.data import Data
 from kdcache.views.draw import ViewDataset, draw_view, own_generators, stack_views
 from kdcache.views.fingerprint import fingerprint
@@ -30,16 +28,6 @@ from kdcache.views.workers import draw_requests
 PROBE_SAMPLES = 16  # times two views: 32 draws
 CHECK_ROWS = 512
 PERMUTED = 3.0  # a relabelling is named where it is right this many times as often
-
-
-@dataclass(frozen=True)
-class TeacherCheck:
-    """The outcome of a teacher's check: its top-1 `accuracy` on the clean rows that were asked, None where none of them
-    is labelled, notes on what looks odd and may be right, and the memory of its `forward`."""
-
-    accuracy: float | None
-    notes: tuple[str, ...] = ()
-    forward: ForwardMemory = NO_FORWARD
 
 
 def require_determinism(dataset: ViewDataset, view: int, *, views_asked: int = 1) -> tuple[str, ...]:
@@ -143,12 +131,6 @@ def check_teacher(
             f"the teacher's top-1 accuracy on {len(labels)} clean rows is {accuracy:.3f}; {suspicion}{advice}"
         )
     return TeacherCheck(accuracy, notes, trials.forward)
-
-
-def twice_chance(classes: int) -> float:
-    """The accuracy below which a teacher is suspect: 2 / C, for few classes a quarter of the way from chance to 1."""
-    chance = 1.0 / max(classes, 2)
-    return min(2.0 * chance, chance + (1.0 - chance) / 4.0)
 
 
 def _clean_views(transform: Transform, data: Data, indices: IntArray) -> Iterator[Tensor]:

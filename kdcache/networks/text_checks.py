@@ -12,10 +12,10 @@ from kdcache.base.progress import Activity, Progress, silent
 from kdcache.base.view_span import ViewSpan
 from kdcache.errors import InvalidInputError, TeacherSuspectError
 from kdcache.networks.answers import are_probabilities, unit_sums
-from kdcache.networks.checks import TeacherCheck, twice_chance
 from kdcache.networks.first_views import first_views
 from kdcache.networks.forward_memory import ForwardMemory, LiveBytes
 from kdcache.networks.steadiness import STEADY
+from kdcache.networks.teacher_check import TeacherCheck, twice_chance
 from kdcache.networks.text_teacher import TextTeacher
 from kdcache.views.draw import ViewDataset
 from kdcache.views.view_stack import ViewRequest
@@ -85,7 +85,7 @@ def _require_steady(teacher: TextTeacher, tokens: Tensor) -> None:
     half = tokens.shape[1] // 2
     whole = _rows(teacher, tokens)[:half]
     changed = tokens.clone()
-    changed[0, half:] = tokens[0, half:].flip(0)
+    changed[0, half:] = tokens[0, : tokens.shape[1] - half]
     spread = float((whole - whole.mean(dim=-1, keepdim=True)).square().mean().sqrt())
     limit = max(STEADY[teacher.precision] * spread, 1e-4)
     if not bool(torch.isfinite(whole).all()):

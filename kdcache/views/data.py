@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from kdcache.base.arrays import Array, values_digest
+from kdcache.base.arrays import values_digest
 from kdcache.base.progress import Progress, silent
 from kdcache.base.user_code import exception_text
 from kdcache.errors import InvalidInputError
@@ -29,7 +29,15 @@ from kdcache.views.label_numbers import NONE
 from kdcache.views.labelled_rows import LabelledRows
 from kdcache.views.own_labels import OwnLabels
 from kdcache.views.reading import read_probe
-from kdcache.views.texts import NO_VOCABULARY, Texts, Vocabulary, require_sequence, require_tokens, sequence_of
+from kdcache.views.texts import (
+    NO_VOCABULARY,
+    DescribedTexts,
+    Texts,
+    Vocabulary,
+    require_sequence,
+    require_tokens,
+    sequence_of,
+)
 
 PEEKED = 8  # rows of which one must be readable to tell their form
 PROBES = 64  # samples whose contents enter the identity, evenly spaced
@@ -100,30 +108,21 @@ class Data:
         )
 
 
-def text_data(
-    tokens: Array,
-    labels: Array,
-    ids: Sequence[str],
-    name: str,
-    *,
-    vocabulary: Vocabulary = NO_VOCABULARY,
-    notes: tuple[str, ...] = (),
-) -> Data:
-    """The data set of texts: `tokens` [Q, S] and `labels` [Q, S] are ids, of the token after each, -1 where that does
-    not count; `ids` [Q] name the texts. Raises InvalidInputError for ids out of range, for an S that is no power of
-    two, and where nothing counts."""
-    require_sequence(int(tokens.shape[1]), name)
-    require_tokens(tokens, labels, ids, name, vocabulary)
-    samples = Texts(tokens)
+def text_data(texts: DescribedTexts) -> Data:
+    """The data set of texts. Raises InvalidInputError for ids out of range, for an S that is no power of two, and where
+    nothing counts."""
+    require_sequence(int(texts.tokens.shape[1]), texts.name)
+    require_tokens(texts)
+    samples = Texts(texts.tokens)
     return Data(
         samples=samples,
-        ids=ids,
-        labels=np.ascontiguousarray(labels, dtype=np.int32).reshape(-1),
+        ids=texts.ids,
+        labels=np.ascontiguousarray(texts.labels, dtype=np.int32).reshape(-1),
         class_names=(),
         probe=samples.content,
-        name=name,
-        notes=(*id_notes(ids), *notes),
-        vocabulary=vocabulary,
+        name=texts.name,
+        notes=id_notes(texts.ids),
+        vocabulary=texts.vocabulary,
     )
 
 

@@ -12,7 +12,9 @@ from kdcache.errors import InvalidInputError, MismatchError
 from kdcache.views.data_parts import Described, Extracted, ids_digest, shown_ids
 from kdcache.views.known_parts import find_parts, part_indices
 from kdcache.views.known_samples import Changes, Flags, changes_between, fingerprints_of, stored_samples
+from kdcache.views.other_texts import text_explanation
 from kdcache.views.renamed import renamed_samples
+from kdcache.views.texts import sequence_of
 
 COMPARED = 100_000  # samples up to which a data set is read to say what changed
 OTHERS = "use a store of this data set"
@@ -89,6 +91,8 @@ def explanation(store: Extracted, data: Described, advice: str, words: str, prog
     step."""
     path = store.folder.root
     contents = store.identity.encoding.contents
+    if max(store.identity.dataset.sequence, sequence_of(data.samples)) > 1:
+        return text_explanation(store, data)
     renamed = f"  {line}\n" if (line := _renamed_line(store, data)) else ""
     if contents is None:
         return f"{renamed}{path} keeps no fingerprints of its samples, so no more can be said of them; {advice}"

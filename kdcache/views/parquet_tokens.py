@@ -7,11 +7,10 @@ import numpy as np
 
 from kdcache.errors import InvalidInputError
 from kdcache.views.columns import Columns, Noun, column_ids
-from kdcache.views.data import Data
 from kdcache.views.encoded_images import Opening, spec_name
 from kdcache.views.parquet_files import files_of, opened
-from kdcache.views.texts import NO_VOCABULARY
-from kdcache.views.token_rows import IDS, LABELS, MASK, TokenRows, data_of_rows
+from kdcache.views.texts import NO_VOCABULARY, DescribedTexts
+from kdcache.views.token_rows import IDS, LABELS, MASK, TokenRows, texts_of_rows
 from kdcache.views.tokenizer_file import open_tokenizer
 
 
@@ -33,7 +32,7 @@ def open_parquet_tokens(
     split: str = "",
     sequence: int = 0,
     tokenizer: str = "",
-) -> Data:
+) -> DescribedTexts:
     """The rows of token ids of a file, or of all files in a folder, as texts of `sequence` tokens, by default the least
     power of two that holds the longest row. `label` and `mask` name columns of lists, by default `labels` and
     `attention_mask` where there are some. `tokenizer`: the file that made the ids. Raises InvalidInputError."""
@@ -66,7 +65,7 @@ def open_parquet_tokens(
     name = spec_name(
         "parquet", column=column, id=id, split=split, sequence=sequence or "", tokenizer=tokenizer and Path(tokenizer)
     )
-    return data_of_rows(rows, ids, name, sequence=sequence, vocabulary=vocabulary)
+    return texts_of_rows(rows, ids, name, sequence=sequence, vocabulary=vocabulary)
 
 
 def _is_list(kind: Any) -> bool:

@@ -17,7 +17,7 @@ from kdcache.errors import InvalidInputError
 from kdcache.views.built_in import open_digits, open_fashion_mnist
 from kdcache.views.chosen_rows import ARGUMENTS, chosen_rows
 from kdcache.views.columns import Noun
-from kdcache.views.data import Data, UseOfLabels, built_in_data, describe_samples, encoded_data
+from kdcache.views.data import Data, UseOfLabels, built_in_data, describe_samples, encoded_data, text_data
 from kdcache.views.decoding import Decoding
 from kdcache.views.encoded_images import Opening
 from kdcache.views.folder_source import open_folder
@@ -27,7 +27,7 @@ from kdcache.views.parquet_source import open_parquet
 from kdcache.views.parquet_tokens import holds_tokens, open_parquet_tokens
 from kdcache.views.source_forms import FORMS, LIST
 from kdcache.views.text_source import open_text
-from kdcache.views.token_rows import data_of_object, is_texts
+from kdcache.views.token_rows import is_texts, texts_of_object
 from kdcache.views.webdataset_source import open_webdataset
 
 
@@ -94,7 +94,7 @@ def _of_object(samples: Any, name: str, labels: UseOfLabels, progress: Progress)
     if is_texts(samples):
         if labels == "none":
             raise InvalidInputError(f"data {name}: the labels of texts are their own tokens; leave out --labels none")
-        return data_of_object(samples, name)
+        return text_data(texts_of_object(samples, name))
     if not is_encoded(samples):
         return describe_samples(samples, name, labels=labels, progress=progress)
     noun = Noun(f"data {name}", "return data.select_columns of one column of images and one of labels")
@@ -116,7 +116,7 @@ def _made(make: Callable[[Any], Data], open_source: Callable[..., Any]) -> Calla
 def _parquet(at: Opening, arguments: dict[str, Any]) -> Callable[..., Data]:
     """The function that opens what a parquet file holds: texts, or encoded images."""
     is_of_texts = holds_tokens(at, str(arguments.get("column", "")), str(arguments.get("split", "")))
-    return open_parquet_tokens if is_of_texts else KINDS["parquet"]
+    return _made(text_data, open_parquet_tokens) if is_of_texts else KINDS["parquet"]
 
 
 def _torchvision(at: Opening, **arguments: Any) -> Data:
@@ -141,7 +141,7 @@ KINDS: dict[str, Callable[..., Data]] = {
     "folder": _made(encoded_data, open_folder),
     "hf": _made(encoded_data, open_hf),
     "parquet": _made(encoded_data, open_parquet),
-    "text": open_text,
+    "text": _made(text_data, open_text),
     "webdataset": _made(encoded_data, open_webdataset),
     "torchvision": _torchvision,
 }

@@ -18,10 +18,9 @@ from typing import Literal
 import numpy as np
 
 from kdcache.errors import InvalidInputError
-from kdcache.views.data import Data, text_data
 from kdcache.views.encoded_images import Opening, spec_name
 from kdcache.views.label_numbers import NONE, listed
-from kdcache.views.texts import require_sequence
+from kdcache.views.texts import DescribedTexts, require_sequence
 from kdcache.views.tokenizer_file import TokenizerFile, open_tokenizer
 
 SUFFIXES = (".txt", ".jsonl")
@@ -57,7 +56,7 @@ class Stream:
 
 def open_text(
     at: Opening, *, tokenizer: str = "", sequence: int = SEQUENCE, documents: Documents = "file", end: str = ""
-) -> Data:
+) -> DescribedTexts:
     """The texts of a file or a folder. `tokenizer`: a file of the package tokenizers. `sequence`: S. `documents`: what
     of a .txt is one. `end`: the token that ends a document, see `TokenizerFile.end`. Raises InvalidInputError."""
     noun = f"text:{at.place}"
@@ -80,12 +79,12 @@ def open_text(
     labels[:count] = np.where(np.frombuffer(stream.counts, dtype=bool), tokens[:count], NONE)
     starts = np.arange(texts) * sequence
     name = spec_name("text", sequence=sequence, documents=documents if documents != "file" else "", end=end)
-    return text_data(
+    return DescribedTexts(
         tokens[:-1].reshape(texts, sequence),
         labels[1:].reshape(texts, sequence),
         _ids(stream, starts.tolist()),
         f"{name} tokenizer={codes.path.name}",
-        vocabulary=codes.vocabulary,
+        codes.vocabulary,
     )
 
 

@@ -35,6 +35,18 @@ class Vocabulary:
 NO_VOCABULARY = Vocabulary()
 
 
+@dataclass(frozen=True)
+class DescribedTexts:
+    """A source of texts as it describes itself: `tokens` [Q, S] and `labels` [Q, S] are ids, of the token after each,
+    -1 where that does not count; `ids` [Q] name the texts; its `name` without this machine's folders."""
+
+    tokens: Array
+    labels: Array
+    ids: Sequence[str]
+    name: str
+    vocabulary: Vocabulary = NO_VOCABULARY
+
+
 class Texts:
     """Samples (ids [S] i32, -1) of `tokens` [Q, S] i32, which may lie in a file that is mapped. A text has no label of
     its own: its tokens have."""
@@ -104,20 +116,20 @@ def next_tokens(tokens: Array, counts: npt.NDArray[np.bool_]) -> npt.NDArray[np.
     return labels
 
 
-def require_tokens(tokens: Array, labels: Array, ids: Sequence[str], name: str, vocabulary: Vocabulary) -> None:
-    """Raises InvalidInputError for ids of tokens [Q, S] or labels [Q, S] that are none of the vocabulary's, and where
-    no token of any text counts."""
-    size = vocabulary.size or CLASSES_MAX
-    for noun, values, least in (("token", tokens, 0), ("label", labels, NONE)):
+def require_tokens(texts: DescribedTexts) -> None:
+    """Raises InvalidInputError for ids of tokens or labels that are none of the vocabulary's, and where no token of any
+    text counts."""
+    size, name = texts.vocabulary.size or CLASSES_MAX, texts.name
+    for noun, values, least in (("token", texts.tokens, 0), ("label", texts.labels, NONE)):
         if values.size and not least <= int(values.min()) <= int(values.max()) < size:
             text, place = np.argwhere((values < least) | (values >= size))[0].tolist()
-            advice = "use the tokenizer that its ids are of" if vocabulary.tokenizer else "mend it"
+            advice = "use the tokenizer that its ids are of" if texts.vocabulary.tokenizer else "mend it"
             raise InvalidInputError(
-                f"data {name}: {noun} {place} of text {text} ({ids[text]}) is {int(values[text, place])}; ids go from "
-                f"0 to {size - 1:,}: {advice}"
+                f"data {name}: {noun} {place} of text {text} ({texts.ids[text]}) is {int(values[text, place])}; ids go "
+                f"from 0 to {size - 1:,}: {advice}"
             )
-    if not (labels >= 0).any():
+    if not (texts.labels >= 0).any():
         raise InvalidInputError(
-            f"data {name}: no token of its {len(tokens):,} texts counts: all are masked as prompt or padding; leave "
-            "out the mask, or give texts with an answer after the prompt"
+            f"data {name}: no token of its {len(texts.tokens):,} texts counts: all are masked as prompt or padding; "
+            "leave out the mask, or give texts with an answer after the prompt"
         )

@@ -16,9 +16,8 @@ import numpy.typing as npt
 from kdcache.base.arrays import Array, IntArray
 from kdcache.base.limits import SEQUENCE_MAX
 from kdcache.errors import InvalidInputError
-from kdcache.views.data import Data, text_data
 from kdcache.views.label_numbers import NONE
-from kdcache.views.texts import IGNORED, Vocabulary, next_tokens, require_sequence
+from kdcache.views.texts import IGNORED, DescribedTexts, Vocabulary, next_tokens, require_sequence
 
 IDS, LABELS, MASK = "input_ids", "labels", "attention_mask"
 """The columns of token ids as other libraries name them; of labels, which stand at their own token, -100 where it does
@@ -81,9 +80,11 @@ class TokenRows:
         return tokens, labels, starts
 
 
-def data_of_rows(rows: TokenRows, ids: Sequence[str], name: str, *, sequence: int, vocabulary: Vocabulary) -> Data:
-    """The data set of rows of tokens, in texts of `sequence` tokens; 0: of the least power of two that holds the
-    longest row. Raises InvalidInputError."""
+def texts_of_rows(
+    rows: TokenRows, ids: Sequence[str], name: str, *, sequence: int, vocabulary: Vocabulary
+) -> DescribedTexts:
+    """The texts of rows of tokens, `sequence` tokens each; 0: the least power of two that holds the longest row. Raises
+    InvalidInputError."""
     longest = int(np.diff(rows.offsets).max(initial=0))
     if longest < 2:
         raise InvalidInputError(
@@ -94,24 +95,21 @@ def data_of_rows(rows: TokenRows, ids: Sequence[str], name: str, *, sequence: in
     require_sequence(sequence, name)
     tokens, labels, starts = rows.texts(sequence)
     text_ids = [ids[row] if longest <= sequence else f"{ids[row]}:{start}" for row, start in starts]
-    return text_data(tokens, labels, text_ids, name, vocabulary=vocabulary)
+    return DescribedTexts(tokens, labels, text_ids, name, vocabulary)
 
 
 def is_texts(samples: Any) -> bool:
-    """True for an object of texts: with an array `tokens` [Q, S], or whose rows are dicts of `input_ids`."""
+    """True for an object of texts: with an array `tokens` [Q, S], with a column `input_ids`, or a list of dicts of
+    `input_ids`."""
     if getattr(getattr(samples, "tokens", None), "ndim", 0) == 2:
         return True
     if names := getattr(samples, "column_names", None):
         return IDS in names
-    try:
-        row = samples[0] if len(samples) else None
-    except Exception:  # noqa: BLE001  of the user's own code: whoever reads it tells
-        return False
-    return isinstance(row, Mapping) and IDS in row
+    return isinstance(samples, list | tuple) and bool(samples) and isinstance(samples[0], Mapping) and IDS in samples[0]
 
 
-def data_of_object(samples: Any, name: str) -> Data:
-    """The data set of an object that `is_texts`. Its `tokens` [Q, S] come with `labels` [Q, S], where it has them: the
+def texts_of_object(samples: Any, name: str) -> DescribedTexts:
+    """The texts of an object that `is_texts`. Its `tokens` [Q, S] come with `labels` [Q, S], where it has them: the
     token after each, -1 where that does not count; with `ids`; and with `vocabulary`, the number of ids. Raises
     InvalidInputError."""
     vocabulary = Vocabulary(int(getattr(samples, "vocabulary", 0)))
@@ -120,7 +118,7 @@ def data_of_object(samples: Any, name: str) -> Data:
         entries = [samples[index] for index in range(count)]
         lists = {key: [entry[key] for entry in entries] for key in (IDS, LABELS, MASK) if count and key in entries[0]}
         rows = TokenRows.of(lists[IDS], name, lists.get(LABELS, ()), lists.get(MASK, ()))
-        return data_of_rows(rows, _ids(samples, count, name), name, sequence=0, vocabulary=vocabulary)
+        return texts_of_rows(rows, _ids(samples, count, name), name, sequence=0, vocabulary=vocabulary)
     tokens = samples.tokens
     if not np.issubdtype(tokens.dtype if isinstance(tokens, np.ndarray) else np.asarray(tokens[:0]).dtype, np.integer):
         raise InvalidInputError(f"data {name}: its tokens are {tokens.dtype}; give integers [texts, tokens]")
@@ -134,7 +132,7 @@ def data_of_object(samples: Any, name: str) -> Data:
             f"data {name}: its tokens are {list(tokens.shape)} and its labels {list(labels.shape)}; give a label a "
             "token, -1 where it does not count"
         )
-    return text_data(tokens, labels, _ids(samples, len(tokens), name), name, vocabulary=vocabulary)
+    return DescribedTexts(tokens, labels, _ids(samples, len(tokens), name), name, vocabulary)
 
 
 def _ids(samples: Any, count: int, name: str) -> list[str]:

@@ -11,8 +11,8 @@ from kdcache.base.engine import Engine, idle
 from kdcache.base.memory import peak_rss_bytes
 from kdcache.base.progress import Progress, StopRequest, silent
 from kdcache.errors import BlocksFailedError, ClusterError, StoreError, TeacherSuspectError
-from kdcache.networks.checks import twice_chance
 from kdcache.networks.loop_memory import IN_FLIGHT
+from kdcache.networks.teacher_check import twice_chance
 from kdcache.pipelines.extract.block_report import RESUME, THIS_PROCESS, BlockReport, RowProgress, rows_of
 from kdcache.pipelines.extract.fresh_draws import FreshDraws
 from kdcache.pipelines.extract.job import Job

@@ -13,8 +13,7 @@ from kdcache.errors import DamagedError, MissingBlockError, TeacherSuspectError
 from kdcache.networks.live_answers import SURE_LOG_PROB, drawn_again, live_log_probs, live_text_log_probs
 from kdcache.networks.live_answers import Array as FloatArray
 from kdcache.networks.precision import Precision
-from kdcache.pipelines.extract.job import Job
-from kdcache.pipelines.extract.text_job import TextJob
+from kdcache.pipelines.extract.job import Job, TextJob
 from kdcache.store.reading import EncodedRows
 from kdcache.store.segment import Segment
 from kdcache.store.store import Store

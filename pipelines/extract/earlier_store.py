@@ -2,6 +2,8 @@
 
 from pathlib import Path
 
+import numpy as np
+
 from kdcache.base.progress import Progress
 from kdcache.base.records import differences, require_equal
 from kdcache.base.view_span import ViewSpan
@@ -10,9 +12,12 @@ from kdcache.pipelines.extract.job import Job
 from kdcache.pipelines.extract.kept import keep_words
 from kdcache.pipelines.settings import ExtractSettings
 from kdcache.store.layout import MANIFEST
+from kdcache.store.plan import GROUP
 from kdcache.store.store import Store
 from kdcache.views.other_data import data_words, other_data_error
 from kdcache.views.replay import grade_replay, require_decoder
+from kdcache.views.texts import rows_of_texts
+from kdcache.views.view_stack import ViewRequest
 
 
 def open_earlier(settings: ExtractSettings, job: Job, progress: Progress) -> Store | None:
@@ -48,6 +53,18 @@ def blocks_done(earlier: Store | None, views: ViewSpan) -> set[int]:
     return {block for segment in segments if segment.views == views for block in segment.commits()}
 
 
+def _require_same_texts(store: Store, job: Job, view: int) -> None:
+    """Raises ReplayError where the first texts of block 0 are not those that the store has."""
+    texts = np.arange(max(1, GROUP // job.data.sequence))
+    drawn = job.dataset[ViewRequest(ViewSpan.of(view), texts)]
+    rows = rows_of_texts(texts, job.data.sequence)
+    if len(wrong := np.flatnonzero(store.load(view, rows).arrays["pixels"] != drawn.pixels[0])):
+        raise ReplayError(
+            f"{job.sample_name(int(rows[wrong[0]]))} is not the token that was read when block 0 was written: restore "
+            "the texts, or use another store path"
+        )
+
+
 def drift_since(store: Store, job: Job) -> tuple[str, ...]:
     """Views are drawn again and compared with the store's first block 0. Drift gives a note; other pictures raise
     ReplayError."""
@@ -56,6 +73,9 @@ def drift_since(store: Store, job: Job) -> tuple[str, ...]:
     if not first_views:
         return ()
     view = first_views[0]
+    if job.data.sequence > 1:
+        _require_same_texts(store, job, view)
+        return ()
     replay = grade_replay(store, job.dataset, view)
     if replay.grade == "another picture":
         raise ReplayError(

@@ -1,4 +1,5 @@
-"""A job is all that an extraction is made of: data set, transform, teacher, order, and the identity of all that."""
+"""A job is all that an extraction is made of: data set, transform, teacher, order, and the identity of all that; of
+pictures, or of texts."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -11,12 +12,16 @@ from kdcache.base.arrays import IntArray
 from kdcache.base.progress import Progress, silent
 from kdcache.base.view_span import ViewSpan
 from kdcache.errors import SampleError
-from kdcache.networks.checks import TeacherCheck, check_teacher, require_determinism
+from kdcache.networks.checks import check_teacher, require_determinism
 from kdcache.networks.extract_block import BlockExtractor
 from kdcache.networks.forward_memory import ForwardMemory
 from kdcache.networks.head_check import HeadCheck
 from kdcache.networks.loop_memory import NO_FORWARD
 from kdcache.networks.teacher import Teacher
+from kdcache.networks.teacher_check import TeacherCheck
+from kdcache.networks.text_block import TextExtractor
+from kdcache.networks.text_checks import check_text_teacher
+from kdcache.networks.text_teacher import TextTeacher
 from kdcache.store.id_sums import IdSums, id_sums
 from kdcache.store.layout import SegmentLayout
 from kdcache.store.lineage import Ancestor
@@ -93,6 +98,51 @@ class Job:
         """Dataset index and id of a position, for errors."""
         index = int(self.order[position])
         return f"sample {index} ({self.data.ids[index]})"
+
+
+@dataclass(frozen=True)
+class TextJob(Job):
+    """The parts of an extraction of texts. `order` [N] and `labels` [N] are of tokens, `dataset` draws texts."""
+
+    teacher: TextTeacher
+
+    def check(self, min_accuracy: float | None, progress: Progress = silent) -> TeacherCheck:
+        """Check that texts are read the same twice, and that the teacher knows their language."""
+        require_determinism(self.dataset, self.views.start)
+        checked = check_text_teacher(
+            self.teacher,
+            dataset=self.dataset,
+            labels=self.labels,
+            view=self.views.start,
+            texts=self.teacher.texts_of(self.data.sequence, self.batch_rows),
+            min_accuracy=min_accuracy,
+            progress=progress,
+        )
+        self.teacher.require_same_weights()
+        return replace(checked, notes=(*self.notes, *checked.notes))
+
+    def extractor(self, layout: SegmentLayout) -> TextExtractor:
+        return TextExtractor(
+            layout=layout,
+            identity=self.identity,
+            teacher=self.teacher,
+            order=self.order,
+            labels=self.labels,
+            sample_name=self.sample_name,
+            batch_rows=self.batch_rows,
+            view_bytes=self.view_bytes,
+            forward=self.forward,
+        )
+
+    def id_sums(self, start: int, stop: int) -> IdSums:
+        """The sums over the ids of the texts of positions start to stop - 1, for their block's commit."""
+        first, last = start // self.data.sequence, stop // self.data.sequence
+        return id_sums(first, (self.data.ids[index] for index in self.dataset.order[first:last].tolist()))
+
+    def sample_name(self, position: int) -> str:
+        """The token, the text and its id at a position, for errors."""
+        text, token = divmod(int(self.order[position]), self.data.sequence)
+        return f"token {token} of text {text} ({self.data.ids[text]})"
 
 
 @contextmanager

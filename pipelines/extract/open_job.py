@@ -1,4 +1,4 @@
-"""A job is built from extract's settings, for pictures here."""
+"""A job is built from extract's settings, of pictures or of texts."""
 
 import numpy as np
 import torch
@@ -16,19 +16,19 @@ from kdcache.networks.first_views import first_views, give_shapes
 from kdcache.networks.own_input import feeding, own_input
 from kdcache.networks.preparation import Preparation
 from kdcache.networks.teacher import Teacher
+from kdcache.networks.text_teacher import TextTeacher
 from kdcache.networks.transformers_folder import recorded
 from kdcache.networks.weights import load_weights
 from kdcache.pipelines.extract.class_matching import classes_to_build, matched_classes
 from kdcache.pipelines.extract.encoding_choice import chosen_encoding, with_fitting_labels
-from kdcache.pipelines.extract.job import Job, naming_samples
+from kdcache.pipelines.extract.job import Job, TextJob, naming_samples
 from kdcache.pipelines.extract.kept import classifier, kept_taps
 from kdcache.pipelines.extract.subclasses import chosen_subclasses, require_subclasses
-from kdcache.pipelines.extract.text_job import open_text_job
 from kdcache.pipelines.extract.views import open_views, stored_identity
 from kdcache.pipelines.settings import ExtractSettings
 from kdcache.store.lineage import open_lineage, read_subclasses
 from kdcache.store.manifest import Identity, TeacherIdentity
-from kdcache.store.plan import GROUP
+from kdcache.store.plan import GROUP, ViewPlan
 from kdcache.store.segment_layout import require_small_taps
 from kdcache.store.whole_arrays import make_order
 from kdcache.views.contents import contents_of
@@ -36,6 +36,8 @@ from kdcache.views.data import Data
 from kdcache.views.draw import ViewDataset
 from kdcache.views.provenance import provenance
 from kdcache.views.readable import first_view
+from kdcache.views.texts import texts_of_order
+from kdcache.views.transforms import none
 
 
 def open_job(settings: ExtractSettings, progress: Progress = silent) -> Job:
@@ -156,3 +158,83 @@ def _masked_notes(settings: ExtractSettings, data: Data) -> tuple[str, ...]:
         f"{count:,} rows are labelled with classes that --mask-classes names, to which their soft labels give no "
         "probability; the accuracy over views leaves them out",
     )
+
+
+def open_text_job(settings: ExtractSettings, data: Data, plan: ViewPlan) -> TextJob:
+    """Build the parts of the job; nothing is written. Raises InvalidInputError."""
+    require_text_settings(settings, data)
+    device, stored = chosen_device(settings.device), stored_identity(settings)
+    network = build_network(settings.teacher, settings.teacher_set, data.classes, "teacher")
+    notes = load_weights(network, settings.weights, "teacher") if settings.weights else ()
+    teacher = TextTeacher(
+        network,
+        preparation=Preparation((), (), device),
+        precision=settings.precision,
+        masked_classes=settings.mask_classes,
+        answers=Answers(settings.teacher_answers or (stored.teacher.answers if stored else "logits")),
+    )
+    order, order_identity = make_order(len(data), settings.order, settings.seed, sequence=data.sequence)
+    texts = texts_of_order(order, data.sequence)
+    tokens = teacher.prepared(data.samples[int(texts[0])][0][None])
+    with first_views(network, tokens, "teacher", precision=settings.precision):
+        classes = int(next(teacher.chunks(tokens))[1].shape[1])
+    if data.vocabulary.size > classes:
+        raise InvalidInputError(
+            f"the teacher answers {classes:,} ids, and the tokenizer of {data.name} has {data.vocabulary.size:,}: name "
+            "the teacher's own tokenizer, or a teacher of this vocabulary"
+        )
+    space = LabelSpace(classes, teacher.masked_classes)
+    encoding = chosen_encoding(settings, space, contents_of(data.samples))
+    parents, lineage = open_lineage(settings.weights, settings.parents)
+    identity = validated(
+        Identity,
+        "the store's identity",
+        dataset=with_fitting_labels(data.identity(), data, classes),
+        order=order_identity,
+        views=plan,
+        teacher=teacher.identity(
+            *recorded(settings.teacher, settings.teacher_set, network),
+            classes,
+            network_text(network, settings.teacher, stored.teacher.text if stored else ""),
+        ),
+        encoding=encoding,
+        parents=parents,
+    )
+    dataset = ViewDataset(data.samples, texts, plan, none(), encoding.kinds_of_contents, data.ids)
+    return TextJob(
+        data=data,
+        teacher=teacher,
+        identity=identity,
+        order=order,
+        labels=data.labels[order].astype(np.int64),
+        dataset=dataset,
+        provenance=provenance(
+            device, decoder=data.decoder, data=data.name, code=network_codes(network, settings.teacher)
+        ),
+        lineage=lineage,
+        head={},
+        views=settings.views,
+        batch_rows=settings.batch_size,
+        view_bytes=4 * data.sequence,
+        is_new=stored is None,
+        notes=(*data.notes, *notes, *teacher.text_notes),
+    )
+
+
+def require_text_settings(settings: ExtractSettings, data: Data) -> None:
+    """Raises InvalidInputError for settings that say something of pictures alone."""
+    pictures = {
+        "--transform": settings.transform != "none",
+        "--mix": settings.mix != "none",
+        "--mean and --std": bool(settings.mean or settings.std),
+        "--keep": bool(settings.keep),
+        "--class-map": bool(settings.class_map),
+        "--subclasses": settings.subclasses != 1,
+        "--on-bad-sample strike": settings.on_bad_sample == "strike",
+        "--fill-view-cache": bool(settings.fill_view_cache),
+    }
+    if wrong := [name for name, given in pictures.items() if given]:
+        raise InvalidInputError(
+            f"{', '.join(wrong)} {'is' if len(wrong) == 1 else 'are'} for pictures, and {data.name} holds texts of "
+            f"{data.sequence} tokens; leave {'it' if len(wrong) == 1 else 'them'} out"
+        )

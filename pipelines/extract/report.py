@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from kdcache.base.records import Record
 from kdcache.base.view_span import ViewSpan
-from kdcache.networks.checks import twice_chance
+from kdcache.networks.teacher_check import twice_chance
 from kdcache.pipelines.extract.block_runner import LoopMeasures
 from kdcache.store.commits import totals
 from kdcache.store.segment import Segment

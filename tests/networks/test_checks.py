@@ -12,9 +12,10 @@ from torch import nn
 from torchvision.transforms import v2
 
 from kdcache.errors import InvalidInputError, TeacherSuspectError
-from kdcache.networks.checks import check_teacher, require_determinism, twice_chance
+from kdcache.networks.checks import check_teacher, require_determinism
 from kdcache.networks.preparation import Preparation
 from kdcache.networks.teacher import Teacher
+from kdcache.networks.teacher_check import twice_chance
 from kdcache.views.data import Data
 from kdcache.views.draw import ViewDataset
 from kdcache.views.transforms import build_transform

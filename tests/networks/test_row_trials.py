@@ -10,9 +10,10 @@ import torch
 from torch import Tensor, nn
 
 from kdcache.errors import InvalidInputError, TeacherSuspectError
-from kdcache.networks.checks import TeacherCheck, check_teacher, require_determinism
+from kdcache.networks.checks import check_teacher, require_determinism
 from kdcache.networks.preparation import IMAGENET_MEAN, IMAGENET_STD, Preparation
 from kdcache.networks.teacher import Teacher
+from kdcache.networks.teacher_check import TeacherCheck
 from kdcache.views.data import Data
 from kdcache.views.draw import ViewDataset
 from kdcache.views.transforms import build_transform

@@ -10,7 +10,7 @@ import pytest
 from safetensors.torch import load_file, save_file
 
 from kdcache.errors import InvalidInputError, KdcacheError, TeacherSuspectError
-from kdcache.networks.checks import twice_chance
+from kdcache.networks.teacher_check import twice_chance
 from kdcache.pipelines.extract.stage import extract
 from tests.kits import pictures
 from tests.kits.pictures import PLACES, Gallery

@@ -5,7 +5,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from kdcache.base.view_span import ViewSpan
-from kdcache.pipelines.extract.fresh_draws import FEWEST, SHARE, chosen_rows
+from kdcache.pipelines.extract.fresh_rows import FEWEST, SHARE, chosen_rows
 from kdcache.store.layout import SegmentLayout
 
 SIZES = st.tuples(st.integers(1, 20_000), st.integers(6, 13), st.integers(1, 70), st.integers(0, 9))

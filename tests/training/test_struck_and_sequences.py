@@ -1,4 +1,4 @@
-"""The loader leaves struck rows out of its epochs, and refuses texts; drift of either is judged by what there is."""
+"""The loader leaves struck rows out of its epochs, and drift of either is judged by what there is."""
 
 from pathlib import Path
 
@@ -87,12 +87,6 @@ def test_the_canary_is_judged_without_them(tmp_path: Path, data: Data) -> None:
     none = struck_store(tmp_path / "b.kd", setting, tuple(range(64)))
     with pytest.raises(ReplayError, match=r"all canary rows of view 0 are struck: no drift can be judged"):
         grade_replay(none, setting.dataset, 0)
-
-
-def test_texts_are_refused_until_they_can_be_dealt(tmp_path: Path, data: Data) -> None:
-    store = write_store(tmp_path / "a.kd", make_case(192, sequence=8))
-    with pytest.raises(InvalidInputError, match=r"a\.kd holds texts of 8 tokens, and the loader deals pictures alone"):
-        Loader(data, [store], batch_size=32, epochs=1)
 
 
 def test_no_drift_of_texts_is_accepted(tmp_path: Path, data: Data) -> None:
