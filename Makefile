@@ -36,7 +36,7 @@ OTHER = .venv-$(shell $(PYTHON) -c 'import sys; print("%d.%d" % sys.version_info
 python: dist
 	$(BIN)/uv venv --quiet --clear --python $(PYTHON) $(OTHER)
 	$(BIN)/uv pip install --quiet --python $(OTHER)/bin/python --constraint constraints.txt dist/*.whl
-	$(OTHER)/bin/kdcache demo $(OTHER)/demo
+	cd $(OTHER) && bin/kdcache demo demo
 	$(BIN)/uv pip install --quiet --python $(OTHER)/bin/python --constraint constraints.txt "$$(ls dist/*.whl)[test]"
 	OMP_NUM_THREADS=1 $(OTHER)/bin/python -m pytest -n auto -m "not slow" $(PYTEST_FLAGS)
 

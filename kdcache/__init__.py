@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from kdcache.store.manifest import Identity
     from kdcache.store.plan import TransformSpec, ViewPlan
     from kdcache.store.store import Store
+    from kdcache.training.collator import SoftLabelCollator
     from kdcache.training.loader import Loader
     from kdcache.training.loader_options import FeedOptions, LabelOptions
     from kdcache.training.run_folder import save_weights
@@ -51,6 +52,7 @@ _HOMES = {
     "Objective": "objectives.objective",
     "Outputs": "objectives.outputs",
     "SampledLabels": "labels.sampled_labels",
+    "SoftLabelCollator": "training.collator",
     "SoftLabels": "labels.soft_labels",
     "Store": "store.store",
     "Tally": "measures.tally",
@@ -86,6 +88,7 @@ __all__ = [
     "Objective",
     "Outputs",
     "SampledLabels",
+    "SoftLabelCollator",
     "SoftLabels",
     "Store",
     "Tally",

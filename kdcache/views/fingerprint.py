@@ -19,12 +19,13 @@ def fingerprint(image: Tensor, mixing: Mixing, row: int) -> int:
     return digest.intdigest()
 
 
-def token_fingerprints(ids: IntArray) -> npt.NDArray[np.uint8]:
-    """Fingerprints [S] u8 of the tokens of one sequence, ids [S]: token t's is the low byte of xxh3-64 over `int32[S]`,
-    the ids 0 to t as i32le, and t as i64le. Raises InvalidInputError for ids that are no i32."""
+def token_fingerprints(ids: IntArray, sequence: int = 0) -> npt.NDArray[np.uint8]:
+    """Fingerprints [L] u8 of the first tokens, ids [L], of one sequence of S tokens, by default of just these: token
+    t's is the low byte of xxh3-64 over `int32[S]`, the ids 0 to t as i32le, and t as i64le. Raises InvalidInputError
+    for ids that are no i32."""
     if len(ids) and not -(2**31) <= int(ids.min()) <= int(ids.max()) < 2**31:
         raise InvalidInputError(f"token ids {int(ids.min())} to {int(ids.max())} were given; they are i32")
-    digest, fingerprints = xxhash.xxh3_64(f"int32[{len(ids)}]".encode()), bytearray(len(ids))
+    digest, fingerprints = xxhash.xxh3_64(f"int32[{sequence or len(ids)}]".encode()), bytearray(len(ids))
     id_bytes, places = ids.astype("<i4").tobytes(), np.arange(len(ids), dtype="<i8").tobytes()
     for token in range(len(ids)):
         digest.update(id_bytes[4 * token : 4 * token + 4])

@@ -39,7 +39,8 @@ K = 4
 MASKED = 11
 CLASS_MAP = (-1, *range(10, -1, -1), -1)  # of a network of 13 classes: none of them is class 11
 STRUCK = (3, 17, 66)  # in the stores of struck rows
-SEQUENCE, TOKENS = 8, 72  # in the store of texts
+SEQUENCE, TOKENS = 8, 72  # in the stores of texts
+TOKENIZER = "5a" * 32  # the sha256 of no file, in one of them
 SUBCLASSES = 3  # of each of 4 classes, in the store of a teacher with subclasses
 GOLDEN = Provenance(device="golden")
 DRAWS, DRAW_TEMPERATURE = 7, 2.0
@@ -121,11 +122,12 @@ def golden_texts() -> tuple[Array, Array, Array]:
     return ids, labels, (texts[:, None] * SEQUENCE + np.arange(SEQUENCE)).reshape(-1)
 
 
-def _make_sequences(name: str) -> None:
-    """A store of texts, one view, and token fingerprints."""
+def _make_sequences(name: str, tokenizer: str = "") -> None:
+    """A store of texts, one view, and token fingerprints; `tokenizer` is a sha256."""
     ids, labels, order = golden_texts()
     identity = _identity(TopKEncoding(k=K, packing="residuals"), "none", {}).model_dump()
     identity["dataset"] |= {"rows": TOKENS, "labels": values_digest(labels.astype("i4")), "sequence": SEQUENCE}
+    identity["dataset"] |= {"tokenizer": tokenizer} if tokenizer else {}
     identity["order"]["sha256"] = values_digest(order.astype("u4"))
     store = Store.create(
         _absent(name), Identity.model_validate(identity), order=order, labels=labels[order], provenance=GOLDEN
@@ -256,6 +258,7 @@ def _make_missing() -> None:
     _make("format1-pooled-taps.kd", pooled, "none", [(0, 2)])
     _make_subclasses("format1-subclasses.kd")
     _make("format1-ids.kd", TopKEncoding(k=K), "none", [(0, 1)], STRUCK, with_ids=True)
+    _make_sequences("format1-tokenizer.kd", TOKENIZER)
 
 
 if __name__ == "__main__":

@@ -77,6 +77,7 @@ def partners_by_hand(seed: int, view: int) -> Array:
         (HERE / "format1-struck-full.kd", "aa0b7c6c6c183b3e8f0df1a2962295994f7b28ed8b60594aa216574ab1d66712"),
         (HERE / "format1-subclasses.kd", "e2d183cbc066d77f561ce032d126213e405bcce5f4a2c1f4b557c7e930f428c2"),
         (HERE / "format1-sequence.kd", "7dce3c6ec4e0a048bc2111142754ecd90fb969744a542b8c58d3077b4b0e2938"),
+        (HERE / "format1-tokenizer.kd", "85d22616c33cf0c89a668145be9026ad0b706bdfc7416030d3899ed589f22e1f"),
     ],
 )
 def test_content_ids_are_for_ever(root: Path, content_id: str) -> None:

@@ -19,6 +19,7 @@ from tests.golden.make import (
     ROWS,
     SEQUENCE,
     STRUCK,
+    TOKENIZER,
     TOKENS,
     K,
     golden_logits,
@@ -100,6 +101,15 @@ def test_sequences_by_the_table_alone() -> None:
     best = np.argsort(-_exact(0, TOKENS), axis=1, kind="stable")[:, :K]
     np.testing.assert_array_equal(store.load(0, np.arange(TOKENS)).arrays["classes"], best)
     assert inspect_files(str(TEXTS)).whole
+
+
+def test_a_tokenizer_is_one_key_more() -> None:
+    plain, known = (
+        json.loads((root / "kdcache/manifest.json").read_bytes())["identity"]["dataset"]
+        for root in (TEXTS, HERE / "format1-tokenizer.kd")
+    )
+    assert known == plain | {"tokenizer": TOKENIZER}
+    assert Store.open(HERE / "format1-tokenizer.kd").identity.dataset.tokenizer == TOKENIZER
 
 
 def _exact(view: int, rows: int) -> np.ndarray:
