@@ -275,8 +275,9 @@ class Encoding(Record, ABC):
         """The temperatures at which the tail's mass is stored; none where there is no tail."""
         return () if self.COMPLETE else SKETCH_TEMPERATURES
 
-    def require_log_probs(self, purpose: str) -> None:
-        """Raises InvalidInputError, naming the purpose, where its soft labels give no log-probabilities by class."""
+    def require_log_probs(self, purpose: str, advice: str = "") -> None:
+        """Raises InvalidInputError, naming the purpose, where its soft labels give no log-probabilities by class.
+        `advice` names the other way on, beside another store."""
 
     def require_sketch(self, purpose: str) -> None:
         """Raises InvalidInputError, naming the purpose, where its soft labels are known at one temperature alone."""

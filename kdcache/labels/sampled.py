@@ -152,10 +152,10 @@ class SampledEncoding(Encoding):
     def require_temperature(self, temperature: float, *, tail: Tail = "uniform") -> None:
         require_draw_temperature(temperature, self.draw_temperature)
 
-    def require_log_probs(self, purpose: str) -> None:
+    def require_log_probs(self, purpose: str, advice: str = "") -> None:
         raise InvalidInputError(
             f"{purpose} needs log-probabilities by class, and {self.logits_kept} a row give none; use a store that was "
-            "extracted with --encoding topk or full"
+            f"extracted with --encoding topk or full{advice and f', or {advice}'}"
         )
 
     def require_sketch(self, purpose: str) -> None:

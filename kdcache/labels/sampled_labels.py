@@ -70,13 +70,20 @@ class SampledLabels(SoftLabels):
         self.require_temperature(temperature)
         return self.label
 
+    @property
+    def counts(self) -> Array:
+        """[B, R] i64: how often the id at each place of `draws` was drawn, standing at its first place; 0 at repeats.
+        The counts of a row sum to R."""
+        xp, draws = array_namespace(self.draws), self.draws
+        equal = draws[..., :, None] == draws[..., None, :]
+        sizes = xp.astype(xp.count_nonzero(equal, axis=-1), xp.int64)
+        repeats = xp.concat([xp.zeros_like(equal[..., :1, 0]), draws[..., 1:] == draws[..., :-1]], axis=-1)
+        return xp.where(repeats, xp.zeros_like(sizes), sizes)
+
     def shown(self) -> tuple[Array, Array, Array | None]:
         """Ids [B, R] with the shares of the draws that they have, a repeat's share standing at its first place."""
         xp = array_namespace(self.draws)
-        equal = self.draws[..., :, None] == self.draws[..., None, :]
-        shares = xp.astype(xp.count_nonzero(equal, axis=-1), self.logits.dtype) / self.draws.shape[-1]
-        repeats = xp.concat([xp.zeros_like(equal[..., :1, 0]), self.draws[..., 1:] == self.draws[..., :-1]], axis=-1)
-        return self.draws, xp.where(repeats, xp.zeros_like(shares), shares), None
+        return self.draws, xp.astype(self.counts, self.logits.dtype) / self.draws.shape[-1], None
 
     def _unknown(self, noun: str) -> InvalidInputError:
         known = f"{self.draws.shape[-1]} draws at T = {self.draw_temperature:g}"

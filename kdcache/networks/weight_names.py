@@ -94,7 +94,8 @@ def fit_names(file_names: Iterable[str], expected: Iterable[str], groups: Sequen
     compiled = plain.keys() != set(plain.values())
     changes = [("", "")]
     changes += [(beginning, "") for beginning in beginnings(plain.values())]
-    changes += [("", beginning) for beginning in beginnings(wanted)]
+    tied = {name for group in groups if group.whole for name in group.names}  # the file may lack all but one
+    changes += [("", beginning) for beginning in dict.fromkeys([*beginnings(wanted), *beginnings(wanted - tied)])]
     fits = [
         Fit(
             {name: added + text[len(dropped) :] for name, text in plain.items()},

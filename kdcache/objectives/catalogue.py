@@ -93,6 +93,7 @@ OF_WHOLE = ("w_ce", "label_smoothing")  # settings of a sum's first term, which 
 DEFAULT = "kd"  # where there is a store and no objective is named
 WITHOUT_TEACHER = tuple(name for name, term in TERMS.items() if not term.facts.teacher)
 BY_ROWS = tuple(name for name, term in TERMS.items() if weighs_rows(term))  # whose rows can be weighed
+BY_DRAWS = tuple(name for name, term in LOGIT_TERMS.items() if term.facts.teacher and term.facts.by_kl)
 FINITE = ("skew-reverse-kl", "jsd")  # under masked classes, the nearest to those that are not
 
 

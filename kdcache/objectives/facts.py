@@ -39,9 +39,9 @@ class Facts:
     must keep, empty where any k does. ranks: true where it takes the teacher's classes by their order. zeros: true
     where it is finite for a class whose teacher probability is 0 (masked classes). couples: true where the rows of a
     batch meet in it. remembers: true where it follows one loss from step to step, and so cannot be asked for each
-    teacher apart. by_kl: true where KL(p_T || q) at `asks_at`, or no soft label, is all that it asks of a teacher, so
-    that draws will do. sketch: true where it asks at temperatures that nobody knows before, or for moments of the tail.
-    by_total: true where it follows the share of the whole training that is done.
+    teacher apart. by_kl: true where KL(p_T || q) and the hard label's probability at `asks_at`, or no soft label, are
+    all that it asks of a teacher, so that draws will do. sketch: true where it asks at temperatures that nobody knows
+    before, or for moments of the tail. by_total: true where it follows the share of the whole training that is done.
     """
 
     topk: str

@@ -159,6 +159,7 @@ class Objective(nn.Module):
         if not self.facts.teacher:
             return term(outputs, Targets(()), batch)
         self._require_subclasses(batch)
+        self._require_log_probs(batch)
         teachers = tuple(in_dtype(teacher, outputs.logits.dtype) for teacher in batch.teachers)
         if not teachers:
             raise InvalidInputError(
@@ -177,6 +178,17 @@ class Objective(nn.Module):
                     f"teacher {number} of the batch has {count} subclasses a class, and the objective has "
                     f"{self.subclasses}; make it by make_objective(..., subclasses={count}) for a student of as many, "
                     "or learn from classes by LabelOptions(by_class=True) and make_objective(..., subclasses=1)"
+                )
+
+    def _require_log_probs(self, batch: Batch) -> None:
+        if self.facts.by_kl or self.facts is OWN:
+            return
+        for number, teacher in enumerate(batch.teachers):
+            if teacher.DRAWN:
+                raise InvalidInputError(
+                    f"{type(self.term).__name__} needs log-probabilities by class, and teacher {number} of the batch "
+                    f"gives {teacher.draws.shape[-1]} draws a row; use a term that draws serve, such as KD at their "
+                    "temperature, or a store that was extracted with --encoding topk or full"
                 )
 
     def _require_weighable(self, batch: Batch, *, counts: bool) -> None:

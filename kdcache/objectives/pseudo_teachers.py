@@ -24,10 +24,13 @@ class KDPartial(ByRows):
 
     KD-pt, Tang et al. 2020: the part of KD that rescales the gradient by the teacher's confidence. Logits [B, C]. Exact
     on full; on top-k, which stores the label's logit, exact at T 1, 2, 4, also for the mean probabilities of several
-    stores. Mixed pictures: both labels, weighted by lambda.
+    stores; on draws, beside which the label's probability is stored, exact at theirs. Mixed pictures: both labels,
+    weighted by lambda.
     """
 
-    facts: ClassVar[Facts] = Facts(topk="exact at T 1, 2, 4, else by sketch", mixing=BOTH_LABELS, tails=FULL_SUPPORT)
+    facts: ClassVar[Facts] = Facts(
+        topk="exact at T 1, 2, 4, else by sketch", mixing=BOTH_LABELS, tails=FULL_SUPPORT, by_kl=True
+    )
     temperature: Positive = 4.0
 
     def rows(self, outputs: Outputs, targets: Targets, batch: Batch) -> Tensor:
@@ -85,7 +88,7 @@ class KDSim(nn.Module):
     """
 
     facts: ClassVar[Facts] = Facts(  # temperature is the student's alone
-        topk="exact", mixing=BOTH_LABELS, tails=ALL_TAILS, needs=("head",), asks_at=()
+        topk="exact", mixing=BOTH_LABELS, tails=ALL_TAILS, needs=("head",), asks_at=(), by_kl=True
     )
 
     def __init__(

@@ -12,7 +12,15 @@ from kdcache.base.specs import parse_arguments
 from kdcache.errors import InvalidInputError, MissingBlockError
 from kdcache.labels.encoding import Encoding
 from kdcache.labels.encodings import read_as
-from kdcache.objectives.catalogue import DEFAULT, FINITE, WITHOUT_TEACHER, facts_of, make_objective, names_in
+from kdcache.objectives.catalogue import (
+    BY_DRAWS,
+    DEFAULT,
+    FINITE,
+    WITHOUT_TEACHER,
+    facts_of,
+    make_objective,
+    names_in,
+)
 from kdcache.objectives.joined import AnyObjective, Joint, Phases, objectives_in
 from kdcache.objectives.objective import OWN, Objective
 from kdcache.objectives.ramps import Ramp
@@ -224,7 +232,7 @@ def _require_known(
     """Raises InvalidInputError for an objective that asks for more than an encoding knows."""
     facts = objective.facts
     if not facts.by_kl:
-        encoding.require_log_probs(f"objective {name}")
+        encoding.require_log_probs(f"objective {name}", f"an objective that draws serve: {', '.join(BY_DRAWS)}")
     if several and settings.combine != "losses":
         encoding.require_log_probs(f"--combine {settings.combine}")
     if facts.sketch:

@@ -194,6 +194,11 @@ def test_rows_are_taken_and_flattened() -> None:
     some = soft.take(np.array([4, 1]))
     assert np.array_equal(some.draws, soft.draws[[4, 1]])
     assert soft.map(lambda values: values.reshape(8, 5, *values.shape[1:])).flat().draws.shape == (40, 5)
+    counted = soft_labels(logits_of(), 20, 1.0)
+    assert [
+        sorted(np.repeat(ids, counts).tolist()) for ids, counts in zip(counted.draws, counted.counts, strict=True)
+    ] == counted.draws.tolist()
+    assert np.array_equal(counted.to().counts.numpy(), counted.counts)
     ids, shares, tail = soft_labels(logits_of(), 20, 1.0).to().shown()
     assert tail is None
     assert torch.allclose(shares.sum(dim=-1), torch.ones(40))

@@ -6,13 +6,14 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 
 from kdcache.errors import InvalidInputError, KdcacheError, MismatchError
 from kdcache.labels.encoding import LabelSpace
 from kdcache.labels.sampled import SampledEncoding
 from kdcache.labels.sampled_labels import SampledLabels
 from kdcache.labels.topk import TopKEncoding
-from kdcache.objectives.catalogue import LOGIT_TERMS
+from kdcache.objectives.catalogue import LOGIT_TERMS, make_objective
 from kdcache.pipelines.extract.dry_run import estimate
 from kdcache.pipelines.extract.stage import extract
 from kdcache.pipelines.train.stage import train
@@ -28,6 +29,7 @@ from kdcache.whole_store.recode_plan import Narrowing
 from kdcache.whole_store.row_bytes import row_bytes
 from kdcache.whole_store.stats import store_stats
 from tests.kits import stages
+from tests.kits.labels import batch_of
 from tests.kits.recode import recoded
 from tests.kits.stages import Stage, student
 from tests.kits.stores import make_case, write_store
@@ -39,6 +41,12 @@ CHOSEN: dict[str, Any] = {"encoding": "sampled", "draws": 6, "draw_temperature":
 @pytest.fixture
 def sampled(stage: Stage, tmp_path: Path) -> str:
     return extract(stage.asked(tmp_path / "sampled.kd", **CHOSEN)).store
+
+
+@pytest.fixture(scope="module")
+def sampled_head(stage: Stage, tmp_path_factory: pytest.TempPathFactory) -> str:
+    """The same with the teacher's classifier."""
+    return extract(stage.asked(tmp_path_factory.mktemp("head") / "sampled.kd", keep="head", **CHOSEN)).store
 
 
 @pytest.fixture
@@ -96,19 +104,48 @@ def test_a_student_learns_from_draws_and_resumes(
     assert exact.loss < first.loss < exact.loss + 4 * np.log(10)
 
 
-@pytest.mark.parametrize("name", sorted(name for name, term in LOGIT_TERMS.items() if term.facts.teacher))
-def test_objectives_that_ask_for_more_are_refused_before_the_first_step(
-    sampled: str, tmp_path: Path, name: str
+SERVED = ("function-matching", "kd", "kd-pt", "kd-sim", "ttm")
+
+
+@pytest.mark.parametrize("name", sorted(LOGIT_TERMS))
+def test_every_objective_is_served_or_refused_by_name_before_the_first_step(
+    sampled_head: str, tmp_path: Path, name: str
 ) -> None:
+    """Served at the draws' temperature, and at no other; those without a teacher do not ask the store."""
     facts = LOGIT_TERMS[name].facts
-    temperature = 2.0 if "temperature" in facts.asks_at else None
-    run = student(tmp_path / "run", store=(sampled,), objective=name, temperature=temperature)
-    if facts.by_kl:
-        assert np.isfinite(train(run).loss)
+    asks = "temperature" in facts.asks_at
+    run = student(tmp_path / "run", store=(sampled_head,), objective=name, temperature=2.0 if asks else None)
+    if not facts.teacher:
+        for stores in ((sampled_head,), ()):
+            assert np.isfinite(train(run.model_copy(update={"store": stores, "run": f"{run.run}{len(stores)}"})).loss)
         return
-    with pytest.raises(KdcacheError, match=rf"objective {name} needs (log-prob|the teacher's class)"):
+    if name in SERVED:
+        assert np.isfinite(train(run).loss)
+        other = student(tmp_path / "other", store=(sampled_head,), objective=name, temperature=4.0)
+        if asks:
+            with pytest.raises(InvalidInputError, match=r"known at T = 2 alone; give --temperature 2"):
+                train(other)
+        return
+    advice = r"--encoding topk or full, or an objective that draws serve: kd, kd-pt, kd-sim, ttm, function-matching"
+    with pytest.raises(InvalidInputError, match=rf"objective {name} needs log-probabilities by class, .*; .*{advice}"):
         train(run)
     assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize("name", sorted(name for name, term in LOGIT_TERMS.items() if term.facts.teacher))
+def test_a_loop_of_one_s_own_is_told_so_too(sampled: str, name: str) -> None:
+    settings = {"temperature": 2.0} if "temperature" in LOGIT_TERMS[name].facts.asks_at else {}
+    objective = make_objective(name, settings, head=torch.randn(10, 8) if name == "kd-sim" else None)
+    batch = batch_of(Store.open(sampled).read(0, np.arange(8)).to(), y=torch.arange(8))
+    logits = torch.randn(8, 10)
+    if name in SERVED:
+        assert torch.isfinite(objective(logits, batch))
+        return
+    kind = type(objective.term).__name__
+    with pytest.raises(
+        InvalidInputError, match=rf"{kind} needs log-probabilities by class, .* gives 6 draws a row; use a"
+    ):
+        objective(logits, batch)
 
 
 REFUSED: dict[str, tuple[dict[str, Any], str]] = {
