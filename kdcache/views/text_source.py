@@ -12,13 +12,14 @@ import json
 from array import array
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from functools import lru_cache
 from pathlib import Path
 from typing import Literal
 
 import numpy as np
 
 from kdcache.errors import InvalidInputError
-from kdcache.views.encoded_images import Opening, spec_name
+from kdcache.views.encoded_images import Opening, file_state, spec_name
 from kdcache.views.label_numbers import NONE, listed
 from kdcache.views.texts import DescribedTexts, require_sequence
 from kdcache.views.tokenizer_file import TokenizerFile, open_tokenizer
@@ -37,6 +38,15 @@ class Document:
     file: str
     text: str
     prompt: str = ""
+
+
+@dataclass(frozen=True)
+class File:
+    """A file by its name in the data set, its path, and its size and time."""
+
+    name: str
+    path: Path
+    state: str
 
 
 @dataclass
@@ -68,7 +78,8 @@ def open_text(
         raise InvalidInputError(f"data {noun}: the labels of texts are their own tokens; leave out --labels none")
     require_sequence(sequence, noun)
     codes = open_tokenizer(str(tokenizer))
-    stream = _stream(_documents(_files(at, noun), documents, noun), codes, codes.end(str(end)))
+    files = tuple(File(name, path, file_state(path)) for name, path in _files(at, noun))
+    stream = _stream(files, documents, str(tokenizer), file_state(codes.path), str(end))
     count = len(stream.tokens)
     if count < 2:
         raise InvalidInputError(f"data {noun} has {count} tokens; give files with text")
@@ -99,15 +110,18 @@ def _ids(stream: Stream, starts: Sequence[int]) -> list[str]:
     return ids
 
 
-def _stream(documents: Iterator[Document], codes: TokenizerFile, end: int) -> Stream:
+@lru_cache(maxsize=2)  # training and validation are often parts of the same files
+def _stream(files: tuple[File, ...], documents: Documents, tokenizer: str, state: str, end: str) -> Stream:
+    """The tokens of some files, by a tokenizer's file in that state."""
+    codes = open_tokenizer(tokenizer)
     stream, waiting, letters = Stream(), list[Document](), 0
-    for document in documents:
+    for document in _documents(files, documents):
         waiting.append(document)
         letters += len(document.text) + len(document.prompt)
         if letters >= AT_ONCE:
-            _encode(stream, waiting, codes, end)
+            _encode(stream, waiting, codes, codes.end(end))
             waiting, letters = [], 0
-    _encode(stream, waiting, codes, end)
+    _encode(stream, waiting, codes, codes.end(end))
     return stream
 
 
@@ -129,12 +143,13 @@ def _files(at: Opening, noun: str) -> list[tuple[str, Path]]:
     return [(path.relative_to(at.path).as_posix(), path) for path in paths]
 
 
-def _documents(files: Sequence[tuple[str, Path]], kind: Documents, noun: str) -> Iterator[Document]:
-    for name, path in files:
+def _documents(files: Sequence[File], kind: Documents) -> Iterator[Document]:
+    for file in files:
+        name, path = file.name, file.path
         try:
             text = path.read_text("utf-8")
         except (OSError, UnicodeDecodeError) as error:
-            raise InvalidInputError(f"data {noun}: {path} cannot be read as UTF-8 ({error}); mend it") from error
+            raise InvalidInputError(f"text {path} cannot be read as UTF-8 ({error}); mend it") from error
         if path.suffix == ".jsonl":
             yield from _objects(name, path, text)
         else:
