@@ -7,10 +7,16 @@ DEMO ?= demo
 ROOM ?=
 PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto
 
-.PHONY: demo test slow ecosystem dist python lint check format bench torture studies clean
+.PHONY: demo demo-text test slow ecosystem dist python lint check format bench torture studies clean
 
 demo: $(READY)
 	$(BIN)/kdcache demo $(DEMO)
+
+# The demo on the text of Debian's package bible-kjv-text, two to three minutes on two quiet cores.
+demo-text: $(READY)
+	mkdir -p $(DEMO)-text
+	bible -f gen1:1-rev22:21 > $(DEMO)-text/kjv.txt
+	$(BIN)/kdcache demo $(DEMO)-text/demo --text $(DEMO)-text/kjv.txt
 
 # What is fast and states a promise; `make test ROOM=store` runs one room, slow or not. PYTEST_FLAGS go to pytest.
 test: $(READY)
@@ -31,13 +37,14 @@ dist: $(READY)
 	$(BIN)/python -m build --quiet --outdir dist
 	$(BIN)/twine check --strict dist/*
 
-# The wheel in an empty environment of another Python, its demo there, and the fast tests: make python PYTHON=python3.13
+# The wheel in an empty environment of another Python, its demo there, and then the fast tests on these files:
+# make python PYTHON=python3.13
 OTHER = .venv-$(shell $(PYTHON) -c 'import sys; print("%d.%d" % sys.version_info[:2])')
 python: dist
 	$(BIN)/uv venv --quiet --clear --python $(PYTHON) $(OTHER)
 	$(BIN)/uv pip install --quiet --python $(OTHER)/bin/python --constraint constraints.txt dist/*.whl
 	cd $(OTHER) && bin/kdcache demo demo
-	$(BIN)/uv pip install --quiet --python $(OTHER)/bin/python --constraint constraints.txt "$$(ls dist/*.whl)[test]"
+	$(BIN)/uv pip install --quiet --python $(OTHER)/bin/python --constraint constraints.txt --editable '.[test]'
 	OMP_NUM_THREADS=1 $(OTHER)/bin/python -m pytest -n auto -m "not slow" $(PYTEST_FLAGS)
 
 lint: $(READY)

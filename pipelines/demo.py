@@ -56,11 +56,11 @@ def demo(folder: Path, *, progress: Progress = silent) -> DemoSummary:
 
     def train_run(run: str, name: str, **values: Any) -> tuple[TrainSummary, float]:
         settings = TrainSettings.model_validate({"run": str(folder / run), "student": network, **values})
-        return _with_seconds(lambda: train(settings, progress=_renamed(progress, name)))
+        return with_seconds(lambda: train(settings, progress=renamed(progress, name)))
 
     def extract_store(store: str, name: str, **values: Any) -> tuple[ExtractSummary, float]:
         settings = ExtractSettings.model_validate({"store": str(folder / store), **teacher_settings, **values})
-        return _with_seconds(lambda: extract(settings, progress=_renamed(progress, name)))
+        return with_seconds(lambda: extract(settings, progress=renamed(progress, name)))
 
     teacher, teacher_seconds = train_run(
         "teacher",
@@ -97,16 +97,17 @@ def _student_row(name: str, validation: dict[str, float], seconds: float) -> Dem
     return DemoRow(what=name, accuracy=validation["accuracy"], agreement=validation["agreement"], seconds=seconds)
 
 
-def _with_seconds(work: Callable[[], T]) -> tuple[T, float]:
+def with_seconds(work: Callable[[], T]) -> tuple[T, float]:
+    """The result of some work, and the seconds that it took."""
     start_time = time.monotonic()
     return work(), time.monotonic() - start_time
 
 
-def _renamed(progress: Progress, name: str) -> Progress:
+def renamed(progress: Progress, name: str) -> Progress:
     """The same progress under one name, and its unit."""
 
-    def renamed(activity: str, count: int, total: int) -> None:
+    def under_name(activity: str, count: int, total: int) -> None:
         if total:
             progress(Activity(name, activity.unit if isinstance(activity, Activity) else ""), count, total)
 
-    return renamed
+    return under_name
