@@ -57,10 +57,15 @@ class TokenRows:
             if noun == "labels" and (other := np.flatnonzero((given != values) & counts)).size:
                 row = int(np.searchsorted(offsets, other[0], side="right")) - 1
                 raise InvalidInputError(
-                    f"data {name}: row {row} has label {int(given[other[0]])} where its token is {int(values[other[0]])}"
-                    f"; labels stand at their own token, {IGNORED} where it does not count"
+                    f"data {name}: row {row} has label {int(given[other[0]])} where its token is "
+                    f"{int(values[other[0]])}; labels stand at their own token, {IGNORED} where it does not count"
                 )
         return cls(values, offsets, counts)
+
+    def starts(self, sequence: int) -> list[tuple[int, int]]:
+        """The row of each text, and its first token there."""
+        lengths = np.diff(self.offsets).tolist()
+        return [(row, start) for row, length in enumerate(lengths) for start in range(0, length, sequence)]
 
     def texts(self, sequence: int) -> tuple[Array, npt.NDArray[np.int32], list[tuple[int, int]]]:
         """Tokens [Q, S] and labels [Q, S] of the texts, and for each its row and the first token there. The last token
@@ -68,10 +73,10 @@ class TokenRows:
         lengths = np.diff(self.offsets)
         if (lengths == sequence).all():
             tokens = self.values.reshape(-1, sequence)
-            return tokens, next_tokens(tokens, self.counts.reshape(-1, sequence)), [(r, 0) for r in range(len(lengths))]
+            return tokens, next_tokens(tokens, self.counts.reshape(-1, sequence)), self.starts(sequence)
         following = np.where(np.append(self.counts[1:], False), np.append(self.values[1:], NONE), NONE)
         following[self.offsets[1:][lengths > 0] - 1] = NONE
-        starts = [(row, start) for row, n in enumerate(lengths.tolist()) for start in range(0, n, sequence)]
+        starts = self.starts(sequence)
         tokens = np.zeros((len(starts), sequence), dtype=np.int32)
         labels = np.full((len(starts), sequence), NONE, dtype=np.int32)
         for text, (row, start) in enumerate(starts):
