@@ -79,10 +79,10 @@ def topk_of_log_probs(
     tail_B1 = np.log(np.maximum(rest_B1, 1e-12)) - top_B1 if tail_classes else np.full_like(top_B1, -np.inf)
     distances_BK = top_B1 - logs_BK
     at_BLK = classes_BK[..., None, :] == labels_BL[..., None]
-    kept_BL = np.where(at_BLK, distances_BK[..., None, :], 0.0).sum(axis=-1)
+    inside_BL = np.where(at_BLK, distances_BK[..., None, :], 0.0).sum(axis=-1)
     known_BL = np.full(labels_BL.shape, np.nan) if label_log_probs_BL is None else top_B1 - label_log_probs_BL
     outside_BL = np.where(labels_BL >= 0, np.maximum(known_BL, 0.0), np.nan)
-    return TopK(classes_BK, distances_BK, tail_B1, np.where(at_BLK.any(axis=-1), kept_BL, outside_BL))
+    return TopK(classes_BK, distances_BK, tail_B1, np.where(at_BLK.any(axis=-1), inside_BL, outside_BL))
 
 
 def tail_sums(logits_BC: Array, classes_BK: Array, masked: tuple[int, ...] = ()) -> Array:

@@ -56,13 +56,20 @@ def expanded(files: Sequence[str], suffixes: Sequence[str]) -> list[Path]:
     paths: list[Path] = []
     for file in files:
         path = Path(file).expanduser()
-        inside = sorted(entry for entry in path.rglob("*") if entry.suffix in suffixes) if path.is_dir() else [path]
+        inside = sorted(_visible(path, suffixes)) if path.is_dir() else [path]
         if not inside:
             raise InvalidInputError(f"{file} holds no file that ends in {' or '.join(suffixes)}; name the files")
         paths += inside
     if absent := [path for path in paths if not path.is_file()]:
         raise InvalidInputError(f"{absent[0]} is not there; name files of captured answers, or a folder of them")
     return paths
+
+
+def _visible(folder: Path, suffixes: Sequence[str]) -> Iterator[Path]:
+    """The files of some suffixes in a folder, but for those in hidden folders, as `parquet:` has them."""
+    for path in folder.rglob("*"):
+        if path.suffix in suffixes and not any(part.startswith(".") for part in path.relative_to(folder).parts):
+            yield path
 
 
 def sound_answers(answers: RowAnswers, capture: Capture, classes: int, *, normalise: bool) -> tuple[RowAnswers, int]:
@@ -73,7 +80,9 @@ def sound_answers(answers: RowAnswers, capture: Capture, classes: int, *, normal
     another number of classes than the capture's.
     """
     classes_MK, log_probs_MK = answers.classes, answers.log_probs
-    if len(classes_MK) and classes_MK.shape[1] != capture.k:
+    if not len(classes_MK):
+        return replace(answers, classes=np.empty((0, capture.k), np.int64), log_probs=np.empty((0, capture.k))), 0
+    if classes_MK.shape[1] != capture.k:
         raise InvalidInputError(
             f"{answers.place} has the top {classes_MK.shape[1]} of each token, the first row that of {capture.k}; "
             "import files of one k"

@@ -66,7 +66,7 @@ class Compression(BaseModel):
 
     @property
     def rounding(self) -> float:
-        """How far above 1 the probabilities of a token may sum."""
+        """The part by which the probabilities of a token may sum to more than 1."""
         return EXACT if not self.approximate and WIDTHS[self.exact_dtype] > 2 else HALF
 
     @property

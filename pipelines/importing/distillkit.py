@@ -58,7 +58,8 @@ def _columns(paths: Sequence[Path]) -> tuple[str, str]:
     kinds = []
     for path in paths:
         with opened(path) as file:
-            names = file.schema_arrow.names
+            schema = file.schema_arrow
+        names = schema.names
         kind = next((pair for pair in (PLAIN, PACKED) if {*pair, IDS} <= set(names)), None)
         if kind is None and set(names) >= set(LEGACY):
             raise InvalidInputError(
@@ -70,10 +71,26 @@ def _columns(paths: Sequence[Path]) -> tuple[str, str]:
                 f"{path} has columns {listed(names, most=12)}; DistillKit's captures have {IDS} with "
                 f"{' and '.join(PLAIN)} or with {' and '.join(PACKED)}"
             )
+        for name, depth in ((IDS, 1), *((name, 2) for name in kind)):
+            if _depth(schema.field(name).type) != depth:
+                raise InvalidInputError(
+                    f"{path} has {schema.field(name).type} in column {name!r}; DistillKit writes lists of "
+                    f"{'lists of ' if depth == 2 else ''}numbers there"
+                )
         kinds.append(kind)
     if len(set(kinds)) > 1:
         raise InvalidInputError(f"{paths[0]} has {kinds[0][0]}, another file has not; import files of one form")
     return kinds[0]
+
+
+def _depth(kind: Any) -> int:
+    """The number of lists of a type of pyarrow, one in the other."""
+    import pyarrow.types as types
+
+    depth = 0
+    while types.is_list(kind) or types.is_large_list(kind) or types.is_fixed_size_list(kind):
+        depth, kind = depth + 1, kind.value_type
+    return depth
 
 
 class _Reader:
@@ -125,8 +142,8 @@ class _Reader:
             raise InvalidInputError(
                 f"{path}: {name} is empty (null) in rows {first} to {first + len(column) - 1}; mend them"
             )
-        widths = inner.value_lengths().to_numpy(zero_copy_only=False)
-        stops = np.cumsum(column.value_lengths().to_numpy(zero_copy_only=False))
+        widths = np.asarray(inner.value_lengths())
+        stops = np.cumsum(column.value_lengths())
         ends, values = np.concatenate([[0], np.cumsum(widths)]), numbers.to_numpy(zero_copy_only=False)
         rows = []
         for number, (start, stop) in enumerate(pairwise([0, *stops.tolist()])):
@@ -155,7 +172,7 @@ class _Reader:
                 )
             return RowAnswers(place, ids.astype(np.int64), values.astype(np.float64))
         if not count:
-            return RowAnswers(place, np.empty((0, self.codec.k), np.int64), np.empty((0, self.codec.k)))
+            return RowAnswers(place, np.empty((0, 0), np.int64), np.empty((0, 0)))
         widths = (self.codec.index_bytes, self.codec.log_prob_bytes)
         for name, array, width in zip(self.columns, (ids, values), widths, strict=True):
             if array.shape[1] != width:

@@ -61,14 +61,14 @@ def _text(path: Path) -> str:
 def _parsed(line: bytes, noun: str) -> Any:
     try:
         return json.loads(line)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise InvalidInputError(f"{noun} is no JSON ({error}); give a record a line") from error
 
 
 def _decoded(decoder: json.JSONDecoder, text: str, place: int, path: Path) -> tuple[Any, int]:
     try:
         return decoder.raw_decode(text, place)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise InvalidInputError(f"{path} is no JSON ({error}); a record a line needs the ending .jsonl") from error
 
 

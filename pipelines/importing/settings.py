@@ -12,7 +12,7 @@ Layout = Literal["distillkit", "vllm"]
 
 
 class ImportSettings(BaseModel):
-    """What the files of a capture do not say, and how they are read."""
+    """Settings of `kdcache import`: facts that the files of a capture do not say, and the way they are read."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 

@@ -26,6 +26,7 @@ from kdcache.store.own_folder import require_writable
 from kdcache.store.store import Store
 from kdcache.store.whole_arrays import make_order
 from kdcache.views.data import Data
+from kdcache.views.own_place import require_own_place
 from kdcache.views.texts import NO_VOCABULARY
 from kdcache.views.token_rows import data_of_rows
 from kdcache.views.tokenizer_file import open_tokenizer
@@ -83,7 +84,7 @@ def import_store(
     stay.
     """
     stop = stop or StopRequest()
-    require_writable(out)
+    _require_place(out, files)
 
     # Files and data set.
     progress(f"reading the tokens of {files[0]}", 0, 0)
@@ -95,7 +96,7 @@ def import_store(
     vocabulary = open_tokenizer(settings.tokenizer).vocabulary if settings.tokenizer else NO_VOCABULARY
     ids = [str(row) for row in range(len(capture.rows.offsets) - 1)]
     data = data_of_rows(capture.rows, ids, capture.name, sequence=settings.sequence or 0, vocabulary=vocabulary)
-    classes = _fitting(settings.classes or capture.classes or data.vocabulary.size, capture, files[0])
+    classes = _vocabulary_size(settings.classes or capture.classes or data.vocabulary.size, capture, files[0])
 
     # Identity and store.
     teacher_identity = TeacherIdentity(
@@ -156,7 +157,16 @@ def import_store(
     )
 
 
-def _fitting(classes: int, capture: Capture, file: str) -> int:
+def _require_place(out: str, files: Sequence[str]) -> None:
+    """Raises InvalidInputError for a store's place that is another store's, or among the files."""
+    require_writable(out)
+    require_own_place(out, "", {})
+    for file in files:
+        if Path(out).resolve().is_relative_to(Path(file).expanduser().resolve()):
+            raise InvalidInputError(f"{out} would lie in {file}, among the captured files; choose a place beside them")
+
+
+def _vocabulary_size(classes: int, capture: Capture, file: str) -> int:
     """The size of the vocabulary. Raises InvalidInputError where nobody says it, and for tokens that are none of it."""
     largest = int(capture.rows.values.max(initial=0))
     if not classes:

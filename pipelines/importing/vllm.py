@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 
+from kdcache.base.limits import CLASSES_MAX
 from kdcache.base.progress import Activity, Progress, silent
 from kdcache.errors import InvalidInputError
 from kdcache.pipelines.importing.capture import Capture, RowAnswers, expanded
@@ -117,7 +118,7 @@ def _prompts(record: Any, name: str) -> list[Mapping[str, Any]]:
         )
     for prompt in prompts:
         ids = prompt.get(IDS)
-        if not isinstance(ids, list) or not all(type(number) is int for number in ids):
+        if not isinstance(ids, list) or not all(type(number) is int and 0 <= number < CLASSES_MAX for number in ids):
             raise InvalidInputError(f"{name} has no {IDS}; ask vLLM's server for return_token_ids=true")
     return prompts
 
@@ -151,18 +152,24 @@ def _of_dict(entry: Any) -> Entries:
     """The entries of a token, none of null."""
     if entry is None:
         return {}
-    return {int(number): (_log_prob(part["logprob"]), part["rank"]) for number, part in entry.items()}
+    return {_id(number): (_log_prob(part["logprob"]), part["rank"]) for number, part in entry.items()}
 
 
 def _of_flat(flat: Mapping[str, Any]) -> list[Entries]:
     """The same of all tokens, from lists of all entries; an id that stands twice has its later rank, as in a dict."""
     return [
         {
-            int(flat["token_ids"][at]): (_log_prob(flat["logprobs"][at]), flat["ranks"][at])
+            _id(flat["token_ids"][at]): (_log_prob(flat["logprobs"][at]), flat["ranks"][at])
             for at in range(int(start), int(stop))
         }
         for start, stop in zip(flat["start_indices"], flat["end_indices"], strict=True)
     ]
+
+
+def _id(value: Any) -> int:
+    if not 0 <= (number := int(value)) < CLASSES_MAX:
+        raise ValueError(f"id {number} is none of a vocabulary")
+    return number
 
 
 def _log_prob(value: Any) -> float:

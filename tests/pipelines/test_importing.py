@@ -1,10 +1,14 @@
 """kdcache import: a known teacher's answers come back from stores of its captures, and fit the data they are of."""
 
+import textwrap
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
+import tokenizers
 
 from kdcache.base.progress import StopRequest
 from kdcache.errors import InterruptedRunError, InvalidInputError, MismatchError
@@ -17,6 +21,7 @@ from kdcache.views.fingerprint import token_fingerprints
 from kdcache.views.sources import open_data
 from kdcache.whole_store.verify import inspect_files
 from tests.kits.captured import C, K, Row, known_rows, vllm_records, write_lines, write_packed, write_plain
+from tests.kits.house import ROOT
 
 GAP = 1 / 16  # of log-probabilities: half a step of a gap, and as much of their sum
 
@@ -131,7 +136,7 @@ def test_a_long_row_is_cut_and_keeps_its_answers(tmp_path: Path) -> None:
 
 
 def many_rows() -> list[Row]:
-    return known_rows((40, 64, 64, 3, 17) * 20, seed=3)
+    return known_rows((40, 64, 64, 3, 17) * 2, seed=3)
 
 
 class Interrupted:
@@ -173,6 +178,8 @@ def test_another_capture_is_another_teacher(tmp_path: Path) -> None:
         imported(other, tmp_path / "a.kd", "distillkit")
     with pytest.raises(InvalidInputError, match=r"holds other files"):
         imported(plain, tmp_path, "distillkit")
+    with pytest.raises(InvalidInputError, match=r"would lie in .*a.kd, a store itself"):
+        imported(plain, tmp_path / "a.kd/b.kd", "distillkit")
     record = describe_store(Store.open(tmp_path / "a.kd"))
     assert record["teacher_weights"].startswith("unknown; answers imported from files of sha256 ")
     assert (record["teacher"], record["data"]) == ("made-up", "parquet column=input_ids")
@@ -189,12 +196,66 @@ def test_the_whole_vocabulary_leaves_no_tail(tmp_path: Path) -> None:
     assert np.abs(soft.log_probs(1.0) - rows[0].values).max() < GAP
 
 
+@pytest.mark.parametrize("form", ["plain", "python"])
+def test_a_row_of_one_token_has_no_answer(tmp_path: Path, form: str) -> None:
+    rows = known_rows((1, 9, 1))
+    files, layout = captured(tmp_path, form, rows)
+    imported(files, tmp_path / "a.kd", layout)
+    store = Store.open(tmp_path / "a.kd")
+    assert np.flatnonzero(store.labels >= 0).tolist() == [*range(16, 24)]
+    assert np.abs(store.read(0, np.arange(16, 24)).log_probs(1.0) - rows[1].values).max() < GAP
+
+
+def test_a_folder_is_read_as_parquet_reads_it(tmp_path: Path) -> None:
+    folder = write_packed(tmp_path / "packed", known_rows())
+    (folder / ".cache").mkdir()
+    write_plain(folder / ".cache/old.parquet", known_rows())
+    summary = imported(folder, tmp_path / "a.kd", "distillkit", classes=None)
+    assert summary.files == 3  # two of parquet, and the configuration
+    data = open_data(f"parquet:{folder}", {"column": "input_ids"})
+    assert Store.open(tmp_path / "a.kd").identity.dataset == data.identity()
+    assert summary.classes == C  # of the configuration
+
+
+def test_a_tokenizer_joins_the_identity_and_tells_the_vocabulary(tmp_path: Path) -> None:
+    words = tokenizers.models.WordLevel({f"w{number}": number for number in range(C + 3)}, unk_token="w0")
+    tokenizers.Tokenizer(words).save(str(tmp_path / "words.json"))
+    path = write_plain(tmp_path / "rows.parquet", known_rows())
+    tokenizer = str(tmp_path / "words.json")
+    summary = imported(path, tmp_path / "a.kd", "distillkit", classes=None, tokenizer=tokenizer)
+    identity = Store.open(tmp_path / "a.kd").identity
+    assert identity.dataset == open_data(f"parquet:{path}", {"tokenizer": tokenizer}).identity()
+    assert identity.dataset != open_data(f"parquet:{path}", {}).identity()
+    assert summary.classes == C + 3
+
+
+def test_lists_of_any_kind_of_arrow(tmp_path: Path) -> None:
+    rows = known_rows()
+    table = pq.read_table(write_plain(tmp_path / "rows.parquet", rows))
+    kinds = {
+        "input_ids": pa.large_list(pa.int32()),
+        "token_ids": pa.large_list(pa.list_(pa.uint32(), K)),
+        "top_values": pa.list_(pa.large_list(pa.float64())),
+    }
+    other = pa.table({name: pa.array(table.column(name).to_pylist(), kind) for name, kind in kinds.items()})
+    pq.write_table(other, tmp_path / "other.parquet")
+    imported(tmp_path / "other.parquet", tmp_path / "a.kd", "distillkit")
+    assert np.abs(Store.open(tmp_path / "a.kd").read(0, np.arange(8)).log_probs(1.0) - rows[0].values).max() < GAP
+
+
+def test_the_page_s_rows_are_the_data_set_of_its_capture(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    page = (ROOT / "docs/importing.md").read_text()
+    assert len(page.splitlines()) < 150
+    code = page.partition("    # rows.py\n")[2].partition("\n\nName a folder")[0]
+    (tmp_path / "rows.py").write_text(textwrap.dedent(code))
+    monkeypatch.chdir(tmp_path)
+    write_lines(tmp_path / "outputs.jsonl", vllm_records(known_rows(), "python"))
+    imported(tmp_path / "outputs.jsonl", tmp_path / "a.kd", "vllm")
+    assert open_data("rows.py:data", {}).identity() == Store.open(tmp_path / "a.kd").identity.dataset
+
+
 def test_an_attention_mask_in_the_file_counts_as_it_does_in_training(tmp_path: Path) -> None:
     rows = known_rows((8, 8))
-
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
     table = pq.read_table(write_plain(tmp_path / "rows.parquet", rows))
     masks = pa.array([[1] * 5 + [0] * 3, [1] * 8], pa.list_(pa.int64()))
     pq.write_table(table.append_column("attention_mask", masks), tmp_path / "masked.parquet")

@@ -106,7 +106,16 @@ def test_columns_of_another_layout(tmp_path: Path, columns: tuple[str, ...], err
     with pytest.raises(InvalidInputError, match=error):
         run(tmp_path / "a.parquet", tmp_path / "a.kd", "distillkit")
     with pytest.raises(InvalidInputError, match=r"holds no file that ends in .jsonl"):
-        run(tmp_path, tmp_path / "a.kd", "vllm")
+        run(tmp_path, tmp_path.parent / "a.kd", "vllm")
+    pq.write_table(
+        pa.table({"input_ids": ["x"], "token_ids": [[1]], "top_values": [[[1.0]]]}), tmp_path / "text.parquet"
+    )
+    with pytest.raises(
+        InvalidInputError, match=r"has string in column 'input_ids'; DistillKit writes lists of numbers"
+    ):
+        run(tmp_path / "text.parquet", tmp_path / "a.kd", "distillkit")
+    with pytest.raises(InvalidInputError, match=r"a.kd would lie in .*, among the captured files"):
+        run(tmp_path, tmp_path / "a.kd", "distillkit")
     with pytest.raises(InvalidInputError, match=r"b.parquet is not there"):
         run(tmp_path / "b.parquet", tmp_path / "a.kd", "distillkit")
 
@@ -154,6 +163,8 @@ def second_of_token_3(prompt: dict[str, Any], **changes: Any) -> None:
         (lambda p: p["prompt_token_ids"].pop(), r"row 1 has 15 tokens and 16 entries of prompt_logprobs"),
         (lambda p: p["prompt_token_ids"].reverse(), r"row 1, token \d+: id \d+ is not in its entry of prompt_logprobs"),
         (lambda p: p["prompt_logprobs"].__setitem__(4, None), r"row 1, token 4: id \d+ is not in its entry"),
+        (lambda p: p["prompt_token_ids"].__setitem__(4, 2**70), r"row 1 has no prompt_token_ids"),
+        (lambda p: p["prompt_logprobs"][4].update({str(2**70): {"logprob": -9.0, "rank": 9}}), r"id \d+ is none of a"),
         (lambda p: p["prompt_logprobs"].__setitem__(4, {"x": 1}), r"row 1: prompt_logprobs is not as vLLM writes it"),
         (lambda p: second_of_token_3(p, logprob=-9999.0), r"row 1, token 3: log-probability 1 is -inf"),
         (lambda p: second_of_token_3(p, logprob=-0.01), r"row 1, token 3: log-probability 1 is -0.01, above"),
