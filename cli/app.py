@@ -2,6 +2,7 @@
 
 import importlib
 import inspect
+import keyword
 import sys
 from collections.abc import Callable
 from typing import Annotated, Any
@@ -38,6 +39,7 @@ COMMANDS = {
     "diff": "Compare two stores: identity, provenance, and how far their soft labels agree.",
     "merge": "Join blocks and segments of one identity, extracted apart, in one store.",
     "recode": "Write a store anew with fewer classes, coarser steps or another packing, without its teacher.",
+    "import": "Make a store of top-k log-probabilities that DistillKit or vLLM captured.",
     "card": "Write a README and Croissant metadata for a sealed store.",
     "doctor": "Look at the versions and the device, or at a folder in which stores are to lie.",
     "demo": "Teacher, store and two students on scikit-learn's digits.",
@@ -51,6 +53,11 @@ Traceback = Annotated[
 _UsageError: Any = typer.BadParameter.__bases__[0]  # click's class; newer versions of typer carry click inside
 
 
+def module_of(command: str) -> str:
+    """The module of a command; one that is a word of Python has an underscore behind it."""
+    return f"kdcache.cli.{command}{'_' if keyword.iskeyword(command) else ''}"
+
+
 class _Lazy(TyperGroup):
     """A group of commands that imports a command's module at its first use, so that help answers at once."""
 
@@ -60,7 +67,7 @@ class _Lazy(TyperGroup):
     def get_command(self, ctx: Any, cmd_name: str) -> Any:
         if cmd_name not in COMMANDS:
             return None
-        module = importlib.import_module(f"kdcache.cli.{cmd_name}")
+        module = importlib.import_module(module_of(cmd_name))
         command_app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None)
         command_app.command(
             name=cmd_name,

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from kdcache.cli.app import COMMANDS
+from kdcache.cli.app import module_of as module_of_command
 from kdcache.labels.encodings import ENCODINGS
 from kdcache.labels.soft_labels import SoftLabels
 from tests.kits.house import ROOMS, ROOT, STORE_SIDE, imports, loaded, longest_chain, modules, room_of, sources
@@ -21,7 +22,7 @@ CHAIN = 18  # modules, one importing the next
 ASKED = ("encoding.k", "encoding.name")
 TERMINAL = {"typer", "rich", "click"}
 BARE = {"pipelines", "cli"}
-STAGES = {"compare", "extract", "studies", "train", "verify", "sweep"}
+STAGES = {"compare", "extract", "importing", "studies", "train", "verify", "sweep"}
 TESTS = {
     "compare",
     "doors",
@@ -180,14 +181,15 @@ def test_the_command_line_runs_from_anywhere(tmp_path: Path) -> None:
 
 def test_every_command_has_a_module_and_is_documented() -> None:
     for command in COMMANDS:
-        assert callable(importlib.import_module(f"kdcache.cli.{command}").command)
+        assert callable(importlib.import_module(module_of_command(command)).command)
         assert f"`kdcache {command}" in (ROOT / "README.md").read_text(), f"the README lacks {command}"
 
 
 def test_every_module_of_the_command_line_is_a_command() -> None:
     helpers = {"__init__", "app", "completion", "console", "flags", "help_pages", "live", "next_commands", "progress"}
     helpers |= {"summary"}
-    assert {path.stem for path in sources("cli")} - helpers == set(COMMANDS)
+    commands = {module_of_command(command).rpartition(".")[2] for command in COMMANDS}
+    assert {path.stem for path in sources("cli")} - helpers == commands
 
 
 def test_every_public_name_is_there() -> None:

@@ -62,20 +62,27 @@ def _sketch(rest_BC: Array) -> Array:
     return xp.stack(logs[::-1], axis=-1)
 
 
-def topk_of_probs(classes_BK: Array, probs_BK: Array, labels_BL: Array) -> TopK:
-    """Rows of which the k best classes and their probabilities are known and no more, as answers come from outside.
+def topk_of_log_probs(
+    classes_BK: Array, log_probs_BK: Array, labels_BL: Array, tail_classes: int, label_log_probs_BL: Array | None = None
+) -> TopK:
+    """Rows of which the k best classes and their log-probabilities are known and no more, as answers come from outside.
 
-    Numpy: ids [B, K], probabilities [B, K] above 0, hard labels [B, L]. The tail [B, 1] is what is left of 1, at least
-    1e-12: for `tail` "mass". A hard label outside the k classes counts as none.
+    Numpy: ids [B, K], finite log-probabilities [B, K], hard labels [B, L]. The tail [B, 1] is what is left of 1, at
+    least 1e-12, and -inf where it has no classes: for `tail` "mass". A hard label outside the k classes has the
+    log-probability in `label_log_probs_BL`; it counts as none without these, and where they are NaN.
     """
-    ranks_BK = np.argsort(-probs_BK, axis=-1, kind="stable")
-    classes_BK, probs_BK = (np.take_along_axis(values, ranks_BK, axis=-1) for values in (classes_BK, probs_BK))
-    logs_BK = np.log(probs_BK.astype(np.float64))
-    rest_B1 = np.log(np.maximum(1.0 - probs_BK.sum(axis=-1, keepdims=True, dtype=np.float64), 1e-12))
-    distances_BK = logs_BK[..., :1] - logs_BK
+    ranks_BK = np.argsort(-log_probs_BK, axis=-1, kind="stable")
+    classes_BK, logs_BK = (np.take_along_axis(v, ranks_BK, axis=-1) for v in (classes_BK, log_probs_BK))
+    logs_BK = logs_BK.astype(np.float64)
+    top_B1 = logs_BK[..., :1]
+    rest_B1 = 1.0 - np.exp(logs_BK).sum(axis=-1, keepdims=True)
+    tail_B1 = np.log(np.maximum(rest_B1, 1e-12)) - top_B1 if tail_classes else np.full_like(top_B1, -np.inf)
+    distances_BK = top_B1 - logs_BK
     at_BLK = classes_BK[..., None, :] == labels_BL[..., None]
-    label_BL = np.where(at_BLK, distances_BK[..., None, :], 0.0).sum(axis=-1)
-    return TopK(classes_BK, distances_BK, rest_B1 - logs_BK[..., :1], np.where(at_BLK.any(axis=-1), label_BL, np.nan))
+    inside_BL = np.where(at_BLK, distances_BK[..., None, :], 0.0).sum(axis=-1)
+    known_BL = np.full(labels_BL.shape, np.nan) if label_log_probs_BL is None else top_B1 - label_log_probs_BL
+    outside_BL = np.where(labels_BL >= 0, np.maximum(known_BL, 0.0), np.nan)
+    return TopK(classes_BK, distances_BK, tail_B1, np.where(at_BLK.any(axis=-1), inside_BL, outside_BL))
 
 
 def tail_sums(logits_BC: Array, classes_BK: Array, masked: tuple[int, ...] = ()) -> Array:

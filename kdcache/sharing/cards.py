@@ -149,7 +149,7 @@ def _rows(store: Store, facts: CardFacts) -> dict[str, str]:
         "content id": f"`{facts.content_id}`",
         "licence": escape(facts.license) or "not stated",
         "teacher": escape(public(fields["teacher"])),
-        "teacher weights": f"sha256 {escape(public(identity.teacher.weights))}",
+        "teacher weights": escape(public(identity.teacher.weights_text())),
         "teacher precision": fields["teacher_precision"],
         "masked classes": escape(public(fields["masked_classes"])),
         **{

@@ -2,7 +2,6 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 from kdcache.base.records import require_equal
 from kdcache.errors import InvalidInputError, MismatchError, MissingBlockError
@@ -11,6 +10,7 @@ from kdcache.places.opening import open_folder
 from kdcache.places.place import is_url
 from kdcache.store.commits import Commit
 from kdcache.store.layout import MANIFEST, SegmentLayout
+from kdcache.store.own_folder import require_writable
 from kdcache.store.seals import split_pin
 from kdcache.store.store import Store
 from kdcache.store.whole_arrays import head_digest
@@ -74,13 +74,9 @@ def open_output(out: str, first: MergeInput) -> tuple[Folder, MergeInput | None]
     Raises InvalidInputError where `out` is a pin or holds other files, and MismatchError where it is a store of another
     identity or classifier than `first`.
     """
-    if split_pin(out)[1] is not None:
-        raise InvalidInputError(f"the output {out} is a pin, which can only be read; name a folder")
+    require_writable(out)
     folder = open_folder(out)
     if folder.size(MANIFEST) is None:
-        root = Path(out)
-        if root.exists() and (names := sorted({path.name for path in root.iterdir()} - {"kdcache"})):
-            raise InvalidInputError(f"{out} holds other files ({names[0]}); choose another place for the store")
         return folder, None
     output = _open_input(out)
     headline, owners = f"{out} is not of the identity of {first.name}:", (out, first.name)

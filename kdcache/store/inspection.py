@@ -42,7 +42,7 @@ def describe_store(store: Store) -> dict[str, Any]:
         "contents": encoding.contents or "none",
         "taps": list(_taps(store)),
         "teacher": teacher.name + _arguments(teacher.arguments),
-        "teacher_weights": f"sha256 {teacher.weights[:16]}",
+        "teacher_weights": teacher.weights_text(16),
         "teacher_precision": teacher.precision,
         "masked_classes": list(teacher.masked_classes),
         **_answers(teacher),

@@ -29,6 +29,7 @@ from kdcache.store.plan import ViewPlan
 from kdcache.store.provenance import Provenance as Provenance
 
 BLOCK_MIN = 64  # rows: one mixing group
+FILES = "files:"  # before a sha256 in place of that of weights, which nobody tells: answers were imported from files
 
 
 class DatasetIdentity(Record):
@@ -66,11 +67,12 @@ class OrderIdentity(Record):
 class TeacherIdentity(Record):
     """The teacher: the network that answered, and its preprocessing.
 
-    `weights` is a sha256 over names, shapes and values. `text` is one over the network's structure and a user's own
-    sources, since networks of equal weights may have different forward functions. `class_map` has for each class of the
-    network that of the data, or -1; empty where they are the same. `classes` are the data's, and `answers` is what the
-    network gave: the store holds logits of it. `subclasses` S is above 1 where the teacher answers S logits for each
-    class of the data, those of class c at c S to c S + S - 1: `classes` then counts all of them.
+    `weights` is a sha256 over names, shapes and values, or `FILES` and one over the files that answers were imported
+    from. `text` is one over the network's structure and a user's own sources, since networks of equal weights may have
+    different forward functions. `class_map` has for each class of the network that of the data, or -1; empty where they
+    are the same. `classes` are the data's, and `answers` is what the network gave: the store holds logits of it.
+    `subclasses` S is above 1 where the teacher answers S logits for each class of the data, those of class c at c S to
+    c S + S - 1: `classes` then counts all of them.
     """
 
     name: str
@@ -88,6 +90,12 @@ class TeacherIdentity(Record):
     subclasses: int = Field(default=1, ge=1, le=SUBCLASSES_MAX, strict=True)
 
     LATER: ClassVar[tuple[str, ...]] = ("class_map", "answers", "subclasses")
+
+    def weights_text(self, digits: int = 64) -> str:
+        """The weights in words, by so many digits of their sha256."""
+        if self.weights.startswith(FILES):
+            return f"unknown; answers imported from files of sha256 {self.weights.removeprefix(FILES)[:digits]}"
+        return f"sha256 {self.weights[:digits]}"
 
     @property
     def label_classes(self) -> int:

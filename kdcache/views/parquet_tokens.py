@@ -1,5 +1,6 @@
 """`parquet:` with a column of lists of token ids is a data set of texts."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -39,7 +40,20 @@ def open_parquet_tokens(
     noun = f"data parquet:{at.place}"
     if not at.labelled:
         raise InvalidInputError(f"{noun}: the labels of texts are their own tokens; leave out --labels none")
-    paths = files_of(at, str(split), noun)
+    rows, ids = read_token_rows(files_of(at, str(split), noun), noun, column=column, label=label, mask=mask, id=id)
+    vocabulary = open_tokenizer(tokenizer).vocabulary if tokenizer else NO_VOCABULARY
+    name = spec_name(
+        "parquet", column=column or IDS, id=id, split=split, sequence=sequence or "",
+        tokenizer=tokenizer and Path(tokenizer),
+    )  # fmt: skip
+    return texts_of_rows(rows, ids, name, sequence=sequence, vocabulary=vocabulary)
+
+
+def read_token_rows(
+    paths: Sequence[Path], noun: str, *, column: str = "", label: str = "", mask: str = "", id: str = ""
+) -> tuple[TokenRows, list[str]]:
+    """The rows of token ids of some files, and their ids: those of a column, or their numbers. Columns are those of
+    `open_parquet_tokens`; `noun` begins messages. Raises InvalidInputError."""
     column = column or IDS
     with opened(paths[0]) as first:
         kinds = {field.name: str(field.type) for field in first.schema_arrow}
@@ -56,16 +70,11 @@ def open_parquet_tokens(
             values[name] += _lists(table.column(name)) if name != named.get("id") else table.column(name).to_pylist()
     rows = TokenRows.of(
         values[column],
-        f"parquet:{at.place}",
+        noun.removeprefix("data "),
         values[named["label"]] if "label" in named else (),
         values[named["mask"]] if "mask" in named else (),
     )
-    ids = column_ids(values[id], id, noun) if id else [str(index) for index in range(len(values[column]))]
-    vocabulary = open_tokenizer(tokenizer).vocabulary if tokenizer else NO_VOCABULARY
-    name = spec_name(
-        "parquet", column=column, id=id, split=split, sequence=sequence or "", tokenizer=tokenizer and Path(tokenizer)
-    )
-    return texts_of_rows(rows, ids, name, sequence=sequence, vocabulary=vocabulary)
+    return rows, column_ids(values[id], id, noun) if id else [str(index) for index in range(len(values[column]))]
 
 
 def _is_list(kind: Any) -> bool:

@@ -61,16 +61,21 @@ class TokenRows:
                 )
         return cls(values, offsets, counts)
 
+    def starts(self, sequence: int) -> list[tuple[int, int]]:
+        """The row of each text, and its first token there."""
+        lengths = np.diff(self.offsets).tolist()
+        return [(row, start) for row, length in enumerate(lengths) for start in range(0, length, sequence)]
+
     def texts(self, sequence: int) -> tuple[Array, npt.NDArray[np.int32], list[tuple[int, int]]]:
         """Tokens [Q, S] and labels [Q, S] of the texts, and for each its row and the first token there. The last token
         of a row has no label."""
         lengths = np.diff(self.offsets)
         if (lengths == sequence).all():
             tokens = self.values.reshape(-1, sequence)
-            return tokens, next_tokens(tokens, self.counts.reshape(-1, sequence)), [(r, 0) for r in range(len(lengths))]
+            return tokens, next_tokens(tokens, self.counts.reshape(-1, sequence)), self.starts(sequence)
         following = np.where(np.append(self.counts[1:], False), np.append(self.values[1:], NONE), NONE)
         following[self.offsets[1:][lengths > 0] - 1] = NONE
-        starts = [(row, start) for row, n in enumerate(lengths.tolist()) for start in range(0, n, sequence)]
+        starts = self.starts(sequence)
         tokens = np.zeros((len(starts), sequence), dtype=np.int32)
         labels = np.full((len(starts), sequence), NONE, dtype=np.int32)
         for text, (row, start) in enumerate(starts):

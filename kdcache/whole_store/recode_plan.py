@@ -1,7 +1,6 @@
 """The plan of a recoding: the encoding that follows from its flags, and all that is refused before it starts."""
 
 import os
-from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BeforeValidator, Field
@@ -16,9 +15,9 @@ from kdcache.places.folder import Folder
 from kdcache.places.opening import open_folder
 from kdcache.places.place import is_url
 from kdcache.sharing.sealed_files import chosen_segments
-from kdcache.store.layout import MANIFEST
 from kdcache.store.manifest import Identity, Provenance
 from kdcache.store.origins import ORIGINS, RECODED, Origin, recoded_from
+from kdcache.store.own_folder import require_writable
 from kdcache.store.sealed_segment import SealedSegment
 from kdcache.store.seals import split_pin
 from kdcache.store.segment import Segment
@@ -114,18 +113,12 @@ def open_output(out: str, source_url: str) -> Folder:
     """The output's folder: new, or holding a recoding to go on with.
 
     Raises InvalidInputError for a pin, a folder with other files, and one within the source store or around it."""
-    if split_pin(out)[1] is not None:
-        raise InvalidInputError(f"the output {out} is a pin, which can only be read; name a folder")
-    folder = open_folder(out)
     if not is_url(path := split_pin(source_url)[0]):
         out_path, source_path = os.path.realpath(out), os.path.realpath(path)
         if os.path.commonpath([out_path, source_path]) in (out_path, source_path):
             raise InvalidInputError(f"the output {out} and the store {path} lie in one another; choose another place")
-    root = Path(out)
-    names = sorted({path.name for path in root.iterdir()} - {"kdcache"}) if root.exists() else []
-    if names and folder.size(MANIFEST) is None:
-        raise InvalidInputError(f"{out} holds other files ({names[0]}); choose another place for the store")
-    return folder
+    require_writable(out)
+    return open_folder(out)
 
 
 def recoded_provenance(source: Store) -> Provenance:

@@ -1,17 +1,15 @@
 """The store that stands already must be this extraction's, and its views must still be drawn as they were."""
 
-from pathlib import Path
-
 import numpy as np
 
 from kdcache.base.progress import Progress
 from kdcache.base.records import differences, require_equal
 from kdcache.base.view_span import ViewSpan
-from kdcache.errors import InvalidInputError, ReplayError, StoreNotFoundError
+from kdcache.errors import ReplayError, StoreNotFoundError
 from kdcache.pipelines.extract.job import Job
 from kdcache.pipelines.extract.kept import keep_words
 from kdcache.pipelines.settings import ExtractSettings
-from kdcache.store.layout import MANIFEST
+from kdcache.store.own_folder import require_no_other_files
 from kdcache.store.plan import GROUP
 from kdcache.store.store import Store
 from kdcache.views.other_data import data_words, other_data_error
@@ -27,12 +25,7 @@ def open_earlier(settings: ExtractSettings, job: Job, progress: Progress) -> Sto
     try:
         store = Store.open_for_writing(path)
     except StoreNotFoundError:
-        folder = Path(path)
-        names = sorted({entry.name for entry in folder.iterdir()} - {"kdcache"}) if folder.is_dir() else []
-        if names and not (folder / MANIFEST).exists():  # another process may have made the store just now
-            raise InvalidInputError(
-                f"{path} holds other files ({names[0]}); choose another place for the store"
-            ) from None
+        require_no_other_files(path)
         return None
     headline = f"{path} belongs to another extraction:"
     advice = "use another store path, or the settings that the store was made with (kdcache inspect shows them)"

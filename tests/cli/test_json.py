@@ -13,6 +13,7 @@ import pytest
 from kdcache.cli.app import COMMANDS
 from tests.cli.test_cli import Capture, kdcache
 from tests.kits import stages
+from tests.kits.captured import known_rows, write_plain
 from tests.kits.house import ROOT
 from tests.kits.stages import Stage, arguments, student
 
@@ -62,6 +63,18 @@ def lines_of(stage: Stage, folder: Path) -> dict[str, list[str]]:
         "diff": ["diff", store, str(folder / "pulled.kd")],
         "merge": ["merge", store, str(folder / "pulled.kd"), str(folder / "merged.kd")],
         "recode": ["recode", store, str(folder / "small.kd"), "--top-k", "2"],
+        "import": [
+            "import",
+            str(write_plain(folder / "rows.parquet", known_rows())),
+            "--from",
+            "distillkit",
+            "--store",
+            str(folder / "imported.kd"),
+            "--teacher",
+            "x",
+            "--classes",
+            "97",
+        ],
         "card": ["card", store, "--out", str(folder)],
         "doctor": ["doctor", str(folder)],
     }

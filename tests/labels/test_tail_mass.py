@@ -12,7 +12,7 @@ from scipy.special import log_softmax, logsumexp
 from kdcache.errors import InvalidInputError
 from kdcache.labels.encoding import Choice, LabelSpace
 from kdcache.labels.encodings import encoding_of, read_as
-from kdcache.labels.reduction import reduce_topk, topk_of_probs
+from kdcache.labels.reduction import reduce_topk, topk_of_log_probs
 from kdcache.labels.topk import TopKEncoding
 from kdcache.labels.topk_labels import TopKLabels
 from kdcache.objectives.targets import Targets
@@ -113,12 +113,13 @@ def test_entropy_is_the_largest_there_can_be_and_moments_are_refused() -> None:
             ask()
 
 
-def test_probabilities_from_outside() -> None:
-    """The k best classes and their probabilities, in any order, are all that is known of a row."""
-    dense = np.exp(log_softmax(logits_of().astype("f8"), axis=1))
+def test_log_probabilities_from_outside() -> None:
+    """The k best classes and their log-probabilities, in any order, are all that is known of a row."""
+    dense = log_softmax(logits_of().astype("f8"), axis=1)
     wanted = reduce_topk(logits_of(), LABELS, K, (3,))
     shuffled = wanted.classes[:, ::-1]
-    rows = topk_of_probs(shuffled, np.take_along_axis(dense, shuffled, axis=1), LABELS)
+    log_probs = np.take_along_axis(dense, shuffled, axis=1)
+    rows = topk_of_log_probs(shuffled, log_probs, LABELS, C - K - 1)
     assert np.array_equal(rows.classes, wanted.classes)
     assert np.allclose(rows.distances, wanted.distances, atol=1e-5)
     assert np.allclose(rows.tail, wanted.tail[:, :1], atol=1e-4)
@@ -126,14 +127,25 @@ def test_probabilities_from_outside() -> None:
     assert kept.any()
     assert np.allclose(rows.label[kept], wanted.label[kept], atol=1e-5)
     assert np.isnan(rows.label[~kept]).all()
-    sure = topk_of_probs(np.array([[7, 2]]), np.array([[0.25, 0.75]]), np.array([[2]]))
-    assert (sure.classes.tolist(), sure.label.tolist()) == ([[2, 7]], [[0.0]])
-    assert np.allclose(sure.tail, np.log(1e-12 / 0.75))  # some mass is left, so that no loss is infinite
     fields = {name: values[None] for name, values in vars(rows).items()}
     encoded = TopKEncoding(k=K, tail="mass", packing="residuals").encode(fields, SPACE)
     assert {name: values.shape for name, values in encoded.arrays.items()} == {
         "classes": (1, 40, K), "gaps": (1, K - 1, 40), "tail": (1, 1, 40), "label": (1, 40),
     }  # fmt: skip
+    with np.errstate(invalid="ignore"):  # class 3 is masked: its log-probability is -inf
+        known = topk_of_log_probs(shuffled, log_probs, LABELS, C - K - 1, np.take_along_axis(dense, LABELS, axis=1))
+    visible = (LABELS != 3)[:, 0]
+    assert np.allclose(known.label[visible], wanted.label[visible], atol=1e-5)
+    without = topk_of_log_probs(shuffled, log_probs, np.full_like(LABELS, -1), C - K - 1, np.full(LABELS.shape, -2.0))
+    assert np.isnan(without.label).all()
+
+
+def test_a_sure_answer_leaves_some_mass_unless_no_class_is_left() -> None:
+    classes, log_probs, label = np.array([[7, 2]]), np.log([[0.25, 0.75]]), np.array([[2]])
+    sure = topk_of_log_probs(classes, log_probs, label, C - 2)
+    assert (sure.classes.tolist(), sure.label.tolist()) == ([[2, 7]], [[0.0]])
+    assert np.allclose(sure.tail, np.log(1e-12 / 0.75))  # so that no loss is infinite
+    assert topk_of_log_probs(classes, log_probs, label, 0).tail.tolist() == [[-np.inf]]
 
 
 def test_the_key_goes_along() -> None:

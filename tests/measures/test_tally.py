@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from kdcache.errors import InvalidInputError
-from kdcache.labels.reduction import topk_of_probs
+from kdcache.labels.reduction import topk_of_log_probs
 from kdcache.labels.sampled_labels import SampledLabels
 from kdcache.labels.topk_labels import read_topk
 from kdcache.measures.catalogue import GROUPS, ROW_MEASURES
@@ -123,7 +123,7 @@ def test_validation_in_training_says_the_same() -> None:
 
 def test_a_tail_of_which_the_mass_alone_is_known_will_do() -> None:
     """Answers from outside: the two best of four classes and their probabilities."""
-    rows = topk_of_probs(np.array([[2, 0]]), np.array([[0.5, 0.3]]), np.array([[0]]))
+    rows = topk_of_log_probs(np.array([[2, 0]]), np.log([[0.5, 0.3]]), np.array([[0]]), 2)
     soft = read_topk(rows, 4, ())
     values = measured(logs([[0.25, 0.25, 0.25, 0.25]]), soft, [0])
     assert values["teacher_margin"].value == pytest.approx(0.2, abs=1e-12)
