@@ -18,6 +18,7 @@ TEACHER_TEXTS, STUDENT_TEXTS, VALIDATION_TEXTS = 3072, 768, 192
 TEACHER, STUDENT = {"width": 128, "tied": False}, {"width": 32, "tied": False}
 NETWORK = "kdcache.networks:gru"
 TOP_K = 20
+RATES = {"optimizer": "adamw", "lr": 5e-3, "weight_decay": 0.01, "batch_size": 16}
 
 
 class TextDemoRow(Record):
@@ -60,12 +61,11 @@ def demo_text(folder: Path, text: Path, *, progress: Progress = silent) -> TextD
             "as that of Debian's bible-kjv-text"
         )
     common = {"data": f"text:{text}", "workers": 0, "val_set": {"range": f"{count - VALIDATION_TEXTS}:{count}"}}
-    rates = {"optimizer": "adamw", "lr": 5e-3, "weight_decay": 0.01, "batch_size": 16}
     students = source | {"range": f"0:{STUDENT_TEXTS}"}
 
     def train_run(run: str, name: str, **values: Any) -> TextDemoRow:
         settings = TrainSettings.model_validate({
-            "run": str(folder / run), "student": NETWORK, **common, **rates, **values,
+            "run": str(folder / run), "student": NETWORK, **common, **RATES, **values,
         })  # fmt: skip
         summary, seconds = with_seconds(lambda: train(settings, progress=renamed(progress, name)))
         measures = {measure: summary.validation[measure] for measure in ("perplexity", "bits_a_byte")}
