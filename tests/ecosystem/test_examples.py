@@ -12,10 +12,12 @@ from kdcache.pipelines.extract.stage import extract
 from tests.kits import stages
 from tests.kits.house import ROOT
 from tests.kits.stages import Stage
+from tests.kits.texts import SEQUENCE, TEXT, Library
 
 stage = stages.stage
 
 EXAMPLES = ROOT / "docs/examples"
+ON_TEXT = ("text_plain", "text_hf_trainer")
 LOOPS = ("plain", "fabric_loop", "accelerate_loop", "timm_loop", "lightning_trainer", "hf_trainer")
 EPOCHS = {"timm_loop": 4}  # which warms up for one
 
@@ -47,9 +49,27 @@ def test_an_example_learns_and_goes_on_where_it_stopped(name: str, store: Path, 
     assert run(name, store, tmp_path / "run") == whole
 
 
+@pytest.mark.parametrize("name", ON_TEXT)
+def test_an_example_on_texts_learns(name: str, tmp_path: Path) -> None:
+    library = Library(tmp_path)
+    extract(library.asked(tmp_path / "licence.kd"))
+    words = ["--store", "licence.kd", "--data", f"text:{TEXT}", "--tokenizer", str(library.tokenizer)]
+    words += ["--sequence", str(SEQUENCE), "--epochs", "4", *(["--folder", "run"] if name != "text_plain" else [])]
+    process = subprocess.run(
+        [sys.executable, str(EXAMPLES / f"{name}.py"), *words],
+        cwd=tmp_path, env={**os.environ, "OMP_NUM_THREADS": "1"}, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert process.returncode == 0, process.stderr[-3000:]
+    if name == "text_plain":
+        first, *_, last = map(float, re.findall(r"perplexity (\d+\.\d)", process.stdout))
+    else:
+        first, last = map(float, re.findall(r"loss (\S+) at first, (\S+) at last", process.stdout)[0])
+    assert last < 0.9 * first
+
+
 def test_every_example_is_tried() -> None:
     named = {path.stem for path in EXAMPLES.glob("*.py")}
-    assert named == {*LOOPS, "open_clip_zero_shot"}  # which tests/ecosystem/teachers runs
+    assert named == {*LOOPS, *ON_TEXT, "open_clip_zero_shot"}  # the last is run by tests/ecosystem/teachers
 
 
 def test_an_example_compiles(store: Path, tmp_path: Path) -> None:
