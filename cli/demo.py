@@ -23,8 +23,8 @@ def command(
     text: Annotated[Path | None, typer.Option(help="file of text to learn from, in place of digits")] = None,
     as_json: Json = False,
 ) -> None:
-    from kdcache.pipelines.demo import DemoSummary, demo
-    from kdcache.pipelines.demo_text import demo_text
+    from kdcache.pipelines.demos.digits import DemoSummary, demo
+    from kdcache.pipelines.demos.text import demo_text
 
     with progress_bar(quiet=as_json) as progress:
         summary = demo(folder, progress=progress) if text is None else demo_text(folder, text, progress=progress)

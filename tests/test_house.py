@@ -22,7 +22,7 @@ CHAIN = 18  # modules, one importing the next
 ASKED = ("encoding.k", "encoding.name")
 TERMINAL = {"typer", "rich", "click"}
 BARE = {"pipelines", "cli"}
-STAGES = {"compare", "extract", "importing", "studies", "train", "verify", "sweep"}
+STAGES = {"compare", "demos", "extract", "importing", "studies", "train", "verify", "sweep"}
 TESTS = {
     "compare",
     "doors",
@@ -54,7 +54,6 @@ def test_every_file_lies_in_a_room() -> None:
         "settings",
         "setting_groups",
         "command_lines",
-        "demo",
         "taps",
         "taps_settings",
     }

@@ -13,13 +13,14 @@ def as_texts(batch: Batch, sequence: int) -> Batch:
     [B, S, ...]. Pictures stay as they are."""
     if sequence == 1:
         return batch
+    count = len(batch.y) // sequence
     return replace(
         batch,
-        y=(y := batch.y.reshape(-1, sequence)),
+        y=(y := batch.y.reshape(count, sequence)),
         mask=y >= 0,
-        positions=batch.positions.reshape(-1, sequence),
+        positions=batch.positions.reshape(count, sequence),
         teachers=tuple(
-            soft_labels.map(lambda values: values.reshape(-1, sequence, *values.shape[1:]))
+            soft_labels.map(lambda values: values.reshape(count, sequence, *values.shape[1:]))
             for soft_labels in batch.teachers
         ),
     )

@@ -37,6 +37,7 @@ from kdcache.pipelines.train.student import (
 )
 from kdcache.pipelines.train.subclasses import student_subclasses, with_subclasses
 from kdcache.pipelines.train.taken import Taken
+from kdcache.pipelines.train.texts import require_logits_alone, require_of_texts
 from kdcache.pipelines.train.training_state import Student, unweighed
 from kdcache.pipelines.train.trust import chosen_trust, trust_notes
 from kdcache.pipelines.train.unused_settings import unused_notes
@@ -152,6 +153,7 @@ def make_student(settings: TrainSettings, inputs: Inputs) -> Student:
     through a part of its own wraps the network."""
     require_usable(inputs.stores, settings)
     require_reached(settings)
+    require_of_texts(settings, inputs.data)
     settings = with_subclasses(settings, inputs.stores)
     torch.manual_seed(settings.seed)
     temperature = chosen_temperature(settings, inputs.teachers)
@@ -170,6 +172,7 @@ def make_student(settings: TrainSettings, inputs: Inputs) -> Student:
 
     objective = build_objective(settings, inputs.teachers, temperature, sizes, trust=trust).to(inputs.device)
     require_learnable(objective, inputs.data)
+    require_logits_alone(objective, inputs.data)
     add_selection(settings, inputs.data, objective)
     curriculum = chosen_curriculum(settings, inputs.data, inputs.stores, objective)
     notes += trust_notes(trust, inputs.data.class_names)

@@ -31,7 +31,7 @@ from kdcache.networks.build import build_network
 from kdcache.networks.weights import load_weights
 from kdcache.objectives.outputs import Outputs
 from kdcache.objectives.tokens import counted_rows
-from kdcache.pipelines import demo_text
+from kdcache.pipelines.demos import text as demo_text
 from kdcache.pipelines.settings import ExtractSettings, TrainSettings
 from kdcache.views.built_in import load_fashion_mnist
 from tests.benchmarks.paired_report import difference

@@ -5,8 +5,8 @@ from pathlib import Path
 import pytest
 
 from kdcache.errors import InvalidInputError
-from kdcache.pipelines import demo as module
-from kdcache.pipelines.demo import demo
+from kdcache.pipelines.demos import digits as module
+from kdcache.pipelines.demos.digits import demo
 from kdcache.store.store import Store
 
 

@@ -6,7 +6,7 @@ from typing import Any
 from kdcache.base.progress import Progress, silent
 from kdcache.base.records import Record
 from kdcache.errors import InvalidInputError
-from kdcache.pipelines.demo import renamed, with_seconds
+from kdcache.pipelines.demos.named import renamed, with_seconds
 from kdcache.pipelines.extract.stage import extract
 from kdcache.pipelines.settings import ExtractSettings, TrainSettings
 from kdcache.pipelines.train.stage import train

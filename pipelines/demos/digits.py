@@ -1,13 +1,12 @@
 """The demo does the main job on real data in half a minute: a teacher, its store, a student with it and one without."""
 
-import time
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
-from kdcache.base.progress import Activity, Progress, silent
+from kdcache.base.progress import Progress, silent
 from kdcache.base.records import Record
 from kdcache.errors import InvalidInputError
+from kdcache.pipelines.demos.named import renamed, with_seconds
 from kdcache.pipelines.extract.report import ExtractSummary
 from kdcache.pipelines.extract.stage import extract
 from kdcache.pipelines.settings import ExtractSettings, TrainSettings
@@ -19,7 +18,6 @@ TEACHER_EPOCHS, STUDENT_EPOCHS = 10, 20
 STUDENT_WIDTH = (
     4  # students of this width and seeds 0 to 4 are right on 95.2 % with the store and on 93.8 % alone (means)
 )
-T = TypeVar("T")
 
 
 class DemoRow(Record):
@@ -95,19 +93,3 @@ def demo(folder: Path, *, progress: Progress = silent) -> DemoSummary:
 
 def _student_row(name: str, validation: dict[str, float], seconds: float) -> DemoRow:
     return DemoRow(what=name, accuracy=validation["accuracy"], agreement=validation["agreement"], seconds=seconds)
-
-
-def with_seconds(work: Callable[[], T]) -> tuple[T, float]:
-    """The result of some work, and the seconds that it took."""
-    start_time = time.monotonic()
-    return work(), time.monotonic() - start_time
-
-
-def renamed(progress: Progress, name: str) -> Progress:
-    """The same progress under one name, and its unit."""
-
-    def under_name(activity: str, count: int, total: int) -> None:
-        if total:
-            progress(Activity(name, activity.unit if isinstance(activity, Activity) else ""), count, total)
-
-    return under_name
