@@ -21,4 +21,6 @@ def counted_rows(outputs: Outputs, batch: Batch) -> tuple[Outputs, Batch]:
     if len(rows) < len(y):
         logits, y, teachers = logits[rows], y[rows], tuple(soft_labels.take(rows) for soft_labels in teachers)
         positions = positions[rows.to(positions.device)]
-    return replace(outputs, logits=logits), replace(batch, y=y, teachers=teachers, positions=positions, mask=None)
+    weight = None if batch.weight is None else batch.weight.expand_as(batch.mask).flatten()[rows]
+    rows_alone = replace(batch, y=y, teachers=teachers, positions=positions, weight=weight, mask=None)
+    return replace(outputs, logits=logits), rows_alone

@@ -17,6 +17,8 @@ from kdcache.store.shards import read_whole
 
 Array = npt.NDArray[Any]
 
+TORN_AT_ONCE = 2**22  # positions that are looked at together
+
 
 def read_order(folder: Place, identity: Identity) -> IntArray:
     """The order [N] i64: dataset index of each position. Raises DamagedError where its digest is not the manifest's."""
@@ -31,19 +33,24 @@ def read_order(folder: Place, identity: Identity) -> IntArray:
     if not hits.all():
         problem = f"{path} holds values up to {int(order.max())} and is no permutation of 0 to {rows - 1}"
         raise DamagedError(f"{problem}; fetch the store again")
-    if (position := _torn_sequence(order.astype(np.int64), identity.dataset.sequence)) is not None:
+    if (position := _torn_sequence(order, identity.dataset.sequence)) is not None:
         problem = f"{path}: position {position} is not the next token of its sequence of {identity.dataset.sequence}"
         raise DamagedError(f"{problem}; fetch the store again")
     return order.astype(np.int64)
 
 
-def _torn_sequence(order: IntArray, sequence: int) -> int | None:
+def _torn_sequence(order: Array, sequence: int) -> int | None:
     """The first position p that does not hold token p mod S of a sequence of S tokens; None where all do."""
     if sequence == 1:
         return None
     texts = order.reshape(-1, sequence)
-    torn = np.flatnonzero(texts != texts[:, :1] // sequence * sequence + np.arange(sequence))
-    return int(torn[0]) if len(torn) else None
+    step = max(1, TORN_AT_ONCE // sequence)
+    for start in range(0, len(texts), step):
+        some = texts[start : start + step].astype(np.int64)
+        torn = np.flatnonzero(some != some[:, :1] // sequence * sequence + np.arange(sequence))
+        if len(torn):
+            return start * sequence + int(torn[0])
+    return None
 
 
 def read_labels(folder: Place, identity: Identity, order: IntArray) -> IntArray:
@@ -93,7 +100,7 @@ def check_order(order: Array, labels: Array, identity: Identity) -> None:
         )
     if not np.array_equal(np.sort(order), np.arange(rows)):
         raise InvalidInputError(f"order is not a permutation of 0 to {rows - 1}: each sample needs one position")
-    if (position := _torn_sequence(np.asarray(order, dtype=np.int64), identity.dataset.sequence)) is not None:
+    if (position := _torn_sequence(np.asarray(order), identity.dataset.sequence)) is not None:
         problem = f"order tears a sequence of {identity.dataset.sequence} tokens at position {position}"
         raise InvalidInputError(f"{problem}: it must permute whole sequences, as make_order does")
     digest = values_digest(order.astype(order_spec(rows).dtype))

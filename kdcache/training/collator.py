@@ -7,7 +7,9 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import torch
+from torch import Tensor
 
 from kdcache.base.arrays import IntArray
 from kdcache.errors import InvalidInputError, ReplayError
@@ -15,6 +17,7 @@ from kdcache.objectives.batch import Batch
 from kdcache.store.store import Store
 from kdcache.training.text_batches import as_texts
 from kdcache.views.fingerprint import token_fingerprints
+from kdcache.views.texts import IGNORED
 
 Feature = Mapping[str, Any]
 
@@ -31,7 +34,8 @@ class SoftLabelCollator:
     the key of a feature that holds the number of its text in the data set that the store was extracted from.
 
     Each feature's `input_ids` are compared with the ids that the teacher read, token by token, before anything is
-    learned. A feature may be shorter than the store's texts; tokens beyond its own do not count.
+    learned. A feature may be shorter than the store's texts: tokens beyond its own do not count, nor do those that its
+    own `labels` (-100) or `attention_mask` (0) leave out.
     """
 
     def __init__(
@@ -53,11 +57,14 @@ class SoftLabelCollator:
         self._places[texts] = np.arange(len(texts))
 
     def __call__(self, features: Sequence[Feature]) -> dict[str, Any]:
-        """The batch of some features. Raises InvalidInputError for a feature without the number of its text, and
-        ReplayError, naming text and token, for tokens that the teacher did not read."""
+        """The batch of some features. Raises InvalidInputError for a feature without the number of its text and for a
+        batch that is padded on the left, and ReplayError, naming text and token, for tokens that the teacher did not
+        read."""
         texts = np.array([self._text(feature) for feature in features], dtype=np.int64)
-        tokens = [np.asarray(feature["input_ids"]).reshape(-1) for feature in features]
+        tokens = [_tokens(feature) for feature in features]
         others = [{name: value for name, value in feature.items() if name != self.row} for feature in features]
+        if self.collate is torch.utils.data.default_collate:
+            others = [{name: torch.as_tensor(value) for name, value in feature.items()} for feature in others]
         batch = dict(self.collate(others))
         length = int(batch["input_ids"].shape[1])
         if length > self.sequence:
@@ -65,12 +72,14 @@ class SoftLabelCollator:
                 f"texts of {length} tokens were given, those of {self.store.folder.root} have {self.sequence}: cut "
                 "them as the store's were cut"
             )
+        _require_at_the_left(batch["input_ids"], tokens, texts)
         positions = (self._places[texts][:, None] * self.sequence + np.arange(length)).reshape(-1)
         rows = self.store.load(self.view, positions)
         self._require_same(texts, tokens, rows.arrays["pixels"].reshape(-1, length))
         labels = self.store.labels[positions].astype(np.int64).reshape(-1, length)
-        for row, ids in enumerate(tokens):
-            labels[row, len(ids) :] = -1
+        for row, feature in enumerate(features):
+            labels[row, : len(tokens[row])][~_counts(feature, len(tokens[row]))] = -1
+            labels[row, len(tokens[row]) :] = -1
         flat = Batch(
             images=batch["input_ids"],
             y=torch.from_numpy(labels.reshape(-1)),
@@ -103,3 +112,35 @@ class SoftLabelCollator:
                     f"{wrong[0]} (id {int(ids[wrong[0]])}) on: use the texts, the tokenizer and the cuts that the "
                     f"store was made with, and give each text its own number as {self.row!r}"
                 )
+
+
+def _tokens(feature: Feature) -> IntArray:
+    """The ids of a feature [L], without the padding that its `attention_mask` tells, which must be at its end."""
+    ids = np.asarray(feature["input_ids"], dtype=np.int64).reshape(-1)
+    if (mask := feature.get("attention_mask")) is None:
+        return ids
+    count = int((flags := np.asarray(mask).reshape(-1) != 0).sum())
+    if not flags[:count].all():
+        raise InvalidInputError(
+            "a feature has padding before its tokens (attention_mask 0), and the teacher read none: pad at the right"
+        )
+    return ids[:count]
+
+
+def _counts(feature: Feature, length: int) -> npt.NDArray[np.bool_]:
+    """[L] true where the token that follows counts by the feature's own `labels`, which stand at their own token, -100
+    where they do not; all without."""
+    if (given := feature.get("labels")) is None:
+        return np.ones(length, dtype=bool)
+    labels = np.asarray(given).reshape(-1)
+    return np.append(labels[1:length] != IGNORED, False)  # it does not tell what follows its last token
+
+
+def _require_at_the_left(input_ids: Tensor, tokens: Sequence[IntArray], texts: IntArray) -> None:
+    """Raises InvalidInputError where a batch [B, L] does not begin with the tokens of its features."""
+    for row, (text, ids) in enumerate(zip(texts.tolist(), tokens, strict=True)):
+        if not np.array_equal(input_ids[row, : len(ids)].cpu().numpy(), ids):
+            raise InvalidInputError(
+                f"the batch does not begin with the tokens of text {text}: its collate pads on the left, or changes "
+                "them; pad on the right (padding_side='right')"
+            )

@@ -78,7 +78,7 @@ class LabelReading:
             for number, part in enumerate(parts)
         )
 
-    def negatives(self, batch: BatchRows, labels: IntArray) -> Negatives | None:
+    def negatives(self, batch: BatchRows, labels: Array) -> Negatives | None:
         """Rows drawn for a batch with replacement, on the device; None where the options ask for none. `labels` [N] are
         hard labels."""
         if not self.options.negatives:
@@ -89,7 +89,7 @@ class LabelReading:
         count = len(places)
         chosen = positions[places]
         mixes = self._batch_order.plan.mix != "none"
-        y = np.full(count, -1, np.int64) if mixes else labels[chosen]  # a mixed row is of two classes
+        y = np.full(count, -1, np.int64) if mixes else labels[chosen].astype(np.int64)  # a mixed row is of two classes
         features = tuple(self._on_device(part[places]) for part in parts)
         return Negatives(torch.from_numpy(chosen), self._on_device(y), features)
 

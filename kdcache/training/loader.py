@@ -50,9 +50,9 @@ class Loader:
     data: the data set that the stores were extracted from; a difference raises MismatchError before the first batch.
     stores: one, or an ensemble of one data set, order and view plan. batch_size: rows of a batch over all processes.
     epochs: the number of epochs in the whole training, which `Batch.progress` counts by. positions: a subset of the
-    store's rows [n], all by default; without those that are struck in one of the views. views: those that epochs use in
-    turn, all by default. drop_last: every batch has exactly `batch_size` rows, see `BatchOrder`; of several processes
-    each has the same number of rows where their number divides it.
+    store's rows [n], or texts, all by default; without those that are struck in one of the views. views: those that
+    epochs use in turn, all by default. drop_last: every batch has exactly `batch_size` rows, see `BatchOrder`; of
+    several processes each has the same number of rows where their number divides it.
 
     The epoch moves on with each `iter()`, also from an epoch that was left in the middle; `set_epoch` chooses it.
     `len` is the number of batches in an epoch, equal in all epochs. Workers and the reading of soft labels go on from
@@ -75,8 +75,7 @@ class Loader:
         feed: FeedOptions = FeedOptions(),  # noqa: B008
     ) -> None:
         if not 0 <= feed.rank < feed.world_size:
-            count = feed.world_size
-            raise InvalidInputError(f"rank {feed.rank} was given of {count} processes; ranks are 0 to {count - 1}")
+            raise InvalidInputError(f"rank {feed.rank} was given of {feed.world_size} processes; ranks count from 0")
         data = fitting(stores, data)
         for store in stores:
             provenance, name = store.manifest.provenance, str(store.folder.root)
@@ -85,7 +84,7 @@ class Loader:
         self.plan = stores[0].identity.plan if stores else feed.plan or ViewPlan(transform=TransformSpec(name="none"))
         order = stores[0].order if stores else np.arange(len(data)) if feed.order is None else feed.order
         self._label_options, self._feed_options = labels, feed
-        self._hard_labels, texts = data.labels[order].astype(np.int64), texts_of_order(order, data.sequence)
+        self._hard_labels, texts = data.labels[order], texts_of_order(order, data.sequence)  # i32
         cycle = views_in_turn(stores, views, epochs)
         self.batch_order = BatchOrder(
             positions=answered_positions(stores, cycle, chosen_positions(positions, len(texts))),
@@ -116,10 +115,10 @@ class Loader:
 
     def __repr__(self) -> str:
         rows, order = len(self.batch_order.positions), self.batch_order
-        epoch = self._next_iteration[0]
         return (
-            f"Loader({rows} of {order.rows} rows, batch_size {order.batch_size}, {len(self)} steps, next epoch {epoch} "
-            f"of {self.epochs}, {len(self.stores)} stores, {self._feed_options.workers} workers, {self.device})"
+            f"Loader({rows} of {order.rows} rows, batch_size {order.batch_size}, {len(self)} steps, "
+            f"next epoch {self._next_iteration[0]} of {self.epochs}, {len(self.stores)} stores, "
+            f"{self._feed_options.workers} workers, {self.device})"
         )
 
     def __len__(self) -> int:
@@ -170,8 +169,7 @@ class Loader:
         """Let the next `iter()` begin at a state's place. Raises MismatchError, naming both values, where the state is
         of a loader that deals otherwise, and InvalidInputError for a place that there is not."""
         pairs = {name: (state.get(name), value) for name, value in self._description.items()}
-        differences = [(name, repr(a), repr(b)) for name, (a, b) in pairs.items() if a != b]
-        if differences:
+        if differences := [(name, repr(a), repr(b)) for name, (a, b) in pairs.items() if a != b]:
             advice = "make the loader with the arguments of the one that the state is of"
             raise MismatchError("the state is of another loader:", differences, advice, ("the state", "this loader"))
         epoch, step = int(state.get("epoch", -1)), int(state.get("step", -1))
@@ -276,8 +274,8 @@ class Loader:
         mixes, positions = self.plan.mix != "none", rows_of_texts(batch.positions, self.data.sequence)
         flat = Batch(
             images=views.images,
-            y=to_device(torch.from_numpy(self._hard_labels[positions]), self.device),
-            y2=to_device(torch.from_numpy(self._hard_labels[views.partners]), self.device) if mixes else None,
+            y=self._labels(positions),
+            y2=self._labels(views.partners) if mixes else None,
             lam=to_device(torch.from_numpy(views.lam).float(), self.device) if mixes else None,
             positions=torch.from_numpy(positions),
             view=batch.view,
@@ -293,7 +291,10 @@ class Loader:
         )
         return as_texts(flat, self.data.sequence)
 
+    def _labels(self, positions: IntArray) -> Tensor:
+        return to_device(torch.from_numpy(self._hard_labels[positions].astype(np.int64)), self.device)
+
     def _end_stream(self) -> None:
         if self._stream is not None:
             self._stream.close()
-        self._stream = None
+            self._stream = None

@@ -7,7 +7,7 @@ judged with them; where the canary's samples decode as they did, what moves late
 decoded values is another picture too. Partners that are drawn only to be mixed in are compared as well.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -26,6 +26,7 @@ from kdcache.views.provenance import provenance, version_differences
 from kdcache.views.source_samples import decoder_of
 from kdcache.views.view_stack import ViewRequest
 
+READ_AT_ONCE = 2**22  # positions of which fingerprints are read together
 EXCUSED_ROWS = 512  # rows from which on the share that differs is compared with the canary's
 DRIFT_LEVELS = 6.0  # of 255, mean difference of a thumbnail up to which it shows the same picture, a little off
 
@@ -144,13 +145,23 @@ class ReplayCheck:
         segment = self._stores[number].segment_of(view)
         first = segment.views.start if not segment.layout.arrays[name].by_view else view
         if (number, name) not in self._stored or self._stored[number, name][0] != first:
-            groups = np.unique(np.asarray(self._positions, dtype=np.int64) // GROUP)
-            whole_groups = (groups[:, None] * GROUP + np.arange(GROUP)).ravel()
-            needed = whole_groups[whole_groups < segment.layout.rows]
             values = np.zeros(segment.layout.rows, dtype=segment.layout.arrays[name].dtype)
-            values[needed] = segment.read(first, needed, [name]).arrays[name]
+            for needed in _whole_groups(self._positions, segment.layout.rows):
+                values[needed] = segment.read(first, needed, [name]).arrays[name]
             self._stored[number, name] = (first, values)
         return self._stored[number, name][1][positions]
+
+
+def _whole_groups(positions: IntArray | range, rows: int) -> Iterator[IntArray]:
+    """The positions of all mixing groups that hold some of these, ascending, a number of them at a time."""
+    if isinstance(positions, range):
+        start, stop = positions[0] // GROUP * GROUP, min(-(-(positions[-1] + 1) // GROUP) * GROUP, rows)
+        for first in range(start, stop, READ_AT_ONCE):
+            yield np.arange(first, min(first + READ_AT_ONCE, stop))
+        return
+    groups = np.unique(positions // GROUP)
+    whole_groups = (groups[:, None] * GROUP + np.arange(GROUP)).ravel()
+    yield whole_groups[whole_groups < rows]
 
 
 def changed_samples(store: Store, positions: IntArray, contents: Array, stored: Array) -> npt.NDArray[np.bool_]:
@@ -161,12 +172,18 @@ def changed_samples(store: Store, positions: IntArray, contents: Array, stored: 
         row = int(np.flatnonzero(changed)[0])
         position = int(positions[row])
         raise ReplayError(
-            f"sample {int(store.order[position])} (position {position}) is another than {store.folder.root} was "
+            f"{_sample(store, position)} is another than {store.folder.root} was "
             f"extracted from: its bytes have fingerprint {int(contents[row]):08x}, the store has "
-            f"{int(stored[row]):08x} ({int(changed.sum())} of {len(positions)} samples at hand differ); restore its "
+            f"{int(stored[row]):08x} ({int(changed.sum())} of {len(positions)} rows at hand differ); restore its "
             "file, or extract a store of this data set"
         )
     return changed
+
+
+def _sample(store: Store, position: int) -> str:
+    """A sample as messages name it: by its index, of texts that of the text."""
+    index, sequence = int(store.order[position]), store.identity.dataset.sequence
+    return f"text {index // sequence}" if sequence > 1 else f"sample {index} (position {position})"
 
 
 def grade_replay(store: Store, dataset: ViewDataset, view: int) -> ReplayGrade:

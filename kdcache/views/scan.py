@@ -84,7 +84,7 @@ def open_readable(spec: str, arguments: dict[str, Any], progress: Progress = sil
 def scan_samples(data: Data, workers: int, progress: Progress = silent, indices: IntArray | None = None) -> Scan:
     """Read every sample once, or those at `indices` alone, in `workers` processes or in this one where it is 0."""
     start_time = time.monotonic()
-    indices = np.arange(len(data)) if indices is None else indices
+    indices = np.arange(len(data.ids)) if indices is None else indices
     data = part_of(data, indices)
     bad, sizes, modes = list[BadSample](), Counter[str](), Counter[str]()
     for index, (size, mode, problem) in enumerate(_forms(data, workers)):
@@ -93,7 +93,7 @@ def scan_samples(data: Data, workers: int, progress: Progress = silent, indices:
         else:
             sizes[size] += 1
             modes[mode] += 1
-        progress(Activity("reading", "samples"), index + 1, len(data))
+        progress(Activity("reading", "samples"), index + 1, len(data.ids))
     labels, counts = np.unique(data.labels, return_counts=True)
     by_label = dict(zip(labels.tolist(), counts.tolist(), strict=True))
     names = dict(enumerate(data.class_names)) or {label: str(label) for label in by_label if label >= 0}
@@ -117,7 +117,7 @@ def _forms(data: Data, workers: int) -> Any:
     loader = torch.utils.data.DataLoader(
         _Reading(data.samples),
         batch_size=None,
-        sampler=range(len(data)),
+        sampler=range(len(data.ids)),
         num_workers=workers,
         collate_fn=_same,
         multiprocessing_context="fork" if workers and sys.platform == "linux" else None,

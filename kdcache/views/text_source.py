@@ -137,17 +137,25 @@ def _files(at: Opening, noun: str) -> list[tuple[str, Path]]:
     """The files of a place, each with its name there."""
     if at.path.is_file():
         return [(at.path.name, at.path)]
-    paths = sorted(path for path in at.path.rglob("*") if path.suffix in SUFFIXES and path.is_file())
+    paths = sorted(
+        path
+        for path in at.path.rglob("*")
+        if path.suffix in SUFFIXES and path.is_file() and not _is_hidden(path.relative_to(at.path))
+    )
     if not paths:
         raise InvalidInputError(f"data {noun} is neither a file nor a folder of {' or '.join(SUFFIXES)} files")
     return [(path.relative_to(at.path).as_posix(), path) for path in paths]
+
+
+def _is_hidden(path: Path) -> bool:
+    return any(part.startswith(".") for part in path.parts)
 
 
 def _documents(files: Sequence[File], kind: Documents) -> Iterator[Document]:
     for file in files:
         name, path = file.name, file.path
         try:
-            text = path.read_text("utf-8")
+            text = path.read_text("utf-8-sig")
         except (OSError, UnicodeDecodeError) as error:
             raise InvalidInputError(f"text {path} cannot be read as UTF-8 ({error}); mend it") from error
         if path.suffix == ".jsonl":

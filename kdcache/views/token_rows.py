@@ -19,6 +19,7 @@ from kdcache.errors import InvalidInputError
 from kdcache.views.label_numbers import NONE
 from kdcache.views.texts import IGNORED, DescribedTexts, Vocabulary, next_tokens, require_sequence
 
+PIECE = 4096  # texts that are looked at together
 IDS, LABELS, MASK = "input_ids", "labels", "attention_mask"
 """The columns of token ids as other libraries name them; of labels, which stand at their own token, -100 where it does
 not count; and of a mask, 0 for padding."""
@@ -53,6 +54,14 @@ class TokenRows:
                 )
             given = _joined(lists, name, noun)
             counts &= given != absent
+            starts = np.zeros(len(values), dtype=bool)
+            starts[offsets[:-1][np.diff(offsets) > 0]] = True
+            if noun == "mask" and (late := np.flatnonzero((given[1:] != 0) & (given[:-1] == 0) & ~starts[1:])).size:
+                row = int(np.searchsorted(offsets, late[0] + 1, side="right")) - 1
+                raise InvalidInputError(
+                    f"data {name}: row {row} has padding (mask 0) before its tokens, which a teacher would read as "
+                    "text; pad at the right, or leave the padding out"
+                )
             if noun == "labels" and (other := np.flatnonzero((given != values) & counts)).size:
                 row = int(np.searchsorted(offsets, other[0], side="right")) - 1
                 raise InvalidInputError(
@@ -121,7 +130,7 @@ def texts_of_object(samples: Any, name: str) -> DescribedTexts:
     if getattr(getattr(samples, "tokens", None), "ndim", 0) != 2:
         count = len(samples)
         entries = [samples[index] for index in range(count)]
-        lists = {key: [entry[key] for entry in entries] for key in (IDS, LABELS, MASK) if count and key in entries[0]}
+        lists = {key: _values(entries, key, name) for key in (IDS, LABELS, MASK) if any(key in e for e in entries)}
         rows = TokenRows.of(lists[IDS], name, lists.get(LABELS, ()), lists.get(MASK, ()))
         return texts_of_rows(rows, _ids(samples, count, name), name, sequence=0, vocabulary=vocabulary)
     tokens = samples.tokens
@@ -137,7 +146,31 @@ def texts_of_object(samples: Any, name: str) -> DescribedTexts:
             f"data {name}: its tokens are {list(tokens.shape)} and its labels {list(labels.shape)}; give a label a "
             "token, -1 where it does not count"
         )
-    return DescribedTexts(tokens, labels, _ids(samples, len(tokens), name), name, vocabulary)
+    ids = _ids(samples, len(tokens), name)
+    _require_next(tokens, labels, ids, name)
+    return DescribedTexts(tokens, labels, ids, name, vocabulary)
+
+
+def _values(entries: Sequence[Mapping[str, Any]], key: str, name: str) -> list[Any]:
+    """The values of a key of all rows. Raises InvalidInputError for a row that lacks it."""
+    if lacking := [row for row, entry in enumerate(entries) if key not in entry]:
+        raise InvalidInputError(
+            f"data {name}: row {lacking[0]} has no {key}, and other rows have; give it to all of them, or to none"
+        )
+    return [entry[key] for entry in entries]
+
+
+def _require_next(tokens: Array, labels: Array, ids: Sequence[str], name: str) -> None:
+    """Raises InvalidInputError for a label [Q, S] that counts and is not the token after its own."""
+    for start in range(0, len(tokens), PIECE):
+        some, piece = labels[start : start + PIECE, :-1], tokens[start : start + PIECE, 1:]
+        if len(wrong := np.argwhere((some >= 0) & (some != piece))):
+            text, place = start + int(wrong[0][0]), int(wrong[0][1])
+            raise InvalidInputError(
+                f"data {name}: label {place} of text {text} ({ids[text]}) is {int(labels[text, place])}, and the token "
+                f"after it is {int(tokens[text, place + 1])}: a label is the next token, -1 where it does not count; "
+                "leave `labels` out where all count"
+            )
 
 
 def _ids(samples: Any, count: int, name: str) -> list[str]:

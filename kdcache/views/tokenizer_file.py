@@ -22,7 +22,7 @@ class TokenizerFile:
 
     def __init__(self, path: Path, tokenizer: Any, digest: str) -> None:
         self.path, self._tokenizer = path, tokenizer
-        self.vocabulary = Vocabulary(tokenizer.get_vocab_size(), digest, _token_bytes(tokenizer))
+        self.vocabulary = Vocabulary(_size(tokenizer), digest, _token_bytes(tokenizer))
 
     def encode(self, texts: list[str]) -> list[list[int]]:
         """The ids of each text."""
@@ -73,19 +73,24 @@ def _token_bytes(tokenizer: Any) -> IntArray | None:
     """The bytes of text that each id stands for, 0 for marks; None where the vocabulary does not tell, as WordPiece."""
     kind = json.loads(tokenizer.to_str())
     measure: Callable[[str], int]
-    names = json.dumps(kind.get("decoder") or kind.get("pre_tokenizer") or {})
+    names = json.dumps([kind.get("decoder"), kind.get("pre_tokenizer"), kind.get("normalizer")], ensure_ascii=False)
     if "ByteLevel" in names:
         measure = len  # a letter of its alphabet is a byte
     elif "Metaspace" in names or SPACE in names:
         measure = _sentence_piece
     else:
         return None
-    sizes = np.zeros(tokenizer.get_vocab_size(), dtype=np.int64)
+    sizes = np.zeros(_size(tokenizer), dtype=np.int64)
     for token, number in tokenizer.get_vocab().items():
         sizes[number] = measure(token)
     for number, token in tokenizer.get_added_tokens_decoder().items():
         sizes[number] = 0 if token.special else len(token.content.encode())
     return sizes
+
+
+def _size(tokenizer: Any) -> int:
+    """One more than the largest id: a vocabulary may have holes."""
+    return 1 + max(tokenizer.get_vocab().values(), default=-1)
 
 
 def _sentence_piece(token: str) -> int:

@@ -47,6 +47,15 @@ def block_struck(segment: Segment, block: int) -> Flags:
     return struck_rows(segment.identity.plan, segment.layout, block, segment.commit_of(block).struck)
 
 
+def block_unanswered(store: Store, segment: Segment, block: int) -> Flags:
+    """[Vs, R] true for the rows of a block that hold no answer: struck ones, and of texts the tokens that do not count,
+    of padding and of prompts, about which nobody was asked."""
+    absent = block_struck(segment, block)
+    if store.identity.dataset.sequence > 1:
+        absent = absent | (store.labels[slice(*segment.layout.block_rows(block))] < 0)
+    return absent
+
+
 def _read(segment: Segment, block: int, name: str, sha256: str) -> Array:
     folder, spec = segment.folder, segment.layout.arrays[name]
     require_metadata(folder, spec)

@@ -112,12 +112,14 @@ def gather(store: Store, view: int, positions: IntArray) -> EncodedRows:
 
 
 def _committed(store: Store, view: int) -> npt.NDArray[np.bool_]:
-    """[N] True for positions whose block is committed and that have an answer."""
+    """[N] True for positions whose block is committed and that have an answer, of texts those of tokens that count."""
     segment = store.segment_of(view)
     commits = segment.commits()
     blocks = np.array([block in commits for block in range(segment.layout.blocks)])
     mask = np.repeat(blocks, segment.layout.block)[: store.rows]
     mask[segment.struck(view)] = False
+    if store.identity.dataset.sequence > 1:
+        mask &= store.labels >= 0
     return mask
 
 

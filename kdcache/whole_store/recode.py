@@ -29,7 +29,7 @@ from kdcache.store.origins import RECODED
 from kdcache.store.plan import draw_words
 from kdcache.store.segment import Segment
 from kdcache.store.store import Store
-from kdcache.whole_store.blocks import block_labels, block_struck, read_block, view_rows
+from kdcache.whole_store.blocks import block_labels, block_struck, block_unanswered, read_block, view_rows
 from kdcache.whole_store.engines import in_order, shared_stores
 from kdcache.whole_store.recode_plan import (
     Narrowing,
@@ -277,7 +277,7 @@ class _BlockRecoder:
             return {name: arrays[name] for name in ("canary", *names) if name in arrays}
         means = arrays["class_means"][0] if source.encoding.keeps_class_means else None
         sums = SegmentSums(self.recoding, means)
-        labels, struck = block_labels(self.store, self.segment, 0), block_struck(self.segment, 0)
+        labels, struck = block_labels(self.store, self.segment, 0), block_unanswered(self.store, self.segment, 0)
         for place in range(len(self.segment.views)) if names else ():
             answered = np.flatnonzero(~struck[place])
             rows = view_rows(self.segment, 0, arrays, place, labels[place]).take(answered)

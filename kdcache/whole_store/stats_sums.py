@@ -15,7 +15,7 @@ from kdcache.base.view_span import ViewSpan
 from kdcache.labels.reduction import SKETCH_TEMPERATURES
 from kdcache.labels.soft_labels import SoftLabels
 from kdcache.store.reading import EncodedRows
-from kdcache.whole_store.blocks import block_labels, block_struck, read_block, view_rows
+from kdcache.whole_store.blocks import block_labels, block_unanswered, read_block, view_rows
 from kdcache.whole_store.output_values import OutputSums, sum_outputs
 from kdcache.whole_store.store_address import StoreAddress
 from kdcache.whole_store.tally import Range
@@ -82,7 +82,7 @@ def sum_block(address: StoreAddress, block_name: tuple[str, int]) -> Sums:
     store, segment = address.store(), address.segment(name)
     arrays = read_block(segment, block, segment.identity.encoding.arrays(segment.identity.space))
     labels, sums = block_labels(store, segment, block), Sums(segment.identity.teacher.label_classes)
-    struck, temperatures = block_struck(segment, block), segment.identity.encoding.tail_temperatures
+    struck, temperatures = block_unanswered(store, segment, block), segment.identity.encoding.tail_temperatures
     tops = np.full(struck.shape, STRUCK)
     for place, view in enumerate(segment.views):
         answered = np.flatnonzero(~struck[place])

@@ -34,6 +34,11 @@ class HeldOut:
     def __init__(self, settings: CompareSettings, stores: Sequence[Store]) -> None:
         self.settings, self.stores, self.first = settings, stores, stores[0]
         _require_one_order(stores)
+        if sequence := max(store.identity.dataset.sequence for store in stores) - 1:
+            raise InvalidInputError(
+                f"{self.first.folder.root} holds texts of {sequence + 1} tokens, and runs are compared on pictures; "
+                "kdcache train --val-store measures perplexity, agreement and KL a token, kdcache diff two stores"
+            )
         self.view = self.first.every_view[0] if settings.view is None else settings.view
         for store in stores:
             if self.view not in store.every_view:

@@ -35,6 +35,11 @@ def open_distillkit(files: Sequence[str], compression: str = "") -> Capture:
     name = f"parquet column={IDS}"
     record: dict[str, Any] = {"layout": "distillkit", "columns": list(columns)}
     if columns == PLAIN:
+        if compression:
+            raise InvalidInputError(
+                f"--compression {compression} was given, and {paths[0]} has plain columns {', '.join(PLAIN)}; leave it "
+                "out"
+            )
         reader = _Reader(paths, columns, np.diff(rows.offsets).tolist(), None)
         k = next((answers.classes.shape[1] for answers in reader.answers_from(0) if len(answers.classes)), 1)
         return Capture(rows, name, paths, k, reader.answers_from, rounding=HALF, record=record)

@@ -37,7 +37,7 @@ from kdcache.pipelines.train.student import (
 )
 from kdcache.pipelines.train.subclasses import student_subclasses, with_subclasses
 from kdcache.pipelines.train.taken import Taken
-from kdcache.pipelines.train.texts import require_logits_alone, require_of_texts
+from kdcache.pipelines.train.texts import require_logits_alone, require_no_parts_of_texts, require_of_texts
 from kdcache.pipelines.train.training_state import Student, unweighed
 from kdcache.pipelines.train.trust import chosen_trust, trust_notes
 from kdcache.pipelines.train.unused_settings import unused_notes
@@ -139,6 +139,7 @@ def with_stores(inputs: Inputs, stores: list[Store], settings: TrainSettings, pr
     require_same_labels(settings, inputs.data, stores)
     words = data_words(settings.data, settings.data_set)
     if are_of_parts(stores) and all(store.rows < len(inputs.data) for store in stores):
+        require_no_parts_of_texts(stores)
         require_one_process(inputs.ranks.world_size)
         require_usable(stores, settings)  # of blocks that are not there yet no part is known
         require_joinable(stores, settings.views, settings.top_k)

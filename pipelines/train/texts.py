@@ -1,9 +1,12 @@
 """A training on texts: what is for pictures alone is refused by name."""
 
+from collections.abc import Sequence
+
 from kdcache.errors import InvalidInputError
 from kdcache.objectives.catalogue import LOGIT_TERMS
 from kdcache.objectives.joined import AnyObjective, objectives_in
 from kdcache.pipelines.settings import AUTO, TrainSettings
+from kdcache.store.store import Store
 from kdcache.views.data import Data
 
 
@@ -32,6 +35,31 @@ def require_of_texts(settings: TrainSettings, data: Data) -> None:
         raise InvalidInputError(
             f"{', '.join(wrong)} {'is' if is_one else 'are'} for pictures, and {data.name} holds texts of "
             f"{data.sequence} tokens; leave {'it' if is_one else 'them'} out"
+        )
+
+
+def require_same_tokenizer(data: Data, training: Data) -> None:
+    """Raises InvalidInputError for a split whose tokens, or the want of them, are not those of the training."""
+    if data.sequence > 1 < training.sequence:
+        names = [split.vocabulary.tokenizer for split in (training, data)]
+        if all(names) and names[0] != names[1]:
+            raise InvalidInputError(
+                f"{data.name} was made into tokens by tokenizer {names[1][:12]}, {training.name} by {names[0][:12]}: "
+                "ids mean other words; name the same tokenizer"
+            )
+    elif max(data.sequence, training.sequence) > 1:
+        kinds = ["texts" if split.sequence > 1 else "pictures" for split in (training, data)]
+        raise InvalidInputError(
+            f"the training holds {kinds[0]}, {data.name} holds {kinds[1]}; name a split of its kind"
+        )
+
+
+def require_no_parts_of_texts(stores: Sequence[Store]) -> None:
+    """Raises InvalidInputError for stores of parts that hold texts."""
+    if texts := [str(store.folder.root) for store in stores if store.identity.dataset.sequence > 1]:
+        raise InvalidInputError(
+            f"{', '.join(texts)}: stores of parts of a data set are joined for pictures alone; name the data that a "
+            "store was extracted from (--data-set range=...), or extract one store of all texts"
         )
 
 

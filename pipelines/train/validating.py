@@ -8,6 +8,7 @@ from kdcache.errors import InvalidInputError
 from kdcache.objectives.targets import Combine
 from kdcache.pipelines.settings import AUTO, TrainSettings
 from kdcache.pipelines.train.class_matching import require_same_labels
+from kdcache.pipelines.train.texts import require_same_tokenizer
 from kdcache.pipelines.train.views import own_transform, require_whole, view_normalisation
 from kdcache.store.plan import ViewPlan
 from kdcache.store.store import Store
@@ -49,6 +50,7 @@ def validation_loader(
         return None
     spec, arguments = validation_source(settings)
     data = numbered_by(open_data(spec, arguments, labels=settings.labels), training.data.class_names)
+    require_same_tokenizer(data, training.data)
     stores = [Store.open(url) for url in settings.val_store]
     require_same_labels(settings, data, stores)
     _require_weights(settings)

@@ -130,6 +130,9 @@ def compare_teacher(replay: Replay, positions: IntArray, settings: VerifySetting
     identity.encoding.require_log_probs("verify --teacher")
     if replay.data.sequence > 1:
         positions = positions[replay.store.labels[positions] >= 0]  # others were not asked about
+        if not len(positions):
+            detail = "no token of the texts that were drawn counts: look at more, with --rows 0 at all"
+            return [Check(name="teacher answers", passed=False, detail=detail)]
     teacher = _open_teacher(replay, settings, positions)
     digest = weights_digest(teacher.network)
     if digest != identity.teacher.weights:

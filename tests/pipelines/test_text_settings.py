@@ -4,13 +4,24 @@ import json
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from kdcache.errors import InvalidInputError
+from kdcache.pipelines.compare.held_out import HeldOut
+from kdcache.pipelines.compare.settings import CompareSettings
 from kdcache.pipelines.demos import text as demo_text
 from kdcache.pipelines.extract.stage import extract
 from kdcache.pipelines.train.stage import train
-from tests.kits.texts import TEXT, VOCABULARY, Library
+from kdcache.pipelines.verify.settings import VerifySettings
+from kdcache.pipelines.verify.stage import verify
+from kdcache.store.store import Store
+from kdcache.views.scan import scan_samples
+from kdcache.whole_store.diff import diff_stores
+from kdcache.whole_store.recode import recode_store
+from kdcache.whole_store.recode_plan import Narrowing
+from kdcache.whole_store.stats import store_stats
+from tests.kits.texts import TEXT, VOCABULARY, Library, write_tokenizer
 
 
 @pytest.fixture(scope="module")
@@ -87,3 +98,45 @@ def test_every_encoding_teaches_tokens(library: Library, tmp_path: Path, encodin
     changes = {"store": (str(tmp_path / "a.kd"),), "temperature": 1.0, "val_set": {"range": "0:40"}}
     summary = train(library.student(tmp_path / "run", **changes))
     assert summary.validation["perplexity"] < 0.8 * VOCABULARY
+
+
+def test_prompts_and_padding_are_no_answers_of_a_store(library: Library, tmp_path: Path) -> None:
+    lines = [{"prompt": "the terms and conditions of", "completion": " this License"}] * 60
+    (tmp_path / "chats.jsonl").write_text("\n".join(map(json.dumps, lines)))
+    chats = {"data": f"text:{tmp_path / 'chats.jsonl'}"}
+    for name, encoding in (("full", {"encoding": "full"}), ("top", {"top_k": 6})):
+        extract(library.asked(tmp_path / f"{name}.kd", **chats, **encoding, min_accuracy=0.0))
+    full, top = (Store.open(tmp_path / f"{name}.kd") for name in ("full", "top"))
+    counted = int((full.labels >= 0).sum())
+    assert 0 < counted < full.rows / 2
+    stats = store_stats(full)
+    assert (stats.rows, stats.struck) == (counted, full.rows - counted)
+    difference = diff_stores(full, top).rows
+    assert (difference.rows, difference.agreement) == (counted, 1.0)
+    recode_store(str(tmp_path / "full.kd"), str(tmp_path / "recoded.kd"), Narrowing(top_k=6))
+    means = (store.class_means(0) for store in (top, Store.open(tmp_path / "recoded.kd")))
+    np.testing.assert_allclose(*means, atol=5e-3)  # the full store rounds to f16
+    settings = {"store": str(tmp_path / "top.kd"), **library.source, **chats, "teacher": "tests.kits.texts:reader"}
+    assert verify(
+        VerifySettings.model_validate(settings | {"weights": library.weights, "rows": 64, "workers": 0})
+    ).whole
+
+
+def test_what_knows_pictures_alone_says_so(library: Library, tmp_path: Path) -> None:
+    for part in ("0:100", "100:209"):
+        source = library.source["data_set"] | {"range": part}
+        extract(library.asked(tmp_path / f"{part[0]}.kd", data_set=source))
+    stores = tuple(str(tmp_path / f"{name}.kd") for name in "01")
+    with pytest.raises(InvalidInputError, match=r"stores of parts of a data set are joined for pictures alone"):
+        train(library.student(tmp_path / "run", store=stores))
+    asked = {"paths": [str(tmp_path / "run")], "store": (stores[0],)}
+    with pytest.raises(InvalidInputError, match=r"holds texts of 32 tokens, and runs are compared on pictures"):
+        HeldOut(CompareSettings.model_construct(**asked, view=None, device="cpu", data=""), [Store.open(stores[0])])
+    other = write_tokenizer(tmp_path / "other.json", VOCABULARY)
+    rules = json.loads(other.read_text())
+    rules["model"]["merges"] = rules["model"]["merges"][:-1]  # the same ids, and other cuts
+    other.write_text(json.dumps(rules))
+    with pytest.raises(InvalidInputError, match=r"ids mean other words; name the same tokenizer"):
+        train(library.student(tmp_path / "run", val_set={"tokenizer": str(other), "range": "0:10"}))
+    scan = scan_samples(library.data, workers=0)
+    assert (scan.rows, scan.bad) == (len(library.data), ())

@@ -98,3 +98,27 @@ def test_numpy_ids_are_taken_too(library: Library, store: Store) -> None:
     row = np.int64(2)
     ids = library.data.samples.tokens[2].astype("i8")
     assert SoftLabelCollator(store)([{"row": row, "input_ids": ids}])["soft_labels"].y.shape == (1, SEQUENCE)
+
+
+def test_padding_and_labels_of_its_own_are_minded(library: Library, store: Store) -> None:
+    tokens = library.data.samples.tokens
+
+    def at_the_left(features: list[dict[str, torch.Tensor]]) -> dict[str, torch.Tensor]:
+        rows = [torch.nn.functional.pad(f["input_ids"], (SEQUENCE - len(f["input_ids"]), 0)) for f in features]
+        return {"input_ids": torch.stack(rows)}
+
+    short = {"row": 3, "input_ids": torch.from_numpy(tokens[3, :20]).long()}
+    with pytest.raises(
+        InvalidInputError, match=r"does not begin with the tokens of text 3: its collate pads on the left"
+    ):
+        SoftLabelCollator(store, at_the_left)([short])
+    ids, labels = tokens[4].astype("i8"), np.where(np.arange(SEQUENCE) < 10, -100, tokens[4])
+    batch = SoftLabelCollator(store)([{"row": 4, "input_ids": ids.tolist(), "labels": labels}])["soft_labels"]
+    assert batch.mask is not None
+    assert batch.mask[0].tolist() == [False] * 9 + [True] * 22 + [False]  # token 9 foretells token 10
+    mask = (np.arange(SEQUENCE) < 12).astype(int)
+    batch = SoftLabelCollator(store)([{"row": 4, "input_ids": ids, "attention_mask": mask}])["soft_labels"]
+    assert batch.mask is not None
+    assert batch.mask[0].tolist() == [True] * 12 + [False] * 20
+    with pytest.raises(InvalidInputError, match=r"padding before its tokens \(attention_mask 0\)"):
+        SoftLabelCollator(store)([{"row": 4, "input_ids": ids, "attention_mask": mask[::-1].copy()}])

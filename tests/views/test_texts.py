@@ -18,6 +18,7 @@ from kdcache.views.draw import ViewDataset
 from kdcache.views.fingerprint import token_fingerprints
 from kdcache.views.sources import open_data
 from kdcache.views.texts import rows_of_texts, texts_of_order
+from kdcache.views.tokenizer_file import open_tokenizer
 from kdcache.views.transforms import none
 from kdcache.views.view_stack import ViewRequest
 from kdcache.views.workers import draw_requests
@@ -182,3 +183,50 @@ def test_ids_that_are_none_are_refused_by_name(tokenizer: Path, tmp_path: Path) 
         open_data(parquet(tmp_path / "d.parquet", labels=[[-100] * 5, [-100] * 3, [-100] * 8]), {})
     with pytest.raises(InvalidInputError, match=r"the labels of texts are their own tokens; leave out --labels none"):
         open_data(parquet(tmp_path / "a2.parquet"), {}, labels="none")
+
+
+def test_rows_that_could_be_read_two_ways_are_refused(tmp_path: Path) -> None:
+    mask = [[0, 1, 1, 1, 1], [1, 1, 1], [1] * 8]
+    with pytest.raises(InvalidInputError, match=r"row 0 has padding \(mask 0\) before its tokens"):
+        open_data(parquet(tmp_path / "a.parquet", attention_mask=mask), {})
+    (tmp_path / "mine.py").write_text(
+        "import numpy as np\n"
+        "def mixed(): return [{'input_ids': [1, 2, 3]}, {'input_ids': [4, 5], 'labels': [-100, 5]}]\n"
+        "class Same:\n    tokens = np.array([[1, 2, 3, 4]])\n    labels = tokens\n"
+    )
+    with pytest.raises(InvalidInputError, match=r"row 0 has no labels, and other rows have"):
+        open_data(f"{tmp_path}/mine.py:mixed", {})
+    with pytest.raises(
+        InvalidInputError, match=r"label 0 of text 0 \(0\) is 1, and the token after it is 2: a label is the"
+    ):
+        open_data(f"{tmp_path}/mine.py:Same", {})
+
+
+def test_hidden_files_and_marks_are_no_text(tokenizer: Path, tmp_path: Path) -> None:
+    for name, mark in (("a/book.txt", ""), ("a/.hidden/book.txt", ""), ("b/book.txt", "\ufeff")):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text(mark + "Licensed works\n" * 40)
+    words = {"tokenizer": str(tokenizer), "sequence": 32}
+    one, other = (open_data(f"text:{tmp_path / name}", words) for name in "ab")
+    assert one.identity() == other.identity()
+
+
+def test_a_vocabulary_may_have_holes(tmp_path: Path) -> None:
+    codes = tokenizers.Tokenizer(tokenizers.models.WordLevel({"</s>": 0, "the": 7, "word": 9}, unk_token="</s>"))
+    codes.pre_tokenizer = tokenizers.pre_tokenizers.Whitespace()
+    codes.save(str(tmp_path / "words.json"))
+    (tmp_path / "text.txt").write_text("the word the word")
+    data = open_data(f"text:{tmp_path}/text.txt", {"tokenizer": str(tmp_path / "words.json"), "sequence": 4})
+    assert (data.classes, data.labels.tolist()) == (10, [9, 7, 9, 0])
+
+
+def test_bytes_of_sentence_pieces_are_known(tmp_path: Path) -> None:
+    pieces = [("<unk>", 0.0), ("</s>", 0.0), ("\u2581the", -1.0), ("<0x41>", -2.0), ("\u2581é", -3.0)]
+    codes = tokenizers.Tokenizer(tokenizers.models.Unigram(pieces, unk_id=0, byte_fallback=True))
+    replaced, back = tokenizers.normalizers.Replace(" ", "\u2581"), tokenizers.decoders.Replace("\u2581", " ")
+    codes.normalizer, codes.decoder = replaced, tokenizers.decoders.Sequence([back, tokenizers.decoders.ByteFallback()])
+    codes.add_special_tokens(["</s>"])
+    codes.save(str(tmp_path / "pieces.json"))
+    sizes = open_tokenizer(tmp_path / "pieces.json").vocabulary.token_bytes
+    assert sizes is not None
+    assert sizes[1:].tolist() == [0, 4, 1, 3]
