@@ -93,21 +93,24 @@ class TextTeacher(Teacher):
         if hidden.shape != (*few.shape, self.head.in_features):
             return False
         self.is_split = True
-        own = self._of_chunk(hidden[0]).float()
+        of_head = self._of_chunk(hidden[0]).float()
         spread = float((answer - answer.mean(dim=-1, keepdim=True)).square().mean().sqrt())
-        return float((own - answer).square().mean().sqrt()) <= (EQUAL if self.precision == "float32" else 0.05) * spread
+        return (
+            float((of_head - answer).square().mean().sqrt())
+            <= (EQUAL if self.precision == "float32" else 0.05) * spread
+        )
 
 
 @contextmanager
 def _passing(head: nn.Linear) -> Iterator[None]:
     """While open, the head passes on what it is given."""
-    own: dict[str, Any] = {name: vars(head)[name] for name in ("forward",) if name in vars(head)}
+    attributes: dict[str, Any] = {name: vars(head)[name] for name in ("forward",) if name in vars(head)}
     head.forward = _pass_on  # type: ignore[method-assign, assignment]
     try:
         yield
     finally:
         del head.forward
-        vars(head).update(own)
+        vars(head).update(attributes)
 
 
 def _pass_on(values: Tensor) -> Tensor:

@@ -4,6 +4,7 @@ pictures, or of texts."""
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from typing import ClassVar
 
 import numpy as np
 import numpy.typing as npt
@@ -43,6 +44,8 @@ class Job:
     teacher learned from, `view_bytes` the size of one view, `notes` those on data, classes, the teacher's weights and
     its input. `is_new`: no store stands yet. `forward`: the memory of the checks' forward, once it was measured."""
 
+    EXTRACTOR: ClassVar[type[BlockExtractor]] = BlockExtractor
+
     data: Data
     teacher: Teacher
     identity: Identity
@@ -78,7 +81,7 @@ class Job:
 
     def extractor(self, layout: SegmentLayout) -> BlockExtractor:
         """The extractor of a layout's blocks."""
-        return BlockExtractor(
+        return self.EXTRACTOR(
             layout=layout,
             identity=self.identity,
             teacher=self.teacher,
@@ -104,6 +107,8 @@ class Job:
 class TextJob(Job):
     """The parts of an extraction of texts. `order` [N] and `labels` [N] are of tokens, `dataset` draws texts."""
 
+    EXTRACTOR: ClassVar[type[BlockExtractor]] = TextExtractor
+
     teacher: TextTeacher
 
     def check(self, min_accuracy: float | None, progress: Progress = silent) -> TeacherCheck:
@@ -120,19 +125,6 @@ class TextJob(Job):
         )
         self.teacher.require_same_weights()
         return replace(checked, notes=(*self.notes, *checked.notes))
-
-    def extractor(self, layout: SegmentLayout) -> TextExtractor:
-        return TextExtractor(
-            layout=layout,
-            identity=self.identity,
-            teacher=self.teacher,
-            order=self.order,
-            labels=self.labels,
-            sample_name=self.sample_name,
-            batch_rows=self.batch_rows,
-            view_bytes=self.view_bytes,
-            forward=self.forward,
-        )
 
     def id_sums(self, start: int, stop: int) -> IdSums:
         """The sums over the ids of the texts of positions start to stop - 1, for their block's commit."""

@@ -12,6 +12,9 @@ from kdcache.pipelines.compare.held_out import HeldOut
 from kdcache.pipelines.compare.settings import CompareSettings
 from kdcache.pipelines.demos import text as demo_text
 from kdcache.pipelines.extract.stage import extract
+from kdcache.pipelines.importing.settings import ImportSettings
+from kdcache.pipelines.importing.stage import import_store
+from kdcache.pipelines.settings import TrainSettings
 from kdcache.pipelines.train.stage import train
 from kdcache.pipelines.verify.settings import VerifySettings
 from kdcache.pipelines.verify.stage import verify
@@ -21,6 +24,7 @@ from kdcache.whole_store.diff import diff_stores
 from kdcache.whole_store.recode import recode_store
 from kdcache.whole_store.recode_plan import Narrowing
 from kdcache.whole_store.stats import store_stats
+from tests.kits.captured import C, known_rows, write_plain
 from tests.kits.texts import TEXT, VOCABULARY, Library, write_tokenizer
 
 
@@ -140,3 +144,21 @@ def test_what_knows_pictures_alone_says_so(library: Library, tmp_path: Path) -> 
         train(library.student(tmp_path / "run", val_set={"tokenizer": str(other), "range": "0:10"}))
     scan = scan_samples(library.data, workers=0)
     assert (scan.rows, scan.bad) == (len(library.data), ())
+
+
+def test_an_imported_store_teaches_the_data_it_is_of(tmp_path: Path) -> None:
+    rows = known_rows()
+    import_store(
+        [str(write_plain(tmp_path / "rows.parquet", rows))], str(tmp_path / "a.kd"), layout="distillkit",
+        teacher="made-up", settings=ImportSettings(classes=C),
+    )  # fmt: skip
+    data = {"data": f"parquet:{tmp_path / 'rows.parquet'}", "data_set": {"column": "input_ids"}, "workers": 0}
+    student = {"student": "tests.kits.texts:reader", "student_set": {"num_classes": C, "width": 12}}
+    taught = {"store": (str(tmp_path / "a.kd"),), "temperature": 1.0, "optimizer": "adamw", "lr": 0.05, "batch_size": 2}
+    settings = {"run": str(tmp_path / "run"), **data, **student, **taught, "epochs": 6, "val_set": {"range": "0:2"}}
+    summary = train(TrainSettings.model_validate(settings))
+    metrics = [json.loads(line) for line in (tmp_path / "run/metrics.jsonl").read_text().splitlines()]
+    assert metrics[-1]["loss"] < metrics[0]["loss"]
+    assert summary.validation["perplexity"] < C
+    with pytest.raises(InvalidInputError, match=r"known at T = 1 alone"):
+        train(TrainSettings.model_validate(settings | {"run": str(tmp_path / "hot"), "temperature": 2.0}))
