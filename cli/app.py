@@ -42,7 +42,7 @@ COMMANDS = {
     "import": "Make a store of top-k log-probabilities that DistillKit or vLLM captured.",
     "card": "Write a README and Croissant metadata for a sealed store.",
     "doctor": "Look at the versions and the device, or at a folder in which stores are to lie.",
-    "demo": "Teacher, store and two students on scikit-learn's digits.",
+    "demo": "Teacher, store and two students on scikit-learn's digits, or on a text of yours.",
 }
 
 
