@@ -37,7 +37,7 @@ from kdcache.views.built_in import load_fashion_mnist
 from tests.benchmarks.paired_report import difference
 from tests.kits.photographs import imagenet_teacher
 
-SIDE, PICTURES, TEST_PICTURES = 64, 3000, 1000
+SIDE, PICTURES, TEST_PICTURES = 64, 1500, 500
 GRADIENT_ROWS = 2048
 FIRST_SEED = 1000
 Line = dict[str, Any]
@@ -129,7 +129,7 @@ def on_pictures(folder: Path, fashion: str) -> Subject:
     extract(ExtractSettings.model_validate(asked | held_out))
     network = {"student": "kdcache.networks:convnet", "student_set": {"channels": 3, "width": 8, "depth": 3}}
     student = {**network, **data, "val_set": {"split": "test"}, "val_store": (str(folder / "test.kd"),)}
-    student |= {"epochs": 8, "batch_size": 64, "optimizer": "adamw", "lr": 3e-3, "set": {"w_ce": 0.0, "w_kd": 1.0}}
+    student |= {"epochs": 6, "batch_size": 64, "optimizer": "adamw", "lr": 3e-3, "set": {"w_ce": 0.0, "w_kd": 1.0}}
     return Subject("pictures of 1,000 classes", asked, student, "kl_to_teacher", kinds((8, 20), (20, 50)))
 
 
@@ -236,16 +236,16 @@ def main() -> None:
     parser.add_argument("--text", type=Path, required=True, help="file of text, such as that of bible-kjv-text")
     parser.add_argument("--fashion", required=True, help="folder of Fashion-MNIST's files")
     parser.add_argument("--trials", type=int, default=5)
+    parser.add_argument("--work", type=Path, help="folder of stores and runs, which is kept, and gone on with")
     parser.add_argument("--out", type=Path, required=True, help="the page's tables; beside it a JSON")
     given = parser.parse_args()
     with tempfile.TemporaryDirectory() as name:
-        folder, record, parts = Path(name), dict[str, Any](), list[str]()
+        folder, record, parts = given.work or Path(name), dict[str, Any](), list[str]()
         for subject_name in ("text", "pictures"):
             place = folder / subject_name
-            place.mkdir()
-            subject = (
-                on_text(place / "demo", given.text) if subject_name == "text" else on_pictures(place, given.fashion)
-            )
+            place.mkdir(parents=True, exist_ok=True)
+            is_text = subject_name == "text"
+            subject = on_text(place / "demo", given.text) if is_text else on_pictures(place, given.fashion)
             lines = measure(subject, place, given.trials)
             record[subject_name] = {"subject": subject.name, "lines": lines}
             parts += [f"{subject.name[0].upper()}{subject.name[1:]}:", table(subject, lines)]
