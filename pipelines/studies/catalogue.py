@@ -21,6 +21,7 @@ STUDIES = (
     "mishra",
     "menon",
     "ganta",
+    "liu",
     "wang_checkpoints",
     "gao",
     "nagarajan",

@@ -121,19 +121,26 @@ def usable(study: Study, settings: StudySettings) -> StudySettings:
             f"study {study.name} draws views of its own; leave out --transform {settings.transform}, and give pictures "
             "that are of one size already"
         )
-    if not study.data:
+    if not study.data or (settings.data and study.reads_texts):
         return settings
     if settings.data:
         raise InvalidInputError(f"study {study.name} makes its own data; leave out --data {settings.data}")
     if study.needs_fashion:
         require_fashion()
-    own = {"data": study.data, "train_set": dict(study.train_set), "val_set": dict(study.val_set)}
-    return settings.model_copy(update=own)
+    toy_set = study.toy_set if settings.toy else {}
+    own = {"train_set": {**study.train_set, **toy_set}, "val_set": {**study.val_set, **toy_set}}
+    return settings.model_copy(update={"data": study.data, **own})
 
 
 def require_enough(study: Study, data: StudyData) -> None:
-    """Raises InvalidInputError for a training split with fewer rows or classes than a study needs."""
-    rows, classes = len(data.train) - data.held_out_rows, data.train.classes
+    """Raises InvalidInputError for a training split with fewer rows or classes than a study needs, and for texts where
+    it looks at pictures."""
+    if (data.train.sequence > 1) != study.reads_texts:
+        kinds = ("texts", "pictures") if study.reads_texts else ("pictures", "texts")
+        raise InvalidInputError(
+            f"study {study.name} is of {kinds[0]}, and data {data.spec} holds {kinds[1]}; give it {kinds[0]}"
+        )
+    rows, classes = len(data.train.ids) - data.held_out_rows, data.train.classes
     if rows < study.fewest_rows and not data.toy:
         raise InvalidInputError(
             f"study {study.name} needs {study.fewest_rows:,} training rows; there are {rows:,}, and "

@@ -23,7 +23,8 @@ class Study:
     epochs of students are what it varies. draws: true where it draws views of its own, of pictures as they are.
     fewest_rows, fewest_classes: of a training split, those that are held out not counted. minutes: on two cores.
     baseline, measure: the arm that others are shown against, and by what. data, train_set, val_set: a data set of
-    the study's own, which no other can replace; `needs_fashion`: it is made of Fashion-MNIST.
+    the study's own, which no other can replace, but where it `reads_texts`: then other texts can; `toy_set`: further
+    arguments of both splits of a toy; `needs_fashion`: it is made of Fashion-MNIST.
     """
 
     name: str
@@ -46,6 +47,8 @@ class Study:
     data: str = ""
     train_set: Mapping[str, Any] = field(default_factory=dict)
     val_set: Mapping[str, Any] = field(default_factory=dict)
+    toy_set: Mapping[str, Any] = field(default_factory=dict)
+    reads_texts: bool = False
     needs_fashion: bool = False
     why: Mapping[str, str] = field(default_factory=dict)
 

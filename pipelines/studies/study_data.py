@@ -31,7 +31,7 @@ class StudyData:
 
     spec, train_set, test_set: as `open_data` takes them. train, test: the whole splits. shape: [ch, H, W] of a view.
     folder: where lists of rows are written. transform, transform_set: of every picture. rows: the rows that the user
-    wants students to learn from, 0 for the study's own number.
+    wants students to learn from, 0 for the study's own number. Of texts a row is a whole one.
     """
 
     spec: str
@@ -58,7 +58,7 @@ class StudyData:
         test_set = {**both, **(settings.val_set or _split(spec, ("test", "val"), "--val-set"))}
         train, test = open_data(spec, train_set), open_data(spec, test_set)
         for data, name in ((train, "training"), (test, "test")):
-            if not (data.labels >= 0).all():
+            if data.sequence == 1 and not (data.labels >= 0).all():
                 raise InvalidInputError(
                     f"{int((data.labels < 0).sum())} of {len(data)} rows of the {name} split have no label; a study "
                     "needs all of them: make a data set of the others"
@@ -95,7 +95,7 @@ class StudyData:
     @property
     def held_out_rows(self) -> int:
         """The number of rows that are held out."""
-        return min(HELD_OUT, len(self.train) // 6)
+        return min(HELD_OUT, len(self.train.ids) // 6)
 
     def part(self, rows: int, *, teacher: bool = False, **arguments: Any) -> dict[str, Any]:
         """The arguments of the first so many training rows, or of as many as there are. `teacher`: rows of a teacher,
@@ -103,19 +103,20 @@ class StudyData:
         count = rows if teacher or not self.rows else self.rows
         if self.toy:
             count = min(count, TOY_TEACHER if teacher else TOY_STUDENT)
-        stop = min(count, len(self.train) - self.held_out_rows)
+        stop = min(count, len(self.train.ids) - self.held_out_rows)
         return {**self.train_set, **self._range(0, stop), **arguments}
 
     def held_out(self, rows: int = HELD_OUT) -> dict[str, Any]:
         """The arguments of rows that are held out from the training split."""
-        start = len(self.train) - self.held_out_rows
-        return {**self.train_set, **self._range(start, min(start + rows, len(self.train)))}
+        count = len(self.train.ids)
+        start = count - self.held_out_rows
+        return {**self.train_set, **self._range(start, min(start + rows, count))}
 
     def _range(self, start: int, stop: int) -> dict[str, Any]:
         """Rows by range where their order means nothing; else a list of them, drawn by a permutation that stays."""
         if self.spec.partition(":")[0] in SHUFFLED:
             return {"range": f"{start}:{stop}"}
-        order = np.random.default_rng(0).permutation(len(self.train))[start:stop]
+        order = np.random.default_rng(0).permutation(len(self.train.ids))[start:stop]
         return {"rows": self.write_rows([self.train.ids[index] for index in np.sort(order).tolist()])}
 
     def write_rows(self, ids: list[str]) -> str:

@@ -102,9 +102,9 @@ def held_out_loader(
     for other, other_source, role in others:
         if common := _common_rows(data, source, other, other_source):
             raise InvalidInputError(
-                f"{common} of the {len(data)} rows that --select-set {_words(settings.select_set)} names are {role}: a "
-                "selection by them would flatter itself; name others, such as range=START:STOP beyond those of "
-                "--data-set"
+                f"{common} of the {len(data.ids)} rows that --select-set {_words(settings.select_set)} names are "
+                f"{role}: a selection by them would flatter itself; name others, such as range=START:STOP beyond "
+                "those of --data-set"
             )
     return evaluation_loader(settings, source[0], data, (), training, device, launch)
 

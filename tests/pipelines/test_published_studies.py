@@ -30,6 +30,10 @@ SYSTEMS: dict[int, tuple[str, ...]] = {  # row of each published system: its cla
     11: ("mixup_ece", "mixup_accuracy", "cutmix_ece", "cutmix_accuracy"),
     12: ("variance", "bayes", "few", "double", "follows", "not_accuracy"),
     13: ("mean", "single", "direct"),
+    14: (
+        "random_10", "random_20", "random_30", "random_50", "entropy_10", "entropy_20", "entropy_30", "entropy_50",
+        "kd", "paths",
+    ),
     15: ("as_good", "better", "ensemble"),
     16: ("assistant", "curriculum", "masked", "decoupled"),
     17: ("self_test", "self_train", "small_test", "switch", "filter"),
@@ -58,7 +62,7 @@ def test_an_outcome_is_of_the_study_as_it_stands(one: Published) -> None:
         decided = claim.p < LEVEL
         assert (claim.verdict != "not shown") == decided
         assert claim.low <= claim.mean <= claim.high
-    data = "kdcache.pipelines.studies.glyphs:glyphs" if one.on else "Fashion-MNIST at 14 x 14"
+    data = "kdcache.pipelines.studies.glyphs:glyphs" if one.on else study.data or "Fashion-MNIST at 14 x 14"
     assert outcome.differences == differences_on(study, data)
     assert len(outcome.seeds) >= 8
     assert min(outcome.seeds) >= 1000
@@ -73,7 +77,6 @@ def test_what_is_not_shown_has_a_reason(one: Published) -> None:
 
 
 def test_every_system_is_published_and_six_on_letters_too() -> None:
-    """Row 14 asks for sequences."""
     rows = {on: {one.outcome.row for one in PUBLISHED if one.on == on} for on in ("", "glyphs")}
     assert rows == {"": SYSTEMS.keys(), "glyphs": {0, 2, 10, 15, 18, 19}}
 

@@ -62,6 +62,16 @@ def test_networks_and_data_that_a_study_cannot_use_are_refused(
         usable(load_study(name), StudySettings(study=name, **settings))  # type: ignore[arg-type]
 
 
+def test_a_study_of_texts_is_not_asked_on_pictures_nor_another_on_texts(tmp_path: Path) -> None:
+    given = {"folder": str(tmp_path), "data_set": {"text": "kdcache", "vocabulary": 64}}
+    words = "kdcache.pipelines.studies.words:words"
+    with pytest.raises(InvalidInputError, match=r"study tang is of pictures, and data .*words:words holds texts"):
+        commands_of(StudySettings(study="tang", data=words, **given))  # type: ignore[arg-type]
+    assert commands_of(StudySettings(study="liu", data=words, **given))  # type: ignore[arg-type]
+    with pytest.raises(InvalidInputError, match="study liu is of texts, and data digits holds pictures"):
+        commands_of(StudySettings(study="liu", data="digits", folder=str(tmp_path)))
+
+
 def test_a_machine_without_the_data_is_told_how_to_get_them(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("kdcache.pipelines.studies.study_data.FASHION", "/nowhere")
     with pytest.raises(InvalidInputError, match="apt install dataset-fashion-mnist"):
