@@ -40,6 +40,7 @@ BENCHMARKS = {
     "view_cache": "The cache of views",
     "starting": "Starting",
     "extracting": "Extracting",
+    "dask": "Dask",
     "taps": "Features and maps",
     "sharing": "Sharing: push, pull, and reading where a store lies",
 }

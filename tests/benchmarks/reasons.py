@@ -103,6 +103,21 @@ REASONS = (
         "epoch from a warm view cache / bare cross-entropy", "JPEGs",
         "the median is within the target, as in three runs before (.61, .68, .66); other work shared the cores",
     ),
+    Reason(
+        "first block with one Dask worker / imports of torch and torchvision, wall time", "",
+        "three interpreters import torch: the command itself (10 s of CPU time, Dask included), and only then, side by "
+        "side, the fork server (8) and the one whose forks draw samples again (7); other work shared the two cores",
+    ),
+    Reason(
+        "overhead of a block by Dask / imports of torch and torchvision, wall time", "",
+        "the median is within the target; other work shared the two cores. In one run a block took 75 ms of CPU time "
+        "by Dask and 73 in one process, but a Dask worker begins no block before its last one is written",
+    ),
+    Reason(
+        "rows a second, two Dask workers / one", "2 cores",
+        "not seen on a quiet machine: load was 3.4 to 5.1 on two cores; in a run like these each of two workers had "
+        ".42 of a core and, for .8 of the time, waited for one",
+    ),
 )  # fmt: skip
 
 
