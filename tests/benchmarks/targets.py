@@ -40,6 +40,7 @@ from tests.kits.photographs import imagenet_teacher
 SIDE, PICTURES, TEST_PICTURES = 64, 1500, 500
 GRADIENT_ROWS = 2048
 FIRST_SEED = 1000
+SUBJECTS = ("text", "pictures")
 Line = dict[str, Any]
 
 
@@ -236,12 +237,13 @@ def main() -> None:
     parser.add_argument("--text", type=Path, required=True, help="file of text, such as that of bible-kjv-text")
     parser.add_argument("--fashion", required=True, help="folder of Fashion-MNIST's files")
     parser.add_argument("--trials", type=int, default=5)
+    parser.add_argument("--subjects", nargs="+", choices=SUBJECTS, default=SUBJECTS)
     parser.add_argument("--work", type=Path, help="folder of stores and runs, which is kept, and gone on with")
     parser.add_argument("--out", type=Path, required=True, help="the page's tables; beside it a JSON")
     given = parser.parse_args()
     with tempfile.TemporaryDirectory() as name:
         folder, record, parts = given.work or Path(name), dict[str, Any](), list[str]()
-        for subject_name in ("text", "pictures"):
+        for subject_name in given.subjects:
             place = folder / subject_name
             place.mkdir(parents=True, exist_ok=True)
             is_text = subject_name == "text"
