@@ -75,7 +75,7 @@ def test_two_files_of_one_name_are_two_modules(tmp_path: Path) -> None:
         ("kdcache.networks:", "neither"),
         ("no_such_package:make", "there is no module 'no_such_package'.*path/to/file.py:callable"),
         ("kdcache.no_such:make", "there is no module 'kdcache.no_such'"),
-        ("kdcache.networks:resnet", "kdcache.networks has no resnet; it has convnet, mlp, simkd$"),
+        ("kdcache.networks:resnet", "kdcache.networks has no resnet; it has convnet, gpt, gru, mlp, simkd$"),
         ("math:pi", "is a float, not a callable"),
         ("no/such/file.py:make", "there is no file .*no/such/file.py"),
     ],
