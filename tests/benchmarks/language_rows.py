@@ -25,6 +25,7 @@ from torch import Tensor
 
 from kdcache.views.data import Data, text_data
 from kdcache.views.sources import open_data
+from kdcache.views.texts import DescribedTexts
 
 Array = npt.NDArray[Any]
 
@@ -69,7 +70,8 @@ def first_texts(data: Data, count: int, names: Array | None = None) -> Data:
     labels = data.labels.reshape(-1, sequence)[:count]
     if names is not None:
         tokens, labels = names[tokens], np.where(labels < 0, -1, names[labels])
-    return text_data(tokens.astype(np.int32), labels.astype(np.int32), list(data.ids[:count]), data.name)
+    ids = list(data.ids[:count])
+    return text_data(DescribedTexts(tokens.astype(np.int32), labels.astype(np.int32), ids, data.name))
 
 
 def frequencies(data: Data, classes: int) -> Array:
