@@ -1,4 +1,4 @@
-"""What a teacher's check comes to, and the accuracy below which it is suspect."""
+"""The outcome of a teacher's check, and the accuracy below which a teacher is suspect."""
 
 from dataclasses import dataclass
 

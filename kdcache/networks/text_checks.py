@@ -20,6 +20,7 @@ from kdcache.networks.text_teacher import TextTeacher
 from kdcache.views.draw import ViewDataset
 from kdcache.views.view_stack import ViewRequest
 
+STEADY_ROWS = 64  # of a text, whose answers are held against each other
 CHECK_TOKENS = 4096  # that count, at most
 LABEL = Activity("checking the teacher", "tokens")
 
@@ -40,29 +41,30 @@ def check_text_teacher(
     later tokens or on other texts of the batch, or where its top-1 accuracy on the tokens that follow is below
     `min_accuracy` (default: twice chance).
     """
-    sequence, forward, total = dataset.sequence, ForwardMemory(), 0
+    sequence, forward, total, classes = dataset.sequence, ForwardMemory(), 0, 0
     hits: list[IntArray] = []
     most = max(1, -(-CHECK_TOKENS // sequence))
     for start in range(0, min(len(dataset.order), most), texts):
         positions = np.arange(start, min(start + texts, len(dataset.order)))
         tokens = teacher.prepared(dataset[ViewRequest(ViewSpan.of(view), positions)].images[0])
         with first_views(teacher.network, tokens, "teacher", precision=teacher.precision), LiveBytes() as live:
-            logits = [(row, chunk) for row, chunk in teacher.chunks(tokens)]
+            for row, chunk in teacher.chunks(tokens):  # one at a time: all of them may be gigabytes
+                if not start and not row:
+                    _require_logits(teacher, chunk)
+                classes = int(chunk.shape[-1])
+                row_labels = labels[start * sequence + row :][: len(chunk)]
+                counted = np.flatnonzero(row_labels >= 0)
+                hits.append(chunk.argmax(dim=-1).cpu().numpy()[counted] == row_labels[counted])
         if not start:
             forward = ForwardMemory(tokens.numel(), live.peak)
-            _require_logits(teacher, logits[0][1])
             _require_steady(teacher, tokens)
-        for row, chunk in logits:
-            row_labels = labels[start * sequence + row :][: len(chunk)]
-            counted = np.flatnonzero(row_labels >= 0)
-            hits.append(chunk.argmax(dim=-1).cpu().numpy()[counted] == row_labels[counted])
         total += tokens.numel()
         progress(LABEL, total, min(len(dataset.order), most) * sequence)
     known = np.concatenate(hits)
     if not len(known):
         return TeacherCheck(None, teacher.text_notes, forward)
     accuracy, limit = float(known.mean()), min_accuracy
-    limit = twice_chance(int(logits[0][1].shape[-1])) if limit is None else limit
+    limit = twice_chance(classes) if limit is None else limit
     if accuracy < limit:
         raise TeacherSuspectError(
             f"the teacher's top-1 accuracy on the next of {len(known):,} tokens is {accuracy:.3f}, below {limit:.3f}: "
@@ -83,9 +85,10 @@ def _require_steady(teacher: TextTeacher, tokens: Tensor) -> None:
     """Raises TeacherSuspectError where the first half of a text is answered otherwise alone, in a batch of one, than
     before its second half: by later tokens, by its neighbours, or by chance."""
     half = tokens.shape[1] // 2
-    whole = _rows(teacher, tokens)[:half]
+    first = max(0, half - STEADY_ROWS)  # the rows that a look ahead reaches first
+    whole = _rows(teacher, tokens, first, half)
     changed = tokens.clone()
-    changed[0, half:] = tokens[0, : tokens.shape[1] - half]
+    changed[0, half:] = torch.where(tokens[0, half:] > 0, tokens[0, half:] - 1, 1)  # another id, each of them
     spread = float((whole - whole.mean(dim=-1, keepdim=True)).square().mean().sqrt())
     limit = max(STEADY[teacher.precision] * spread, 1e-4)
     if not bool(torch.isfinite(whole).all()):
@@ -97,20 +100,20 @@ def _require_steady(teacher: TextTeacher, tokens: Tensor) -> None:
          "always on", tokens[:1]),
     )  # fmt: skip
     for problem, inputs in cases:
-        rows = (_rows(teacher, inputs)[:half] - whole).square().mean(dim=-1).sqrt()
+        rows = (_rows(teacher, inputs, first, half) - whole).square().mean(dim=-1).sqrt()
         difference = float(rows.max())  # a look at one later token shows in one row alone
         if difference > limit:
             raise TeacherSuspectError(
-                f"the teacher answers the first {half} tokens of a text otherwise {problem} (the logits differ by "
+                f"the teacher answers tokens {first} to {half - 1} of a text otherwise {problem} (the logits differ by "
                 f"{difference:.2g}, their spread is {spread:.2g})"
             )
 
 
-def _rows(teacher: TextTeacher, tokens: Tensor) -> Tensor:
-    """The logits [S, C] of the first text, of a batch."""
+def _rows(teacher: TextTeacher, tokens: Tensor, first: int, stop: int) -> Tensor:
+    """The logits [stop - first, C] of some tokens of a batch's first text."""
     parts = []
     for row, chunk in teacher.chunks(tokens):
-        if row >= tokens.shape[1]:
+        if row >= stop:
             break
-        parts.append(chunk)
-    return torch.cat(parts)[: tokens.shape[1]]
+        parts.append(chunk[max(first - row, 0) : stop - row])
+    return torch.cat(parts)

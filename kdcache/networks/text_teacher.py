@@ -64,7 +64,7 @@ class TextTeacher(Teacher):
         )
 
     def _before_chunks(self, tokens: Tensor) -> Tensor:
-        """What comes before the head [T S, D]; the logits [T S, C] of a network whose head does not make them."""
+        """The input of the head [T S, D]; the logits [T S, C] of a network whose head does not make them."""
         if self.is_split is None:
             self.is_split = self._splits(tokens)
         if not self.is_split:

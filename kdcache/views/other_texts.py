@@ -10,7 +10,7 @@ COMPARED = 100_000  # texts up to which a data set is read to say which are othe
 
 
 def text_explanation(store: Extracted, data: Described) -> str:
-    """What texts are otherwise than a store's, and the next step."""
+    """The difference of texts from a store's, in words, and the next step."""
     stored, sequence = store.identity.dataset, sequence_of(data.samples)
     if stored.sequence != sequence:
         kind = f"texts of {stored.sequence} tokens" if stored.sequence > 1 else "pictures"

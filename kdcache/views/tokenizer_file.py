@@ -63,7 +63,7 @@ def open_tokenizer(file: str | Path) -> TokenizerFile:
 
 
 def _rules(data: bytes) -> bytes:
-    """What ids hang on, whatever spaces the file has and however it pads and cuts."""
+    """The rules that ids hang on, whatever spaces the file has and however it pads and cuts."""
     rules = json.loads(data)
     rules = {name: value for name, value in rules.items() if name not in ("padding", "truncation")}
     return json.dumps(rules, sort_keys=True, separators=(",", ":"), ensure_ascii=False).encode()

@@ -38,7 +38,7 @@ class Answers:
 
     @property
     def gain(self) -> Floats:
-        """What asking gains [R]: 1, 0 or -1 right answers."""
+        """The gain of asking [R]: 1, 0 or -1 right answers."""
         return self.teacher_right.astype(float) - self.right
 
 

@@ -128,8 +128,8 @@ def usable(study: Study, settings: StudySettings) -> StudySettings:
     if study.needs_fashion:
         require_fashion()
     toy_set = study.toy_set if settings.toy else {}
-    own = {"train_set": {**study.train_set, **toy_set}, "val_set": {**study.val_set, **toy_set}}
-    return settings.model_copy(update={"data": study.data, **own})
+    splits = {"train_set": {**study.train_set, **toy_set}, "val_set": {**study.val_set, **toy_set}}
+    return settings.model_copy(update={"data": study.data, **splits})
 
 
 def require_enough(study: Study, data: StudyData) -> None:

@@ -67,7 +67,7 @@ class Written:
 
 @dataclass
 class Shares:
-    """How sure the teacher is, a list of rows each: probabilities of its best word, of the best 20 and 50, and of the
+    """The teacher's sureness, a list of rows each: probabilities of its best word, of the best 20 and 50, and of the
     text's own next token, from the rows as top 50 reduces them; and how many distinct ids a row's draws are, by title.
     """
 
@@ -160,7 +160,7 @@ def _answers(
 
 @dataclass(frozen=True)
 class Piece:
-    """What each encoding keeps of a few rows, by its title, and the sums for what its segment has once."""
+    """The arrays that each encoding keeps of a few rows, by its title, and the sums for what its segment has once."""
 
     rows: Array
     fields: dict[str, Fields]

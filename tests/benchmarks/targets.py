@@ -1,4 +1,4 @@
-"""What a student learns from each kind of soft labels, at their bytes a row: full, draws, top-k with each tail.
+"""The learning of students from each kind of soft labels, at their bytes a row: full, draws, top-k with each tail.
 
     python -m tests.benchmarks.targets --text kjv.txt --fashion /usr/share/datasets/fashion-mnist --out docs/targets.md
 

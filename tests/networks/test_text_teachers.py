@@ -38,6 +38,14 @@ class Ahead(Reader):
         return self.head(self.cell(values)[0] + values.mean(dim=1, keepdim=True))
 
 
+class NextOne(Reader):
+    """A network that reads one token too many."""
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        values = self.embedding(tokens)
+        return self.head(self.cell(values)[0] + torch.roll(values, -1, dims=1))
+
+
 class Unsteady(Reader):
     """A network whose dropout is always on."""
 
@@ -56,6 +64,10 @@ def capped() -> Capped:
 
 def ahead() -> Ahead:
     return Ahead(VOCABULARY, 24)
+
+
+def next_one() -> NextOne:
+    return NextOne(VOCABULARY, 24)
 
 
 def unsteady() -> Unsteady:
@@ -83,6 +95,7 @@ def test_logits_that_are_changed_after_the_head_are_taken_whole(library: Library
     ("teacher", "error"),
     [
         ("ahead", r"otherwise where later tokens are others: it looks ahead, and its answer holds the label"),
+        ("next_one", r"otherwise where later tokens are others: it looks ahead"),
         ("unsteady", r"(it looks ahead|in a batch of one text)"),
     ],
 )
