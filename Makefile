@@ -7,7 +7,7 @@ DEMO ?= demo
 ROOM ?=
 PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto
 
-.PHONY: demo demo-text test slow ecosystem dist python lint check format bench torture studies clean
+.PHONY: demo demo-text test slow ecosystem dist python lint check format docs bench torture studies clean
 
 demo: $(READY)
 	$(BIN)/kdcache demo $(DEMO)
@@ -52,7 +52,12 @@ lint: $(READY)
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 
-check: lint test slow ecosystem
+check: lint docs test slow ecosystem
+
+# The site of docs/, into site/: open site/index.html. Any warning, such as a link that leads nowhere, fails.
+docs: $(READY)
+	$(BIN)/uv pip install --quiet --python $(BIN)/python --constraint constraints.txt --editable '.[dev,docs]'
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet --strict
 
 bench: $(READY)
 	$(BIN)/uv pip install --quiet --python $(BIN)/python --constraint constraints.txt --editable '.[dev,bench]'

@@ -17,6 +17,7 @@ STUDIES = (
     "chen",
     "han",
     "wang_selection",
+    "wang_verses",
     "yang",
     "mishra",
     "menon",

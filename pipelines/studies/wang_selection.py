@@ -1,11 +1,12 @@
 """Wang et al. 2022: a policy chooses among kinds of knowledge, by the gain on held-out rows."""
 
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from kdcache.pipelines.studies.bench import Arms, Bench
+from kdcache.pipelines.studies.bench import Arms, Bench, Network
 from kdcache.pipelines.studies.claims import Claim, Findings, Values, accuracies
 from kdcache.pipelines.studies.maps import DIFFERENCES, EPOCHS, ROWS, open_maps
 from kdcache.pipelines.studies.study import Study
@@ -13,7 +14,8 @@ from kdcache.pipelines.studies.tung import GAMMA
 from kdcache.training.run_folder import read_metrics
 
 HELD_OUT = 500  # rows that the policy is rewarded by
-SINGLES = {"response": "kd", "feature": "hint", "relation": "sp"}
+Kinds = Mapping[str, tuple[str, dict[str, Any]]]
+"""Kinds of knowledge by name: the objective of each, and its settings."""
 CLAIMS = {
     "as_good": Claim("selected kinds are as good as all", direction="not below", margin=0.005),
     "better": Claim("selected kinds are above all"),
@@ -24,29 +26,38 @@ CLAIMS = {
 
 def run(bench: Bench) -> Findings:
     maps = open_maps(bench)
-    settings: dict[str, dict[str, Any]] = {
-        "kd": {"w_kd": 1.0},
-        "hint": {"w_kd": 1.0, "student_tap": "features", "teacher_tap": "features"},
-        "sp": {"w_kd": GAMMA, **maps.taps},
+    kinds = {
+        "response": ("kd", {"w_kd": 1.0}),
+        "feature": ("hint", {"w_kd": 1.0, "student_tap": "features", "teacher_tap": "features"}),
+        "relation": ("sp", {"w_kd": GAMMA, **maps.taps}),
     }
-    every = {f"{term}.{key}": value for term, given in settings.items() for key, value in given.items()}
-    joint = {"store": (maps.store,), "objective": "+".join(settings), "set": {"kd.w_ce": 1.0, **every}}
+    return findings_of(bench, maps.store, maps.student, kinds, rows=ROWS, epochs=EPOCHS)
+
+
+def findings_of(
+    bench: Bench, store: str, student: Network, kinds: Kinds, *, rows: int, epochs: int, **settings: Any
+) -> Findings:
+    """Train students alone, by each kind of knowledge, by all of them, by kinds at random and by those that a policy
+    selects. The first kind counts the hard labels; settings are those of every student's training."""
+    every = {f"{term}.{key}": value for term, given in kinds.values() for key, value in given.items()}
+    terms = [term for term, _ in kinds.values()]
+    joint = {"store": (store,), "objective": "+".join(terms), "set": {f"{terms[0]}.w_ce": 1.0, **every}}
     chosen = {**joint, "select_set": bench.data.held_out(HELD_OUT)}
     arms: Arms = {
         "alone": {},
         **{
-            arm: {"store": (maps.store,), "objective": term, "set": {"w_ce": 1.0, **settings[term]}}
-            for arm, term in SINGLES.items()
+            arm: {"store": (store,), "objective": term, "set": {"w_ce": 1.0, **given}}
+            for arm, (term, given) in kinds.items()
         },
         "all": joint,
         "random": {**chosen, "select_rate": 0.0},
         "selected": chosen,
     }
-    runs = bench.students(arms, maps.student, rows=ROWS, epochs=EPOCHS)
+    runs = bench.students(arms, student, rows=rows, epochs=epochs, **settings)
     accuracy = bench.validated(runs)
-    best = max(SINGLES, key=lambda arm: accuracy[arm].mean())
-    shares = bench.known(lambda: _shares(runs["selected"]), np.full(len(SINGLES), np.nan))
-    texts = [f"{arm} in {100 * share:.0f} %" for arm, share in zip(SINGLES, shares, strict=True)]
+    best = max(kinds, key=lambda arm: accuracy[arm].mean())
+    shares = bench.known(lambda: _shares(runs["selected"], terms), np.full(len(kinds), np.nan))
+    texts = [f"{arm} in {100 * share:.0f} %" for arm, share in zip(kinds, shares, strict=True)]
     return Findings(
         arms=accuracies(accuracy),
         evidence={
@@ -62,10 +73,10 @@ def run(bench: Bench) -> Findings:
     )
 
 
-def _shares(runs: tuple[str, ...]) -> Values:
-    """The share of steps in which each kind was on, over all epochs and runs."""
+def _shares(runs: tuple[str, ...], terms: Sequence[str]) -> Values:
+    """The share of steps in which each term was on, over all epochs and runs."""
     lines = [line for run in runs for line in read_metrics(Path(run))]
-    return np.asarray(np.mean([[line[f"selected.{term}"] for term in SINGLES.values()] for line in lines], axis=0))
+    return np.asarray(np.mean([[line[f"selected.{term}"] for term in terms] for line in lines], axis=0))
 
 
 STUDY = Study(

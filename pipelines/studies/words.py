@@ -3,6 +3,7 @@
 import re
 import subprocess
 from collections import Counter
+from collections.abc import Sequence
 from functools import lru_cache
 from pathlib import Path
 
@@ -51,8 +52,13 @@ def words(split: str = "train", text: str = "", vocabulary: int = 1024, sequence
 def word_ids(text: str, vocabulary: int) -> Ids:
     """The ids of all words and marks of a text, small letters alone."""
     every = WORD.findall(_read(text).lower())
-    known = {word: number for number, (word, _) in enumerate(Counter(every).most_common(vocabulary - 1))}
+    known = known_words(every, vocabulary - 1)
     return np.array([known.get(word, vocabulary - 1) for word in every], dtype=np.int32)
+
+
+def known_words(words: Sequence[str], count: int) -> dict[str, int]:
+    """The numbers, from 0, of the `count` commonest words, the commonest first."""
+    return {word: number for number, (word, _) in enumerate(Counter(words).most_common(count))}
 
 
 def _read(text: str) -> str:
@@ -65,11 +71,16 @@ def _read(text: str) -> str:
             return Path(text).read_text("utf-8")
         except (OSError, UnicodeDecodeError) as error:
             raise InvalidInputError(f"data words: {text} cannot be read as UTF-8 ({error}); name a text") from error
+    return "\n".join(verse.partition(" ")[2] for verse in bible_lines())
+
+
+def bible_lines() -> list[str]:
+    """The Bible's verses, each after its place, such as `Gen1:1 In the beginning`. Raises InvalidInputError where the
+    program that prints them is not here."""
     try:
-        verses = subprocess.run(VERSES, capture_output=True, check=True, text=True).stdout.splitlines()
+        return subprocess.run(VERSES, capture_output=True, check=True, text=True).stdout.splitlines()
     except (OSError, subprocess.CalledProcessError) as error:
         raise InvalidInputError(
             "data words: the program bible is not here; on Debian: apt install bible-kjv; or name a text of your "
             "own by --data-set text=FILE"
         ) from error
-    return "\n".join(verse.partition(" ")[2] for verse in verses)
