@@ -1,8 +1,8 @@
 """Reading soft labels against np.memmap of packed records, and a view from disk by kdcache and by zarrs.
 
-A loaded view is one array of packed records, and a batch is one `take` of it: five contiguous arrays take three times
-as long, for five cache misses a row. The usual peer is `records[rows]` on an np.memmap; the quickest is `take` on a plain
-view of it, from which a batch of kdcache differs by some 3 us of Python.
+A loaded view is one array of packed records, and a batch is one `take` of it: five contiguous arrays take three
+times as long, for five cache misses a row. The usual peer is `records[rows]` on an np.memmap; the quickest is `take`
+on a plain view of it, from which a batch of kdcache differs by some 3 us of Python.
 
 A load on two threads is held back by Python's lock, which numpy keeps while it copies fields of records and turns
 ranks: one thread takes 0.22 to 0.27 s, two 0.22, two processes with half of the view each 0.10 to 0.14. Tried, and
