@@ -36,7 +36,7 @@ def draw(outcome: Outcome, path: Path) -> None:
     axes.set_yticks(range(len(arms)), [textwrap.fill(arm, LABEL) for arm in arms])
     axes.set_ylim(len(arms) - 0.4, -0.6)
     name = measure.replace("_", " ")
-    axes.set_xlabel(f"{name} minus that of {outcome.baseline}" + (f", {unit}" if unit else ""))
+    axes.set_xlabel(f'{name} minus that of "{outcome.baseline}"' + (f", {unit}" if unit else ""))
     level = f"{outcome.baseline}: {factor * base.mean():.4g}" + (" %" if unit else "")
     question = textwrap.fill(f"{outcome.study}: {outcome.question}", LETTERS)
     data = outcome.data.partition(": ")[0]

@@ -178,7 +178,7 @@ def whole_store(results: Results) -> Answer:
     ours = " / ".join(f"{line['seconds']['1 worker']:.0f} s" for line in (verify, stats))
     beside = " / ".join(f"{line['seconds']['2 workers']:.0f} s" for line in (verify, stats)) + " with two workers"
     subject = f"`verify` of {verify['rows'] / 1e6:.0f} million rows / `stats` of {stats['rows']:,}"
-    return Answer(subject, ours, beside)
+    return Answer(subject, ours, beside, "whole_store")
 
 
 def dask(results: Results) -> Answer:
@@ -191,7 +191,7 @@ def sweep(results: Results) -> Answer:
     last = total["totals"][-1]
     beside = f"{last['live']:.0f} s with the teacher in the loop; break-even at {total['break_even']['one_by_one']:.2f}"
     subject = f"a sweep of {last['n']} students, extraction included"
-    return Answer(subject, f"{last['store_together']:.0f} s", f"{beside} students")
+    return Answer(subject, f"{last['store_together']:.0f} s", f"{beside} students", "sweeps")
 
 
 def sharing(results: Results) -> Answer:

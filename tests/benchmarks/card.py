@@ -10,7 +10,8 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from kdcache.pipelines.studies.page import outcomes_in
+from kdcache.pipelines.studies.catalogue import STUDIES
+from kdcache.pipelines.studies.outcome import load
 from tests.benchmarks import report
 from tests.benchmarks.answers import Answer, Results, answered, bytes_a_row, epoch, epoch_live, gather, loss, opening
 from tests.benchmarks.blocks import marks, replace_block, table
@@ -49,14 +50,16 @@ def break_even(results: Results) -> Answer:
 
 
 def claims(results: Results) -> Answer:
-    published = [one for one in outcomes_in(results.folder / "studies") if not one.on]
-    verdicts = [claim.verdict for one in published for claim in one.outcome.claims]
+    loaded = [load(results.folder / "studies", name) for name in STUDIES]
+    outcomes = [outcome for outcome in loaded if outcome is not None]
+    verdicts = [claim.verdict for outcome in outcomes for claim in outcome.claims]
     if not verdicts:
         raise LookupError("studies")
     shown, reversed_ = (verdicts.count(verdict) for verdict in ("shown", "reversed"))
     rest = len(verdicts) - shown - reversed_
     beside = f"of {len(verdicts)} claims; {reversed_} reversed, {rest} not shown"
-    return Answer(f"claims of {len(published)} published systems, asked again from stores", f"{shown} shown", beside)
+    systems = len({outcome.row for outcome in outcomes})
+    return Answer(f"claims of {systems} published systems, asked again from stores", f"{shown} shown", beside)
 
 
 LINES = (from_top_k, from_all, bytes_a_row, gather, loss, epoch, epoch_live, break_even, opening, claims)

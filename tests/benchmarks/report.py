@@ -16,13 +16,14 @@ from tests.benchmarks.groups import BENCHMARKS, INTRODUCTIONS, page_of
 from tests.benchmarks.harness import Figure, Verdict
 from tests.benchmarks.reasons import reason_of
 from tests.benchmarks.targets_picture import plot
+from tests.benchmarks.whole_store_page import whole_store_page
 
 Conditions = dict[str, Any]  # of one run: device, versions, command, minutes
 
 BLOCKS = {name: marks(name, "make bench") for name in ("answers", "targets", "tables", "conditions")}
 NO_REASON = "The reason is not known."
 OTHERS = {  # JSON -> link to the page of what other commands measure
-    "whole_store": "[Whole-store commands](whole_store.md)",
+    "whole_store": "[Whole-store commands](performance/whole_store.md)",
     "sweep_total_time": "[Sweeps](sweeps.md)",
 }
 
@@ -106,7 +107,8 @@ def _table(figure: Figure) -> list[str]:
 
 def blocks_of(groups: Groups, conditions: dict[str, Conditions], folder: Path) -> dict[str, str]:
     """The contents of performance.md's blocks, from the groups and the other JSONs of a folder."""
-    links = {name: f"[table](performance/{name}.md)" for name in BENCHMARKS}
+    links = {name: f"[table](performance/{name}.md)" for name in (*BENCHMARKS, "whole_store")}
+    links["sweeps"] = "[page](sweeps.md)"
     results = Results(groups, folder)
     rows = [[answer.subject, answer.ours, answer.beside, links.get(answer.page, "")] for answer in answered(results)]
     unmet = [
@@ -118,6 +120,7 @@ def blocks_of(groups: Groups, conditions: dict[str, Conditions], folder: Path) -
     ]
     pages = [f"- [{heading}](performance/{page_of(heading)}.md): {counts_of(each)}" for heading, each in groups.items()]
     targets = table(("verdict", "figure", "target", "measured (95 %)", "reason"), unmet)
+    pages += [f"- {OTHERS['whole_store']}"] if (folder / "whole_store.json").exists() else []
     return {
         "answers": f"{summary(results)}\n\n" + table(("measured", "kdcache", "beside it", "all figures"), rows),
         "targets": f"{line_of_counts(groups)}.\n\n{targets if unmet else ''}",
@@ -180,6 +183,8 @@ def write(groups: Groups, conditions: dict[str, Conditions], page: Path) -> None
     place.write_text(json.dumps(record, indent=1, allow_nan=False) + "\n")
     for heading, figures in groups.items():
         (tables / f"{page_of(heading)}.md").write_text(group_page(heading, figures, conditions[heading]))
+    if (whole := place.with_name("whole_store.json")).exists():
+        (tables / whole.name).with_suffix(".md").write_text(whole_store_page(json.loads(whole.read_text())))
     empty = "\n\n".join(["# Performance", *("\n".join(block) for block in BLOCKS.values()), ""])
     text = page.read_text() if page.exists() else empty
     for name, made in blocks_of(groups, conditions, place.parent).items():

@@ -19,7 +19,7 @@ def table(columns: dict[str, Row]) -> str:
 def answer(paper: dict[str, Row], grown: dict[str, Row]) -> str:
     """The page in a few lines: size and files of each plan, and the time of opening."""
     lines = [f"- {name}: {column['size']} in {column['files']} files" for name, column in paper.items()]
-    opened = " and ".join(f"{column['open, sealed']} with {rows}" for rows, column in grown.items())
+    opened = ", ".join(f"{column['open, sealed']} with {rows}" for rows, column in grown.items())
     return "\n".join([*lines, "", f"A sealed store opens in constant time: {opened}."])
 
 
