@@ -63,7 +63,7 @@ bench: $(READY)
 	$(BIN)/uv pip install --quiet --python $(BIN)/python --constraint constraints.txt --editable '.[dev,bench]'
 	$(BIN)/python -m tests.benchmarks --out docs/performance.md $(BENCH)
 
-# Every study on its published seeds, two at a time, six of them on letters too, and the page; an hour and a half on two cores.
+# Every study on its published seeds, two at a time, six of them on letters too, and their pages; an hour and a half on two cores.
 STUDIES ?= $(shell $(BIN)/python -c 'from kdcache.pipelines.studies.catalogue import STUDIES; print(*STUDIES)')
 ON_GLYPHS ?= stanton cho yang wang_checkpoints tang mueller
 GLYPHS = --folder studies/glyphs --data kdcache.pipelines.studies.glyphs:glyphs
