@@ -1,4 +1,7 @@
-"""Run the commands of docs/sharing.md in two directories that share nothing but servers; `--write` pastes output."""
+"""Run the commands of the pages on sharing in two directories that share nothing but servers; `--write` pastes output.
+
+The pages are one session in the order of `PAGES`: a later page goes on from what an earlier one left.
+"""
 
 import os
 import re
@@ -17,7 +20,9 @@ from tests.kits.bucket import environment, s3_server
 from tests.kits.forks import forks, with_all
 from tests.kits.web import serving
 
-PAGE = Path(__file__).resolve().parents[2] / "docs" / "sharing.md"
+DOCS = Path(__file__).resolve().parents[2] / "docs"
+NAMES = ("sharing", "reading_remote", "partial_copies", "hosts", "one_file", "merge", "cards", "diff")
+PAGES = tuple(DOCS / f"{name}.md" for name in NAMES)
 BLOCK = re.compile(r"```console\n(.*?)```", re.DOTALL)
 COMMAND = re.compile(r"(alice|bob)\$ (.*)")
 PIN = re.compile(r"pin +: s3://team/digits.kd@([0-9a-f]{32})")
@@ -101,16 +106,16 @@ def _wait_for(port: int) -> None:
 
 @contextmanager
 def session(folder: Path) -> Iterator[Session]:
-    """Servers and directories for one run of the page."""
+    """Servers and directories for one run of the pages."""
     for who in ("alice", "bob"):
         (folder / who).mkdir(parents=True)
     with s3_server() as proxy, serving(folder / "alice") as site, socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         ports = {PORTS[0]: str(free.getsockname()[1]), PORTS[1]: str(site.server_port)}
         free.close()
-        root = str(PAGE.parent.parent)
+        root = str(DOCS.parent)
         own = {"KDCACHE_CACHE": str(folder / "cache"), "PYTHONPATH": root, "NO_COLOR": "1", "OMP_NUM_THREADS": "1"}
-        own["COLUMNS"] = "80"  # of the page
+        own["COLUMNS"] = "80"  # of the pages
         running = Session(folder, {**os.environ, **environment(proxy), **own}, ports)
         try:
             yield running
@@ -148,8 +153,7 @@ def shape(text: str) -> list[str]:
 
 
 def write(folder: Path) -> None:
-    """Paste what the commands print now into the page."""
-    text = PAGE.read_text()
+    """Paste what the commands print now into the pages."""
     with session(folder) as running:
 
         def pasted(block: re.Match[str]) -> str:
@@ -158,7 +162,8 @@ def write(folder: Path) -> None:
                 lines.append(f"{who}$ {command}\n{running.run(who, command)}")
             return f"```console\n{''.join(lines)}```"
 
-        PAGE.write_text(BLOCK.sub(pasted, text))
+        for page in PAGES:
+            page.write_text(BLOCK.sub(pasted, page.read_text()))
 
 
 if __name__ == "__main__":
