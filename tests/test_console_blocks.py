@@ -82,7 +82,7 @@ def test_blocks_and_lines_are_seen() -> None:
         ("train run --student kdcache.networks:convnet --data digits | jq .loss", None),
         ("train run ...", None),
         ("train run", "must be given"),
-        ("train run --lr fast ...", "valid float"),
+        ("train run --lr fast ...", "valid number"),
         ("train run --studnet x ...", "studnet"),
         ("train run --student kdcache.networks:konvnet ...", "no kdcache.networks:konvnet"),
         ("push x.kd", "Missing"),

@@ -1,6 +1,7 @@
-"""Run the commands of the pages on sharing in two directories that share nothing but servers; `--write` pastes output.
+"""Run the commands of the pages on sharing, and of pages that go on from them; `--write` pastes their output.
 
-The pages are one session in the order of `PAGES`: a later page goes on from what an earlier one left.
+The pages are one session in the order of `PAGES`. alice and bob are two directories that share nothing but servers. A
+line that names neither is alice's, with a wider terminal. A block of TOML with a title is written to that file before.
 """
 
 import os
@@ -21,10 +22,23 @@ from tests.kits.forks import forks, with_all
 from tests.kits.web import serving
 
 DOCS = Path(__file__).resolve().parents[2] / "docs"
-NAMES = ("sharing", "reading_remote", "partial_copies", "hosts", "one_file", "merge", "cards", "diff")
+NAMES = (
+    "sharing",
+    "reading_remote",
+    "partial_copies",
+    "hosts",
+    "one_file",
+    "merge",
+    "cards",
+    "diff",
+    "sweeps",
+    "compare",
+)
 PAGES = tuple(DOCS / f"{name}.md" for name in NAMES)
 BLOCK = re.compile(r"```console\n(.*?)```", re.DOTALL)
-COMMAND = re.compile(r"(alice|bob)\$ (.*)")
+FILE = re.compile(r"```toml title=\"(\w+\.toml)\"\n(.*?)```", re.DOTALL)
+COMMAND = re.compile(r"(alice|bob|)\$ (.*)")
+WIDE = "108"  # columns of a terminal, for tables of many
 PIN = re.compile(r"pin +: s3://team/digits.kd@([0-9a-f]{32})")
 PORTS = ("8080", "8081")
 PROGRESS = re.compile(r"^[a-z][^:\n]*: [0-9,]+ of [0-9,]+.*\n", re.MULTILINE)
@@ -39,8 +53,14 @@ class Session:
     ports: dict[str, str]
     started: list[subprocess.Popen[bytes]] = field(default_factory=list)
 
+    def begin(self, page: str) -> None:
+        """Write the files that a page shows."""
+        for name, text in FILE.findall(page):
+            (self.folder / "alice" / name).write_text(text)
+
     def run(self, who: str, command: str) -> str:
         """What a command prints: stdout, and after a failure stderr and the exit code too."""
+        folder, env = self.folder / (who or "alice"), self.env if who else {**self.env, "COLUMNS": WIDE}
         for page, real in self.ports.items():
             command = command.replace(f":{page}", f":{real}").replace(f" {page} ", f" {real} ")
         program, _, given = command.partition(" ")
@@ -48,14 +68,14 @@ class Session:
         if command.endswith("&"):
             words = line.removesuffix("&").split()
             quiet = subprocess.DEVNULL
-            self.started.append(subprocess.Popen(words, cwd=self.folder / who, stdout=quiet, stderr=quiet))
+            self.started.append(subprocess.Popen(words, cwd=folder, stdout=quiet, stderr=quiet))
             _wait_for(int(words[-1]))
             return ""
-        if given.startswith(("train ", "extract ")):
-            out, err, code = forked(given, self.folder / who, self.env)
+        if given.startswith(("train ", "extract ", "sweep ", "compare ")):
+            out, err, code = forked(given, folder, env)
         else:
             done = subprocess.run(
-                line, shell=True, cwd=self.folder / who, env=self.env, capture_output=True, text=True, check=False,
+                line, shell=True, cwd=folder, env=env, capture_output=True, text=True, check=False,
                 timeout=600,
             )  # fmt: skip
             out, err, code = done.stdout, done.stderr, done.returncode
@@ -163,6 +183,7 @@ def write(folder: Path) -> None:
             return f"```console\n{''.join(lines)}```"
 
         for page in PAGES:
+            running.begin(page.read_text())
             page.write_text(BLOCK.sub(pasted, page.read_text()))
 
 
