@@ -14,6 +14,7 @@ from tests.kits.doc_blocks import (
     faults_of_python,
     is_python,
     pages_in,
+    unknown_names,
 )
 from tests.kits.house import ROOT
 
@@ -42,6 +43,7 @@ def test_commands_in_sentences_have_the_flags_that_they_name(path: Path) -> None
 def test_python_compiles_and_imports_what_there_is(path: Path) -> None:
     blocks = [block for block in blocks_of(path.read_text()) if is_python(block)]
     faults = [fault for block in blocks for fault in faults_of_python(block.text)]
+    faults += [f"there is no {name}" for name in unknown_names(path.read_text())]
     assert not faults, "\n".join(faults)
 
 
@@ -114,3 +116,12 @@ def test_python_with_names_that_are_not_there_is_a_fault() -> None:
     assert faults_of_python("from kdcache.objectives import Nothing\n") == ["kdcache.objectives has no Nothing"]
     assert faults_of_python("import kdcache\nkdcache.Stroe\n") == ["kdcache has no Stroe"]
     assert len(faults_of_python("for x in y\n")) == 1
+    text = "`kdcache.Store`, `kdcache.measures.cka`, `kdcache.objectives.make(x)` and the key `kdcache.lineage`"
+    assert unknown_names(text) == ["kdcache.objectives.make"]
+
+
+def test_pages_are_read_at_all() -> None:
+    """Of every kind of block there are many; a pattern that matches none would pass in silence."""
+    blocks = [block for path in PAGES for block in blocks_of(path.read_text())]
+    assert sum(len(console_lines(block)) for block in blocks) > 150
+    assert sum(map(is_python, blocks)) > 20

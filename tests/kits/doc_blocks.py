@@ -35,6 +35,7 @@ MODELS: dict[str, Any] = {
 }
 FENCE = re.compile(r"^( *)(```+)([a-z]*)[^\n]*\n(.*?)^\1\2 *$", re.MULTILINE | re.DOTALL)
 LINE = re.compile(r"^(?:\w*\$ )?(?:export )?(?:[A-Z_]+=\S+ )*(?:torchrun .*?-m |python -m )?kdcache (.+)$")
+DOTTED = re.compile(r"`((?:kdcache)(?:\.\w+)+)(?:\([^`]*)?`")
 SPEC = re.compile(r"\b(kdcache(?:\.\w+)+):(\w+)")
 ENDS = frozenset({"|", ">", "2>", "&", "&&", ";", "||"})
 
@@ -162,6 +163,13 @@ def faults_of_python(text: str) -> list[str]:
         elif isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name) and node.value.id == "kdcache":
             faults += [] if _has("kdcache", node.attr) else [f"kdcache has no {node.attr}"]
     return faults
+
+
+def unknown_names(page: str) -> list[str]:
+    """Names such as `kdcache.module.name` in sentences that are not there. A key of a file may begin so too: what has
+    no room or class of kdcache for its second part is none of ours."""
+    names = [name for name in DOTTED.findall(page) if name.split(".")[1][0].isupper() or _has(*name.split(".")[:2])]
+    return [name for name in names if not _has(*name.rsplit(".", 1))]
 
 
 def _is_ours(module: str | None) -> bool:
