@@ -66,7 +66,7 @@ bench: $(READY)
 	$(BIN)/python -m tests.benchmarks.pictures
 	$(BIN)/python -m tests.benchmarks.card --write README.md
 
-# Every study on its published seeds, two at a time, six of them on letters too, and the page; an hour and a half on two cores.
+# Every study on its published seeds, two at a time, six of them on letters too, and their pages; an hour and a half on two cores.
 STUDIES ?= $(shell $(BIN)/python -c 'from kdcache.pipelines.studies.catalogue import STUDIES; print(*STUDIES)')
 ON_GLYPHS ?= stanton cho yang wang_checkpoints tang mueller
 GLYPHS = --folder studies/glyphs --data kdcache.pipelines.studies.glyphs:glyphs
