@@ -32,7 +32,20 @@ WINDOW = 72  # signs of a long value that a message shows, from a little before 
 
 
 class KdcacheError(Exception):
-    """Base of every error that kdcache raises on purpose. `exit_code` is the command line's exit status."""
+    """Every error that kdcache raises on purpose is a KdcacheError.
+
+    Attributes:
+        exit_code: The exit status of the command line.
+        told_elsewhere: True where another process of this machine failed with it too, and says so.
+        details: The traceback of the exception behind it, as text, where one may want to see it.
+
+    Examples:
+        >>> try:
+        ...     Store.open("nowhere.kd")
+        ... except KdcacheError as error:
+        ...     print(type(error).__name__, error.exit_code)
+        StoreNotFoundError 2
+    """
 
     exit_code = 2
     told_elsewhere = False  # true where another process of this machine failed with it too, and says so

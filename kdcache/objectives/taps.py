@@ -11,14 +11,17 @@ from kdcache.objectives.outputs import Outputs
 
 @contextmanager
 def taps(network: nn.Module, layers: Sequence[str]) -> Iterator[Callable[[Tensor], Outputs]]:
-    """A callable that answers `Outputs` with the taps of these layers, for prepared images [B, ch, H, W]:
+    """Taps of a student are answered by a callable: it takes prepared images [B, ch, H, W] and gives `Outputs` in f32.
+    The network itself stays as it is.
 
-        with taps(student, ["layer4", "features"]) as outputs:
-            for batch in loader:
-                loss = objective(outputs(batch.images), batch)
+    Layers are named by modules, later calls of one, nodes of the traced graph, `LAYER@HxW` (pooled to H x W), or
+    `features`. Raises InvalidInputError for a layer that the network has not, listing its layers.
 
-    Layers are named as in `Tapped`: modules, later calls of one, nodes of the traced graph, `LAYER@HxW`, `features`.
-    The network itself stays as it is. Raises InvalidInputError for a layer that it has not, listing its layers.
+    Examples:
+        >>> from kdcache.networks import convnet
+        >>> with taps(convnet(), ["3", "features"]) as answer:
+        ...     answer(batch.images).tap("3").shape
+        torch.Size([2, 16, 8, 8])
     """
     tapped = Tapped(network, layers, "student")
     yield lambda images: Outputs.tapped(*tapped(images))

@@ -161,6 +161,10 @@ def save_weights(path: Path, network: nn.Module, *, metadata: dict[str, str] | N
 
     Tied weights are written once, as by safetensors' save_model; names are those of the network without torch.compile
     and DataParallel. Raises CannotWriteError.
+
+    Examples:
+        >>> from pathlib import Path
+        >>> save_weights(Path("student.safetensors"), torch.nn.Linear(64, 10))
     """
     tensors = saved_tensors(network)
     with replacing(path) as temporary:
