@@ -3,6 +3,7 @@
 import doctest
 import importlib
 import inspect
+import re
 import shutil
 from collections.abc import Iterator
 from typing import Any
@@ -11,9 +12,9 @@ import pytest
 import torch
 
 import kdcache
-from kdcache import networks
+from kdcache import errors, networks
 from kdcache.objectives.catalogue import TERMS
-from tests.kits.docstrings import names_of_page, write_texts
+from tests.kits.docstrings import PAGE, names_of_page, write_texts
 from tests.kits.stages import Stage, stage
 
 __all__ = ["stage"]
@@ -28,6 +29,7 @@ MEASURES = (
     "two_results.affinity",
     "two_results.fidelity_gap",
 )
+ENTRY = re.compile(r'^::: (\S+)\n    options:\n      heading: "?([^"\n]+)"?$', re.MULTILINE)
 FLAGS = doctest.ELLIPSIS | doctest.NORMALIZE_WHITESPACE
 
 
@@ -88,3 +90,32 @@ def test_the_examples_run(page_names: dict[str, Any], subtests: pytest.Subtests)
                 assert not result.failed, "".join(report)
             count += 1
     assert count > 90
+
+
+def of_path(path: str) -> Any:
+    module, _, name = path.rpartition(".")
+    return getattr(importlib.import_module(module), name)
+
+
+def test_every_public_name_has_an_entry_under_its_name() -> None:
+    """The pages name the home of each object, since mkdocstrings reads the source and imports nothing."""
+    entries = [entry for page in PAGE.parent.glob("*.md") for entry in ENTRY.findall(page.read_text())]
+    assert len({path for path, _ in entries}) == len(entries)
+    shown = {}
+    for path, heading in entries:
+        term, _, _ = heading.partition(": ")
+        name = f"objective {term}" if term in TERMS else heading
+        assert (TERMS[term] if term in TERMS else of_path(name)) is of_path(path), heading
+        shown[name] = of_path(path)
+    assert {id(public) for public in public_names().values()} <= {id(public) for public in shown.values()}
+
+
+def test_the_page_of_errors_draws_the_tree_that_there_is() -> None:
+    tree = re.findall(r"^([│├└─ ]*)(\w+Error)(?: +exit (\d+))?$", (PAGE.parent / "errors.md").read_text(), re.MULTILINE)
+    assert {name for _, name, _ in tree} == {name for name in vars(errors) if name.endswith("Error")}
+    above: list[str] = []
+    for branch, name, status in tree:
+        kind, depth = getattr(errors, name), len(branch) // 4
+        assert kind.__base__.__name__ == ("Exception" if depth == 0 else above[depth - 1])
+        assert kind.exit_code == int(status or 2)
+        above[depth:] = [name]

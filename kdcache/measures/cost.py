@@ -34,7 +34,7 @@ class Cost(Record):
 
 
 def cost(network: nn.Module, example: Tensor) -> Cost:
-    """Count the cost of a row, in eval mode; the modes come back as they were.
+    """The cost of a row is counted in eval mode; the network's modes come back as they were.
 
     Args:
         network: The network.

@@ -42,8 +42,15 @@ Vector = list[Tensor]
 
 
 class Sharpness(Record):
-    """Curvature on `rows`. largest: the largest eigenvalue. residual: |Hv - largest v| / |largest|, which says how far
-    the iterations are from an eigenvector. trace, and trace_error: its standard error over the probes."""
+    """Sharpness holds the curvature of a network's loss on some rows.
+
+    Attributes:
+        largest: The largest eigenvalue of the Hessian H.
+        residual: |Hv - largest v| / |largest|: how far the iterations are from an eigenvector v.
+        trace: The trace of H.
+        trace_error: Its standard error over the probes.
+        rows: The number of rows.
+    """
 
     largest: float
     residual: float

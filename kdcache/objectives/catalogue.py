@@ -195,7 +195,7 @@ def make_objective(
     trust: Sequence[float] = (),
     subclasses: int = 1,
 ) -> Objective | Joint:
-    """Make the objective of a name, or the sum of several, `kd+hint`.
+    """An objective is made of a name and settings; `kd+hint` is the sum of two.
 
     Args:
         name: A name that `kdcache objectives` lists, or `package.module:callable` or `file.py:callable` of your own.

@@ -35,7 +35,7 @@ class Term(Protocol):
 
 
 class Objective(nn.Module):
-    """An objective is w_ce CE(y, q) + w_kd term(outputs, targets, batch).
+    """An objective is `w_ce CE(y, q) + w_kd term(outputs, targets, batch)`.
 
     It is a module, because some terms learn (CTKD) or remember (TAID): save its state, and train its parameters with
     the student's.
@@ -92,7 +92,7 @@ class Objective(nn.Module):
         self._check()
 
     def forward(self, outputs: Outputs | Tensor, batch: Batch, *, with_term: bool = True) -> Tensor:
-        """The loss as a scalar in nats, the mean over the rows.
+        """The loss is a scalar in nats, the mean over the rows.
 
         Args:
             outputs: The student's outputs, or its logits [B, C] alone, f32 or f64.

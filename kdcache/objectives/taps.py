@@ -11,11 +11,11 @@ from kdcache.objectives.outputs import Outputs
 
 @contextmanager
 def taps(network: nn.Module, layers: Sequence[str]) -> Iterator[Callable[[Tensor], Outputs]]:
-    """Taps of a student are answered by a callable: it takes prepared images [B, ch, H, W] and gives `Outputs` in f32.
-    The network itself stays as it is.
+    """A tapped network answers `Outputs`, taps among them: `with taps(network, layers) as answer` gives a callable from
+    prepared images [B, ch, H, W] to outputs in f32. The network itself stays as it is.
 
-    Layers are named by modules, later calls of one, nodes of the traced graph, `LAYER@HxW` (pooled to H x W), or
-    `features`. Raises InvalidInputError for a layer that the network has not, listing its layers.
+    A layer is named as a module, as a later call of one, as a node of the traced graph, as `LAYER@HxW` (pooled to H x
+    W), or as `features`. Raises InvalidInputError for a layer that the network has not, listing its layers.
 
     Examples:
         >>> from kdcache.networks import convnet

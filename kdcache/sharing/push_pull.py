@@ -20,8 +20,23 @@ PUSHING, PULLING = Activity("pushing", "bytes"), Activity("pulling", "bytes")
 
 
 class Shared(Record):
-    """A push or a pull that is done: the files that it copied, and `pin`, which opens just the copied seal. `without`
-    names the taps that were not copied, of `without_bytes`; both are absent where there are none."""
+    """A push or a pull that is done tells the files that it copied, and the pin that opens the copied seal alone.
+
+    Attributes:
+        store: The store that was copied.
+        to: The place that it was copied to.
+        content_id: The content id of the seal.
+        pin: `to@ID`, which opens just this seal.
+        views: The views that were copied, such as "0:10".
+        files: The number of files of the seal.
+        bytes: Their bytes.
+        copied_files: The number of files that were missing there.
+        copied_bytes: Their bytes.
+        seconds: The time that it took.
+        without: The taps that were not copied.
+        without_bytes: Their bytes.
+        note: A remark for people.
+    """
 
     LATER: ClassVar[tuple[str, ...]] = ("without", "without_bytes")
 
@@ -49,8 +64,8 @@ def push(
     progress: Progress = silent,
     stop: StopRequest | None = None,
 ) -> Shared:
-    """Copy the files of a store's seal to another place. Only files that are missing there are written; the seal comes
-    last.
+    """A push copies the files of a store's seal to another place. Only files that are missing there are written; the
+    seal comes last.
 
     Args:
         store: The store; its latest seal is copied, or the one that `store@ID` pins.
@@ -118,8 +133,8 @@ def pull(
     progress: Progress = silent,
     stop: StopRequest | None = None,
 ) -> Shared:
-    """Copy the files of a seal at an address to a folder: all of them, or those of some views. Each file is held
-    against its sha256; a pull that was stopped goes on where it stopped.
+    """A pull copies the files of a seal at an address to a folder: all of them, or those of some views. Each file is
+    held against its sha256; a pull that was stopped goes on where it stopped.
 
     Args:
         url: The address of the store, or `url@ID` for the seal of that content id.

@@ -101,7 +101,7 @@ class Store:
         Raises StoreNotFoundError, FormatError, DamagedError, and MismatchError where the identity is not `expect`.
 
         Examples:
-            >>> Store.open(f"digits.kd@{store.content_id}").rows  # the seal of that content id, and nothing else
+            >>> Store.open(f"digits.kd@{store.content_id}").rows  # by its seal
             300
         """
         path, content_id = split_pin(os.fspath(url))

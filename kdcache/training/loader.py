@@ -28,7 +28,6 @@ from kdcache.training.loader_inputs import (
     deal_values,
     fitting,
     place_of,
-    require_decoders,
     require_same_deal,
     row_bytes,
     view_dataset,
@@ -38,7 +37,7 @@ from kdcache.training.loader_options import FeedOptions, LabelOptions
 from kdcache.training.text_batches import as_texts
 from kdcache.training.view_drawing import BatchImages, ViewDrawing
 from kdcache.views.data import Data
-from kdcache.views.replay import ReplayCheck, ReplayGrade
+from kdcache.views.replay import ReplayCheck, ReplayGrade, require_decoders
 from kdcache.views.texts import rows_of_texts, texts_of_order
 
 
@@ -86,7 +85,7 @@ class Loader:
         if not 0 <= feed.rank < feed.world_size:
             raise InvalidInputError(f"rank {feed.rank} was given of {feed.world_size} processes; ranks count from 0")
         data = fitting(stores, data)
-        require_decoders(stores, data, accept_drift=labels.accept_drift)
+        require_decoders(stores, data.decoder, accept_drift=labels.accept_drift)
         self.data, self.stores, self.epochs, self.device = data, tuple(stores), epochs, feed.device
         self.plan = stores[0].identity.plan if stores else feed.plan or ViewPlan(transform=TransformSpec(name="none"))
         order = stores[0].order if stores else np.arange(len(data)) if feed.order is None else feed.order

@@ -22,7 +22,6 @@ from kdcache.views.draw import ViewDataset
 from kdcache.views.other_data import other_data_error
 from kdcache.views.pixel_caches import PixelCaches
 from kdcache.views.reading import as_extracted
-from kdcache.views.replay import require_decoder
 from kdcache.views.transforms import is_known, stored_transform
 
 
@@ -50,13 +49,6 @@ def fitting(stores: Sequence[Store], data: Data, *, words: str = "", progress: P
         if not store.every_view:
             raise MissingBlockError(f"{name} has no views yet; run kdcache extract")
     return data
-
-
-def require_decoders(stores: Sequence[Store], data: Data, *, accept_drift: bool) -> None:
-    """Raises InvalidInputError, see `require_decoder`, for a store that was extracted with another decoder."""
-    for store in stores:
-        provenance, name = store.manifest.provenance, str(store.folder.root)
-        require_decoder(provenance, data.decoder, store=name, accept_drift=accept_drift)
 
 
 def require_same_deal(state: Mapping[str, Any], description: Mapping[str, Any]) -> None:

@@ -34,7 +34,7 @@ from kdcache.views.webdataset_source import open_webdataset
 def open_data(
     spec: str, arguments: dict[str, Any], *, labels: UseOfLabels = "data", progress: Progress = silent
 ) -> Data:
-    """Open the data set of a spec: a kind and a place, such as `folder:PATH`, or a callable of your own.
+    """A data set is opened by its spec: a kind and a place, such as `folder:PATH`, or a callable of your own.
 
     Args:
         spec: A kind that `kdcache extract --help` lists, with its place; `package.module:callable` or

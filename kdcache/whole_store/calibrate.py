@@ -87,7 +87,8 @@ class Calibration(Record):
 
 
 def fit_temperature(store: Store, view: int | None = None, *, progress: Progress = silent) -> Calibration:
-    """Fit the temperature T* by the mean of -log p(hard label) over all positions of one view (the first by default).
+    """The temperature T* is fitted to hard labels: it has the least mean of -log p(hard label), the NLL, over all
+    positions of one view (the first by default). Guo et al. 2017.
 
     NLL over all logits is convex in 1 / T (a logsumexp less a line), so in log T it falls and then rises, once. A grid
     is narrowed to the neighbours of its best point until they are 1e-4 apart. T is 0.05 to 100, from a top-k store 1

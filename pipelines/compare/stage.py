@@ -28,7 +28,8 @@ FIRST = ("accuracy", "agreement", "nll", "ece", "kl_to_teacher", "least_kl_to_te
 
 
 def compare(settings: CompareSettings, *, progress: Progress = silent) -> Comparison:
-    """Compare runs and stores on the rows of a held-out store, by one forward pass of each network.
+    """A comparison holds runs and stores against a teacher on the rows of a held-out store, by one forward pass of each
+    network.
 
     Args:
         settings: A field for each option of `kdcache compare`.

@@ -37,7 +37,8 @@ def extract(
     stop: StopRequest | None = None,
     announce: Callable[[Sizes], None] | None = None,
 ) -> ExtractSummary:
-    """Extract views into a store, or finish an extraction that began earlier; the same settings resume.
+    """An extraction writes the teacher's answers to some views into a store, or finishes one that began earlier; the
+    same settings resume.
 
     A number of views takes as many passes as the store has unfinished segments and gaps; the summary is the last one's.
 

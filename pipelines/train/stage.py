@@ -39,7 +39,7 @@ def train(
     announce: Announce = unannounced,
     tell: Callable[[str], None] | None = None,
 ) -> TrainSummary:
-    """Train a student, or go on with the run that is there; a killed run ends equal to one that was not.
+    """A run trains a student, or goes on where it stopped; a killed run ends equal to one that was not.
 
     Args:
         settings: A field for each option of `kdcache train`.

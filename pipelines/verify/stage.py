@@ -42,8 +42,8 @@ class Verdict(Record):
 
 
 def verify(settings: VerifySettings, *, progress: Progress = silent) -> Verdict:
-    """Check a store's files, then all else that the settings ask for: pixels against the data set, answers against the
-    teacher. A file of wrong sha256 is never decoded.
+    """A store is verified by its files, then by all else that the settings ask for: pixels against the data set,
+    answers against the teacher. A file of wrong sha256 is never decoded.
 
     Args:
         settings: A field for each option of `kdcache verify`.
