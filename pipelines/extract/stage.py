@@ -53,9 +53,11 @@ def extract(
 
     Examples:
         >>> from kdcache.pipelines.settings import ExtractSettings
-        >>> rows = {"data": "digits", "data_set": {"limit": 100}, "transform": "none"}
-        >>> network = {"teacher": "kdcache.networks:convnet", "teacher_set": {"width": 8}}
-        >>> settings = ExtractSettings(store="new.kd", **rows, **network, weights="teacher.safetensors", workers=0)
+        >>> settings = ExtractSettings(
+        ...     store="new.kd", data="digits", data_set={"limit": 100}, transform="none",
+        ...     teacher="kdcache.networks:convnet", teacher_set={"width": 8},
+        ...     weights="teacher.safetensors", workers=0,
+        ... )
         >>> extract(settings).rows
         100
     """

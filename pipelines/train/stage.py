@@ -53,9 +53,12 @@ def train(
 
     Examples:
         >>> from kdcache.pipelines.settings import TrainSettings
-        >>> student = {"student": "kdcache.networks:mlp", "student_set": {"inputs": 64}}
-        >>> rows = {"data": "digits", "data_set": {"limit": 300}, "store": ("digits.kd",)}
-        >>> train(TrainSettings(run="runs/student", **student, **rows, epochs=1, batch_size=64, workers=0)).steps
+        >>> settings = TrainSettings(
+        ...     run="runs/student", data="digits", data_set={"limit": 300}, store=("digits.kd",),
+        ...     student="kdcache.networks:mlp", student_set={"inputs": 64},
+        ...     epochs=1, batch_size=64, workers=0,
+        ... )
+        >>> train(settings).steps
         5
     """
     with naming_memory(*memory_words(settings)), open_ranks(own_device(settings.device)) as ranks, ExitStack() as stack:
