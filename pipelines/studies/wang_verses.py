@@ -5,12 +5,12 @@ from typing import Any
 from kdcache.pipelines.studies.bench import Bench, Network
 from kdcache.pipelines.studies.claims import Findings
 from kdcache.pipelines.studies.study import Study
-from kdcache.pipelines.studies.wang_selection import CLAIMS, findings_of
+from kdcache.pipelines.studies.wang_selection import CLAIMS, Kinds, findings_of
 
 ROWS, TEACHER_EPOCHS, EPOCHS = 6_000, 5, 6
 RATES: dict[str, Any] = {"optimizer": "adamw", "lr": 0.003, "weight_decay": 0.01}
 FEATURES, EMBEDDING = ({f"{side}_tap": layer for side in ("student", "teacher")} for layer in ("features", "words"))
-KINDS = {
+KINDS: Kinds = {
     "response": ("kd", {"w_kd": 1.0, "temperature": 2.0}),
     "feature": ("hint", {"w_kd": 10.0, **FEATURES}),
     "relation": ("sp", {"w_kd": 320.0, **FEATURES}),
