@@ -43,8 +43,8 @@ STUDY = Study(
         "preference a kind, no look at the student's state), its rate, its choice at each tenth step and its reward, "
         "the drop of the loss on 500 held-out rows, are ours.",
         "The kinds are four, at weights that are not tuned: KD (1, T 2), a hint of the features before the head (10), "
-        "their similarities in the batch (SP, 32; 320 took five points off in a trial on other seeds), and those of the "
-        "mean word vectors (PKT, 10).",
+        "their similarities in the batch (SP, 32; 320 took five points off in a trial on other seeds), and those of "
+        "the mean word vectors (PKT, 10).",
         "The policy sees 500 labelled rows that other arms do not see. Kinds at random, chosen at the same steps, are "
         "our control.",
         "One teacher of 6,000 verses stands for all, and students see the same: intervals are over students' seeds.",
