@@ -2,8 +2,8 @@
 
     python -m tests.kits.first_day --write
 
-Each page begins in a folder with nothing but what `kdcache demo demo` left there, which the README begins with. A block of
-TOML with a title is written to that file before. Lines that leave settings out (`...`) and `pip` are not run.
+Each page begins in a folder with nothing but what `kdcache demo demo` left there, which the README begins with. A block
+of TOML with a title is written to that file before. Lines that leave settings out (`...`) and `pip` are not run.
 """
 
 import os
