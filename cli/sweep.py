@@ -24,7 +24,7 @@ Folder = Annotated[
 Together = Annotated[
     int, typer.Option("--together", metavar="N", min=1, max=64, help="Students that share a stream of batches.")
 ]
-MEASURES = ("accuracy", "agreement", "loss", "seconds", "bytes_a_row")
+MEASURES = ("accuracy", "perplexity", "agreement", "loss", "seconds", "bytes_a_row")
 
 
 @with_settings_flags
@@ -71,7 +71,8 @@ def _print(summary: Any) -> None:
         "results": summary.results,
     }
     report = ["kdcache", "compare", summary.folder, "--html", f"{summary.folder}/report.html"]
-    print_summary("swept", summary, lines=lines, next_commands=[shlex.join(report)] * bool(summary.best), as_json=False)
+    is_comparable = bool(summary.best) and "perplexity" not in measures  # texts are not compared
+    print_summary("swept", summary, lines=lines, next_commands=[shlex.join(report)] * is_comparable, as_json=False)
     if summary.done and summary.best is None:
         print_line("note: no point was validated, so none is best: give val_set or val_data in [base]")
     for row in rows:

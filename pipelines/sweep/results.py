@@ -12,7 +12,7 @@ from kdcache.pipelines.sweep.space import Point
 from kdcache.training.run_folder import read_metrics
 
 Status = Literal["waiting", "running", "done", "failed", "stopped"]
-MEASURES = ("accuracy", "best_accuracy", "loss", "nll", "ece", "agreement", "kl_to_teacher")
+MEASURES = ("accuracy", "best_accuracy", "loss", "nll", "ece", "agreement", "kl_to_teacher", "perplexity")
 
 
 class Result(Record):
@@ -31,6 +31,7 @@ class Result(Record):
     ece: float | None = None
     agreement: float | None = None
     kl_to_teacher: float | None = None
+    perplexity: float | None = None
     seconds: float = 0.0
     bytes_a_row: float | None = None
     used_views: int | None = None
@@ -60,7 +61,9 @@ def result_of(
 
 def write_results(path: Path, results: Sequence[Result], swept: Sequence[str]) -> None:
     """Replace results.csv in one move: one line a point, a column for each swept setting."""
-    columns = [name for name in Result.model_fields if name not in ("point", "status", "swept")]
+    columns = [name for name in Result.model_fields if name not in ("point", "status", "swept", "perplexity")]
+    if any(result.perplexity is not None for result in results):  # of texts
+        columns.insert(columns.index("kl_to_teacher") + 1, "perplexity")
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(["point", "status", *swept, *columns])

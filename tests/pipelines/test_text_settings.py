@@ -1,5 +1,6 @@
 """Settings and objectives of pictures are refused on texts by name; the demo on text at toy size."""
 
+import csv
 import json
 from pathlib import Path
 from typing import Any
@@ -7,6 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from kdcache.cli.app import main
 from kdcache.errors import InvalidInputError
 from kdcache.pipelines.compare.held_out import HeldOut
 from kdcache.pipelines.compare.settings import CompareSettings
@@ -26,6 +28,7 @@ from kdcache.whole_store.recode_plan import Narrowing
 from kdcache.whole_store.stats import store_stats
 from tests.kits.captured import C, known_rows, write_plain
 from tests.kits.texts import TEXT, VOCABULARY, Library, write_tokenizer
+from tests.pipelines.test_sweep import toml
 
 
 @pytest.fixture(scope="module")
@@ -144,6 +147,25 @@ def test_what_knows_pictures_alone_says_so(library: Library, tmp_path: Path) -> 
         train(library.student(tmp_path / "run", val_set={"tokenizer": str(other), "range": "0:10"}))
     scan = scan_samples(library.data, workers=0)
     assert (scan.rows, scan.bad) == (len(library.data), ())
+
+
+def test_a_sweep_on_texts_tells_perplexities(
+    library: Library, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    settings = library.student(tmp_path / "run", epochs=1, val_set={"range": "0:10"}).as_recorded(without={"run"})
+    base = {name: value for name, value in settings.items() if value not in (None, "", [], {})}
+    path = tmp_path / "sweep.toml"
+    lines = [f"{name} = {toml(value)}" for name, value in base.items() if name != "lr"]
+    path.write_text("\n".join([f"folder = '{tmp_path}/out'", "[base]", *lines, "[grid]", "lr = [0.01, 0.02]"]))
+    with pytest.raises(SystemExit) as left:
+        main(["sweep", str(path)])
+    assert left.value.code == 0
+    printed = "".join(capsys.readouterr())
+    assert "perplexity" in printed
+    assert "kdcache compare" not in printed
+    with (tmp_path / "out/results.csv").open(newline="") as file:
+        perplexities = [float(line["perplexity"]) for line in csv.DictReader(file)]
+    assert all(1 < perplexity < VOCABULARY for perplexity in perplexities)
 
 
 def test_an_imported_store_teaches_the_data_it_is_of(tmp_path: Path) -> None:
