@@ -34,7 +34,8 @@ interval of the number over seeds (Student's t):
 {verdicts}
 
 Shares are in points of a hundred. A claim that two arms are the same, or that one is not below another, has a *margin*,
-which was set before the run: "the same" is shown where the whole interval lies between -margin and +margin.
+which was set before the run. "The same" is shown where the whole interval lies between -margin and +margin, "not below"
+where it lies above -margin.
 
 Of {claims} claims, about {chance:.1f} would be decided wrongly by chance at this level. So each claim has a second
 verdict, *all in view*: by Holm's procedure (1979) over all claims of these pages. It is the same, or "not shown".

@@ -71,7 +71,7 @@ class Session:
             self.started.append(subprocess.Popen(words, cwd=folder, stdout=quiet, stderr=quiet))
             _wait_for(int(words[-1]))
             return ""
-        if given.startswith(("train ", "extract ", "sweep ", "compare ")):
+        if given.startswith(("train ", "extract ")):
             out, err, code = forked(given, folder, env)
         else:
             done = subprocess.run(
