@@ -1,5 +1,6 @@
 """The picture of a study: every arm against the baseline, a dot a seed, the mean and its interval."""
 
+import textwrap
 from pathlib import Path
 
 import numpy as np
@@ -10,6 +11,7 @@ from kdcache.pipelines.studies.claims import SHARES
 from kdcache.pipelines.studies.outcome import Outcome
 
 WIDTH, HEAD, ROW = 6.4, 1.3, 0.34  # inches
+LETTERS = 64  # of a line of the title
 
 
 def draw(outcome: Outcome, path: Path) -> None:
@@ -35,6 +37,7 @@ def draw(outcome: Outcome, path: Path) -> None:
     axes.set_xlabel(f"{name} less {outcome.baseline}" + (f", {unit}" if unit else ""))
     level = f"{outcome.baseline}: {factor * base.mean():.4g}" + (" %" if unit else "")
     data = outcome.data.partition(": ")[0]
-    text = f"{outcome.study}: {outcome.question}\n{data}\n{level}, n {len(base)}, mean and 95 % interval"
+    question = textwrap.fill(f"{outcome.study}: {outcome.question}", LETTERS)
+    text = f"{question}\n{data}\n{level}, n {len(base)}, mean and 95 % interval"
     axes.set_title(text, fontsize=9)
     save_picture(figure, path)
