@@ -21,6 +21,7 @@ LIMIT = 300  # lines of a file
 CHAIN = 18  # modules, one importing the next
 ASKED = ("encoding.k", "encoding.name")
 TERMINAL = {"typer", "rich", "click"}
+MAIN = ("extract", "train", "sweep", "compare", "verify", "inspect", "push", "pull")  # which the README must show
 BARE = {"pipelines", "cli"}
 STAGES = {"compare", "demos", "extract", "importing", "studies", "train", "verify", "sweep"}
 TESTS = {
@@ -179,9 +180,13 @@ def test_the_command_line_runs_from_anywhere(tmp_path: Path) -> None:
 
 
 def test_every_command_has_a_module_and_is_documented() -> None:
+    """On the page of commands each has a row, in their order, and no row names another."""
     for command in COMMANDS:
         assert callable(importlib.import_module(module_of_command(command)).command)
-        assert f"`kdcache {command}" in (ROOT / "README.md").read_text(), f"the README lacks {command}"
+    rows = re.findall(r"^\| \[`kdcache (\w+)`\]", (ROOT / "docs/commands.md").read_text(), re.MULTILINE)
+    assert rows == list(COMMANDS)
+    readme = (ROOT / "README.md").read_text()
+    assert [command for command in MAIN if f"kdcache {command}" not in readme] == []
 
 
 def test_every_module_of_the_command_line_is_a_command() -> None:

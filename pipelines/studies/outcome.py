@@ -116,10 +116,10 @@ def load(folder: Path, name: str) -> Outcome | None:
         outcome = Outcome.from_bytes(data, str(path))
     except ValueError as error:
         raise FormatError(f"{path} is no outcome of a study ({error}); remove it and run the study again") from error
-    return outcome.model_copy(update={"arms": {arm: outcome.arms[arm] for arm in sorted(outcome.arms, key=_natural)}})
+    return outcome.model_copy(update={"arms": {arm: outcome.arms[arm] for arm in sorted(outcome.arms, key=by_numbers)}})
 
 
-def _natural(arm: str) -> list[tuple[int, str]]:
-    """A key that sorts `kd 16` before `kd 128`; the file has arms in the order of their letters."""
-    parts = re.split(r"([0-9][0-9,]*)", arm)
-    return [(int(part.replace(",", "")), "") if part[:1].isdigit() else (-1, part) for part in parts]
+def by_numbers(arm: str) -> list[tuple[int, str]]:
+    """A key by which `kd 64` comes before `kd 256`: a file has arms in the order of their letters."""
+    parts = re.split(r"(\d[\d,]*\d|\d)", arm)
+    return [(int(part.replace(",", "")), "") if number % 2 else (0, part) for number, part in enumerate(parts)]

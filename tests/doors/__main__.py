@@ -1,5 +1,6 @@
-"""Write the table of docs/troubleshooting.md anew: `python -m tests.doors`."""
+"""Write the situations of docs/troubleshooting.md anew: `python -m tests.doors`."""
 
-from tests.kits.doors import PAGE, page_with, table
+from tests.kits.doors import PAGE
+from tests.kits.guide import guide, page_with
 
-PAGE.write_text(page_with(table()))
+PAGE.write_text(page_with(guide()))

@@ -1,10 +1,9 @@
-"""Commands as a user gives them, in a folder of their own, and the table of situations that users meet.
+"""Commands as a user gives them, in a folder of their own, and the situations that users meet.
 
-A test marked `situation` is a row of docs/troubleshooting.md: `python -m tests.doors` writes the page's table anew.
+A test marked `situation` is a part of docs/troubleshooting.md, see `guide`.
 """
 
 import hashlib
-import importlib
 import json
 import os
 import signal
@@ -23,8 +22,6 @@ from tests.kits.stages import wait_for
 
 ROOT = Path(__file__).parents[2]
 PAGE = ROOT / "docs/troubleshooting.md"
-BEGIN, END = "<!-- situations -->\n", "<!-- end of situations -->\n"
-HEADER = "| situation | what you see | exit | on disk afterwards |\n|---|---|---|---|\n"
 
 
 @dataclass(frozen=True)
@@ -46,13 +43,14 @@ class Outcome:
 @dataclass
 class Door:
     """A folder in which commands run as a user gives them. `files` are those before the last command, by their sha256.
-    `target` is the last command's first argument: its store or run."""
+    `target` is the last command's first argument: its store or run. `printed` is what all commands printed."""
 
     folder: Path
     capture: pytest.CaptureFixture[str]
     outcome: Outcome | None = None
     target: Path = Path()
     files: dict[str, str] = field(default_factory=dict)
+    printed: str = ""
 
     def write(self, name: str, text: str) -> Path:
         """A text file of the user's in the folder."""
@@ -68,8 +66,7 @@ class Door:
         with pytest.raises(SystemExit) as left:
             main([str(word) for word in words])
         assert isinstance(left.value.code, int)
-        self.outcome = Outcome(left.value.code, *self.capture.readouterr())
-        return self.outcome
+        return self._ended(left.value.code, *self.capture.readouterr())
 
     def run_apart(self, *words: object, timeout: float = 120, **environment: str) -> Outcome:
         """`kdcache WORDS` in a process of its own. Fails where it does not end within `timeout` seconds."""
@@ -79,8 +76,7 @@ class Door:
             [sys.executable, "-m", "kdcache", *map(str, words)],
             cwd=self.folder, env=environment, capture_output=True, text=True, timeout=timeout, check=False,
         )  # fmt: skip
-        self.outcome = Outcome(process.returncode, process.stdout, process.stderr)
-        return self.outcome
+        return self._ended(process.returncode, process.stdout, process.stderr)
 
     def terminated(self, here: Path, *words: object) -> Outcome:
         """`kdcache WORDS` in a process of its own, which gets SIGTERM once `here` exists. Fails where it lives on."""
@@ -96,8 +92,7 @@ class Door:
                 out, err = process.communicate(timeout=60)
             finally:
                 process.kill()
-        self.outcome = Outcome(process.returncode, out, err)
-        return self.outcome
+        return self._ended(process.returncode, out, err)
 
     def refused(self, *words: object) -> str:
         """The message of a command that ends with exit code 2 and prints nothing on stdout."""
@@ -111,6 +106,11 @@ class Door:
         outcome = self.run(*words, "--json")
         assert outcome.exit_code == 0, outcome
         return outcome.record
+
+    def _ended(self, exit_code: int, out: str, err: str) -> Outcome:
+        self.outcome = Outcome(exit_code, out, err)
+        self.printed += f"{out}\n{err}\n"
+        return self.outcome
 
     def _before(self, words: tuple[object, ...]) -> None:
         self.files = self.contents()
@@ -168,7 +168,7 @@ LEFT: dict[str, Callable[[Door], None]] = {
 
 @dataclass(frozen=True)
 class Situation:
-    """A row of the table: a user's situation, what the user sees, the exit code, and the files afterwards (`left`, a
+    """A user's situation, what the user sees, the exit code, and the files afterwards (`left`, a
     key of LEFT)."""
 
     situation: str
@@ -176,31 +176,8 @@ class Situation:
     exit_code: int
     left: str
 
-    @property
-    def line(self) -> str:
-        cells = (self.situation, self.sees, str(self.exit_code), self.left)
-        return "| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |\n"
-
 
 def situation_of(marks: Iterator[pytest.Mark]) -> Situation | None:
     """The situation that a test's marks name, None where none does."""
     mark = next((mark for mark in marks if mark.name == "situation"), None)
     return None if mark is None else Situation(*mark.args, **mark.kwargs)
-
-
-def table() -> str:
-    """The table of all situations, by the file that tests them."""
-    lines = []
-    for path in sorted((ROOT / "tests/doors").glob("test_*.py")):
-        module = importlib.import_module(f"tests.doors.{path.stem}")
-        for value in vars(module).values():
-            if row := situation_of(iter(getattr(value, "pytestmark", ()))):
-                lines.append(row.line)
-    return HEADER + "".join(lines)
-
-
-def page_with(text: str) -> str:
-    """The page of situations with this table."""
-    page = PAGE.read_text()
-    start, stop = page.index(BEGIN) + len(BEGIN), page.index(END)
-    return page[:start] + text + page[stop:]
