@@ -1,6 +1,7 @@
 """Code on pages: each kdcache line is one that the command takes, Python compiles and imports names that exist."""
 
 import re
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -45,6 +46,13 @@ def test_python_compiles_and_imports_what_there_is(path: Path) -> None:
     faults = [fault for block in blocks for fault in faults_of_python(block.text)]
     faults += [f"there is no {name}" for name in unknown_names(path.read_text())]
     assert not faults, "\n".join(faults)
+
+
+@pytest.mark.parametrize("path", PAGES, ids=name_of)
+def test_settings_files_are_toml(path: Path) -> None:
+    for block in blocks_of(path.read_text()):
+        if block.language == "toml":
+            tomllib.loads(block.text)
 
 
 PAGE = """# A page

@@ -1,6 +1,5 @@
 """The picture of a study: every arm against the baseline, a dot a seed, the mean and its interval."""
 
-import re
 import textwrap
 from pathlib import Path
 
@@ -9,7 +8,7 @@ import numpy as np
 from kdcache.base.figures import figure_class, save_picture
 from kdcache.measures.intervals import half_width
 from kdcache.pipelines.studies.claims import SHARES
-from kdcache.pipelines.studies.outcome import Outcome
+from kdcache.pipelines.studies.outcome import Outcome, by_numbers
 
 WIDTH, HEAD, ROW, DPI = 4.8, 1.6, 0.34, 200  # inches, dots an inch: letters are 10 pixels high at a width of 400
 LETTERS, LABEL = 62, 20  # of a line of the title, and of an arm's name
@@ -21,7 +20,7 @@ def draw(outcome: Outcome, path: Path) -> None:
     factor, unit = (100.0, "points") if measure in SHARES else (1.0, "")
     arms = {arm: np.array(measures[measure]) for arm, measures in outcome.arms.items() if measure in measures}
     base = arms.pop(outcome.baseline)
-    arms = {arm: arms[arm] for arm in sorted(arms, key=_by_numbers)}
+    arms = {arm: arms[arm] for arm in sorted(arms, key=by_numbers)}
     figure = figure_class()(facecolor="white", figsize=(WIDTH, HEAD + ROW * max(len(arms), 1)), layout="constrained")
     axes = figure.subplots()
     for place, values in enumerate(arms.values()):
@@ -43,9 +42,3 @@ def draw(outcome: Outcome, path: Path) -> None:
     text = f"{question}\n{data}\n{level}, n {len(base)}, mean and 95 % interval"
     figure.suptitle(text, fontsize=9, x=0.02, ha="left")
     save_picture(figure, path, dpi=DPI)
-
-
-def _by_numbers(arm: str) -> list[tuple[int, str]]:
-    """A key by which `kd 64` comes before `kd 256`: outcomes that were read from a file have lost the study's order."""
-    parts = re.split(r"(\d[\d,]*\d|\d)", arm)
-    return [(int(part.replace(",", "")), "") if number % 2 else (0, part) for number, part in enumerate(parts)]

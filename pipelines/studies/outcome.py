@@ -1,5 +1,6 @@
 """The outcome of a study, as a record: what the terminal, the page and the picture show."""
 
+import re
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -112,6 +113,13 @@ def load(folder: Path, name: str) -> Outcome | None:
     data = path.read_bytes()
     parse_json(data, str(path))
     try:
-        return Outcome.from_bytes(data, str(path))
+        outcome = Outcome.from_bytes(data, str(path))
     except ValueError as error:
         raise FormatError(f"{path} is no outcome of a study ({error}); remove it and run the study again") from error
+    return outcome.model_copy(update={"arms": {arm: outcome.arms[arm] for arm in sorted(outcome.arms, key=by_numbers)}})
+
+
+def by_numbers(arm: str) -> list[tuple[int, str]]:
+    """A key by which `kd 64` comes before `kd 256`: a file has arms in the order of their letters."""
+    parts = re.split(r"(\d[\d,]*\d|\d)", arm)
+    return [(int(part.replace(",", "")), "") if number % 2 else (0, part) for number, part in enumerate(parts)]

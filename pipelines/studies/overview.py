@@ -13,11 +13,11 @@ HEAD = """# Studies: do published claims hold here?
 
 A study asks the claims of one paper on knowledge distillation again, by one command:
 
-    kdcache study                      # the list of studies, with the minutes that each takes
-    kdcache study tang                 # run one: trains, compares, prints a verdict for each claim
-    kdcache study tang --jobs 2        # the same, with two processes that train
-    kdcache study tang --toy           # a short trial on digits: does it run at all
-    kdcache study tang --commands      # print the kdcache lines of every arm, and run none
+    kdcache study                    # the list of studies, with minutes
+    kdcache study tang               # run one: a verdict for each claim
+    kdcache study tang --jobs 2      # the same, by two processes that train
+    kdcache study tang --toy         # a short trial on digits
+    kdcache study tang --commands    # print the lines of every arm, run none
 
 A study has *arms*: ways to train a student, such as with and without a teacher. It trains its teachers, extracts their
 [stores](concepts.md), trains the students of every arm from these alone, and measures them on test rows. Each arm
@@ -34,7 +34,8 @@ interval of the number over seeds (Student's t):
 {verdicts}
 
 Shares are in points of a hundred. A claim that two arms are the same, or that one is not below another, has a *margin*,
-which was set before the run: "the same" is shown where the whole interval lies between -margin and +margin.
+which was set before the run. "The same" is shown where the whole interval lies between -margin and +margin, "not below"
+where it lies above -margin.
 
 Of {claims} claims, about {chance:.1f} would be decided wrongly by chance at this level. So each claim has a second
 verdict, *all in view*: by Holm's procedure (1979) over all claims of these pages. It is the same, or "not shown".
@@ -45,7 +46,8 @@ that a paper is wrong: each page lists what is not as in the paper, and why a cl
 ## Use your own data, teacher or student
 
     kdcache study tang --data folder:pictures --transform center --transform-set size=64
-    kdcache study tang --data folder:pictures --teacher torchvision:resnet50 --student torchvision:resnet18
+    kdcache study tang --data folder:pictures \\
+        --teacher torchvision:resnet50 --student torchvision:resnet18
 
 `--weights FILE` are those of your teacher; without them the study trains it. Some studies make a kind of network, or
 data, that no other can replace: they refuse yours by name, before any work.

@@ -52,7 +52,8 @@ def made(study: dict[str, Any]) -> str:
             f"{protocol['epochs']} epochs, batches of {protocol['batch_size']}; a teacher of",
             f"{study['parameters']['teacher']:,} parameters, students of {study['parameters']['student']:,}. "
             f"JPEG photographs: {protocol['photographs']}, cropped to {protocol['side']}. Medians of",
-            f"{protocol['trials']} trials. Device: {study['device']}. {versions}.",
+            f"{protocol['trials']} trials. Device: {study['device']}.",
+            f"Versions: {versions}.",
             "",
             f"    {study['command']} --out docs/figures",
         ]

@@ -157,7 +157,8 @@ def faults_of_python(text: str) -> list[str]:
     for node in ast.walk(tree):
         if isinstance(node, ast.ImportFrom) and _is_ours(node.module):
             module = str(node.module)
-            faults += [f"{module} has no {name.name}" for name in node.names if not _has(module, name.name)]
+            names = [name.name for name in node.names if name.name != "*"]
+            faults += [f"{module} has no {name}" for name in names if not _has(module, name)]
         elif isinstance(node, ast.Import):
             faults += [f"no module {name.name}" for name in node.names if _is_ours(name.name) and not _has(name.name)]
         elif isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name) and node.value.id == "kdcache":

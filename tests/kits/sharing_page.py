@@ -38,7 +38,7 @@ PAGES = tuple(DOCS / f"{name}.md" for name in NAMES)
 BLOCK = re.compile(r"```console\n(.*?)```", re.DOTALL)
 FILE = re.compile(r"```toml title=\"(\w+\.toml)\"\n(.*?)```", re.DOTALL)
 COMMAND = re.compile(r"(alice|bob|)\$ (.*)")
-WIDE = "108"  # columns of a terminal, for tables of many
+WIDE = "132"  # columns of a terminal, for tables of many
 PIN = re.compile(r"pin +: s3://team/digits.kd@([0-9a-f]{32})")
 PORTS = ("8080", "8081")
 PROGRESS = re.compile(r"^[a-z][^:\n]*: [0-9,]+ of [0-9,]+.*\n", re.MULTILINE)
@@ -71,7 +71,7 @@ class Session:
             self.started.append(subprocess.Popen(words, cwd=folder, stdout=quiet, stderr=quiet))
             _wait_for(int(words[-1]))
             return ""
-        if given.startswith(("train ", "extract ", "sweep ", "compare ")):
+        if given.startswith(("train ", "extract ")):
             out, err, code = forked(given, folder, env)
         else:
             done = subprocess.run(

@@ -13,6 +13,7 @@ def test_every_page_of_the_session_is_run() -> None:
         path for path in DOCS.rglob("*.md") if re.search(r"^(alice|bob)\$ ", path.read_text(), re.MULTILINE)
     }
     assert with_commands <= set(PAGES)
+    assert [page.name for page in PAGES if len(page.read_text().splitlines()) >= 150] == []
 
 
 def test_every_command_of_the_pages_does_what_it_shows(tmp_path: Path) -> None:
