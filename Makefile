@@ -62,8 +62,11 @@ docs: $(READY)
 bench: $(READY)
 	$(BIN)/uv pip install --quiet --python $(BIN)/python --constraint constraints.txt --editable '.[dev,bench]'
 	$(BIN)/python -m tests.benchmarks --out docs/performance.md $(BENCH)
+	$(BIN)/python -m tests.benchmarks.scale --rewrite
+	$(BIN)/python -m tests.benchmarks.pictures
+	$(BIN)/python -m tests.benchmarks.card --write README.md
 
-# Every study on its published seeds, two at a time, six of them on letters too, and the page; an hour and a half on two cores.
+# Every study on its published seeds, two at a time, six of them on letters too, and their pages; an hour and a half on two cores.
 STUDIES ?= $(shell $(BIN)/python -c 'from kdcache.pipelines.studies.catalogue import STUDIES; print(*STUDIES)')
 ON_GLYPHS ?= stanton cho yang wang_checkpoints tang mueller
 GLYPHS = --folder studies/glyphs --data kdcache.pipelines.studies.glyphs:glyphs
@@ -74,6 +77,7 @@ studies: $(READY)
 	cp studies/*.json studies/*.png docs/figures/studies/
 	cp studies/glyphs/*.json studies/glyphs/*.png docs/figures/studies/glyphs/
 	$(BIN)/kdcache study --page docs/studies.md --folder docs/figures/studies
+	$(BIN)/python -m tests.benchmarks.card --write README.md
 
 torture: $(READY)
 	$(BIN)/python -m tests.torture

@@ -9,6 +9,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from typing import IO, Any
 
+from rich.cells import cell_len
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
@@ -89,14 +90,42 @@ def _escaped(character: str) -> str:
 
 
 def print_table(columns: Sequence[str], rows: Sequence[Sequence[Any]], *, title: str = "") -> None:
-    """Print a table; numbers align right."""
+    """Print a table; numbers align right. Where the terminal is too narrow for its longest words, each row is a block
+    of lines `column : value`."""
+    texts = [[shown(value) for value in row] for row in rows]
+    widths = _column_widths([columns, *texts], _out.width - 3 * len(columns) - 1)
+    if widths is None:
+        if title:
+            print_line(title)
+        for row in rows:
+            print_record(dict(zip(columns, row, strict=True)), as_json=False)
+            print_line("")
+        return
     table = Table(title=escape(visible(title)) if title else None, title_justify="left")
     for index, column in enumerate(columns):
         is_number = rows and all(isinstance(row[index], int | float) for row in rows)
-        table.add_column(escape(column), justify="right" if is_number else "left", no_wrap=index == 0)
-    for row in rows:
-        table.add_row(*(escape(shown(value)) for value in row))
+        table.add_column(escape(column), justify="right" if is_number else "left", width=widths[index])
+    for row in texts:
+        table.add_row(*map(escape, row))
     _print(table)
+
+
+def _column_widths(lines: Sequence[Sequence[str]], room: int) -> list[int] | None:
+    """The widths of columns that take `room` cells at most; None where their longest words need more. Columns that lack
+    least get first what is left. Figures such as 96.1 ± 0.2 stay on one line."""
+    by_column = list(zip(*lines, strict=True))
+    widths = [max(cell_len(part) for text in texts for part in _unbroken(text)) for texts in by_column]
+    if sum(widths) > room:
+        return None
+    full = [max(map(cell_len, texts)) for texts in by_column]
+    for index in sorted(range(len(widths)), key=lambda column: full[column] - widths[column]):
+        widths[index] += min(full[index] - widths[index], room - sum(widths))
+    return widths
+
+
+def _unbroken(text: str) -> list[str]:
+    """The parts of a cell that stay on one line: its words, or all of it where it has no letters."""
+    return text.split() or [""] if any(map(str.isalpha, text)) else [text]
 
 
 def print_line(text: str) -> None:

@@ -1,6 +1,5 @@
 """`kdcache objectives` lists the losses that a student can be trained with."""
 
-import inspect
 from typing import Annotated, Any
 
 import typer
@@ -44,5 +43,6 @@ def command(
 def _described(name: str) -> list[dict[str, Any]]:
     """The records of several objectives, and of the user's own: their code is imported."""
     from kdcache.objectives.catalogue import describe, names_in, term_class
+    from kdcache.objectives.listing import text_of
 
-    return [{**describe(part), "text": inspect.getdoc(term_class(part)) or ""} for part in names_in(name)]
+    return [{**describe(part), "text": text_of(term_class(part))} for part in names_in(name)]

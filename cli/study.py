@@ -25,10 +25,10 @@ def command(flags: dict[str, Any], config: str | None, as_json: bool) -> None:
     from kdcache.pipelines.studies.stage import commands_of, list_studies, run_study
 
     if settings.page:
-        from kdcache.pipelines.studies.page import write_page
+        from kdcache.pipelines.studies.page import write_pages
 
-        write_page(Path(settings.folder), Path(settings.page))
-        print_record({"page": settings.page}, as_json=as_json)
+        pages = write_pages(Path(settings.folder), Path(settings.page))
+        print_record({"page": settings.page, "pages": len(pages)}, as_json=as_json)
         return
     if not settings.study:
         _print_list(list_studies(Path(settings.folder)), as_json)
@@ -66,7 +66,7 @@ def _print(outcome: "Outcome", picture: str) -> None:
     import numpy as np
 
     from kdcache.pipelines.studies.claims import SHARES
-    from kdcache.pipelines.studies.page import interval_text
+    from kdcache.pipelines.studies.published import interval_text
 
     names = list(dict.fromkeys(name for measures in outcome.arms.values() for name in measures))
     factor = {name: 100.0 if name in SHARES else 1.0 for name in names}

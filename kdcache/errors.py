@@ -32,7 +32,20 @@ WINDOW = 72  # signs of a long value that a message shows, from a little before 
 
 
 class KdcacheError(Exception):
-    """Base of every error that kdcache raises on purpose. `exit_code` is the command line's exit status."""
+    """Every error that kdcache raises on purpose is a KdcacheError.
+
+    Attributes:
+        exit_code: The exit status of the command line.
+        told_elsewhere: True where another process of this machine failed with it too, and says so.
+        details: The traceback of the exception behind it, as text, where one may want to see it.
+
+    Examples:
+        >>> try:
+        ...     Store.open("nowhere.kd")
+        ... except KdcacheError as error:
+        ...     print(type(error).__name__, error.exit_code)
+        StoreNotFoundError 2
+    """
 
     exit_code = 2
     told_elsewhere = False  # true where another process of this machine failed with it too, and says so
@@ -40,14 +53,15 @@ class KdcacheError(Exception):
 
 
 class InvalidInputError(KdcacheError):
-    """A setting, a spec or a file that cannot be used as given."""
+    """A setting, a spec or a file cannot be used as given."""
 
 
 class SampleError(InvalidInputError):
-    """One sample that cannot be read or drawn.
+    """A sample cannot be read or drawn.
 
-    `index`: of the sample in the data set. `part`: "data set" where it cannot be read, "transform" where it was read
-    and cannot be drawn.
+    Attributes:
+        index: The sample's index in the data set.
+        part: "data set" where it cannot be read, "transform" where it was read and cannot be drawn.
     """
 
     def __init__(self, message: str, index: int = -1, part: str = "data set") -> None:
@@ -60,14 +74,18 @@ class SampleError(InvalidInputError):
 
 
 class UserCodeError(InvalidInputError):
-    """An exception of the user's own code, with its file and line."""
+    """Your own code raised an exception; the message names its file and line."""
 
 
 class MismatchError(KdcacheError):
-    """Two identities that must be equal are not.
+    """Two identities that must be equal are not. The message has counts of rows first, shows sha256 sums by their first
+    digits, and of long texts the part that differs.
 
-    `differences` lists (field, first value, second value), each as text; `names` are the owners of the two values. The
-    message has counts of rows first, shows sha256 sums by their first digits, and of long texts what differs.
+    Args:
+        headline: The first line of the message.
+        differences: (field, first value, second value), each as text.
+        advice: The last line of the message.
+        names: The owners of the two values.
     """
 
     def __init__(
@@ -119,15 +137,15 @@ def _around_difference(left: str, right: str) -> tuple[str, str]:
 
 
 class StoreError(KdcacheError):
-    """An error of the store itself."""
+    """A store cannot be used; the classes below tell why."""
 
 
 class StoreNotFoundError(StoreError):
-    """There is no store at this place."""
+    """A place holds no store."""
 
 
 class FormatError(StoreError):
-    """The metadata is of a newer format, or is not what this format writes."""
+    """The metadata of a store are of a newer format, or not as this format writes them."""
 
 
 class MissingBlockError(StoreError):
@@ -143,11 +161,11 @@ class ClosedError(StoreError):
 
 
 class BadLogitsError(KdcacheError):
-    """A teacher's answer that cannot be stored: NaN, Inf, or class ids that do not fit."""
+    """A teacher's answer cannot be stored: NaN, Inf, or class ids that do not fit. The message names the samples."""
 
 
 class BadOutputsError(KdcacheError):
-    """An output of a teacher's layer that cannot be stored in f16: NaN, Inf, or too large a number."""
+    """An output of a teacher's layer cannot be stored in f16: NaN, Inf, or too large a number."""
 
 
 class ReplayError(KdcacheError):
@@ -155,16 +173,17 @@ class ReplayError(KdcacheError):
 
 
 class TeacherSuspectError(KdcacheError):
-    """A teacher whose top-1 accuracy on its own data set is near chance: most likely fed wrongly."""
+    """A teacher's top-1 accuracy on its own data set is near chance: most likely it is fed wrongly."""
 
 
 class CannotWriteError(KdcacheError):
-    """A file of a run or a sweep that cannot be written: the disk is full, or it may not be written. What was there is
-    whole, and the same command goes on."""
+    """A file of a run or a sweep cannot be written: the disk is full, or it may not be written. Earlier files are
+    whole, and the same command goes on.
+    """
 
 
 class ClusterError(KdcacheError):
-    """A scheduler or a worker that cannot be used: not reached, lost, of another version, or without the data."""
+    """A scheduler or a worker cannot be used: not reached, lost, of another version, or without the data."""
 
 
 class BlocksFailedError(KdcacheError):
@@ -180,6 +199,6 @@ class CheckFailedError(KdcacheError):
 
 
 class InterruptedRunError(KdcacheError):
-    """Stopped on request; what was committed stays, and the same command goes on from there."""
+    """A run was stopped on request; committed work stays, and the same command goes on from there."""
 
     exit_code = 75

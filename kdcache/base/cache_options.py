@@ -7,7 +7,17 @@ DEFAULT_GB = 20.0
 
 @dataclass(frozen=True)
 class CacheOptions:
-    """Folders of the cache of views and of that of decoded samples, empty for none, and the GB that each may take."""
+    """Cache options name the folders that keep drawn views and decoded samples, and the room that each may take.
+
+    Attributes:
+        views: The folder of drawn views; empty for none.
+        decoded: The folder of decoded samples; empty for none.
+        gigabytes: The room of each folder, in GB of 10^9 bytes.
+
+    Examples:
+        >>> CacheOptions(decoded="/tmp/decoded", gigabytes=5.0).are_named
+        True
+    """
 
     views: str = ""
     decoded: str = ""

@@ -25,10 +25,10 @@ def figure_class() -> Any:
     return Figure
 
 
-def save_picture(figure: Any, path: Path) -> None:
+def save_picture(figure: Any, path: Path, *, dpi: int = 120) -> None:
     """Write a figure to a file, whole or not at all. Raises InvalidInputError where it cannot be written."""
     picture = io.BytesIO()
-    figure.savefig(picture, format=path.suffix[1:], dpi=120)
+    figure.savefig(picture, format=path.suffix[1:], dpi=dpi)
     try:
         write_whole(path, picture.getvalue())
     except OSError as error:

@@ -13,11 +13,22 @@ from kdcache.errors import InvalidInputError
 
 @dataclass(frozen=True, order=True)
 class ViewSpan:
-    """Views `start` to `stop - 1`. Iterating gives their numbers. In a record it is the list [start, stop].
+    """A span of views holds the views `start` to `stop - 1`; iterating gives their numbers. In a record it is [start,
+    stop].
 
-    `is_count`: it was written as a number, 10 and not 0:10, of which extract adds what a store lacks; spans that differ
-    in that alone are equal. Raises InvalidInputError for a span without views. A span from outside (`parse`, records)
-    is bounded by 100,000 too, the most views that a store may have.
+    A span from outside (`parse`, records) ends at 100,000 at the latest, the most views that a store may have. Raises
+    InvalidInputError for a span without views.
+
+    Attributes:
+        start: The first view.
+        stop: The view after the last.
+        is_count: True where it was written as a number, 10 and not 0:10: extract then adds the views that a store
+            lacks. Spans that differ in that alone are equal.
+
+    Examples:
+        >>> span = ViewSpan(10, 20)
+        >>> str(span), len(span), 20 in span
+        ('10:20', 10, False)
     """
 
     start: int
@@ -30,7 +41,7 @@ class ViewSpan:
 
     @classmethod
     def of(cls, view: int) -> Self:
-        """One view."""
+        """The span of one view."""
         return cls(view, view + 1)
 
     @classmethod
@@ -38,6 +49,10 @@ class ViewSpan:
         """A span as people write it: 10 and "10" are views 0:10, "10:20" are ten from view 10 on.
 
         Raises InvalidInputError for any other value.
+
+        Examples:
+            >>> ViewSpan.parse("10:20") == ViewSpan(10, 20)
+            True
         """
         if isinstance(value, cls):
             return value
@@ -69,9 +84,11 @@ class ViewSpan:
         return f"{self.start}:{self.stop}"
 
     def overlaps(self, other: "ViewSpan") -> bool:
+        """True where the spans share a view."""
         return self.start < other.stop and other.start < self.stop
 
     def within(self, other: "ViewSpan") -> bool:
+        """True where every view lies in the other span."""
         return other.start <= self.start and self.stop <= other.stop
 
     @classmethod

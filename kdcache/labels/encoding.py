@@ -19,7 +19,8 @@ from kdcache.base.records import Record
 from kdcache.base.tap_names import NAME_MAX, TAP_NAME
 from kdcache.errors import MissingBlockError
 from kdcache.labels.reduction import SKETCH_TEMPERATURES, Array
-from kdcache.labels.soft_labels import SoftLabels, Tail, require_temperature
+from kdcache.labels.soft_labels import SoftLabels, Tail
+from kdcache.labels.temperatures import require_temperature
 
 UPWARD = "what was not kept cannot be had back without the teacher: run kdcache extract"
 FEATURES = "pooled penultimate features of the teacher"
@@ -77,9 +78,8 @@ class SegmentArray:
 
 
 class Tap(Record):
-    """A layer of the teacher whose output is kept: its name, and the shape of one row's output, 1 to 4 axes. A name
-    that ends in `@HxW` says that the output was pooled adaptively to H x W, and so what is computed from it is
-    approximate."""
+    """A kept layer of the teacher: its name, and the shape of one row's output, 1 to 4 axes. `@HxW` at the name's end
+    says that the output was pooled adaptively to H x W: what is computed from it is approximate."""
 
     name: str = Field(max_length=NAME_MAX)
     shape: Annotated[tuple[Annotated[int, Field(ge=1, le=2**32)], ...], FailFast()] = Field(min_length=1, max_length=4)

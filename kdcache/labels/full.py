@@ -22,8 +22,9 @@ from kdcache.labels.reduction import (
     logsumexp,
     reduce_topk,
 )
-from kdcache.labels.soft_labels import SoftLabels, Tail, column, require_only
+from kdcache.labels.soft_labels import SoftLabels, Tail
 from kdcache.labels.spread import Spread
+from kdcache.labels.temperatures import column, require_only
 from kdcache.labels.topk_labels import TopKLabels, read_topk
 
 LOWEST = -65504.0  # of f16
@@ -32,10 +33,16 @@ ROUNDING = 2.0**-10  # of f16, against the distance to the top
 
 @dataclass(frozen=True)
 class FullLabels(SoftLabels):
-    """Soft labels of B rows that hold all logits [B, C], by class id; -inf where masked.
+    """Full soft labels hold all logits [B, C] of B rows, by class id; -inf where masked. `SoftLabels` has the other
+    fields.
 
-    subclasses: how many of the C entries stand for each class of the hard labels. Above 1 an entry, and `top_class`, is
-    a subclass; `by_class` gives the classes, and hard labels can be asked for at T = 1 alone.
+    Attributes:
+        subclasses: The number of the C entries that stand for each class of the hard labels. Above 1 an entry, and
+            `top_class`, is a subclass; `by_class` gives the classes, and hard labels can be asked for at T = 1 alone.
+
+    Examples:
+        >>> soft.top_class, soft.dense(1.0)[0]
+        (tensor([0, 1]), tensor([0.7054, 0.2595, 0.0351]))
     """
 
     subclasses: int = 1

@@ -140,11 +140,15 @@ def finite_rows(logits_BC: Array, masked: tuple[int, ...] = ()) -> Array:
 
 
 def class_logits(logits_BC: Array, subclasses: int) -> Array:
-    """Logits [B, C / S] by class from logits [B, C] by subclass, numpy or torch, S = `subclasses`.
+    """The logits [B, C / S] of classes are made of logits [B, C] of subclasses, numpy or torch, S = `subclasses`.
 
     That of class c is the logsumexp of the entries c S to c S + S - 1, so that a class has the probability of its
     subclasses together: Müller, Kornblith & Hinton 2020 (arXiv 2002.03936). With S = 1 the logits themselves. Raises
     InvalidInputError for a number that does not fit.
+
+    Examples:
+        >>> class_logits(torch.tensor([[0.0, 0.0, 1.0, 2.0]]), 2)
+        tensor([[0.6931, 2.3133]])
     """
     if subclasses == 1:
         return logits_BC

@@ -10,16 +10,28 @@ from array_api_compat import array_namespace
 
 from kdcache.errors import InvalidInputError
 from kdcache.labels.reduction import Array, TopK
-from kdcache.labels.soft_labels import SoftLabels, Tail, require_only
+from kdcache.labels.soft_labels import SoftLabels, Tail
 from kdcache.labels.spread import Spread
+from kdcache.labels.temperatures import require_only
 
 
 @dataclass(frozen=True, kw_only=True)
 class SampledLabels(SoftLabels):
-    """Soft labels of B rows by R draws from p at the temperature T: the forward cross-entropy at T, and no more.
+    """Sampled soft labels hold R draws from p at the temperature T for each of B rows: they serve the forward
+    cross-entropy at that T, and no more. `logits` is [B, 0], since none is known, and `label` is log p(hard label) at
+    T.
 
-    draws [B, R]: ids, ascending, repeats kept. label [B] or [B, 2]: log p(hard label) at T. logits [B, 0]: none is
-    known. InvalidInputError names T for everything that draws cannot tell.
+    Raises InvalidInputError, naming T, for everything that draws cannot tell.
+
+    Attributes:
+        draws: [B, R] ids, ascending, repeats kept.
+        draw_temperature: The temperature T of the draws.
+
+    Examples:
+        >>> nothing, label = torch.zeros(1, 0), torch.tensor([-0.5])
+        >>> drawn = SampledLabels(nothing, label, 3, draws=torch.tensor([[0, 0, 2]]), draw_temperature=1.0)
+        >>> drawn.counts
+        tensor([[2, 0, 1]])
     """
 
     draws: Array
@@ -35,6 +47,7 @@ class SampledLabels(SoftLabels):
 
     @property
     def top_class(self) -> Array:
+        """Refused: draws tell no class apart."""
         raise self._unknown("the top class")
 
     def best(self, k: int) -> Array:

@@ -17,6 +17,7 @@ from array_api_compat import array_namespace, device, is_torch_namespace
 from kdcache.errors import InvalidInputError
 from kdcache.labels.reduction import Array, TopK, fill_at, logsumexp
 from kdcache.labels.spread import Spread
+from kdcache.labels.temperatures import column, require_temperature
 
 if TYPE_CHECKING:
     import torch
@@ -26,14 +27,20 @@ Tail = Literal["uniform", "class-mean", "ghost", "none"]
 
 @dataclass(frozen=True)
 class SoftLabels(ABC):
-    """Soft labels of B rows: a head of K classes whose logits are known, and a tail of all others.
-
-    classes [B, K]: ids, best first where there is a tail. logits [B, K]: less the top one, -inf where masked. label [B]
-    or [B, 2]: the hard label's logit less the top one (NaN: no label). num_classes: all classes. masked: the ids that
-    count as absent.
+    """Soft labels hold a teacher's answers to B rows: a head of K classes with known logits, and a tail of all others.
 
     A temperature is a number, or an array: without axes, or [B] with one for each row. With a tail it is 1 or more,
-    without one above 0; InvalidInputError says so for any other number.
+    without one above 0. Raises InvalidInputError for any other number.
+
+    Attributes:
+        logits: [B, K] less the top one, -inf where masked.
+        label: [B] or [B, 2] the hard label's logit less the top one; NaN without a label.
+        num_classes: The number C of all classes.
+        masked: Ids of the classes that count as absent.
+
+    Examples:
+        >>> soft.prefix(1).tail_mass(2.0)  # the probability of all classes but the best one
+        tensor([0.4535, 0.4935])
     """
 
     logits: Array
@@ -55,6 +62,7 @@ class SoftLabels(ABC):
 
     @property
     def k(self) -> int:
+        """The number K of classes in the head."""
         return int(self.logits.shape[-1])
 
     @property
@@ -117,7 +125,12 @@ class SoftLabels(ABC):
         return array_namespace(self.logits).logaddexp(logsumexp(self.logits / column(temperature)), tail)
 
     def log_probs(self, temperature: float | Array) -> Array:
-        """[B, K] log-probabilities of `classes`."""
+        """[B, K] log-probabilities of `classes`.
+
+        Examples:
+            >>> soft.log_probs(2.0)[0]
+            tensor([-0.6041, -1.1041, -2.1041])
+        """
         normalizer = self.log_normalizer(temperature)[..., None]
         return self.logits / column(temperature) - normalizer
 
@@ -130,14 +143,24 @@ class SoftLabels(ABC):
         return array_namespace(self.logits).exp(self.tail_log_prob(temperature))
 
     def label_log_prob(self, temperature: float | Array) -> Array:
-        """[B] or [B, 2] log-probability of the hard label; NaN where there is none."""
+        """[B] or [B, 2] log-probability of the hard label; NaN where there is none.
+
+        Examples:
+            >>> soft.label_log_prob(1.0)
+            tensor([-0.3490, -1.4076])
+        """
         normalizer = self.log_normalizer(temperature)
         if self.label.ndim > normalizer.ndim:
             return self.label / column(temperature) - normalizer[..., None]
         return self.label / temperature - normalizer
 
     def dense(self, temperature: float | Array, *, tail: Tail = "uniform") -> Array:
-        """[B, C] probabilities; see `log_dense`."""
+        """[B, C] probabilities; see `log_dense`.
+
+        Examples:
+            >>> soft.prefix(1).dense(2.0, tail="uniform")[0]
+            tensor([0.5465, 0.2267, 0.2267])
+        """
         return array_namespace(self.logits).exp(self.log_dense(temperature, tail=tail))
 
     def log_dense(self, temperature: float | Array, *, tail: Tail = "uniform") -> Array:
@@ -233,7 +256,12 @@ class SoftLabels(ABC):
         return self.classes, array_namespace(self.logits).exp(self.log_probs(1.0)), self.tail_mass(1.0)
 
     def take(self, rows: Array) -> Self:
-        """Rows of these: [R] numbers or a mask [B], along the first axis."""
+        """Rows of these: [R] numbers or a mask [B], along the first axis.
+
+        Examples:
+            >>> soft.take([1]).logits
+            tensor([[-2.,  0., -1.]])
+        """
         return self.map(lambda values: values[rows])
 
     def wide(self) -> Self:
@@ -268,31 +296,3 @@ class SoftLabels(ABC):
         arrays = {name: values for name, values in vars(self).items() if hasattr(values, "dtype")}
         moved = {name: new for name, values in arrays.items() if (new := tensor(values)) is not values}
         return replace(self, **moved) if moved else self
-
-
-def require_temperature(temperature: float | Array, *, complete: bool) -> None:
-    """A temperature is 1 or more, above 0 for complete soft labels. Raises InvalidInputError for any other number.
-
-    Below T = 1 the sketch would extrapolate, and no three numbers can carry the tail. An array is not looked at: that
-    would wait for the device at every step.
-    """
-    if not isinstance(temperature, int | float):
-        return
-    if not (temperature > 0 if complete else temperature >= 1):
-        limit = "above 0" if complete else "1 or more: a top-k store's tail is known between T = 1 and infinity"
-        advice = "" if complete else "; extract with --encoding full for lower temperatures"
-        raise InvalidInputError(f"temperature {temperature} was asked for; it must be {limit}{advice}")
-
-
-def require_only(temperature: float | Array, known: float, holder: str, advice: str) -> None:
-    """Raises InvalidInputError for any temperature but the one that a holder is known at. An array, such as a learned
-    temperature, is refused unseen."""
-    if isinstance(temperature, int | float) and temperature == known:
-        return
-    asked = f"temperature {temperature}" if isinstance(temperature, int | float) else "a temperature that changes"
-    raise InvalidInputError(f"{asked} was asked of {holder}, which is known at T = {known:g} alone; {advice}")
-
-
-def column(temperature: float | Array) -> float | Array:
-    """The temperature in a shape that broadcasts with [B, K]: [B] gets an axis."""
-    return temperature if isinstance(temperature, int | float) or temperature.ndim == 0 else temperature[..., None]

@@ -11,8 +11,9 @@ from array_api_compat import array_namespace
 
 from kdcache.errors import InvalidInputError
 from kdcache.labels.reduction import SKETCH_TEMPERATURES, Array, TopK, logsumexp
-from kdcache.labels.soft_labels import SoftLabels, Tail, column, require_only
+from kdcache.labels.soft_labels import SoftLabels, Tail
 from kdcache.labels.tail import tail_logit_mean, tail_logsumexp, tail_mean, tail_moments
+from kdcache.labels.temperatures import column, require_only
 
 MASS_HOLDER = "a tail of which the mass alone was kept"
 MASS_ADVICE = "use T = 1, or drop the tail by tail none"
@@ -25,12 +26,20 @@ def require_mass(temperature: float | Array) -> None:
 
 @dataclass(frozen=True, kw_only=True)
 class TopKLabels(SoftLabels):
-    """Soft labels of B rows by their k best classes; see `SoftLabels` for the other fields.
+    """Top-k soft labels hold the k best classes of B rows, and three numbers for all others; `SoftLabels` has the other
+    fields.
 
-    classes [B, K]: ids, best first. tail [B, 3]: logsumexp of the other logits at T = 1, 2, 4, less the top logit
-    (-inf: no tail); or [B, 1], its mass at T = 1 alone.
-    class_means [C] f32, where they were asked for: the mean logit of a class over the rows in which it
-    lies in the tail, less the mean of that row's tail.
+    Attributes:
+        classes: [B, K] ids, best first.
+        tail: [B, 3] logsumexp of the other logits at T = 1, 2, 4, less the top logit, -inf without a tail; or [B, 1],
+            the tail's mass at T = 1 alone.
+        class_means: [C] f32, where they were asked for: the mean logit of a class over the rows in which it lies in the
+            tail, less the mean of that row's tail.
+
+    Examples:
+        >>> rows = store.read(view=0, positions=[0, 1])  # arrays of numpy; `rows.to()` gives torch's
+        >>> rows.classes.shape, rows.tail_classes
+        ((2, 3), 7)
     """
 
     classes: Array
@@ -98,7 +107,12 @@ class TopKLabels(SoftLabels):
         return replace(self, class_means=means)
 
     def prefix(self, k: int) -> "TopKLabels":
-        """The same rows with k' <= k classes; the logits that leave the head join the tail's sketch exactly."""
+        """The same rows with k' <= k classes; the logits that leave the head join the tail's sketch exactly.
+
+        Examples:
+            >>> store.read(view=0, positions=[0, 1]).prefix(2).classes.shape
+            (2, 2)
+        """
         if not 1 <= k <= self.k:
             raise InvalidInputError(f"top-k {k} was asked of soft labels that hold {self.k}: choose 1 to {self.k}")
         if k == self.k:

@@ -38,7 +38,16 @@ PAIRS: tuple[Pair, ...] = (("x", "y"), ("x", "x"), ("y", "y"))
 
 
 class FeatureTally:
-    """Sums over rows of two networks' features, exact whatever the batches; at most 4,096 features on either side."""
+    """A tally of features holds sums over rows of two networks' features, exact for any batches; at most 4,096 features
+    on either side. Tallies add up.
+
+    Examples:
+        >>> from kdcache.measures.cka import FeatureTally
+        >>> tally = FeatureTally()
+        >>> tally.update(features[0], features[1])
+        >>> round(tally.result()["cka"].value, 3)
+        1.0
+    """
 
     def __init__(self) -> None:
         self.rows = 0
@@ -75,7 +84,8 @@ class FeatureTally:
 
     def result(self) -> dict[str, Value]:
         """`cka`, and from 4 rows `cka_debiased`; without either where features do not vary. Raises InvalidInputError
-        for fewer than 2 rows."""
+        for fewer than 2 rows.
+        """
         if self.rows < 2:
             raise InvalidInputError(f"CKA was asked of {self.rows} rows; it compares rows: give 2 or more")
         values = {"cka": _cosine(*(self._biased(*pair) for pair in PAIRS))}
@@ -100,8 +110,16 @@ class FeatureTally:
 
 
 class BatchTally:
-    """Sums over batches of HSIC_1 [B, B]: for features of any width. The estimate depends on the batches, which need 4
-    rows or more."""
+    """A tally of batches holds sums over batches of HSIC_1 [B, B], for features of any width. The estimate depends on
+    the batches, which need 4 rows or more.
+
+    Examples:
+        >>> from kdcache.measures.cka import BatchTally
+        >>> tally = BatchTally()
+        >>> tally.update(maps[1].reshape(12, 6), maps[1].reshape(12, 6))
+        >>> round(tally.result()["cka_minibatch"].value, 3)
+        1.0
+    """
 
     def __init__(self) -> None:
         self.rows = 0
@@ -110,7 +128,8 @@ class BatchTally:
     @torch.no_grad()
     def update(self, student: Tensor, teacher: Tensor) -> None:
         """Count features [B, ...] of either side; a batch without rows is nothing. Raises InvalidInputError for 1 to 3
-        rows, unequal rows or NaN."""
+        rows, unequal rows or NaN.
+        """
         sides = features_of(student, teacher)
         n = len(student)
         if not n:

@@ -20,7 +20,13 @@ FACTS = {
 
 
 class Cost(Record):
-    """Elements of all parameters, of those that take a gradient (`trainable`), and multiply-accumulates a row."""
+    """A cost counts a network's parameters and the multiply-accumulates of one row.
+
+    Attributes:
+        parameters: Elements of all parameters, shared ones once.
+        trainable: Elements of those that take a gradient.
+        macs: Multiply-accumulates a row.
+    """
 
     parameters: int
     trainable: int
@@ -28,8 +34,19 @@ class Cost(Record):
 
 
 def cost(network: nn.Module, example: Tensor) -> Cost:
-    """The cost of a row of `example` [B, ...], in eval mode; the modes come back as they were. Raises InvalidInputError
-    for an example without rows."""
+    """The cost of a row is counted in eval mode; the network's modes come back as they were.
+
+    Args:
+        network: The network.
+        example: [B, ...] an input of one row or more.
+
+    Raises InvalidInputError for an example without rows.
+
+    Examples:
+        >>> from kdcache.measures.cost import cost
+        >>> cost(torch.nn.Linear(64, 10), torch.zeros(1, 64))
+        Cost(parameters=650, trainable=650, macs=640)
+    """
     if not example.ndim or not len(example):
         raise InvalidInputError(
             f"the example has the shape {tuple(example.shape)}; cost takes [B, ...] of 1 row or more"

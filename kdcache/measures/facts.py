@@ -72,11 +72,22 @@ class Group:
 
 
 class Value(Record):
-    """A measured value.
+    """A value is the number that a measure has on some rows. It is infinite where the teacher masks a class to which
+    the student gives probability.
 
-    rows: how many it was measured on. exactness: see `Exactness`; `inexact_rows` of the rows are not exact. by_class:
-    values of each class, None for a class without rows; empty where the measure has none. The value is infinite where
-    the teacher masks a class to which the student gives probability.
+    Attributes:
+        value: The number.
+        unit: Its unit, such as "share" or "nats".
+        rows: The number of rows that it was measured on.
+        exactness: "exact"; "sketch", from a top-k store's knowledge of the tail; "bound", a lower bound; or "estimate".
+        inexact_rows: The number of the rows that are not exact.
+        by_class: Values of each class, None for a class without rows; empty where the measure has none.
+
+    Examples:
+        >>> tally = Tally(["accuracy"])
+        >>> tally.update(logits, soft, y)
+        >>> tally.result()["accuracy"].rows
+        2
     """
 
     value: float

@@ -42,8 +42,15 @@ Vector = list[Tensor]
 
 
 class Sharpness(Record):
-    """Curvature on `rows`. largest: the largest eigenvalue. residual: |Hv - largest v| / |largest|, which says how far
-    the iterations are from an eigenvector. trace, and trace_error: its standard error over the probes."""
+    """Sharpness holds the curvature of a network's loss on some rows.
+
+    Attributes:
+        largest: The largest eigenvalue of the Hessian H.
+        residual: |Hv - largest v| / |largest|: how far the iterations are from an eigenvector v.
+        trace: The trace of H.
+        trace_error: Its standard error over the probes.
+        rows: The number of rows.
+    """
 
     largest: float
     residual: float
@@ -60,11 +67,24 @@ def sharpness(
     probes: int = PROBES,
     seed: int = 0,
 ) -> Sharpness:
-    """Measure on batches (images [B, ...], hard labels [B]), which are gone through once a product.
+    """Sharpness is the curvature of a network's loss: the largest eigenvalue and the trace of the Hessian of the mean
+    cross-entropy.
 
-    The network's modes come back as they were, its weights and gradients are not touched. Random vectors follow from
-    `seed` alone, on the CPU. 512 rows are usual. Raises InvalidInputError without rows, without parameters that take a
-    gradient, and for labels that are missing (-1) or a loss that is not finite.
+    Args:
+        network: The network; its modes come back as they were, its weights and gradients are not touched.
+        batches: Images [B, ...] and hard labels [B], which are gone through once a product; 512 rows are usual.
+        iterations: The most power iterations.
+        probes: Random vectors for the trace.
+        seed: The seed of all random vectors, which are drawn on the CPU.
+
+    Raises InvalidInputError without rows, without parameters that take a gradient, and for labels that are missing (-1)
+    or a loss that is not finite.
+
+    Examples:
+        >>> from kdcache.measures.sharpness import sharpness
+        >>> curvature = sharpness(torch.nn.Linear(2, 3), [(features[0], y)], probes=2)
+        >>> curvature.rows, curvature.largest > 0
+        (2, True)
     """
     require_seed(seed)
     rows = sum(len(labels) for _, labels in batches)

@@ -26,11 +26,21 @@ from kdcache.measures.rows import Rows
 
 
 class Tally:
-    """Sums over rows, in f64, of the measures asked for: all those of rows by default.
+    """A tally holds sums over rows, in f64, of the measures that it is made for; the tallies of batches, blocks and
+    processes add up. It holds numpy arrays and can be pickled, so that processes can send theirs.
 
-    `names`: of `catalogue.ROW_MEASURES`. `k`: the classes whose overlap and order are compared; by default 5, or all
-    that soft labels hold where these are fewer, fixed by the first batch with a teacher. A tally holds numpy arrays
-    and can be pickled, so that processes can send theirs. Raises InvalidInputError for an unknown name, listing all.
+    Args:
+        names: Names of `catalogue.ROW_MEASURES`; all of them by default.
+        k: The number of classes whose overlap and order are compared; by default 5, or all that soft labels hold where
+            these are fewer, fixed by the first batch with a teacher.
+
+    Raises InvalidInputError for an unknown name, listing all.
+
+    Examples:
+        >>> tally = Tally(["accuracy", "agreement"])
+        >>> tally.update(logits, soft, y)
+        >>> tally.result()["agreement"].value
+        1.0
     """
 
     def __init__(self, names: Sequence[str] | None = None, *, k: int | None = None) -> None:
@@ -50,15 +60,16 @@ class Tally:
         *,
         baseline: Tensor | None = None,
     ) -> None:
-        """Count one batch.
+        """Count one batch. Measures that lack one of the arguments do not count it.
 
-        logits [B, C]: the student's, of any float dtype, on any device; f32 work, f64 for f64 logits. soft: the
-        teacher's soft labels of the same rows, numpy or torch. hard [B] integers: hard labels, -1 for none. baseline
-        [B] integers: the decisions of another run on the same rows. Measures that lack one of these do not count the
-        batch.
+        Args:
+            logits: [B, C] the student's, of any float dtype, on any device; f32 work, f64 for f64 logits.
+            soft: The teacher's soft labels of the same rows, numpy or torch.
+            hard: [B] integers, hard labels, -1 for none.
+            baseline: [B] integers, the decisions of another run on the same rows.
 
-        Raises InvalidInputError for logits that are not finite, shapes or classes that do not fit, a k above the
-        number of classes that the soft labels hold, and draws, which tell no class's probability.
+        Raises InvalidInputError for logits that are not finite, shapes or classes that do not fit, a k above the number
+        of classes that the soft labels hold, and draws, which tell no class's probability.
         """
         rows = Rows(logits, soft, hard, baseline, k=self.k)
         self._require_equal("classes", self.classes, rows.classes)

@@ -27,10 +27,25 @@ def gpt(
     dropout: float = 0.0,
     tied: bool = True,
 ) -> "GPT":
-    """A decoder of `depth` pre-norm blocks with learned positions, for texts of up to `sequence` tokens.
+    """A gpt is a decoder of pre-norm blocks with learned positions, for texts: it answers every token with logits for
+    the one that follows. Input token ids [B, S], i32 or i64, S <= sequence; output logits [B, S, num_classes] f32.
+    After Radford et al. 2019 (GPT-2).
 
-    Input token ids [B, S], i32 or i64, S <= sequence; output logits [B, S, num_classes] f32. tied: the head's weight is
-    the embedding's. After Radford et al. 2019 (GPT-2). Raises InvalidInputError where `heads` do not divide `width`.
+    Args:
+        num_classes: The number of words of the vocabulary.
+        width: Features of a token.
+        depth: The number of blocks.
+        heads: Heads of a block's attention.
+        sequence: The most tokens of a text.
+        dropout: The share of features that are dropped.
+        tied: The head's weight is the embedding's.
+
+    Raises InvalidInputError where `heads` do not divide `width`.
+
+    Examples:
+        >>> from kdcache.networks import gpt
+        >>> gpt(30, width=16, depth=1)(torch.zeros(2, 5, dtype=torch.int64)).shape
+        torch.Size([2, 5, 30])
     """
     if width % heads:
         raise InvalidInputError(f"gpt has width {width} and {heads} heads; give a width that {heads} divides")
@@ -38,10 +53,20 @@ def gpt(
 
 
 def gru(num_classes: int, width: int = 128, depth: int = 1, dropout: float = 0.0, tied: bool = True) -> "GRU":
-    """`depth` layers of gated recurrent units of `width`, for texts of any length; the units begin as torch's do.
+    """A gru is a network of gated recurrent units for texts of any length; the units begin as torch's do. Input token
+    ids [B, S], i32 or i64; output logits [B, S, num_classes] f32. Cho et al. 2014; the tie is Press & Wolf 2017's.
 
-    Input token ids [B, S], i32 or i64; output logits [B, S, num_classes] f32. tied: the head's weight is the
-    embedding's. Cho et al. 2014; the tie is Press & Wolf 2017's.
+    Args:
+        num_classes: The number of words of the vocabulary.
+        width: Features of a token, and units of a layer.
+        depth: The number of layers.
+        dropout: The share of features that are dropped.
+        tied: The head's weight is the embedding's.
+
+    Examples:
+        >>> from kdcache.networks import gru
+        >>> gru(30, width=16)(torch.zeros(2, 5, dtype=torch.int64)).shape
+        torch.Size([2, 5, 30])
     """
     return GRU(num_classes, width, depth, dropout, tied)
 

@@ -108,11 +108,29 @@ def simkd(
     norm: Norm = "batch",
     student_set: dict[str, Any] | None = None,
 ) -> SimKDStudent:
-    """SimKD's student by its recipe: what `kdcache train --objective simkd` writes beside the weights, without a store.
+    """A simkd is SimKD's student by its recipe, which `kdcache train --objective simkd` writes beside the weights: a
+    body, a projector to the teacher's last map, and the teacher's own classifier. Its weights, the classifier among
+    them, come from the run's weights file. Input [B, ch, H, W] as the body takes it; output logits [B, classes]. Chen
+    et al. 2022.
 
-    student, student_set: the body and its arguments, as `--student` and `--student-set` name them. The others are those
-    of `SimKDStudent`. Its weights, the teacher's classifier among them, come from the run's weights file. Input [B, ch,
-    H, W] as the body takes it; output logits [B, classes].
+    Args:
+        student: The body, as `--student` names it.
+        tap: The layer of the body that the projector reads.
+        classes: The number of classes.
+        channels: Channels of the teacher's last map.
+        width: Channels of the tap.
+        factor: By which the projector's middle is narrower than `channels`.
+        last: "relu", or "linear" for teachers whose maps have negative values.
+        norm: "batch", or "group": then rows do not meet.
+        student_set: Arguments of the body, as `--student-set` names them.
+
+    Raises InvalidInputError for a factor that leaves no channel.
+
+    Examples:
+        >>> from kdcache.networks import simkd
+        >>> student = simkd("kdcache.networks:convnet", "13", classes=10, channels=16, width=32)
+        >>> student(torch.zeros(2, 1, 8, 8)).shape
+        torch.Size([2, 10])
     """
     network = build_network(student, student_set or {}, classes, "student")
     sizes = {"classes": classes, "channels": channels, "width": width, "factor": factor}

@@ -15,12 +15,17 @@ from kdcache.objectives.targets import Targets, kl_rows
 
 @dataclass(frozen=True)
 class AdaptiveKL(ByRows):
-    """T^2 (g_h KL(p || q) + g_t KL(q || p)) / (g_h + g_t): g_h, g_t the sums of |p_c - q_c| over the teacher's head
-    (its best classes, the fewest that hold a mass of mu) and over the rest, constants for the gradient. Logits [B, C].
+    """The objective is `T^2 (g_h KL(p || q) + g_t KL(q || p)) / (g_h + g_t)`: g_h, g_t the sums of |p_c - q_c| over the
+    teacher's head (its best classes, the fewest that hold a mass of mu) and over the rest, constants for the gradient.
+    Logits [B, C].
 
     Wu et al. 2024; their code leaves the class that crosses mu to the rest, unless it is the best one. Exact on full;
     on top-k the head is exact, the tail by sketch: of equal tail classes the lower ids come first where the head
     reaches beyond the top k.
+
+    Examples:
+        >>> round(make_objective("adaptive-kl")(logits, batch).item(), 3)
+        0.075
     """
 
     facts: ClassVar[Facts] = Facts(topk=SKETCHED, tails=BY_LOGIT, w_ce=0.0, w_kd=1.0, zeros=False)

@@ -23,9 +23,9 @@ Array = npt.NDArray[np.float64]
 
 
 class Aligned(nn.Module):
-    """mean (F_s[c] - F_t[m(c)])^2 over rows, places and matched channels c (`map` "assignment"); or mean (r(F_s) -
-    F_t)^2, r a learned 1 x 1 convolution that begins as that matching (`map` "learned"). `map` "given" takes channels
-    as they come, m(c) = c, for comparison. Several layers add up.
+    """The objective is `mean (F_s[c] - F_t[m(c)])^2` over rows, places and matched channels c (`map` "assignment"); or
+    mean (r(F_s) - F_t)^2, r a learned 1 x 1 convolution that begins as that matching (`map` "learned"). `map` "given"
+    takes channels as they come, m(c) = c, for comparison. Several layers add up.
 
     After Han et al. 2021, of which no text or code was at hand: the teacher's channels are put in the student's order
     before the training. m is the assignment of greatest total correlation (scipy's linear_sum_assignment) between the
@@ -37,6 +37,12 @@ class Aligned(nn.Module):
     Maps [B, C, H, W] of two sizes are pooled to the smaller one; tokens and vectors do as well. Exact on maps as they
     are; on a pooled tap the pooled maps are compared. Of soft labels at most the top class is asked. Several stores:
     the weighted mean over them, each with its own m or r.
+
+    Examples:
+        >>> objective = make_objective("aligned", sizes=sizes)
+        >>> objective.term.fit([(outputs, batch)])  # matches the channels, once, before the first step
+        >>> objective(outputs, batch).ndim
+        0
     """
 
     facts: ClassVar[Facts] = Facts(

@@ -18,8 +18,8 @@ Power = Annotated[float, Field(ge=1, allow_inf_nan=False)]
 
 
 class AT(nn.Module):
-    """mean (Q_s / |Q_s| - Q_t / |Q_t|)^2 over rows and places, Q = sum over channels of |F|^p, its places as one vector
-    of Euclidean length |Q|; several layers add up. Nothing is learned.
+    """The objective is `mean (Q_s / |Q_s| - Q_t / |Q_t|)^2` over rows and places, Q = sum over channels of |F|^p, its
+    places as one vector of Euclidean length |Q|; several layers add up. Nothing is learned.
 
     Zagoruyko & Komodakis 2017, section 3.1, equation 2 with the difference squared, as in their code. p 2. w_kd 500 is
     their beta / 2, beta 1e3 over rows and places; their code and RepDistiller take 1e3. That is for wide networks and
@@ -29,6 +29,10 @@ class AT(nn.Module):
     Maps [B, C, H, W] of two sizes are pooled to the smaller one before Q; tokens [B, T, D] have a place each; vectors
     have none and are refused. Exact on maps as they are; on a pooled tap the pooled maps are compared. The logits are
     not asked.
+
+    Examples:
+        >>> round(make_objective("at", {"w_kd": 1.0}, sizes=sizes)(outputs, batch).item(), 3)
+        0.683
     """
 
     facts: ClassVar[Facts] = Facts(

@@ -37,23 +37,37 @@ class Negatives:
 
 @dataclass(frozen=True, repr=False)
 class Batch:
-    """A batch holds images, hard labels and soft labels of B rows, on the device.
+    """A batch holds images, hard labels and soft labels of B rows, on one device.
 
-    images: [B, ch, H, W] f32, normalised and mixed. y: [B] i64, hard labels, -1 for none. y2: [B] i64, under mixing the
-    partner's hard labels, else None. lam: [B] f32, under mixing the weight of y, else None. positions: [B] i64. view:
-    the view of all rows. epoch, step: both count from 0. teachers: the soft labels of each store. features: [B, D],
-    pooled teacher features of each store, or empty. steps: the number of batches in this epoch. epochs: the number of
-    epochs in the whole training. shares: the number of rows of each process, where several share the batch; B may be 0.
-    taps: [B, ...] f16 of each layer that was asked for, by name, of each store, or empty. negatives: rows of the stores
-    for objectives that contrast, or None. weight: [B] f32, by which rows count in a mean over rows, 0 for a row that
-    does not; None: all count alike.
-
-    Of texts a batch holds B of S tokens: images are their ids [B, S] i64, y, positions and the soft labels have [B, S]
-    in place of B, and mask [B, S] is true where a token counts; None: all rows do. Objectives take any leading axes in
-    place of B, where lam stays [B].
+    Of texts a batch holds B of S tokens: images are their ids [B, S] i64, and y, positions and the soft labels have [B,
+    S] in place of B. Objectives take any leading axes in place of B, where lam stays [B].
 
     For frameworks a batch is a mapping too: `images` (of texts `input_ids` and `mask`), `labels` (y) and, with stores,
     `soft_labels`: those of the one store, or the tuple of several.
+
+    Attributes:
+        images: [B, ch, H, W] f32, normalised and mixed.
+        y: [B] i64 hard labels, -1 for none.
+        y2: [B] i64 under mixing the partner's hard labels, else None.
+        lam: [B] f32 under mixing the weight of y, else None.
+        positions: [B] i64, on the CPU.
+        view: The view of all rows.
+        epoch: The number of the epoch, from 0.
+        step: The number of the batch in its epoch, from 0.
+        teachers: The soft labels of each store.
+        features: [B, D] pooled teacher features of each store, or empty.
+        steps: The number of batches in this epoch.
+        epochs: The number of epochs in the whole training.
+        shares: The number of rows of each process, where several share the batch; B may be 0.
+        taps: [B, ...] f16 of each layer that was asked for, by name, of each store, or empty.
+        negatives: Rows of the stores for objectives that contrast, or None.
+        weight: [B] f32 by which rows count in a mean over rows, 0 for a row that does not; None: all count alike.
+        mask: [B, S] of texts, true where a token counts; None: all rows do.
+
+    Examples:
+        >>> loader = Loader(data, [store], batch_size=64, epochs=1)
+        >>> next(iter(loader))
+        Batch(60 rows, images 1x8x8 float32 cpu, view 0, epoch 0, step 0 of 5, 1 teacher)
     """
 
     images: Tensor
@@ -112,7 +126,12 @@ class Batch:
         return items
 
     def to(self, device: str) -> "Batch":
-        """The batch with its tensors on a device; `positions` stay where they are, on the CPU."""
+        """The batch with its tensors on a device; `positions` stay where they are, on the CPU.
+
+        Examples:
+            >>> batch.to("cpu").images.device
+            device(type='cpu')
+        """
         return replace(
             self,
             images=to_device(self.images, device),
@@ -129,7 +148,12 @@ class Batch:
 
     def tap(self, number: int, name: str) -> Tensor:
         """The tap [B, ...] of a store by its number and the tap's name; `features` is one. Raises InvalidInputError for
-        one that the batch has not."""
+        one that the batch has not.
+
+        Examples:
+            >>> batch.tap(0, "layer4").shape
+            torch.Size([2, 4, 3, 3])
+        """
         taps = {FEATURES: self.features[number]} if number < len(self.features) else {}
         taps |= self.taps[number] if number < len(self.taps) else {}
         if name not in taps:

@@ -195,12 +195,27 @@ def make_objective(
     trust: Sequence[float] = (),
     subclasses: int = 1,
 ) -> Objective | Joint:
-    """The objective of a name, or the sum of several, `kd+hint`.
+    """An objective is made of a name and settings; `kd+hint` is the sum of two.
 
-    settings: those of the term (alpha, temperature, ...), w_ce and w_kd; of a sum see `settings_of_parts`. head [C, D]:
-    the teacher's classifier, where the term needs it. sizes: of what student and stores give, where the term sees taps.
-    The others are those of `Objective`. Raises InvalidInputError for an unknown name or key, listing the known ones,
-    and for a value that does not fit.
+    Args:
+        name: A name that `kdcache objectives` lists, or `package.module:callable` or `file.py:callable` of your own.
+        settings: Those of the term (alpha, temperature, ...), w_ce and w_kd; of a sum also with the term's name before
+            a point, `hint.w_kd`.
+        head: [C, D] the weight of the teacher's classifier, where the term needs it.
+        sizes: Shapes that student and stores give, where the term sees taps.
+        tail: See `Objective`, as for all that follow.
+        combine: The way in which several stores become one teacher.
+        weights: A weight of each store.
+        over_epochs: Ramps by the name of a number.
+        trust: Shares by class at which the teacher is trusted.
+        subclasses: Logits that stand for each class.
+
+    Raises InvalidInputError for an unknown name or key, listing the known ones, and for a value that does not fit.
+
+    Examples:
+        >>> objective = make_objective("dkd", {"beta": 2.0, "w_ce": 1.0})
+        >>> round(objective(logits, batch).item(), 3)
+        0.648
     """
     names, ramps = names_in(name), dict(over_epochs or {})
     all_settings = settings_of_parts(name, settings or {})

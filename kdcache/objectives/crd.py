@@ -22,9 +22,9 @@ Count = Annotated[int, Field(ge=1)]
 
 
 class CRD(nn.Module):
-    """-log h(s, t) - sum over negatives j of log(1 - h(s, t_j)), mean over rows: h = e^(ab / tau) / (e^(ab / tau) + N
-    Z), a and b the learned linear embeddings [B, dim] of student's and teacher's features, of length 1; N counts the
-    negatives of a row.
+    """The objective is `-log h(s, t) - sum over negatives j of log(1 - h(s, t_j))`, mean over rows: h = e^(ab / tau) /
+    (e^(ab / tau) + N Z), a and b the learned linear embeddings [B, dim] of student's and teacher's features, of length
+    1; N counts the negatives of a row.
 
     Tian et al. 2020, equations 17 to 19; Ojha et al. 2023 use it so. Negatives are rows of the whole view, drawn from
     the store with each batch: every row is the bank. Those of the row's own class do not count, nor does the row
@@ -43,6 +43,13 @@ class CRD(nn.Module):
 
     The student's tap may be a map, whose mean over places is taken. Exact: the features are stored. The logits are not
     asked. Several stores: the weighted mean over them, each with embeddings of its own.
+
+    Examples:
+        >>> from kdcache.objectives.batch import Negatives
+        >>> negatives = Negatives(positions=torch.tensor([5, 9]), y=torch.tensor([1, 1]), features=(features[1],))
+        >>> objective = make_objective("crd", {"constant": "paper"}, sizes=replace(sizes, rows=300))
+        >>> objective(outputs, replace(batch, negatives=negatives)).ndim
+        0
     """
 
     facts: ClassVar[Facts] = Facts(

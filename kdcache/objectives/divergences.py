@@ -21,7 +21,13 @@ from kdcache.objectives.targets import Targets
 
 @dataclass(frozen=True)
 class ReverseKL(ByRows):
-    """KL(q || p): the student leaves classes that the teacher finds unlikely. Gu et al. 2024 (MiniLLM)."""
+    """The objective is `KL(q || p)`: the student leaves classes that the teacher finds unlikely. Gu et al. 2024
+    (MiniLLM).
+
+    Examples:
+        >>> round(make_objective("reverse-kl")(logits, batch).item(), 3)
+        0.077
+    """
 
     facts: ClassVar[Facts] = Facts(topk=BOUNDED, tails=FULL_SUPPORT, w_ce=0.0, w_kd=1.0, zeros=False)
     temperature: Positive = 1.0
@@ -36,7 +42,12 @@ class ReverseKL(ByRows):
 
 @dataclass(frozen=True)
 class SymmetricKL(ByRows):
-    """(KL(p || q) + KL(q || p)) / 2. Jeffreys 1946; half of his divergence, to be weighed as KD is."""
+    """The objective is `(KL(p || q) + KL(q || p)) / 2`. Jeffreys 1946; half of his divergence, to be weighed as KD is.
+
+    Examples:
+        >>> round(make_objective("symmetric-kl")(logits, batch).item(), 3)
+        0.074
+    """
 
     facts: ClassVar[Facts] = Facts(topk=BOUNDED, tails=FULL_SUPPORT, w_ce=0.0, w_kd=1.0, zeros=False)
     temperature: Positive = 1.0
@@ -52,9 +63,14 @@ class SymmetricKL(ByRows):
 
 @dataclass(frozen=True)
 class JSD(ByRows):
-    """beta KL(p || m) + (1 - beta) KL(q || m), m = beta p + (1 - beta) q; beta 1/2 is Jensen-Shannon.
+    """The objective is `beta KL(p || m) + (1 - beta) KL(q || m)`, m = beta p + (1 - beta) q; beta 1/2 is
+    Jensen-Shannon.
 
     Agarwal et al. 2024 (GKD): the generalised Jensen-Shannon divergence.
+
+    Examples:
+        >>> round(make_objective("jsd", {"beta": 0.5})(logits, batch).item(), 3)
+        0.018
     """
 
     facts: ClassVar[Facts] = Facts(topk=BOUNDED, w_ce=0.0, w_kd=1.0)
@@ -73,7 +89,12 @@ class JSD(ByRows):
 
 @dataclass(frozen=True)
 class SkewKL(ByRows):
-    """KL(p || skew p + (1 - skew) q). Ko et al. 2024 (DistiLLM), section 3.1, skew 0.1."""
+    """The objective is `KL(p || skew p + (1 - skew) q)`. Ko et al. 2024 (DistiLLM), section 3.1, skew 0.1.
+
+    Examples:
+        >>> round(make_objective("skew-kl")(logits, batch).item(), 3)
+        0.058
+    """
 
     facts: ClassVar[Facts] = Facts(topk=BOUNDED, w_ce=0.0, w_kd=1.0)
     skew: OpenShare = 0.1
@@ -91,7 +112,13 @@ class SkewKL(ByRows):
 
 @dataclass(frozen=True)
 class SkewReverseKL(ByRows):
-    """KL(q || (1 - skew) p + skew q). Ko et al. 2024 (DistiLLM), section 3.1, skew 0.1: finite where p is 0."""
+    """The objective is `KL(q || (1 - skew) p + skew q)`. Ko et al. 2024 (DistiLLM), section 3.1, skew 0.1: finite where
+    p is 0.
+
+    Examples:
+        >>> round(make_objective("skew-reverse-kl")(logits, batch).item(), 3)
+        0.061
+    """
 
     facts: ClassVar[Facts] = Facts(topk=BOUNDED, w_ce=0.0, w_kd=1.0)
     skew: OpenShare = 0.1
@@ -109,7 +136,12 @@ class SkewReverseKL(ByRows):
 
 @dataclass(frozen=True)
 class TVD(ByRows):
-    """sum_c |p_c - q_c| / 2: total variation distance. Wen et al. 2023 (f-DISTILL)."""
+    """The objective is `sum_c |p_c - q_c| / 2`: total variation distance. Wen et al. 2023 (f-DISTILL).
+
+    Examples:
+        >>> round(make_objective("tvd")(logits, batch).item(), 3)
+        0.149
+    """
 
     facts: ClassVar[Facts] = Facts(topk=BOUNDED, w_ce=0.0, w_kd=1.0)
     temperature: Positive = 1.0
@@ -124,8 +156,13 @@ class TVD(ByRows):
 
 @dataclass(frozen=True)
 class Brier(ByRows):
-    """sum_c (p_c - q_c)^2: the Brier score (Brier 1950) against soft labels. No f-divergence: a ghost tail bounds
-    nothing and is refused."""
+    """The objective is `sum_c (p_c - q_c)^2`: the Brier score (Brier 1950) against soft labels. No f-divergence: a
+    ghost tail bounds nothing and is refused.
+
+    Examples:
+        >>> round(make_objective("brier")(logits, batch).item(), 3)
+        0.05
+    """
 
     facts: ClassVar[Facts] = Facts(topk=SKETCHED, tails=BY_CLASS, w_ce=0.0, w_kd=1.0)
     temperature: Positive = 1.0

@@ -15,11 +15,15 @@ from kdcache.objectives.targets import Targets
 
 @dataclass(frozen=True)
 class DoubleDistillation(ByRows):
-    """sum_y p_y log(1 + sum_{c != y} (1 - p_c) exp(s_c - s_y)): the softmax cross-entropy, in which each class counts
-    as positive by p and as negative by 1 - p; logits [B, C], p at T = 1.
+    """The objective is `sum_y p_y log(1 + sum_{c != y} (1 - p_c) exp(s_c - s_y))`: the softmax cross-entropy, in which
+    each class counts as positive by p and as negative by 1 - p; logits [B, C], p at T = 1.
 
     After Menon et al. 2020, section 5 (multiclass retrieval): their idea, in the softmax form; equal to cross-entropy
     for a one-hot teacher. Exact on full; on top-k the head is exact, the tail by sketch.
+
+    Examples:
+        >>> round(make_objective("double-distillation")(logits, batch).item(), 3)
+        0.618
     """
 
     facts: ClassVar[Facts] = Facts(topk=SKETCHED, tails=BY_CLASS, w_ce=0.0, w_kd=1.0, asks_at=())

@@ -15,10 +15,15 @@ from kdcache.objectives.targets import Targets
 
 @dataclass(frozen=True)
 class HardTeacher(ByRows):
-    """CE(argmax_c p_c, q): cross-entropy of the student's logits [B, C] with the class that the teacher finds best.
+    """The objective is `CE(argmax_c p_c, q)`: cross-entropy of the student's logits [B, C] with the class that the
+    teacher finds best.
 
     Touvron et al. 2021 (DeiT), equation 3, which weighs it and the hard labels by 1/2. Exact on full and on top-k,
     whose tail plays no part. Mixed pictures: the teacher's best class of the mixed one.
+
+    Examples:
+        >>> round(make_objective("hard-teacher")(logits, batch).item(), 3)
+        0.635
     """
 
     facts: ClassVar[Facts] = Facts(topk="exact", tails=ALL_TAILS, w_ce=0.5, w_kd=0.5, asks_at=(), ranks=True)

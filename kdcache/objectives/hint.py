@@ -15,14 +15,18 @@ from kdcache.objectives.targets import Targets
 
 
 class Hint(nn.Module):
-    """mean (r(F_s) - F_t)^2 over rows, channels and places, r a learned 1 x 1 convolution from the student's channels
-    to the teacher's; several layers add up.
+    """The objective is `mean (r(F_s) - F_t)^2` over rows, channels and places, r a learned 1 x 1 convolution from the
+    student's channels to the teacher's; several layers add up.
 
     Romero et al. 2015, equation 3; with the mean in place of half the sum, r of one place, and both terms trained at
     once, where the paper trains the hint first. Weights 1 and 1 are ours. Maps [B, C, H, W] of two sizes are pooled to
     the smaller one; tokens [B, T, D] and vectors [B, D] do as well. Exact on maps as they are; on a pooled tap the
     pooled maps are compared. The logits are not asked. Several stores: the weighted mean over them, each with its own
     r.
+
+    Examples:
+        >>> make_objective("hint", sizes=sizes)(outputs, batch).ndim  # a number
+        0
     """
 
     facts: ClassVar[Facts] = Facts(

@@ -25,7 +25,12 @@ def records_of_classes() -> list[dict[str, Any]]:
     """The same records from the classes themselves, which imports torch."""
     from kdcache.objectives.catalogue import TERMS, describe, term_class
 
-    return [{**describe(name), "text": inspect.getdoc(term_class(name)) or ""} for name in TERMS]
+    return [{**describe(name), "text": text_of(term_class(name))} for name in TERMS]
+
+
+def text_of(term: object) -> str:
+    """The docstring of a term's class or factory, without the examples at its end."""
+    return (inspect.getdoc(term) or "").partition("\n\nExamples:")[0]
 
 
 def written(records: list[dict[str, Any]]) -> str:

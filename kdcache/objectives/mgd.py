@@ -20,9 +20,9 @@ ODD = (-7046029254386353131, -4658895280553007687, -7723592293110705685)  # mult
 
 
 class MGD(nn.Module):
-    """mean (G(M a(F_s)) - F_t)^2 over rows, channels and places: a a learned 1 x 1 convolution to the teacher's
-    channels, M a mask of places, each 0 with probability `ratio`, G a learned 3 x 3 convolution, ReLU and another;
-    several layers add up.
+    """The objective is `mean (G(M a(F_s)) - F_t)^2` over rows, channels and places: a a learned 1 x 1 convolution to
+    the teacher's channels, M a mask of places, each 0 with probability `ratio`, G a learned 3 x 3 convolution, ReLU and
+    another; several layers add up.
 
     Yang et al. 2022, equations 1 to 4, ratio .5. The paper sums over channels and places, times 7e-5 for
     classification; w_kd 1.75 is as much on the last map of its ResNet, 512 x 7 x 7. Masks are drawn anew in each step
@@ -32,6 +32,10 @@ class MGD(nn.Module):
     Maps [B, C, H, W] of two sizes are pooled to the smaller one. Tokens, vectors and maps of one place are refused: the
     convolutions need neighbours. Exact on maps as they are; on a pooled tap the pooled maps are compared. The logits
     are not asked. Several stores: the weighted mean over them, each with its own a and G.
+
+    Examples:
+        >>> make_objective("mgd", sizes=sizes)(outputs, batch).ndim  # a number
+        0
     """
 
     facts: ClassVar[Facts] = Facts(

@@ -35,18 +35,33 @@ class Term(Protocol):
 
 
 class Objective(nn.Module):
-    """An objective is w_ce CE(y, q) + w_kd term(outputs, targets, batch).
+    """An objective is `w_ce CE(y, q) + w_kd term(outputs, targets, batch)`.
 
     It is a module, because some terms learn (CTKD) or remember (TAID): save its state, and train its parameters with
     the student's.
 
-    w_ce, w_kd: by default the term's published weights. tail: the shape of the tail. combine, weights: how the stores
-    of an ensemble become one teacher, see `Targets`; "losses" is the weighted mean of the term over the teachers.
-    over_epochs: ramps by name, for w_ce, w_kd and the numbers of the term, such as temperature. trust: [C], the shares
-    by class at which the teacher is trusted; in place of w_ce and w_kd a row of class y then weighs 1 - trust[y] in the
-    cross-entropy and trust[y] in the term, and a row without a label learns from the teacher alone. subclasses: how
-    many logits, of student and teachers, stand for each class; the cross-entropy is that of the classes.
-    label_smoothing: the share of each hard label that is spread over all classes.
+    Args:
+        term: One idea of a loss, such as `KD()`, or a callable of your own: see `Term`.
+        w_ce: The weight of the hard labels; by default the term's published one, as for w_kd.
+        w_kd: The weight of the term.
+        tail: The shape of a top-k store's tail: "uniform", "class-mean", "ghost" or "none".
+        combine: The way in which several stores become one teacher, see `Targets`; "losses" is the weighted mean of the
+            term over the teachers.
+        weights: A weight of each store; equal by default.
+        over_epochs: Ramps by name, for w_ce, w_kd and the numbers of the term, such as temperature.
+        trust: [C] the shares by class at which the teacher is trusted. In place of w_ce and w_kd a row of class y then
+            weighs 1 - trust[y] in the cross-entropy and trust[y] in the term; a row without a label learns from the
+            teacher alone.
+        subclasses: The number of logits, of student and teachers, that stand for each class; the cross-entropy is that
+            of the classes.
+        label_smoothing: The share of each hard label that is spread over all classes.
+
+    Raises InvalidInputError for weights that are negative or not finite, and for options that the term cannot take.
+
+    Examples:
+        >>> objective = Objective(KD(temperature=4.0), w_ce=0.1, w_kd=0.9)
+        >>> round(objective(logits, batch).item(), 3)
+        0.157
     """
 
     trust: Tensor | None
@@ -77,9 +92,20 @@ class Objective(nn.Module):
         self._check()
 
     def forward(self, outputs: Outputs | Tensor, batch: Batch, *, with_term: bool = True) -> Tensor:
-        """Scalar loss in nats, mean over the rows; the student's outputs, or its logits [B, C] alone, f32 or f64.
-        with_term: false for a step in which the hard labels alone count. Raises InvalidInputError where the term sees
-        teachers of other subclasses than the objective's."""
+        """The loss is a scalar in nats, the mean over the rows.
+
+        Args:
+            outputs: The student's outputs, or its logits [B, C] alone, f32 or f64.
+            batch: The rows, with hard and soft labels.
+            with_term: False for a step in which the hard labels alone count.
+
+        Raises InvalidInputError where the term sees teachers of other subclasses than the objective's, and where the
+        batch lacks a teacher, or the outputs a tap, that the term needs.
+
+        Examples:
+            >>> round(Objective(KD()).forward(logits, batch, with_term=False).item(), 3)
+            0.063
+        """
         outputs, batch = counted_rows(replace(Outputs.of(outputs), subclasses=self.subclasses), batch)
         logits = outputs.logits
         if not len(logits):

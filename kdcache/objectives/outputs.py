@@ -14,11 +14,19 @@ from kdcache.networks.answers import logits_of
 
 @dataclass(frozen=True)
 class Outputs:
-    """Outputs of a student for B rows, on the batch's device.
+    """Outputs hold the answer of a student to B rows, on the batch's device. Any leading axes may stand in place of B,
+    as in `Batch`.
 
-    logits: [B, C]. features: [B, D], pooled, before the classifier, or None. taps: [B, ...] of each layer that is
-    tapped, by the layer's name. subclasses: how many of the C logits stand for each class of the hard labels; an
-    objective sets its own. Any leading axes may stand in place of B, as in `Batch`.
+    Attributes:
+        logits: [B, C].
+        features: [B, D] pooled, before the classifier, or None.
+        taps: [B, ...] of each layer that is tapped, by the layer's name.
+        subclasses: The number of the C logits that stand for each class of the hard labels; an objective sets its own.
+
+    Examples:
+        >>> objective = Objective(KD(temperature=4.0))
+        >>> bool(objective(Outputs(logits), batch) == objective(logits, batch))
+        True
     """
 
     logits: Tensor
@@ -29,7 +37,12 @@ class Outputs:
     @classmethod
     def of(cls, answer: Any) -> "Outputs":
         """The outputs of a network that answers outputs, plain logits [B, C], or an object or a mapping that holds them
-        as `logits`. Raises InvalidInputError for any other answer."""
+        as `logits`. Raises InvalidInputError for any other answer.
+
+        Examples:
+            >>> Outputs.of({"logits": logits}).logits.shape
+            torch.Size([2, 3])
+        """
         return answer if isinstance(answer, Outputs) else cls(logits_of(answer, "student"))
 
     @classmethod
@@ -45,7 +58,12 @@ class Outputs:
         return logits
 
     def tap(self, name: str) -> Tensor:
-        """The tap [B, ...] of a name; `features` is one. Raises InvalidInputError for one that is not there."""
+        """The tap [B, ...] of a name; `features` is one. Raises InvalidInputError for one that is not there.
+
+        Examples:
+            >>> outputs.tap("layer4").shape
+            torch.Size([2, 2, 3, 3])
+        """
         values = self.features if name == FEATURES else self.taps.get(name)
         if values is None:
             given = ", ".join([*([FEATURES] if self.features is not None else []), *self.taps]) or "none"

@@ -25,9 +25,9 @@ ABSENT = -1e4  # logit of a class that counts as absent: no softmax sees it, and
 
 
 class SimKD(nn.Module):
-    """mean (P(F_s) - F_t)^2 over rows, channels and places: F_t [B, D, H, W] the teacher's last map, P a projector of
-    the student's map; the student answers W mean(P(F_s)) + b by the teacher's classifier W [C, D], b [C], which is kept
-    as it is.
+    """The objective is `mean (P(F_s) - F_t)^2` over rows, channels and places: F_t [B, D, H, W] the teacher's last map,
+    P a projector of the student's map; the student answers W mean(P(F_s)) + b by the teacher's classifier W [C, D], b
+    [C], which is kept as it is.
 
     Chen et al. 2022, equation 3 and section 3.2: P is 1 x 1, 3 x 3, 1 x 1 with batch norm and ReLU, its middle D /
     `factor` wide, factor 2; no labels and no logits take part (w_ce 0, w_kd 1), all as in their code. `last` "linear"
@@ -39,6 +39,12 @@ class SimKD(nn.Module):
     step W mean(F_t) + b must name the teacher's own class. Exact on maps as they are; pooled maps are compared as they
     are, and of pooled features [B, D] the mean of P(F_s) alone: approximate, though equal means give equal logits. One
     store. The network that is trained and saved is `kdcache.networks:simkd`.
+
+    Examples:
+        >>> objective = make_objective("simkd", sizes=sizes)
+        >>> student = objective.wrap(torch.nn.Sequential())  # with the projector and the teacher's classifier
+        >>> objective.student_taps
+        ('projector',)
     """
 
     facts: ClassVar[Facts] = Facts(

@@ -15,9 +15,9 @@ from kdcache.objectives.targets import Targets
 
 
 class SRRL(nn.Module):
-    """feature L_FM + regression L_SR: L_FM = mean (r(f_s) - f_t)^2 over rows and features, L_SR = mean (W r(f_s) - W
-    f_t)^2 over rows and classes, W [C, D] the teacher's classifier, r a learned linear map of the student's features
-    [B, E] to the teacher's [B, D].
+    """The objective is `feature L_FM + regression L_SR`: L_FM = mean (r(f_s) - f_t)^2 over rows and features, L_SR =
+    mean (W r(f_s) - W f_t)^2 over rows and classes, W [C, D] the teacher's classifier, r a learned linear map of the
+    student's features [B, E] to the teacher's [B, D].
 
     Yang et al. 2021 (softmax regression representation learning), its feature matching and softmax regression losses;
     the latter by squared error of logits, the paper's better form. Means in place of sums, and weights 1 and 1, as in
@@ -27,6 +27,10 @@ class SRRL(nn.Module):
 
     Exact on any store, top-k too: the teacher's logits are not asked, but made of its features and head. Several
     stores: the weighted mean over them, each with its own r.
+
+    Examples:
+        >>> make_objective("srrl", sizes=sizes)(outputs, batch).ndim  # a number
+        0
     """
 
     facts: ClassVar[Facts] = Facts(

@@ -11,14 +11,17 @@ from kdcache.objectives.outputs import Outputs
 
 @contextmanager
 def taps(network: nn.Module, layers: Sequence[str]) -> Iterator[Callable[[Tensor], Outputs]]:
-    """A callable that answers `Outputs` with the taps of these layers, for prepared images [B, ch, H, W]:
+    """A tapped network answers `Outputs`, taps among them: `with taps(network, layers) as answer` gives a callable from
+    prepared images [B, ch, H, W] to outputs in f32. The network itself stays as it is.
 
-        with taps(student, ["layer4", "features"]) as outputs:
-            for batch in loader:
-                loss = objective(outputs(batch.images), batch)
+    A layer is named as a module, as a later call of one, as a node of the traced graph, as `LAYER@HxW` (pooled to H x
+    W), or as `features`. Raises InvalidInputError for a layer that the network has not, listing its layers.
 
-    Layers are named as in `Tapped`: modules, later calls of one, nodes of the traced graph, `LAYER@HxW`, `features`.
-    The network itself stays as it is. Raises InvalidInputError for a layer that it has not, listing its layers.
+    Examples:
+        >>> from kdcache.networks import convnet
+        >>> with taps(convnet(), ["3", "features"]) as answer:
+        ...     answer(batch.images).tap("3").shape
+        torch.Size([2, 16, 8, 8])
     """
     tapped = Tapped(network, layers, "student")
     yield lambda images: Outputs.tapped(*tapped(images))

@@ -20,8 +20,23 @@ PUSHING, PULLING = Activity("pushing", "bytes"), Activity("pulling", "bytes")
 
 
 class Shared(Record):
-    """A push or a pull that is done: the files that it copied, and `pin`, which opens just the copied seal. `without`
-    names the taps that were not copied, of `without_bytes`; both are absent where there are none."""
+    """A push or a pull that is done tells the files that it copied, and the pin that opens the copied seal alone.
+
+    Attributes:
+        store: The store that was copied.
+        to: The place that it was copied to.
+        content_id: The content id of the seal.
+        pin: `to@ID`, which opens just this seal.
+        views: The views that were copied, such as "0:10".
+        files: The number of files of the seal.
+        bytes: Their bytes.
+        copied_files: The number of files that were missing there.
+        copied_bytes: Their bytes.
+        seconds: The time that it took.
+        without: The taps that were not copied.
+        without_bytes: Their bytes.
+        note: A remark for people.
+    """
 
     LATER: ClassVar[tuple[str, ...]] = ("without", "without_bytes")
 
@@ -49,11 +64,24 @@ def push(
     progress: Progress = silent,
     stop: StopRequest | None = None,
 ) -> Shared:
-    """Copy the files of a store's seal to `url`: of the latest seal, or of the one that `store` pins. Those of the taps
-    that `without` names, `taps` for all or `tap:NAME`, are not copied.
+    """A push copies the files of a store's seal to another place. Only files that are missing there are written; the
+    seal comes last.
 
-    Only files that are missing there are written. Raises MismatchError, naming what differs, where another store has
-    the place, and InvalidInputError for taps that the store does not keep.
+    Args:
+        store: The store; its latest seal is copied, or the one that `store@ID` pins.
+        url: The place: a folder, or an address such as `s3://BUCKET/NAME.kd`.
+        without: Taps that are not copied: `taps` for all, or `tap:NAME`.
+        jobs: The number of files that are copied at once.
+        progress: A callable that hears of the bytes that are done.
+        stop: A request to stop, which may be made meanwhile.
+
+    Raises MismatchError, naming what differs, where another store has the place, and InvalidInputError for taps that
+    the store does not keep and for a place that cannot be written to.
+
+    Examples:
+        >>> shared = push("digits.kd", "shared/digits.kd")
+        >>> shared.pin == f"shared/digits.kd@{store.content_id[:32]}"
+        True
     """
     path, pin = split_pin(store)
     if ARCHIVE.search(url.rstrip("/")):  # a folder of that name would be read as a zip file
@@ -105,8 +133,24 @@ def pull(
     progress: Progress = silent,
     stop: StopRequest | None = None,
 ) -> Shared:
-    """Copy the files of a seal at `url` to the folder `store`: all of them, or those of the segments of `views`, less
-    those of the taps that `without` names, see `push`."""
+    """A pull copies the files of a seal at an address to a folder: all of them, or those of some views. Each file is
+    held against its sha256; a pull that was stopped goes on where it stopped.
+
+    Args:
+        url: The address of the store, or `url@ID` for the seal of that content id.
+        store: The folder that they are copied to.
+        views: Views whose segments are copied; all by default.
+        without: Taps that are not copied: `taps` for all, or `tap:NAME`.
+        jobs: The number of files that are copied at once.
+        progress: A callable that hears of the bytes that are done.
+        stop: A request to stop, which may be made meanwhile.
+
+    Raises InvalidInputError for an address in place of the folder, StoreNotFoundError, MismatchError and DamagedError.
+
+    Examples:
+        >>> pull("digits.kd", "copy.kd", views=ViewSpan(0, 2)).views
+        '0:2'
+    """
     if is_url(store):
         raise InvalidInputError(f"{open_place(store).root} was named as the folder to pull to; name a path")
     path, pin = split_pin(url)

@@ -1,21 +1,29 @@
-"""The parts of which a store's segments are opened: those of a seal, or all that lie there, by listing."""
+"""The manifest of a store, and the parts of which its segments are opened: those of a seal, or all, by listing."""
 
 from collections.abc import Set
 from contextlib import suppress
 
 from kdcache.base.canonical import canonical_json
-from kdcache.base.limits import ZARR_LIMIT
+from kdcache.base.limits import MANIFEST_LIMIT, ZARR_LIMIT
 from kdcache.base.view_span import ViewSpan
 from kdcache.errors import DamagedError, FormatError
 from kdcache.places.place import Place
-from kdcache.store.layout import SegmentLayout, describe_segment
-from kdcache.store.manifest import Identity
+from kdcache.store.layout import MANIFEST, SegmentLayout, describe_segment
+from kdcache.store.manifest import Identity, Manifest, parse_manifest
 from kdcache.store.partial import NOTHING, read_partial
 from kdcache.store.sealed_segment import SealedSegment
 from kdcache.store.segment_layout import recorded_views, require_apart, segment_layout
 
 # Of one segment: its layout, the sha256 of its commits where a seal gives it, the arrays that a copy was made without.
 Part = tuple[SegmentLayout, str | None, Set[str]]
+
+
+def read_manifest(folder: Place) -> Manifest:
+    """The manifest of the store at a place. Raises StoreNotFoundError where there is none."""
+    data = folder.get(MANIFEST, limit=MANIFEST_LIMIT)
+    if data is None:
+        raise folder.nothing(MANIFEST)
+    return parse_manifest(data, str(folder.path(MANIFEST)))
 
 
 def sealed_parts(

@@ -136,8 +136,22 @@ class TeacherIdentity(Record):
 
 
 class Identity(Record):
-    """The identity of a store: all that must be equal for two passes to belong to it. Seals hold the sha256 of its
-    canonical JSON."""
+    """An identity holds all that must be equal for two passes to belong to one store. Seals hold the sha256 of its
+    canonical JSON.
+
+    Attributes:
+        format: The number of the store format.
+        dataset: Rows and class names of the data set, with digests of its ids, labels and contents.
+        order: The order that maps positions to dataset indices.
+        plan: The view plan.
+        teacher: The network that answered, its weights and its preprocessing.
+        encoding: The form in which the answers are kept.
+        parents: Content ids of the stores that this teacher was distilled from.
+
+    Examples:
+        >>> store.identity.dataset.rows, store.identity.teacher.name
+        (300, 'kdcache.networks:convnet')
+    """
 
     format: Literal[1] = 1
     dataset: DatasetIdentity
@@ -149,6 +163,7 @@ class Identity(Record):
 
     @property
     def digest(self) -> str:
+        """The sha256 of the canonical JSON, as hex digits."""
         return sha256_hex(self.to_bytes())
 
     @property

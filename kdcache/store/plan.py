@@ -19,7 +19,17 @@ LAMBDA_STEP = 2.0**-16  # lambdas are rounded to this, so that another libm does
 
 
 class TransformSpec(BaseModel):
-    """The transform that draws a view: its name, its arguments, and, of a user's own callable, its text."""
+    """A transform spec names the transform that draws a view, as plain data.
+
+    Attributes:
+        name: One of kdcache's transforms, or `file.py:callable` or `package.module:callable` of your own.
+        arguments: The arguments that it is made with.
+        text: The source text of a callable of your own, so that another text is another plan.
+
+    Examples:
+        >>> store.identity.plan.transform.name
+        'light'
+    """
 
     model_config = ConfigDict(frozen=True, extra="forbid", ser_json_inf_nan="constants")
 
@@ -29,8 +39,19 @@ class TransformSpec(BaseModel):
 
 
 class ViewPlan(BaseModel):
-    """The view plan: transform, mixing and seed. A view depends on them, on the dataset index and on the view's number
-    alone."""
+    """A view plan is transform, mixing and seed: a view depends on them, on the dataset index and on the view's number
+    alone.
+
+    Attributes:
+        transform: The transform, see `TransformSpec`.
+        mix: The mixing of rows: "none", "mixup" (Zhang et al. 2018) or "cutmix" (Yun et al. 2019).
+        mix_alpha: Both parameters of the Beta distribution of lambda, above 0.
+        seed: The seed of all views, 0 to 2^63 - 1.
+
+    Examples:
+        >>> ViewPlan(transform=TransformSpec(name="crop"), mix="mixup", mix_alpha=0.2).seed
+        0
+    """
 
     model_config = ConfigDict(frozen=True, extra="forbid", ser_json_inf_nan="constants")
 

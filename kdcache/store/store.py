@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from kdcache.base.computed_once import computed_once
-from kdcache.base.limits import CARD_LIMIT, MANIFEST_LIMIT
+from kdcache.base.limits import CARD_LIMIT
 from kdcache.base.records import require_equal
 from kdcache.base.view_span import ViewSpan, shown_spans
 from kdcache.errors import DamagedError, InvalidInputError, MissingBlockError, StoreNotFoundError
@@ -19,7 +19,7 @@ from kdcache.store.all_logits import all_logits
 from kdcache.store.array_spec import plain_array
 from kdcache.store.commits import Commit
 from kdcache.store.layout import CARD, LATEST_SEAL, MANIFEST, group_bytes, labels_spec, order_spec
-from kdcache.store.listing import listed_parts, sealed_parts
+from kdcache.store.listing import listed_parts, read_manifest, sealed_parts
 from kdcache.store.manifest import Card, Identity, Manifest, Provenance, parse_manifest
 from kdcache.store.plan import partners_of
 from kdcache.store.read_ahead import reading
@@ -37,7 +37,13 @@ IntArray = npt.NDArray[np.int64]
 
 
 class Store:
-    """One teacher's word on one data set split under one view plan. Readers take no lock and write nothing."""
+    """A store holds one teacher's answers to one data set split under one view plan. Readers take no lock and write
+    nothing.
+
+    Examples:
+        >>> store.rows, store.every_view, len(store.content_id)
+        (300, (0, 1), 64)
+    """
 
     def __init__(
         self,
@@ -78,7 +84,7 @@ class Store:
         data = Manifest(identity=identity, provenance=provenance).to_bytes()
         parse_manifest(data, str(folder.path(MANIFEST)))  # a manifest that could not be opened again is not written
         folder.put_new(MANIFEST, data)
-        current = _read_manifest(folder)
+        current = read_manifest(folder)
         require_equal(current.identity, identity, f"{folder.root} belongs to another extraction:", _ADVICE)
         folder.put_same("zarr.json", group_bytes())
         put_plain(folder, order_spec(len(order)), order.astype(order_spec(len(order)).dtype))
@@ -92,7 +98,12 @@ class Store:
     def open(cls, url: str | os.PathLike[str], expect: Identity | None = None) -> Self:
         """Open a store for reading; `url` may end in `@content-id`. A sealed store shows its seal's segments alone.
 
-        Raises StoreNotFoundError, FormatError, DamagedError, and MismatchError where the identity is not `expect`."""
+        Raises StoreNotFoundError, FormatError, DamagedError, and MismatchError where the identity is not `expect`.
+
+        Examples:
+            >>> Store.open(f"digits.kd@{store.content_id}").rows  # by its seal
+            300
+        """
         path, content_id = split_pin(os.fspath(url))
         return cls.at(open_place(path), content_id, expect)
 
@@ -100,7 +111,7 @@ class Store:
     def at(cls, folder: Place, content_id: str | None = None, expect: Identity | None = None) -> Self:
         """Open the store at a place, as `open` does."""
         folder = reading(folder)
-        manifest = _read_manifest(folder)
+        manifest = read_manifest(folder)
         if expect is not None:
             require_equal(manifest.identity, expect, f"{folder.root} is not the store that was expected:", _ADVICE)
         seal = read_seal(folder, manifest.identity, content_id)
@@ -122,16 +133,18 @@ class Store:
     @classmethod
     def listed(cls, folder: Place) -> Self:
         """Open the store at a place: all that lies there now, sealed or not, by listing."""
-        manifest = _read_manifest(folder)
+        manifest = read_manifest(folder)
         parts = listed_parts(folder, manifest.identity)
         return cls(folder, manifest, None, tuple(Segment(folder, manifest.identity, *part) for part in parts))
 
     @property
     def identity(self) -> Identity:
+        """The identity, which must match; see `Identity`."""
         return self.manifest.identity
 
     @property
     def rows(self) -> int:
+        """The number N of positions."""
         return self.identity.dataset.rows
 
     @property
@@ -198,7 +211,8 @@ class Store:
         self, view: int, positions: npt.ArrayLike, *, features: bool = False, taps: Sequence[str] = ()
     ) -> EncodedRows:
         """Rows of one view at `positions` [B], as stored: soft labels and pixel fingerprints; on request features, and
-        taps by name, see `EncodedRows.tap`."""
+        taps by name, see `EncodedRows.tap`.
+        """
         segment, encoding = self.segment_of(view), self.identity.encoding
         if features and not encoding.features:
             raise MissingBlockError(f"{self.folder.root} holds no features; extract with --keep features")
@@ -209,8 +223,15 @@ class Store:
         return rows
 
     def read(self, view: int, positions: npt.ArrayLike) -> SoftLabels:
-        """Soft labels (numpy) of one view at `positions` [B]; never zeros in place of a block that is not committed
-        (MissingBlockError) or damaged (DamagedError)."""
+        """Soft labels (numpy) of one view at `positions` [B].
+
+        Raises MissingBlockError for a block that is not committed and DamagedError for one that is not whole; neither
+        is read as zeros.
+
+        Examples:
+            >>> store.read(view=1, positions=range(100)).log_probs(2.0).shape
+            (100, 3)
+        """
         return self.load(view, positions).soft_labels()
 
     def logits(self, view: int, positions: npt.ArrayLike) -> Array:
@@ -276,10 +297,3 @@ def _commits_by(listed: Mapping[int, Commit] | None, segment: Segment) -> Mappin
 
 
 _ADVICE = "use another store path, or the settings that the store was made with (kdcache inspect shows them)"
-
-
-def _read_manifest(folder: Place) -> Manifest:
-    data = folder.get(MANIFEST, limit=MANIFEST_LIMIT)
-    if data is None:
-        raise folder.nothing(MANIFEST)
-    return parse_manifest(data, str(folder.path(MANIFEST)))

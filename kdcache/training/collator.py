@@ -23,19 +23,26 @@ Feature = Mapping[str, Any]
 
 
 class SoftLabelCollator:
-    """Collates features as `collate` does, and adds the `Batch` that objectives take, under `key`.
-
-        collator = SoftLabelCollator(Store.open("teacher.kd"))
-        for batch in DataLoader(dataset, collate_fn=collator):
-            loss = objective(network(batch["input_ids"]), batch["soft_labels"])
-
-    store: a store of texts. collate: makes a batch of the features, by default stacks them. view: the view whose soft
-    labels are read. key: where the batch is put; a trainer that hands on nothing but its labels takes `labels`. row:
-    the key of a feature that holds the number of its text in the data set that the store was extracted from.
+    """A collator makes a batch of features as `collate` does, and adds the `Batch` that objectives take, under `key`:
+    soft labels of texts for a trainer that you keep.
 
     Each feature's `input_ids` are compared with the ids that the teacher read, token by token, before anything is
     learned. A feature may be shorter than the store's texts: tokens beyond its own do not count, nor do those that its
     own `labels` (-100) or `attention_mask` (0) leave out.
+
+    Args:
+        store: A store of texts.
+        collate: Makes a batch of the features; by default it stacks them.
+        view: The view whose soft labels are read.
+        key: Where the batch is put; a trainer that hands on nothing but its labels takes `labels`.
+        row: The key of a feature that holds the number of its text in the data set that the store was extracted from.
+
+    Raises InvalidInputError for a store of pictures.
+
+    Examples:
+        >>> collator = SoftLabelCollator(Store.open("texts.kd"))  # four texts of four tokens
+        >>> collator([{"row": 2, "input_ids": [8, 9, 10, 11]}])["soft_labels"]
+        Batch(1 texts, tokens 4 int64 cpu, view 0, epoch 0, step 0 of 1, 1 teacher)
     """
 
     def __init__(

@@ -1,10 +1,5 @@
 """The loader: batches of replayed views and their soft labels; every row's pixels are compared with the store's.
 
-    loader = Loader(data, [Store.open("teacher.kd")], batch_size=256, epochs=10)
-    for epoch in range(10):
-        for batch in loader:
-            loss = objective(network(batch.images), batch)
-
 It joins the order of batches (`BatchOrder`), the drawing of views (`ViewDrawing`), the reading of soft labels
 (`LabelReading`) and the comparison of pixels (`ReplayCheck`). Of texts a batch holds whole ones, and counts them.
 """
@@ -21,7 +16,7 @@ from torch import Tensor
 from kdcache.base.arrays import IntArray, values_digest
 from kdcache.base.devices import to_device
 from kdcache.base.view_span import ViewSpan
-from kdcache.errors import InvalidInputError, MismatchError
+from kdcache.errors import InvalidInputError
 from kdcache.objectives.batch import Batch
 from kdcache.store.plan import TransformSpec, ViewPlan
 from kdcache.store.store import Store
@@ -32,6 +27,8 @@ from kdcache.training.loader_inputs import (
     chosen_positions,
     deal_values,
     fitting,
+    place_of,
+    require_same_deal,
     row_bytes,
     view_dataset,
     views_in_turn,
@@ -40,24 +37,35 @@ from kdcache.training.loader_options import FeedOptions, LabelOptions
 from kdcache.training.text_batches import as_texts
 from kdcache.training.view_drawing import BatchImages, ViewDrawing
 from kdcache.views.data import Data
-from kdcache.views.replay import ReplayCheck, ReplayGrade, require_decoder
+from kdcache.views.replay import ReplayCheck, ReplayGrade, require_decoders
 from kdcache.views.texts import rows_of_texts, texts_of_order
 
 
 class Loader:
-    """Batches of one epoch an `iter()`, views replayed from the stores' plan, or from `feed.plan` without stores.
+    """A loader gives the batches of one epoch an `iter()`, views replayed from the stores' plan, or from `feed.plan`
+    without stores. The epoch moves on with each `iter()`, also from an epoch that was left in the middle; `set_epoch`
+    chooses it. `len` is the number of batches in an epoch, equal in all epochs. Workers and the reading of soft labels
+    go on from one epoch to the next, and end with the last epoch, with `close`, or with the loader.
 
-    data: the data set that the stores were extracted from; a difference raises MismatchError before the first batch.
-    stores: one, or an ensemble of one data set, order and view plan. batch_size: rows of a batch over all processes.
-    epochs: the number of epochs in the whole training, which `Batch.progress` counts by. positions: a subset of the
-    store's rows [n], or texts, all by default; without those that are struck in one of the views. views: those that
-    epochs use in turn, all by default. drop_last: every batch has exactly `batch_size` rows, see `BatchOrder`; of
-    several processes each has the same number of rows where their number divides it.
+    Args:
+        data: The data set of the stores.
+        stores: One, or an ensemble of one data set, order and view plan.
+        batch_size: Rows of a batch over all processes.
+        epochs: The number of epochs in the whole training, which `Batch.progress` counts by.
+        seed: The seed of the order of batches.
+        positions: A subset [n] of the store's rows, or texts; all by default, without those struck in one of the views.
+        views: Those that epochs use in turn, all by default.
+        drop_last: Every batch has exactly `batch_size` rows, and each process as many where their number divides it.
+        labels: Options of reading soft labels.
+        feed: Options of drawing images.
 
-    The epoch moves on with each `iter()`, also from an epoch that was left in the middle; `set_epoch` chooses it.
-    `len` is the number of batches in an epoch, equal in all epochs. Workers and the reading of soft labels go on from
-    one epoch to the next, and end with the last epoch, with `close`, or with the loader.
-    Raises ReplayError at the first row that is not the view the teacher saw.
+    Raises MismatchError for other data than the stores', and ReplayError at the first row that is not the teacher's
+    view.
+
+    Examples:
+        >>> loader = Loader(data, [store], batch_size=64, epochs=2)
+        >>> [len(batch.y) for batch in loader]
+        [60, 60, 60, 60, 60]
     """
 
     def __init__(
@@ -77,9 +85,7 @@ class Loader:
         if not 0 <= feed.rank < feed.world_size:
             raise InvalidInputError(f"rank {feed.rank} was given of {feed.world_size} processes; ranks count from 0")
         data = fitting(stores, data)
-        for store in stores:
-            provenance, name = store.manifest.provenance, str(store.folder.root)
-            require_decoder(provenance, data.decoder, store=name, accept_drift=labels.accept_drift)
+        require_decoders(stores, data.decoder, accept_drift=labels.accept_drift)
         self.data, self.stores, self.epochs, self.device = data, tuple(stores), epochs, feed.device
         self.plan = stores[0].identity.plan if stores else feed.plan or ViewPlan(transform=TransformSpec(name="none"))
         order = stores[0].order if stores else np.arange(len(data)) if feed.order is None else feed.order
@@ -153,7 +159,8 @@ class Loader:
 
     def set_epoch(self, epoch: int) -> None:
         """Choose the epoch of the next `iter()`, from its first batch; the epoch that `load_state_dict` chose goes on
-        where that says. Raises InvalidInputError for an epoch that there is not."""
+        where that says. Raises InvalidInputError for an epoch that there is not.
+        """
         if not 0 <= epoch < self.epochs:
             raise InvalidInputError(f"epoch {epoch} was chosen of {self.epochs}; choose 0 to {self.epochs - 1}")
         if epoch != self._next_iteration[0]:
@@ -168,17 +175,8 @@ class Loader:
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Let the next `iter()` begin at a state's place. Raises MismatchError, naming both values, where the state is
         of a loader that deals otherwise, and InvalidInputError for a place that there is not."""
-        pairs = {name: (state.get(name), value) for name, value in self._description.items()}
-        if differences := [(name, repr(a), repr(b)) for name, (a, b) in pairs.items() if a != b]:
-            advice = "make the loader with the arguments of the one that the state is of"
-            raise MismatchError("the state is of another loader:", differences, advice, ("the state", "this loader"))
-        epoch, step = int(state.get("epoch", -1)), int(state.get("step", -1))
-        if not (0 <= epoch < self.epochs and 0 <= step < self.steps(epoch)) and (epoch, step) != (self.epochs, 0):
-            raise InvalidInputError(
-                f"the state's place is epoch {epoch}, step {step}; this loader has {self.epochs} epochs of "
-                f"{len(self)} steps, which count from 0"
-            )
-        self._next_iteration = self._place = (epoch, step)
+        require_same_deal(state, self._description)
+        self._next_iteration = self._place = place_of(state, self.epochs, self.steps)
 
     def close(self) -> None:
         """End the workers and the thread, and let go of what was read ahead; the next batch starts them again."""

@@ -1,6 +1,6 @@
 """The loader's inputs: stores that fit the data set, and the positions that its epochs use."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -9,7 +9,7 @@ from kdcache.base.arrays import IntArray
 from kdcache.base.progress import Progress, silent
 from kdcache.base.records import differences, require_equal
 from kdcache.base.view_span import ViewSpan, shown_spans
-from kdcache.errors import InvalidInputError, MissingBlockError
+from kdcache.errors import InvalidInputError, MismatchError, MissingBlockError
 from kdcache.labels.encoding import Contents
 from kdcache.store.plan import ViewPlan
 from kdcache.store.segment_layout import read_arrays
@@ -49,6 +49,27 @@ def fitting(stores: Sequence[Store], data: Data, *, words: str = "", progress: P
         if not store.every_view:
             raise MissingBlockError(f"{name} has no views yet; run kdcache extract")
     return data
+
+
+def require_same_deal(state: Mapping[str, Any], description: Mapping[str, Any]) -> None:
+    """Raises MismatchError, naming both values, for a state of a loader that deals other batches than one of this
+    description."""
+    pairs = {name: (state.get(name), value) for name, value in description.items()}
+    if unequal := [(name, repr(a), repr(b)) for name, (a, b) in pairs.items() if a != b]:
+        advice = "make the loader with the arguments of the one that the state is of"
+        raise MismatchError("the state is of another loader:", unequal, advice, ("the state", "this loader"))
+
+
+def place_of(state: Mapping[str, Any], epochs: int, steps: Callable[[int], int]) -> tuple[int, int]:
+    """The epoch and step of a state, of a loader whose epoch e has steps(e) batches. Raises InvalidInputError for a
+    place that there is not."""
+    epoch, step = int(state.get("epoch", -1)), int(state.get("step", -1))
+    if not (0 <= epoch < epochs and 0 <= step < steps(epoch)) and (epoch, step) != (epochs, 0):
+        raise InvalidInputError(
+            f"the state's place is epoch {epoch}, step {step}; this loader has {epochs} epochs of {steps(0)} steps, "
+            "which count from 0"
+        )
+    return epoch, step
 
 
 def answered_positions(stores: Sequence[Store], views: Sequence[int], positions: IntArray | range) -> IntArray | range:

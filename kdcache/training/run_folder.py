@@ -157,10 +157,14 @@ def no_checkpoint(path: Path, reason: str) -> InvalidInputError:
 
 
 def save_weights(path: Path, network: nn.Module, *, metadata: dict[str, str] | None = None) -> None:
-    """Write weights as safetensors, ready for `--weights`; `metadata` as from `lineage.weights_metadata`.
+    """Weights are written as safetensors, ready for `--weights`; `metadata` as from `lineage.weights_metadata`.
 
     Tied weights are written once, as by safetensors' save_model; names are those of the network without torch.compile
     and DataParallel. Raises CannotWriteError.
+
+    Examples:
+        >>> from pathlib import Path
+        >>> save_weights(Path("student.safetensors"), torch.nn.Linear(64, 10))
     """
     tensors = saved_tensors(network)
     with replacing(path) as temporary:

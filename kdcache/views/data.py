@@ -47,11 +47,23 @@ UseOfLabels = Literal["data", "none"]
 
 @dataclass(frozen=True)
 class Data:
-    """A data set: its samples, and their `ids` and `labels` [N] i32 in dataset order.
+    """A data set holds samples, with `ids` and `labels` in dataset order. Of texts each sample has S labels, one a
+    token, and N counts tokens.
 
-    `probe(i)` gives the contents of sample i as bytes; `name` is the spec without this machine's folders; `decoder` is
-    the library that makes pixels of files; `notes` are for the user. Of texts each sample has S labels, one a token,
-    and there are S rows for each id; `vocabulary` says what the tokens may be.
+    Attributes:
+        samples: The samples by dataset index, without any transform.
+        ids: An id of each sample.
+        labels: [N] i32, -1 for none.
+        class_names: Names of the classes, in order; empty where they have none.
+        probe: A callable that gives the contents of the sample at an index as bytes.
+        name: The spec of the data set, without this machine's folders.
+        decoder: The library that makes pixels of files.
+        notes: Remarks for people.
+        vocabulary: The tokens that texts may hold.
+
+    Examples:
+        >>> len(data), data.classes, data.sequence
+        (300, 10, 1)
     """
 
     samples: Samples
@@ -84,11 +96,21 @@ class Data:
         return bool((self.labels >= 0).any())
 
     def without_labels(self) -> "Data":
-        """The same samples, without any label and without names of classes."""
+        """The same samples, without any label and without names of classes.
+
+        Examples:
+            >>> data.without_labels().is_labelled
+            False
+        """
         return replace(self, labels=np.full(len(self), NONE, dtype=np.int32), class_names=())
 
     def identity(self) -> DatasetIdentity:
-        """Digests over all ids and labels, and over the contents of 64 samples; read once."""
+        """Digests over all ids and labels, and over the contents of 64 samples; read once.
+
+        Examples:
+            >>> data.identity() == store.identity.dataset
+            True
+        """
         return self._identity
 
     @cached_property

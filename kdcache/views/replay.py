@@ -236,6 +236,13 @@ def require_decoder(stored: Provenance, decoder: str, *, store: str, accept_drif
         )
 
 
+def require_decoders(stores: Sequence[Store], decoder: str, *, accept_drift: bool) -> None:
+    """Every store must be of this decoder. Raises ReplayError as `require_decoder` does."""
+    for store in stores:
+        name = str(store.folder.root)
+        require_decoder(store.manifest.provenance, decoder, store=name, accept_drift=accept_drift)
+
+
 def require_replay(store: Store, dataset: ViewDataset, *, view: int, position: int, accept_drift: bool) -> ReplayGrade:
     """Judge a row whose fingerprint differs. Returns the grade of accepted drift; raises ReplayError for all else."""
     if store.identity.dataset.sequence > 1:

@@ -34,11 +34,23 @@ from kdcache.views.webdataset_source import open_webdataset
 def open_data(
     spec: str, arguments: dict[str, Any], *, labels: UseOfLabels = "data", progress: Progress = silent
 ) -> Data:
-    """The data set of a spec: one of `source_forms.FORMS`, such as folder:PATH, or a user's callable.
+    """A data set is opened by its spec: a kind and a place, such as `folder:PATH`, or a callable of your own.
 
-    Every kind takes the arguments of `chosen_rows`, which choose some of its rows and change labels; a callable that
-    has one of that name itself keeps it, but for `limit`. `labels` "none": labels are not looked at, and no sample has
-    one. `progress` hears of labels that are read one by one. Raises InvalidInputError.
+    Args:
+        spec: A kind that `kdcache extract --help` lists, with its place; `package.module:callable` or
+            `file.py:callable`.
+        arguments: The arguments of that kind or callable, and those that every kind takes: they choose some of the rows
+            (`limit`, `rows`, `range`, `groups`, `imbalance`) and change labels (`noise`). A callable that has one of
+            these names itself keeps it, but for `limit`.
+        labels: "data", or "none": labels are not looked at, and no sample has one.
+        progress: A callable that hears of labels that are read one by one.
+
+    Raises InvalidInputError for an unknown kind or argument, listing the known ones, and for a data set without
+    samples.
+
+    Examples:
+        >>> open_data("digits", {"limit": 100}).labels[:5]
+        array([0, 1, 2, 3, 5], dtype=int32)
     """
     given, arguments = arguments, of_whole(spec, arguments)
     choice = {name: given[name] for name in ARGUMENTS if given.get(name) is not None and name not in arguments}

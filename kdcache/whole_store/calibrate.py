@@ -47,11 +47,25 @@ class ReliabilityBin(Record):
 
 
 class Calibration(Record):
-    """A fitted temperature. NLL in nats a row, ECE and accuracy (top-1) as shares of 1; before is T = 1, after is T*.
+    """A calibration is a fitted temperature with the errors at T = 1 (before) and at T* (after).
 
-    `rows` had a hard label, `rows_without_label` had none and were left out. `at_bound`: T* is an end of the range of
-    temperatures, and `note` says why and what to do. `curve` holds (T, NLL) of T = 1 and of every temperature that was
-    tried. `bins_before` and `bins_after` are those bins of the reliability diagram that hold rows.
+    Attributes:
+        store: The place of the store.
+        content_id: The content id of its seal; None without one.
+        view: The view whose rows were read.
+        rows: The number of rows with a hard label.
+        rows_without_label: The number of rows without one, which were left out.
+        accuracy: Top-1 accuracy, as a share of 1.
+        temperature: T*.
+        at_bound: True where T* is an end of the range of temperatures; `note` says why and what to do.
+        nll_before: NLL at T = 1, in nats a row.
+        nll_after: NLL at T*.
+        ece_before: ECE at T = 1, as a share of 1.
+        ece_after: ECE at T*.
+        note: A remark for people.
+        curve: (T, NLL) of T = 1 and of every temperature that was tried.
+        bins_before: The bins of the reliability diagram at T = 1 that hold rows.
+        bins_after: The same at T*.
     """
 
     store: str
@@ -73,7 +87,8 @@ class Calibration(Record):
 
 
 def fit_temperature(store: Store, view: int | None = None, *, progress: Progress = silent) -> Calibration:
-    """Fit T* over all positions of one view (the first by default) by the mean of -log p(hard label).
+    """The temperature T* is fitted to hard labels: it has the least mean of -log p(hard label), the NLL, over all
+    positions of one view (the first by default). Guo et al. 2017.
 
     NLL over all logits is convex in 1 / T (a logsumexp less a line), so in log T it falls and then rises, once. A grid
     is narrowed to the neighbours of its best point until they are 1e-4 apart. T is 0.05 to 100, from a top-k store 1
@@ -81,6 +96,11 @@ def fit_temperature(store: Store, view: int | None = None, *, progress: Progress
 
     Raises InvalidInputError for soft labels that are known at one temperature alone, mixed views, a view that the
     store lacks, or no labelled row; MissingBlockError and DamagedError as `Store.read`.
+
+    Examples:
+        >>> calibration = fit_temperature(store)
+        >>> calibration.nll_after <= calibration.nll_before
+        True
     """
     store.identity.encoding.require_sketch("a fitted temperature")
     require_one_label(store, advice="calibrate on an unmixed store of held-out rows")

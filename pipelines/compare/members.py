@@ -105,6 +105,8 @@ class RunPlace:
         stores, views = self.training.get("stores", ()), list(self.training.get("views", ()))
         if not record.get("objective"):
             record["objective"] = DEFAULT if stores else "plain"
+        if stores and record.get("transform") == "none":  # the views are the store's
+            record.pop("transform")
         dataset = self.training.get("dataset", {})
         learned = {
             "compared weights": self.mark,

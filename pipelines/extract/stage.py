@@ -37,13 +37,29 @@ def extract(
     stop: StopRequest | None = None,
     announce: Callable[[Sizes], None] | None = None,
 ) -> ExtractSummary:
-    """Extract views into a store, or finish what an earlier run began; the same settings resume. `announce` hears the
-    sizes before the first block.
+    """An extraction writes the teacher's answers to some views into a store, or finishes one that began earlier; the
+    same settings resume.
 
     A number of views takes as many passes as the store has unfinished segments and gaps; the summary is the last one's.
 
+    Args:
+        settings: A field for each option of `kdcache extract`.
+        progress: A callable that hears of the work that is done.
+        stop: A request to stop, which may be made meanwhile.
+        announce: A callable that hears the sizes before the first block.
+
     Raises MismatchError for a store of another identity, InvalidInputError for a transform that does not replay,
     TeacherSuspectError, BadLogitsError, and InterruptedRunError once `stop` is requested; committed blocks stay.
+
+    Examples:
+        >>> from kdcache.pipelines.settings import ExtractSettings
+        >>> settings = ExtractSettings(
+        ...     store="new.kd", data="digits", data_set={"limit": 100}, transform="none",
+        ...     teacher="kdcache.networks:convnet", teacher_set={"width": 8},
+        ...     weights="teacher.safetensors", workers=0,
+        ... )
+        >>> extract(settings).rows
+        100
     """
     *first_spans, last_span = spans_to_extract(settings)
     settings, stop, notes = spelled_out(settings), stop or StopRequest(), list[str]()

@@ -1,5 +1,7 @@
 """The picture of a study: every arm against the baseline, a dot a seed, the mean and its interval."""
 
+import re
+import textwrap
 from pathlib import Path
 
 import numpy as np
@@ -9,7 +11,8 @@ from kdcache.measures.intervals import half_width
 from kdcache.pipelines.studies.claims import SHARES
 from kdcache.pipelines.studies.outcome import Outcome
 
-WIDTH, HEAD, ROW = 6.4, 1.3, 0.34  # inches
+WIDTH, HEAD, ROW, DPI = 4.8, 1.6, 0.34, 200  # inches, dots an inch: letters are 10 pixels high at a width of 400
+LETTERS, LABEL = 62, 20  # of a line of the title, and of an arm's name
 
 
 def draw(outcome: Outcome, path: Path) -> None:
@@ -18,7 +21,8 @@ def draw(outcome: Outcome, path: Path) -> None:
     factor, unit = (100.0, "points") if measure in SHARES else (1.0, "")
     arms = {arm: np.array(measures[measure]) for arm, measures in outcome.arms.items() if measure in measures}
     base = arms.pop(outcome.baseline)
-    figure = figure_class()(figsize=(WIDTH, HEAD + ROW * max(len(arms), 1)), layout="constrained")
+    arms = {arm: arms[arm] for arm in sorted(arms, key=_by_numbers)}
+    figure = figure_class()(facecolor="white", figsize=(WIDTH, HEAD + ROW * max(len(arms), 1)), layout="constrained")
     axes = figure.subplots()
     for place, values in enumerate(arms.values()):
         paired = factor * (values - base)
@@ -29,12 +33,19 @@ def draw(outcome: Outcome, path: Path) -> None:
         text = f"{mean:+.2f}" if unit else f"{mean:+.3g}"
         axes.text(1.01, place, text, transform=axes.get_yaxis_transform(), va="center", fontsize=8)
     axes.axvline(0, color="black", linewidth=0.8)
-    axes.set_yticks(range(len(arms)), list(arms))
+    axes.set_yticks(range(len(arms)), [textwrap.fill(arm, LABEL) for arm in arms])
     axes.set_ylim(len(arms) - 0.4, -0.6)
     name = measure.replace("_", " ")
-    axes.set_xlabel(f"{name} less {outcome.baseline}" + (f", {unit}" if unit else ""))
+    axes.set_xlabel(f'{name} minus that of "{outcome.baseline}"' + (f", {unit}" if unit else ""))
     level = f"{outcome.baseline}: {factor * base.mean():.4g}" + (" %" if unit else "")
+    question = textwrap.fill(f"{outcome.study}: {outcome.question}", LETTERS)
     data = outcome.data.partition(": ")[0]
-    text = f"{outcome.study}: {outcome.question}\n{data}\n{level}, n {len(base)}, mean and 95 % interval"
-    axes.set_title(text, fontsize=9)
-    save_picture(figure, path)
+    text = f"{question}\n{data}\n{level}, n {len(base)}, mean and 95 % interval"
+    figure.suptitle(text, fontsize=9, x=0.02, ha="left")
+    save_picture(figure, path, dpi=DPI)
+
+
+def _by_numbers(arm: str) -> list[tuple[int, str]]:
+    """A key by which `kd 64` comes before `kd 256`: outcomes that were read from a file have lost the study's order."""
+    parts = re.split(r"(\d[\d,]*\d|\d)", arm)
+    return [(int(part.replace(",", "")), "") if number % 2 else (0, part) for number, part in enumerate(parts)]

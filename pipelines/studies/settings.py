@@ -41,5 +41,8 @@ class StudySettings(BaseModel):
     jobs: Annotated[int, Range(1, 64)] = Field(default=1, description="processes that train, one thread each")
     toy: bool = Field(default=False, description="digits, two seeds, two epochs: does it run at all")
     commands: bool = Field(default=False, description="print the kdcache lines of every arm, and run none of them")
-    page: str = Field(default="", description="write the page (.md) of the outcomes in the folder, and run nothing")
+    page: str = Field(
+        default="",
+        description="write an overview (.md) of the folder's outcomes, and beside it a page a study; run none",
+    )
     plot: bool = Field(default=True, description="draw the picture of the arms")

@@ -26,7 +26,7 @@ CLAIMS = {
 
 def run(bench: Bench) -> Findings:
     maps = open_maps(bench)
-    kinds = {
+    kinds: Kinds = {
         "response": ("kd", {"w_kd": 1.0}),
         "feature": ("hint", {"w_kd": 1.0, "student_tap": "features", "teacher_tap": "features"}),
         "relation": ("sp", {"w_kd": GAMMA, **maps.taps}),

@@ -5,15 +5,15 @@ from typing import Any
 from kdcache.pipelines.studies.bench import Bench, Network
 from kdcache.pipelines.studies.claims import Findings
 from kdcache.pipelines.studies.study import Study
-from kdcache.pipelines.studies.wang_selection import CLAIMS, findings_of
+from kdcache.pipelines.studies.wang_selection import CLAIMS, Kinds, findings_of
 
 ROWS, TEACHER_EPOCHS, EPOCHS = 6_000, 5, 6
 RATES: dict[str, Any] = {"optimizer": "adamw", "lr": 0.003, "weight_decay": 0.01}
 FEATURES, EMBEDDING = ({f"{side}_tap": layer for side in ("student", "teacher")} for layer in ("features", "words"))
-KINDS = {
+KINDS: Kinds = {
     "response": ("kd", {"w_kd": 1.0, "temperature": 2.0}),
     "feature": ("hint", {"w_kd": 10.0, **FEATURES}),
-    "relation": ("sp", {"w_kd": 320.0, **FEATURES}),
+    "relation": ("sp", {"w_kd": 32.0, **FEATURES}),
     "embedding": ("pkt", {"w_kd": 10.0, **EMBEDDING}),
 }
 
@@ -43,7 +43,8 @@ STUDY = Study(
         "preference a kind, no look at the student's state), its rate, its choice at each tenth step and its reward, "
         "the drop of the loss on 500 held-out rows, are ours.",
         "The kinds are four, at weights that are not tuned: KD (1, T 2), a hint of the features before the head (10), "
-        "their similarities in the batch (SP, 320), and those of the mean word vectors (PKT, 10).",
+        "their similarities in the batch (SP, 32; 320 took five points off in a trial on other seeds), and those of "
+        "the mean word vectors (PKT, 10).",
         "The policy sees 500 labelled rows that other arms do not see. Kinds at random, chosen at the same steps, are "
         "our control.",
         "One teacher of 6,000 verses stands for all, and students see the same: intervals are over students' seeds.",

@@ -39,11 +39,27 @@ def train(
     announce: Announce = unannounced,
     tell: Callable[[str], None] | None = None,
 ) -> TrainSummary:
-    """Train a student, or go on with the run that is there; a killed run ends equal to one that was not. `announce` is
-    told of each epoch that ends, `tell` what a cache of views costs and gains before the first.
+    """A run trains a student, or goes on where it stopped; a killed run ends equal to one that was not.
+
+    Args:
+        settings: A field for each option of `kdcache train`.
+        progress: A callable that hears of the work that is done.
+        stop: A request to stop, which may be made meanwhile.
+        announce: A callable that is told of each epoch that ends.
+        tell: A callable that is told the costs and gains of a cache of views before the first epoch.
 
     Raises MismatchError for a store that does not fit or a run of other settings, ReplayError at the first row whose
     pixels are not those the teacher saw, InterruptedRunError once `stop` is requested and the checkpoint is written.
+
+    Examples:
+        >>> from kdcache.pipelines.settings import TrainSettings
+        >>> settings = TrainSettings(
+        ...     run="runs/student", data="digits", data_set={"limit": 300}, store=("digits.kd",),
+        ...     student="kdcache.networks:mlp", student_set={"inputs": 64},
+        ...     epochs=1, batch_size=64, workers=0,
+        ... )
+        >>> train(settings).steps
+        5
     """
     with naming_memory(*memory_words(settings)), open_ranks(own_device(settings.device)) as ranks, ExitStack() as stack:
         inputs = ranks.together(lambda: open_inputs(settings, ranks, progress if ranks.first else silent))

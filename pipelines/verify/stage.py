@@ -42,7 +42,21 @@ class Verdict(Record):
 
 
 def verify(settings: VerifySettings, *, progress: Progress = silent) -> Verdict:
-    """Check a store's files, then all else that the settings ask for. A file of wrong sha256 is never decoded."""
+    """A store is verified by its files, then by all else that the settings ask for: pixels against the data set,
+    answers against the teacher. A file of wrong sha256 is never decoded.
+
+    Args:
+        settings: A field for each option of `kdcache verify`.
+        progress: A callable that hears of the work that is done.
+
+    Raises InvalidInputError for settings that do not go together, and StoreNotFoundError; faults of the store are not
+    raised but stand in the verdict.
+
+    Examples:
+        >>> from kdcache.pipelines.verify.settings import VerifySettings
+        >>> verify(VerifySettings(store="digits.kd")).whole
+        True
+    """
     settings = spelled_out(settings)
     _require_data(settings)
     settings = settings.model_copy(update={"store": seen_by(settings, settings.store)})

@@ -1,4 +1,4 @@
-"""`make bench`: every benchmark in a process of its own, a verdict a line, docs/performance.md.
+"""`make bench`: every benchmark in a process of its own, a verdict a line, docs/performance.md and its tables.
 
 python -m tests.benchmarks [NAME ...] [--quick] [--strict] [--out PAGE.md]
 python -m tests.benchmarks --rewrite --out PAGE.md
@@ -17,6 +17,7 @@ import tempfile
 import time
 from pathlib import Path
 
+from tests.benchmarks.groups import BENCHMARKS
 from tests.benchmarks.harness import Bench, Figure
 from tests.benchmarks.report import (
     Conditions,
@@ -29,22 +30,6 @@ from tests.benchmarks.report import (
     write,
 )
 
-# module -> heading; each has `measure(bench: Bench) -> Iterator[Figure]`
-BENCHMARKS = {
-    "sizes": "Bytes a row",
-    "libraries": "Beside real libraries, on identical integers",
-    "reading": "Reading soft labels",
-    "opening": "Opening, files and memory",
-    "losses": "Losses",
-    "training": "Training",
-    "view_cache": "The cache of views",
-    "starting": "Starting",
-    "extracting": "Extracting",
-    "dask": "Dask",
-    "taps": "Features and maps",
-    "sharing": "Sharing: push, pull, and reading where a store lies",
-}
-
 
 def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m tests.benchmarks", description=__doc__)
@@ -52,9 +37,11 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--quick", action="store_true", help="toy sizes: to see that it runs, not to be quoted")
     parser.add_argument("--strict", action="store_true", help="exit 1 where a target is missed")
     parser.add_argument("--trials", type=int, default=5, help="rounds of every timed comparison")
-    parser.add_argument("--out", type=Path, help="page whose tables are replaced; JSON and a picture go beside it")
     parser.add_argument(
-        "--rewrite", action="store_true", help="measure nothing: write the page from the JSON beside it"
+        "--out", type=Path, help="page whose blocks are replaced; tables, JSON and pictures go beside it"
+    )
+    parser.add_argument(
+        "--rewrite", action="store_true", help="measure nothing: write the pages from the JSON beside them"
     )
     parser.add_argument("--inside", nargs=2, metavar=("FOLDER", "SHARED"), help=argparse.SUPPRESS)
     given = parser.parse_args(arguments)

@@ -5,7 +5,8 @@ the same workers, views as u8, the same normalisation and the same channels-last
 nothing. Its batches are those that serve it best: 16 rows on a CPU, whatever extracting does, and there the same as
 extracting's on a GPU. So a dear batch of extracting shows, and rows that are asked twice show too: blocks are whole
 ones, as large as the data makes them. Extracting also seeds, hashes, reduces, encodes and writes. Both start their
-workers inside the clock.
+workers inside the clock, and pay alike for each view in fresh shared memory: some 200 us of page faults in a virtual
+machine, 14 in memory of the process's own.
 """
 
 import os

@@ -1,4 +1,10 @@
-"""Peak memory of `kdcache extract` by the bound that it states, each extraction in a process of its own."""
+"""Peak memory of `kdcache extract` by the bound that it states, each extraction in a process of its own.
+
+The bound is what the process took before the loop (data set, teacher, one forward) plus `loop_memory`: views (five
+batches' bytes as u8 and two requests), three blocks of reduced rows, eight f32 tensors [batch, classes], four times a
+block's arrays, 32 k bytes a row of one view while it is quantised, and 64 MB. None of it grows with the samples.
+Workers hold up to three requests each: 16 MB, or 128 MB under mixing, or one view of one row where that is larger.
+"""
 
 import json
 import subprocess

@@ -1,6 +1,7 @@
 """docs/language_sizes.md: bytes a token of stores of a language model over 128,000 words, everything included.
 
 python -m tests.benchmarks.language_sizes [--texts 256] [--out docs/language_sizes.md]
+python -m tests.benchmarks.language_sizes --rewrite    # nothing measured: the page from language_sizes.json
 
 Stores are written as extract writes them, by the encodings' own `reduce`, `draw` and `encode` and by `Segment.commit`,
 sealed, read back, and their files counted. The rows are made, see `language_rows`; the text under them is real.
@@ -9,6 +10,7 @@ Shape letters: R rows, C words, K kept.
 """
 
 import argparse
+import json
 import os
 import tempfile
 import time
@@ -38,7 +40,6 @@ from kdcache.views.fingerprint import token_fingerprints
 from kdcache.views.provenance import provenance
 from tests.benchmarks.language_page import write_page
 from tests.benchmarks.language_rows import MadeTeacher, bible_text, first_texts, frequencies, text_in_tokens
-from tests.benchmarks.report import line_of_conditions
 
 Array = npt.NDArray[Any]
 Fields = dict[str, Array]
@@ -250,28 +251,37 @@ def tables(stores: dict[tuple[str, str], Store]) -> Iterator[tuple[str, dict[str
         yield f"{title}, {numbering}", bytes_by_part(store)
 
 
-def main(arguments: list[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(prog="python -m tests.benchmarks.language_sizes", description=__doc__)
-    parser.add_argument("--texts", type=int, default=TEXTS, help=f"of {SEQUENCE} tokens each")
-    parser.add_argument(
-        "--out", type=Path, default=Path("docs/language_sizes.md"), help="page whose tables are replaced"
-    )
-    given = parser.parse_args(arguments)
+def measured(texts: int) -> dict[str, Any]:
+    """The record of stores of `texts` texts, which are written and counted."""
     began, shares = time.monotonic(), Shares()
     with tempfile.TemporaryDirectory() as folder:
         whole = text_in_tokens(bible_text(), Path(folder), SEQUENCE)
-        stores = written_stores(Path(folder), whole, CLASSES, given.texts, shares)
+        stores = written_stores(Path(folder), whole, CLASSES, texts, shares)
         sizes = dict(tables(stores))
         first = next(iter(stores.values()))
         layout = first.segments[0].layout
         made = f"{first.rows:,} tokens in texts of {SEQUENCE}, {layout.blocks} blocks of {layout.block:,}"
-    conditions = {
+    return {
         "device": f"{os.cpu_count()} shared CPU cores",
         "versions": provenance("cpu").versions,
-        "command": f"python -m tests.benchmarks.language_sizes --texts {given.texts} --out {given.out}",
+        "command": f"python -m tests.benchmarks.language_sizes --texts {texts}",
         "minutes": (time.monotonic() - began) / 60,
+        "sizes": sizes,
+        "model": [made, *shares.lines()],
     }
-    write_page(given.out, sizes, [made, *shares.lines()], line_of_conditions(conditions))
+
+
+def main(arguments: list[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(prog="python -m tests.benchmarks.language_sizes", description=__doc__)
+    parser.add_argument("--texts", type=int, default=TEXTS, help=f"of {SEQUENCE} tokens each")
+    parser.add_argument("--out", type=Path, default=Path("docs/language_sizes.md"), help="page with the tables")
+    parser.add_argument("--figures", type=Path, default=Path("docs/figures"), help="folder of the JSON")
+    parser.add_argument("--rewrite", action="store_true", help="measure nothing: write the page from its JSON")
+    given = parser.parse_args(arguments)
+    place = given.figures / "language_sizes.json"
+    if not given.rewrite:
+        place.write_text(json.dumps(measured(given.texts), indent=1) + "\n")
+    write_page(given.out, json.loads(place.read_text()))
     return 0
 
 

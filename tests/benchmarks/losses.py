@@ -8,6 +8,13 @@ Other objectives are held against their authors' form on dense teacher logits at
 malloc does counts at C 1,000: where it gives freed memory back to the system, each tensor of 1 MB costs 256 page
 faults, and where it keeps it none. It keeps it in a process that has freed larger tensors, as a training has: so has
 this one from its start.
+
+The gradient of KL(p || softmax(z / T)) by z is (softmax(z / T) - p) / T in closed form, so that nothing of [B, C] is
+made but the gradient; rows are worked on 131,072 numbers at a time, which stay in a core's cache. Keeping softmax from
+the forward pass saves one of two exponentials and costs one [B, C]: left. `torch.compile` of an objective gave 0.84 of
+the closed form's time at C 1,000 after half a minute of compiling: not offered. tvd, brier and logit-mse stay above 1.1
+at C 1,000: some 40 operations of 2 to 5 us on small tensors, which decode a row's soft labels, are 0.2 to 0.3 ms a
+step; an autograd function of one's own takes 32 us before it does anything.
 """
 
 from collections.abc import Callable, Iterator

@@ -6,6 +6,8 @@ from pathlib import Path
 from statistics import fmean, stdev
 from typing import Any
 
+from tests.benchmarks.canvas import canvas, save
+
 PAIRS = (
     ("cached_topk", "live"),
     ("cached_full", "live"),
@@ -81,29 +83,24 @@ def markdown(study: dict[str, Any]) -> str:
 
 def plot(study: dict[str, Any], path: Path) -> None:
     """Accuracy of the four students of each seed, joined; and the paired differences with their intervals."""
-    import matplotlib as mpl
-
-    mpl.use("agg")
-    from matplotlib import pyplot as plt
-
+    figure = canvas(6.6)
+    above, below = figure.subplots(2, 1)
     arms = list(study["arms"])
-    figure, (left, right) = plt.subplots(1, 2, figsize=(10, 4), layout="constrained")
     for run in study["seeds"]:
-        left.plot(range(len(arms)), [100 * run["arms"][arm]["accuracy"] for arm in arms], "o-", alpha=0.6, lw=0.8, ms=4)
-    left.set_xticks(range(len(arms)), [arm.replace("_", " ") for arm in arms])
-    left.set_ylabel("test accuracy, %")
-    left.set_title("four students of each seed, joined", fontsize=10)
+        values = [100 * run["arms"][arm]["accuracy"] for arm in arms]
+        above.plot(range(len(arms)), values, "o-", alpha=0.6, lw=0.8, ms=4)
+    above.set_xticks(range(len(arms)), [arm.replace("_", "\n") for arm in arms])
+    above.set_ylabel("test accuracy, %")
+    above.set_title(f"four students of each of {len(study['seeds'])} seeds, joined", fontsize=10)
     margin = study["protocol"]["margin"]
-    right.axvspan(-margin, margin, color="0.9", label=f"±{margin:g} points")
-    right.axvline(0, color="0.5", lw=0.8)
+    below.axvspan(-margin, margin, color="0.9", label=f"±{margin:g} points")
+    below.axvline(0, color="0.5", lw=0.8)
     for row, (one, other) in enumerate(reversed(PAIRS)):
-        found = study["differences"][f"{one}-{other}"]
+        apart = study["differences"][f"{one}-{other}"]
         each = [100 * (run["arms"][one]["accuracy"] - run["arms"][other]["accuracy"]) for run in study["seeds"]]
-        right.plot(each, [row] * len(each), "o", color="tab:blue", alpha=0.35, ms=4)
-        right.errorbar(found["mean"], row, xerr=(found["high"] - found["low"]) / 2, fmt="D", color="k", ms=4, capsize=4)
-    right.set_yticks(range(len(PAIRS)), [f"{one} - {other}".replace("_", " ") for one, other in reversed(PAIRS)])
-    right.set_xlabel("paired difference, points (bar: 95 % interval)")
-    right.set_title(f"n = {len(study['seeds'])} seeds", fontsize=10)
-    right.legend(fontsize=8, loc="upper right")
-    figure.savefig(path, dpi=120)
-    plt.close(figure)
+        below.plot(each, [row] * len(each), "o", color="tab:blue", alpha=0.35, ms=4)
+        below.errorbar(apart["mean"], row, xerr=(apart["high"] - apart["low"]) / 2, fmt="D", color="k", ms=4, capsize=4)
+    below.set_yticks(range(len(PAIRS)), [f"{one}\n- {other}".replace("_", " ") for one, other in reversed(PAIRS)])
+    below.set_xlabel("paired difference, points (bar: 95 % interval)")
+    below.legend(fontsize=9, loc="upper right")
+    save(figure, path)

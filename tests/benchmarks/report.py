@@ -1,4 +1,8 @@
-"""docs/performance.md and its pictures from figures, each group of which was measured by one run."""
+"""docs/performance.md, a page of tables for each benchmark beneath it, and their pictures, from docs/figures.
+
+Each group of figures was measured by one run. Of performance.md only what stands between marks is written; the pages
+of tables are written whole.
+"""
 
 import json
 from collections import Counter
@@ -6,15 +10,22 @@ from pathlib import Path
 from typing import Any, get_args
 
 from tests.benchmarks import sizes_picture
+from tests.benchmarks.answers import Groups, Results, answered, summary
+from tests.benchmarks.blocks import marks, replaced, table
+from tests.benchmarks.groups import BENCHMARKS, INTRODUCTIONS, page_of
 from tests.benchmarks.harness import Figure, Verdict
 from tests.benchmarks.reasons import reason_of
+from tests.benchmarks.targets_picture import plot
+from tests.benchmarks.whole_store_page import whole_store_page
 
-Groups = dict[str, list[Figure]]  # by heading
 Conditions = dict[str, Any]  # of one run: device, versions, command, minutes
 
-# colour and marker, so that verdicts differ without colours too
-STYLES = {"met": ("#0072b2", "o"), "open": ("#e69f00", "D"), "missed": ("#b2182b", "X")}
-BEGIN, END = "<!-- figures: made by make bench -->", "<!-- end of figures -->"
+BLOCKS = {name: marks(name, "make bench") for name in ("answers", "targets", "tables", "conditions")}
+NO_REASON = "The reason is not known."
+OTHERS = {  # JSON -> link to the page of what other commands measure
+    "whole_store": "[Whole-store commands](performance/whole_store.md)",
+    "sweep_total_time": "[Sweeps](sweeps.md)",
+}
 
 
 def shown(value: float) -> str:
@@ -36,33 +47,106 @@ def line_of_conditions(conditions: dict[str, Any]) -> str:
     return f"{conditions['device']}; {versions}. By `{conditions['command']}`, {conditions['minutes']:.0f} minutes."
 
 
-def line_of_counts(groups: Groups) -> str:
+def counts_of(figures: list[Figure]) -> str:
     """The number of targets of each verdict."""
-    counts = Counter(figure.verdict for figures in groups.values() for figure in figures)
+    counts = Counter(figure.verdict for figure in figures)
     each = ", ".join(f"{counts[verdict]} {verdict}" for verdict in get_args(Verdict) if verdict != "reported")
     return f"{counts.total() - counts['reported']} targets: {each}"
 
 
-def markdown(groups: Groups, conditions: dict[str, Conditions]) -> str:
-    """A table for each benchmark, why targets are not met, and the conditions under which the groups ran."""
-    lines = [f"{line_of_counts(groups)}.", ""]
-    for group, figures in groups.items():
-        lines += [f"### {group}", "", "| figure | setting | target | measured | 95 % interval | n | verdict |"]
-        lines += ["|---|---|---|---|---|---|---|"]
-        for figure in figures:
-            bound = "≤" if figure.better == "lower" else "≥"
-            target = "" if figure.target is None else f"{bound} {shown(figure.target)}"
-            spread = "" if figure.low == figure.high else f"{shown(figure.low)} to {shown(figure.high)}"
-            cells = (figure.name, figure.setting, target, f"{shown(figure.measured)} {figure.unit}", spread)
-            lines.append("| " + " | ".join((*cells, str(figure.trials), figure.verdict)) + " |")
-        lines.append("")
-        lines += _reasons(figures)
-        lines += [line for figure in figures for line in _table(figure)]
-    runs = _runs(conditions)
-    for run in runs:
-        names = f"{'; '.join(run['groups'])}: " if len(runs) > 1 else ""
-        lines += [f"{names}{line_of_conditions(run)}", ""]
-    return "\n".join(lines).rstrip()
+def line_of_counts(groups: Groups) -> str:
+    """The number of targets of each verdict, over all groups."""
+    return counts_of([figure for figures in groups.values() for figure in figures])
+
+
+def group_page(heading: str, figures: list[Figure], conditions: Conditions) -> str:
+    """The page of a group: all of its figures, the reasons of missed and open targets, and further tables."""
+    introduction = INTRODUCTIONS.get(page_of(heading), "")
+    judged = f"{counts_of(figures)}. [Performance](../performance.md) says when a target is met, open or missed."
+    named = (
+        "A name with a slash is a ratio of the first by the second. n counts the rounds; no interval: nothing varies."
+    )
+    lines = [f"# {heading}", "", "<!-- made by make bench -->", ""]
+    lines += [introduction, ""] if introduction else []
+    columns = ("figure", "setting", "target", "measured", "95 % interval", "n", "verdict")
+    lines += [f"{judged} {named}", "", table(columns, [_cells(figure) for figure in figures]), ""]
+    unmet = [figure for figure in figures if figure.verdict in ("missed", "open")]
+    lines += [f"- **{each.verdict}**, {titled(each)}: {reason_of(each) or NO_REASON}" for each in unmet]
+    lines += [""] if unmet else []
+    lines += [line for figure in figures for line in _table(figure)]
+    return "\n".join([*lines, line_of_conditions(conditions), ""])
+
+
+def titled(figure: Figure) -> str:
+    """Name and setting."""
+    return f"{figure.name}, {figure.setting}" if figure.setting else figure.name
+
+
+def _cells(figure: Figure) -> list[str]:
+    spread = "" if figure.low == figure.high else f"{shown(figure.low)} to {shown(figure.high)}"
+    measured = f"{shown(figure.measured)} {unit_of(figure)}".strip()
+    return [figure.name, figure.setting, bound(figure), measured, spread, str(figure.trials), figure.verdict]
+
+
+def unit_of(figure: Figure) -> str:
+    """The unit; a ratio has none."""
+    return "" if figure.unit == "ratio" else figure.unit
+
+
+def bound(figure: Figure) -> str:
+    """The target with its sign; nothing where there is none."""
+    return "" if figure.target is None else f"{'≤' if figure.better == 'lower' else '≥'} {shown(figure.target)}"
+
+
+def _table(figure: Figure) -> list[str]:
+    """The table that a figure brings along for the page: `details["table"]` with title, columns and rows."""
+    if (more := figure.details.get("table")) is None:
+        return []
+    return [f"{more['title']}:", "", table(more["columns"], more["rows"]), ""]
+
+
+def blocks_of(groups: Groups, conditions: dict[str, Conditions], folder: Path) -> dict[str, str]:
+    """The contents of performance.md's blocks, from the groups and the other JSONs of a folder."""
+    links = {name: f"[table](performance/{name}.md)" for name in (*BENCHMARKS, "whole_store")}
+    links["sweeps"] = "[page](sweeps.md)"
+    results = Results(groups, folder)
+    rows = [[answer.subject, answer.ours, answer.beside, links.get(answer.page, "")] for answer in answered(results)]
+    unmet = [
+        [figure.verdict, titled(figure), bound(figure), _measured(figure), reason_of(figure) or NO_REASON]
+        for verdict in ("missed", "open")
+        for figures in groups.values()
+        for figure in figures
+        if figure.verdict == verdict
+    ]
+    pages = [f"- [{heading}](performance/{page_of(heading)}.md): {counts_of(each)}" for heading, each in groups.items()]
+    targets = table(("verdict", "figure", "target", "measured (95 %)", "reason"), unmet)
+    pages += [f"- {OTHERS['whole_store']}"] if (folder / "whole_store.json").exists() else []
+    return {
+        "answers": f"{summary(results)}\n\n" + table(("measured", "kdcache", "beside it", "all figures"), rows),
+        "targets": f"{line_of_counts(groups)}.\n\n{targets if unmet else ''}",
+        "tables": "\n".join(pages),
+        "conditions": "\n".join(f"- {line}" for line in [*_lines_of_runs(conditions), *_other_runs(folder)]),
+    }
+
+
+def _measured(figure: Figure) -> str:
+    spread = "" if figure.low == figure.high else f" ({shown(figure.low)} to {shown(figure.high)})"
+    return f"{shown(figure.measured)}{spread} {unit_of(figure)}".strip()
+
+
+def _lines_of_runs(conditions: dict[str, Conditions]) -> list[str]:
+    return [f"{'; '.join(run['groups'])}: {line_of_conditions(run)}" for run in _runs(conditions)]
+
+
+def _other_runs(folder: Path) -> list[str]:
+    """Device, versions and command of the results that `make bench` does not measure."""
+    lines = []
+    for name, link in OTHERS.items():
+        if (folder / f"{name}.json").exists():
+            run = json.loads((folder / f"{name}.json").read_text())
+            versions = ", ".join(f"{package} {version}" for package, version in run["versions"].items())
+            lines.append(f"{link}: {run['device']}; {versions}. By `{run['command']}`.")
+    return lines
 
 
 def _runs(conditions: dict[str, Conditions]) -> list[Conditions]:
@@ -75,26 +159,6 @@ def _runs(conditions: dict[str, Conditions]) -> list[Conditions]:
         else:
             runs.append({"groups": [group], **run})
     return runs
-
-
-def _reasons(figures: list[Figure]) -> list[str]:
-    """A line for each figure whose target is missed or open."""
-    lines = []
-    for figure in figures:
-        if figure.verdict in ("missed", "open"):
-            setting = f", {figure.setting}" if figure.setting else ""
-            lines.append(
-                f"- **{figure.verdict}**, {figure.name}{setting}: {reason_of(figure) or 'nobody has said why'}."
-            )
-    return [*lines, ""] if lines else []
-
-
-def _table(figure: Figure) -> list[str]:
-    """What a figure brings along for the page: `details["table"]` with title, columns and rows."""
-    if (table := figure.details.get("table")) is None:
-        return []
-    lines = [f"{table['title']}:", "", "| " + " | ".join(table["columns"]) + " |", "|---" * len(table["columns"]) + "|"]
-    return [*lines, *("| " + " | ".join(row) + " |" for row in table["rows"]), ""]
 
 
 def record_of(page: Path) -> Path:
@@ -111,45 +175,20 @@ def read(page: Path) -> tuple[Groups, dict[str, Conditions]]:
 
 
 def write(groups: Groups, conditions: dict[str, Conditions], page: Path) -> None:
-    """Replace the page's tables, keep what people wrote around them; JSON and pictures go beside it."""
+    """Write the JSON, the blocks of a page, the pages of tables in a folder of the page's name, and two pictures."""
     record = {"runs": _runs(conditions), "figures": {g: [f.model_dump() for f in each] for g, each in groups.items()}}
-    place = record_of(page)
+    place, tables = record_of(page), page.with_suffix("")
     place.parent.mkdir(parents=True, exist_ok=True)
+    tables.mkdir(exist_ok=True)
     place.write_text(json.dumps(record, indent=1, allow_nan=False) + "\n")
-    text = page.read_text() if page.exists() else f"# Performance\n\n{BEGIN}\n{END}\n"
-    before, _, rest = text.partition(BEGIN)
-    page.write_text(f"{before}{BEGIN}\n\n{markdown(groups, conditions)}\n\n{END}{rest.partition(END)[2]}")
+    for heading, figures in groups.items():
+        (tables / f"{page_of(heading)}.md").write_text(group_page(heading, figures, conditions[heading]))
+    if (whole := place.with_name("whole_store.json")).exists():
+        (tables / whole.name).with_suffix(".md").write_text(whole_store_page(json.loads(whole.read_text())))
+    empty = "\n\n".join(["# Performance", *("\n".join(block) for block in BLOCKS.values()), ""])
+    text = page.read_text() if page.exists() else empty
+    for name, made in blocks_of(groups, conditions, place.parent).items():
+        text = replaced(text, BLOCKS[name], made, page=page)
+    page.write_text(text)
     plot(groups, place.with_name("performance.png"))
     sizes_picture.plot([figure for each in groups.values() for figure in each], place.with_name("bytes_a_row.png"))
-
-
-def plot(groups: Groups, path: Path) -> None:
-    """Every figure with a target as a fraction of it: left of the line is better, whichever way the figure runs."""
-    from matplotlib.figure import Figure as Canvas
-
-    judged = [figure for figures in groups.values() for figure in figures if figure.target]
-    if not judged:
-        return
-    canvas = Canvas(figsize=(11, 1.1 + 0.32 * len(judged)), layout="constrained")
-    axes = canvas.subplots()
-    for row, figure in enumerate(reversed(judged)):
-        spread = sorted(_worse(figure, value) for value in (figure.low, figure.measured, figure.high))
-        colour, marker = STYLES[figure.verdict]
-        axes.plot([spread[0], spread[2]], [row, row], color=colour, lw=3, alpha=0.5)
-        axes.plot(_worse(figure, figure.measured), row, marker, color=colour, ms=5)
-    for verdict, (colour, marker) in STYLES.items():
-        axes.plot([], [], marker, color=colour, ms=5, label=verdict)
-    axes.axvline(1.0, color="0.4", lw=1)
-    axes.set_xscale("log")
-    labels = [f"{figure.name} {figure.setting}".strip() for figure in reversed(judged)]
-    axes.set_yticks(range(len(judged)), labels, fontsize=8)
-    axes.margins(y=0.02)
-    axes.set_xlabel("by target; right of 1 is worse")
-    axes.grid(axis="x", which="both", alpha=0.2)
-    canvas.legend(loc="outside upper right", ncols=len(STYLES), frameon=False)
-    canvas.savefig(path, dpi=120)
-
-
-def _worse(figure: Figure, value: float) -> float:
-    assert figure.target is not None
-    return value / figure.target if figure.better == "lower" else figure.target / value

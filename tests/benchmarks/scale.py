@@ -1,10 +1,12 @@
 """docs/scale.md: what very large stores take, from the layout, and whether generated ones grow as it says.
 
 python -m tests.benchmarks.scale [--quick] [--out docs/scale.md]
+python -m tests.benchmarks.scale --rewrite    # nothing measured: the page from its JSONs
 
 On paper, files, blocks, records and requests are counted by the functions that write them; bytes a row are those that
 the benchmark `sizes` measured. Generated stores of up to 1e8 rows then show how opening, finding a pass again, sealing
-and loading a view grow. Prices are a public price list's and only an example.
+and loading a view grow; they go to scale.json, beside performance.json. Prices are a public price list's and only an
+example.
 """
 
 import argparse
@@ -24,6 +26,7 @@ import numpy as np
 from kdcache.base.view_span import ViewSpan
 from kdcache.store.array_spec import BLOCK_MAX
 from kdcache.store.commits import Commit, Counts, Shard
+from kdcache.store.manifest import Provenance
 from kdcache.store.sealed_segment import SealedSegment
 from kdcache.store.seals import Seal
 from kdcache.store.segment_layout import segment_layout
@@ -74,12 +77,12 @@ def bytes_a_row(plan: Plan, measured: dict[str, float]) -> float:
     )
 
 
-def on_paper(plan: Plan, measured: dict[str, float], core: float) -> Row:
+def on_paper(plan: Plan, measured: dict[str, float], core: float, provenance: Provenance) -> Row:
     """One column of the page's table."""
     layouts = [segment_layout(identity_of(plan.shape), ViewSpan(*views)) for views in plan.passes]
     blocks = sum(layout.blocks for layout in layouts)
     arrays = layouts[0].rowwise
-    files, line = files_of(plan.shape, plan.passes), len(_commit(plan, arrays).to_bytes())
+    files, line = files_of(plan.shape, plan.passes), len(_commit(plan, arrays, provenance).to_bytes())
     rows, a_row = plan.rows * plan.views, bytes_a_row(plan, measured)
     view_requests = INDEX_AND_CHUNK * layouts[0].blocks * len(arrays)
     size = rows * a_row + 2 * line * blocks + 8 * plan.rows
@@ -105,10 +108,10 @@ def on_paper(plan: Plan, measured: dict[str, float], core: float) -> Row:
     }
 
 
-def _commit(plan: Plan, arrays: list[str]) -> Commit:
+def _commit(plan: Plan, arrays: list[str], provenance: Provenance) -> Commit:
     shards = {name: Shard(sha256=64 * "0", size=10_000_000) for name in arrays}
     counts = Counts(labelled=plan.a_pass * BLOCK_MAX, correct=plan.a_pass * BLOCK_MAX)
-    return Commit(block=0, rows=plan.a_pass * BLOCK_MAX, shards=shards, counts=counts, provenance=provenance("cpu"))
+    return Commit(block=0, rows=plan.a_pass * BLOCK_MAX, shards=shards, counts=counts, provenance=provenance)
 
 
 def _seal(segments: int) -> Seal:
@@ -187,29 +190,45 @@ def measured_rate(figures: dict[str, list[dict[str, Any]]]) -> float:
     return float(each["details"]["rows"] / each["details"]["median_seconds"]["extract"])
 
 
+def grown_stores(sizes: tuple[int, ...], trials: int) -> dict[str, Any]:
+    """The record of generated stores, with the conditions of the run."""
+    began = time.monotonic()
+    with tempfile.TemporaryDirectory() as folder:
+        grown = {f"{rows:,} rows": simulate(Path(folder), rows, trials) for rows in sizes}
+    present = provenance("cpu")
+    return {
+        "device": f"shared CPU cores ({present.cpu_capability}), CPU time, medians of {trials}",
+        "versions": present.versions,
+        "command": "python -m tests.benchmarks.scale",
+        "minutes": (time.monotonic() - began) / 60,
+        "cpu_capability": present.cpu_capability,
+        "grown": grown,
+    }
+
+
+def rewrite(figures: Path, page: Path) -> None:
+    """Write the page's blocks from performance.json and scale.json."""
+    measured = json.loads((figures / "performance.json").read_text())["figures"]
+    record = json.loads((figures / "scale.json").read_text())
+    sizes, core = measured_arrays(measured), measured_rate(measured)
+    noted = Provenance(versions=record["versions"], device="cpu", cpu_capability=record["cpu_capability"])
+    paper = {plan.name: on_paper(plan, sizes[plan.k], core, noted) for plan in PLANS}
+    write_page(page, paper, record["grown"], line_of_conditions(record))
+
+
 def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m tests.benchmarks.scale", description=__doc__)
     parser.add_argument("--quick", action="store_true", help="up to 1e5 rows: to see that it runs")
     parser.add_argument("--trials", type=int, default=3)
-    parser.add_argument("--record", type=Path, default=Path("docs/figures/performance.json"))
+    parser.add_argument("--figures", type=Path, default=Path("docs/figures"), help="folder of the JSONs")
     parser.add_argument("--out", type=Path, default=Path("docs/scale.md"), help="page whose tables are replaced")
+    parser.add_argument("--rewrite", action="store_true", help="measure nothing: write the page from the JSONs")
     given = parser.parse_args(arguments)
-    began = time.monotonic()
-    figures = json.loads(given.record.read_text())["figures"]
-    measured, core = measured_arrays(figures), measured_rate(figures)
-    paper = {plan.name: on_paper(plan, measured[plan.k], core) for plan in PLANS}
-    grown = {}
-    with tempfile.TemporaryDirectory() as folder:
-        for rows in (10_000, 100_000) if given.quick else (10**4, 10**6, 10**8):
-            grown[f"{rows:,} rows"] = simulate(Path(folder), rows, given.trials)
-    found = provenance("cpu")
-    conditions = {
-        "device": f"shared CPU cores ({found.cpu_capability}), CPU time, medians of {given.trials}",
-        "versions": found.versions,
-        "command": "python -m tests.benchmarks.scale",
-        "minutes": (time.monotonic() - began) / 60,
-    }
-    write_page(given.out, paper, grown, line_of_conditions(conditions))
+    if not given.rewrite:
+        sizes = (10_000, 100_000) if given.quick else (10**4, 10**6, 10**8)
+        record = json.dumps(grown_stores(sizes, given.trials), indent=1)
+        (given.figures / "scale.json").write_text(record + "\n")
+    rewrite(given.figures, given.out)
     return 0
 
 

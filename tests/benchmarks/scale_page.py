@@ -1,26 +1,32 @@
-"""The tables of docs/scale.md, put between their marks; what people wrote around them stays."""
+"""The blocks of docs/scale.md, put between their marks; what people wrote around them stays."""
 
 from pathlib import Path
 
+from tests.benchmarks import blocks
+
 Row = dict[str, str]
-PAPER = ("<!-- on paper: made by python -m tests.benchmarks.scale -->", "<!-- end of paper -->")
-GROWN = ("<!-- generated: made by python -m tests.benchmarks.scale -->", "<!-- end of generated -->")
+MAKER = "python -m tests.benchmarks.scale"
+ANSWER, PAPER, GROWN = (blocks.marks(name, MAKER) for name in ("answer", "on paper", "generated"))
 
 
 def table(columns: dict[str, Row]) -> str:
     """A line for each key of the columns, which all have the same."""
-    names = list(columns)
-    lines = ["| | " + " | ".join(names) + " |", "|---" * (len(names) + 1) + "|"]
-    for key in columns[names[0]]:
-        lines.append(f"| {key.strip()} | " + " | ".join(columns[name][key] for name in names) + " |")
-    return "\n".join(lines)
+    keys = next(iter(columns.values()))
+    rows = [[key.strip(), *(column[key] for column in columns.values())] for key in keys]
+    return blocks.table(["", *columns], rows)
+
+
+def answer(paper: dict[str, Row], grown: dict[str, Row]) -> str:
+    """The page in a few lines: size and files of each plan, and the time of opening."""
+    lines = [f"- {name}: {column['size']} in {column['files']} files" for name, column in paper.items()]
+    opened = ", ".join(f"{column['open, sealed']} with {rows}" for rows, column in grown.items())
+    return "\n".join([*lines, "", f"A sealed store opens in constant time: {opened}."])
 
 
 def write_page(page: Path, paper: dict[str, Row], grown: dict[str, Row], conditions: str) -> None:
-    text = page.read_text() if page.exists() else "# Scale\n\n" + "\n".join((*PAPER, "", *GROWN, ""))
-    for (begin, end), made in ((PAPER, table(paper)), (GROWN, f"{table(grown)}\n\n{conditions}")):
-        before, found, rest = text.partition(begin)
-        if not found or end not in rest:
-            raise SystemExit(f"{page} lacks the marks {begin} and {end}; put them where the table belongs")
-        text = f"{before}{begin}\n\n{made}\n\n{end}{rest.partition(end)[2]}"
+    """Replace the blocks of a page. Raises SystemExit for one without their marks."""
+    text = page.read_text() if page.exists() else "# Scale\n\n" + "\n\n".join((*ANSWER, *PAPER, *GROWN, ""))
+    made = {ANSWER: answer(paper, grown), PAPER: table(paper), GROWN: f"{table(grown)}\n\n{conditions}"}
+    for block, content in made.items():
+        text = blocks.replaced(text, block, content, page=page)
     page.write_text(text)

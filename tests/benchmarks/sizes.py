@@ -1,4 +1,19 @@
-"""Bytes a row: what format 1 takes on disk for a real teacher's rows, array by array, and what other layouts take."""
+"""Bytes a row of format 1 on disk for a real teacher's rows, array by array, and of other layouts.
+
+Rows come from 19 photographs (see `rows`), which show few of the 1,000 classes: class ids have a lower order-0 entropy
+here than on ImageNet. The codec makes nothing of that, since it only drops bits that are always zero. What stands once
+a segment is counted as in a store 64 times as large; commits are counted twice, as files and in the sealed list; order
+and labels have a line of their own. KL by quantising is over the kept classes and the tail as one more class.
+
+Peers hold no tail, no label's logit, no fingerprint and no checksum; TinyViT's list of keys is left out, and FKD shares
+a pickle among 500 crops where these rows have 10. Reads are batches of 256 random rows out of the page cache.
+
+Tried to take fewer bytes at k 20 (41.1 bytes a row, plain, in that probe): the tail as residuals of the last kept logit
+and gaps rank by rank were taken (`packing residuals`), and packed gaps are coded in frames of 8,192 bytes of one rank.
+Ids as ranks in view 0's list save 6 %, but no view could then be read without view 0. Ids as ranks in a table of
+neighbours of the top class save 3 % from the teacher's classifier and nothing from correlations, tested on other
+photographs. A tail in steps of 1/32 saves 2 %, equal gaps ordered by id at most 1 %. All of these were left.
+"""
 
 import sys
 from collections.abc import Callable, Iterator

@@ -3,6 +3,7 @@
 from pathlib import Path
 from typing import Any
 
+from tests.benchmarks.canvas import canvas, save
 from tests.benchmarks.harness import Figure
 
 COLOURS = {
@@ -14,38 +15,35 @@ REST, PEER = "#555555", "#c4c4c4"
 
 def plot(figures: list[Figure], path: Path) -> None:
     """Draw nothing where there are no sizes of ImageNet rows among the figures."""
-    from matplotlib.figure import Figure as Canvas
     from matplotlib.lines import Line2D
     from matplotlib.patches import Patch
 
     ours = {_k(each): each for each in figures if "arrays" in each.details and each.target is not None}
     if not ours:
         return
-    canvas = Canvas(figsize=(11, 3.6), layout="constrained")
-    panels = canvas.subplots(1, len(ours), squeeze=False)[0]
+    figure_of_all = canvas(0.9 + 1.9 * len(ours))
+    panels = figure_of_all.subplots(len(ours), 1, squeeze=False)[:, 0]
     for axes, (k, figure) in zip(panels, ours.items(), strict=True):
         bars: list[tuple[str, dict[str, float]]] = [("kdcache", figure.details["arrays"])]
         bars += [
-            ("kdcache, plain", each.details["arrays"])
+            ("kdcache, unpacked", each.details["arrays"])
             for each in figures
             if each.name == figure.name and each.details.get("packing") == "plain" and _k(each) == k
         ]
-        bars.append(("its order-0 entropy", figure.details["entropy"]))
+        bars.append(("order-0 entropy", figure.details["entropy"]))
         peers = [each for each in figures if "peer" in each.details and _k(each) == k]
         bars += [
             (each.details["peer"], {"": each.measured}) for each in peers if each.details["peer"] != "torchdistill"
         ]
         _draw(axes, bars)
         axes.axvline(figure.target, color="0.25", lw=1, ls=":")
-        axes.set_title(k, fontsize=11)
-        axes.set_xlabel("bytes a row")
-    for axes in panels[1:]:
-        axes.set_yticklabels([])
+        axes.set_title(f"top {k.removeprefix('k ')} of 1,000 classes", fontsize=10)
+    panels[-1].set_xlabel("bytes a row")
     labels = {name: colour for name, colour in COLOURS.items() if name != "logits"} | {"records": REST}
     handles: list[Any] = [Patch(color=colour, label=name) for name, colour in labels.items()]
     handles.append(Line2D([], [], color="0.25", lw=1, ls=":", label="target"))
-    canvas.legend(handles=handles, loc="outside lower center", ncols=len(handles), fontsize=9, frameon=False)
-    canvas.savefig(path, dpi=120)
+    figure_of_all.legend(handles=handles, loc="outside lower center", ncols=4, fontsize=9, frameon=False)
+    save(figure_of_all, path)
 
 
 def _k(figure: Figure) -> str:

@@ -3,6 +3,8 @@
 from pathlib import Path
 from typing import Any
 
+from tests.benchmarks.canvas import canvas, save
+
 WAYS = (
     ("live", "teacher in the loop", "tab:red", "s"),
     ("store", "kdcache, one by one", "tab:blue", "o"),
@@ -11,14 +13,12 @@ WAYS = (
 
 
 def plot(study: dict[str, Any], path: Path) -> None:
-    """Left: total seconds for n students, hollow where summed; right: n side by side over one."""
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(11, 4.2), layout="constrained")
-    left, right = figure.subplots(1, 2)
-    _draw_totals(left, study)
-    _draw_sides(right, study["side_by_side"])
-    figure.savefig(path, dpi=120)
+    """Above: total seconds for n students, hollow where summed; below: n side by side over one."""
+    figure = canvas(7.0)
+    above, below = figure.subplots(2, 1)
+    _draw_totals(above, study)
+    _draw_sides(below, study["side_by_side"])
+    save(figure, path)
 
 
 def _draw_totals(axes: Any, study: dict[str, Any]) -> None:
@@ -32,14 +32,14 @@ def _draw_totals(axes: Any, study: dict[str, Any]) -> None:
     axes.set_xscale("log", base=2)
     axes.set_yscale("log")
     axes.set_xticks(counts, [str(count) for count in counts])
-    axes.set_xlabel("students n")
-    axes.set_ylabel("CPU seconds, extraction included")
-    last, protocol = rows[-1], study["protocol"]
-    axes.set_title(
-        f"{protocol['epochs']} epochs over {protocol['views']} views; n = {last['n']}: "
-        f"{last['live'] / last['store_together']:.1f} times less; hollow: summed",
-        fontsize=10,
-    )
+    ticks = [10, 20, 50, 100]
+    axes.set_yticks(ticks, [str(tick) for tick in ticks])
+    axes.minorticks_off()
+    axes.set_xlabel("students")
+    axes.set_ylabel("CPU seconds, all students")
+    last = rows[-1]
+    times = last["live"] / last["store_together"]
+    axes.set_title(f"{last['n']} students: {times:.1f} times less; hollow marks: summed", fontsize=10)
     axes.grid(alpha=0.25, which="both")
     axes.legend(fontsize=9)
 
@@ -52,7 +52,7 @@ def _draw_sides(axes: Any, sides: dict[str, Any]) -> None:
     axes.axhline(3.0, color="0.8", lw=1)
     axes.set_xticks(counts)
     axes.set_xlabel("students side by side")
-    axes.set_ylabel("time of a step over that of one student")
-    axes.set_title("one stream of batches", fontsize=10)
+    axes.set_ylabel("time of a step, one student = 1")
+    axes.set_title("students side by side on one stream", fontsize=10)
     axes.grid(alpha=0.25)
     axes.legend(fontsize=9)

@@ -1,6 +1,7 @@
 """The learning of students from each kind of soft labels, at their bytes a row: full, draws, top-k with each tail.
 
-    python -m tests.benchmarks.targets --text kjv.txt --fashion /usr/share/datasets/fashion-mnist --out docs/targets.md
+    python -m tests.benchmarks.targets --text kjv.txt --fashion /usr/share/datasets/fashion-mnist
+    python -m tests.benchmarks.targets --rewrite    # nothing measured: docs/language_labels.md from targets.json
 
 Text: the tokenizer, teacher and protocol of `kdcache demo --text` (a GRU of 128 that read 3,072 texts of 128 tokens,
 students of 32 on 768 of them, w_ce .1, w_kd .9, T 1); perplexity of 192 texts that nobody learned from. Pictures:
@@ -35,6 +36,7 @@ from kdcache.pipelines.demos import text as demo_text
 from kdcache.pipelines.settings import ExtractSettings, TrainSettings
 from kdcache.views.built_in import load_fashion_mnist
 from tests.benchmarks.paired_report import difference
+from tests.benchmarks.targets_page import write_page
 from tests.kits.photographs import imagenet_teacher
 
 SIDE, PICTURES, TEST_PICTURES = 64, 1500, 500
@@ -210,53 +212,41 @@ def measure(subject: Subject, folder: Path, trials: int) -> list[Line]:
     return sorted(lines, key=lambda line: -line["bytes"])
 
 
-def table(subject: Subject, lines: list[Line]) -> str:
-    """The table of a subject in Markdown."""
-    measure = subject.measure.replace("kl_to_teacher", "KL to the teacher, nats")
-    head = ["soft labels", "bytes a row", measure, "minus full (95 %)", "gradient's error", "of its mean"]
-    head += ["of full's gain"] if subject.alone else []
-    rows = [f"| {' | '.join(head)} |", "|" + "---|" * len(head)]
-    for line in lines:
-        apart, digits = line["apart"], 1 if subject.measure == "perplexity" else 3
-        cells = [
-            line["name"],
-            f"{line['bytes']:.1f}" if line["bytes"] else "-",
-            f"{np.mean(line['values']):.{digits}f}",
-        ]
-        is_full = line["name"] == "full"
-        interval = f"{apart['mean']:+.{digits}f} ({apart['low']:+.{digits}f} to {apart['high']:+.{digits}f})"
-        cells.append("" if is_full else interval)
-        cells += [f"{line[key]:.2f}" if key in line and not is_full else "" for key in ("row_error", "mean_error")]
-        cells += [f"{100 * line['gain']:.0f} %"] if subject.alone else []
-        rows.append(f"| {' | '.join(cells)} |")
-    return "\n".join(rows)
-
-
-def main() -> None:
+def main(arguments: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--text", type=Path, required=True, help="file of text, such as that of bible-kjv-text")
-    parser.add_argument("--fashion", required=True, help="folder of Fashion-MNIST's files")
+    parser.add_argument("--text", type=Path, help="file of text, such as that of bible-kjv-text")
+    parser.add_argument("--fashion", help="folder of Fashion-MNIST's files")
     parser.add_argument("--trials", type=int, default=5)
-    parser.add_argument("--subjects", nargs="+", choices=SUBJECTS, default=SUBJECTS)
     parser.add_argument("--work", type=Path, help="folder of stores and runs, which is kept, and gone on with")
-    parser.add_argument("--out", type=Path, required=True, help="the page's tables; beside it a JSON")
-    given = parser.parse_args()
+    parser.add_argument("--figures", type=Path, default=Path("docs/figures"), help="folder of the JSON")
+    parser.add_argument(
+        "--out", type=Path, default=Path("docs/language_labels.md"), help="page whose tables are replaced"
+    )
+    parser.add_argument("--rewrite", action="store_true", help="measure nothing: write the tables from the JSON")
+    given = parser.parse_args(arguments)
+    place = given.figures / "targets.json"
+    if not given.rewrite:
+        if given.text is None or given.fashion is None:
+            parser.error("give --text and --fashion, or --rewrite")
+        place.write_text(json.dumps(measured(given.text, given.fashion, given.trials, given.work), indent=1) + "\n")
+    write_page(given.out, json.loads(place.read_text()))
+
+
+def measured(text: Path, fashion: str, trials: int, work: Path | None) -> dict[str, Any]:
+    """The record of all subjects, with the conditions of the run."""
+    record: dict[str, Any] = {
+        "conditions": f"{platform.machine()} CPU, torch {version('torch')}, numpy {version('numpy')}, {trials} seeds "
+        f"from {FIRST_SEED} on; `python -m tests.benchmarks.targets --text kjv.txt --fashion FOLDER`"
+    }
     with tempfile.TemporaryDirectory() as name:
-        folder, record, parts = given.work or Path(name), dict[str, Any](), list[str]()
-        for subject_name in given.subjects:
-            place = folder / subject_name
+        for subject_name in SUBJECTS:
+            place = (work or Path(name)) / subject_name
             place.mkdir(parents=True, exist_ok=True)
             is_text = subject_name == "text"
-            subject = on_text(place / "demo", given.text) if is_text else on_pictures(place, given.fashion)
-            lines = measure(subject, place, given.trials)
-            record[subject_name] = {"subject": subject.name, "lines": lines}
-            parts += [f"{subject.name[0].upper()}{subject.name[1:]}:", table(subject, lines)]
-    conditions = (
-        f"{platform.machine()} CPU, torch {version('torch')}, numpy {version('numpy')}, {given.trials} seeds from "
-        f"{FIRST_SEED} on; `python -m tests.benchmarks.targets --text kjv.txt --fashion FOLDER --out {given.out}`"
-    )
-    given.out.with_suffix(".json").write_text(json.dumps({"conditions": conditions, **record}, indent=1) + "\n")
-    given.out.write_text("\n\n".join([*parts, conditions]) + "\n")
+            subject = on_text(place / "demo", text) if is_text else on_pictures(place, fashion)
+            lines = measure(subject, place, trials)
+            record[subject_name] = {"subject": subject.name, "measure": subject.measure, "lines": lines}
+    return record
 
 
 if __name__ == "__main__":

@@ -1,7 +1,6 @@
 """The benchmark harness: arms take turns, intervals decide verdicts, and every benchmark runs at toy size."""
 
 import importlib
-import shutil
 import time
 from pathlib import Path
 from typing import get_args
@@ -24,6 +23,7 @@ from tests.benchmarks.harness import (
 )
 from tests.benchmarks.reasons import REASONS, reason_of
 from tests.benchmarks.report import line_of
+from tests.benchmarks.targets_picture import STYLES, plot
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -87,19 +87,23 @@ RUN = {"device": "a CPU", "versions": {"torch": "2"}, "command": "make bench", "
 
 def test_the_page_keeps_what_people_wrote(tmp_path: Path) -> None:
     page = tmp_path / "performance.md"
-    page.write_text(f"# Mine\n\n{report.BEGIN}\nold\n{report.END}\n\nwhy it was missed\n")
-    groups = {"sizes": [exact("bytes a row", 23.4, "bytes", target=24), exact("bytes", 50.0, "bytes", target=40)]}
-    report.write(groups, {"sizes": RUN}, page)
-    text = page.read_text()
+    blocks = "\n\n".join(f"{begin}\nold\n{end}" for begin, end in report.BLOCKS.values())
+    page.write_text(f"# Mine\n\n{blocks}\n\nmy words\n")
+    groups = {"Losses": [exact("bytes a row", 23.4, "bytes", target=24), exact("bytes", 50.0, "bytes", target=40)]}
+    report.write(groups, {"Losses": RUN}, page)
+    text, tables = page.read_text(), (tmp_path / "performance/losses.md").read_text()
     assert text.startswith("# Mine\n")
-    assert text.endswith("\n\nwhy it was missed\n")
+    assert text.endswith("\n\nmy words\n")
     assert "old" not in text
     assert "\n2 targets: 1 met, 0 open, 1 missed.\n" in text
-    assert "| bytes a row |  | ≤ 24 | 23.4 bytes |  | 1 | met |" in text
-    assert "| 50 bytes |  | 1 | missed |" in text
-    assert "\n- **missed**, bytes: nobody has said why.\n" in text
+    assert "| missed | bytes | ≤ 40 | 50 bytes | The reason is not known. |" in text
+    assert "| bytes a row |  | ≤ 24 | 23.4 bytes |  | 1 | met |" in tables
+    assert "| 50 bytes |  | 1 | missed |" in tables
     assert (tmp_path / "figures/performance.png").stat().st_size > 5_000
-    assert report.read(page) == (groups, {"sizes": RUN})
+    assert report.read(page) == (groups, {"Losses": RUN})
+    page.write_text("no marks")
+    with pytest.raises(SystemExit, match="lacks the marks"):
+        report.write(groups, {"Losses": RUN}, page)
 
 
 def test_a_group_has_the_conditions_of_its_own_run(tmp_path: Path) -> None:
@@ -107,37 +111,21 @@ def test_a_group_has_the_conditions_of_its_own_run(tmp_path: Path) -> None:
     conditions = {"one": RUN, "two": {**RUN, "device": "another"}, "three": RUN}
     report.write(groups, conditions, tmp_path / "page.md")
     text = (tmp_path / "page.md").read_text()
-    assert "\none; three: a CPU; torch 2. By `make bench`, 1 minutes.\n\ntwo: another; torch 2." in text
+    assert "\n- one; three: a CPU; torch 2. By `make bench`, 1 minutes.\n- two: another; torch 2." in text
+    assert (tmp_path / "page/two.md").read_text().endswith("\nanother; torch 2. By `make bench`, 1 minutes.\n")
     assert report.read(tmp_path / "page.md") == (groups, conditions)
 
 
 def test_verdicts_differ_in_colour_and_in_marker(tmp_path: Path) -> None:
-    assert len({colour for colour, _ in report.STYLES.values()}) == 3
-    assert len({marker for _, marker in report.STYLES.values()}) == 3
+    assert len({colour for colour, _ in STYLES.values()}) == 3
+    assert len({marker for _, marker in STYLES.values()}) == 3
     figures = [judged(low, high, 1.02) for low, high in ((1.0, 1.01), (1.0, 1.03), (1.03, 1.04))]
-    assert [figure.verdict for figure in figures] == list(report.STYLES)
+    assert [figure.verdict for figure in figures] == list(STYLES)
     drawings = []
     for number, figure in enumerate(figures):
-        report.plot({"one": [figure]}, tmp_path / f"{number}.png")
+        plot({"one": [figure]}, tmp_path / f"{number}.png")
         drawings.append((tmp_path / f"{number}.png").read_bytes())
     assert len(set(drawings)) == 3
-
-
-def test_the_published_page_is_what_its_json_gives(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    monkeypatch.setattr(report, "plot", lambda groups, path: None)
-    (tmp_path / "figures").mkdir()
-    for name in ("performance.md", "figures/performance.json"):
-        shutil.copy(ROOT / "docs" / name, tmp_path / name)
-    page = tmp_path / "performance.md"
-    groups, conditions = report.read(page)
-    assert main(["--rewrite", "--out", str(page)]) == 0
-    for name in ("performance.md", "figures/performance.json"):
-        assert (tmp_path / name).read_bytes() == (ROOT / "docs" / name).read_bytes()
-    assert f"\n{report.line_of_counts(groups)}.\n" in page.read_text()
-    assert capsys.readouterr().out.splitlines() == [report.line_of_counts(groups)]
-    assert conditions.keys() == groups.keys()
 
 
 def test_every_published_target_that_is_not_met_has_a_reason() -> None:

@@ -9,7 +9,7 @@ import torch
 from kdcache.labels.sampled import SampledEncoding
 from kdcache.store.plan import draw_words
 from kdcache.views.data import Data
-from tests.benchmarks.language_page import BEGIN, END, write_page
+from tests.benchmarks.language_page import DETAILS, SIZES, write_page
 from tests.benchmarks.language_rows import MadeTeacher, first_texts, frequencies, text_in_tokens
 from tests.benchmarks.language_sizes import CHOICES, NUMBERINGS, Shares, bytes_by_part, written_stores
 from tests.kits.house import ROOT
@@ -77,13 +77,16 @@ def test_other_numbers_of_words_are_the_same_text(text: Data) -> None:
 
 def test_a_page_keeps_what_people_wrote(tmp_path: Path) -> None:
     page = tmp_path / "page.md"
-    page.write_text(f"before\n\n{BEGIN}\nold\n{END}\n\nafter\n")
-    write_page(page, {"top 20": {"classes": 30.0, "commits": 1.5}}, ["made"], "conditions")
+    page.write_text("before\n\n" + "\nold\n".join(SIZES) + "\n\nbetween\n\n" + "\nold\n".join(DETAILS) + "\n\nafter\n")
+    run = {"device": "a CPU", "versions": {}, "command": "this", "minutes": 1.0}
+    write_page(page, {**run, "sizes": {"top 20": {"classes": 30.0, "commits": 1.5}}, "model": ["made"]})
     written = page.read_text()
     assert written.startswith("before\n")
     assert written.endswith("after\n")
+    assert "between" in written
     assert "| kdcache, top 20 | 31.5 |" in written
+    assert "| top 20 | 30.00 | 1.50 | 31.50 |" in written
     assert "old" not in written
     page.write_text("no marks")
     with pytest.raises(SystemExit, match="lacks the marks"):
-        write_page(page, {}, [], "")
+        write_page(page, {**run, "sizes": {}, "model": []})

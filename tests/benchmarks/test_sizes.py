@@ -142,7 +142,6 @@ def test_the_page_shows_the_table_and_the_picture(tmp_path: Path) -> None:
     ]
     conditions = {"device": "a CPU", "versions": {}, "command": "make bench", "minutes": 1.0}
     report.write({"Bytes a row": figures}, {"Bytes a row": conditions}, tmp_path / "performance.md")
-    assert (
-        "By array:\n\n| array | k 10 |\n|---|---|\n| classes | 12.50 |\n" in (tmp_path / "performance.md").read_text()
-    )
+    tables = (tmp_path / "performance/sizes.md").read_text()
+    assert "By array:\n\n| array | k 10 |\n|---|---|\n| classes | 12.50 |\n" in tables
     assert (tmp_path / "figures/bytes_a_row.png").stat().st_size > 5_000

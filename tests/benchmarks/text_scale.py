@@ -1,6 +1,7 @@
 """A store of 10^8 generated tokens: how it opens, verifies and gives its first batch, in seconds and peak memory.
 
-    python -m tests.benchmarks.text_scale --folder FOLDER [--tokens 100000000] [--out docs/text_scale.md]
+    python -m tests.benchmarks.text_scale --folder FOLDER [--tokens 100000000]
+    python -m tests.benchmarks.text_scale --rewrite    # nothing measured: docs/language.md from text_scale.json
 
 All whole blocks hold the same rows, so that the store is made in a minute; nothing that is measured knows. The tokens
 lie in a file that is mapped. Each line is a process of its own.
@@ -35,10 +36,12 @@ from kdcache.training.loader_options import LabelOptions
 from kdcache.views.data import Data
 from kdcache.views.fingerprint import token_fingerprints
 from kdcache.views.sources import open_data
+from tests.benchmarks.blocks import marks, replace_block, table
 from tests.kits.encoding import encode_topk
 
 SEQUENCE, CLASSES, K, BLOCK = 512, 1024, 8, 8192
 HERE = "tests.benchmarks.text_scale"
+BLOCK_OF_PAGE = marks("large store", f"python -m {HERE}")
 
 
 class Tokens:
@@ -139,34 +142,57 @@ def measured(name: str, folder: Path) -> dict[str, Any]:
     return {"what": name, "seconds": time.monotonic() - start_time, "peak": peak_rss_bytes(), "before": before}
 
 
-def main() -> None:
+def lines_of(record: dict[str, Any]) -> str:
+    """The table, the store that was measured, and the conditions of the run."""
+    rows = [
+        [line["what"], f"{line['seconds']:.3g} s", f"{line['peak'] / 1e9:.2g} GB" if line["peak"] else ""]
+        for line in record["lines"]
+    ]
+    store = (
+        f"{record['tokens']:,} tokens in texts of {record['sequence']}, top {record['k']} of {record['classes']:,}: "
+        f"{record['bytes'] / 1e9:.2f} GB in {record['blocks']:,} blocks. Imports of torch and others take "
+        f"{record['lines'][-1]['before'] / 1e9:.2f} GB of the memory. {record['device']}; `{record['command']}`."
+    )
+    return f"{table(['measured', 'wall time', 'peak memory of the process'], rows)}\n\n{store}"
+
+
+def main(arguments: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--folder", type=Path, required=True)
+    parser.add_argument("--folder", type=Path)
     parser.add_argument("--tokens", type=int, default=10**8)
     parser.add_argument("--only", choices=list(MEASURED))
-    parser.add_argument("--out", type=Path)
-    given = parser.parse_args()
+    parser.add_argument("--figures", type=Path, default=Path("docs/figures"), help="folder of the JSON")
+    parser.add_argument("--out", type=Path, default=Path("docs/language.md"), help="page whose table is replaced")
+    parser.add_argument("--rewrite", action="store_true", help="measure nothing: write the table from the JSON")
+    given = parser.parse_args(arguments)
     if given.only:
         print(json.dumps(measured(given.only, given.folder)))  # noqa: T201
         return
-    if not (given.folder / "text.kd").exists():
-        make(given.folder, given.tokens)
+    place = given.figures / "text_scale.json"
+    if not given.rewrite:
+        if given.folder is None:
+            parser.error("give --folder, or --rewrite")
+        place.write_text(json.dumps(record_of(given.folder, given.tokens), indent=1) + "\n")
+    replace_block(given.out, BLOCK_OF_PAGE, lines_of(json.loads(place.read_text())))
+
+
+def record_of(folder: Path, tokens: int) -> dict[str, Any]:
+    """Seconds and memory of all that is measured, each in a process of its own, and the size of the store."""
+    if not (folder / "text.kd").exists():
+        make(folder, tokens)
     lines = []
     for name in MEASURED:
-        command = [sys.executable, "-m", HERE, "--folder", str(given.folder), "--only", name]
+        command = [sys.executable, "-m", HERE, "--folder", str(folder), "--only", name]
         lines.append(json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout))
-    store = Store.open(given.folder / "text.kd")
-    size = sum(path.stat().st_size for path in (given.folder / "text.kd").rglob("*") if path.is_file())
-    rows = [f"| {line['what']} | {line['seconds']:.1f} s | {line['peak'] / 1e9:.2f} GB |" for line in lines]
-    page = "\n".join([
-        "| | wall time | peak memory of the process |", "|---|---|---|", *rows, "",
-        f"{store.rows:,} tokens in texts of {SEQUENCE}, top {K} of {CLASSES:,}, {store.segments[0].layout.blocks:,} "
-        f"blocks, {size / 1e9:.2f} GB; {platform.machine()} CPU, torch {version('torch')}, zarr {version('zarr')}; "
-        f"imports alone take {lines[-1]['before'] / 1e9:.2f} GB. `python -m {HERE} --folder FOLDER`",
-    ])  # fmt: skip
-    print(page)  # noqa: T201
-    if given.out:
-        given.out.write_text(page + "\n")
+    store = Store.open(folder / "text.kd")
+    return {
+        "command": f"python -m {HERE} --folder FOLDER",
+        "device": f"{platform.machine()} CPU, torch {version('torch')}, zarr {version('zarr')}",
+        "tokens": store.rows, "sequence": SEQUENCE, "k": K, "classes": CLASSES,
+        "blocks": store.segments[0].layout.blocks,
+        "bytes": sum(path.stat().st_size for path in (folder / "text.kd").rglob("*") if path.is_file()),
+        "lines": lines,
+    }  # fmt: skip
 
 
 if __name__ == "__main__":

@@ -3,7 +3,12 @@
 One epoch of every arm is a trial; all arms draw their views in this process, decode, augment and train alike. "bare" is
 the loop that people write: a DataLoader over the same samples and transform, default collate, cross-entropy, SGD. It
 neither seeds its views nor compares them with anything. "plain" is kdcache's own training without a store. Validation
-and checkpoints are in the "whole command" alone.
+and checkpoints are in the "whole command" alone. JPEG photographs and ResNet-18 are the case with a target; on
+Fashion-MNIST with a small convnet the cost of replaying views shows most.
+
+Of the loader's time 95 % is drawing views, 5 % the label side (by a profile). A store adds to a step of 64 rows (k 20,
+1,000 classes) about 0.6 ms for gathering, decoding and comparing, and 2.8 ms for the loss. Memory: a tiny student
+learns 4,000 rows through all of 2 and of 10 views, and 40,000 rows for ten steps, each in a process.
 """
 
 import os

@@ -1,23 +1,28 @@
 """How a check of a whole store, its recoding and its statistics scale from one worker to two.
 
-Run by itself: `python -m tests.benchmarks.whole_store`. Rows are generated (`rowstores`). Arms take
-turns within a round, on two clusters that stand throughout, of one worker and of two. Starting a cluster is not timed:
-whoever computes over a whole store has more to do. The page cache of this machine holds the files.
+    python -m tests.benchmarks.whole_store [--out docs/figures]
+
+Rows are generated (`rowstores`). Arms take turns within a round, on two clusters that stand throughout, of one worker
+and of two. Starting a cluster is not timed: whoever computes over a whole store has more to do. The page cache of this
+machine holds the files. With `--out` the figures go to whole_store.json, from which docs/performance.md is written.
 """
 
 import argparse
+import json
 import os
 import shutil
 import sys
 import tempfile
 from collections.abc import Callable
 from contextlib import ExitStack
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 from kdcache.base.cluster import open_cluster
 from kdcache.base.engine import Engine
 from kdcache.store.store import Store
+from kdcache.views.provenance import provenance
 from kdcache.whole_store.recode import recode_store
 from kdcache.whole_store.recode_plan import Narrowing
 from kdcache.whole_store.stats import store_stats
@@ -36,6 +41,7 @@ def main() -> None:
     parser.add_argument("--work-rows", type=int, default=650_000, help="rows of the store that is read or recoded")
     parser.add_argument("--trials", type=int, default=4)
     parser.add_argument("--scratch", type=Path, default=None)
+    parser.add_argument("--out", type=Path, help="folder for whole_store.json")
     given = parser.parse_args()
     with tempfile.TemporaryDirectory(dir=given.scratch) as folder, ExitStack() as stack:
         large, small = (
@@ -52,15 +58,20 @@ def main() -> None:
                 )
             )
             engines[f"{workers} worker{'s' * (workers > 1)}"] = cluster
-        _measure("verify", large, given.trials, engines, lambda engine: inspect_files(str(large), engine=engine))
-        _measure(
-            "recode --top-k 10",
-            small,
-            given.trials,
-            engines,
-            lambda engine: _recode(small, Path(folder) / "out.kd", engine),
+        work = (
+            ("verify", large, lambda engine: inspect_files(str(large), engine=engine)),
+            ("recode --top-k 10", small, lambda engine: _recode(small, Path(folder) / "out.kd", engine)),
+            ("stats", small, lambda engine: store_stats(Store.open(small), engine=engine)),
         )
-        _measure("stats", small, given.trials, engines, lambda engine: store_stats(Store.open(small), engine=engine))
+        results = [_measure(name, path, given.trials, engines, call) for name, path, call in work]
+    if given.out:
+        record = {
+            "command": f"python -m tests.benchmarks.whole_store --out {given.out}",
+            "device": f"{os.cpu_count()} CPU cores, load {os.getloadavg()[0]:.1f}",
+            "versions": {**provenance("cpu").versions, "dask": version("dask")},
+            "results": results,
+        }
+        (given.out / "whole_store.json").write_text(json.dumps(record, indent=1) + "\n")
 
 
 def _store(path: Path, rows: int) -> Path:
@@ -73,7 +84,9 @@ def _recode(source: Path, out: Path, engine: Engine) -> None:
     recode_store(str(source), str(out), Narrowing(top_k=10), engine=engine)
 
 
-def _measure(name: str, path: Path, trials: int, engines: dict[str, Engine], work: Callable[[Engine], Any]) -> None:
+def _measure(
+    name: str, path: Path, trials: int, engines: dict[str, Engine], work: Callable[[Engine], Any]
+) -> dict[str, Any]:
     size = sum(file.stat().st_size for file in path.rglob("*") if file.is_file())
     times = alternate({arm: lambda engine=engine: work(engine) for arm, engine in engines.items()}, trials)
     medians = ", ".join(f"{arm} {times.median(arm):.2f} s" for arm in engines)
@@ -83,6 +96,11 @@ def _measure(name: str, path: Path, trials: int, engines: dict[str, Engine], wor
         f"(95 % {low:.2f} to {high:.2f}); load {os.getloadavg()[0]:.1f}\n"
     )
     sys.stdout.flush()
+    store = Store.open(path)
+    return {
+        "command": name, "gigabytes": size / 1e9, "rows": store.rows * VIEWS, "blocks": store.segments[0].layout.blocks,
+        "seconds": {arm: times.median(arm) for arm in engines}, "ratio": [ratio, low, high], "trials": trials,
+    }  # fmt: skip
 
 
 if __name__ == "__main__":

@@ -6,6 +6,7 @@ import sys
 
 import pytest
 
+from kdcache.cli import console
 from kdcache.cli.console import print_error, print_json, print_line, print_record, print_table
 
 EVIL = {
@@ -69,3 +70,16 @@ def test_the_first_word_comes_before_the_import_of_torch_and_not_to_programs(wor
         assert done.stderr.startswith(first)
         assert ("importing" in done.stderr) == bool(first)
         assert not done.stdout
+
+
+@pytest.mark.parametrize("columns", [20, 40, 60, 80, 200])
+def test_no_column_of_a_table_is_lost_in_a_narrow_terminal(
+    columns: int, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(console._out, "_width", columns)
+    rows = [["kd, stores 2ba6f985, training views 0:10", "96.66 ± 1.56", 3], ["plain, lr 0.1", "93.59 ± 2.85", 12]]
+    print_table(["group", "accuracy %", "runs"], rows, title="held out")
+    printed = capsys.readouterr().out
+    assert max(map(len, printed.splitlines())) <= max(columns, len("group      : ") + len(str(rows[0][0])))
+    for text in ("held out", "group", "accuracy %", "runs", "96.66 ± 1.56", "93.59 ± 2.85", "12", "2ba6f985,"):
+        assert text in printed

@@ -1,4 +1,8 @@
-"""Run the commands of docs/sharing.md in two directories that share nothing but servers; `--write` pastes output."""
+"""Run the commands of the pages on sharing, and of pages that go on from them; `--write` pastes their output.
+
+The pages are one session in the order of `PAGES`. alice and bob are two directories that share nothing but servers. A
+line that names neither is alice's, with a wider terminal. A block of TOML with a title is written to that file before.
+"""
 
 import os
 import re
@@ -17,9 +21,24 @@ from tests.kits.bucket import environment, s3_server
 from tests.kits.forks import forks, with_all
 from tests.kits.web import serving
 
-PAGE = Path(__file__).resolve().parents[2] / "docs" / "sharing.md"
+DOCS = Path(__file__).resolve().parents[2] / "docs"
+NAMES = (
+    "sharing",
+    "reading_remote",
+    "partial_copies",
+    "hosts",
+    "one_file",
+    "merge",
+    "cards",
+    "diff",
+    "sweeps",
+    "compare",
+)
+PAGES = tuple(DOCS / f"{name}.md" for name in NAMES)
 BLOCK = re.compile(r"```console\n(.*?)```", re.DOTALL)
-COMMAND = re.compile(r"(alice|bob)\$ (.*)")
+FILE = re.compile(r"```toml title=\"(\w+\.toml)\"\n(.*?)```", re.DOTALL)
+COMMAND = re.compile(r"(alice|bob|)\$ (.*)")
+WIDE = "108"  # columns of a terminal, for tables of many
 PIN = re.compile(r"pin +: s3://team/digits.kd@([0-9a-f]{32})")
 PORTS = ("8080", "8081")
 PROGRESS = re.compile(r"^[a-z][^:\n]*: [0-9,]+ of [0-9,]+.*\n", re.MULTILINE)
@@ -34,8 +53,14 @@ class Session:
     ports: dict[str, str]
     started: list[subprocess.Popen[bytes]] = field(default_factory=list)
 
+    def begin(self, page: str) -> None:
+        """Write the files that a page shows."""
+        for name, text in FILE.findall(page):
+            (self.folder / "alice" / name).write_text(text)
+
     def run(self, who: str, command: str) -> str:
         """What a command prints: stdout, and after a failure stderr and the exit code too."""
+        folder, env = self.folder / (who or "alice"), self.env if who else {**self.env, "COLUMNS": WIDE}
         for page, real in self.ports.items():
             command = command.replace(f":{page}", f":{real}").replace(f" {page} ", f" {real} ")
         program, _, given = command.partition(" ")
@@ -43,14 +68,14 @@ class Session:
         if command.endswith("&"):
             words = line.removesuffix("&").split()
             quiet = subprocess.DEVNULL
-            self.started.append(subprocess.Popen(words, cwd=self.folder / who, stdout=quiet, stderr=quiet))
+            self.started.append(subprocess.Popen(words, cwd=folder, stdout=quiet, stderr=quiet))
             _wait_for(int(words[-1]))
             return ""
-        if given.startswith(("train ", "extract ")):
-            out, err, code = forked(given, self.folder / who, self.env)
+        if given.startswith(("train ", "extract ", "sweep ", "compare ")):
+            out, err, code = forked(given, folder, env)
         else:
             done = subprocess.run(
-                line, shell=True, cwd=self.folder / who, env=self.env, capture_output=True, text=True, check=False,
+                line, shell=True, cwd=folder, env=env, capture_output=True, text=True, check=False,
                 timeout=600,
             )  # fmt: skip
             out, err, code = done.stdout, done.stderr, done.returncode
@@ -101,16 +126,16 @@ def _wait_for(port: int) -> None:
 
 @contextmanager
 def session(folder: Path) -> Iterator[Session]:
-    """Servers and directories for one run of the page."""
+    """Servers and directories for one run of the pages."""
     for who in ("alice", "bob"):
         (folder / who).mkdir(parents=True)
     with s3_server() as proxy, serving(folder / "alice") as site, socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         ports = {PORTS[0]: str(free.getsockname()[1]), PORTS[1]: str(site.server_port)}
         free.close()
-        root = str(PAGE.parent.parent)
+        root = str(DOCS.parent)
         own = {"KDCACHE_CACHE": str(folder / "cache"), "PYTHONPATH": root, "NO_COLOR": "1", "OMP_NUM_THREADS": "1"}
-        own["COLUMNS"] = "80"  # of the page
+        own["COLUMNS"] = "80"  # of the pages
         running = Session(folder, {**os.environ, **environment(proxy), **own}, ports)
         try:
             yield running
@@ -148,8 +173,7 @@ def shape(text: str) -> list[str]:
 
 
 def write(folder: Path) -> None:
-    """Paste what the commands print now into the page."""
-    text = PAGE.read_text()
+    """Paste what the commands print now into the pages."""
     with session(folder) as running:
 
         def pasted(block: re.Match[str]) -> str:
@@ -158,7 +182,9 @@ def write(folder: Path) -> None:
                 lines.append(f"{who}$ {command}\n{running.run(who, command)}")
             return f"```console\n{''.join(lines)}```"
 
-        PAGE.write_text(BLOCK.sub(pasted, text))
+        for page in PAGES:
+            running.begin(page.read_text())
+            page.write_text(BLOCK.sub(pasted, page.read_text()))
 
 
 if __name__ == "__main__":

@@ -25,8 +25,7 @@ def test_the_example_runs() -> None:
     batches = [
         (case.logits[rows], topk_teacher(case.teacher[rows], 5), case.hard[rows]) for rows in torch.arange(64).split(20)
     ]
-    example = PAGE[PAGE.index("    from ") : PAGE.index("Soft labels or")]
-    code = "\n".join(line[4:] for line in example.splitlines())
+    code = PAGE.partition("```python\n")[2].partition("```")[0]
     names = {"student": lambda images: images, "batches": batches}
     exec(code, names)
     assert names["value"].exactness == "bound"

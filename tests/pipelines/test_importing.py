@@ -1,6 +1,5 @@
 """kdcache import: a known teacher's answers come back from stores of its captures, and fit the data they are of."""
 
-import textwrap
 from pathlib import Path
 from typing import Any
 
@@ -246,8 +245,7 @@ def test_lists_of_any_kind_of_arrow(tmp_path: Path) -> None:
 def test_the_page_s_rows_are_the_data_set_of_its_capture(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     page = (ROOT / "docs/importing.md").read_text()
     assert len(page.splitlines()) < 150
-    code = page.partition("    # rows.py\n")[2].partition("\n\nName a folder")[0]
-    (tmp_path / "rows.py").write_text(textwrap.dedent(code))
+    (tmp_path / "rows.py").write_text(page.partition('```python title="rows.py"\n')[2].partition("```")[0])
     monkeypatch.chdir(tmp_path)
     write_lines(tmp_path / "outputs.jsonl", vllm_records(known_rows(), "python"))
     imported(tmp_path / "outputs.jsonl", tmp_path / "a.kd", "vllm")

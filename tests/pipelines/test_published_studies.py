@@ -7,11 +7,13 @@ import pytest
 
 from kdcache.measures.intervals import LEVEL
 from kdcache.pipelines.studies.catalogue import STUDIES, load_study
-from kdcache.pipelines.studies.page import Published, outcomes_in, text_of
+from kdcache.pipelines.studies.page import pages_of
+from kdcache.pipelines.studies.published import Published, outcomes_in
 from kdcache.pipelines.studies.study import differences_on
 
 DOCS = Path(__file__).parents[2] / "docs"
 FOLDER = DOCS / "figures" / "studies"
+PAGE, INSIDE = DOCS / "studies.md", DOCS / "studies"
 SYSTEMS: dict[int, tuple[str, ...]] = {  # row of each published system: its claims, by the key of the claim here
     0: (
         "temperature", "temperature_kl", "members", "members_accuracy", "calibrated", "data", "data_train", "own",
@@ -46,10 +48,12 @@ one_each = pytest.mark.parametrize("one", PUBLISHED, ids=lambda one: one.name)
 
 
 def test_every_system_has_a_study_with_all_its_claims() -> None:
-    studies = {study.row: study for study in map(load_study, STUDIES)}
-    assert studies.keys() == SYSTEMS.keys()
+    claims: dict[int, set[str]] = {}
+    for study in map(load_study, STUDIES):
+        claims.setdefault(study.row, set()).update(study.claims)
+    assert claims.keys() == SYSTEMS.keys()
     for row, keys in SYSTEMS.items():
-        assert set(keys) <= studies[row].claims.keys()
+        assert set(keys) <= claims[row]
 
 
 @one_each
@@ -81,11 +85,27 @@ def test_every_system_is_published_and_six_on_letters_too() -> None:
     assert rows == {"": SYSTEMS.keys(), "glyphs": {0, 2, 10, 15, 18, 19}}
 
 
-def test_the_page_is_that_of_the_outcomes_and_its_links_hold() -> None:
-    page = (DOCS / "studies.md").read_text()
-    assert page == text_of(PUBLISHED, FOLDER, DOCS)
-    pictures = re.findall(r"!\[[^\]]*\]\(([^)]+)\)", page)
-    assert len(pictures) == len(PUBLISHED)
-    assert [picture for picture in pictures if not (DOCS / picture).is_file()] == []
-    headings = {line.removeprefix("## ").replace(", ", "-") for line in page.splitlines() if line.startswith("## ")}
-    assert set(re.findall(r"\(#([^)]+)\)", page)) <= headings
+def test_every_study_is_published() -> None:
+    assert [one.outcome.study for one in PUBLISHED if not one.on] == list(STUDIES)
+
+
+def test_the_pages_are_those_of_the_outcomes() -> None:
+    pages = pages_of(PUBLISHED, FOLDER, PAGE)
+    assert {path.name for path in INSIDE.iterdir()} == {path.name for path in pages if path != PAGE}
+    for path, text in pages.items():
+        assert path.read_text() == text, (
+            f"{path.name}: kdcache study --page docs/studies.md --folder docs/figures/studies"
+        )
+
+
+@pytest.mark.parametrize("path", [PAGE, *sorted(INSIDE.iterdir())], ids=lambda path: path.stem)
+def test_a_page_is_short_and_its_links_and_pictures_are_there(path: Path) -> None:
+    text = path.read_text()
+    links = [link.partition("#")[0] for link in re.findall(r"\]\(([^)]+)\)", text)]
+    assert [link for link in links if not (path.parent / link).is_file()] == []
+    assert len(text.splitlines()) < 150 or path.stem == "claims"  # a line a claim
+
+
+def test_the_site_lists_every_page() -> None:
+    nav = (DOCS.parent / "mkdocs.yml").read_text()
+    assert [path.name for path in INSIDE.iterdir() if f" studies/{path.name}\n" not in nav] == []

@@ -29,9 +29,13 @@ def children(pid: int) -> list[int]:
 
 
 def forking() -> int:
-    """The id of the interpreter that this process has started to fork others."""
-    (pid,) = (pid for pid in children(os.getpid()) if b"import fork;" in Path(f"/proc/{pid}/cmdline").read_bytes())
-    return pid
+    """The id of the interpreter that this process has started to fork others, once it bears its command line."""
+
+    def interpreters() -> list[int]:
+        return [pid for pid in children(os.getpid()) if b"import fork;" in Path(f"/proc/{pid}/cmdline").read_bytes()]
+
+    wait_for(lambda: len(interpreters()) == 1)
+    return interpreters()[0]
 
 
 def test_each_that_connects_has_a_process_of_its_own(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
