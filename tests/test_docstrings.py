@@ -29,8 +29,23 @@ MEASURES = (
     "two_results.affinity",
     "two_results.fidelity_gap",
 )
+FOR_OBJECTIVES = (
+    "by_rows.ByRows",
+    "ramps.Ramp",
+    "tap_pairs.Sizes",
+    "tap_pairs.TeacherSizes",
+    "tap_pairs.names_of",
+    "tap_pairs.tap_pairs",
+    "targets.Targets",
+)
 ENTRY = re.compile(r'^::: (\S+)\n    options:\n      heading: "?([^"\n]+)"?$', re.MULTILINE)
 FLAGS = doctest.ELLIPSIS | doctest.NORMALIZE_WHITESPACE
+
+
+def of_path(path: str) -> Any:
+    """The object at a module's path."""
+    module, _, name = path.rpartition(".")
+    return getattr(importlib.import_module(module), name)
 
 
 def public_names() -> dict[str, Any]:
@@ -38,10 +53,10 @@ def public_names() -> dict[str, Any]:
     names = {f"kdcache.{name}": getattr(kdcache, name) for name in kdcache.__all__}
     names |= {f"kdcache.networks.{name}": getattr(networks, name) for name in networks.__all__}
     names |= {f"objective {name}": term for name, term in TERMS.items()}
-    for path in MEASURES:
-        room, _, name = path.partition(".")
-        names[f"kdcache.measures.{path}"] = getattr(importlib.import_module(f"kdcache.measures.{room}"), name)
-    return names
+    paths = [f"kdcache.measures.{path}" for path in MEASURES] + [
+        f"kdcache.objectives.{path}" for path in FOR_OBJECTIVES
+    ]
+    return names | {path: of_path(path) for path in paths}
 
 
 def docstrings(name: str, public: Any) -> Iterator[tuple[str, str]]:
@@ -90,11 +105,6 @@ def test_the_examples_run(page_names: dict[str, Any], subtests: pytest.Subtests)
                 assert not result.failed, "".join(report)
             count += 1
     assert count > 90
-
-
-def of_path(path: str) -> Any:
-    module, _, name = path.rpartition(".")
-    return getattr(importlib.import_module(module), name)
 
 
 def test_every_public_name_has_an_entry_under_its_name() -> None:

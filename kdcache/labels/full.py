@@ -97,7 +97,7 @@ class FullLabels(SoftLabels):
         return Spread.of(self.logits)
 
     def by_class(self) -> "FullLabels":
-        """The same rows with the logits [B, C / S] of the classes, see `reduction.class_logits`."""
+        """The same rows with the logits [B, C / S] of the classes, see `kdcache.class_logits`."""
         if self.subclasses == 1:
             return self
         logits = class_logits(self.logits, self.subclasses)

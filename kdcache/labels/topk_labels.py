@@ -37,7 +37,7 @@ class TopKLabels(SoftLabels):
             tail, less the mean of that row's tail.
 
     Examples:
-        >>> rows = store.read(view=0, positions=[0, 1])  # arrays of numpy; `rows.to()` gives torch's
+        >>> rows = store.read(view=0, positions=[0, 1])
         >>> rows.classes.shape, rows.tail_classes
         ((2, 3), 7)
     """

@@ -9,7 +9,16 @@ from kdcache.objectives.targets import Targets
 
 
 class ByRows:
-    """A term that is the mean of a loss a row, `rows`: so its rows can be weighed."""
+    """A term by rows is the mean of a loss a row, `rows`: so its rows can be weighed.
+
+    Examples:
+        >>> from kdcache.objectives.by_rows import ByRows
+        >>> class Distance(ByRows):
+        ...     def rows(self, outputs, targets, batch):
+        ...         return (outputs.logits - targets.logits()).abs().mean(dim=-1)
+        >>> Objective(Distance())(logits, batch).ndim
+        0
+    """
 
     def rows(self, outputs: Outputs, targets: Targets, batch: Batch) -> Tensor:
         """The loss of each row [B] in nats."""

@@ -53,7 +53,7 @@ class Outputs:
 
     @property
     def class_logits(self) -> Tensor:
-        """[B, C / S] logits of the classes that hard labels name, see `reduction.class_logits`."""
+        """[B, C / S] logits of the classes that hard labels name, see `kdcache.class_logits`."""
         logits: Tensor = class_logits(self.logits, self.subclasses)
         return logits
 

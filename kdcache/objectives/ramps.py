@@ -11,6 +11,11 @@ class Ramp:
     """A ramp runs through (epoch, value) points, epochs ascending.
 
     It is linear between them and constant outside; where two points share an epoch it jumps.
+
+    Examples:
+        >>> from kdcache.objectives.ramps import Ramp
+        >>> Ramp(((0.0, 8.0), (40.0, 1.0)))(20.0)
+        4.5
     """
 
     points: tuple[tuple[float, float], ...]

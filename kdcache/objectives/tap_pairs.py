@@ -29,9 +29,17 @@ class Head:
 
 @dataclass(frozen=True)
 class TeacherSizes:
-    """A store's taps: the shape of one row by name, `features` among them where they are kept, and the classifier.
+    """The sizes of a store are the shapes of its taps, and its classifier.
 
-    name: of the store, for messages. masked: classes that count as absent.
+    Attributes:
+        name: The name of the store, for messages.
+        taps: The shape of one row by name, `features` among them where they are kept.
+        head: The classifier, where it is kept.
+        masked: Ids of the classes that count as absent.
+
+    Examples:
+        >>> sizes.teachers[0].last_map
+        'layer4'
     """
 
     name: str
@@ -49,11 +57,20 @@ class TeacherSizes:
 
 @dataclass(frozen=True)
 class Sizes:
-    """What student and stores give: with these a term makes its projections.
+    """Sizes are the shapes that student and stores give: with these a term makes its projections.
 
-    student: the shape of one row of each layer, by name, `features` among them. last: the layer that ends the student's
-    last stage. teachers: of each store. weights: one a store, equal by default. classes: those of the student's answer.
-    rows: those of a view of the stores; 0 where nobody knows.
+    Attributes:
+        student: The shape of one row of each layer, by name, `features` among them.
+        last: The layer that ends the student's last stage.
+        teachers: Those of each store.
+        weights: One a store, equal by default.
+        classes: The number of classes of the student's answer.
+        rows: The number of rows of a view of the stores; 0 where nobody knows.
+        shares: The weights, which sum to 1.
+
+    Examples:
+        >>> sizes.student_shape("layer4"), sizes.shares
+        ((2, 3, 3), (1.0,))
     """
 
     student: Mapping[str, Shape]
@@ -109,10 +126,22 @@ class TapPair:
 def tap_pairs(
     sizes: Sizes, student_tap: str, teacher_tap: str, *, default: Literal["last map", "features"], name: str
 ) -> tuple[tuple[TapPair, ...], ...]:
-    """The pairs of each store, [stores][layers]. `name` is the objective's, for messages.
+    """Pairs of taps are layers of the student beside kept outputs of each store: a tuple of layers for each store.
+
+    Args:
+        sizes: The shapes that student and stores give.
+        student_tap: A layer of the student, or several joined by `+`; by default as `default` says.
+        teacher_tap: A tap of the stores, likewise; of each store in turn where commas stand between.
+        default: "last map" or "features".
+        name: The objective's name, for messages.
 
     Raises InvalidInputError for a layer that the student lacks and for other numbers of layers, MissingBlockError for a
     tap that a store lacks, naming extract's flag.
+
+    Examples:
+        >>> from kdcache.objectives.tap_pairs import tap_pairs
+        >>> tap_pairs(sizes, "", "", default="last map", name="mine")[0][0].teacher_shape
+        (4, 3, 3)
     """
     student_names = _names(student_tap or (FEATURES if default == "features" else sizes.last))
     if not student_names:
@@ -150,7 +179,13 @@ def tap_pairs(
 
 
 def names_of(pairs: tuple[tuple[TapPair, ...], ...]) -> tuple[tuple[str, ...], tuple[tuple[str, ...], ...]]:
-    """The student's taps, and those of each store, which pairs name."""
+    """The names of the student's taps, and those of each store, are read from pairs.
+
+    Examples:
+        >>> from kdcache.objectives.tap_pairs import names_of, tap_pairs
+        >>> names_of(tap_pairs(sizes, "", "", default="features", name="mine"))
+        (('features',), (('features',),))
+    """
     student = tuple(dict.fromkeys(pair.student for store in pairs for pair in store))
     return student, tuple(tuple(dict.fromkeys(pair.teacher for pair in store)) for store in pairs)
 

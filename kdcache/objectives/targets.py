@@ -27,10 +27,18 @@ FLOOR = LOG_ZERO  # stands for log 0: exp gives 0 at any temperature in use, and
 class Targets:
     """Targets are the soft labels of a batch's teachers, in the student's dtype.
 
-    tail: how the classes outside the top k share the tail's mass. combine: how several teachers become one, by a
-    weighted mean: of "probabilities" (tempered), of "logits" (tempered log-probabilities, renormalised), or of
-    "predictions" (probabilities at T = 1, tempered afterwards; Stanton et al. 2021). weights: one a teacher, equal by
-    default.
+    Attributes:
+        teachers: The soft labels of each store.
+        tail: The way in which the classes outside the top k share the tail's mass.
+        combine: The way in which several teachers become one, by a weighted mean: of "probabilities" (tempered), of
+            "logits" (tempered log-probabilities, renormalised), or of "predictions" (probabilities at T = 1, tempered
+            afterwards; Stanton et al. 2021).
+        weights: One a teacher, equal by default.
+
+    Examples:
+        >>> from kdcache.objectives.targets import Targets
+        >>> Targets((soft,)).kl(logits.log_softmax(dim=-1), 1.0)
+        tensor([0.0235, 0.1196])
     """
 
     teachers: tuple[SoftLabels, ...]

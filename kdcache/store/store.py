@@ -235,15 +235,15 @@ class Store:
         return self.load(view, positions).soft_labels()
 
     def logits(self, view: int, positions: npt.ArrayLike) -> Array:
-        """All logits [B, C] f32 of one view at `positions` [B], where the store knows them, see `all_logits`."""
+        """All logits [B, C] f32 of one view at `positions` [B]: of a full store, or of one with features and head."""
         return all_logits(self, view, np.asarray(positions, dtype=np.int64))
 
     def struck(self, view: int) -> IntArray:
-        """Ascending positions of a view without an answer, see `Segment.struck`. `load` and `read` refuse them."""
+        """Ascending positions of a view without an answer: samples that could not be read. `read` refuses them."""
         return self.segment_of(view).struck(view)
 
     def class_means(self, view: int) -> Array:
-        """Class means [C] f32 of a view's segment, see `Segment.class_means`. Raises MissingBlockError without any."""
+        """Mean tail logits [C] f32 of the classes, of a view's segment. Raises MissingBlockError without any."""
         if not self.identity.encoding.keeps_class_means:
             raise MissingBlockError(f"{self.folder.root} holds no class means; use --tail uniform, or extract it again")
         return self.segment_of(view).class_means

@@ -39,9 +39,9 @@ def open_data(
     Args:
         spec: A kind that `kdcache extract --help` lists, with its place; `package.module:callable` or
             `file.py:callable`.
-        arguments: The arguments of that kind or callable, and those that every kind takes: they choose some of the rows
-            (`limit`, `rows`, `range`, `groups`, `imbalance`) and change labels (`noise`). A callable that has one of
-            these names itself keeps it, but for `limit`.
+        arguments: The arguments of that kind or callable, and those that every kind takes: `limit`, `rows`, `range` and
+            `imbalance` choose some of the rows, `groups` and `noise` change labels. A callable that has one of these
+            names itself keeps it, but for `limit`.
         labels: "data", or "none": labels are not looked at, and no sample has one.
         progress: A callable that hears of labels that are read one by one.
 
