@@ -31,7 +31,8 @@ class Message:
     def section(self, situation: Situation) -> str:
         """The message as a section of the page."""
         seen = "\n".join(self.seen)
-        ending = f"Exit code {situation.exit_code}. On disk: {situation.left}."
+        code = f"Exit code {situation.exit_code}" if situation.exit_code else "A note; exit code 0"
+        ending = f"{code}. On disk: {situation.left}."
         return f"### {self.title}\n\n```text\n{seen}\n```\n\n{self.why}\n\n**Do this:** {self.next} *{ending}*\n\n"
 
 
