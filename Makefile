@@ -5,7 +5,7 @@ READY := .venv/.ready
 DEMO ?= demo
 
 ROOM ?=
-PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto
+PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --dist worksteal
 
 .PHONY: demo demo-text test slow ecosystem dist python lint check format docs bench torture studies clean
 

@@ -168,7 +168,7 @@ def shape(text: str) -> list[str]:
         elif " : " in line:
             lines.append(line.split(" : ")[0].strip())
         elif line[0] not in "│┏┡└":
-            lines.append(re.sub(r"[0-9a-f]{12,}|[0-9][0-9,.]*(e-?[0-9]+)?", "0", line).strip())
+            lines.append(re.sub(r"[0-9a-f]{8,}|[0-9][0-9,.]*(e-?[0-9]+)?", "0", line).strip())
     return lines
 
 
