@@ -1,10 +1,11 @@
 """Shared fixtures on real data: what an ImageNet teacher says about photographs, and where Fashion-MNIST lies."""
 
 import os
+import shutil
 import zlib
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import hypothesis
 import numpy as np
@@ -133,8 +134,19 @@ def fashion_mnist() -> str:
     """The data spec of Fashion-MNIST; without its files a skip, or a failure where they are required."""
     folder = Path(os.environ.get("KDCACHE_FASHION_MNIST", "/usr/share/datasets/fashion-mnist"))
     if not folder.is_dir():
-        reason = f"no Fashion-MNIST in {folder}: apt install dataset-fashion-mnist, or set KDCACHE_FASHION_MNIST"
-        if os.environ.get("KDCACHE_REQUIRE_REALDATA") == "1":
-            pytest.fail(reason)
-        pytest.skip(reason)
+        without(f"no Fashion-MNIST in {folder}: apt install dataset-fashion-mnist, or set KDCACHE_FASHION_MNIST")
     return f"fashion-mnist:{folder}"
+
+
+@pytest.fixture(scope="session")
+def bible() -> str:
+    """The path of the program that prints the King James Bible; a skip or a failure without it."""
+    program = shutil.which("bible")
+    return program or without("there is no program bible: apt install bible-kjv")
+
+
+def without(reason: str) -> NoReturn:
+    """Skip a test whose real data are not here, or fail where they are required."""
+    if os.environ.get("KDCACHE_REQUIRE_REALDATA") == "1":
+        pytest.fail(reason)
+    pytest.skip(reason)

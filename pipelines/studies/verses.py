@@ -55,7 +55,7 @@ def verses(split: str = "train", vocabulary: int = 4000, words: int = 32) -> Ver
 @lru_cache(maxsize=2)  # both splits are parts of one text
 def numbered_verses(vocabulary: int, words: int) -> tuple[Ids, Ids]:
     """The word numbers [Q, words] and groups of books [Q] of all verses, in their order."""
-    lines = [line.partition(" ") for line in bible_lines()]
+    lines = [line.partition(" ") for line in bible_lines("verses")]
     texts = [WORD.findall(text.lower()) for _, _, text in lines]
     known = known_words([word for text in texts for word in text], vocabulary - 2)
     numbers = np.full((len(texts), words), NOTHING, dtype=np.int32)

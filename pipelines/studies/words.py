@@ -71,16 +71,16 @@ def _read(text: str) -> str:
             return Path(text).read_text("utf-8")
         except (OSError, UnicodeDecodeError) as error:
             raise InvalidInputError(f"data words: {text} cannot be read as UTF-8 ({error}); name a text") from error
-    return "\n".join(verse.partition(" ")[2] for verse in bible_lines())
+    verses = bible_lines("words", "; or name a text of your own by --data-set text=FILE")
+    return "\n".join(verse.partition(" ")[2] for verse in verses)
 
 
-def bible_lines() -> list[str]:
-    """The Bible's verses, each after its place, such as `Gen1:1 In the beginning`. Raises InvalidInputError where the
-    program that prints them is not here."""
+def bible_lines(data: str, advice: str = "") -> list[str]:
+    """The Bible's verses, each after its place, such as `Ge1:1 In the beginning`. Raises InvalidInputError, which names
+    the data set and ends in advice, where the program that prints them is not here."""
     try:
         return subprocess.run(VERSES, capture_output=True, check=True, text=True).stdout.splitlines()
     except (OSError, subprocess.CalledProcessError) as error:
         raise InvalidInputError(
-            "data words: the program bible is not here; on Debian: apt install bible-kjv; or name a text of your "
-            "own by --data-set text=FILE"
+            f"data {data}: the program bible is not here; on Debian: apt install bible-kjv{advice}"
         ) from error

@@ -27,7 +27,9 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.mark.parametrize("name", STUDIES)
-def test_a_study_runs_and_a_second_time_makes_nothing(name: str, folder: Path) -> None:
+def test_a_study_runs_and_a_second_time_makes_nothing(name: str, folder: Path, request: pytest.FixtureRequest) -> None:
+    if name == "wang_verses":
+        request.getfixturevalue("bible")
     settings = StudySettings(study=name, toy=True, folder=str(folder))
     first = run_study(settings)
     again = run_study(settings)
