@@ -124,8 +124,8 @@ def _column_widths(lines: Sequence[Sequence[str]], room: int) -> list[int] | Non
 
 
 def _unbroken(text: str) -> list[str]:
-    """The parts of a cell that stay on one line: its words, or all of it where it has no letters."""
-    return text.split() or [""] if any(map(str.isalpha, text)) else [text]
+    """The parts of a cell that stay on one line: its words, or all of it where it is one figure."""
+    return text.split() or [""] if any(map(str.isalpha, text)) or ", " in text else [text]
 
 
 def print_line(text: str) -> None:
