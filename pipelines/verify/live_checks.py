@@ -10,8 +10,9 @@ import numpy.typing as npt
 from kdcache.base.arrays import IntArray
 from kdcache.base.devices import chosen_device
 from kdcache.base.progress import Activity, Progress
+from kdcache.base.records import differences
 from kdcache.base.view_span import ViewSpan
-from kdcache.errors import InvalidInputError
+from kdcache.errors import InvalidInputError, MismatchError
 from kdcache.networks.answers import Answers, are_probabilities, unit_sums
 from kdcache.networks.build import build_network
 from kdcache.networks.first_views import first_views, give_shapes, has_lazy
@@ -26,6 +27,7 @@ from kdcache.store.store import Store
 from kdcache.views.contents import content_fingerprint
 from kdcache.views.data import Data
 from kdcache.views.draw import ViewDataset
+from kdcache.views.other_data import data_words, explanation
 from kdcache.views.replay import grade_replay, require_decoder
 from kdcache.views.texts import rows_of_texts, texts_of_order
 from kdcache.views.transforms import PRESETS, build_transform, require_transform
@@ -49,6 +51,20 @@ class Replay:
     store: Store
     data: Data
     dataset: ViewDataset
+
+
+def compare_data(store: Store, data: Data, settings: VerifySettings, progress: Progress) -> tuple[Check, list[str]]:
+    """The data set against the store's, and lines on what was added, removed, changed or renamed where it is
+    another."""
+    unequal_fields = differences(store.identity.dataset, data.identity(), "dataset.")
+    if not unequal_fields:
+        return Check(name="data set", passed=True, detail=f"{len(data)} samples, ids and labels equal"), []
+    words = data_words(settings.data, settings.data_set)
+    lines = explanation(store, data, "name the data set that the store was made from", words, progress).splitlines()
+    error = MismatchError("", unequal_fields, "", ("the store", "the data set"))
+    return Check(
+        name="data set", passed=False, detail="; ".join(map(str.strip, str(error).strip().splitlines()))
+    ), lines
 
 
 def open_replay(store: Store, data: Data, settings: VerifySettings) -> Replay:

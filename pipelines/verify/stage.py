@@ -69,9 +69,12 @@ def verify(settings: VerifySettings, *, progress: Progress = silent) -> Verdict:
         Check(name="files", passed=not count, detail=file_detail),
         Check(name="complete", passed=not inspection.missing, detail=block_detail),
     ]
-    if settings.data:
-        checks += _not_run(settings, f"{count} files are wrong") if count else _live_checks(settings, progress)
     findings = [finding.what for finding in inspection.findings[:LISTED_FINDINGS]]
+    if settings.data and count:
+        checks += _not_run(settings, f"{count} files are wrong")
+    elif settings.data:
+        live_checks, findings = _live_checks(settings, progress)
+        checks += live_checks
     if count > LISTED_FINDINGS:
         findings.append(f"and {count - LISTED_FINDINGS} more")
     return Verdict(
@@ -117,11 +120,12 @@ def _not_run(settings: VerifySettings, reason: str, *done_names: str) -> list[Ch
     return [Check(name=name, passed=False, detail=f"not run: {reason}") for name in names]
 
 
-def _live_checks(settings: VerifySettings, progress: Progress) -> list[Check]:
-    """The checks that need torch: the data set's identity, replayed pixels, the teacher's answers."""
-    from kdcache.base.records import differences
+def _live_checks(settings: VerifySettings, progress: Progress) -> tuple[list[Check], list[str]]:
+    """The checks that need torch: the data set's identity, replayed pixels, the teacher's answers; and what was found
+    of a data set that is not the store's."""
     from kdcache.pipelines.verify.live_checks import (
         compare_contents,
+        compare_data,
         compare_pixels,
         compare_teacher,
         open_replay,
@@ -133,25 +137,20 @@ def _live_checks(settings: VerifySettings, progress: Progress) -> list[Check]:
     store = Store.open(settings.store)
     data = open_data(settings.data, settings.data_set, labels="none" if is_unlabelled(store) else "data")
     data = as_extracted(data, [store])
-    unequal_fields = differences(store.identity.dataset, data.identity(), "dataset.")
-    text = "; ".join(
-        f"{field}: the store has {stored_value}, the data set {value}" for field, stored_value, value in unequal_fields
-    )
-    checks = [
-        Check(name="data set", passed=not unequal_fields, detail=text or f"{len(data)} samples, ids and labels equal")
-    ]
-    if unequal_fields:
-        return checks + _not_run(settings, "this is not the store's data set", "data set")
+    check, lines = compare_data(store, data, settings, progress)
+    if not check.passed:
+        return [check, *_not_run(settings, "this is not the store's data set", "data set")], lines
+    checks = [check]
     replay = open_replay(store, data, settings)
     positions = _sample(_committed_positions(store), settings.rows, data.sequence)
     if not len(positions):
-        return checks + _not_run(settings, "no row is committed in every segment of the store", "data set")
+        return checks + _not_run(settings, "no row is committed in every segment of the store", "data set"), []
     if store.identity.encoding.contents is not None:
         checks.append(compare_contents(replay, positions))
     checks.append(compare_pixels(replay, positions, settings, progress))
     if settings.teacher:
         checks += compare_teacher(replay, positions, settings, progress)
-    return checks
+    return checks, []
 
 
 def _committed_positions(store: Store) -> IntArray:

@@ -1,5 +1,6 @@
 """verify: every kind of damage to every kind of file is found, and extract mends what it can redo."""
 
+import re
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -178,7 +179,16 @@ def test_another_data_set_is_a_failed_check(stage: Stage, changes: dict[str, Any
     found = verdict(stage.store, **{**DATA, **changes})
     assert failed(found) == ["data set", "contents", "pixels"]
     assert "name the data set that the store was made from" in found.repair
-    assert f"{field}: the store has" in next(check.detail for check in found.checks if check.name == "data set")
+    detail = next(check.detail for check in found.checks if check.name == "data set")
+    assert f"{field}: the store has" in detail
+    assert not re.search(r"[0-9a-f]{16}", detail)  # digests by their first digits
+
+
+def test_a_store_of_the_first_samples_says_so_of_all_samples(stage: Stage) -> None:
+    found = verdict(stage.store, data="digits")
+    detail = next(check.detail for check in found.checks if check.name == "data set")
+    assert detail.startswith(f"dataset.rows: the store has {ROWS}, the data set has ")
+    assert f"Then give --data-set limit={ROWS} here too" in "\n".join(found.findings)
 
 
 def test_another_teacher_is_a_failed_check(stage: Stage, tmp_path: Path) -> None:
