@@ -4,6 +4,9 @@ BIN := .venv/bin
 READY := .venv/.ready
 DEMO ?= demo
 
+# Python keeps what it compiled, wherever the environment forbids it: a process that imports torch takes half the CPU then.
+export PYTHONDONTWRITEBYTECODE :=
+
 ROOM ?=
 PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --dist worksteal
 

@@ -36,7 +36,7 @@ def first_views(network: nn.Module, images: Tensor, noun: str, *, precision: str
                 f"the {noun} does not take texts of {images.shape[1]} tokens, {images.dtype} [texts, tokens]: {message}"
                 f"; check --data-set sequence, and that --{noun} is a language model of this vocabulary"
             ) from error
-        advice = _dtype_advice(network, images, noun, precision) or _channel_advice(network, images)
+        advice = _dtype_advice(network, images, noun, precision) or _channel_advice(network, images, noun)
         advice = advice or f"check --transform and its size, and --{noun}"
         raise InvalidInputError(
             f"the {noun} does not take views of shape {list(images.shape[1:])} [channels, height, width]: {message}; "
@@ -74,7 +74,7 @@ def _dtype_advice(network: nn.Module, images: Tensor, noun: str, precision: str)
     )
 
 
-def _channel_advice(network: nn.Module, images: Tensor) -> str:
+def _channel_advice(network: nn.Module, images: Tensor, noun: str) -> str:
     """The next step where the first convolution wants other channels than the views have; "" elsewhere."""
     convolution = next((module for module in network.modules() if isinstance(module, CONVOLUTIONS)), None)
     count = images.shape[1]
@@ -85,4 +85,7 @@ def _channel_advice(network: nn.Module, images: Tensor) -> str:
         return f"{problem}: they look like [height, width, channels]; let data set or transform permute(2, 0, 1) them"
     if (mode := MODES.get(convolution.in_channels)) is None:
         return f"{problem}: give views of as many"
-    return f"{problem}: return image.convert('{mode}') from data set or transform, or a network of {count} channels"
+    return (
+        f"{problem}: return image.convert('{mode}') from data set or transform, or name a network of {count} channels "
+        f"(kdcache.networks:convnet takes --{noun}-set channels={count})"
+    )

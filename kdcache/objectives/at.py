@@ -22,9 +22,8 @@ class AT(nn.Module):
     places as one vector of Euclidean length |Q|; several layers add up. Nothing is learned.
 
     Zagoruyko & Komodakis 2017, section 3.1, equation 2 with the difference squared, as in their code. p 2. w_kd 500 is
-    their beta / 2, beta 1e3 over rows and places; their code and RepDistiller take 1e3. That is for wide networks and
-    long training: with a student of four channels 1e3 cost 14 points on 500 rows and 4 on 1,000, where 100 gained 1.2
-    (n 3, interval from -.1 to 2.6).
+    their beta / 2, beta 1e3 over rows and places; their code and RepDistiller take 1e3. These weights are for wide
+    networks and long training: with a small student, try 100.
 
     Maps [B, C, H, W] of two sizes are pooled to the smaller one before Q; tokens [B, T, D] have a place each; vectors
     have none and are refused. Exact on maps as they are; on a pooled tap the pooled maps are compared. The logits are

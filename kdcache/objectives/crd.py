@@ -26,20 +26,19 @@ class CRD(nn.Module):
     (e^(ab / tau) + N Z), a and b the learned linear embeddings [B, dim] of student's and teacher's features, of length
     1; N counts the negatives of a row.
 
-    Tian et al. 2020, equations 17 to 19; Ojha et al. 2023 use it so. Negatives are rows of the whole view, drawn from
-    the store with each batch: every row is the bank. Those of the row's own class do not count, nor does the row
-    itself; of a mixed row those of either class count less, by its lambda.
+    Tian et al. 2020, equations 17 to 19; Ojha et al. 2023 use it so.
+
+    Negatives are rows of the whole view, drawn from the store with each batch. The row itself and rows of its class do
+    not count; of a mixed row those of either class count less, by its lambda.
 
     Z is the mean of e^(ab / tau) before the first step, as in the authors' code (`constant` "fitted"), or 1 / M, M the
-    rows of the view, as in the paper ("paper"). By 1 / M a new student's h is near 1 for every negative, and the loss
-    of thousands of them is large: with 512 of 1,000 rows w_kd .8 led to 15 % accuracy, .01 to what labels alone give
-    (n 3; fitted, .8 cost 4 points there, interval from -18 to 9: try less with small students).
+    rows of the view, as in the paper ("paper"). With "paper" a new student's h is near 1 for every negative, and the
+    loss of thousands of negatives is large: lower w_kd to about .01.
 
-    Two things differ from their code: embeddings of negatives are computed anew from the stored features, by weights
-    that learn, where it keeps a bank that follows with momentum; and the student alone is the anchor, since a store
-    holds no student for the teacher to be contrasted with. tau .07 and dim 128 are theirs; of negatives they
-    take 16384. w_kd .08 is a tenth of theirs: on digits a student of four channels fell to 37 % by .8 and came to 97 %
-    by .08 (labels alone 96 %, n 1); that Z is taken in eval mode may be why: the first loss is far above log N.
+    Two things differ from the authors' code. Embeddings of negatives are computed anew from the stored features, where
+    the code keeps a bank that follows with momentum. The student alone is the anchor, since a store holds no student
+    for the teacher to be contrasted with. tau .07 and dim 128 are theirs; they take 16,384 negatives, and a w_kd of .8.
+    w_kd is .08 here, since .8 can keep a small student from learning.
 
     The student's tap may be a map, whose mean over places is taken. Exact: the features are stored. The logits are not
     asked. Several stores: the weighted mean over them, each with embeddings of its own.

@@ -17,10 +17,10 @@ class SP(nn.Module):
     """The objective is `|G_t - G_s|^2 / B^2`, Frobenius's norm: G [B, B] = Q Q', each row divided by its Euclidean
     length, Q [B, C H W] the flattened tap; several layers add up. Nothing is learned.
 
-    Tung & Mori 2019, equations 1 to 4. w_kd 3000 is the paper's gamma, for CIFAR's wide networks and batches of 128: it
-    took 8 points from a student of four channels on 500 rows, where 100 gained .9 on 1,000. Any taps go together, also
-    of different sizes, since only the Grams are compared. Rows of a batch meet: it depends on the batch size. Exact on
-    taps as they are; a pooled tap has another Gram. The logits are not asked.
+    Tung & Mori 2019, equations 1 to 4. w_kd 3000 is the paper's gamma, for CIFAR's wide networks and batches of 128:
+    with a small student, try 100. Any taps go together, also of different sizes, since only the Grams are compared.
+    Rows of a batch meet: it depends on the batch size. Exact on taps as they are; a pooled tap has another Gram. The
+    logits are not asked.
 
     Examples:
         >>> round(make_objective("sp", {"w_kd": 1.0}, sizes=sizes)(outputs, batch).item(), 3)

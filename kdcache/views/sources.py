@@ -95,9 +95,9 @@ def _require_known(kind: str, open_kind: Callable[..., Data], arguments: dict[st
     if unknown and not any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters):
         names = ", ".join([*known, "rows"])
         hint = FORMS[kind].hint and f"; {FORMS[kind].hint}"
+        others = "as all texts range" if kind == "text" else "as any data range, imbalance, groups and noise"
         raise InvalidInputError(
-            f"data {kind} takes {names} and limit, and as any data range, imbalance, groups and noise, not "
-            f"{', '.join(sorted(unknown))}{hint}"
+            f"data {kind} takes {names} and limit, and {others}, not {', '.join(sorted(unknown))}{hint}"
         )
 
 

@@ -96,7 +96,7 @@ def _arms(outcome: Outcome) -> list[str]:
 def _reasons(one: Published, level: str, title: str) -> list[str]:
     why, on = load_study(one.outcome.study).why, f", {one.on}" if one.on else ""
     reasons = [
-        f"- *{claim.text}*: {claim.verdict}. {why[claim.key + on]}"
+        f'- "{claim.text}": {claim.verdict}. {why[claim.key + on]}'
         for claim in one.outcome.claims
         if claim.verdict != "shown" and claim.key + on in why
     ]
