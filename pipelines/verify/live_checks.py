@@ -62,9 +62,8 @@ def compare_data(store: Store, data: Data, settings: VerifySettings, progress: P
     words = data_words(settings.data, settings.data_set)
     lines = explanation(store, data, "name the data set that the store was made from", words, progress).splitlines()
     error = MismatchError("", unequal_fields, "", ("the store", "the data set"))
-    return Check(
-        name="data set", passed=False, detail="; ".join(map(str.strip, str(error).strip().splitlines()))
-    ), lines
+    detail = "; ".join(line.strip() for line in str(error).strip().splitlines())
+    return Check(name="data set", passed=False, detail=detail), lines
 
 
 def open_replay(store: Store, data: Data, settings: VerifySettings) -> Replay:

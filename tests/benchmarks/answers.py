@@ -175,15 +175,15 @@ def opening(results: Results) -> Answer:
 def whole_store(results: Results) -> Answer:
     lines = {line["command"]: line for line in results.record("whole_store")["results"]}
     verify, stats = lines["verify"], lines["stats"]
-    ours = " / ".join(f"{line['seconds']['1 worker']:.0f} s" for line in (verify, stats))
-    beside = " / ".join(f"{line['seconds']['2 workers']:.0f} s" for line in (verify, stats)) + " with two workers"
+    ours = " / ".join(f"{line['seconds']['1 worker']:.1f} s" for line in (verify, stats))
+    beside = " / ".join(f"{line['seconds']['2 workers']:.1f} s" for line in (verify, stats)) + " with two workers"
     subject = f"`verify` of {verify['rows'] / 1e6:.0f} million rows / `stats` of {stats['rows']:,}"
     return Answer(subject, ours, beside, "whole_store")
 
 
 def dask(results: Results) -> Answer:
     figure = results.figure("dask", "rows a second, two Dask workers / one")
-    return Answer("two Dask workers on two busy cores, rows a second", times(figure), "one worker", "dask")
+    return Answer("two Dask workers on two cores, rows a second", times(figure), "one worker", "dask")
 
 
 def sweep(results: Results) -> Answer:

@@ -59,7 +59,9 @@ def test_views_of_other_channels(shape: tuple[int, ...], step: str) -> None:
     message = refusal(colour(), torch.zeros(2, *shape))
     assert f"views have {shape[0]} channels, its first convolution takes 3" in message
     assert step in message
-    assert "convert('L')" in refusal(convnet(width=4), torch.zeros(2, 3, 16, 16))
+    message = refusal(convnet(width=4), torch.zeros(2, 3, 16, 16))
+    assert "convert('L')" in message
+    assert "kdcache.networks:convnet takes --teacher-set channels=3" in message
 
 
 def test_a_size_of_its_own_and_errors_of_the_network_s_own() -> None:

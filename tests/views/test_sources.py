@@ -49,6 +49,7 @@ def test_the_limit_keeps_the_first_samples() -> None:
         ("fashion-mnist:.", {"split": "val"}, "split is 'val'; choose train or test"),
         ("folder:/no/such", {}, "/no/such is no folder with a folder of images a class"),
         ("folder:.", {"transform": 1}, "data folder takes split, .*, rows and limit, .* imbalance, groups and noise"),
+        ("text:.", {"imbalance_": 2}, "data text takes tokenizer, .*and limit, and as all texts range, not imbalance_"),
         ("torchvision:NoSuch", {}, "torchvision.datasets has no data set 'NoSuch'"),
         ("torchvision:CIFAR10", {"root": "/no/such"}, "torchvision:CIFAR10 does not open.*download=true"),
         ("torchvision:FakeData", {"sise": 3}, "data torchvision:FakeData takes other arguments.*it has size"),
