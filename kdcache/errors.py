@@ -97,13 +97,17 @@ class MismatchError(KdcacheError):
     ) -> None:
         self.differences = tuple(differences)
         self._arguments = (headline, self.differences, advice, names)
-        counts_first = sorted(self.differences, key=lambda entry: entry[0].rpartition(".")[2] != "rows")
-        lines = [line for entry in counts_first for line in difference_lines(*entry, names)]
-        super().__init__("\n".join([headline, *lines, advice]))
+        super().__init__("\n".join([headline, *lines_of_differences(self.differences, names), advice]))
 
     def __reduce__(self) -> tuple[type["MismatchError"], tuple[object, ...]]:
         """Pickle the error as its arguments: it crosses processes too."""
         return type(self), self._arguments
+
+
+def lines_of_differences(differences: Sequence[tuple[str, str, str]], names: tuple[str, str]) -> list[str]:
+    """Differences for people, counts of rows first. The arguments are those of `MismatchError`."""
+    counts_first = sorted(differences, key=lambda entry: entry[0].rpartition(".")[2] != "rows")
+    return [line for entry in counts_first for line in difference_lines(*entry, names)]
 
 
 def difference_lines(field: str, left: str, right: str, names: tuple[str, str]) -> Iterator[str]:

@@ -12,7 +12,7 @@ from kdcache.base.devices import chosen_device
 from kdcache.base.progress import Activity, Progress
 from kdcache.base.records import differences
 from kdcache.base.view_span import ViewSpan
-from kdcache.errors import InvalidInputError, MismatchError
+from kdcache.errors import InvalidInputError, lines_of_differences
 from kdcache.networks.answers import Answers, are_probabilities, unit_sums
 from kdcache.networks.build import build_network
 from kdcache.networks.first_views import first_views, give_shapes, has_lazy
@@ -61,9 +61,8 @@ def compare_data(store: Store, data: Data, settings: VerifySettings, progress: P
         return Check(name="data set", passed=True, detail=f"{len(data)} samples, ids and labels equal"), []
     words = data_words(settings.data, settings.data_set)
     lines = explanation(store, data, "name the data set that the store was made from", words, progress).splitlines()
-    error = MismatchError("", unequal_fields, "", ("the store", "the data set"))
-    detail = "; ".join(line.strip() for line in str(error).strip().splitlines())
-    return Check(name="data set", passed=False, detail=detail), lines
+    differing = lines_of_differences(unequal_fields, ("the store", "the data set"))
+    return Check(name="data set", passed=False, detail="; ".join(map(str.strip, differing))), lines
 
 
 def open_replay(store: Store, data: Data, settings: VerifySettings) -> Replay:
